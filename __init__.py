@@ -1,0 +1,61 @@
+"""Tamis: a self-supervised, continually learning stream processor for the spectra of sorting lines.
+
+Every error that Tamis raises on purpose is one of these:
+
+TamisError
+  BadSettings      a setting is unknown or wrong: refused at start-up, by name
+  BadMessage       bytes that can never be read: to the rejects, never retried
+  BadFile          a recorded file that can not be read as spectra
+  AxisMismatch     spectra that do not cover the grid of a model
+  NoModel          no model is published under that name yet: wait, or publish one
+  BadBundle        a model bundle that is damaged or of a foreign format: never loaded
+  StoreUnusable    the model store can not be read or written
+  BrokerAbsent     no broker answers, or it refuses us
+  NotDelivered     the broker did not confirm a result: the batch is read again
+"""
+
+__version__ = "0.1.0"
+
+
+class TamisError(Exception):
+    """Base of all errors that Tamis raises on purpose; its text is written for an operator."""
+
+
+class BadSettings(TamisError):
+    pass
+
+
+class BadMessage(TamisError):
+    """``reason`` is a short fixed word for counting (``no_axis``, ``not_arrow``); the text says where and what."""
+
+    def __init__(self, text: str, reason: str = "unreadable") -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class BadFile(TamisError):
+    pass
+
+
+class AxisMismatch(TamisError):
+    pass
+
+
+class NoModel(TamisError):
+    pass
+
+
+class BadBundle(TamisError):
+    pass
+
+
+class StoreUnusable(TamisError):
+    pass
+
+
+class BrokerAbsent(TamisError):
+    pass
+
+
+class NotDelivered(TamisError):
+    pass

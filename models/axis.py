@@ -1,0 +1,163 @@
+"""The spectral axis (nm or cm-1, either direction), and resampling onto a model's grid."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from .. import AxisMismatch
+
+UNITS = ("nm", "cm-1", "index")  # index: a detector that was never calibrated in wavelength
+_ALIASES = {"cm^-1": "cm-1", "cm⁻¹": "cm-1", "1/cm": "cm-1", "wavenumber": "cm-1", "nanometer": "nm", "pixel": "index"}
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Where each band of a spectrum lies.
+
+    Args:
+        values: (bands,), strictly ascending or strictly descending, finite.
+        unit: ``nm``, ``cm-1``, or ``index`` (a bare detector position, convertible to nothing).
+
+    Raises:
+        ValueError: fewer than 2 bands, values out of order, or an unknown unit.
+
+    >>> print(Axis(np.array([2500.0, 2000.0]), "nm").to("cm-1"))
+    4000-5000 cm-1, 2 bands
+    """
+
+    values: np.ndarray
+    unit: str
+
+    def __post_init__(self) -> None:
+        unit = _ALIASES.get(self.unit, self.unit)
+        if unit not in UNITS:
+            raise ValueError(f"unknown axis unit {self.unit!r}; known: {', '.join(UNITS)}")
+        values = np.array(self.values, dtype=np.float64)
+        if values.ndim != 1 or len(values) < 2:
+            raise ValueError(f"an axis needs one dimension and at least 2 bands, got shape {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"axis value {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite")
+        if unit != "index" and values.min() <= 0:
+            raise ValueError(f"an axis in {unit} must be positive, got {values.min():g}")
+        steps = np.diff(values)
+        if not ((steps > 0).all() or (steps < 0).all()):
+            turn = int(np.flatnonzero(np.sign(steps) != np.sign(steps[0]) if steps[0] else steps == 0)[0])
+            raise ValueError(
+                f"an axis must ascend or descend throughout; it turns at band {turn + 1} "
+                f"({values[turn]:g} then {values[turn + 1]:g} {unit})"
+            )
+        values.flags.writeable = False
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "unit", unit)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.values[0]:g}-{self.values[-1]:g} {self.unit}, {len(self)} bands"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Axis) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that name this axis in headers and logs (values to 1e-6)."""
+        text = self.unit + np.array2string(self.values.round(6), threshold=10**9, floatmode="fixed", precision=6)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to(self, unit: str) -> Axis:
+        """The same bands in another unit, in the same order (1e7 / x turns nm into cm-1 and back).
+
+        Raises:
+            AxisMismatch: one of the two units is ``index``.
+        """
+        unit = _ALIASES.get(unit, unit)
+        if unit == self.unit:
+            return self
+        if "index" in (unit, self.unit):
+            raise AxisMismatch(f"an axis in {self.unit} can not be converted to {unit}")
+        return Axis(1e7 / self.values, unit)
+
+    def within(self, low: float, high: float) -> np.ndarray:
+        """(bands,) bool: which bands lie in [low, high], in this axis's own unit."""
+        return (self.values >= low) & (self.values <= high)
+
+    def __getitem__(self, keep: np.ndarray) -> Axis:
+        return Axis(self.values[keep], self.unit)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"unit": self.unit, "values": self.values.tolist()}
+
+    @classmethod
+    def from_json(cls, spec: dict[str, Any]) -> Axis:
+        return cls(np.asarray(spec["values"], dtype=np.float64), spec["unit"])
+
+
+class Resampler:
+    """One linear operator from a source axis to a grid: a gather where bands coincide, else a cubic spline.
+
+    Interpolation by a spline is linear in the spectrum, so a frame is resampled by one matrix product.
+    """
+
+    def __init__(self, source: Axis, grid: Axis) -> None:
+        """Raises AxisMismatch, naming what is missing, where the source does not cover the grid."""
+        position = source.to(grid.unit).values
+        _check_cover(source, position, grid)
+        order = np.argsort(position)
+        nearest = order[_nearest(position[order], grid.values)]
+        # A thousandth of a band: what two programs' roundings of one calibration differ by.
+        tolerance = 1e-3 * np.abs(np.diff(grid.values)).min()
+        self.gather: np.ndarray | None = None
+        self.matrix: np.ndarray | None = None  # (source bands, grid bands)
+        if np.abs(position[nearest] - grid.values).max() <= tolerance:
+            self.gather = nearest
+        else:
+            from scipy.interpolate import CubicSpline
+
+            # Beyond the last band (by half a band at most) the edge value is held: a spline would swing out there.
+            inside = np.clip(grid.values, position[order][0], position[order][-1])
+            spline = CubicSpline(position[order], np.eye(len(source))[order], axis=0)
+            self.matrix = np.asarray(spline(inside)).T.astype(np.float64)
+        self.is_identity = self.gather is not None and np.array_equal(self.gather, np.arange(len(source)))
+
+    def apply(self, spectra: np.ndarray) -> np.ndarray:
+        """(n, source bands) -> (n, grid bands)"""
+        if self.is_identity:
+            return spectra
+        if self.gather is not None:
+            return spectra[:, self.gather]
+        assert self.matrix is not None
+        return spectra @ self.matrix.astype(spectra.dtype if spectra.dtype.kind == "f" else np.float64, copy=False)
+
+
+@lru_cache(maxsize=256)
+def resampler(source: Axis, grid: Axis) -> Resampler:
+    """The cached operator: a line keeps its axis for months, so it is built once."""
+    return Resampler(source, grid)
+
+
+def _nearest(ascending: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    right = np.clip(np.searchsorted(ascending, wanted), 1, len(ascending) - 1)
+    return np.where(wanted - ascending[right - 1] <= ascending[right] - wanted, right - 1, right)
+
+
+def _check_cover(source: Axis, position: np.ndarray, grid: Axis) -> None:
+    low, high = position.min(), position.max()
+    half_band = 0.5 * np.abs(np.diff(grid.values)).max()
+    missing = []
+    if grid.values.min() < low - half_band:
+        missing.append(f"{grid.values.min():g}-{min(low, grid.values.max()):g}")
+    if grid.values.max() > high + half_band:
+        missing.append(f"{max(high, grid.values.min()):g}-{grid.values.max():g}")
+    if missing:
+        raise AxisMismatch(
+            f"axis {source} does not cover the model's grid {grid}: missing {' and '.join(missing)} {grid.unit}"
+        )

@@ -1,0 +1,143 @@
+"""A deployable model: spectra on any axis in; values, T2 and Q out. What a bundle holds, and a worker serves."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from .. import BadBundle
+from .axis import Axis
+from .preprocess import Pipeline
+
+# Each estimator by its kind. A baseline is a file and a row here; its module is imported when it is asked for.
+ESTIMATORS = {
+    "plsr": ("pls", "PLSR"),
+    "cnn": ("network", "CNNRegressor"),
+    "spectratr": ("network", "SpectraTrRegressor"),
+}
+
+
+def estimator_class(kind: str) -> Any:
+    """Raises ValueError, naming the known kinds."""
+    if kind not in ESTIMATORS:
+        raise ValueError(f"unknown model kind {kind!r}; known: {', '.join(ESTIMATORS)}")
+    module, name = ESTIMATORS[kind]
+    return getattr(importlib.import_module(f".{module}", __package__), name)
+
+
+@dataclass(frozen=True)
+class Result:
+    """For n spectra: values (n, targets) in the targets' units, T2 (n,), Q (n,)."""
+
+    values: np.ndarray
+    t2: np.ndarray
+    q: np.ndarray
+
+
+@dataclass
+class Model:
+    """A fitted estimator with the pre-treatment, the grid and the names that belong to it.
+
+    Attributes:
+        targets: the name of each predicted value. units: target -> unit, '' where not known.
+        quantity: what the spectra are (absorbance, reflectance, counts, unknown).
+        training: what it was fitted on (file, rows, fingerprint), for the manifest.
+    """
+
+    pipeline: Pipeline
+    estimator: Any
+    targets: list[str]
+    units: dict[str, str] = field(default_factory=dict)
+    quantity: str = "unknown"
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def fit(
+        cls,
+        spectra: np.ndarray,
+        axis: Axis,
+        values: np.ndarray,
+        targets: Sequence[str],
+        *,
+        pipeline: Pipeline,
+        estimator: Any,
+        units: Mapping[str, str] | None = None,
+        quantity: str = "unknown",
+        source: str = "",
+    ) -> Self:
+        """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values."""
+        values = np.asarray(values, np.float64).reshape(len(spectra), -1)
+        treated = pipeline.fit(spectra, axis)
+        estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values)
+        training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
+        return cls(pipeline, estimator, list(targets), dict(units or {}), quantity, training)
+
+    @property
+    def kind(self) -> str:
+        return self.estimator.kind
+
+    @property
+    def grid(self) -> Axis:
+        return self.pipeline.grid
+
+    @property
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """T2 and Q of the calibration at 95 % and 99 %."""
+        domain = self.estimator.domain_
+        return {"t2": tuple(domain.t2_limits.tolist()), "q": tuple(domain.q_limits.tolist())}
+
+    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
+        """(n, bands) on any axis that covers the grid.
+
+        Raises:
+            AxisMismatch: the axis does not cover the grid; the text names what is missing.
+        """
+        treated = self.pipeline.transform(spectra, axis)
+        values = np.asarray(self.estimator.predict(treated), np.float64).reshape(len(treated), -1)
+        return Result(values, *self.estimator.domain_.t2_q(treated))
+
+    def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a manifest says and what the arrays are; `from_parts` makes the same model of them."""
+        manifest = {
+            "kind": self.kind,
+            "parameters": self.estimator.get_params(),
+            "targets": self.targets,
+            "units": self.units,
+            "quantity": self.quantity,
+            "grid": self.grid.to_json(),
+            "preprocessing": self.pipeline.to_json(),
+            "training": self.training,
+            "limits": self.limits,
+        }
+        return manifest, {**self.pipeline.arrays(), **self.estimator.arrays()}
+
+    @classmethod
+    def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """Raises BadBundle where the parts do not make a model."""
+        try:
+            pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
+            estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
+            return cls(
+                pipeline,
+                estimator,
+                manifest["targets"],
+                manifest["units"],
+                manifest["quantity"],
+                manifest["training"],
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error}") from error
+
+
+def fingerprint(*arrays: np.ndarray) -> str:
+    """Sixteen hexadecimal digits that change when the data do."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

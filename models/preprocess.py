@@ -1,0 +1,344 @@
+"""Pre-treatments of spectra, batched, as one declarative pipeline that is saved with the model.
+
+A pipeline is written as text, left to right: ``cut 950 1500, baseline, savgol 15 2 1, centre``.
+Every step maps (n, bands) to (n, bands'); what it learns, it learns from the training spectra alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from .axis import Axis, resampler
+
+_TINY = np.finfo(np.float64).tiny
+
+
+class Step:
+    """A pre-treatment: parameters as dataclass fields; `learned` names what `fit` sets, and the bundle keeps."""
+
+    name: ClassVar[str]
+    learned: ClassVar[tuple[str, ...]] = ()
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        """Learn from (n, bands) training spectra on their axis."""
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} does not transform")  # pragma: no cover
+
+    def axis_after(self, axis: Axis) -> Axis:
+        return axis
+
+
+@dataclass
+class Cut(Step):
+    """Keep the bands from `low` to `high`, in the axis's own unit (both ends included)."""
+
+    low: float
+    high: float
+    name = "cut"
+    learned = ("keep",)
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        self.keep = axis.within(self.low, self.high)
+        if self.keep.sum() < 2:
+            raise ValueError(f"cut {self.low:g} {self.high:g} keeps {self.keep.sum()} bands of the axis {axis}")
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        return spectra[:, self.keep]
+
+    def axis_after(self, axis: Axis) -> Axis:
+        return axis[self.keep]
+
+
+@dataclass
+class Absorbance(Step):
+    """log10(1/R) of a reflectance; values below 1e-6 are held there, since a dark pixel has no logarithm."""
+
+    name = "absorbance"
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        return -np.log10(np.maximum(spectra, 1e-6))
+
+
+@dataclass
+class SNV(Step):
+    """Standard normal variate: each spectrum minus its mean, over its standard deviation (n - 1).
+
+    References: Barnes, Dhanoa & Lister, Appl. Spectrosc. 43 (1989) 772-777, doi 10.1366/0003702894202201.
+
+    >>> SNV()(np.array([[1.0, 2.0, 3.0]]))
+    array([[-1.,  0.,  1.]])
+    """
+
+    name = "snv"
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        centred = spectra - spectra.mean(axis=1, keepdims=True)
+        return centred / np.maximum(spectra.std(axis=1, ddof=1, keepdims=True), _TINY)
+
+
+@dataclass
+class SavGol(Step):
+    """Savitzky-Golay smoothing or derivative, per band (not per nm); beyond the ends the edge value is held.
+
+    References: Savitzky & Golay, Anal. Chem. 36 (1964) 1627-1639, doi 10.1021/ac60214a047.
+    """
+
+    window: int
+    order: int = 2
+    deriv: int = 0
+    name = "savgol"
+
+    def __post_init__(self) -> None:
+        if self.window < 3 or self.window % 2 == 0:
+            raise ValueError(f"savgol needs an odd window of at least 3 bands, got {self.window}")
+        if not 0 <= self.deriv <= self.order < self.window:
+            raise ValueError(
+                f"savgol needs 0 <= deriv <= order < window, got deriv {self.deriv}, order {self.order}, "
+                f"window {self.window}"
+            )
+        from scipy.signal import savgol_coeffs
+
+        self._kernel = savgol_coeffs(self.window, self.order, deriv=self.deriv)
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        if self.window > len(axis):
+            raise ValueError(f"savgol window {self.window} is wider than the {len(axis)} bands of the axis {axis}")
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        from scipy.ndimage import convolve1d
+
+        return convolve1d(spectra, self._kernel, axis=1, mode="nearest")
+
+
+@dataclass
+class Baseline(Step):
+    """Subtract the straight line through the first and the last band.
+
+    >>> Baseline()(np.array([[1.0, 5.0, 3.0]]))
+    array([[0., 3., 0.]])
+    """
+
+    name = "baseline"
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        along = np.linspace(0.0, 1.0, spectra.shape[1])
+        return spectra - (spectra[:, :1] * (1 - along) + spectra[:, -1:] * along)
+
+
+@dataclass
+class Detrend(Step):
+    """Subtract the least-squares polynomial in the axis (order 1 is a straight line)."""
+
+    order: int = 1
+    name = "detrend"
+    learned = ("basis",)
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        self.basis = _polynomials(axis, self.order)  # (bands, order + 1)
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        return spectra - (spectra @ self.basis) @ self.basis.T
+
+
+@dataclass
+class MSC(Step):
+    """Multiplicative scatter correction: regress each spectrum on the mean training spectrum, x = a + b m; (x - a) / b.
+
+    References: Geladi, MacDougall & Martens, Appl. Spectrosc. 39 (1985) 491-500, doi 10.1366/0003702854248656.
+    """
+
+    name = "msc"
+    learned = ("reference",)
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        self.reference = spectra.mean(axis=0)
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        reference = self.reference - self.reference.mean()
+        centred = spectra - spectra.mean(axis=1, keepdims=True)
+        slope = centred @ reference / max(reference @ reference, _TINY)
+        return centred / _away_from_zero(slope)[:, None] + self.reference.mean()
+
+
+@dataclass
+class EMSC(Step):
+    """Extended MSC: x = b m + polynomial in the axis; the polynomial is subtracted and b divided out.
+
+    References: Martens & Stark, J. Pharm. Biomed. Anal. 9 (1991) 625-635, doi 10.1016/0731-7085(91)80188-F.
+    """
+
+    order: int = 2
+    name = "emsc"
+    learned = ("reference", "basis", "solve")
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        self.reference = spectra.mean(axis=0)
+        self.basis = _polynomials(axis, self.order)
+        self.solve = np.linalg.pinv(np.column_stack([self.reference, self.basis])).T  # (bands, 1 + order + 1)
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        parts = spectra @ self.solve
+        return (spectra - parts[:, 1:] @ self.basis.T) / _away_from_zero(parts[:, 0])[:, None]
+
+
+@dataclass
+class Centre(Step):
+    """Subtract the mean training spectrum."""
+
+    name = "centre"
+    learned = ("mean",)
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        self.mean = spectra.mean(axis=0)
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        return spectra - self.mean
+
+
+@dataclass
+class Autoscale(Step):
+    """Each band minus its training mean, over its training standard deviation; a constant band becomes 0."""
+
+    name = "autoscale"
+    learned = ("mean", "scale")
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        self.mean = spectra.mean(axis=0)
+        sd = spectra.std(axis=0, ddof=1) if len(spectra) > 1 else np.zeros_like(self.mean)
+        self.scale = np.where(sd > 0, sd, np.inf)
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        return (spectra - self.mean) / self.scale
+
+
+STEPS: dict[str, type[Step]] = {
+    step.name: step for step in (Cut, Absorbance, SNV, SavGol, Baseline, Detrend, MSC, EMSC, Centre, Autoscale)
+}
+
+
+class Pipeline:
+    """Steps applied from left to right.
+
+    Cuts that come first define the grid: a frame need only cover what the model looks at.
+
+    >>> pipeline = Pipeline.parse("cut 1000 2000, snv")
+    >>> pipeline.to_json()
+    [{'step': 'cut', 'low': 1000.0, 'high': 2000.0}, {'step': 'snv'}]
+    """
+
+    grid: Axis  # what `transform` expects its spectra on; set by fit
+
+    def __init__(self, steps: Sequence[Step] = ()) -> None:
+        self.steps = list(steps)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From ``name number ..., name ...``.
+
+        Raises:
+            ValueError: an unknown step, or a wrong number of parameters; the text names the known ones.
+        """
+        return cls([_parse_step(part) for part in text.split(",") if part.strip()])
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
+        """Learn from (n, bands) training spectra on `axis`; returns them transformed, (n, bands')."""
+        spectra = np.asarray(spectra, np.float64)
+        self.grid = axis
+        leading = True
+        for step in self.steps:
+            leading = leading and isinstance(step, Cut)
+            step.fit(spectra, axis)
+            spectra, axis = step(spectra), step.axis_after(axis)
+            if leading:
+                self.grid = axis
+        # A cut that defined the grid has nothing left to do: its mask becomes all True on that grid.
+        for step in self._leading_cuts():
+            step.keep = np.ones(len(self.grid), bool)
+        return spectra
+
+    def transform(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
+        """(n, bands) on any axis that covers the grid -> (n, bands').
+
+        Raises:
+            AxisMismatch: the axis does not cover the grid.
+        """
+        spectra = resampler(axis, self.grid).apply(np.asarray(spectra, np.float64))
+        for step in self.steps:
+            spectra = step(spectra)
+        return spectra
+
+    def _leading_cuts(self) -> list[Cut]:
+        cuts: list[Cut] = []
+        for step in self.steps:
+            if not isinstance(step, Cut):
+                break
+            cuts.append(step)
+        return cuts
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [{"step": step.name, **asdict(step)} for step in self.steps]  # type: ignore[call-overload]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What the steps learned, by ``pipeline.<position>.<name>``."""
+        return {
+            f"pipeline.{i}.{name}": np.asarray(getattr(step, name))
+            for i, step in enumerate(self.steps)
+            for name in step.learned
+        }
+
+    @classmethod
+    def from_json(cls, spec: Sequence[dict[str, Any]], grid: Axis, arrays: dict[str, np.ndarray]) -> Self:
+        pipeline = cls([_step(dict(item)) for item in spec])
+        pipeline.grid = grid
+        for i, step in enumerate(pipeline.steps):
+            for name in step.learned:
+                setattr(step, name, arrays[f"pipeline.{i}.{name}"])
+        return pipeline
+
+    def __str__(self) -> str:
+        return ", ".join(
+            " ".join([step.name, *(f"{value:g}" for value in asdict(step).values())])  # type: ignore[call-overload]
+            for step in self.steps
+        )
+
+
+def _parse_step(text: str) -> Step:
+    name, *numbers = text.split()
+    kind = STEPS.get(name.lower())
+    if kind is None:
+        raise ValueError(f"unknown pre-treatment {name!r}; known: {', '.join(STEPS)}")
+    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    if len(numbers) > len(names):
+        raise ValueError(f"{name} takes {len(names)} numbers ({', '.join(names) or 'none'}), got {len(numbers)}")
+    try:
+        return _step({"step": kind.name, **{key: float(n) for key, n in zip(names, numbers, strict=False)}})
+    except TypeError as error:
+        raise ValueError(f"{name} needs {', '.join(names)}; got {text.strip()!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{text.strip()!r}: {error}") from error
+
+
+def _step(spec: dict[str, Any]) -> Step:
+    kind = STEPS[spec.pop("step")]
+    whole = {f.name for f in fields(kind) if f.type == "int"}  # type: ignore[arg-type]
+    return kind(**{key: int(value) if key in whole else value for key, value in spec.items()})
+
+
+def _polynomials(axis: Axis, order: int) -> np.ndarray:
+    """(bands, order + 1), orthonormal, of the axis's own spacing."""
+    if not 0 <= order < len(axis):
+        raise ValueError(f"a polynomial of order {order} does not fit {len(axis)} bands")
+    low, high = axis.values.min(), axis.values.max()
+    along = 2 * (axis.values - low) / (high - low) - 1
+    basis, _ = np.linalg.qr(np.vander(along, order + 1, increasing=True))
+    return basis
+
+
+def _away_from_zero(slope: np.ndarray) -> np.ndarray:
+    """A spectrum that has nothing of the reference in it stays finite, and Q shows it to be far off."""
+    return np.where(np.abs(slope) < 1e-6, np.copysign(1e-6, slope), slope)

@@ -1,0 +1,266 @@
+"""The model store: versioned bundles on a disk, written atomically, read with their checksums, rolled back.
+
+store/<model>/<version>/manifest.json + weights.safetensors, and store/<model>/current, a file that names a version.
+A bundle is written beside, synced and renamed; then `current` is replaced. A kill between any two steps leaves the
+version that was current whole and current.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+
+from .. import BadBundle, NoModel, StoreUnusable
+from .model import Model
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+MANIFEST = "manifest.json"
+CURRENT = "current"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_VERSION = re.compile(r"v\d{4,9}")
+# A publisher that died leaves its unfinished folder behind; nobody takes an hour to write one.
+_ABANDONED_S = 3600.0
+
+
+class Store:
+    """Bundles below one folder: a path, or a ``file://`` address.
+
+    Raises:
+        StoreUnusable: another kind of address, or a folder that can not be read or written.
+    """
+
+    def __init__(self, url: str | Path) -> None:
+        text = str(url)
+        parsed = urlparse(text)
+        if parsed.scheme not in ("", "file") or parsed.netloc not in ("", "localhost"):
+            raise StoreUnusable(f"expected a path or file:///path as the store, got {text!r}")
+        self.root = Path(unquote(parsed.path) if parsed.scheme else text).expanduser()
+
+    def names(self) -> list[str]:
+        """The models in the store; none where it does not exist yet."""
+        with _explained(self.root, "read"):
+            if not self.root.exists():
+                return []
+            return sorted(p.name for p in self.root.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
+
+    def versions(self, name: str) -> list[str]:
+        """Oldest first."""
+        folder = self._folder(name)
+        with _explained(folder, "read"):
+            if not folder.is_dir():
+                return []
+            return sorted((p.name for p in folder.iterdir() if _VERSION.fullmatch(p.name)), key=_number)
+
+    def current(self, name: str) -> str:
+        """The version that workers serve.
+
+        Raises:
+            NoModel: nothing is published under that name.
+        """
+        pointer = self._folder(name) / CURRENT
+        with _explained(pointer, "read"):
+            try:
+                text = pointer.read_text().strip()
+            except FileNotFoundError:
+                known = ", ".join(self.names()) or "none"
+                raise NoModel(f"no model {name!r} in the store {self.root}; there: {known}") from None
+        if not _VERSION.fullmatch(text):
+            raise BadBundle(f"{pointer}: expected a version such as v0001, got {text[:40]!r}")
+        return text
+
+    def manifest(self, name: str, version: str | None = None) -> dict[str, Any]:
+        """A version's manifest, its own checksum verified; the current version where none is named."""
+        version = self.current(name) if version is None else version
+        path = self._version_folder(name, version) / MANIFEST
+        with _explained(path, "read"):
+            try:
+                raw = path.read_bytes()
+            except FileNotFoundError:
+                known = ", ".join(self.versions(name)) or "none"
+                raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}") from None
+        try:
+            manifest = json.loads(raw)
+            said = manifest.pop("checksum")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise BadBundle(f"{path}: expected a manifest with a checksum: {error}") from error
+        _check(path, said, _sha256(_canonical(manifest)))
+        if manifest.get("format") != FORMAT:
+            raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
+        return manifest
+
+    def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
+        """A model and its version, checksums verified.
+
+        Raises:
+            NoModel: there is no such model or version. BadBundle: it is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        version = self.current(name) if version is None else version
+        manifest = self.manifest(name, version)
+        path = self._version_folder(name, version) / WEIGHTS
+        with _explained(path, "read"):
+            try:
+                raw = path.read_bytes()
+            except FileNotFoundError:
+                raise BadBundle(f"{path}: missing; the manifest lists it") from None
+        _check(path, manifest["files"][WEIGHTS]["sha256"], _sha256(raw))
+        try:
+            return Model.from_parts(manifest, load(raw)), version
+        except SafetensorError as error:
+            raise BadBundle(f"{path}: expected safetensors: {error}") from error
+        except BadBundle as error:
+            raise BadBundle(f"{path.parent}: {error}") from error
+
+    def publish(self, name: str, model: Model, metrics: dict[str, Any] | None = None) -> str:
+        """Writes a new version and makes it current; returns its name (v0001, v0002, ...)."""
+        from safetensors.numpy import save
+
+        folder = self._folder(name)
+        parts, arrays = model.to_parts()
+        weights = save({key: np.asarray(array, order="C") for key, array in arrays.items()})
+        try:
+            parent = self.current(name)
+        except NoModel:
+            parent = None
+        with _explained(folder, "write"):
+            folder.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            beside = folder / f".{os.getpid()}-{time.time_ns()}.tmp"
+            beside.mkdir()
+            try:
+                _write_synced(beside / WEIGHTS, weights)
+                number = _number(versions[-1]) if (versions := self.versions(name)) else 0
+                while True:
+                    number += 1
+                    manifest = {
+                        "format": FORMAT,
+                        "model": name,
+                        "version": f"v{number:04d}",
+                        "parent": parent,
+                        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                        **parts,
+                        "metrics": metrics or {},
+                        "libraries": _libraries(),
+                        "files": {WEIGHTS: {"bytes": len(weights), "sha256": _sha256(weights)}},
+                    }
+                    signed = {**manifest, "checksum": _sha256(_canonical(manifest))}
+                    _write_synced(beside / MANIFEST, json.dumps(signed, indent=1).encode())
+                    _sync_folder(beside)
+                    try:
+                        os.rename(beside, folder / manifest["version"])
+                        break
+                    except OSError:  # another publisher took this number: try the next
+                        if not (folder / manifest["version"]).exists():
+                            raise
+            except BaseException:
+                shutil.rmtree(beside, ignore_errors=True)
+                raise
+            _sync_folder(folder)
+            self._point(folder, manifest["version"])
+        return manifest["version"]
+
+    def rollback(self, name: str, to: str | None = None) -> str:
+        """Makes an older version current: `to`, or the parent of the current one. It is read whole first."""
+        current = self.current(name)
+        if to is None:
+            to = self.manifest(name, current)["parent"]
+            if to is None:
+                raise NoModel(f"model {name!r}: {current} has no version before it to roll back to")
+        self.load(name, to)
+        folder = self._folder(name)
+        with _explained(folder, "write"):
+            self._point(folder, to)
+        return to
+
+    def _point(self, folder: Path, version: str) -> None:
+        beside = folder / f".{CURRENT}.{os.getpid()}.tmp"
+        _write_synced(beside, version.encode())
+        os.replace(beside, folder / CURRENT)
+        _sync_folder(folder)
+
+    def _folder(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise NoModel(f"expected a model name of letters, digits, '-' and '_' (64 at most), got {name[:80]!r}")
+        return self.root / name
+
+    def _version_folder(self, name: str, version: str) -> Path:
+        if not _VERSION.fullmatch(version):
+            raise NoModel(f"expected a version such as v0001 of model {name!r}, got {version[:40]!r}")
+        return self._folder(name) / version
+
+
+@contextmanager
+def _explained(path: Path, verb: str) -> Iterator[None]:
+    """The operating system's refusal, as what an operator can do about it."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnusable(
+            f"can not {verb} {path}: {error.strerror or error}; check that the folder exists on a disk with room, and "
+            f"that user {os.getuid()} may {verb} it"
+        ) from error
+
+
+def _number(version: str) -> int:
+    return int(version[1:])
+
+
+def _check(path: Path, expected: str, got: str) -> None:
+    if expected != got:
+        raise BadBundle(f"{path}: wrong checksum: expected sha256 {expected[:16]}..., got {got[:16]}...")
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _canonical(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _write_synced(path: Path, raw: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(".*.tmp"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _libraries() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("tamis", "numpy", "scikit-learn", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,368 @@
+"""The command `tamis`. Each command imports what it needs when it runs: help must answer at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .. import BadSettings, TamisError, __version__
+
+if TYPE_CHECKING:
+    from .settings import Settings
+
+app = typer.Typer(
+    name="tamis",
+    help="Spectra of a sorting line in, predictions that say whether to trust them out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich doubles the time that help takes
+)
+models = typer.Typer(help="Look at the model store, and roll back.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models, name="models")
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings, TOML; TAMIS_CONFIG names it too.")]
+Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,host:port].")]
+StoreUrl = Annotated[str | None, typer.Option("--store", help="Folder of the model store, or file:///folder.")]
+AxisUnit = Annotated[str | None, typer.Option(help="nm or cm-1, for a file that does not say.")]
+Quantity = Annotated[str | None, typer.Option(help="absorbance, reflectance or counts, for a file that is silent.")]
+Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: only these rows. May be repeated.")]
+
+
+def main() -> None:
+    """Errors that Tamis raises on purpose are told in their own words: 1 for most, 2 for settings."""
+    try:
+        app()
+    except BadSettings as error:
+        _say_error(error)
+        sys.exit(2)
+    except TamisError as error:
+        _say_error(error)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _say_error(error: Exception) -> None:
+    for line in str(error).splitlines():
+        print(f"tamis: {line}", file=sys.stderr)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"tamis {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def fit(
+    file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
+    target: Annotated[list[str], typer.Option(help="Column to predict. May be repeated.")],
+    model: Annotated[str, typer.Option(help="plsr, cnn or spectratr.")] = "plsr",
+    store: StoreUrl = None,
+    name: Annotated[str, typer.Option(help="The model's name in the store.")] = "default",
+    preprocess: Annotated[str, typer.Option(help="Pre-treatments, left to right.")] = "snv, savgol 15 2 1",
+    components: Annotated[int | None, typer.Option(help="Latent variables (plsr); else cross-validated.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many epochs (cnn, spectratr).")] = None,
+    seed: Annotated[int, typer.Option(help="Of folds, splits and weights.")] = 0,
+    labels: Annotated[Path | None, typer.Option(help="A CSV with the targets, by row or by spectrum_id.")] = None,
+    unit: Annotated[list[str] | None, typer.Option(help="TARGET=UNIT, such as glucose=g/L.")] = None,
+    where: Where = None,
+    axis_unit: AxisUnit = None,
+    quantity: Quantity = None,
+    config: Config = None,
+) -> None:
+    """Fit a model on a recorded file and publish it as the current version.
+
+    \b
+    Examples:
+      tamis fit tablets.parquet --target assay --where instrument=1 --name tablets
+      tamis fit meat.csv --axis-unit nm --target fat --target water --preprocess 'snv, savgol 11 2 2'
+      tamis fit soil.parquet --target organic_c --model cnn --seed 1
+    """
+    from ..models.store import Store
+    from .fitting import fit_and_publish
+
+    settings = _settings(config, store=store)
+    parameters: dict[str, Any] = {"random_state": seed}
+    if model == "plsr":
+        parameters["n_components"] = "cv" if components is None else components
+    else:
+        parameters |= {"progress": sys.stderr.isatty(), **({} if epochs is None else {"epochs": epochs})}
+    try:
+        done = fit_and_publish(
+            file,
+            target,
+            kind=model,
+            store=Store(settings.store),
+            name=name,
+            preprocess=preprocess,
+            parameters=parameters,
+            units=_pairs(unit, "--unit"),
+            labels=labels,
+            reading={"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")},
+        )
+    except ValueError as error:  # a parameter that does not suit these data; the text says which
+        raise BadSettings(str(error)) from error
+    trained = done.model.training["spectra"]
+    print(f"{name} {done.version}: {model} on {trained} spectra, {done.model.grid}; {done.model.pipeline}")
+    if done.dropped:
+        print(f"  {done.dropped} rows left out: no value, or a spectrum that is not finite")
+    if "latent_variables" in done.metrics:
+        print(f"  latent variables: {done.metrics['latent_variables']}")
+    for key, rmsec in done.metrics["rmsec"].items():
+        print(f"  {key}: RMSEC {rmsec:.4g} {done.model.units.get(key, '')}".rstrip())
+    print(f"  store: {settings.store}")
+
+
+@models.command("list")
+def models_list(store: StoreUrl = None, config: Config = None) -> None:
+    """Every model and version; a star marks what workers serve.
+
+    \b
+    Example:
+      tamis models list --store /var/lib/tamis/store
+    """
+    from ..models.store import Store
+
+    opened = Store(_settings(config, store=store).store)
+    names = opened.names()
+    if not names:
+        print(f"no models in {opened.root}; publish one with: tamis fit FILE --target T --store {opened.root}")
+    for name in names:
+        current = opened.current(name)
+        for version in opened.versions(name):
+            manifest = opened.manifest(name, version)
+            star = "*" if version == current else " "
+            print(
+                f"{star} {name} {version}  {manifest['created']}  {manifest['kind']}  {', '.join(manifest['targets'])}"
+            )
+
+
+@models.command("show")
+def models_show(
+    name: str,
+    version: Annotated[str | None, typer.Argument(help="The current one where none is named.")] = None,
+    store: StoreUrl = None,
+    config: Config = None,
+) -> None:
+    """A version's manifest, its checksums verified.
+
+    \b
+    Example:
+      tamis models show glucose v0002
+    """
+    import json
+
+    from ..models.store import Store
+
+    opened = Store(_settings(config, store=store).store)
+    _, version = opened.load(name, version)
+    manifest = opened.manifest(name, version)
+    grid = manifest["grid"]["values"]
+    manifest["grid"] = f"{grid[0]:g}-{grid[-1]:g} {manifest['grid']['unit']}, {len(grid)} bands"
+    print(json.dumps(manifest, indent=2))
+
+
+@models.command("rollback")
+def models_rollback(
+    name: str,
+    to: Annotated[str | None, typer.Option(help="A version; its parent where none is named.")] = None,
+    store: StoreUrl = None,
+    config: Config = None,
+) -> None:
+    """Make an older version current; workers swap to it within seconds.
+
+    \b
+    Examples:
+      tamis models rollback glucose
+      tamis models rollback glucose --to v0001
+    """
+    from ..models.store import Store
+
+    opened = Store(_settings(config, store=store).store)
+    before = opened.current(name)
+    print(f"{name}: {before} -> {opened.rollback(name, to)}")
+
+
+@app.command()
+def worker(
+    config: Config = None,
+    brokers: Brokers = None,
+    store: StoreUrl = None,
+    source: Annotated[Path | None, typer.Option("--from", help="Read a recorded file instead of Kafka.")] = None,
+    sink: Annotated[Path | None, typer.Option("--to", help="Write into this folder instead of Kafka.")] = None,
+    axis_unit: AxisUnit = None,
+) -> None:
+    """Predict what arrives on the line, until stopped (SIGTERM or Ctrl-C finishes the frames in hand).
+
+    \b
+    Examples:
+      tamis worker --config line.toml
+      TAMIS_BROKERS=kafka:9092 TAMIS_PREDICTIONS__ENCODING=json tamis worker
+      tamis worker --from tablets.parquet --to out/
+    """
+    stop = _Stop()
+    from .logs import configure
+
+    settings = _settings(config, brokers=brokers, store=store)
+    configure(settings.log)
+    from .service import run_worker
+
+    run_worker(settings, stop, source, sink, {"axis_unit": axis_unit})
+
+
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(help="Recorded files: Parquet, CSV or NumPy, .gz or .zst too.")],
+    rate: Annotated[float | None, typer.Option(min=1e-3, help="Spectra a second; else as fast as it goes.")] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Keep the recorded distances in time.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many spectra.")] = None,
+    frame: Annotated[int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate.")] = None,
+    line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or its name.")] = None,
+    instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,
+    encoding: Annotated[Literal["arrow", "raw", "json"], typer.Option(help="raw carries no ids or times.")] = "arrow",
+    where: Where = None,
+    axis_unit: AxisUnit = None,
+    quantity: Quantity = None,
+    config: Config = None,
+    brokers: Brokers = None,
+) -> None:
+    """Send recorded files down the line as if they were measured now.
+
+    \b
+    Examples:
+      tamis replay tablets.parquet --line nir1 --rate 500
+      tamis replay monday.csv.gz tuesday.csv.gz --axis-unit nm --realtime
+      tamis replay line.parquet --loop --limit 1000000
+    """
+    if rate is not None and realtime:
+        raise BadSettings("--rate and --realtime exclude each other: give one")
+    stop = _Stop()
+    settings = _settings(config, brokers=brokers)
+    from .service import run_replay
+
+    reading = {
+        "frame_spectra": frame or (256 if rate is None else max(1, min(256, round(rate / 10)))),
+        "line": line,
+        "instrument": instrument,
+        "axis_unit": axis_unit,
+        "quantity": quantity,
+        "where": _pairs(where, "--where"),
+    }
+    how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "reading": reading}
+    sent = run_replay(settings, stop, files, encoding, how)
+    per_s = sent.spectra / max(sent.seconds, 1e-9)
+    print(f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s")
+
+
+@app.command()
+def broker(
+    kind: Annotated[
+        Literal["tansu", "noida"], typer.Option(help="Each is wrong somewhere else; see the docs.")
+    ] = "tansu",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On loopback; 0 takes any free one.")] = 9092,
+) -> None:
+    """Run the embedded broker in the foreground: real Kafka protocol, nothing kept, for trials and tests only.
+
+    \b
+    Example:
+      tamis broker --port 9092
+    """
+    stop = _Stop()
+    from .broker import EmbeddedBroker
+
+    with EmbeddedBroker(kind, port) as running:
+        print(f"{kind} broker on {running.bootstrap}; Ctrl-C stops it, and its data go with it", flush=True)
+        stop.wait(while_true=running.is_running)
+
+
+@app.command()
+def doctor(config: Config = None, brokers: Brokers = None, store: StoreUrl = None) -> None:
+    """Check settings, broker, topics, store and models, and say what to do. Exits 1 where something is wrong.
+
+    \b
+    Example:
+      tamis doctor --config line.toml
+    """
+    from .doctor import examine
+
+    settings = _settings(config, brokers=brokers, store=store)
+    findings = examine(settings)
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.text}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report, the store and the worker's log.")] = Path("demo"),
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    rate: Annotated[float, typer.Option(min=1.0, help="Spectra a second.")] = 200.0,
+) -> None:
+    """Follow a real fermentation: fit, replay through Kafka, predict in a worker process, compare with HPLC.
+
+    \b
+    Examples:
+      tamis demo
+      tamis demo --rate 1000 --json figures.json
+    """
+    stop = _Stop()
+    from .demo import run_demo
+
+    if not run_demo(out, json, rate, stop):
+        raise typer.Exit(1)
+
+
+class _Stop:
+    """Set by SIGTERM or SIGINT; a second one ends the process. Made before slow imports, lest a signal be missed."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.on_stop: list[Any] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, _frame: object) -> None:
+        if self.asked:
+            sys.exit(128 + number)
+        self.asked = True
+        for call in self.on_stop:
+            call()
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def wait(self, while_true: Any) -> None:
+        import time
+
+        while not self.asked and while_true():
+            time.sleep(0.1)
+
+
+def _settings(config: Path | None, **overrides: Any) -> Settings:
+    from .settings import load
+
+    return load(config, overrides)
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    pairs = {}
+    for item in given or []:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise BadSettings(f"{option} expects NAME=VALUE, got {item!r}")
+        pairs[key] = value
+    return pairs
+
+
+if __name__ == "__main__":
+    main()

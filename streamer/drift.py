@@ -1,0 +1,126 @@
+"""Detectors that watch the stream, one small class each; `update` takes a frame's rows and says which are out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# 1.4826 makes the median absolute deviation of a normal sample its standard deviation.
+_MAD_TO_SD = 1.4826
+
+
+class FrozenSensor:
+    """Spectra that are bit-identical to a neighbour in time: a real detector always has noise.
+
+    Within a frame the whole run of equal spectra is marked, its first one too. Where a run begins in one frame and goes
+    on in the next, that first one left with the frame before.
+
+    >>> sensor = FrozenSensor()
+    >>> sensor.update(np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0]]))
+    array([False,  True,  True])
+    >>> sensor.update(np.array([[3.0, 4.0], [5.0, 6.0]]))
+    array([ True, False])
+    """
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+
+    def update(self, spectra: np.ndarray) -> np.ndarray:
+        """(n, bands) in order of time -> (n,) bool"""
+        as_before = (spectra[1:] == spectra[:-1]).all(axis=1)
+        frozen = np.zeros(len(spectra), bool)
+        frozen[1:] |= as_before
+        frozen[:-1] |= as_before
+        if self._last is not None and len(spectra):
+            frozen[0] |= np.array_equal(self._last, spectra[0])
+        if len(spectra):
+            self._last = spectra[-1].copy()
+        return frozen
+
+
+@dataclass(frozen=True)
+class ProcessVerdict:
+    """For the n rows of a frame: which are odd for the process, since its start or not, and the limits they met.
+
+    Attributes:
+        odd, warm_up: (n,) bool; a warm-up is an unbroken run of odd rows from the line's very first one.
+        warm_up_spectra: the warm-up rows that this update found, those of earlier frames seen while learning included.
+        t2_limit, q_limit: upper limits; value_low, value_high: (targets,). All NaN while learning.
+    """
+
+    odd: np.ndarray
+    warm_up: np.ndarray
+    warm_up_spectra: int
+    t2_limit: float
+    q_limit: float
+    value_low: np.ndarray
+    value_high: np.ndarray
+    odd_value: np.ndarray  # (n, targets) bool
+
+
+class ProcessLimit:
+    """What is usual for the running process itself: robust limits of T2, Q and each prediction over a moving window.
+
+    The calibration's limits say whether a model extrapolates; where the whole process lies outside them, as it often
+    does, they say nothing about one spectrum. These do. Cube roots of T2 and Q are nearly normal, so the limit is
+    (median + z sd)^3 with sd from the median absolute deviation; predictions have median -/+ z sd. Up to half of a
+    window may be odd without moving the limits much.
+
+    Args:
+        learn_spectra: nothing is judged before so many; the frame that completes them is judged by what it brought.
+        window_spectra: how far back the limits look.
+        z: 4 leaves 6 in 100,000 normal rows outside.
+
+    References:
+        Wilson & Hilferty, PNAS 17 (1931) 684-688, doi 10.1073/pnas.17.12.684; robust cut-offs in the same manner:
+        Hubert, Rousseeuw & Vanden Branden, Technometrics 47 (2005) 64-79, doi 10.1198/004017004000000563.
+
+    >>> limit = ProcessLimit(learn_spectra=8, window_spectra=64)
+    >>> ones = np.linspace(0.9, 1.1, 9)
+    >>> limit.update(np.append(ones, 50.0)[:, None], np.append(ones, 1.0), np.append(ones, 1.0)).odd.nonzero()[0]
+    array([9])
+    """
+
+    def __init__(self, learn_spectra: int, window_spectra: int, z: float = 4.0) -> None:
+        self.learn_spectra, self.window_spectra, self.z = learn_spectra, max(window_spectra, learn_spectra), z
+        self._window: np.ndarray | None = None  # (spectra, 2 + targets): cube roots of T2 and Q, then the predictions
+        self._learning = True
+        self._warming_up = True
+
+    def update(
+        self, values: np.ndarray, t2: np.ndarray, q: np.ndarray, skip: np.ndarray | None = None
+    ) -> ProcessVerdict:
+        """values (n, targets), t2 (n,), q (n,) in order of time; `skip` (n,) bool marks rows to learn nothing from."""
+        rows = np.column_stack([np.cbrt(t2), np.cbrt(q), values])
+        before = self._window if self._window is not None else rows[:0]
+        after = np.concatenate([before, rows if skip is None else rows[~skip]])
+        self._window = after[-self.window_spectra :]
+        if self._learning and len(after) < self.learn_spectra:
+            nowhere = np.full(2 + values.shape[1], np.nan)
+            return self._judge(rows, rows, nowhere, nowhere)
+        # What ends the learning is judged together with all that was seen while learning.
+        known, judged = (after, np.concatenate([before, rows])) if self._learning else (before, rows)
+        self._learning = False
+        centre = np.median(known, axis=0)
+        spread = self.z * _MAD_TO_SD * np.median(np.abs(known - centre), axis=0)
+        return self._judge(rows, judged, centre - spread, centre + spread)
+
+    def _judge(self, rows: np.ndarray, judged: np.ndarray, low: np.ndarray, high: np.ndarray) -> ProcessVerdict:
+        """`judged` ends with `rows`; comparisons with the NaN of an unknown limit are False."""
+        odd_value = (judged[:, 2:] > high[2:]) | (judged[:, 2:] < low[2:])
+        odd = np.any(judged[:, :2] > high[:2], axis=1) | np.any(odd_value, axis=1)
+        warm_up = np.logical_and.accumulate(odd) & self._warming_up
+        if not self._learning:
+            self._warming_up = bool(warm_up.all())
+        n = len(rows)
+        return ProcessVerdict(
+            odd=odd[-n:],
+            warm_up=warm_up[-n:],
+            warm_up_spectra=int(warm_up.sum()),
+            t2_limit=float(high[0] ** 3),
+            q_limit=float(high[1] ** 3),
+            value_low=low[2:],
+            value_high=high[2:],
+            odd_value=odd_value[-n:],
+        )

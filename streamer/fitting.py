@@ -1,0 +1,120 @@
+"""A recorded file with laboratory values -> a published model: what `tamis fit` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import BadFile
+from ..models.model import Model, estimator_class
+from ..models.preprocess import Pipeline
+from ..models.store import Store
+from .frame import RESERVED
+from .records import Table, read_table
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came of a fit: for the operator's terminal, and for the caller."""
+
+    model: Model
+    version: str
+    metrics: dict[str, Any]
+    dropped: int  # rows without a value or with a broken spectrum
+
+
+def fit_and_publish(
+    path: Path,
+    targets: Sequence[str],
+    *,
+    kind: str,
+    store: Store,
+    name: str,
+    preprocess: str,
+    parameters: Mapping[str, Any],
+    units: Mapping[str, str],
+    labels: Path | None = None,
+    reading: Mapping[str, Any],
+) -> Fitted:
+    """Fits `kind` on the rows of a file that have all the targets, and publishes it as the current version of `name`.
+
+    Args:
+        labels: a CSV with the targets beside the spectra's own file, row by row or by `spectrum_id`.
+        parameters: of the estimator, by name.
+        reading: passed on to `records.read_table` (axis_unit, quantity, where, ...).
+
+    Raises:
+        BadFile: the file lacks a target, or holds too few rows that have it.
+    """
+    for target in targets:
+        if target in RESERVED:
+            raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
+    table = read_table(path, **reading)
+    known = table.columns if labels is None else _labels(labels, table)
+    values = np.column_stack([_target(known, target, labels or path) for target in targets])
+    good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
+    if good.sum() < 5:
+        raise BadFile(
+            f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
+        )
+    model = Model.fit(
+        table.spectra[good],
+        table.axis,
+        values[good],
+        targets,
+        pipeline=Pipeline.parse(preprocess),
+        estimator=estimator_class(kind)(**parameters),
+        units=units,
+        quantity=table.quantity,
+        source=path.name,
+    )
+    metrics = calibration_metrics(model, table.spectra[good], table, values[good])
+    return Fitted(model, store.publish(name, model, metrics), metrics, int((~good).sum()))
+
+
+def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values: np.ndarray) -> dict[str, Any]:
+    """RMSEC of each target, and what the estimator says of its own choice. No figure here is a test."""
+    residual = model.predict(spectra, table.axis).values - values
+    metrics: dict[str, Any] = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
+    if (components := getattr(model.estimator, "n_components_", None)) is not None:
+        metrics["latent_variables"] = int(components)
+    if (iterations := getattr(model.estimator, "n_iter_", None)) is not None:
+        metrics["epochs"] = int(iterations)
+    return metrics
+
+
+def _target(columns: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    values = columns.get(name)
+    if values is None or values.dtype.kind != "f":
+        known = ", ".join(key for key, column in columns.items() if column.dtype.kind == "f") or "none"
+        what = "no column" if values is None else "no numbers in column"
+        raise BadFile(f"{path}: {what} {name!r}; columns of numbers there: {known}")
+    return values
+
+
+def _labels(path: Path, table: Table) -> dict[str, np.ndarray]:
+    """The columns of a CSV beside the spectra: joined by spectrum_id where it has one, else row by row."""
+    import pyarrow.csv
+
+    try:
+        columns = pyarrow.csv.read_csv(path).to_pydict()
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{path}: expected a CSV of laboratory values: {error}") from error
+    if "spectrum_id" in columns:
+        place = {str(name): row for row, name in enumerate(columns.pop("spectrum_id"))}
+        rows = [place.get(str(name), -1) for name in table.spectrum_id]
+    elif all(len(column) == len(table) for column in columns.values()):
+        rows = list(range(len(table)))
+    else:
+        n = len(next(iter(columns.values()), []))
+        raise BadFile(f"{path}: expected a column spectrum_id, or {len(table)} rows as the spectra have; got {n} rows")
+    found = {}
+    for name, column in columns.items():
+        picked = [column[row] if row >= 0 else None for row in rows]
+        numeric = all(value is None or isinstance(value, int | float) for value in picked)
+        found[name] = np.array([np.nan if v is None else v for v in picked], np.float64 if numeric else object)
+    return found

@@ -1,0 +1,152 @@
+"""A frame: many spectra of one line and instrument, and the rows that must be set aside from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..models.axis import Axis
+
+QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
+# Columns of a frame or of its predictions: no target may be called so.
+RESERVED = frozenset(
+    (
+        *("spectrum", "spectrum_id", "time", "object_id", "x", "y", "line", "instrument", "axis", "axis_unit"),
+        *("quantity", "t2", "q", "t2_process_limit", "q_process_limit", "trusted", "odd", "frozen", "reason"),
+        *("model", "model_version", "error", "original"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Spectra of one line and instrument on one axis.
+
+    Attributes:
+        spectra: (n, bands) float32 or uint16.
+        spectrum_id: n texts, unique within the frame.
+        time: (n,) datetime64[us], UTC; NaT where it is not known.
+        object_id: n texts that group several spectra of one object.
+        x, y: (n,) float32, position on the belt.
+        targets: name -> (n,) float64, NaN where not measured.
+    """
+
+    line: str
+    instrument: str
+    axis: Axis
+    quantity: str
+    spectra: np.ndarray
+    spectrum_id: list[str]
+    time: np.ndarray
+    object_id: list[str] | None = None
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.spectrum_id)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Frame:
+        """Some of the rows: a slice, an array of row numbers, or a (n,) bool mask."""
+        picked = np.arange(len(self))[rows]
+
+        def take(values: Any) -> Any:
+            return None if values is None else values[rows]
+
+        return replace(
+            self,
+            spectra=self.spectra[rows],
+            spectrum_id=[self.spectrum_id[i] for i in picked],
+            time=self.time[rows],
+            object_id=None if self.object_id is None else [self.object_id[i] for i in picked],
+            x=take(self.x),
+            y=take(self.y),
+            targets={name: values[rows] for name, values in self.targets.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One spectrum that is set aside. `original` is its JSON text where it could not even be read as numbers."""
+
+    row: int
+    spectrum_id: str
+    reason: str  # a short fixed word, for counting
+    text: str  # what came and what was expected
+    spectrum: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    time: np.datetime64 = field(default_factory=lambda: np.datetime64("NaT", "us"))
+    original: str | None = None
+
+    def __str__(self) -> str:
+        return f"row {self.row} ({self.spectrum_id}): {self.text}"
+
+
+def set_aside(
+    frame: Frame, lengths: np.ndarray, rows: Sequence[np.ndarray] | None, bad: Iterable[BadRow] = ()
+) -> tuple[Frame, list[BadRow]]:
+    """Parts the spectra that have one value a band from the others, and the first of a spectrum_id from its repeats.
+
+    Args:
+        lengths: (n,) how many values each spectrum came with.
+        rows: the n spectra where their lengths differ; None where `frame.spectra` holds them all.
+        bad: rows that were set aside already.
+    """
+    bad = list(bad)
+    keep = np.ones(len(frame), bool)
+    keep[[row.row for row in bad]] = False
+    bands = len(frame.axis)
+
+    def aside(i: int, reason: str, text: str) -> None:
+        spectrum = frame.spectra[i] if rows is None else rows[i]
+        bad.append(BadRow(i, frame.spectrum_id[i], reason, text, spectrum, frame.time[i]))
+        keep[i] = False
+
+    for i in np.flatnonzero(keep & (lengths != bands)).tolist():
+        aside(i, "band_count", f"expected {bands} bands ({frame.axis}), got {lengths[i]}")
+    if len(set(frame.spectrum_id)) != len(frame):
+        seen: set[str] = set()
+        for i in np.flatnonzero(keep).tolist():
+            name = frame.spectrum_id[i]
+            if name in seen:
+                aside(i, "duplicate_id", f"spectrum_id {name!r} stands in this frame already")
+            seen.add(name)
+    if rows is not None:
+        kept = [rows[i] for i in np.flatnonzero(keep).tolist()]
+        matrix = np.zeros((len(frame), bands), np.float32)
+        matrix[keep] = kept if kept else 0.0
+        frame = replace(frame, spectra=matrix)
+    elif frame.spectra.shape[1] != bands:  # every row is aside, and none fits the frame's shape
+        frame = replace(frame, spectra=np.empty((len(frame), bands), np.float32))
+    return (frame if keep.all() else frame[keep]), bad
+
+
+def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[Frame, list[BadRow]]:
+    """Sets aside the spectra that no model should see: not finite, or saturated (a band at or above `saturation`).
+
+    `saturation` is in the frame's own quantity; counts of 16 bits saturate at 65535 where none is given.
+    """
+    if saturation is None and frame.spectra.dtype == np.uint16:
+        saturation = 65535
+    finite = np.isfinite(frame.spectra)
+    over = np.zeros_like(finite) if saturation is None else frame.spectra >= saturation
+    good = np.all(finite & ~over, axis=1)
+    if good.all():
+        return frame, bad
+    # Rows were set aside before: what is left is counted as it stood in the message.
+    row_number = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad])
+    bad = list(bad)
+    for i in np.flatnonzero(~good).tolist():
+        not_finite = not finite[i].all()
+        where = ~finite[i] if not_finite else over[i]
+        band = int(where.argmax())
+        wanted = "finite numbers" if not_finite else f"values below saturation at {saturation:g}"
+        text = (
+            f"expected {wanted}, got {frame.spectra[i, band]:g} at {frame.axis.values[band]:g} {frame.axis.unit} "
+            f"({where.sum()} of {len(where)} bands)"
+        )
+        reason = "not_finite" if not_finite else "saturated"
+        bad.append(BadRow(int(row_number[i]), frame.spectrum_id[i], reason, text, frame.spectra[i], frame.time[i]))
+    return frame[good], bad

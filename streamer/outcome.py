@@ -1,0 +1,180 @@
+"""What leaves a worker: predictions, row by row with whether to trust them, and the rows that were set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import orjson
+
+from .frame import BadRow
+from .source import Record
+from .wire import ARROW, Message, arrow_bytes
+
+JSON_LINES = "application/x-ndjson"
+PREDICTIONS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions for the rows of one frame; every array is (n,).
+
+    Attributes:
+        values: target -> predicted value, in the target's unit.
+        t2, q: Hotelling's T2 and the Q residual against the calibration.
+        t2_process_limit, q_process_limit: the robust limits learned from the running process; NaN while learning.
+        trusted: within the calibration's 99 % limits, and the sensor alive.
+        odd: beyond what is usual for the running process.
+        frozen: bit-identical to a neighbour in time.
+        reason: why not trusted, why odd, or '' where there is nothing to say.
+        limits: 't2' and 'q' -> the calibration's limits at 95 % and 99 %.
+    """
+
+    line: str
+    model: str
+    model_version: str
+    units: dict[str, str]
+    limits: dict[str, tuple[float, float]]
+    spectrum_id: list[str]
+    time: np.ndarray
+    object_id: list[str] | None
+    values: dict[str, np.ndarray]
+    t2: np.ndarray
+    q: np.ndarray
+    t2_process_limit: np.ndarray
+    q_process_limit: np.ndarray
+    trusted: np.ndarray
+    odd: np.ndarray
+    frozen: np.ndarray
+    reason: list[str]
+
+    def __len__(self) -> int:
+        return len(self.spectrum_id)
+
+    def __getitem__(self, rows: slice) -> Predictions:
+        def part(value: Any) -> Any:
+            return value[rows] if isinstance(value, np.ndarray | list) else value
+
+        picked = {f.name: part(getattr(self, f.name)) for f in fields(self) if f.name != "values"}
+        return replace(self, **picked, values={name: column[rows] for name, column in self.values.items()})
+
+    def columns(self) -> dict[str, Sequence[Any] | np.ndarray]:
+        """One column a field, in the order in which they are written."""
+        return {
+            "spectrum_id": self.spectrum_id,
+            "time": self.time,
+            **({} if self.object_id is None else {"object_id": self.object_id}),
+            **self.values,
+            "t2": self.t2,
+            "q": self.q,
+            "t2_process_limit": self.t2_process_limit,
+            "q_process_limit": self.q_process_limit,
+            "trusted": self.trusted,
+            "odd": self.odd,
+            "frozen": self.frozen,
+            "reason": self.reason,
+            "model_version": [self.model_version] * len(self),
+        }
+
+
+def encode_predictions(predictions: Predictions, content_type: str, most_bytes: int) -> Iterator[Message]:
+    """Predictions as messages of at most `most_bytes`, as an Arrow stream or as JSON lines (one object a spectrum)."""
+    value = _as_json_lines(predictions) if content_type == JSON_LINES else _as_arrow(predictions)
+    if len(value) <= most_bytes or len(predictions) == 1:
+        yield value, {"content-type": content_type, "line": predictions.line, "model": predictions.model}
+    else:
+        half = len(predictions) // 2
+        yield from encode_predictions(predictions[:half], content_type, most_bytes)
+        yield from encode_predictions(predictions[half:], content_type, most_bytes)
+
+
+def _as_arrow(predictions: Predictions) -> bytes:
+    import pyarrow as pa
+
+    columns: dict[str, Any] = dict(predictions.columns())
+    columns["time"] = pa.array(predictions.time, pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+    columns["model_version"] = pa.array(columns["model_version"]).dictionary_encode()
+    metadata = {
+        "tamis.predictions": str(PREDICTIONS_VERSION),
+        "line": predictions.line,
+        "model": predictions.model,
+        "units": orjson.dumps(predictions.units),
+        "limits": orjson.dumps(predictions.limits),
+    }
+    return arrow_bytes(pa.table(columns), metadata)
+
+
+def _as_json_lines(predictions: Predictions) -> bytes:
+    columns = dict(predictions.columns())
+    times = np.datetime_as_string(predictions.time, unit="us", timezone="UTC")
+    columns["time"] = [None if np.isnat(t) else text for t, text in zip(predictions.time, times, strict=True)]
+    lists = {name: column.tolist() if isinstance(column, np.ndarray) else column for name, column in columns.items()}
+    rows = (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
+    # orjson writes NaN as null, which is what JSON can say of a limit that is not learned yet.
+    return b"".join(orjson.dumps({"line": predictions.line, **row}, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+
+
+def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One dictionary a spectrum, from either encoding: for consumers, reports and tests."""
+    if headers.get("content-type", ARROW) == JSON_LINES:
+        return [orjson.loads(line) for line in value.splitlines()]
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(value) as stream:
+        table = stream.read_all()
+    line = (table.schema.metadata or {}).get(b"line", b"").decode()
+    return [{"line": line, **row} for row in table.to_pylist()]
+
+
+def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> Message:
+    """A whole message that could not be read: its own bytes, and where they came from.
+
+    Bytes over the broker's cap are cut, and the header `truncated_from_bytes` says so: the original stays in its topic.
+    """
+    headers = {**record.headers, **_origin(record), "error": error, "reason": reason}
+    if len(record.value) > most_bytes:
+        headers["truncated_from_bytes"] = str(len(record.value))
+    return record.value[:most_bytes], headers
+
+
+def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: int) -> Iterator[Message]:
+    """Rows of a frame whose other rows were good, as an Arrow stream that carries each row's error."""
+    import pyarrow as pa
+
+    columns = {
+        "row": pa.array([row.row for row in rows], pa.int64()),
+        "spectrum_id": pa.array([row.spectrum_id for row in rows], pa.string()),
+        "time": pa.array(np.array([row.time for row in rows], "datetime64[us]")),
+        "reason": pa.array([row.reason for row in rows], pa.string()),
+        "error": pa.array([row.text for row in rows], pa.string()),
+        "spectrum": pa.array([np.asarray(row.spectrum, np.float32) for row in rows], pa.list_(pa.float32())),
+        "original": pa.array([row.original for row in rows], pa.string()),
+    }
+    value = arrow_bytes(pa.table(columns), {"tamis.rejects": "1", "line": line})
+    if len(value) > most_bytes and len(rows) > 1:
+        half = len(rows) // 2
+        yield from reject_rows(record, rows[:half], line, most_bytes)
+        yield from reject_rows(record, rows[half:], line, most_bytes)
+        return
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    headers = {
+        "content-type": ARROW,
+        **_origin(record),
+        "error": f"{record.place}: {rows[0]}{more}",
+        "reason": rows[0].reason,
+        "rows": str(len(rows)),
+    }
+    yield value[:most_bytes], headers
+
+
+def _origin(record: Record) -> dict[str, str]:
+    from .. import __version__
+
+    return {
+        "source_topic": record.topic,
+        "source_partition": str(record.partition),
+        "source_offset": str(record.offset),
+        "version": __version__,
+    }

@@ -1,0 +1,193 @@
+"""Frames -> predictions, each with whether to trust it; versions are swapped between frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+
+from .. import BadBundle, BadMessage, NoModel, StoreUnusable
+from ..models.axis import Axis
+from ..models.model import Model, Result
+from ..models.store import Store
+from .drift import FrozenSensor, ProcessLimit, ProcessVerdict
+from .frame import Frame
+from .outcome import Predictions
+from .settings import Line, Process
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Served:
+    model: Model
+    version: str
+
+
+@dataclass(slots=True)
+class Watch:
+    """What is remembered of one line and instrument."""
+
+    limit: ProcessLimit
+    sensor: FrozenSensor = field(default_factory=FrozenSensor)
+    version: str = ""
+
+
+class Predictor:
+    """Serves the current version of each line's model.
+
+    Args:
+        lines: settings of each line; ``"*"`` stands for the lines that have none of their own.
+        reload_s: how often `refresh` looks into the store for a new current version.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lines: Mapping[str, Line],
+        process: Process,
+        reload_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store = store
+        self.lines = lines
+        self.process = process
+        self.reload_s = reload_s
+        self.clock = clock
+        self.served: dict[str, Served] = {}
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._next_look = -np.inf
+        self._refused: dict[str, str] = {}
+
+    @property
+    def missing(self) -> list[str]:
+        """The models that settings name and that are not served (yet)."""
+        return sorted({line.model for line in self.lines.values()} - self.served.keys())
+
+    def axes(self) -> dict[str, Axis]:
+        """The grids of the served models, by id: a message may name one instead of listing its values."""
+        return {served.model.grid.id: served.model.grid for served in self.served.values()}
+
+    def refresh(self) -> None:
+        """Loads what is new and current. A version that can not be served leaves the one before it in place.
+
+        Raises:
+            BadBundle: a damaged bundle, and there is no version before it.
+        """
+        if self.clock() < self._next_look:
+            return
+        self._next_look = self.clock() + self.reload_s
+        for name in sorted({line.model for line in self.lines.values()}):
+            served = self.served.get(name)
+            try:
+                version = self.store.current(name)
+                if served is not None and version in (served.version, self._refused.get(name)):
+                    continue
+                self.served[name] = Served(*self.store.load(name, version))
+            except NoModel:
+                continue
+            except (BadBundle, StoreUnusable) as error:
+                if served is None:
+                    raise
+                if isinstance(error, BadBundle):
+                    self._refused[name] = version
+                log.error("new version refused", model=name, kept=served.version, error=str(error))
+            else:
+                self._refused.pop(name, None)
+                log.info("model loaded", model=name, version=version, before=served.version if served else None)
+
+    def predict(self, frame: Frame) -> Predictions:
+        """
+        Raises:
+            NoModel: the frame's line has no model. AxisMismatch: its axis does not cover the model's grid.
+            BadMessage: it holds another quantity than the model was taught.
+        """
+        name, served = self._serving(frame.line)
+        model = served.model
+        if "unknown" not in (frame.quantity, model.quantity) and frame.quantity != model.quantity:
+            raise BadMessage(
+                f"line {frame.line!r}: expected {model.quantity}, as model {name!r} {served.version} was taught, "
+                f"got {frame.quantity}",
+                "quantity",
+            )
+        result = model.predict(frame.spectra, frame.axis)
+        watch = self._watch(frame, served.version)
+        frozen = watch.sensor.update(frame.spectra)
+        verdict = watch.limit.update(result.values, result.t2, result.q, skip=frozen)
+        if verdict.warm_up_spectra:
+            log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
+        outside = (result.t2 > model.limits["t2"][1]) | (result.q > model.limits["q"][1])
+        return Predictions(
+            line=frame.line,
+            model=name,
+            model_version=served.version,
+            units=model.units,
+            limits=model.limits,
+            spectrum_id=frame.spectrum_id,
+            time=frame.time,
+            object_id=frame.object_id,
+            values={target: result.values[:, i] for i, target in enumerate(model.targets)},
+            t2=result.t2,
+            q=result.q,
+            t2_process_limit=np.full(len(frame), verdict.t2_limit),
+            q_process_limit=np.full(len(frame), verdict.q_limit),
+            trusted=~outside & ~frozen,
+            odd=verdict.odd,
+            frozen=frozen,
+            reason=_reasons(model, result, outside, frozen, verdict),
+        )
+
+    def _serving(self, line: str) -> tuple[str, Served]:
+        settings = self.lines.get(line, self.lines.get("*"))
+        if settings is None:
+            known = ", ".join(sorted(self.lines))
+            raise NoModel(f"line {line!r} has no model in the settings; lines there: {known}")
+        served = self.served.get(settings.model)
+        if served is None:
+            raise NoModel(f"line {line!r}: no model {settings.model!r} is published in {self.store.root}")
+        return settings.model, served
+
+    def _watch(self, frame: Frame, version: str) -> Watch:
+        key = (frame.line, frame.instrument)
+        watch = self._watches.get(key)
+        if watch is None or watch.version != version:  # another version has other scores: its limits are learned anew
+            limit = ProcessLimit(self.process.learn_spectra, self.process.window_spectra)
+            sensor = watch.sensor if watch else FrozenSensor()
+            watch = self._watches[key] = Watch(limit, sensor, version)
+        return watch
+
+
+def _reasons(
+    model: Model, result: Result, outside: np.ndarray, frozen: np.ndarray, verdict: ProcessVerdict
+) -> list[str]:
+    """In words, for each row: why it is not to be trusted, and what is odd about it."""
+    reasons = [""] * len(outside)
+    (t2_95, t2_99), (q_95, q_99) = model.limits["t2"], model.limits["q"]
+    for i in np.flatnonzero(outside | frozen | verdict.odd | (result.t2 > t2_95) | (result.q > q_95)).tolist():
+        t2, q = result.t2[i], result.q[i]
+        parts = []
+        if frozen[i]:
+            parts.append("frozen sensor: bit-identical to its neighbour")
+        if outside[i]:
+            over = [f"T2 {t2:.3g} > {t2_99:.3g}"] if t2 > t2_99 else []
+            over += [f"Q {q:.3g} > {q_99:.3g}"] if q > q_99 else []
+            parts.append(f"extrapolation: {', '.join(over)} (99 % of the calibration)")
+        elif t2 > t2_95 or q > q_95:
+            parts.append("near the edge: between the calibration's 95 % and 99 % limits")
+        if verdict.odd[i]:
+            parts.append(("warm-up, " if verdict.warm_up[i] else "") + _oddity(model, result, verdict, i))
+        reasons[i] = "; ".join(parts)
+    return reasons
+
+
+def _oddity(model: Model, result: Result, verdict: ProcessVerdict, i: int) -> str:
+    what = [f"T2 above its usual {verdict.t2_limit:.3g}"] if result.t2[i] > verdict.t2_limit else []
+    what += [f"Q above its usual {verdict.q_limit:.3g}"] if result.q[i] > verdict.q_limit else []
+    what += [
+        f"{model.targets[k]} {result.values[i, k]:.4g} outside {verdict.value_low[k]:.4g}..{verdict.value_high[k]:.4g}"
+        for k in np.flatnonzero(verdict.odd_value[i])
+    ]
+    return f"odd for the process: {', '.join(what)}"

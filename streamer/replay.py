@@ -1,0 +1,124 @@
+"""Recorded files sent down the line as if measured now: at a rate, at their own pace, or as fast as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import BadFile
+from .frame import Frame
+from .sink import Sink
+from .wire import encode
+
+# The producer holds what is not confirmed yet: so many frames of at most a megabyte each.
+_FRAMES_IN_FLIGHT = 64
+
+
+@dataclass(slots=True)
+class Sent:
+    """What has gone out so far."""
+
+    spectra: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """How recorded files are sent.
+
+    Attributes:
+        rate: spectra a second; None for as fast as it goes.
+        realtime: keep the recorded distances in time.
+        loop: begin again at the end; spectrum_ids get ``~2``, ``~3``, ... and times go on.
+        limit: stop after so many spectra.
+        content_type: the encoding of the messages (see `wire`).
+        reading: passed on to `records.read_frames` (line, instrument, axis, where, ...).
+    """
+
+    topic: str
+    content_type: str
+    most_bytes: int
+    rate: float | None = None
+    realtime: bool = False
+    loop: bool = False
+    limit: int | None = None
+    reading: dict[str, Any]
+
+    def run(
+        self,
+        paths: Sequence[Path],
+        sink: Sink,
+        progress: Callable[[Sent], None] = lambda sent: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Sent:
+        """Sends the files in their order.
+
+        Raises:
+            BadFile: a file can not be read, or has no times to keep. NotDelivered: the broker did not confirm.
+        """
+        sent = Sent()
+        start = time.monotonic()
+        for frame in self._paced(self._frames(paths), sent, start, stopping):
+            for value, headers in encode(frame, self.content_type, self.most_bytes):
+                sink.send(self.topic, value, key=frame.line.encode(), headers=headers)
+                sent.frames += 1
+                if sent.frames % _FRAMES_IN_FLIGHT == 0:
+                    sink.flush(30.0)
+            sent.spectra += len(frame)
+            sent.seconds = time.monotonic() - start
+            progress(sent)
+        sink.flush(30.0)
+        sent.seconds = time.monotonic() - start
+        return sent
+
+    def _frames(self, paths: Sequence[Path]) -> Iterator[Frame]:
+        from .records import read_frames
+
+        left = self.limit
+        turn, shift = 1, np.timedelta64(0, "us")
+        while True:
+            first = last = np.datetime64("NaT", "us")
+            empty = True
+            for path in paths:
+                for frame in read_frames(path, **self.reading):
+                    known = frame.time[~np.isnat(frame.time)]
+                    if len(known):
+                        first, last = (known[0] if np.isnat(first) else first), known[-1]
+                    if turn > 1:
+                        ids = [f"{name}~{turn}" for name in frame.spectrum_id]
+                        frame = replace(frame, spectrum_id=ids, time=frame.time + shift)
+                    empty = empty and not len(frame)
+                    yield frame if left is None else frame[:left]
+                    left = None if left is None else left - len(frame)
+                    if left is not None and left <= 0:
+                        return
+            if not self.loop or empty:
+                return
+            turn += 1
+            if not np.isnat(first):
+                shift += last - first + np.timedelta64(1, "us")
+
+    def _paced(
+        self, frames: Iterator[Frame], sent: Sent, start: float, stopping: Callable[[], bool]
+    ) -> Iterator[Frame]:
+        origin = None
+        for frame in frames:
+            due_s = 0.0
+            if self.realtime:
+                if np.isnat(frame.time).any():
+                    raise BadFile(f"spectrum {frame.spectrum_id[0]!r} has no time to keep: give --rate instead")
+                origin = frame.time[0] if origin is None else origin
+                due_s = float((frame.time[0] - origin) / np.timedelta64(1, "s"))
+            elif self.rate is not None:
+                due_s = sent.spectra / self.rate
+            while not stopping() and (wait_s := start + due_s - time.monotonic()) > 0:
+                time.sleep(min(wait_s, 0.2))
+            if stopping():
+                return
+            yield frame

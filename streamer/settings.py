@@ -1,0 +1,237 @@
+"""One settings tree: a TOML file, then TAMIS_... in the environment, then the command line; read once, at start-up.
+
+A nested key is written ``TAMIS_TOPICS__PREFIX`` in the environment. Every key that is unknown or has a wrong value is
+refused by name: a misspelt setting that is silently ignored costs a night shift.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .. import BadSettings
+from ..models.axis import Axis
+
+PREFIX = "TAMIS_"
+CONFIG_VARIABLE = "TAMIS_CONFIG"  # the path of the TOML file
+_FOREIGN = (CONFIG_VARIABLE, "TAMIS_TEST_")  # ours, and no settings
+_SECRET = ("password", "secret", "token", "key", "jaas")
+
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)  # nested tables do not inherit it
+
+
+class Topics(_Table):
+    """Names are the prefix, a dot, and the role: tamis.spectra, tamis.predictions, tamis.rejects."""
+
+    prefix: str = Field("tamis", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    create: bool = Field(True, description="create missing topics at start-up; else a missing topic is an error")
+    partitions: int = Field(4, ge=1, description="of topics that Tamis creates")
+
+    @property
+    def spectra(self) -> str:
+        return f"{self.prefix}.spectra"
+
+    @property
+    def predictions(self) -> str:
+        return f"{self.prefix}.predictions"
+
+    @property
+    def rejects(self) -> str:
+        return f"{self.prefix}.rejects"
+
+
+class Line(_Table):
+    """One sorting line; the table ``"*"`` stands for every line that has no table of its own."""
+
+    model: str = Field("default", description="the model in the store that serves this line")
+    saturation: float | None = Field(None, description="a band at or above this is saturated, in the frame's quantity")
+
+
+class NamedAxis(_Table):
+    """An axis that messages may name: either `values`, or `start`, `stop` and `bands`, evenly spaced."""
+
+    unit: Literal["nm", "cm-1", "index"]
+    values: list[float] | None = None
+    start: float | None = None
+    stop: float | None = None
+    bands: int | None = Field(None, ge=2)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> NamedAxis:
+        self.axis()
+        return self
+
+    def axis(self) -> Axis:
+        if self.values is not None:
+            return Axis(np.array(self.values), self.unit)
+        if self.start is None or self.stop is None or self.bands is None:
+            raise ValueError("needs either values, or start, stop and bands")
+        return Axis(np.linspace(self.start, self.stop, self.bands), self.unit)
+
+
+class Process(_Table):
+    """The second, robust limit that is learned from the running process."""
+
+    window_spectra: int = Field(256, ge=8, description="how far back the limit looks")
+    learn_spectra: int = Field(30, ge=8, description="fewer than these, and nothing is called odd yet")
+
+
+class Output(_Table):
+    encoding: Literal["arrow", "json"] = Field("arrow", description="json writes one object a spectrum, a line each")
+
+
+class Metrics(_Table):
+    host: str = Field("127.0.0.1", description="loopback unless asked: metrics tell much about a plant")
+    port: Port = Field(9108, description="0 takes any free port; the log names it")
+
+
+class Log(_Table):
+    format: Literal["auto", "text", "json"] = Field("auto", description="auto: text on a terminal, JSON elsewhere")
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """Everything that an operator may turn."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=False
+    )
+
+    brokers: str = Field("localhost:9092", min_length=1, description="host:port, several parted by commas")
+    group: str = Field("tamis-worker", min_length=1, description="the consumer group of the workers")
+    start_at: Literal["earliest", "latest"] = Field("earliest", description="where a new group begins to read")
+    store: str = Field("store", description="the folder of the model store, or file:///folder")
+    frame_max_bytes: int = Field(900_000, ge=1_000, description="brokers refuse messages over 1 MiB by default")
+    poll_timeout_s: Seconds = 1.0
+    flush_timeout_s: Seconds = 10.0
+    reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
+    topics: Topics = Topics()  # type: ignore[call-arg]
+    lines: dict[str, Line] = {"*": Line()}  # type: ignore[call-arg]
+    axes: dict[str, NamedAxis] = Field({}, description="axes that raw and JSON messages may name")
+    process: Process = Process()  # type: ignore[call-arg]
+    predictions: Output = Output()  # type: ignore[call-arg]
+    metrics: Metrics = Metrics()  # type: ignore[call-arg]
+    log: Log = Log()  # type: ignore[call-arg]
+    kafka: dict[str, Any] = Field(
+        {}, repr=False, description="passed to kafka-python as it is: security_protocol, sasl_..., ssl_...; never logged"
+    )
+
+    @field_validator("kafka")
+    @classmethod
+    def _known_to_kafka(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if not given:
+            return given
+        from kafka import KafkaConsumer, KafkaProducer
+
+        known = set(KafkaConsumer.DEFAULT_CONFIG) & set(KafkaProducer.DEFAULT_CONFIG)
+        for key in given:
+            if key not in known:
+                near = ", ".join(sorted(k for k in known if k.split("_")[0] == key.split("_")[0])) or "see kafka-python"
+                raise ValueError(f"unknown setting kafka.{key}; near it: {near}")
+        return given
+
+    def line(self, name: str) -> Line | None:
+        return self.lines.get(name, self.lines.get("*"))
+
+    def known_axes(self) -> dict[str, Axis]:
+        """Every named axis, by its name and by its id."""
+        named = {name: spec.axis() for name, spec in self.axes.items()}
+        return named | {axis.id: axis for axis in named.values()}
+
+    def printable(self) -> dict[str, Any]:
+        """Every setting, secrets struck out."""
+        shown = self.model_dump()
+        shown["kafka"] = {
+            key: "***" if any(word in key for word in _SECRET) else value for key, value in self.kafka.items()
+        }
+        return shown
+
+
+def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        config: a TOML file; where None, the one that TAMIS_CONFIG names, if any.
+        overrides: from the command line; None values do not count.
+
+    Raises:
+        BadSettings: one line a fault, each naming the key, where it stands, what came and what was expected.
+    """
+    if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
+        config = Path(named)
+    values: dict[str, Any] = _read_toml(config) if config is not None else {}
+    unknown = [fault for name in sorted(os.environ) if name.startswith(PREFIX) and (fault := _unknown_variable(name))]
+    if unknown:
+        raise BadSettings("\n".join(unknown))
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: Any, init_settings: Any, env_settings: Any, **_: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, values)  # the first one wins
+
+    try:
+        return Loaded(**given)
+    except ValidationError as error:
+        faults = [_sentence(fault, config, values) for fault in error.errors()]
+        raise BadSettings("\n".join(dict.fromkeys(faults))) from None
+    except Exception as error:  # pydantic-settings wraps a bad JSON value of the environment in its own error
+        if type(error).__name__ != "SettingsError":
+            raise
+        raise BadSettings(f"environment: {error}; expected JSON") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSettings(f"can not read the settings file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path}: expected TOML: {error}") from error
+
+
+def _unknown_variable(name: str) -> str | None:
+    if name.startswith(_FOREIGN):
+        return None
+    head = name[len(PREFIX) :].split("__")[0].lower()
+    if head in Settings.model_fields:
+        return None  # a nested key is checked with the tables
+    known = ", ".join(PREFIX + field.upper() for field in Settings.model_fields)
+    return f"unknown setting {name}; known: {known}"
+
+
+def _sentence(fault: Any, config: Path | None, toml: Mapping[str, Any]) -> str:
+    """One validation error as: where, what came, what was expected."""
+    path = [str(part) for part in fault["loc"]]
+    dotted = ".".join(path)
+    variable = PREFIX + "__".join(path).upper()
+    in_environment = next((v for v in (variable, PREFIX + path[0].upper()) if v in os.environ), None) if path else None
+    where = in_environment or (f"{config}: {dotted}" if path and path[0] in toml else dotted)
+    if fault["type"] == "extra_forbidden":
+        table: Any = Settings
+        for part in path[:-1]:
+            known_field = table.model_fields.get(part) if hasattr(table, "model_fields") else None
+            table = (
+                known_field.annotation if known_field is not None else {"lines": Line, "axes": NamedAxis}.get(path[0])
+            )
+        known = ", ".join(getattr(table, "model_fields", {}))
+        return f"unknown setting {where}; known: {known}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{where}: {message}"
+    shown = "***" if path[0] == "kafka" else repr(fault["input"])
+    return f"{where} = {shown:.120}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,450 @@
+"""Bytes <-> frames of spectra. One wire format is one row of `DECODERS` and one of `ENCODERS`.
+
+A frame holds many spectra of one line and instrument. A message that is no frame at all raises BadMessage; a frame with
+some bad rows gives the good ones and, beside them, each bad row with its reason: nothing is lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from .. import BadMessage
+from ..models.axis import Axis
+from .frame import QUANTITIES, RESERVED, BadRow, Frame, set_aside
+from .source import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ARROW = "application/vnd.apache.arrow.stream"
+RAW = "application/octet-stream"
+JSON = "application/json"
+
+FRAME_VERSION = 1
+RAW_DTYPES = {"float32": np.dtype("<f4"), "uint16": np.dtype("<u2")}
+
+Axes = Mapping[str, Axis]
+Message = tuple[bytes, dict[str, str]]  # a value and its headers
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def decode(record: Record, axes: Axes, most_bytes: int) -> tuple[Frame, list[BadRow]]:
+    """A message as a frame, and the rows that had to be set aside.
+
+    Args:
+        axes: the axes that a message may name instead of listing their values, by name or by id.
+        most_bytes: the cap on a frame.
+
+    Raises:
+        BadMessage: there is no frame in these bytes; the text begins with where they came from.
+    """
+    content_type = record.headers.get("content-type", ARROW).split(";")[0].strip().lower()
+    try:
+        if len(record.value) > most_bytes:
+            raise BadMessage(f"expected at most {most_bytes} bytes in a frame, got {len(record.value)}", "too_large")
+        if not record.value:
+            raise BadMessage("expected a frame, got an empty message", "empty")
+        decoder = DECODERS.get(content_type)
+        if decoder is None:
+            known = ", ".join(DECODERS)
+            raise BadMessage(f"expected content-type {known}; got {content_type!r}", "content_type")
+        frame, bad = decoder(record, axes)
+        if not len(frame) and not bad:
+            raise BadMessage("expected at least one spectrum, got a frame of none", "empty")
+    except BadMessage as error:
+        raise BadMessage(f"{record.place}: {error}", error.reason) from error
+    return frame, bad
+
+
+def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+    import pyarrow as pa
+
+    try:
+        with pa.ipc.open_stream(record.value) as stream:
+            table = stream.read_all()
+        table.validate(full=True)  # crafted offsets would otherwise read outside the buffer
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadMessage(f"expected an Arrow stream, got {_glimpse(record.value)}: {first}", "not_arrow") from error
+    meta = {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in (table.schema.metadata or {}).items()
+    }
+    version = meta.get("tamis.frame", str(FRAME_VERSION))
+    if version != str(FRAME_VERSION):
+        raise BadMessage(f"expected tamis.frame version {FRAME_VERSION}, got {version!r}", "frame_version")
+    axis = _axis(_json_or_text(meta.get("axis")), meta.get("axis_unit"), axes)
+    spectra, lengths, ragged = _arrow_spectra(table)
+    n = table.num_rows
+
+    def texts(name: str) -> list[str] | None:
+        if name not in table.column_names:
+            return None
+        return ["" if value is None else str(value) for value in table[name].to_pylist()]
+
+    def numbers(name: str) -> np.ndarray | None:
+        return None if name not in table.column_names else _arrow_numbers(table[name], name)
+
+    frame = Frame(
+        line=meta.get("line", ""),
+        instrument=meta.get("instrument", ""),
+        axis=axis,
+        quantity=_quantity(meta.get("quantity", "unknown")),
+        spectra=spectra,
+        spectrum_id=_ids(texts("spectrum_id"), record, n),
+        time=_arrow_time(table, record, n),
+        object_id=texts("object_id"),
+        x=_as_float32(numbers("x")),
+        y=_as_float32(numbers("y")),
+        targets={
+            name: values
+            for name in table.column_names
+            if name not in RESERVED and _is_number(table[name].type) and (values := numbers(name)) is not None
+        },
+    )
+    return set_aside(frame, lengths, ragged)
+
+
+def _arrow_spectra(table: pa.Table) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None]:
+    """The matrix, each row's length, and the rows themselves where the lengths differ."""
+    import pyarrow as pa
+
+    if "spectrum" not in table.column_names:
+        raise BadMessage(f"expected a column 'spectrum', got columns {table.column_names}", "no_spectrum")
+    column = table["spectrum"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    kind = column.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        raise BadMessage(f"expected column 'spectrum' to hold lists of numbers, got {kind}", "no_spectrum")
+    if not _is_number(kind.value_type):
+        raise BadMessage(f"expected column 'spectrum' to hold lists of numbers, got {kind}", "no_spectrum")
+    dtype = np.uint16 if kind.value_type == pa.uint16() else np.float32
+    n = len(column)
+    if pa.types.is_fixed_size_list(kind) and not column.null_count:
+        flat = column.flatten()
+        if not flat.null_count:
+            values = flat.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+            return values.reshape(n, kind.list_size), np.full(n, kind.list_size), None
+    rows = [
+        np.empty(0, np.float32) if item is None else np.array([math.nan if v is None else v for v in item], np.float32)
+        for item in column.to_pylist()
+    ]
+    return np.empty((n, 0), np.float32), np.array([len(row) for row in rows], dtype=int), rows
+
+
+def _arrow_numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    if not _is_number(column.type):
+        raise BadMessage(f"expected column {name!r} to hold numbers, got {column.type}", "column_type")
+    return column.to_numpy().astype(np.float64, copy=False)  # nulls become NaN
+
+
+def _arrow_time(table: pa.Table, record: Record, n: int) -> np.ndarray:
+    import pyarrow as pa
+
+    if "time" not in table.column_names:
+        return _arrival(record, n)
+    column = table["time"]
+    if not pa.types.is_timestamp(column.type):
+        raise BadMessage(f"expected column 'time' to hold timestamps, got {column.type}", "column_type")
+    try:
+        return column.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
+    except pa.ArrowException as error:
+        raise BadMessage(f"expected column 'time' to hold timestamps: {error}", "column_type") from error
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _decode_raw(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+    """The fast path: nothing but numbers, row after row, little-endian; the headers say the rest."""
+    missing = [name for name in ("dtype", "bands", "line", "axis") if name not in record.headers]
+    if missing:
+        raise BadMessage(f"expected the headers dtype, bands, line, axis; missing {', '.join(missing)}", "headers")
+    dtype = RAW_DTYPES.get(record.headers["dtype"])
+    if dtype is None:
+        known = " or ".join(RAW_DTYPES)
+        raise BadMessage(f"expected header dtype {known}, got {record.headers['dtype']!r}", "headers")
+    axis = _axis(record.headers["axis"], None, axes)
+    if record.headers["bands"] != str(len(axis)):
+        raise BadMessage(
+            f"expected header bands {len(axis)} (axis {axis}), got {record.headers['bands']!r}", "band_count"
+        )
+    row_bytes = len(axis) * dtype.itemsize
+    if len(record.value) % row_bytes:
+        raise BadMessage(
+            f"expected whole rows of {len(axis)} {record.headers['dtype']} bands ({row_bytes} bytes each), "
+            f"got {len(record.value)} bytes",
+            "band_count",
+        )
+    spectra = np.frombuffer(record.value, dtype).reshape(-1, len(axis))
+    n = len(spectra)
+    frame = Frame(
+        line=record.headers["line"],
+        instrument=record.headers.get("instrument", ""),
+        axis=axis,
+        quantity=_quantity(record.headers.get("quantity", "unknown")),
+        spectra=spectra,
+        spectrum_id=_ids(None, record, n),
+        time=_arrival(record, n),
+    )
+    return set_aside(frame, np.full(n, len(axis)), None)
+
+
+def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+    """For people: {"line", "axis", "axis_unit", "spectra": [{"spectrum_id", "time", "spectrum": [...]}, ...]}."""
+    try:
+        document = orjson.loads(record.value)
+    except orjson.JSONDecodeError as error:
+        raise BadMessage(f"expected JSON, got {_glimpse(record.value)}: {error}", "not_json") from error
+    if not isinstance(document, dict):
+        raise BadMessage(f"expected a JSON object, got {type(document).__name__}", "json_shape")
+    rows = document.get("spectra")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadMessage('expected "spectra": [{"spectrum": [...]}, ...], got another shape', "json_shape")
+    for key in ("line", "instrument", "quantity", "axis_unit"):
+        if not isinstance(document.get(key, ""), str):
+            raise BadMessage(f'expected "{key}" to be a text, got {document[key]!r:.80}', "json_shape")
+    axis = _axis(document.get("axis"), document.get("axis_unit"), axes)
+    n = len(rows)
+    ids = _ids([_text(row.get("spectrum_id")) for row in rows], record, n)
+    spectra: list[np.ndarray] = []
+    time = _arrival(record, n)
+    unreadable: list[BadRow] = []
+    for i, row in enumerate(rows):
+        try:
+            spectra.append(_json_spectrum(row.get("spectrum")))
+            if row.get("time") is not None:
+                time[i] = _json_time(row["time"])
+        except ValueError as error:
+            del spectra[i:]
+            spectra.append(np.empty(0, np.float32))
+            original = orjson.dumps(row).decode()
+            unreadable.append(BadRow(i, ids[i], "json_shape", str(error), original=original))
+    frame = Frame(
+        line=document.get("line", ""),
+        instrument=document.get("instrument", ""),
+        axis=axis,
+        quantity=_quantity(document.get("quantity", "unknown")),
+        spectra=np.empty((n, 0), np.float32),
+        spectrum_id=ids,
+        time=time,
+        object_id=[_text(row.get("object_id")) for row in rows] if any("object_id" in row for row in rows) else None,
+        x=_json_column(rows, "x", np.float32),
+        y=_json_column(rows, "y", np.float32),
+        targets={
+            name: column
+            for name in dict.fromkeys(name for row in rows for name in row if name not in RESERVED)
+            if (column := _json_column(rows, name, np.float64)) is not None
+        },
+    )
+    return set_aside(frame, np.array([len(row) for row in spectra], dtype=int), spectra, unreadable)
+
+
+def _json_spectrum(value: Any) -> np.ndarray:
+    if not isinstance(value, list):
+        raise ValueError(f'expected "spectrum": [numbers], got {value!r:.60}')
+    wrong = next((item for item in value if not (item is None or isinstance(item, int | float)) or item is True), None)
+    if wrong is not None:
+        raise ValueError(f'expected "spectrum" to hold numbers, got {wrong!r:.60}')
+    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the screening names
+        return np.array([math.nan if item is None else float(item) for item in value], np.float32)
+
+
+def _json_time(value: Any) -> np.datetime64:
+    """An ISO 8601 text (no zone = UTC), or seconds since 1970."""
+    from datetime import UTC, datetime
+
+    try:
+        if not isinstance(value, str):
+            return np.datetime64(round(float(value) * 1e6), "us")
+        moment = datetime.fromisoformat(value)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {value!r:.60}') from error
+
+
+def _json_column(rows: list[dict[str, Any]], name: str, dtype: type) -> np.ndarray | None:
+    """The numbers under one key; None where no row has one."""
+
+    def number(value: Any) -> float:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+    column = np.array([number(row.get(name)) for row in rows], dtype)
+    return None if np.isnan(column).all() else column
+
+
+DECODERS: dict[str, Callable[[Record, Axes], tuple[Frame, list[BadRow]]]] = {
+    ARROW: _decode_arrow,
+    RAW: _decode_raw,
+    JSON: _decode_json,
+}
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+
+def encode(frame: Frame, content_type: str, most_bytes: int) -> Iterator[Message]:
+    """A frame as messages of at most `most_bytes`: one as a rule, else halves of halves.
+
+    Raises:
+        ValueError: one spectrum alone is over the cap, or the content type is unknown.
+    """
+    if content_type not in ENCODERS:
+        raise ValueError(f"expected content-type {', '.join(ENCODERS)}; got {content_type!r}")
+    value, headers = ENCODERS[content_type](frame)
+    if len(value) <= most_bytes:
+        yield value, {"content-type": content_type, **headers}
+    elif len(frame) == 1:
+        raise ValueError(
+            f"spectrum {frame.spectrum_id[0]!r} alone takes {len(value)} bytes; a frame may hold at most {most_bytes}"
+        )
+    else:
+        half = len(frame) // 2
+        yield from encode(frame[:half], content_type, most_bytes)
+        yield from encode(frame[half:], content_type, most_bytes)
+
+
+def _encode_arrow(frame: Frame) -> Message:
+    import pyarrow as pa
+
+    kind = pa.uint16() if frame.spectra.dtype == np.uint16 else pa.float32()
+    flat = pa.array(np.ascontiguousarray(frame.spectra).reshape(-1), kind)
+    columns: dict[str, Any] = {
+        "spectrum": pa.FixedSizeListArray.from_arrays(flat, len(frame.axis)),
+        "spectrum_id": pa.array(frame.spectrum_id, pa.string()),
+        "time": pa.array(frame.time, pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
+    }
+    optional = {"object_id": frame.object_id, "x": frame.x, "y": frame.y, **frame.targets}
+    columns |= {name: pa.array(values) for name, values in optional.items() if values is not None}
+    metadata = {
+        "tamis.frame": str(FRAME_VERSION),
+        "line": frame.line,
+        "instrument": frame.instrument,
+        "axis": orjson.dumps(frame.axis.values.tolist()),
+        "axis_unit": frame.axis.unit,
+        "quantity": frame.quantity,
+    }
+    return arrow_bytes(pa.table(columns), metadata), {}
+
+
+def arrow_bytes(table: pa.Table, metadata: Mapping[str, str | bytes]) -> bytes:
+    """A table and what its schema says, as one Arrow stream."""
+    import pyarrow as pa
+
+    table = table.replace_schema_metadata(dict(metadata))
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    return out.getvalue().to_pybytes()
+
+
+def _encode_raw(frame: Frame) -> Message:
+    """Numbers alone: ids, times and targets do not travel, and the axis goes by its id (the reader must know it)."""
+    dtype = "uint16" if frame.spectra.dtype == np.uint16 else "float32"
+    headers = {
+        "dtype": dtype,
+        "bands": str(len(frame.axis)),
+        "line": frame.line,
+        "instrument": frame.instrument,
+        "axis": frame.axis.id,
+        "quantity": frame.quantity,
+    }
+    return np.ascontiguousarray(frame.spectra, RAW_DTYPES[dtype]).tobytes(), headers
+
+
+def _encode_json(frame: Frame) -> Message:
+    optional = {"object_id": frame.object_id, "x": frame.x, "y": frame.y, **frame.targets}
+    columns = {name: list(values) for name, values in optional.items() if values is not None}
+    times = np.datetime_as_string(frame.time, unit="us", timezone="UTC")
+    rows = [
+        {
+            "spectrum_id": frame.spectrum_id[i],
+            "time": None if np.isnat(frame.time[i]) else times[i],
+            **{name: values[i] for name, values in columns.items()},
+            "spectrum": frame.spectra[i],
+        }
+        for i in range(len(frame))
+    ]
+    document = {
+        "line": frame.line,
+        "instrument": frame.instrument,
+        "quantity": frame.quantity,
+        "axis_unit": frame.axis.unit,
+        "axis": frame.axis.values,
+        "spectra": rows,
+    }
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), {}
+
+
+ENCODERS: dict[str, Callable[[Frame], Message]] = {ARROW: _encode_arrow, RAW: _encode_raw, JSON: _encode_json}
+
+
+# --- what the formats share -------------------------------------------------------------------------------------------
+
+
+def _axis(given: Any, unit: str | None, axes: Axes) -> Axis:
+    """The axis a message lists, or the known one it names."""
+    if given is None:
+        raise BadMessage("expected an axis, got none", "no_axis")
+    if isinstance(given, str):
+        if given not in axes:
+            known = ", ".join(sorted(axes)) or "none"
+            raise BadMessage(f"unknown axis {given!r}; known: {known}", "unknown_axis")
+        return axes[given]
+    if not unit:
+        raise BadMessage("expected axis_unit nm or cm-1 beside the axis, got none", "no_axis")
+    try:
+        return Axis(np.array(given, dtype=np.float64), unit)
+    except (TypeError, ValueError) as error:
+        raise BadMessage(f"expected an axis: {error}", "bad_axis") from error
+
+
+def _quantity(given: str) -> str:
+    if given not in QUANTITIES:
+        raise BadMessage(f"expected quantity {', '.join(QUANTITIES)}; got {given!r:.60}", "quantity")
+    return given
+
+
+def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
+    """A spectrum without an id is called after its place, so that a second reading gives it the same name."""
+    place = f"{record.topic}-{record.partition}-{record.offset}"
+    if given is None:
+        return [f"{place}-{i}" for i in range(n)]
+    return [name or f"{place}-{i}" for i, name in enumerate(given)]
+
+
+def _arrival(record: Record, n: int) -> np.ndarray:
+    return np.full(n, np.datetime64(round(record.timestamp_s * 1e6), "us"))
+
+
+def _json_or_text(value: str | None) -> Any:
+    if value is None or not value.lstrip().startswith("["):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise BadMessage(f"expected the axis as JSON numbers: {error}", "bad_axis") from error
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _as_float32(values: np.ndarray | None) -> np.ndarray | None:
+    return None if values is None else values.astype(np.float32)
+
+
+def _glimpse(value: bytes) -> str:
+    return f"{len(value)} bytes beginning {value[:12]!r}"

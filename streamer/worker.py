@@ -1,0 +1,169 @@
+"""The worker's loop: read frames, predict, deliver, commit. Nothing is committed before its results are delivered."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from itertools import chain
+
+import structlog
+
+from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, __version__
+from ..models.axis import Axis
+from .frame import BadRow, Frame, screen
+from .meters import Meters
+from .outcome import JSON_LINES, Predictions, encode_predictions, reject_message, reject_rows
+from .predictor import Predictor
+from .settings import Settings
+from .sink import Sink
+from .source import Record, Source
+from .wire import ARROW, decode
+
+log = structlog.get_logger()
+
+# A loop that has not turned for this long is stuck: in a broker call, or in a model.
+STUCK_S = 60.0
+# After a batch that the broker did not confirm: long enough for a leader to be elected, short beside a night.
+RETRY_S = 1.0
+_ENCODINGS = {"arrow": ARROW, "json": JSON_LINES}
+
+
+@dataclass
+class Worker:
+    """One source, one predictor, one sink."""
+
+    settings: Settings
+    source: Source
+    sink: Sink
+    predictor: Predictor
+    meters: Meters = field(default_factory=Meters)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self._turned = time.monotonic()
+        self._axes: dict[str, Axis] = self.settings.known_axes()
+        self._encoding = _ENCODINGS[self.settings.predictions.encoding]
+        self.meters["tamis_build_info"].labels(__version__).set(1)
+
+    def run(self) -> None:
+        """Consume until stopped, or until the source is exhausted.
+
+        Raises:
+            BadBundle: the model to start with is damaged: no restart could mend that.
+        """
+        self.wait_for_models()
+        while not (self.stopping or self.source.exhausted):
+            self._turned = time.monotonic()
+            records = self.source.poll(self.settings.poll_timeout_s)
+            self.predictor.refresh()
+            for record in records:
+                self.handle(record)
+            if records:
+                self.deliver()
+            self.observe()
+
+    def stop(self) -> None:
+        """Finish the frames in hand, deliver, commit, leave the group."""
+        self.stopping = True
+
+    def wait_for_models(self) -> None:
+        """Nothing is read before every model of the settings is there: its spectra would only be rejected."""
+        said = ""
+        while not self.stopping:
+            self._turned = time.monotonic()
+            self.predictor.refresh()
+            missing = ", ".join(self.predictor.missing)
+            if not missing:
+                return
+            if missing != said:
+                log.warning("waiting for models", missing=missing, store=str(self.predictor.store.root))
+                said = missing
+            time.sleep(0.1)
+
+    def handle(self, record: Record) -> None:
+        self.meters["tamis_frames_total"].inc()
+        try:
+            frame, bad = decode(record, self._known_axes(), self.settings.frame_max_bytes)
+        except BadMessage as error:
+            self.reject(record, "", str(error), error.reason)
+            return
+        line = self.settings.line(frame.line)
+        frame, bad = screen(frame, line.saturation if line else None, bad)
+        if len(frame):
+            try:
+                self.send(self.predict(frame))
+            except (NoModel, AxisMismatch, BadMessage) as error:
+                reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
+                self.reject(record, frame.line, f"{record.place}: {error}", reason, spectra=len(frame) + len(bad))
+                return
+        if bad:
+            self.set_aside(record, frame, bad)
+
+    def predict(self, frame: Frame) -> Predictions:
+        line = self.meters.line(frame.line)
+        with self.meters["tamis_predict_duration_seconds"].labels(line).time():
+            return self.predictor.predict(frame)
+
+    def send(self, predictions: Predictions) -> None:
+        line = self.meters.line(predictions.line)
+        key = predictions.line.encode()
+        for value, headers in encode_predictions(predictions, self._encoding, self.settings.frame_max_bytes):
+            self.sink.send(self.settings.topics.predictions, value, key=key, headers=headers)
+        trusted = int(predictions.trusted.sum())
+        spectra = self.meters["tamis_spectra_processed_total"]
+        spectra.labels(line, "predicted").inc(trusted)
+        spectra.labels(line, "untrusted").inc(len(predictions) - trusted)
+        self.meters["tamis_trusted_ratio"].labels(line).set(trusted / len(predictions))
+        self.meters["tamis_frozen_spectra"].labels(line).set(int(predictions.frozen.sum()))
+
+    def reject(self, record: Record, line: str, error: str, reason: str, spectra: int = 1) -> None:
+        """Sets a whole message aside, with its own bytes."""
+        log.warning("message rejected", error=error, reason=reason)
+        value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
+        self.sink.send(self.settings.topics.rejects, value, key=record.key, headers=headers)
+        self._count_rejected(line, reason, spectra)
+
+    def set_aside(self, record: Record, frame: Frame, bad: list[BadRow]) -> None:
+        """Sets the bad rows of a frame aside; its good ones went on."""
+        log.warning("rows rejected", place=record.place, line=frame.line, rows=len(bad), first=str(bad[0]))
+        for value, headers in reject_rows(record, bad, frame.line, self.settings.frame_max_bytes):
+            self.sink.send(self.settings.topics.rejects, value, key=record.key, headers=headers)
+            self._count_rejected(frame.line, headers["reason"], int(headers["rows"]))
+
+    def _count_rejected(self, line: str, reason: str, spectra: int) -> None:
+        label = self.meters.line(line)
+        self.meters["tamis_dead_letter_total"].labels(label, reason).inc()
+        self.meters["tamis_spectra_processed_total"].labels(label, "rejected").inc(spectra)
+
+    def deliver(self) -> None:
+        """Results first, then the offsets: a spectrum is rather seen twice than never."""
+        try:
+            self.sink.flush(self.settings.flush_timeout_s)
+        except NotDelivered as error:
+            log.error("not delivered; the batch will be read again", error=str(error))
+            self.meters["tamis_not_delivered_total"].inc()
+            self.source.rewind()
+            time.sleep(RETRY_S)
+        else:
+            self.source.commit()
+
+    def observe(self) -> None:
+        for (topic, partition), lag in self.source.lag_records().items():
+            self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
+        info = self.meters["tamis_model_info"]
+        info.clear()
+        for name, served in self.predictor.served.items():
+            info.labels(name, served.version).set(1)
+
+    def alive(self) -> str:
+        """'' while the loop turns, else for how long it has not."""
+        still_s = time.monotonic() - self._turned
+        return "" if still_s < STUCK_S else f"the loop has not turned for {still_s:.0f} s"
+
+    def ready(self) -> str:
+        if self.predictor.missing:
+            return f"waiting for models: {', '.join(self.predictor.missing)}"
+        return "stopping" if self.stopping else ""
+
+    def _known_axes(self) -> dict[str, Axis]:
+        return dict(chain(self.predictor.axes().items(), self._axes.items()))

@@ -1,0 +1,188 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamis import BadBundle, NoModel, StoreUnusable
+from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.store import Store
+
+from .conftest import simulate
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_a_published_model_predicts_the_same_when_loaded(store: Store, model: Model, grid: Axis) -> None:
+    version = store.publish("fat", model, {"rmsec": {"fat": 0.1}})
+    loaded, served = store.load("fat")
+    spectra, _ = simulate(7, grid, seed=9)
+    expected, got = model.predict(spectra, grid), loaded.predict(spectra, grid)
+    np.testing.assert_array_equal(got.values, expected.values)
+    np.testing.assert_array_equal(got.q, expected.q)
+    assert (version, served, loaded.targets, loaded.units, loaded.limits) == (
+        "v0001", "v0001", ["fat"], {"fat": "%"}, model.limits,
+    )  # fmt: skip
+
+
+def test_the_manifest_tells_what_a_model_is(store: Store, model: Model) -> None:
+    store.publish("fat", model)
+    store.publish("fat", model)
+    manifest = store.manifest("fat")
+    assert (manifest["version"], manifest["parent"], manifest["kind"]) == ("v0002", "v0001", "plsr")
+    assert manifest["training"]["spectra"] == 60
+    assert len(manifest["training"]["fingerprint"]) == 16
+    assert manifest["preprocessing"] == [{"step": "savgol", "window": 7, "order": 2, "deriv": 1}]
+    assert {"python", "tamis", "numpy", "torch"} <= manifest["libraries"].keys()
+
+
+def test_roll_back_and_forth(store: Store, model: Model) -> None:
+    for _ in range(3):
+        store.publish("fat", model)
+    assert store.rollback("fat") == "v0002"
+    assert store.rollback("fat", "v0001") == "v0001"
+    assert store.rollback("fat", "v0003") == "v0003"
+    with pytest.raises(NoModel, match=r"no version 'v0009' of model 'fat' in .*; there: v0001, v0002, v0003"):
+        store.rollback("fat", "v0009")
+    store.rollback("fat", "v0001")
+    with pytest.raises(NoModel, match="v0001 has no version before it"):
+        store.rollback("fat")
+    assert store.publish("fat", model) == "v0004", "a rolled-back store never writes over what is newer"
+
+
+@pytest.mark.parametrize("damaged", ["weights.safetensors", "manifest.json"])
+def test_a_changed_byte_is_refused_by_its_checksum(store: Store, model: Model, damaged: str) -> None:
+    folder = store.root / "fat" / store.publish("fat", model)
+    raw = bytearray((folder / damaged).read_bytes())
+    raw[-20] ^= 1
+    (folder / damaged).write_bytes(raw)
+    with pytest.raises(BadBundle, match=rf"{damaged}: (wrong checksum: expected sha256 \w+|expected a manifest)"):
+        store.load("fat")
+
+
+def test_a_damaged_version_is_not_rolled_back_to(store: Store, model: Model) -> None:
+    first = store.publish("fat", model)
+    store.publish("fat", model)
+    (store.root / "fat" / first / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BadBundle):
+        store.rollback("fat")
+    assert store.current("fat") == "v0002"
+
+
+def test_a_pickle_in_the_place_of_weights_is_never_opened(store: Store, model: Model, tmp_path: Path) -> None:
+    import hashlib
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'exploded'}",)
+
+    folder = store.root / "fat" / store.publish("fat", model)
+    raw = pickle.dumps(Bomb())
+    (folder / "weights.safetensors").write_bytes(raw)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["weights.safetensors"]["sha256"] = hashlib.sha256(raw).hexdigest()
+    del manifest["checksum"]
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    manifest["checksum"] = hashlib.sha256(canonical).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BadBundle, match="expected safetensors"):
+        store.load("fat")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "x" * 65])
+def test_a_name_can_not_leave_the_store(store: Store, model: Model, name: str) -> None:
+    with pytest.raises(NoModel, match="expected a model name of letters"):
+        store.publish(name, model)
+
+
+def test_an_address_that_is_no_folder_is_refused() -> None:
+    with pytest.raises(StoreUnusable, match="expected a path or file:///path as the store, got 's3://models'"):
+        Store("s3://models")
+
+
+def test_a_store_that_can_not_be_written_says_so(model: Model, tmp_path: Path) -> None:
+    """A file in the folder's place refuses even root, for whom no permission counts."""
+    (tmp_path / "store").write_text("in the way")
+    with pytest.raises(StoreUnusable, match="can not .*: Not a directory; check that the folder exists"):
+        Store(tmp_path / "store").publish("fat", model)
+
+
+@pytest.mark.skipif(
+    os.getuid() == 0 and not os.path.exists("/usr/bin/setpriv"), reason="root, and no setpriv to leave it"
+)
+def test_a_read_only_store_still_serves_and_refuses_to_publish(store: Store, model: Model) -> None:
+    store.publish("fat", model)
+    probe = (
+        "import sys; from tamis.models.store import Store; from tamis import StoreUnusable\n"
+        f"store = Store({str(store.root)!r}); model, version = store.load('fat'); print(version)\n"
+        "try: store.publish('fat', model)\n"
+        "except StoreUnusable as error: print(error)\n"
+    )
+    # Somebody else, who may only read: what a worker's account has on a plant's share.
+    for folder in [store.root, *store.root.parents]:
+        if folder.stat().st_uid == os.getuid() and len(folder.parts) > 2:
+            folder.chmod(0o755)
+    for path in store.root.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    store.root.chmod(0o555)
+    as_other = ["setpriv", "--reuid=65534", "--clear-groups"] if os.getuid() == 0 else []
+    done = subprocess.run([*as_other, sys.executable, "-c", probe], capture_output=True, text=True, cwd="/")
+    if "Permission denied" in done.stderr:
+        pytest.skip("another user may not run this Python")
+    assert done.stdout.splitlines()[0] == "v0001", done.stderr
+    assert "can not write" in done.stdout
+
+
+# The steps of a publish at which a power cut may come: every call that changes the disk.
+KILLED_PUBLISH = """
+import os, signal, sys
+from pathlib import Path
+from tamis.models.store import Store
+
+left = int(sys.argv[2])
+def dying(call):
+    def step(*args, **kwargs):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return call(*args, **kwargs)
+    return step
+
+store = Store(sys.argv[1])
+model, _ = store.load("fat")
+for owner, name in ((os, "fsync"), (os, "rename"), (os, "replace"), (os, "mkdir"), (Path, "mkdir")):
+    setattr(owner, name, dying(getattr(owner, name)))
+print(store.publish("fat", model), left)
+"""
+
+
+def test_a_kill_between_any_two_steps_leaves_a_whole_current_version(store: Store, model: Model, grid: Axis) -> None:
+    store.publish("fat", model)
+    spectra, _ = simulate(3, grid)
+    expected = model.predict(spectra, grid).values
+    survived = []
+    for step in range(40):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED_PUBLISH, str(store.root), str(step)], capture_output=True, text=True
+        )
+        current = store.current("fat")
+        loaded, _ = store.load("fat", current)
+        np.testing.assert_array_equal(loaded.predict(spectra, grid).values, expected)
+        for version in store.versions("fat"):
+            store.load("fat", version)  # no half-written folder ever carries a version's name
+        if done.returncode == 0:
+            survived.append(step)
+            break
+        assert done.returncode == -9, done.stderr
+    assert survived, "the publish never came to its end: raise the number of steps"
+    assert survived[0] >= 8, "the kills did not reach every step"
