@@ -90,6 +90,7 @@ def fit(
     from .fitting import fit_and_publish
 
     settings = _settings(config, store=store)
+    _quiet()
     parameters: dict[str, Any] = {"random_state": seed}
     if model == "plsr":
         parameters["n_components"] = "cv" if components is None else components
@@ -247,6 +248,7 @@ def replay(
         raise BadSettings("--rate and --realtime exclude each other: give one")
     stop = _Stop()
     settings = _settings(config, brokers=brokers)
+    _quiet()
     from .service import run_replay
 
     reading = {
@@ -295,6 +297,7 @@ def doctor(config: Config = None, brokers: Brokers = None, store: StoreUrl = Non
     from .doctor import examine
 
     settings = _settings(config, brokers=brokers, store=store)
+    _quiet()
     findings = examine(settings)
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what}: {finding.text}")
@@ -316,6 +319,7 @@ def demo(
       tamis demo --rate 1000 --json figures.json
     """
     stop = _Stop()
+    _quiet()
     from .demo import run_demo
 
     if not run_demo(out, json, rate, stop):
@@ -352,6 +356,14 @@ def _settings(config: Path | None, **overrides: Any) -> Settings:
     from .settings import load
 
     return load(config, overrides)
+
+
+def _quiet() -> None:
+    """A command at a terminal tells its own story: of the log, only what went wrong."""
+    from .logs import configure
+    from .settings import Log
+
+    configure(Log(format="text", level="warning"))
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

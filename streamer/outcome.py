@@ -26,7 +26,7 @@ class Predictions:
         t2, q: Hotelling's T2 and the Q residual against the calibration.
         t2_process_limit, q_process_limit: the robust limits learned from the running process; NaN while learning.
         trusted: within the calibration's 99 % limits, and the sensor alive.
-        odd: beyond what is usual for the running process.
+        odd: beyond what is usual for the running process; warm_up: odd without a break since the line's start.
         frozen: bit-identical to a neighbour in time.
         reason: why not trusted, why odd, or '' where there is nothing to say.
         limits: 't2' and 'q' -> the calibration's limits at 95 % and 99 %.
@@ -47,6 +47,7 @@ class Predictions:
     q_process_limit: np.ndarray
     trusted: np.ndarray
     odd: np.ndarray
+    warm_up: np.ndarray
     frozen: np.ndarray
     reason: list[str]
 
@@ -73,6 +74,7 @@ class Predictions:
             "q_process_limit": self.q_process_limit,
             "trusted": self.trusted,
             "odd": self.odd,
+            "warm_up": self.warm_up,
             "frozen": self.frozen,
             "reason": self.reason,
             "model_version": [self.model_version] * len(self),

@@ -136,6 +136,7 @@ class Predictor:
             q_process_limit=np.full(len(frame), verdict.q_limit),
             trusted=~outside & ~frozen,
             odd=verdict.odd,
+            warm_up=verdict.warm_up,
             frozen=frozen,
             reason=_reasons(model, result, outside, frozen, verdict),
         )

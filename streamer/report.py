@@ -19,7 +19,7 @@ import numpy as np
 
 LEVELS = {"alarm": "■ Alarm", "warning": "▲ Warning", "info": "● Note"}  # the worst first; never by colour alone
 # Relative SVG paths around a point; the class beside each gives its colour.
-DOT, RING, CROSS = "h0", "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0", "m-1.7-1.7l3.4 3.4m0-3.4l-3.4 3.4"
+DOT, CROSS = "h0", "m-1.7-1.7l3.4 3.4m0-3.4l-3.4 3.4"
 DIAMOND, TRIANGLE, SQUARE = "m0-5l5 5-5 5-5-5z", "m0-5l5 9h-10z", "m-4-4h8v8h-8z"
 DISC = "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0"
 # A mark that another of its kind hides is left out: the page stays light for a week of spectra too.
@@ -127,10 +127,11 @@ def _findings(run: Run) -> str:
         f"<li class={f.level}><strong><span>{LEVELS[f.level]}</span> {escape(f.title)}</strong><p>{escape(f.text)}</p>"
         for f in ranked
     )
-    return f"<section><h2>What to know first</h2><ul class=findings>{items or '<li class=info>No alarm and no warning.'}</ul></section>"
+    items = items or "<li class=info>No alarm and no warning."
+    return f"<section><h2>What to know first</h2><ul class=findings>{items}</ul></section>"
 
 
-class Kind(NamedTuple):
+class _Kind(NamedTuple):
     """One kind of spectra or laboratory points: how it is drawn, what the legend calls it, which rows it has."""
 
     css: str
@@ -139,22 +140,22 @@ class Kind(NamedTuple):
     rows: np.ndarray
 
 
-def _kinds(run: Run) -> list[Kind]:
+def _kinds(run: Run) -> list[_Kind]:
     """Each spectrum belongs to the last kind that claims it, which is drawn on top."""
     of = np.select([run.frozen, run.warm_up, run.odd, ~run.trusted.astype(bool)], [4, 3, 2, 1], 0)
     kinds = (
         ("in", DOT, "inside the calibration"),
-        ("out", CROSS, "outside the calibration: extrapolation"),
+        ("out", CROSS, "outside the calibration, otherwise unremarkable"),
         ("odd", DIAMOND, "odd for this process"),
         ("warm", TRIANGLE, "warm-up"),
         ("frozen", SQUARE, "frozen sensor"),
     )
-    return [Kind(*kind, of == i) for i, kind in enumerate(kinds)]
+    return [_Kind(*kind, of == i) for i, kind in enumerate(kinds)]
 
 
-def _lab_kinds(run: Run) -> list[Kind]:
+def _lab_kinds(run: Run) -> list[_Kind]:
     used = run.lab_used.astype(bool)
-    return [Kind("lab", DISC, "laboratory", used), Kind("left", DISC, "laboratory, not counted in RMSEP", ~used)]
+    return [_Kind("lab", DISC, "laboratory", used), _Kind("left", DISC, "laboratory, not counted in RMSEP", ~used)]
 
 
 def _charts(run: Run) -> str:
@@ -180,10 +181,11 @@ def _charts(run: Run) -> str:
         chart.level(limits[0], "level p95")
         chart.level(limits[1], "level", "99 %")
         chart.line(hours, process_limit, "process")
-        told = f"{name} {_span_text(y)}; calibration's 99 % limit {_number(limits[1])}. {counts}."
         note = "Above the calibration's limits a prediction extrapolates; above the process limit a spectrum is odd."
-        lines = [("level", f"calibration, 99 % ({limits[1]:.3g})"), ("level p95", f"95 % ({limits[0]:.3g})")]
+        p95, p99 = (_number(float(f"{limit:.3g}")) for limit in limits)
+        lines = [("level", f"calibration, 99 % ({p99})"), ("level p95", f"calibration, 95 % ({p95})")]
         lines += [("process", "limit learned from this process")] * bool(np.isfinite(process_limit).any())
+        told = f"{name} {_span_text(y)}; calibration's 99 % limit {p99}. {counts}."
         charts.append(_figure(chart, title, told, note, kinds, lines))
     return f"<section><h2>Over time</h2>{''.join(charts)}</section>"
 
@@ -231,8 +233,8 @@ class _Chart:
 
     def __init__(
         self,
-        xs: Iterable,
-        ys: Iterable,
+        xs: list,
+        ys: list,
         x_label: str,
         y_label: str,
         *,
@@ -271,7 +273,7 @@ class _Chart:
         place = f'x="{x:.1f}" y="{y:.1f}" dy="{dy}" text-anchor={anchor}'
         self.parts.append(f'<text {place} class="{css}">{escape(text)}</text>')
 
-    def kinds(self, x: np.ndarray, y: np.ndarray, kinds: list[Kind]) -> None:
+    def kinds(self, x: np.ndarray, y: np.ndarray, kinds: list[_Kind]) -> None:
         for kind in kinds:
             at = np.column_stack([self._x(x[kind.rows]), self._y(y[kind.rows])])
             at, cell = at[np.isfinite(at).all(axis=1)], 0.5
@@ -304,7 +306,7 @@ class _Chart:
 
 
 def _figure(
-    chart: _Chart, title: str, told: str, note: str, kinds: Iterable[Kind] = (), lines: Iterable[tuple[str, str]] = ()
+    chart: _Chart, title: str, told: str, note: str, kinds: Iterable[_Kind] = (), lines: Iterable[tuple[str, str]] = ()
 ) -> str:
     """A chart with its heading, legend (only what is there, with how many) and text for those who cannot see it."""
     key = "".join(
@@ -322,7 +324,7 @@ def _figure(
     )
 
 
-def _span(columns: Iterable, *, log: bool) -> tuple[float, float]:
+def _span(columns: list, *, log: bool) -> tuple[float, float]:
     """The lowest and highest of all columns with some room; (0, 1) or (1, 10) where there is nothing to show."""
     every = np.concatenate([np.ravel(np.asarray(column, float)) for column in columns])
     every = every[np.isfinite(every) & ((every > 0) | (not log))]
@@ -347,7 +349,7 @@ def _ticks(low: float, high: float, *, log: bool, most: int = 7) -> list[float]:
         ticks = [step * 10.0**decade for decade in decades[:: math.ceil(len(decades) / most)] for step in within]
     else:
         step = 10.0 ** math.floor(math.log10((high - low) / most))
-        step *= next(by for by in (1, 2, 5, 10) if (high - low) / (step * by) <= most)
+        step *= next((by for by in (1, 2, 5) if (high - low) / (step * by) <= most), 10)
         ticks = [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return [tick for tick in ticks if low <= tick <= high]
 
@@ -400,7 +402,7 @@ _PAGE = """<!DOCTYPE html>
 """
 _STYLE = """
 :root { --page: #f4f5f3; --card: #fff; --ink: #1d2329; --soft: #57616c; --rule: #dfe3e6;
-  --in: #1f6fb2; --out: #7b98b4; --odd: #c4314b; --warm: #b36200; --frozen: #6d3fc0; --process: #0b7d74;
+  --in: #1f6fb2; --out: #6b89a7; --odd: #c4314b; --warm: #b36200; --frozen: #6d3fc0; --process: #0b7d74;
   --alarm: #b3202c; --warning: #985300; --info: #1f6fb2; }
 @media screen and (prefers-color-scheme: dark) { :root { --page: #14181c; --card: #1d2328; --ink: #e8ebee;
   --soft: #a3adb7; --rule: #343c44; --in: #6db3ee; --out: #6f8ca8; --odd: #ff7d90; --warm: #f2ab4e; --frozen: #b99bff;
@@ -445,13 +447,15 @@ svg .lab { fill: var(--ink); } svg .left { fill: var(--card); stroke: var(--ink)
 .pair figure { position: sticky; top: 1rem; }
 table { width: 100%; border-spacing: 0; padding: .25rem .5rem; font-variant-numeric: tabular-nums; line-height: 1.35; }
 caption { text-align: left; padding: 0 .5rem .35rem; }
-th, td { text-align: right; padding: .12rem .5rem; } thead th { border-bottom: 1px solid var(--rule); }
+th, td { text-align: right; padding: .12rem .4rem; overflow-wrap: normal; }
+thead th { border-bottom: 1px solid var(--rule); }
 .versions { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .5rem 1rem; margin: 0;
   padding: .75rem 1rem; }
 @media (max-width: 640px) { main { padding: 1.25rem .75rem; } .pair { grid-template-columns: minmax(0, 1fr); }
-  .pair figure { position: static; } figure { padding: .75rem .5rem; }
+  .pair figure { position: static; } figure { padding: .75rem .5rem; } table { padding: .25rem 0; }
   .w720 text { font-size: 17px; } .w420 text { font-size: 11px; } .w720 path { stroke-width: 2; }
   .w720 .odd { stroke: var(--odd); } .w720 .warm { stroke: var(--warm); } .w720 .frozen { stroke: var(--frozen); } }
 @media print { body { background: none; font-size: 11pt; } main { max-width: none; padding: 0; }
-  h2 { break-after: avoid; } tr, .findings li { break-inside: avoid; } }
+  h2 { break-after: avoid; } .findings li, .pair { break-inside: avoid; } table { font-size: 8pt; }
+  h2 { margin-top: 1rem; } .w720 { max-height: 4.9cm; } .w720 text, .w420 text { font-size: 13px; } }
 """

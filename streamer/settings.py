@@ -22,6 +22,13 @@ from ..models.axis import Axis
 PREFIX = "TAMIS_"
 CONFIG_VARIABLE = "TAMIS_CONFIG"  # the path of the TOML file
 _FOREIGN = (CONFIG_VARIABLE, "TAMIS_TEST_")  # ours, and no settings
+# Keys of kafka-python that Tamis sets itself: delivery, decoding and commits rest on them.
+_OURS = frozenset(
+    (
+        *("bootstrap_servers", "group_id", "auto_offset_reset", "enable_auto_commit", "acks", "enable_idempotence"),
+        *("key_deserializer", "value_deserializer", "key_serializer", "value_serializer", "transactional_id"),
+    )
+)
 _SECRET = ("password", "secret", "token", "key", "jaas")
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -135,8 +142,10 @@ class Settings(BaseSettings):
             return given
         from kafka import KafkaConsumer, KafkaProducer
 
-        known = set(KafkaConsumer.DEFAULT_CONFIG) & set(KafkaProducer.DEFAULT_CONFIG)
+        known = (KafkaConsumer.DEFAULT_CONFIG.keys() | KafkaProducer.DEFAULT_CONFIG.keys()) - _OURS
         for key in given:
+            if key in _OURS:
+                raise ValueError(f"kafka.{key} is not yours to set: what Tamis promises rests on it")
             if key not in known:
                 near = ", ".join(sorted(k for k in known if k.split("_")[0] == key.split("_")[0])) or "see kafka-python"
                 raise ValueError(f"unknown setting kafka.{key}; near it: {near}")

@@ -1,1 +1,138 @@
-"""A pytest plugin."""
+"""A pytest plugin: a line without a broker, and real brokers without a cluster. Installed with Tamis, found by pytest.
+
+Fixtures:
+    tamis_line: makes a `FakeLine`, which runs a worker over frames in memory with one's own settings and models.
+    tamis_broker: an embedded broker that can do consumer groups; `.bootstrap` is its address.
+    tamis_broker_with: picks an embedded broker by what a test needs, such as ``tamis_broker_with("transactions")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..models.model import Model
+    from .broker import EmbeddedBroker
+    from .frame import Frame
+    from .settings import Settings
+    from .sink import MemorySink
+    from .source import MemorySource
+    from .worker import Worker
+
+
+@dataclass
+class FakeLine:
+    """A worker between a source and a sink in memory: one's own settings and models, no broker, no thread.
+
+    Args:
+        store: a folder for the models. settings: as in the TOML file, such as ``{"lines": {"nir1": {...}}}``.
+    """
+
+    store: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from ..models.store import Store
+        from .predictor import Predictor
+        from .sink import MemorySink
+        from .source import MemorySource
+        from .worker import Worker
+
+        loaded = self._load()
+        self.source: MemorySource = MemorySource([])
+        self.sink: MemorySink = MemorySink()
+        predictor = Predictor(Store(self.store), loaded.lines, loaded.process, reload_s=0.0)
+        self.worker: Worker = Worker(loaded, self.source, self.sink, predictor)
+        self._offset = 0
+
+    def _load(self) -> Settings:
+        from .settings import load
+
+        return load(None, {"store": str(self.store), "poll_timeout_s": 0.01, **self.settings})
+
+    def publish(self, model: Model, name: str = "default") -> str:
+        """Makes a model current, as `tamis fit` does; gives its version."""
+        from ..models.store import Store
+
+        return Store(self.store).publish(name, model)
+
+    def arrives(self, *messages: Frame | bytes, headers: dict[str, str] | None = None) -> None:
+        """Frames (as Arrow), or the bytes of a message with its headers, arrive on the spectra topic."""
+        from .frame import Frame
+        from .source import Record
+        from .wire import ARROW, encode
+
+        cap = self.worker.settings.frame_max_bytes
+        for message in messages:
+            sent = encode(message, ARROW, cap) if isinstance(message, Frame) else [(message, headers or {})]
+            for value, with_headers in sent:
+                topic = self.worker.settings.topics.spectra
+                record = Record(topic, 0, self._offset, None, value, dict(with_headers), float(self._offset))
+                self.source.records.append(record)
+                self._offset += 1
+
+    def run(self) -> FakeLine:
+        """Lets the worker handle all that has arrived."""
+        self.worker.run()
+        return self
+
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        """One dictionary a spectrum, in the order in which they were sent."""
+        from .outcome import decode_predictions
+
+        topic = self.worker.settings.topics.predictions
+        return [
+            row
+            for message in self.sink.messages.get(topic, [])
+            for row in decode_predictions(message.value, message.headers)
+        ]
+
+    @property
+    def rejected(self) -> list[str]:
+        """Why each message, or each group of rows, was set aside."""
+        return [message.headers["error"] for message in self.sink.messages.get(self.worker.settings.topics.rejects, [])]
+
+    @property
+    def committed(self) -> int:
+        """The offset up to which the worker is done."""
+        return self.source.committed
+
+
+@pytest.fixture
+def tamis_line(tmp_path: Path) -> Callable[..., FakeLine]:
+    """``tamis_line(lines={"nir1": {"model": "fat"}})`` makes a `FakeLine` with these settings."""
+    return lambda **settings: FakeLine(tmp_path / "tamis-store", settings)
+
+
+@pytest.fixture(scope="session")
+def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
+    """Gives an embedded broker that has all the named capabilities; each kind is started once, stopped at the end."""
+    from .broker import CAPABILITIES, EmbeddedBroker
+
+    running: dict[str, EmbeddedBroker] = {}
+
+    def pick(*needed: str) -> EmbeddedBroker:
+        able = [kind for kind, has in CAPABILITIES.items() if set(needed) <= set(has)]
+        if not able:
+            pytest.skip(f"no embedded broker has {', '.join(needed)}; a real cluster would")
+        kind = next((kind for kind in able if kind in running), able[0])
+        if kind not in running:
+            running[kind] = EmbeddedBroker(kind)
+            running[kind].start()
+        return running[kind]
+
+    yield pick
+    for broker in running.values():
+        broker.stop()
+
+
+@pytest.fixture
+def tamis_broker(tamis_broker_with: Callable[..., EmbeddedBroker]) -> EmbeddedBroker:
+    """An embedded broker with consumer groups, on a free port of loopback."""
+    return tamis_broker_with("groups")

