@@ -89,14 +89,20 @@ class KafkaSink:
 
     def _renew(self) -> None:
         """A producer that failed once may be fenced or out of sequence for ever: begin with a new one."""
-        self._producer.close(0)
+        self._abandon(0)
         try:
             self._producer = self._connect()
         except TamisError as error:  # still away: the next send or flush fails and tries again
             log.warning("broker still away", error=str(error))
 
+    def _abandon(self, timeout_s: float) -> None:
+        try:
+            self._producer.close(timeout_s)
+        except Exception as error:  # noqa: BLE001 (its broker has gone: there is nobody to say good-bye to)
+            log.debug("producer closed in disorder", error=f"{type(error).__name__}: {error}")
+
     def close(self) -> None:
-        self._producer.close(5)
+        self._abandon(5)
 
 
 @dataclass(frozen=True, slots=True)
