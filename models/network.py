@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
+from sklearn.utils.validation import validate_data
+from torch import nn
 from torch.nn import functional as F
 
 from .cnn import CNN
-from .domain import Domain
 from .spectratr import SpectraTr
 
 # Spectra that go through a network at once in prediction: the attention of SpectraTr then holds about 80 MB.
@@ -80,6 +77,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
 
     def _train(self, network, x, t):
         import copy
+
         from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
         order = torch.randperm(len(x))

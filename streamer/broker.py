@@ -69,7 +69,9 @@ class EmbeddedBroker:
     def start(self) -> None:
         self.port = self.port or _free_port()
         if _listening(self.port):
-            raise BrokerAbsent(f"port {self.port} on 127.0.0.1 is taken already: stop what listens there, or take another")
+            raise BrokerAbsent(
+                f"port {self.port} on 127.0.0.1 is taken already: stop what listens there, or take another"
+            )
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="tamis-broker-")
         log = Path(self._folder.name) / "broker.log"
@@ -81,7 +83,7 @@ class EmbeddedBroker:
                 stderr=output,
                 cwd=self._folder.name,
                 start_new_session=True,  # Ctrl-C is for us: we stop it when its clients have left
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         deadline = time.monotonic() + _START_S
         while not _listening(self.port):

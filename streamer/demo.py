@@ -1,4 +1,4 @@
-"""`tamis demo`: a real fermentation, followed as a plant would, through a broker and a worker in processes of their own.
+"""`tamis demo`: a real fermentation, followed as a plant would follow it, through a broker and a worker process.
 
 The data come with chemotools (Cabaneros Lopez et al.): 21 calibration spectra with glucose by HPLC, then 1,629 spectra
 of a fermentation on-line, one every 75 seconds, with 34 HPLC values by the way.
@@ -18,7 +18,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,8 +105,10 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
         json_path.write_text(json.dumps(figures, indent=1) + "\n")
     for finding in run.findings:
         say(f"{finding.level:<7} {finding.title}: {finding.text}")
-    say(f"RMSEP {figures['rmsep']:.2f} {UNIT}, R2 {figures['r2']:.3f} over {int(run.lab_used.sum())} laboratory values; "
-        f"{figures['seconds']:.0f} s; report: {report}")  # fmt: skip
+    say(
+        f"RMSEP {figures['rmsep']:.2f} {UNIT}, R2 {figures['r2']:.3f} over {run.lab_used.sum()} laboratory values, "
+        f"{figures['seconds']:.0f} s; report: {report}"
+    )
     return figures["spectra_in"] == figures["predictions_out"] + figures["rejected"]
 
 
@@ -138,8 +141,6 @@ def _fit(folder: Path, store: Store) -> Fitted:
 
 def _timed(process: Path) -> Iterator[Frame]:
     """The process spectra with the times and names that the file leaves out."""
-    from dataclasses import replace
-
     at = 0
     for frame in read_frames(process, line=LINE, instrument="ATR", axis_unit="cm-1", frame_spectra=FRAME_SPECTRA):
         order = np.arange(at, at + len(frame))
@@ -234,7 +235,9 @@ def _follow(
             if failed:
                 raise failed[0]
             if time.monotonic() - moved > PATIENCE_S:
-                raise TamisError(f"nothing came back for {PATIENCE_S:.0f} s; {len(seen.rows)} of {spectra_in} were there")
+                raise TamisError(
+                    f"nothing came back for {PATIENCE_S:.0f} s; {len(seen.rows)} of {spectra_in} were there"
+                )
             show(seen)
         sender.join(5)
     return seen
@@ -244,11 +247,11 @@ def _judge(seen: Seen, fitted: Fitted, spectra_in: int, hplc: np.ndarray) -> tup
     """The figures, and the page that shows them."""
     rows = sorted(seen.rows, key=lambda row: row["spectrum_id"])
     column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    hours = (_utc(column["time"]) - START) / np.timedelta64(1, "h")
-    values, reasons = column[TARGET].astype(float), column["reason"]
+    hours = np.array([_hours(moment) for moment in column["time"]])
+    values, t2, q = (column[name].astype(float) for name in (TARGET, "t2", "q"))
     frozen, warm_up, odd = (column[name].astype(bool) for name in ("frozen", "warm_up", "odd"))
     (_, t2_99), (_, q_99) = fitted.model.limits["t2"], fitted.model.limits["q"]
-    outside = (column["t2"].astype(float) > t2_99) | (column["q"].astype(float) > q_99)
+    outside = (t2 > t2_99) | (q > q_99)
     nearest = np.abs(hours[:, None] - hplc[:, 0]).argmin(axis=0)
     used = np.ones(len(hplc), bool)
     used[[0, -1]] = False  # the first lies in the warm-up, the last at the frozen end
@@ -275,8 +278,8 @@ def _judge(seen: Seen, fitted: Fitted, spectra_in: int, hplc: np.ndarray) -> tup
         unit=UNIT,
         hours=hours,
         values=values,
-        t2=column["t2"].astype(float),
-        q=column["q"].astype(float),
+        t2=t2,
+        q=q,
         t2_limits=np.array(fitted.model.limits["t2"]),
         q_limits=np.array(fitted.model.limits["q"]),
         t2_process_limit=column["t2_process_limit"].astype(float),
@@ -289,7 +292,7 @@ def _judge(seen: Seen, fitted: Fitted, spectra_in: int, hplc: np.ndarray) -> tup
         lab_values=hplc[:, 1],
         lab_predicted=values[nearest],
         lab_used=used,
-        findings=_findings(figures, values, warm_up, frozen, odd, column["spectrum_id"], reasons),
+        findings=_findings(figures, values, warm_up, frozen, odd, column["spectrum_id"], (t2 / t2_99, q / q_99)),
         figures={
             "RMSEP": f"{figures['rmsep']:.2f} {UNIT}",
             "R2": f"{figures['r2']:.3f}",
@@ -317,9 +320,9 @@ def _findings(
     frozen: np.ndarray,
     odd: np.ndarray,
     names: np.ndarray,
-    reasons: np.ndarray,
+    far: tuple[np.ndarray, np.ndarray],
 ) -> list[Finding]:
-    """What a tired operator must know first."""
+    """What a tired operator must know first. `far` is T2 and Q as multiples of their 99 % limits."""
     found = []
     if frozen.any():
         which = ", ".join(names[frozen][:3]) + (", ..." if frozen.sum() > 3 else "")
@@ -327,10 +330,11 @@ def _findings(
         found.append(Finding("alarm", "Frozen sensor", text))
     fraction = figures["outside_calibration_fraction"]
     if fraction > 0:
-        example = next(reason for reason in reasons if "extrapolation" in reason)
+        over_t2, over_q = (np.median(values) for values in far)
         text = (
-            f"{100 * fraction:.0f} % of the spectra lie outside the calibration's 99 % limits ({example.split(';')[-1 if 'frozen' in example else 0].strip()}). "  # noqa: E501
-            "Every such prediction extrapolates and is marked as not trusted, however well it agrees with the laboratory."
+            f"{100 * fraction:.0f} % of the spectra lie outside the calibration's 99 % limits (in the median, T2 is "
+            f"{over_t2:.0f} times its limit and Q {over_q:.0f} times). Every such prediction extrapolates and is marked "
+            "as not trusted, however well it agrees with the laboratory."
         )
         found.append(Finding("warning", "Extrapolation", text))
     if warm_up.any():
@@ -347,8 +351,9 @@ def _findings(
     return found
 
 
-def _utc(times: np.ndarray) -> np.ndarray:
-    return np.array([np.datetime64(moment.replace(tzinfo=None), "us") for moment in times])
+def _hours(moment: datetime) -> float:
+    """Since the start of the fermentation."""
+    return float((np.datetime64(moment.replace(tzinfo=None), "us") - START) / np.timedelta64(1, "h"))
 
 
 class _Teller:
@@ -380,9 +385,12 @@ class _PlainProgress:
         if seen.rows and tenth > self.told:
             self.told = tenth
             row = seen.rows[-1]
-            hours = (_utc(np.array([row["time"]]))[0] - START) / np.timedelta64(1, "h")
-            print(f"{len(seen.rows):5d} of {self.spectra_in} spectra, hour {hours:4.1f}: {TARGET} {row[TARGET]:5.1f} {UNIT}, "
-                  f"{'trusted' if row['trusted'] else 'not trusted'}", flush=True)  # fmt: skip
+            verdict = "trusted" if row["trusted"] else "not trusted"
+            print(
+                f"{len(seen.rows):5d} of {self.spectra_in} spectra, hour {_hours(row['time']):4.1f}: "
+                f"{TARGET} {row[TARGET]:5.1f} {UNIT}, {verdict}",
+                flush=True,
+            )
 
 
 def _table(seen: Seen, spectra_in: int) -> Any:
@@ -392,8 +400,7 @@ def _table(seen: Seen, spectra_in: int) -> Any:
     for name in ("spectrum", "hour", f"{TARGET} ({UNIT})", "T2", "Q", "trusted", "reason"):
         table.add_column(name, no_wrap=name != "reason")
     for row in seen.rows[-12:]:
-        hours = (_utc(np.array([row["time"]]))[0] - START) / np.timedelta64(1, "h")
-        cells = (f"{hours:.2f}", f"{row[TARGET]:.2f}", f"{row['t2']:.0f}", f"{row['q']:.1e}")
+        cells = (f"{_hours(row['time']):.2f}", f"{row[TARGET]:.2f}", f"{row['t2']:.0f}", f"{row['q']:.1e}")
         style = "red" if row["frozen"] else "yellow" if row["odd"] else ""
         table.add_row(row["spectrum_id"], *cells, "yes" if row["trusted"] else "no", row["reason"], style=style)
     return table

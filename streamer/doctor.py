@@ -39,7 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _settings(settings: Settings) -> str:
-    kafka = {key: value for key, value in settings.printable()["kafka"].items()}
+    kafka = settings.printable()["kafka"]
     with_kafka = f", kafka {kafka}" if kafka else ""
     return f"tamis {__version__}, group {settings.group}, topics {settings.topics.prefix}.*{with_kafka}"
 
@@ -47,11 +47,11 @@ def _settings(settings: Settings) -> str:
 def _broker(settings: Settings) -> str:
     topics = settings.topics
     names = [topics.spectra, topics.predictions, topics.rejects]
-    missing = ensure_topics(
-        settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka
-    )
+    missing = ensure_topics(settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka)
     if missing and not topics.create:
-        raise TamisError(f"{settings.brokers} answers, but lacks {', '.join(missing)}: create them, or set topics.create")
+        raise TamisError(
+            f"{settings.brokers} answers, but lacks {', '.join(missing)}: create them, or set topics.create"
+        )
     later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
     return f"{settings.brokers} answers{later}"
 

@@ -15,7 +15,18 @@ QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
 RESERVED = frozenset(
     (
         *("spectrum", "spectrum_id", "time", "object_id", "x", "y", "line", "instrument", "axis", "axis_unit"),
-        *("quantity", "t2", "q", "t2_process_limit", "q_process_limit", "trusted", "odd", "warm_up", "frozen", "reason"),
+        *(
+            "quantity",
+            "t2",
+            "q",
+            "t2_process_limit",
+            "q_process_limit",
+            "trusted",
+            "odd",
+            "warm_up",
+            "frozen",
+            "reason",
+        ),
         *("model", "model_version", "error", "original"),
     )
 )

@@ -15,7 +15,8 @@ def configure(log: Log) -> None:
     level = getattr(logging, log.level.upper())
     # kafka-python and others log through the standard library: their warnings are ours to show, their chatter is not.
     logging.basicConfig(stream=sys.stderr, level=max(level, logging.WARNING), format="%(name)s: %(message)s")
-    logging.getLogger("kafka").setLevel(logging.ERROR)
+    # It retries for ever and says so each time; what fails in the end is raised, and told once, by us.
+    logging.getLogger("kafka").setLevel(logging.WARNING if log.level == "debug" else logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

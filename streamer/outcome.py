@@ -115,7 +115,8 @@ def _as_json_lines(predictions: Predictions) -> bytes:
     lists = {name: column.tolist() if isinstance(column, np.ndarray) else column for name, column in columns.items()}
     rows = (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
     # orjson writes NaN as null, which is what JSON can say of a limit that is not learned yet.
-    return b"".join(orjson.dumps({"line": predictions.line, **row}, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    # No newline at the end: console consumers add one after each message.
+    return b"\n".join(orjson.dumps({"line": predictions.line, **row}) for row in rows)
 
 
 def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[str, Any]]:

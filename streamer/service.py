@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import structlog
 
+from .. import BadFile
 from ..models.store import Store
-from .meters import Meters, MetricsServer
+from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
 from .settings import Settings
@@ -86,10 +87,11 @@ def run_worker(
         log.info("worker stopped", **worker.totals())
 
 
-def run_replay(
-    settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: Mapping[str, Any]
-) -> Sent:
+def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: Mapping[str, Any]) -> Sent:
     """Replays files to the spectra topic, with a progress bar on a terminal."""
+    for path in files:
+        if not path.is_file():  # told before a broker is looked for
+            raise BadFile(f"{path}: no such file")
     content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
     topics = settings.topics
     ensure_topics(

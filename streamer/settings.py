@@ -132,7 +132,9 @@ class Settings(BaseSettings):
     metrics: Metrics = Metrics()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
     kafka: dict[str, Any] = Field(
-        {}, repr=False, description="passed to kafka-python as it is: security_protocol, sasl_..., ssl_...; never logged"
+        {},
+        repr=False,
+        description="passed to kafka-python as it is: security_protocol, sasl_..., ssl_...; never logged",
     )
 
     @field_validator("kafka")

@@ -279,7 +279,9 @@ def ensure_topics(
                 continue  # another worker was quicker
         return missing
     except KafkaError as error:
-        raise TamisError(f"{brokers}: topics could not be listed or created: {type(error).__name__}: {error}") from error
+        raise TamisError(
+            f"{brokers}: topics could not be listed or created: {type(error).__name__}: {error}"
+        ) from error
     finally:
         admin.close()
 

@@ -15,7 +15,7 @@ def no_settings_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def toml(tmp_path: Path):  # noqa: ANN201
+def toml(tmp_path: Path):
     def write(text: str) -> Path:
         path = tmp_path / "line.toml"
         path.write_text(text)
@@ -24,7 +24,7 @@ def toml(tmp_path: Path):  # noqa: ANN201
     return write
 
 
-def test_the_command_line_outranks_the_environment_which_outranks_the_file(toml, monkeypatch) -> None:  # noqa: ANN001
+def test_the_command_line_outranks_the_environment_which_outranks_the_file(toml, monkeypatch) -> None:
     path = toml('brokers = "file:1"\ngroup = "file"\nstore = "file"\n[topics]\nprefix = "file"\npartitions = 7')
     monkeypatch.setenv("TAMIS_BROKERS", "env:1")
     monkeypatch.setenv("TAMIS_GROUP", "env")
@@ -34,7 +34,7 @@ def test_the_command_line_outranks_the_environment_which_outranks_the_file(toml,
     assert (settings.topics.spectra, settings.topics.partitions) == ("env.spectra", 7)
 
 
-def test_the_environment_may_name_the_file(toml, monkeypatch) -> None:  # noqa: ANN001
+def test_the_environment_may_name_the_file(toml, monkeypatch) -> None:
     monkeypatch.setenv("TAMIS_CONFIG", str(toml('brokers = "named:1"')))
     assert load().brokers == "named:1"
 
@@ -55,7 +55,7 @@ def test_the_environment_may_name_the_file(toml, monkeypatch) -> None:  # noqa: 
         ("brokers = ", "expected TOML"),
     ],
 )
-def test_a_bad_file_is_refused_by_name(toml, text: str, words: str) -> None:  # noqa: ANN001
+def test_a_bad_file_is_refused_by_name(toml, text: str, words: str) -> None:
     with pytest.raises(BadSettings, match=words):
         load(toml(text))
 
@@ -70,13 +70,13 @@ def test_a_bad_file_is_refused_by_name(toml, text: str, words: str) -> None:  # 
         ("TAMIS_LINES", '{"a": {"modl": 1}}', "unknown setting TAMIS_LINES.*; known: model"),
     ],
 )
-def test_a_bad_variable_is_refused_by_name(monkeypatch, name: str, value: str, words: str) -> None:  # noqa: ANN001
+def test_a_bad_variable_is_refused_by_name(monkeypatch, name: str, value: str, words: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(BadSettings, match=words):
         load()
 
 
-def test_every_fault_is_told_at_once(toml) -> None:  # noqa: ANN001
+def test_every_fault_is_told_at_once(toml) -> None:
     with pytest.raises(BadSettings) as told:
         load(toml("brokrs = 'x'\nreload_s = 'soon'\n[log]\nlevel = 'loud'"))
     assert len(str(told.value).splitlines()) == 3
@@ -87,7 +87,7 @@ def test_a_missing_file_is_named() -> None:
         load(Path("/nowhere/x.toml"))
 
 
-def test_secrets_are_struck_out(monkeypatch) -> None:  # noqa: ANN001
+def test_secrets_are_struck_out(monkeypatch) -> None:
     monkeypatch.setenv("TAMIS_KAFKA__SASL_PLAIN_PASSWORD", "hunter2")
     settings = load()
     assert settings.kafka["sasl_plain_password"] == "hunter2"
@@ -95,13 +95,13 @@ def test_secrets_are_struck_out(monkeypatch) -> None:  # noqa: ANN001
     assert "hunter2" not in repr(settings)
 
 
-def test_a_secret_of_the_wrong_kind_is_not_told_either(toml) -> None:  # noqa: ANN001
+def test_a_secret_of_the_wrong_kind_is_not_told_either(toml) -> None:
     with pytest.raises(BadSettings) as told:
         load(toml('kafka = "sasl_plain_password=hunter2"'))
     assert "hunter2" not in str(told.value)
 
 
-def test_a_line_without_a_table_takes_the_star(toml) -> None:  # noqa: ANN001
+def test_a_line_without_a_table_takes_the_star(toml) -> None:
     settings = load(toml("[lines.nir1]\nmodel = 'a'\n[lines.'*']\nmodel = 'b'"))
     assert [settings.line(name).model for name in ("nir1", "nir2")] == ["a", "b"]  # type: ignore[union-attr]
     only = load(toml("[lines.nir1]\nmodel = 'a'"))

@@ -236,7 +236,13 @@ def test_two_targets_and_two_spectra_of_one_object(tamis_line: MakeLine, grid: A
 
     spectra, values = simulate(60, grid)
     model = Model.fit(
-        spectra, grid, values, ["fat", "water"], pipeline=Pipeline.parse("snv"), estimator=PLSR(4), quantity="absorbance"
+        spectra,
+        grid,
+        values,
+        ["fat", "water"],
+        pipeline=Pipeline.parse("snv"),
+        estimator=PLSR(4),
+        quantity="absorbance",
     )
     line = tamis_line()
     line.publish(model)
