@@ -1,41 +1,83 @@
-"""The published networks as scikit-learn estimators: one way to train them on hundreds of spectra, and to keep them."""
+"""The published networks as scikit-learn estimators: trained on hundreds of spectra, kept as plain arrays."""
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import validate_data
-from torch import nn
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from .cnn import CNN
+from .domain import Domain
 from .spectratr import SpectraTr
 
-# Spectra that go through a network at once in prediction: the attention of SpectraTr then holds about 80 MB.
-PREDICTED_AT_ONCE = 256
+# Spectra in one forward pass of `predict`: SpectraTr's activations for so many take some 100 MB.
+MOST_AT_ONCE = 256
+# Fewer rows than this take another path through the matrix library, whose rounding differs in the seventh digit.
+FEWEST_AT_ONCE = 8
+# The weights that are kept are a mean over the last so many updates: half an epoch to a few, at hundreds of spectra.
+AVERAGED_UPDATES = 50
+WARM_UP = 0.05  # of all updates
+# An epoch passes over a small set as often as this takes: 40 spectra need as many updates as 400 do.
+FEWEST_UPDATES = 10
 
 
 class NetworkRegressor(RegressorMixin, BaseEstimator):
+    """How every network here is fitted; a subclass names the network.
+
+    Bands and targets are standardised inside (a constant band is ignored, a constant target predicted as it is). AdamW
+    on the mean squared error, the learning rate warmed up and then lowered along a half cosine; the weights used are a
+    moving average; of all epochs, those that predict the held-out part of the training spectra best are restored.
+
+    Args:
+        epochs: at most. patience: epochs without a better held-out error before training stops.
+        batch_size, learning_rate, weight_decay: of AdamW.
+        validation_fraction: of the spectra, held out for early stopping; at 0 all epochs run, and the last is kept.
+        dropout: in the head. noise: sd of Gaussian noise on the inputs, in sd of each band. Both in training only.
+        mixup: train on random mixtures of two spectra, and the same mixtures of their values. Where absorbances add up
+            (Beer-Lambert) such mixtures are true; with hundreds of spectra this gained more than all else together.
+        ensemble: networks whose predictions are averaged, each with its own start and its own held-out part.
+        random_state: fixes everything drawn at random (for a given device and number of threads).
+        device: auto (CUDA where there is one), cpu or cuda.
+        n_threads: of this estimator's CPU work; None leaves torch's setting. progress: show a bar on stderr.
+
+    Attributes:
+        networks_: the fitted networks. n_iter_: epochs run by the longest trained of them.
+        history_: for each network (epochs, 2), mean squared error of the training batches and of the held-out part,
+            with each target in units of its sd.
+        x_mean_, x_sd_: (bands,). y_mean_, y_sd_: (targets,). domain_: T2 and Q of the calibration.
+
+    References:
+        mixup: Zhang et al., ICLR 2018, arXiv 1710.09412. AdamW: Loshchilov & Hutter, ICLR 2019, arXiv 1711.05101.
+        Averaged weights: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992) 838-855, doi 10.1137/0330046.
+    """
+
     kind: ClassVar[str]
-    network: ClassVar[type[nn.Module]]
+    network: ClassVar[Callable[..., nn.Module]]
+    n_features_in_: int
 
     def __init__(
         self,
         *,
         epochs: int = 150,
-        batch_size: int = 32,
+        batch_size: int = 16,
         learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        patience: int = 50,
+        weight_decay: float = 1.0,
+        patience: int = 40,
         validation_fraction: float = 0.15,
         dropout: float = 0.1,
         noise: float = 0.01,
-        mixup: float = 0.0,
-        ema: float = 0.0,
+        mixup: bool = True,
         ensemble: int = 1,
         random_state: int = 0,
         device: str = "auto",
@@ -51,92 +93,266 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         self.dropout = dropout
         self.noise = noise
         self.mixup = mixup
-        self.ema = ema
         self.ensemble = ensemble
         self.random_state = random_state
         self.device = device
         self.n_threads = n_threads
         self.progress = progress
 
-    def fit(self, X, y):
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.non_deterministic = False
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """X (n, bands), y (n,) or (n, targets).
+
+        Raises:
+            ValueError: a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device.
+            FloatingPointError: training diverged.
+        """
+        self._check_parameters()
+        device = choose_device(self.device)
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2)
         self.y_ndim_ = np.ndim(y)
         Y = np.asarray(y, np.float64).reshape(len(X), -1)
-        self.x_mean_, self.x_scale_ = X.mean(0), np.where(X.std(0) > 0, X.std(0), np.inf)
-        self.y_mean_, self.y_scale_ = Y.mean(0), Y.std(0)
-        x = torch.from_numpy(((X - self.x_mean_) / self.x_scale_).astype(np.float32))
-        t = torch.from_numpy(((Y - self.y_mean_) / self.y_scale_).astype(np.float32))
-        self.networks_, self.history_ = [], []
-        with torch.random.fork_rng(devices=[]):
-            for k in range(self.ensemble):
-                torch.manual_seed(self.random_state + 1000 * k)
-                net = self.network(X.shape[1], t.shape[1], noise=self.noise, dropout=self.dropout)
-                self.networks_.append(net)
-                self.history_.append(self._train(net, x, t))
+        self.x_mean_, self.x_sd_ = _mean_sd(X)
+        self.y_mean_, self.y_sd_ = _mean_sd(Y)
+        self.domain_ = Domain.principal(X)
+        spectra = _standardised(X, self.x_mean_, self.x_sd_).to(device)
+        values = _standardised(Y, self.y_mean_, self.y_sd_).to(device)
+        self.networks_: list[nn.Module] = []
+        self.history_: list[np.ndarray] = []
+        seeds = np.random.default_rng(self.random_state).integers(2**32, size=self.ensemble)
+        with _threads(self.n_threads), self._bar() as advance:
+            for seed in seeds:
+                with _randomness(int(seed), device):
+                    network = self._build().to(device)
+                    self.history_.append(self._train(network, spectra, values, advance))
+                    self.networks_.append(network.eval())
+        self.n_iter_ = max(map(len, self.history_))
         return self
 
-    def _train(self, network, x, t):
-        import copy
+    def _check_parameters(self) -> None:
+        for name in ("epochs", "batch_size", "patience", "ensemble"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("validation_fraction", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "weight_decay", "noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
 
-        from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    def _build(self) -> nn.Module:
+        return type(self).network(len(self.x_mean_), len(self.y_mean_), noise=self.noise, dropout=self.dropout)
 
-        order = torch.randperm(len(x))
-        held = max(1, round(self.validation_fraction * len(x)))
-        held_out, train = order[:held], order[held:]
-        opt = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
-        steps = self.epochs * math.ceil(len(train) / self.batch_size)
-        warm = max(1, steps // 20)
-        sched = torch.optim.lr_scheduler.LambdaLR(
-            opt, lambda s: min(1, (s + 1) / warm) * 0.5 * (1 + math.cos(math.pi * s / steps))
+    def _train(
+        self, network: nn.Module, spectra: Tensor, values: Tensor, advance: Callable[[float], None]
+    ) -> np.ndarray:
+        """Leaves the best weights in the network; returns its history."""
+        held_out, train = self._inner_split(len(spectra))
+        batches = math.ceil(len(train) / self.batch_size)
+        passes = math.ceil(FEWEST_UPDATES / batches)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        avg = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(self.ema)) if self.ema else network
-        best, best_epoch, state, hist = math.inf, 0, None, []
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(self.epochs * passes * batches))
+        # A plain mean of the first updates, then an exponential one: a short training is averaged right as well.
+        averaged = AveragedModel(
+            network, avg_fn=lambda old, new, n: torch.lerp(old, new, 1 / (min(n, AVERAGED_UPDATES) + 1))
+        )
+        best, best_epoch, best_weights = math.inf, 0, None
+        history = []
         for epoch in range(self.epochs):
             network.train()
-            tot = 0.0
-            for rows in train[torch.randperm(len(train))].split(self.batch_size):
-                a, b = x[rows], t[rows]
+            errors = []
+            order = [train[torch.randperm(len(train))].split(self.batch_size) for _ in range(passes)]
+            for rows in chain.from_iterable(order):
+                x, y = spectra[rows], values[rows]
                 if self.mixup:
-                    w = torch.distributions.Beta(self.mixup, self.mixup).sample((len(rows), 1))
-                    w = torch.maximum(w, 1 - w)
-                    p = torch.randperm(len(rows))
-                    a, b = w * a + (1 - w) * a[p], w * b + (1 - w) * b[p]
-                opt.zero_grad()
-                loss = F.mse_loss(network(a), b)
-                loss.backward()
-                opt.step()
-                sched.step()
-                if self.ema:
-                    avg.update_parameters(network)
-                tot += loss.item() * len(rows)
-            m = avg.module if self.ema else network
-            m.eval()
-            with torch.inference_mode():
-                v = F.mse_loss(m(x[held_out]), t[held_out]).item()
-            hist.append((tot / len(train), v))
-            if v < best:
-                best, best_epoch, state = v, epoch, copy.deepcopy(m.state_dict())
+                    x, y = _mixed(x, y)
+                error = F.mse_loss(network(x), y)
+                optimizer.zero_grad()
+                error.backward()
+                optimizer.step()
+                schedule.step()
+                averaged.update_parameters(network)
+                errors.append(error.detach())
+            trained = float(torch.stack(errors).mean())
+            judged = _error(averaged.module, spectra[held_out], values[held_out]) if len(held_out) else trained
+            if not math.isfinite(trained):
+                raise FloatingPointError(
+                    f"training diverged in epoch {epoch + 1}; lower learning_rate={self.learning_rate}"
+                )
+            history.append((trained, judged))
+            advance(judged)
+            if judged < best or not len(held_out):
+                best, best_epoch, best_weights = judged, epoch, copy.deepcopy(averaged.module.state_dict())
             elif epoch - best_epoch >= self.patience:
                 break
-        network.load_state_dict(state)
-        network.eval()
-        self.best_epoch = best_epoch
-        return np.array(hist)
+        assert best_weights is not None
+        network.load_state_dict(best_weights)
+        return np.array(history)
 
-    def predict(self, X):
+    def _inner_split(self, n: int) -> tuple[Tensor, Tensor]:
+        """Row numbers held out, and trained on; at least one of each where any are held out."""
+        held_out = min(max(1, round(self.validation_fraction * n)), n - 1) if self.validation_fraction else 0
+        order = torch.randperm(n)
+        return order[:held_out], order[held_out:]
+
+    @contextmanager
+    def _bar(self) -> Iterator[Callable[[float], None]]:
+        """What to call after each epoch with the held-out error."""
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), disable=not self.progress) as progress:
+            task = progress.add_task(self.kind, total=self.epochs * self.ensemble)
+            yield lambda error: progress.update(
+                task, advance=1, description=f"{self.kind}, held-out error {error:.3f} sd²"
+            )
+
+    def predict(self, X: Any) -> np.ndarray:
+        """(n, bands) -> (n,) or (n, targets), as y was; each spectrum's values do not depend on the others'."""
+        check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        x = torch.from_numpy(((X - self.x_mean_) / self.x_scale_).astype(np.float32))
-        with torch.inference_mode():
-            z = torch.stack([n(x) for n in self.networks_]).mean(0).double().numpy()
-        v = z * self.y_scale_ + self.y_mean_
-        return v[:, 0] if self.y_ndim_ == 1 else v
+        spectra = _standardised(X, self.x_mean_, self.x_sd_)
+        with _threads(self.n_threads), torch.inference_mode():
+            parts = [_forward(network, spectra) for network in self.networks_]
+        values = np.mean(parts, axis=0) * self.y_sd_ + self.y_mean_
+        return values[:, 0] if self.y_ndim_ == 1 else values
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that a fitted model needs to predict, for the bundle; weights by ``network.<number>.<layer>``."""
+        weights = {
+            f"network.{i}.{name}": weight.cpu().numpy()
+            for i, network in enumerate(self.networks_)
+            for name, weight in network.state_dict().items()
+        }
+        scaling = {"x_mean": self.x_mean_, "x_sd": self.x_sd_, "y_mean": self.y_mean_, "y_sd": self.y_sd_}
+        return {**weights, **scaling, "y_ndim": np.array(self.y_ndim_), **self.domain_.arrays()}
+
+    @classmethod
+    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """What was fitted on CUDA is restored on the CPU where there is no CUDA."""
+        model = cls(**params)
+        model.x_mean_, model.x_sd_ = arrays["x_mean"], arrays["x_sd"]
+        model.y_mean_, model.y_sd_ = arrays["y_mean"], arrays["y_sd"]
+        model.y_ndim_ = int(arrays["y_ndim"])
+        model.n_features_in_ = len(model.x_mean_)
+        model.domain_ = Domain.from_arrays(arrays)
+        device = choose_device("cpu" if model.device == "cpu" else "auto")
+        model.networks_ = []
+        for i in range(model.ensemble):
+            prefix = f"network.{i}."
+            weights = {
+                name.removeprefix(prefix): torch.tensor(a) for name, a in arrays.items() if name.startswith(prefix)
+            }
+            with torch.device("meta"):  # shapes only: nothing is drawn at random to be thrown away
+                network = model._build()
+            network.load_state_dict(weights, assign=True)
+            model.networks_.append(network.to(device).eval())
+        return model
 
 
 class CNNRegressor(NetworkRegressor):
+    """The published CNN (`cnn.CNN`)."""
+
     kind = "cnn"
     network = CNN
 
 
 class SpectraTrRegressor(NetworkRegressor):
+    """The published SpectraTr (`spectratr.SpectraTr`)."""
+
     kind = "spectratr"
     network = SpectraTr
+
+
+def parameter_table(network: CNN | SpectraTr) -> dict[str, int]:
+    """The trainable parameters of each layer, from input to output; layers that have none are left out.
+
+    >>> list(parameter_table(CNN(700)).values())
+    [132, 200, 784, 90176, 2080, 33]
+    """
+    layers = (*network.encoder.named_children(), *network.head.named_children())
+    counts = {name: sum(p.numel() for p in layer.parameters()) for name, layer in layers}
+    return {name: count for name, count in counts.items() if count}
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Raises ValueError where `wanted` is none of auto, cpu and cuda, or asks for a CUDA that is not there."""
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, got {wanted!r}")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device='cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _mean_sd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each column; the sd of a constant one is exactly 0, whatever the rounding of its mean."""
+    varies = values.max(axis=0) > values.min(axis=0)
+    return values.mean(axis=0), np.where(varies, values.std(axis=0), 0.0)
+
+
+def _standardised(values: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> Tensor:
+    """(n, columns) float64 -> the same in units of sd, float32; a column whose sd is 0 becomes 0."""
+    scaled = np.divide(values - mean, sd, out=np.zeros_like(values), where=sd > 0)
+    return torch.from_numpy(scaled.astype(np.float32))
+
+
+def _warm_up_then_cosine(updates: int) -> Callable[[int], float]:
+    warm = max(1, round(WARM_UP * updates))
+    return lambda update: min(1.0, (update + 1) / warm) * 0.5 * (1 + math.cos(math.pi * update / updates))
+
+
+def _mixed(spectra: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row becomes a mixture, in random proportion, of itself and another row of the batch."""
+    share = torch.rand(len(spectra), 1, device=spectra.device)
+    other = torch.randperm(len(spectra), device=spectra.device)
+    return torch.lerp(spectra[other], spectra, share), torch.lerp(values[other], values, share)
+
+
+def _error(network: nn.Module, spectra: Tensor, values: Tensor) -> float:
+    network.eval()
+    with torch.inference_mode():
+        return float(np.mean((_forward(network, spectra) - values.cpu().numpy()) ** 2))
+
+
+def _forward(network: nn.Module, spectra: Tensor) -> np.ndarray:
+    """(n, bands) -> (n, targets) float64, some at a time"""
+    device = next(network.parameters()).device
+    parts = []
+    for some in spectra.split(MOST_AT_ONCE):
+        padded = F.pad(some, (0, 0, 0, max(0, FEWEST_AT_ONCE - len(some))))
+        parts.append(network(padded.to(device))[: len(some)])
+    return torch.cat(parts).double().cpu().numpy()
+
+
+@contextmanager
+def _threads(n_threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's randomness from a seed; the caller's goes on afterwards as if nothing had been drawn."""
+    on_cuda = device.type == "cuda"
+    with (
+        torch.random.fork_rng(devices=[device] if on_cuda else []),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+    ):
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            torch.cuda.manual_seed(seed)
+        yield

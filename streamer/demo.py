@@ -333,8 +333,8 @@ def _findings(
         over_t2, over_q = (np.median(values) for values in far)
         text = (
             f"{100 * fraction:.0f} % of the spectra lie outside the calibration's 99 % limits (in the median, T2 is "
-            f"{over_t2:.0f} times its limit and Q {over_q:.0f} times). Every such prediction extrapolates and is marked "
-            "as not trusted, however well it agrees with the laboratory."
+            f"{over_t2:.0f} times its limit and Q {over_q:.0f} times). Every such prediction extrapolates and is "
+            "marked as not trusted, however well it agrees with the laboratory."
         )
         found.append(Finding("warning", "Extrapolation", text))
     if warm_up.any():

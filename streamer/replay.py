@@ -84,7 +84,6 @@ class Replay:
         turn, shift = 1, np.timedelta64(0, "us")
         while True:
             first = last = np.datetime64("NaT", "us")
-            empty = True
             for path in paths:
                 for frame in read_frames(path, **self.reading):
                     known = frame.time[~np.isnat(frame.time)]
@@ -93,12 +92,11 @@ class Replay:
                     if turn > 1:
                         ids = [f"{name}~{turn}" for name in frame.spectrum_id]
                         frame = replace(frame, spectrum_id=ids, time=frame.time + shift)
-                    empty = empty and not len(frame)
                     yield frame if left is None else frame[:left]
                     left = None if left is None else left - len(frame)
                     if left is not None and left <= 0:
                         return
-            if not self.loop or empty:
+            if not self.loop:
                 return
             turn += 1
             if not np.isnat(first):

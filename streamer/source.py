@@ -1,4 +1,4 @@
-"""Where messages come from: Kafka, a recorded file, or memory. Offsets are committed by the worker, never by a clock."""
+"""Where messages come from: Kafka, a recorded file, or memory. The worker commits offsets, never a clock."""
 
 from __future__ import annotations
 
@@ -237,8 +237,8 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
     except (KafkaError, ValueError, OSError) as error:
         protocol = theirs.get("security_protocol", "PLAINTEXT")
         raise BrokerAbsent(
-            f"no broker answers at {brokers} ({protocol}): {type(error).__name__}: {error}; check the address, that the "
-            "broker runs, and kafka.security_protocol and its sasl_/ssl_ settings; `tamis doctor` tries it again"
+            f"no broker answers at {brokers} ({protocol}): {type(error).__name__}: {error}; check the address, "
+            "that the broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
         ) from error
 
 
@@ -268,9 +268,7 @@ def ensure_topics(
         if not missing or create is None:
             return missing
         if not create:
-            raise TamisError(
-                f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create (TAMIS_TOPICS__CREATE)"
-            )
+            raise TamisError(f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create")
         for name in missing:
             try:
                 admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1}})

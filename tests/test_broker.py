@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -31,7 +31,7 @@ class Cluster:
 
     kind = "cluster"
     bootstrap = CLUSTER or ""
-    client_settings: dict[str, Any] = {}
+    client_settings: ClassVar[dict[str, Any]] = {}
 
 
 @pytest.fixture(params=[*CAPABILITIES, *(["cluster"] if CLUSTER else [])])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -33,7 +34,7 @@ from .conftest import simulate
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("TAMIS_")}
 
 
-def tamis(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def tamis(*words: str | Path | int, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tamis.streamer.cli", *map(str, words)]
     return subprocess.run(
         command, cwd=cwd, env=CLEAN | environment, capture_output=True, text=True, timeout=120, check=False

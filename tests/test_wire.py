@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -46,8 +47,8 @@ def record(value: bytes, **headers: str) -> Record:
     return Record("tamis.spectra", 3, 99120, b"line-1", value, headers, 1767323045.0)
 
 
-def read(value: bytes, most_bytes: int = 900_000, **headers: str) -> tuple[Frame, list[BadRow]]:
-    return decode(record(value, **headers), KNOWN, most_bytes)
+def read(value: bytes, **headers: str) -> tuple[Frame, list[BadRow]]:
+    return decode(record(value, **headers), KNOWN, 900_000)
 
 
 def refused(value: bytes, **headers: str) -> str:
@@ -174,7 +175,7 @@ def test_bytes_that_are_no_frame_are_refused(value: bytes, headers: dict[str, st
 
 def test_a_frame_over_the_byte_cap_is_refused() -> None:
     with pytest.raises(BadMessage, match=r"@99120: expected at most 1000 bytes in a frame, got 1001"):
-        read(bytes(1001), most_bytes=1000)
+        decode(record(bytes(1001)), KNOWN, 1000)
 
 
 def test_truncated_arrow_is_refused_wherever_it_is_cut() -> None:
@@ -272,7 +273,7 @@ def test_screened_rows_are_counted_as_they_stood_in_the_message() -> None:
     assert [(row.row, row.spectrum_id) for row in bad] == [(1, "a"), (3, "c")]
 
 
-# --- what leaves --------------------------------------------------------------------------------------------------------
+# --- what leaves ------------------------------------------------------------------------------------------------------
 
 
 def test_rejected_rows_keep_their_numbers_their_error_and_their_origin() -> None:
@@ -300,10 +301,8 @@ def test_a_rejected_message_keeps_its_own_bytes() -> None:
 @given(st.binary(max_size=300), st.sampled_from([ARROW, RAW, JSON]))
 def test_noise_never_does_more_than_raise_bad_message(value: bytes, content_type: str) -> None:
     headers = {"content_type": content_type, "dtype": "uint16", "bands": "4", "line": "a", "axis": "nir1"}
-    try:
+    with suppress(BadMessage):
         read(value, **headers)
-    except BadMessage:
-        pass
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
@@ -311,7 +310,5 @@ def test_a_damaged_arrow_frame_never_does_more_than_raise_bad_message(place: int
     ((value, _),) = encode(frame(4), ARROW, 900_000)
     damaged = bytearray(value)
     damaged[place % len(damaged)] = byte
-    try:
+    with suppress(BadMessage):
         read(bytes(damaged))
-    except BadMessage:
-        pass

@@ -1,0 +1,49 @@
+"""`tamis demo`, whole: what the README promises on its first page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "tamis.streamer.cli", "demo", "--rate", "1000", "--json", "figures.json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_every_spectrum_comes_back_and_agrees_with_the_laboratory(demo: tuple[Path, str]) -> None:
+    figures = json.loads((demo[0] / "figures.json").read_text())
+    assert figures["spectra_in"] == figures["predictions_out"] + figures["rejected"] == 1629
+    assert figures["rmsep"] <= 4.5
+    assert figures["r2"] >= 0.94
+    assert figures["seconds"] < 60
+
+
+def test_the_extrapolation_the_warm_up_and_the_frozen_sensor_are_named(demo: tuple[Path, str]) -> None:
+    figures = json.loads((demo[0] / "figures.json").read_text())
+    assert figures["outside_calibration_fraction"] == 1.0
+    assert (figures["warm_up_spectra"], figures["frozen_spectra"]) == (7, 3)
+    assert "Frozen sensor: 3 spectra are bit-identical to their neighbour (ferm-1626, ferm-1627, ferm-1628)" in demo[1]
+    assert "Extrapolation: 100 % of the spectra lie outside the calibration's 99 % limits" in demo[1]
+    assert "Warm-up: the first 7 spectra are odd for the process: predictions fall from 66 to 48 g/L" in demo[1]
+
+
+def test_the_report_needs_nothing_but_itself(demo: tuple[Path, str]) -> None:
+    page = (demo[0] / "demo" / "report.html").read_text()
+    for said in ("Frozen sensor", "Extrapolation", "Warm-up", "1629", "calibration, 99 %", "limit learned from this"):
+        assert said in page
+    assert "src=" not in page
+    assert "<link" not in page
+
+
+def test_without_a_terminal_it_speaks_in_plain_lines(demo: tuple[Path, str]) -> None:
+    assert "\x1b" not in demo[1]
+    assert "1629 of 1629 spectra, hour 33.9: glucose" in demo[1]
