@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tamis import BadSettings
-from tamis.streamer.settings import load
+from tamis.streamer.settings import Line, Log, Metrics, NamedAxis, Process, Settings, Topics, load
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +106,13 @@ def test_a_line_without_a_table_takes_the_star(toml) -> None:
     assert [settings.line(name).model for name in ("nir1", "nir2")] == ["a", "b"]  # type: ignore[union-attr]
     only = load(toml("[lines.nir1]\nmodel = 'a'"))
     assert only.line("nir2") is None
+
+
+def test_the_sample_shows_every_setting_with_its_default(root: Path) -> None:
+    sample = root / "deploy" / "line.toml"
+    assert load(sample).model_dump() == load().model_dump()
+    text = sample.read_text()
+    tables = {"topics": Topics, "lines": Line, "axes": NamedAxis, "process": Process, "log": Log, "metrics": Metrics}
+    for table in (Settings, *tables.values()):
+        for name in table.model_fields:
+            assert name in text, f"deploy/line.toml does not show {name}"
