@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 LEVELS = (0.95, 0.99)
+_BLOCK = 4096  # spectra
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,11 @@ class Domain:
     @classmethod
     def of(cls, spectra: np.ndarray, mean: np.ndarray, rotations: np.ndarray, loadings: np.ndarray) -> Self:
         """The domain that (n, bands) calibration spectra span through given rotations and loadings."""
-        n, components = len(spectra), rotations.shape[1]
-        centred = spectra - mean
-        scores = centred @ rotations
+        scores, q = _scores_and_q(spectra, mean, rotations, loadings)
         score_sd = scores.std(axis=0, ddof=1)
         # A constant score (all spectra equal) would divide by zero: any departure from it is then far outside.
         score_sd = np.where(score_sd > 0, score_sd, np.finfo(np.float64).tiny ** 0.25)
-        q = ((centred - scores @ loadings.T) ** 2).sum(axis=1)
-        return cls(mean, rotations, loadings, score_sd, _t2_limits(n, components), _q_limits(q))
+        return cls(mean, rotations, loadings, score_sd, _t2_limits(*scores.shape), _q_limits(q))
 
     @classmethod
     def principal(cls, spectra: np.ndarray, explained: float = 0.99, most: int = 15) -> Self:
@@ -64,11 +62,8 @@ class Domain:
 
     def t2_q(self, spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, bands) -> T2 (n,), Q (n,)"""
-        centred = spectra - self.mean
-        scores = centred @ self.rotations  # (n, A)
-        t2 = ((scores / self.score_sd) ** 2).sum(axis=1)
-        residual = centred - scores @ self.loadings.T
-        return t2, np.einsum("nb,nb->n", residual, residual)
+        scores, q = _scores_and_q(spectra, self.mean, self.rotations, self.loadings)
+        return ((scores / self.score_sd) ** 2).sum(axis=1), q
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {f"domain.{field.name}": getattr(self, field.name) for field in fields(self)}
@@ -76,6 +71,19 @@ class Domain:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
         return cls(**{field.name: arrays[f"domain.{field.name}"] for field in fields(cls)})
+
+
+def _scores_and_q(
+    spectra: np.ndarray, mean: np.ndarray, rotations: np.ndarray, loadings: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, A) and (n,); in blocks, since 100,000 spectra have no room for more copies of themselves."""
+    scores, q = np.empty((len(spectra), rotations.shape[1])), np.empty(len(spectra))
+    for rows in (slice(start, start + _BLOCK) for start in range(0, len(spectra), _BLOCK)):
+        residual = spectra[rows] - mean
+        scores[rows] = residual @ rotations
+        residual -= scores[rows] @ loadings.T
+        q[rows] = np.einsum("nb,nb->n", residual, residual)
+    return scores, q
 
 
 def _t2_limits(n: int, components: int) -> np.ndarray:

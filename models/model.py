@@ -17,6 +17,7 @@ from .preprocess import Pipeline
 # Each estimator by its kind. A baseline is a file and a row here; its module is imported when it is asked for.
 ESTIMATORS = {
     "plsr": ("pls", "PLSR"),
+    "local-pls": ("pls", "LocalPLS"),
     "cnn": ("network", "CNNRegressor"),
     "spectratr": ("network", "SpectraTrRegressor"),
 }

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +14,6 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from .cnn import CNN
 from .domain import Domain
@@ -153,23 +151,18 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
     ) -> np.ndarray:
         """Leaves the best weights in the network; returns its history."""
         held_out, train = self._inner_split(len(spectra))
-        batches = math.ceil(len(train) / self.batch_size)
-        passes = math.ceil(FEWEST_UPDATES / batches)
+        updates = self.epochs * len(self._batches(train))
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(self.epochs * passes * batches))
-        # A plain mean of the first updates, then an exponential one: a short training is averaged right as well.
-        averaged = AveragedModel(
-            network, avg_fn=lambda old, new, n: torch.lerp(old, new, 1 / (min(n, AVERAGED_UPDATES) + 1))
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(updates))
+        averaged = copy.deepcopy(network)
         best, best_epoch, best_weights = math.inf, 0, None
         history = []
         for epoch in range(self.epochs):
             network.train()
             errors = []
-            order = [train[torch.randperm(len(train))].split(self.batch_size) for _ in range(passes)]
-            for rows in chain.from_iterable(order):
+            for rows in self._batches(train):
                 x, y = spectra[rows], values[rows]
                 if self.mixup:
                     x, y = _mixed(x, y)
@@ -177,19 +170,19 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
+                _average(averaged, network, update=schedule.last_epoch)
                 schedule.step()
-                averaged.update_parameters(network)
                 errors.append(error.detach())
             trained = float(torch.stack(errors).mean())
-            judged = _error(averaged.module, spectra[held_out], values[held_out]) if len(held_out) else trained
-            if not math.isfinite(trained):
+            judged = _error(averaged, spectra[held_out], values[held_out]) if len(held_out) else trained
+            if not math.isfinite(trained + judged):
                 raise FloatingPointError(
                     f"training diverged in epoch {epoch + 1}; lower learning_rate={self.learning_rate}"
                 )
             history.append((trained, judged))
             advance(judged)
             if judged < best or not len(held_out):
-                best, best_epoch, best_weights = judged, epoch, copy.deepcopy(averaged.module.state_dict())
+                best, best_epoch, best_weights = judged, epoch, copy.deepcopy(averaged.state_dict())
             elif epoch - best_epoch >= self.patience:
                 break
         assert best_weights is not None
@@ -201,6 +194,12 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         held_out = min(max(1, round(self.validation_fraction * n)), n - 1) if self.validation_fraction else 0
         order = torch.randperm(n)
         return order[:held_out], order[held_out:]
+
+    def _batches(self, train: Tensor) -> list[Tensor]:
+        """The row numbers of each update of one epoch, newly shuffled."""
+        passes = math.ceil(FEWEST_UPDATES / math.ceil(len(train) / self.batch_size))
+        shuffled = [train[torch.randperm(len(train))] for _ in range(passes)]
+        return [rows for order in shuffled for rows in order.split(self.batch_size)]
 
     @contextmanager
     def _bar(self) -> Iterator[Callable[[float], None]]:
@@ -232,7 +231,9 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
             for name, weight in network.state_dict().items()
         }
         scaling = {"x_mean": self.x_mean_, "x_sd": self.x_sd_, "y_mean": self.y_mean_, "y_sd": self.y_sd_}
-        return {**weights, **scaling, "y_ndim": np.array(self.y_ndim_), **self.domain_.arrays()}
+        fitted = {**weights, **scaling, "y_ndim": np.array(self.y_ndim_), **self.domain_.arrays()}
+        # safetensors writes the memory as it lies: a transposed view would come back scrambled.
+        return {name: np.asarray(array, order="C") for name, array in fitted.items()}
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
@@ -316,6 +317,14 @@ def _mixed(spectra: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     share = torch.rand(len(spectra), 1, device=spectra.device)
     other = torch.randperm(len(spectra), device=spectra.device)
     return torch.lerp(spectra[other], spectra, share), torch.lerp(values[other], values, share)
+
+
+def _average(averaged: nn.Module, network: nn.Module, update: int) -> None:
+    """A plain mean of the first updates, then an exponential one: a short training is averaged right as well."""
+    share = 1 / (min(update, AVERAGED_UPDATES) + 1)
+    with torch.no_grad():
+        for mean, latest in zip(averaged.parameters(), network.parameters(), strict=True):
+            mean.lerp_(latest, share)
 
 
 def _error(network: nn.Module, spectra: Tensor, values: Tensor) -> float:

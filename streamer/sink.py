@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,13 @@ from typing import IO, Any, Protocol
 
 import structlog
 
-from .. import NotDelivered, TamisError
-from .source import connected
+from .. import BrokerAbsent, NotDelivered, TamisError
+from .source import connected, told
 
 log = structlog.get_logger()
+
+# How long a message may wait for its topic's leader, or for room. kafka-python's minute would look like a stuck worker.
+_BLOCK_S = 10.0
 
 
 class Sink(Protocol):
@@ -25,7 +28,11 @@ class Sink(Protocol):
         ...
 
     def flush(self, timeout_s: float) -> None:
-        """Raises NotDelivered where any message since the last flush was not confirmed."""
+        """Waits for what was sent since the last flush.
+
+        Raises:
+            NotDelivered: some of it was not confirmed: send it again. TamisError: to send it again can not help.
+        """
         ...
 
     def close(self) -> None: ...
@@ -39,7 +46,7 @@ class KafkaSink:
             every topic.
 
     Raises:
-        BrokerAbsent: no broker answers.
+        BrokerAbsent: no broker answers. BadSettings: kafka-python refuses a setting.
     """
 
     def __init__(
@@ -48,15 +55,17 @@ class KafkaSink:
         self._brokers = brokers
         self._settings = dict(client_settings or {})
         self._most = max_message_bytes
-        self._pending: list[Any] = []
-        self._producer = self._connect()
+        self._pending: list[tuple[str, Any]] = []  # topic, and its future or why there is none
+        self._producer: Any = self._connect()
+        self._absent: Exception | None = None  # why there is no producer
 
     def _connect(self) -> Any:
         from kafka import KafkaProducer
 
         # The producer counts headers and envelope too; our own check of the value comes first.
         cap = self._most + 65_536
-        return connected(KafkaProducer, self._brokers, self._settings, acks="all", linger_ms=5, max_request_size=cap)
+        ours = {"acks": "all", "linger_ms": 5, "max_request_size": cap, "max_block_ms": round(_BLOCK_S * 1000)}
+        return connected(KafkaProducer, self._brokers, self._settings, **ours)
 
     def send(
         self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -64,45 +73,71 @@ class KafkaSink:
         if len(value) > self._most:
             raise TamisError(f"{topic}: expected at most {self._most} bytes in a message, got {len(value)}")
         wire_headers = [(name, text.encode()) for name, text in (headers or {}).items()]
-        try:
-            self._pending.append(self._producer.send(topic, value, key=key, headers=wire_headers))
-        except Exception as error:  # noqa: BLE001 (whatever kafka-python raises here, the batch is not delivered)
-            self._pending.append(error)
+        delivery: Any = self._absent
+        if self._producer is not None:
+            try:
+                delivery = self._producer.send(topic, value, key=key, headers=wire_headers)
+            except Exception as error:  # noqa: BLE001 (whatever kafka-python raises here, it is not delivered)
+                delivery = error
+        self._pending.append((topic, delivery))
 
     def flush(self, timeout_s: float) -> None:
+        from kafka.errors import AuthorizationError, InvalidTopicError, KafkaError, MessageSizeTooLargeError
+
         pending, self._pending = self._pending, []
         deadline = time.monotonic() + timeout_s
-        failed = ""
         try:
-            if pending:
+            if pending and self._producer is not None:
                 self._producer.flush(timeout_s)
-            for delivery in pending:
-                if isinstance(delivery, Exception):
-                    raise delivery
-                # flush() waits but does not raise for the records that failed: only their futures tell.
-                delivery.get(timeout=max(0.001, deadline - time.monotonic()))
-        except Exception as error:  # noqa: BLE001
-            failed = f"{type(error).__name__}: {error}"
-        if failed:
-            self._renew()
-            raise NotDelivered(f"{self._brokers} did not confirm {len(pending)} messages in {timeout_s:g} s: {failed}")
+        except KafkaError:
+            pass  # like a flush in time, it does not say which records failed: only their futures tell
+        failed = [(topic, why) for topic, delivery in pending if (why := _failure(delivery, deadline)) is not None]
+        if not failed:
+            return
+        self._renew()
+        topics = ", ".join(f"{n} to {topic}" for topic, n in Counter(topic for topic, _ in failed).items())
+        text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
+        for topic, why in failed:
+            if isinstance(why, MessageSizeTooLargeError):
+                raise TamisError(f"{text}: {topic}: {told(why)}; raise its max.message.bytes or lower frame_max_bytes")
+            if isinstance(why, (AuthorizationError, InvalidTopicError)):
+                raise BrokerAbsent(f"{text}: {topic}: {told(why)}")
+        raise NotDelivered(f"{text}: {told(failed[0][1])}")
 
     def _renew(self) -> None:
         """A producer that failed once may be fenced or out of sequence for ever: begin with a new one."""
         self._abandon(0)
+        self._producer, self._absent = None, None
         try:
             self._producer = self._connect()
-        except TamisError as error:  # still away: the next send or flush fails and tries again
+        except TamisError as error:  # still away: the next flush fails, and tries again
+            self._absent = error
             log.warning("broker still away", error=str(error))
 
     def _abandon(self, timeout_s: float) -> None:
+        if self._producer is None:
+            return
         try:
             self._producer.close(timeout_s)
         except Exception as error:  # noqa: BLE001 (its broker has gone: there is nobody to say good-bye to)
-            log.debug("producer closed in disorder", error=f"{type(error).__name__}: {error}")
+            log.debug("producer closed in disorder", error=told(error))
+            # close() flushes first, and where that fails its thread works on: what we send anew would be there twice.
+            self._producer.flush = lambda timeout=None: None
+            self._producer.close(0)
 
     def close(self) -> None:
         self._abandon(5)
+
+
+def _failure(delivery: Any, deadline: float) -> Exception | None:
+    """Why a message was not delivered; None where it was."""
+    if isinstance(delivery, Exception):
+        return delivery
+    try:
+        delivery.get(timeout=max(0.001, deadline - time.monotonic()))
+    except Exception as error:  # noqa: BLE001 (kafka-python's own error, or its time-out)
+        return error if delivery.is_done else TimeoutError("no answer")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
-from .. import BrokerAbsent, TamisError
+from .. import BadSettings, BrokerAbsent, TamisError
 
 log = structlog.get_logger()
 
 # A frame takes about a megabyte: so many are in hand at once, and are finished when we are asked to stop.
 MAX_POLL_RECORDS = 16
+# A commit is tried for so long. kafka-python's own limit is minutes, during which nobody could stop the worker.
+_COMMIT_S = 5.0
+_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,11 @@ class KafkaSource:
 
     Args:
         brokers: host:port, several parted by commas.
+        auto_offset_reset: where a group begins that has no offsets, or none that the broker still keeps.
         client_settings: keys of kafka-python (security, time-outs), passed on as they are and never logged.
 
     Raises:
-        BrokerAbsent: no broker answers there, or it refuses us.
+        BrokerAbsent: no broker answers there, or it refuses us. BadSettings: kafka-python refuses a setting.
     """
 
     exhausted = False
@@ -82,7 +86,7 @@ class KafkaSource:
         topics: Sequence[str],
         group: str,
         *,
-        auto_offset_reset: str = "earliest",
+        auto_offset_reset: Literal["earliest", "latest"] = "earliest",
         client_settings: Mapping[str, Any] | None = None,
     ) -> None:
         from kafka import KafkaConsumer
@@ -92,45 +96,72 @@ class KafkaSource:
             brokers,
             client_settings,
             group_id=group,
-            auto_offset_reset=auto_offset_reset,
+            auto_offset_reset="none",  # we begin ourselves, and say so: it would skip lost messages silently
             enable_auto_commit=False,
             max_poll_records=MAX_POLL_RECORDS,
             allow_auto_create_topics=False,
         )
         self._consumer.subscribe(list(topics), listener=_assignment_log(group))
-        self._group = group
+        self._group, self._brokers = group, brokers
+        self._begin_at = auto_offset_reset
+        self._undone: dict[Any, int] = {}  # by partition, the first offset polled since the last commit
 
     def poll(self, timeout_s: float) -> list[Record]:
-        batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+        """As `Source.poll`.
+
+        Raises:
+            BrokerAbsent: the broker refuses us; while it is only away, nothing comes.
+        """
+        from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+        try:
+            batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+        except NoOffsetForPartitionError as error:
+            self._begin(error.args[0])
+            return []
+        except OffsetOutOfRangeError as error:
+            lost = [f"{p.topic}[{p.partition}]@{offset}" for p, offset in error.args[0].items()]
+            log.warning("messages were deleted before they were read", group=self._group, expected=lost)
+            self._begin(error.args[0])
+            return []
+        except KafkaError as error:
+            raise BrokerAbsent(f"{self._brokers}: group {self._group} can not read: {told(error)}") from error
+        for partition, messages in batches.items():
+            self._undone.setdefault(partition, messages[0].offset)
         return [_record(message) for messages in batches.values() for message in messages]
+
+    def _begin(self, partitions: Iterable[Any]) -> None:
+        seek = self._consumer.seek_to_beginning if self._begin_at == "earliest" else self._consumer.seek_to_end
+        seek(*partitions)
 
     def commit(self) -> None:
         """After a rebalance the broker refuses: the partition's new owner reads these messages again."""
         from kafka.errors import CommitFailedError, KafkaError
 
         try:
-            self._consumer.commit()
+            self._consumer.commit(timeout_ms=round(_COMMIT_S * 1000))
         except CommitFailedError as error:
             log.warning("commit refused: another member of the group reads these again", error=str(error))
         except KafkaError as error:
             # Not committed is not lost: the next commit covers these offsets, or they are read again.
-            log.warning("commit failed; the next one covers it", error=f"{type(error).__name__}: {error}")
+            log.warning("commit failed; the next one covers it", error=told(error))
+        self._undone.clear()
 
     def rewind(self) -> None:
-        for partition in self._consumer.assignment():
-            committed = self._consumer.committed(partition)
-            if committed is None:
-                self._consumer.seek_to_beginning(partition)
-            else:
-                self._consumer.seek(partition, committed)
+        # From our own book: the broker is what has just failed, as a rule, and would keep us waiting for an answer.
+        for partition in self._consumer.assignment() & self._undone.keys():
+            self._consumer.seek(partition, self._undone[partition])
+        self._undone.clear()
 
     def lag_records(self) -> dict[tuple[str, int], int]:
         lags = {}
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)
-            if end is not None:
+            # Known from the last fetch, so nothing is asked for; the limit is for a position that was lost since.
+            position = None if end is None else self._consumer.position(partition, timeout_ms=100)
+            if position is not None:
                 # The brokers' end is as old as the last fetch: a position beyond it means that we are at the end.
-                lags[partition.topic, partition.partition] = max(0, end - self._consumer.position(partition))
+                lags[partition.topic, partition.partition] = max(0, end - position)
         return lags
 
     @property
@@ -226,19 +257,26 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
     """A Kafka client that has reached its brokers; it takes those of `client_settings` that it knows.
 
     Raises:
-        BrokerAbsent: bad address, no broker, TLS or SASL refused: kafka-python shows all of them as a time-out.
+        BrokerAbsent: no broker, TLS or SASL refused: kafka-python shows all of them as a time-out.
+        BadSettings: an address or a setting that kafka-python can not use.
     """
-    from kafka.errors import KafkaError
+    from kafka.errors import KafkaConfigurationError, KafkaError
 
     theirs = {key: value for key, value in (client_settings or {}).items() if key in client.DEFAULT_CONFIG}
     servers = [server.strip() for server in brokers.split(",") if server.strip()]
+    protocol = theirs.get("security_protocol", "PLAINTEXT")
+    if protocol not in _PROTOCOLS:  # kafka-python takes any other word for PLAINTEXT
+        raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(_PROTOCOLS)}")
+    if protocol.startswith("SASL") and not theirs.get("sasl_mechanism"):
+        raise BadSettings(f"kafka.security_protocol = {protocol!r} needs kafka.sasl_mechanism, such as 'PLAIN'")
     try:
         return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
-    except (KafkaError, ValueError, OSError) as error:
-        protocol = theirs.get("security_protocol", "PLAINTEXT")
+    except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
+        raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {told(error)}") from error
+    except (KafkaError, OSError) as error:
         raise BrokerAbsent(
-            f"no broker answers at {brokers} ({protocol}): {type(error).__name__}: {error}; check the address, "
-            "that the broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
+            f"no broker answers at {brokers} ({protocol}): {told(error)}; check the address, that the broker runs, "
+            "kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
         ) from error
 
 
@@ -248,12 +286,14 @@ def ensure_topics(
     partitions: int,
     *,
     create: bool | None,
+    max_message_bytes: int | None = None,
     client_settings: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Makes sure that topics exist; gives those that were missing.
 
     Args:
         create: True makes the missing ones, False refuses to go on without them, None only looks.
+        max_message_bytes: what a topic made here is to take; None leaves it to the broker, mostly 1 MiB.
 
     Raises:
         BrokerAbsent: no broker answers. TamisError: a topic is missing, or can not be created.
@@ -269,19 +309,24 @@ def ensure_topics(
             return missing
         if not create:
             raise TamisError(f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create")
+        configs = {} if max_message_bytes is None else {"configs": {"max.message.bytes": str(max_message_bytes)}}
         for name in missing:
             try:
-                admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1}})
+                admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1, **configs}})
                 log.info("topic created", topic=name, partitions=partitions)
             except TopicAlreadyExistsError:
                 continue  # another worker was quicker
         return missing
     except KafkaError as error:
-        raise TamisError(
-            f"{brokers}: topics could not be listed or created: {type(error).__name__}: {error}"
-        ) from error
+        raise TamisError(f"{brokers}: topics could not be listed or created: {told(error)}") from error
     finally:
         admin.close()
+
+
+def told(error: BaseException) -> str:
+    """An error's kind and words; most of kafka-python's begin with their kind already."""
+    kind = type(error).__name__
+    return str(error) if str(error).startswith(kind) else f"{kind}: {error}"
 
 
 def _record(message: Any) -> Record:

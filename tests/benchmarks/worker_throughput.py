@@ -62,9 +62,7 @@ def measure(kind: str, n: int, folder: Path) -> tuple[float, float]:
             for i in range(n // FRAME):
                 block[0, 0] += 1e-6
                 ids = [f"{i}-{row}" for row in range(FRAME)]
-                for value, headers in encode(
-                    Frame("nir1", "i", AXIS, "absorbance", block, ids, times), ARROW, 900_000
-                ):
+                for value, headers in encode(Frame("nir1", "i", AXIS, "absorbance", block, ids, times), ARROW, 900_000):
                     sink.send("tamis.spectra", value, headers=headers)
                 if i % 16 == 15:
                     sink.flush(30)
