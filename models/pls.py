@@ -190,8 +190,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
     Neighbours are sought among the scores of a global PLS, weighted by their distance, and a weighted PLS is fitted on
     their original spectra. All in float64: in float32 the fifteenth latent variable is off by several sd of y.
 
-    Memory: `fit` keeps the training spectra (8 bytes a value) and takes as much again while it runs; 100,000 x 700 spectra
-    are 0.56 GB, and 1.3 GB at the highest.
+    Memory: `fit` keeps the training spectra (8 bytes a value) and takes about as much again while it runs.
 
     Args:
         n_components: latent variables of each local model.
@@ -286,7 +285,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         return (X - self._global.x_mean) @ self._global.rotations @ self._whiten
 
     def neighbourhood(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which training samples speak for each spectrum: rows (n, k), their distances, and their weights (the largest 1).
+        """Which training samples speak for each spectrum: rows (n, k), their distances, their weights (the largest 1).
 
         References: weights exp(-d / (h s)), 0 beyond the median distance + 4 s, s its 1.4826 median absolute deviation.
         """
@@ -303,7 +302,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         return rows, distance, _distance_weights(distance, self.h)
 
     def predict_components(self, X: Any) -> np.ndarray:
-        """(n, bands) -> (n, n_components), or (n, n_components, targets): with 1, 2, ... latent variables, from one fit."""
+        """(n, bands) -> (n, n_components), or (n, n_components, targets): with 1, 2, ... latent variables."""
         rows, _, weights = self.neighbourhood(X)
         X = np.ascontiguousarray(X, np.float64)
         weights = weights / weights.sum(axis=1, keepdims=True)

@@ -65,12 +65,10 @@ def test_a_loop_gives_new_names_and_goes_on_in_time(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_refused_and_does_not_loop_for_ever(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet
+    from pyarrow import parquet
 
     path = recording(tmp_path / "a.parquet", 4)
-    table = pa.parquet.read_table(path)
-    pa.parquet.write_table(table.slice(0, 0), path)
+    parquet.write_table(parquet.read_table(path).slice(0, 0), path)
     with pytest.raises(BadFile, match="expected spectra, got none"):
         replay(path, loop=True)
 
