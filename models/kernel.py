@@ -1,8 +1,8 @@
 """The compiled core of local PLS: one weighted PLS1 of a neighbourhood, and its prediction for one query.
 
-Each latent variable takes one pass over the neighbours' spectra instead of two: four rows at a time, the score is formed
-and its share of the loading added while the rows are still in the nearest cache. Compiled by numba at first use, and kept
-on disk where a cache folder can be written.
+Each latent variable takes one pass over the neighbours' spectra instead of two: four rows at a time, the score is
+formed and its share of the loading added while the rows are still in the nearest cache. Compiled by numba at first use,
+and kept on disk where a cache folder can be written.
 """
 
 from __future__ import annotations

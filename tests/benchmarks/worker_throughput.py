@@ -3,8 +3,8 @@
     python -m tests.benchmarks.worker_throughput [--spectra N]
 
 The frames lie in the topic before the worker starts; the clock runs from its first prediction to its last, on the
-worker's own counter. RSS is the worker's highest, as Linux counts it. Spectra are simulated; models are fitted just long
-enough to have weights.
+worker's own counter. RSS is the worker's highest, as Linux counts it. Spectra are simulated; models are fitted just
+long enough to have weights.
 """
 
 from __future__ import annotations
