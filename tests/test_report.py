@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tamis.streamer.report import MOST_MARKS, Finding, Run, page, write_report
+from tamis.streamer.page import MOST_MARKS
+from tamis.streamer.report import Finding, Run, page, write_report
 
 HOSTILE = "</title></svg><script>alert('x')</script><img src=\"http://evil/\" onerror=alert(1)>&amp;"
 CHARTS = 5
