@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -363,6 +364,21 @@ def _distance_weights(distance: np.ndarray, h: float) -> np.ndarray:
     return np.maximum(np.where(np.isnan(weights), 1.0, weights), 1e-5)
 
 
+def folds_of(n: int, folds: int, random_state: int, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Training and held-out rows of each fold; samples that share a group stay in one.
+
+    Raises:
+        ValueError: fewer than 2 samples or groups.
+    """
+    from sklearn.model_selection import GroupKFold, KFold
+
+    n_blocks = n if groups is None else len(np.unique(groups))
+    if n_blocks < 2:
+        raise ValueError(f"cross-validation needs at least 2 samples or groups, got {n_blocks}")
+    splitter = KFold if groups is None else GroupKFold
+    yield from splitter(min(folds, n_blocks), shuffle=True, random_state=random_state).split(np.empty(n), groups=groups)
+
+
 def choose_components(
     X: np.ndarray, Y: np.ndarray, most: int, folds: int, random_state: int, groups: Any = None
 ) -> tuple[np.ndarray, int]:
@@ -373,23 +389,16 @@ def choose_components(
     References:
         The one-standard-error rule: Hastie, Tibshirani & Friedman, Elements of Statistical Learning (2009), 7.10.
     """
-    from sklearn.model_selection import GroupKFold, KFold
-
-    n_blocks = len(X) if groups is None else len(np.unique(groups))
-    folds = min(folds, n_blocks)
-    if folds < 2:
-        raise ValueError(f"cross-validation needs at least 2 samples or groups, got {n_blocks}")
-    splitter = KFold if groups is None else GroupKFold
-    splits = list(splitter(folds, shuffle=True, random_state=random_state).split(X, groups=groups))
+    splits = list(folds_of(len(X), folds, random_state, groups))
     most = min(most, X.shape[1], min(len(train) for train, _ in splits) - 1)
     if most < 1:
         raise ValueError(f"cross-validation needs at least 2 training spectra in each fold, got {len(X)} in all")
     scale = np.maximum(Y.std(axis=0), np.finfo(np.float64).tiny)
-    errors = np.empty((folds, most))  # mean squared error of each fold
+    errors = np.empty((len(splits), most))  # mean squared error of each fold
     for i, (train, held_out) in enumerate(splits):
         fit = weighted_pls(X[train], Y[train], most)
         errors[i] = (((fit.predict_components(X[held_out]) - Y[held_out][:, None]) / scale) ** 2).mean(axis=(0, 2))
     mean = errors.mean(axis=0)
     best = int(mean.argmin())
-    within = mean[best] + errors[:, best].std(ddof=1) / np.sqrt(folds)
+    within = mean[best] + errors[:, best].std(ddof=1) / np.sqrt(len(splits))
     return np.sqrt(mean), int(np.flatnonzero(mean <= within)[0]) + 1

@@ -122,6 +122,42 @@ def fit(
     print(f"  store: {settings.store}")
 
 
+@app.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
+    target: Annotated[list[str], typer.Option(help="Column to predict. May be repeated.")],
+    models: Annotated[
+        str, typer.Option(help="Of plsr, local-pls, cnn, spectratr, parted by commas.")
+    ] = "plsr,local-pls",
+    split: Annotated[str | None, typer.Option(help="Column that says cal/train or test/val; else a third.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column whose equal values (repeats) never part.")] = None,
+    labels: Annotated[list[int] | None, typer.Option(min=10, help="Few labels, nested. May be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
+    json: Annotated[Path | None, typer.Option(help="Write every cell to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
+    where: Where = None,
+    axis_unit: AxisUnit = None,
+    quantity: Quantity = None,
+) -> None:
+    """Fit models side by side on the same rows, and tell who wins by how much.
+
+    \b
+    Examples:
+      tamis compare meat.parquet --target fat --split split --models plsr,local-pls,cnn
+      tamis compare tablets.parquet --target assay --where instrument=1 --labels 30 --labels 100 --seeds 10
+      tamis compare soil.parquet --target organic_c --split split --html soil.html --json soil.json
+    """
+    from .service import run_compare
+
+    _quiet()
+    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
+    how = {"split": split, "group": group, "labels": sorted(labels or []), "seeds": seeds, "reading": reading}
+    try:
+        run_compare(file, target, [name.strip() for name in models.split(",")], how, json, html)
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+
+
 @models.command("list")
 def models_list(store: StoreUrl = None, config: Config = None) -> None:
     """Every model and version; a star marks what workers serve.

@@ -87,6 +87,47 @@ def run_worker(
         log.info("worker stopped", **worker.totals())
 
 
+def run_compare(
+    file: Path,
+    targets: Sequence[str],
+    models: Sequence[str],
+    how: Mapping[str, Any],
+    json_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    """Compares models on a file and tells the result: a table a target, who wins, and the files asked for."""
+    import orjson
+    from rich import box
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+
+    from .compare import HEADINGS, as_json, compare, page, rows_of, verdicts
+    from .page import write_page
+
+    stderr = Console(stderr=True)
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task("reading", total=None)
+        done = compare(file, targets, models, **how, progress=lambda told: bar.update(task, description=told))
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    for target, labels in done.groups():
+        title = f"{target}: {labels} labels, {len(done.measured[target])} test rows ({done.split})"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for i, name in enumerate(HEADINGS):
+            table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        for row in rows_of(done, target, labels):
+            table.add_row(*row)
+        out.print(table)
+        for told in verdicts(done, target, labels):
+            out.print(f"  {told}", highlight=False)
+    if json_path is not None:
+        json_path.write_bytes(orjson.dumps(as_json(done), option=orjson.OPT_INDENT_2))
+    if html_path is not None:
+        write_page(page(done), html_path)
+        out.print(f"page: {html_path}", highlight=False)
+
+
 def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: Mapping[str, Any]) -> Sent:
     """Replays files to the spectra topic, with a progress bar on a terminal."""
     for path in files:
