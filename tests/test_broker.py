@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -50,12 +51,14 @@ def test_a_taken_port_is_told() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
 @pytest.mark.parametrize("kind", CAPABILITIES)
-def test_a_broker_dies_with_the_process_that_started_it(kind: str) -> None:
+def test_a_broker_dies_with_the_process_that_started_it(kind: str, tmp_path: Path) -> None:
     code = (
         "import time; from tamis.streamer.broker import EmbeddedBroker\n"
         f"broker = EmbeddedBroker({kind!r}); broker.start(); print(broker.port, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    # A killed process can not tidy up: what it leaves, it leaves in our folder.
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         port = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)

@@ -1,10 +1,12 @@
 """Sources and sinks against real brokers. Each test asks for what it needs, and gets a broker that has it.
 
-Where TAMIS_TEST_KAFKA names a cluster (host:port), the tests that suit one run against it as well.
+Where TAMIS_TEST_KAFKA names a cluster (host:port), the tests that suit one run against it as well; what its clients
+must set (kafka-python's keys, as JSON) stands in TAMIS_TEST_KAFKA_SETTINGS. It keeps the topics t-... that they made.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -31,7 +33,7 @@ class Cluster:
 
     kind = "cluster"
     bootstrap = CLUSTER or ""
-    client_settings: ClassVar[dict[str, Any]] = {}
+    client_settings: ClassVar[dict[str, Any]] = json.loads(os.environ.get("TAMIS_TEST_KAFKA_SETTINGS", "{}"))
 
 
 @pytest.fixture(params=[*CAPABILITIES, *(["cluster"] if CLUSTER else [])])
@@ -45,8 +47,9 @@ def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
     return name
 
 
-def source(broker: Any, name: str, group: str = "g", **more: Any) -> KafkaSource:
-    return KafkaSource(broker.bootstrap, [name], group, client_settings=broker.client_settings, **more)
+def source(broker: Any, name: str, **more: Any) -> KafkaSource:
+    """A member of the topic's own group: no test waits for a rebalance of another's."""
+    return KafkaSource(broker.bootstrap, [name], f"g-{name}", client_settings=broker.client_settings, **more)
 
 
 def sink(broker: Any, **more: Any) -> KafkaSink:
@@ -251,7 +254,7 @@ def test_offsets_that_the_broker_no_longer_keeps_are_told(tamis_broker_with: Cal
         partition = TopicPartition(name, 0)
         before.assign([partition])
         before.commit({partition: OffsetAndMetadata(50, "", -1)})
-    with closing(sink(broker)) as out, closing(source(broker, name, f"g-{name}")) as reader, capture_logs() as logs:
+    with closing(sink(broker)) as out, closing(source(broker, name)) as reader, capture_logs() as logs:
         out.send(name, b"still there")
         out.flush(10)
         assert [record.value for record in read(reader, 1)] == [b"still there"]
@@ -277,7 +280,7 @@ def test_a_refused_commit_is_logged_and_a_refused_read_ends(
             reader.commit()
         assert [entry["event"] for entry in logs] == ["commit refused: another member of the group reads these again"]
         monkeypatch.setattr(reader._consumer, "poll", refuse(GroupAuthorizationFailedError()))
-        with pytest.raises(BrokerAbsent, match="group g can not read: .*GroupAuthorizationFailed"):
+        with pytest.raises(BrokerAbsent, match="group g-t-.* can not read: .*GroupAuthorizationFailed"):
             reader.poll(0.1)
 
 
@@ -310,7 +313,7 @@ def producers() -> list[str]:
 
 def test_a_broker_that_goes_and_comes_back_is_told_and_used_again(own_broker: EmbeddedBroker) -> None:
     name = topic(own_broker)
-    quick = {**own_broker.client_settings, "bootstrap_timeout_ms": 500, "delivery_timeout_ms": 2000}
+    quick = {**own_broker.client_settings, "bootstrap_timeout_ms": 500}
     quick |= {"request_timeout_ms": 1000, "max_block_ms": 1000}
     with closing(KafkaSink(own_broker.bootstrap, client_settings=quick)) as out:
         out.send(name, b"here")
