@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 # The producer's own cap lies above the frames': headers and the record's envelope take their share.
 _ENVELOPE_BYTES = 16_384
+BROKER_DEFAULT_BYTES = 1 << 20  # what a topic takes unless told otherwise
 
 
 class Stop(Protocol):
@@ -44,12 +45,13 @@ def kafka_sink(settings: Settings) -> KafkaSink:
 
 
 def _ensure(settings: Settings, names: Sequence[str]) -> None:
+    largest = settings.frame_max_bytes + 2 * _ENVELOPE_BYTES
     ensure_topics(
         settings.brokers,
         names,
         settings.topics.partitions,
         create=settings.topics.create,
-        max_message_bytes=settings.frame_max_bytes + 2 * _ENVELOPE_BYTES,
+        max_message_bytes=largest if largest > BROKER_DEFAULT_BYTES else None,
         client_settings=settings.kafka,
     )
 
