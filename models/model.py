@@ -70,11 +70,18 @@ class Model:
         units: Mapping[str, str] | None = None,
         quantity: str = "unknown",
         source: str = "",
+        groups: np.ndarray | None = None,
     ) -> Self:
-        """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values."""
+        """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values.
+
+        `groups` (n,) keeps repeats of a sample together where the estimator validates inside.
+        """
+        from sklearn.utils.validation import has_fit_parameter
+
         values = np.asarray(values, np.float64).reshape(len(spectra), -1)
         treated = pipeline.fit(spectra, axis)
-        estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values)
+        together = {} if groups is None or not has_fit_parameter(estimator, "groups") else {"groups": groups}
+        estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
         training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
         return cls(pipeline, estimator, list(targets), dict(units or {}), quantity, training)
 

@@ -224,7 +224,10 @@ def _number(version: str) -> int:
 
 def _check(path: Path, expected: str, got: str) -> None:
     if expected != got:
-        raise BadBundle(f"{path}: wrong checksum: expected sha256 {expected[:16]}..., got {got[:16]}...")
+        raise BadBundle(
+            f"{path}: wrong checksum: expected sha256 {expected[:16]}..., got {got[:16]}...; "
+            "publish it anew, or go back with `tamis models rollback`"
+        )
 
 
 def _sha256(raw: bytes) -> str:

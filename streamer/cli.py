@@ -72,6 +72,7 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="At most so many epochs (cnn, spectratr).")] = None,
     seed: Annotated[int, typer.Option(help="Of folds, splits and weights.")] = 0,
     labels: Annotated[Path | None, typer.Option(help="A CSV with the targets, by row or by spectrum_id.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column whose equal values are repeats of one sample.")] = None,
     unit: Annotated[list[str] | None, typer.Option(help="TARGET=UNIT, such as glucose=g/L.")] = None,
     where: Where = None,
     axis_unit: AxisUnit = None,
@@ -107,18 +108,22 @@ def fit(
             parameters=parameters,
             units=_pairs(unit, "--unit"),
             labels=labels,
+            group=group,
             reading={"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")},
         )
     except ValueError as error:  # a parameter that does not suit these data; the text says which
         raise BadSettings(str(error)) from error
     trained = done.model.training["spectra"]
-    print(f"{name} {done.version}: {model} on {trained} spectra, {done.model.grid}; {done.model.pipeline}")
+    treated = str(done.model.pipeline) or "no pre-treatment"
+    print(f"{name} {done.version}: {model} on {trained} spectra, {done.model.grid}; {treated}")
     if done.dropped:
         print(f"  {done.dropped} rows left out: no value, or a spectrum that is not finite")
     if "latent_variables" in done.metrics:
         print(f"  latent variables: {done.metrics['latent_variables']}")
     for key, rmsec in done.metrics["rmsec"].items():
-        print(f"  {key}: RMSEC {rmsec:.4g} {done.model.units.get(key, '')}".rstrip())
+        validated = done.metrics.get("rmsecv", {}).get(key)
+        also = "" if validated is None else f", RMSECV {validated:.4g}"
+        print(f"  {key}: RMSEC {rmsec:.4g}{also} {done.model.units.get(key, '')}".rstrip())
     print(f"  store: {settings.store}")
 
 
@@ -235,7 +240,10 @@ def worker(
     store: StoreUrl = None,
     source: Annotated[Path | None, typer.Option("--from", help="Read a recorded file instead of Kafka.")] = None,
     sink: Annotated[Path | None, typer.Option("--to", help="Write into this folder instead of Kafka.")] = None,
+    line: Annotated[str | None, typer.Option(help="With --from: the line, whatever the file says.")] = None,
+    where: Where = None,
     axis_unit: AxisUnit = None,
+    quantity: Quantity = None,
 ) -> None:
     """Predict what arrives on the line, until stopped (SIGTERM or Ctrl-C finishes the frames in hand).
 
@@ -246,13 +254,44 @@ def worker(
       tamis worker --from tablets.parquet --to out/
     """
     stop = _Stop()
+    import structlog
+
     from .logs import configure
 
     settings = _settings(config, brokers=brokers, store=store)
     configure(settings.log)
     from .service import run_worker
 
-    run_worker(settings, stop, source, sink, {"axis_unit": axis_unit})
+    reading = {"line": line, "where": _pairs(where, "--where"), "axis_unit": axis_unit, "quantity": quantity}
+    try:
+        run_worker(settings, stop, source, sink, reading)
+    except TamisError as error:  # the log has it too, in its own form: that is what a supervisor keeps
+        structlog.get_logger().critical("worker ended", error=str(error), kind=type(error).__name__)
+        raise typer.Exit(2 if isinstance(error, BadSettings) else 1) from error
+
+
+@app.command()
+def tail(
+    rejects: Annotated[bool, typer.Option("--rejects", help="What was set aside, and why.")] = False,
+    new_only: Annotated[bool, typer.Option("--new", help="Only what comes from now on.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    config: Config = None,
+    brokers: Brokers = None,
+) -> None:
+    """Print predictions as they come back, one JSON object a spectrum, whatever their encoding.
+
+    \b
+    Examples:
+      tamis tail --new
+      tamis tail --limit 5 | jq .glucose
+      tamis tail --rejects
+    """
+    stop = _Stop()
+    settings = _settings(config, brokers=brokers)
+    _quiet()
+    from .service import run_tail
+
+    run_tail(settings, stop, rejects, new_only, limit)
 
 
 @app.command()
@@ -304,8 +343,8 @@ def replay(
 @app.command()
 def broker(
     kind: Annotated[
-        Literal["tansu", "noida"], typer.Option(help="Each is wrong somewhere else; see the docs.")
-    ] = "tansu",
+        Literal["noida", "tansu"], typer.Option(help="noida joins at once and speaks to kcat; tansu fails over.")
+    ] = "noida",
     port: Annotated[int, typer.Option(min=0, max=65535, help="On loopback; 0 takes any free one.")] = 9092,
 ) -> None:
     """Run the embedded broker in the foreground: real Kafka protocol, nothing kept, for trials and tests only.

@@ -231,7 +231,8 @@ def _section(done: Comparison, target: str, labels: int) -> str:
     predicted = {model: done.of(target, model, labels)[0].predicted for model in done.models}
     every = [measured, *predicted.values()]
     against = Chart(every, every, f"measured {target}", "predicted", width=420, height=400)
-    against.line(*[np.array([min(map(np.min, every)), max(map(np.max, every))])] * 2, "even")
+    ends = np.array([min(map(np.min, every)), max(map(np.max, every))])
+    against.line(ends, ends, "even")
     kinds = _marks(against, measured, predicted, best)
     errors = {model: values - measured for model, values in predicted.items()}
     along = Chart([order], list(errors.values()), "row of the file", "predicted - measured", width=420, height=400)

@@ -70,7 +70,10 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     say = _Teller()
     for name in [name for name in os.environ if name.startswith("TAMIS_")]:
         del os.environ[name]  # the demo is a plant of its own: the settings of a real line are not for it
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TamisError(f"can not write into {out}: {error.strerror}") from error
     store = Store(out / "store")
     calibration, process, hplc = _data()
     fitted = _fit(calibration, store)
@@ -100,7 +103,10 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     figures["seconds"] = round(time.monotonic() - began, 1)
     run.figures["run time"] = f"{figures['seconds']:.0f} s"
     report = out / "report.html"
-    write_report(run, report)
+    try:
+        write_report(run, report)
+    except OSError as error:
+        raise TamisError(f"can not write {report}: {error.strerror}") from error
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=1) + "\n")
     for finding in run.findings:
@@ -270,6 +276,8 @@ def _judge(seen: Seen, fitted: Fitted, spectra_in: int, hplc: np.ndarray) -> tup
         "r2": float(1 - (error**2).sum() / sst),
         "bias": float(error.mean()),
     }
+    came = np.diff(np.array(seen.count), prepend=0)
+    each_second = np.bincount(np.array(seen.wall_s).astype(int), weights=came)
     run = Run(
         title="Fermentation: glucose, predicted on-line",
         subtitle=f"{len(rows)} ATR spectra in {hours[-1]:.1f} hours; PLSR on {fitted.model.training['spectra']} "
@@ -295,7 +303,8 @@ def _judge(seen: Seen, fitted: Fitted, spectra_in: int, hplc: np.ndarray) -> tup
         findings=_findings(figures, values, warm_up, frozen, odd, column["spectrum_id"], (t2 / t2_99, q / q_99)),
         figures={
             "RMSEP": f"{figures['rmsep']:.2f} {UNIT}",
-            "R2": f"{figures['r2']:.3f}",
+            "R²": f"{figures['r2']:.3f}",
+            "bias": f"{figures['bias']:+.1f} {UNIT}",
             "spectra in": str(spectra_in),
             "predictions out": str(len(rows)),
             "rejected": str(seen.rejected),
@@ -307,8 +316,8 @@ def _judge(seen: Seen, fitted: Fitted, spectra_in: int, hplc: np.ndarray) -> tup
             "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "scikit-learn", "kafka-python", "pyarrow")},
         },
-        wall_s=np.array(seen.wall_s),
-        spectra_per_s=np.gradient(seen.count, seen.wall_s) if len(set(seen.wall_s)) > 2 else np.array(seen.count) * 0.0,
+        wall_s=0.5 + np.arange(len(each_second)),
+        spectra_per_s=each_second,
     )
     return figures, run
 
@@ -385,7 +394,7 @@ class _PlainProgress:
         if seen.rows and tenth > self.told:
             self.told = tenth
             row = seen.rows[-1]
-            verdict = "trusted" if row["trusted"] else "not trusted"
+            verdict = "frozen sensor" if row["frozen"] else "trusted" if row["trusted"] else "not trusted"
             print(
                 f"{len(seen.rows):5d} of {self.spectra_in} spectra, hour {_hours(row['time']):4.1f}: "
                 f"{TARGET} {row[TARGET]:5.1f} {UNIT}, {verdict}",

@@ -62,7 +62,7 @@ def _store(settings: Settings) -> str:
     if not store.root.exists():
         raise TamisError(f"{store.root} does not exist; `tamis fit ... --store {store.root}` makes it")
     writable = "writable" if os.access(store.root, os.W_OK) else "read-only: enough for a worker, not for `tamis fit`"
-    return f"{store.root}: {len(names)} models, {writable}"
+    return f"{store.root.resolve()}, models: {', '.join(names) or 'none yet'}; {writable}"
 
 
 def _model_of(line: str) -> Callable[[Settings], str]:
@@ -81,7 +81,21 @@ def _metrics(settings: Settings) -> str:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise TamisError(
-                f"{host}:{port} can not be had ({error.strerror}): a worker runs already, or set metrics.port"
-            ) from error
+            if running := _running_worker(host, port):
+                return running
+            raise TamisError(f"{host}:{port} can not be had ({error.strerror}): set metrics.port") from error
     return f"{host}:{port or 'any port'} is free"
+
+
+def _running_worker(host: str, port: int) -> str:
+    """What a worker that listens there says of itself; '' where there is none."""
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=2) as answer:
+            return f"a worker answers at {host}:{port}, ready" if answer.read() == b"ok\n" else ""
+    except urllib.error.HTTPError as error:
+        raise TamisError(f"a worker answers at {host}:{port}, not ready: {error.read().decode().strip()}") from error
+    except OSError:
+        return ""

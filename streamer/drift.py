@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,25 +18,25 @@ class FrozenSensor:
     on in the next, that first one left with the frame before.
 
     >>> sensor = FrozenSensor()
-    >>> sensor.update(np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0]]))
+    >>> sensor.update(np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0]]), ["a", "b", "c"])
     array([False,  True,  True])
-    >>> sensor.update(np.array([[3.0, 4.0], [5.0, 6.0]]))
+    >>> sensor.update(np.array([[3.0, 4.0], [5.0, 6.0]]), ["d", "e"])
     array([ True, False])
     """
 
     def __init__(self) -> None:
-        self._last: np.ndarray | None = None
+        self._last: tuple[str, np.ndarray] | None = None
 
-    def update(self, spectra: np.ndarray) -> np.ndarray:
-        """(n, bands) in order of time -> (n,) bool"""
+    def update(self, spectra: np.ndarray, spectrum_id: Sequence[str]) -> np.ndarray:
+        """(n, bands) in order of time -> (n,) bool. A spectrum that is delivered twice is no neighbour of its own."""
         as_before = (spectra[1:] == spectra[:-1]).all(axis=1)
         frozen = np.zeros(len(spectra), bool)
         frozen[1:] |= as_before
         frozen[:-1] |= as_before
-        if self._last is not None and len(spectra):
-            frozen[0] |= np.array_equal(self._last, spectra[0])
         if len(spectra):
-            self._last = spectra[-1].copy()
+            if self._last is not None and self._last[0] != spectrum_id[0]:
+                frozen[0] |= np.array_equal(self._last[1], spectra[0])
+            self._last = spectrum_id[-1], spectra[-1].copy()
         return frozen
 
 

@@ -38,12 +38,14 @@ def fit_and_publish(
     parameters: Mapping[str, Any],
     units: Mapping[str, str],
     labels: Path | None = None,
+    group: str | None = None,
     reading: Mapping[str, Any],
 ) -> Fitted:
     """Fits `kind` on the rows of a file that have all the targets, and publishes it as the current version of `name`.
 
     Args:
         labels: a CSV with the targets beside the spectra's own file, row by row or by `spectrum_id`.
+        group: a column whose equal values are repeats of one sample; else the file's objects are, if it names any.
         parameters: of the estimator, by name.
         reading: passed on to `records.read_table` (axis_unit, quantity, where, ...).
 
@@ -61,6 +63,9 @@ def fit_and_publish(
         raise BadFile(
             f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
         )
+    if group is not None and group not in table.columns:
+        raise BadFile(f"{path}: no column {group!r}; columns there: {', '.join(table.columns)}")
+    repeats = table.object_id if group is None else table.columns[group]
     model = Model.fit(
         table.spectra[good],
         table.axis,
@@ -71,6 +76,7 @@ def fit_and_publish(
         units=units,
         quantity=table.quantity,
         source=path.name,
+        groups=None if repeats is None else repeats[good],
     )
     metrics = calibration_metrics(model, table.spectra[good], table, values[good])
     return Fitted(model, store.publish(name, model, metrics), metrics, int((~good).sum()))
@@ -82,6 +88,8 @@ def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values:
     metrics: dict[str, Any] = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
     if (components := getattr(model.estimator, "n_components_", None)) is not None:
         metrics["latent_variables"] = int(components)
+    if len(model.targets) == 1 and (validated := getattr(model.estimator, "cv_rmse_", None)) is not None:
+        metrics["rmsecv"] = {model.targets[0]: float(validated[model.estimator.n_components_ - 1] * values.std())}
     if (iterations := getattr(model.estimator, "n_iter_", None)) is not None:
         metrics["epochs"] = int(iterations)
     return metrics

@@ -17,6 +17,7 @@ def configure(log: Log) -> None:
     logging.basicConfig(stream=sys.stderr, level=max(level, logging.WARNING), format="%(name)s: %(message)s")
     # It retries for ever and says so each time; what fails in the end is raised, and told once, by us.
     logging.getLogger("kafka").setLevel(logging.WARNING if log.level == "debug" else logging.CRITICAL)
+    sys.unraisablehook = _tell_unraisable
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -31,3 +32,9 @@ def configure(log: Log) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """An error in somebody's finalizer (kafka-python's, of a producer whose broker has gone): one line, not ten."""
+    error = f"{type(unraisable.exc_value).__name__}: {unraisable.exc_value}"
+    structlog.get_logger().warning("error while cleaning up", error=error, where=repr(unraisable.object)[:200])

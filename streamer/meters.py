@@ -31,13 +31,14 @@ class Meter:
 _C, _G, _H = prometheus.Counter, prometheus.Gauge, prometheus.Histogram
 TABLE = (
     Meter(
-        _C, "tamis_spectra_processed_total", "Spectra, by outcome: predicted, untrusted, rejected", ("line", "outcome")
+        _C, "tamis_spectra_processed_total", "Spectra, by outcome: trusted, untrusted, rejected", ("line", "outcome")
     ),
     Meter(_C, "tamis_frames_total", "Messages read from the spectra topic"),
     Meter(_C, "tamis_dead_letter_total", "Messages sent to the rejects: whole ones, or bad rows", ("line", "reason")),
     Meter(_C, "tamis_not_delivered_total", "Batches that the broker did not confirm; each is read again"),
     Meter(_H, "tamis_predict_duration_seconds", "From a decoded frame to its predictions", ("line",)),
     Meter(_G, "tamis_consumer_lag_records", "Messages between our position and the end", ("topic", "partition")),
+    Meter(_G, "tamis_broker_connected", "1 while a broker answers, else 0"),
     Meter(_G, "tamis_trusted_ratio", "Share of the newest frame's predictions that may be trusted", ("line",)),
     Meter(_G, "tamis_frozen_spectra", "Frozen spectra in the newest frame", ("line",)),
     Meter(_G, "tamis_model_info", "1 for each served model and version", ("model", "version")),
@@ -71,7 +72,7 @@ class Meters:
         if name not in self._lines and len(self._lines) >= MOST_LINES:
             return OTHER_LINES
         self._lines.add(name)
-        return name[:80]
+        return name[:80] or "unknown"
 
     def exposition(self) -> bytes:
         return prometheus.generate_latest(self.registry)

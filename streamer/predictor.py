@@ -115,7 +115,7 @@ class Predictor:
             )
         result = model.predict(frame.spectra, frame.axis)
         watch = self._watch(frame, served.version)
-        frozen = watch.sensor.update(frame.spectra)
+        frozen = watch.sensor.update(frame.spectra, frame.spectrum_id)
         verdict = watch.limit.update(result.values, result.t2, result.q, skip=frozen)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)

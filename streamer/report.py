@@ -153,7 +153,10 @@ def _charts(run: Run) -> str:
         chart.level(limits[0], "level p95")
         chart.level(limits[1], "level", "99 %")
         chart.line(hours, process_limit, "process")
-        note = "Above the calibration's limits a prediction extrapolates; above the process limit a spectrum is odd."
+        note = (
+            "Above the calibration's limits a prediction extrapolates; above the process limit a spectrum is odd, "
+            "and so it is where its prediction is beyond what is usual."
+        )
         p95, p99 = (number(float(f"{limit:.3g}")) for limit in limits)
         lines = [("level", f"calibration, 99 % ({p99})"), ("level p95", f"calibration, 95 % ({p95})")]
         lines += [("process", "limit learned from this process")] * bool(np.isfinite(process_limit).any())

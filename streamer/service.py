@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -62,40 +63,67 @@ def run_worker(
     """A worker until it is told to stop, or until a recorded file ends.
 
     Raises:
-        TamisError: what no restart could mend, and what the operator must do.
+        TamisError: why it could not start or go on, and what the operator can do.
     """
     topics = settings.topics
     predictor = Predictor(Store(settings.store), settings.lines, settings.process, settings.reload_s)
-    with ExitStack() as open_parts:
-        if read_from is None or write_to is None:
-            needed = ([topics.spectra] if read_from is None else []) + (
-                [topics.predictions, topics.rejects] if write_to is None else []
-            )
+    needed = [topics.spectra] if read_from is None else []
+    needed += [topics.predictions, topics.rejects] if write_to is None else []
+    with ExitStack() as parts:
+        if needed:
+            log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
             _ensure(settings, needed)
-        source: Source = open_parts.enter_context(
-            closing(
-                KafkaSource(
-                    settings.brokers,
-                    [topics.spectra],
-                    settings.group,
-                    auto_offset_reset=settings.start_at,
-                    client_settings=settings.kafka,
-                )
-                if read_from is None
-                else FileSource(read_from, settings.frame_max_bytes, reading)
-            )
-        )
-        sink: Sink = open_parts.enter_context(closing(kafka_sink(settings) if write_to is None else FileSink(write_to)))
+        source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
+        sink: Sink = parts.enter_context(closing(kafka_sink(settings) if write_to is None else FileSink(write_to)))
         worker = Worker(settings, source, sink, predictor)
         stop.on_stop.append(worker.stop)
         if stop():
             return
-        server = open_parts.enter_context(
-            MetricsServer(settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready)
-        )
-        log.info("worker started", brokers=settings.brokers, group=settings.group, metrics=server.url)
+        if needed:
+            server = MetricsServer(
+                settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready
+            )
+            parts.enter_context(server)
+            log.info("worker started", metrics=server.url, start_at=settings.start_at)
         worker.run()
-        log.info("worker stopped", **worker.totals())
+    log.info("worker stopped", **worker.totals())
+
+
+def _source(settings: Settings, read_from: Path | None, reading: Mapping[str, Any]) -> Source:
+    if read_from is not None:
+        return FileSource(read_from, settings.frame_max_bytes, reading)
+    return KafkaSource(
+        settings.brokers,
+        [settings.topics.spectra],
+        settings.group,
+        auto_offset_reset=settings.start_at,
+        client_settings=settings.kafka,
+    )
+
+
+def run_tail(settings: Settings, stop: Stop, rejects: bool, new_only: bool, limit: int | None) -> None:
+    """Prints what workers send, a line of JSON a spectrum or a rejected message, until stopped or at `limit`."""
+    import orjson
+
+    from .outcome import decode_predictions
+
+    topic = settings.topics.rejects if rejects else settings.topics.predictions
+    _ensure(settings, [topic])
+    source = KafkaSource(
+        settings.brokers,
+        [topic],
+        f"tamis-tail-{uuid.uuid4().hex[:8]}",  # a reader of its own, that never commits
+        auto_offset_reset="latest" if new_only else "earliest",
+        client_settings=settings.kafka,
+    )
+    told = 0
+    with closing(source):
+        while not stop() and (limit is None or told < limit):
+            for record in source.poll(0.2):
+                rows = [dict(record.headers)] if rejects else decode_predictions(record.value, record.headers)
+                for row in rows[: None if limit is None else limit - told]:
+                    print(orjson.dumps(row, option=orjson.OPT_UTC_Z).decode(), flush=True)
+                    told += 1
 
 
 def run_compare(

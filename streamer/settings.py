@@ -221,8 +221,10 @@ def _unknown_variable(name: str) -> str | None:
     head = name[len(PREFIX) :].split("__")[0].lower()
     if head in Settings.model_fields:
         return None  # a nested key is checked with the tables
-    known = ", ".join(PREFIX + field.upper() for field in Settings.model_fields)
-    return f"unknown setting {name}; known: {known}"
+    known = [PREFIX + field.upper() for field in Settings.model_fields]
+    table = next((k for k in known if name.startswith(f"{k}_")), None)
+    hint = f"did you mean {table}__{name[len(table) + 1 :]}?" if table else f"known: {', '.join(known)}"
+    return f"unknown setting {name}; {hint}"
 
 
 def _sentence(fault: Any, config: Path | None, toml: Mapping[str, Any]) -> str:

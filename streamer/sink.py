@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -166,15 +168,17 @@ class MemorySink:
 
 
 class FileSink:
-    """A folder with a file of JSON lines for each topic, one object a spectrum or a rejected message."""
+    """A folder with a file of JSON lines for each topic, one object a spectrum or a rejected message.
+
+    Raises:
+        TamisError: the folder or a file can not be written, or a file is there already: nothing is written over.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, IO[bytes]] = {}
-        try:
+        with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TamisError(f"can not write into {folder}: {error.strerror}") from error
 
     def send(
         self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -184,22 +188,34 @@ class FileSink:
         from .outcome import decode_predictions
 
         headers = dict(headers or {})
-        if topic not in self._files:
-            self._files[topic] = open(self._folder / f"{topic}.jsonl", "wb")  # noqa: SIM115 (open until close())
+        path = self._folder / f"{topic}.jsonl"
         if "source_topic" in headers:  # a reject: its own bytes may be anything
             rows: list[dict[str, Any]] = [{**headers, "bytes": value.hex()}]
         else:
             rows = decode_predictions(value, headers)
-        for row in rows:
-            self._files[topic].write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+        with _writing(path):
+            if topic not in self._files:
+                self._files[topic] = open(path, "xb")  # noqa: SIM115 (open until close())
+            for row in rows:
+                self._files[topic].write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
 
     def flush(self, timeout_s: float) -> None:
-        import os
-
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+            with _writing(Path(file.name)):
+                file.flush()
+                os.fsync(file.fileno())
 
     def close(self) -> None:
         for file in self._files.values():
-            file.close()
+            with _writing(Path(file.name)):
+                file.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise TamisError(f"{path} is there already: move it away, or name another folder") from error
+    except OSError as error:
+        raise TamisError(f"can not write {path}: {error.strerror}") from error

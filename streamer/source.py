@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ log = structlog.get_logger()
 MAX_POLL_RECORDS = 16
 # A commit is tried for so long. kafka-python's own limit is minutes, during which nobody could stop the worker.
 _COMMIT_S = 5.0
+# After so long without a message it is looked whether a broker still listens.
+_SILENCE_S = 5.0
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
@@ -63,6 +66,11 @@ class Source(Protocol):
         """Nothing more can ever come."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """'' while messages can come, else why they can not."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -105,6 +113,8 @@ class KafkaSource:
         self._group, self._brokers = group, brokers
         self._begin_at = auto_offset_reset
         self._undone: dict[Any, int] = {}  # by partition, the first offset polled since the last commit
+        self._heard = time.monotonic()
+        self.trouble = ""
 
     def poll(self, timeout_s: float) -> list[Record]:
         """As `Source.poll`.
@@ -126,9 +136,23 @@ class KafkaSource:
             return []
         except KafkaError as error:
             raise BrokerAbsent(f"{self._brokers}: group {self._group} can not read: {told(error)}") from error
+        self._listen(bool(batches))
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [_record(message) for messages in batches.values() for message in messages]
+
+    def _listen(self, came: bool) -> None:
+        """kafka-python waits in silence for a broker that is away: a quiet line and a dead broker look alike to it."""
+        now = time.monotonic()
+        if not came and now - self._heard < _SILENCE_S:
+            return
+        self._heard = now
+        answers = came or any(map(_listens, self._brokers.split(",")))
+        if answers and self.trouble:
+            log.warning("broker back", brokers=self._brokers)
+        elif not answers and not self.trouble:
+            log.error("broker away: nothing can be read; it is tried again and again", brokers=self._brokers)
+        self.trouble = "" if answers else f"no broker answers at {self._brokers}"
 
     def _begin(self, partitions: Iterable[Any]) -> None:
         seek = self._consumer.seek_to_beginning if self._begin_at == "earliest" else self._consumer.seek_to_end
@@ -176,6 +200,8 @@ class KafkaSource:
 
 class MemorySource:
     """Messages from a list; exhausted at its end. For tests, and for trying one's own line."""
+
+    trouble = ""
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
@@ -248,6 +274,10 @@ class FileSource:
     @property
     def exhausted(self) -> bool:
         return self._ahead is None
+
+    @property
+    def trouble(self) -> str:
+        return ""
 
     def close(self) -> None:
         self._messages.close()  # type: ignore[attr-defined]
@@ -327,6 +357,16 @@ def told(error: BaseException) -> str:
     """An error's kind and words; most of kafka-python's begin with their kind already."""
     kind = type(error).__name__
     return str(error) if str(error).startswith(kind) else f"{kind}: {error}"
+
+
+def _listens(server: str) -> bool:
+    """Whether anything takes a connection at host:port."""
+    host, _, port = server.strip().rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _record(message: Any) -> Record:

@@ -118,6 +118,9 @@ def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
     running: dict[str, EmbeddedBroker] = {}
 
     def pick(*needed: str) -> EmbeddedBroker:
+        known = frozenset().union(*CAPABILITIES.values())
+        if unknown := set(needed) - known:
+            raise ValueError(f"no broker is known for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         able = [kind for kind, has in CAPABILITIES.items() if set(needed) <= set(has)]
         if not able:
             pytest.skip(f"no embedded broker has {', '.join(needed)}; a real cluster would")

@@ -156,9 +156,10 @@ def _arrow_time(table: pa.Table, record: Record, n: int) -> np.ndarray:
     if not pa.types.is_timestamp(column.type):
         raise BadMessage(f"expected column 'time' to hold timestamps, got {column.type}", "column_type")
     try:
-        return column.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
+        times = column.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
     except pa.ArrowException as error:
         raise BadMessage(f"expected column 'time' to hold timestamps: {error}", "column_type") from error
+    return np.where(np.isnat(times), _arrival(record, n), times)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -401,7 +402,7 @@ def _axis(given: Any, unit: str | None, axes: Axes) -> Axis:
         raise BadMessage("expected an axis, got none", "no_axis")
     if isinstance(given, str):
         if given not in axes:
-            known = ", ".join(sorted(axes)) or "none"
+            known = "; ".join(f"{name!r}: {axis}" for name, axis in sorted(axes.items())) or "none"
             raise BadMessage(f"unknown axis {given!r}; known: {known}", "unknown_axis")
         return axes[given]
     if not unit:

@@ -111,7 +111,7 @@ class Worker:
             self.sink.send(self.settings.topics.predictions, value, key=key, headers=headers)
         trusted = int(predictions.trusted.sum())
         spectra = self.meters["tamis_spectra_processed_total"]
-        spectra.labels(line, "predicted").inc(trusted)
+        spectra.labels(line, "trusted").inc(trusted)
         spectra.labels(line, "untrusted").inc(len(predictions) - trusted)
         self.meters["tamis_trusted_ratio"].labels(line).set(trusted / len(predictions))
         self.meters["tamis_frozen_spectra"].labels(line).set(int(predictions.frozen.sum()))
@@ -150,6 +150,7 @@ class Worker:
     def observe(self) -> None:
         for (topic, partition), lag in self.source.lag_records().items():
             self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
+        self.meters["tamis_broker_connected"].set(not self.source.trouble)
         info = self.meters["tamis_model_info"]
         info.clear()
         for name, served in self.predictor.served.items():
@@ -173,7 +174,7 @@ class Worker:
     def ready(self) -> str:
         if self.predictor.missing:
             return f"waiting for models: {', '.join(self.predictor.missing)}"
-        return "stopping" if self.stopping else ""
+        return "stopping" if self.stopping else self.source.trouble
 
     def _known_axes(self) -> dict[str, Axis]:
         return dict(chain(self.predictor.axes().items(), self._axes.items()))

@@ -151,7 +151,7 @@ def test_fit_replay_and_worker_give_the_estimators_own_predictions(
     log = running.log.read_text()
     assert '"worker stopped"' in log
     assert "partitions revoked" in log, "it left the group"
-    assert 'tamis_spectra_processed_total{line="nir1",outcome="predicted"}' in metrics
+    assert 'tamis_spectra_processed_total{line="nir1",outcome="trusted"}' in metrics
     model, _ = Store(tmp_path / "store").load("default")
     table = read_table(meat)
     direct = model.estimator.predict(model.pipeline.transform(table.spectra, table.axis))
@@ -174,7 +174,7 @@ def test_a_worker_that_is_stopped_in_mid_stream_loses_and_repeats_nothing(
             env=CLEAN | environment,
             cwd=tmp_path,
         )
-        running.wait_for(lambda: 'outcome="predicted"' in running.get("/metrics")[1], "the first prediction")
+        running.wait_for(lambda: 'outcome="trusted"' in running.get("/metrics")[1], "the first prediction")
         running.process.send_signal(number)
         assert running.process.wait(20) == 0
         assert '"worker stopped"' in running.log.read_text()

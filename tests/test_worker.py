@@ -258,7 +258,7 @@ def test_the_meters_tell_what_became_of_each_spectrum(line: FakeLine, grid: Axis
     line.arrives(frame(grid, spectra=spectra), b"junk")
     line.run()
     text = line.worker.meters.exposition().decode()
-    assert 'tamis_spectra_processed_total{line="nir1",outcome="predicted"} 3.0' in text
+    assert 'tamis_spectra_processed_total{line="nir1",outcome="trusted"} 3.0' in text
     assert 'tamis_spectra_processed_total{line="nir1",outcome="rejected"} 1.0' in text
     assert 'tamis_dead_letter_total{line="nir1",reason="not_finite"} 1.0' in text
     assert 'tamis_dead_letter_total{line="",reason="not_arrow"} 1.0' in text
@@ -271,5 +271,5 @@ def test_a_producer_that_invents_lines_does_not_fill_prometheus(line: FakeLine, 
     line.arrives(*[frame(grid, 1, line=f"line-{i}") for i in range(MOST_LINES + 50)])
     line.run()
     text = line.worker.meters.exposition().decode()
-    assert text.count('outcome="predicted"') == MOST_LINES + 1
+    assert text.count('outcome="trusted"') == MOST_LINES + 1
     assert 'line="(other)"' in text
