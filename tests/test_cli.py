@@ -286,6 +286,52 @@ def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Mode
     assert [row["spectrum_id"] for row in rows] == [f"m{i:03d}" for i in range(120)]
 
 
+def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    words = ("worker", "--from", meat, "--to", "out", "--store", "store")
+    assert tamis(*words, cwd=tmp_path).returncode == 0
+    first = (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes()
+    again = tamis(*words, cwd=tmp_path)
+    assert again.returncode == 1
+    assert "tamis.predictions.jsonl is there already: move it away, or name another folder" in again.stderr
+    assert (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes() == first
+
+
+def test_tail_shows_predictions_and_rejects(
+    meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    environment = {
+        "TAMIS_TOPICS__PREFIX": "tail",
+        "TAMIS_BROKERS": tamis_broker.bootstrap,
+        "TAMIS_KAFKA": json.dumps(tamis_broker.client_settings),
+    }
+    with worker(tamis_broker, tmp_path / "store", tmp_path, "tail"):
+        assert tamis("replay", meat, "--limit", 5, cwd=tmp_path, **environment).returncode == 0
+        bad = ("replay", meat, "--limit", 5, "--quantity", "counts")
+        assert tamis(*bad, cwd=tmp_path, **environment).returncode == 0
+        shown = tamis("tail", "--limit", 3, cwd=tmp_path, **environment)
+        rejected = tamis("tail", "--rejects", "--limit", 1, cwd=tmp_path, **environment)
+    assert [json.loads(line)["spectrum_id"] for line in shown.stdout.splitlines()] == ["m000", "m001", "m002"]
+    assert "expected absorbance" in json.loads(rejected.stdout)["error"]
+
+
+def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_path: Path) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    with EmbeddedBroker("noida") as broker, worker(broker, tmp_path / "store", tmp_path, "away") as running:
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+        broker.kill()
+        running.wait_for(lambda: running.get("/readyz")[0] == 503, "the news of the broker's absence")
+        assert running.get("/readyz")[1] == f"no broker answers at {broker.bootstrap}\n"
+        assert "tamis_broker_connected 0.0" in running.get("/metrics")[1]
+        broker.start()
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "the news of its return")
+    log = running.log.read_text()
+    assert "broker away" in log
+    assert "broker back" in log
+    assert all(line.startswith("{") for line in log.splitlines()), "a log of JSON lines holds nothing else"
+
+
 def test_models_are_listed_shown_and_rolled_back(model: Model, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.publish("fat", model)
@@ -314,6 +360,19 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "default v0001: plsr for fat on 1000-1600 nm, 61 bands" in well.stdout
     assert "doctor.spectra, doctor.predictions, doctor.rejects will be created by the worker" in well.stdout
     assert "hunter2" not in well.stdout + well.stderr
+
+
+def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    with worker(tamis_broker, tmp_path / "store", tmp_path, "well") as running:
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+        port = running.url.rsplit(":", 1)[1]
+        done = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap,
+                     TAMIS_METRICS__PORT=port)  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert f"a worker answers at 127.0.0.1:{port}, ready" in done.stdout
 
 
 @pytest.mark.parametrize(

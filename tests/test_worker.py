@@ -230,6 +230,31 @@ def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkey
     assert line.committed == 20
 
 
+def test_a_spectrum_that_is_delivered_twice_is_no_frozen_sensor(
+    line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Flaky(MemorySink):
+        failures = 1
+
+        def flush(self, timeout_s: float) -> None:
+            if self.failures:
+                self.failures -= 1
+                self.messages.clear()
+                raise NotDelivered("the broker did not confirm")
+
+    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    line.sink = line.worker.sink = Flaky()
+    line.arrives(frame(grid, 1))
+    assert [row["frozen"] for row in line.run().predictions] == [False]
+
+
+def test_a_spectrum_without_a_time_has_its_messages(line: FakeLine, grid: Axis) -> None:
+    line.arrives(frame(grid, 2), frame(grid, 2, seed=2, time=np.full(2, np.datetime64("NaT", "us"))))
+    times = [row["time"] for row in line.run().predictions]
+    assert times[0].year == 2026
+    assert times[2].timestamp() == 1.0, "the second message of a FakeLine comes at second 1"
+
+
 def test_two_targets_and_two_spectra_of_one_object(tamis_line: MakeLine, grid: Axis) -> None:
     from tamis.models.pls import PLSR
     from tamis.models.preprocess import Pipeline
@@ -261,7 +286,7 @@ def test_the_meters_tell_what_became_of_each_spectrum(line: FakeLine, grid: Axis
     assert 'tamis_spectra_processed_total{line="nir1",outcome="trusted"} 3.0' in text
     assert 'tamis_spectra_processed_total{line="nir1",outcome="rejected"} 1.0' in text
     assert 'tamis_dead_letter_total{line="nir1",reason="not_finite"} 1.0' in text
-    assert 'tamis_dead_letter_total{line="",reason="not_arrow"} 1.0' in text
+    assert 'tamis_dead_letter_total{line="unknown",reason="not_arrow"} 1.0' in text
     assert 'tamis_model_info{model="default",version="v0001"} 1.0' in text
 
 
