@@ -1,7 +1,7 @@
 """Recorded files of spectra <-> frames: what the columns of a file mean. How files are read stands in formats.py.
 
-- `spectrum_id` names a spectrum; else `sample_id`, where none repeats within the file; else '<stem>-<row>'.
-- `object_id` groups several spectra of one object; so does a `sample_id` that is not the spectrum's name.
+- `spectrum_id` names a spectrum; where there is none, it is called '<file>-<row>', a name that no other row can have.
+- `object_id`, else `sample_id`, names the object: one tablet before two instruments is one object with two spectra.
 - `time`, `datetime` or `timestamp`: a timestamp, an ISO 8601 text, or seconds since 1970; without a zone it is UTC.
 - `instrument`, `device` or `sensor`, and `line`: each frame has one of each.
 - every other column of numbers is a target, every other column of texts a label.
@@ -10,8 +10,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ import structlog
 
 from .. import BadFile
 from ..models.axis import Axis
-from .formats import Recording, count_spectra, open_recording, texts
+from .columns import BadRows, Batch, Content
+from .formats import axis_of, count_spectra, open_content, parts, read_errors
 from .frame import QUANTITIES, RESERVED, Frame
 
 __all__ = ["BadRowInFile", "Table", "count_spectra", "read_frames", "read_table", "write_parquet"]
@@ -30,7 +34,8 @@ log = structlog.get_logger(__name__)
 TIME_COLUMNS = ("time", "datetime", "timestamp")
 INSTRUMENT_COLUMNS = ("instrument", "device", "sensor")
 UNKNOWN = "unknown"
-MOST_SECONDS = 9e12  # beyond it, microseconds leave 64 bits
+NOT_A_TIME = np.datetime64("NaT", "us")
+TABLE_ROWS = 256  # read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +80,7 @@ class Table:
         return len(self.row)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Table:
-        return replace(
-            self,
-            spectra=self.spectra[rows],
-            columns={name: values[rows] for name, values in self.columns.items()},
-            spectrum_id=self.spectrum_id[rows],
-            time=self.time[rows],
-            object_id=None if self.object_id is None else self.object_id[rows],
-            row=self.row[rows],
-        )
+        return _made(lambda values: values[rows], self)
 
 
 def read_frames(
@@ -98,9 +95,10 @@ def read_frames(
     on_bad_row: OnBadRow | None = None,
     where: Mapping[str, str] | None = None,
 ) -> Iterator[Frame]:
-    """Frames of a file in its order, in memory that does not grow with it (but for the ids: some 60 bytes each).
+    """Frames of a file in its order, in memory that does not grow with it (but for a `spectrum_id`: 60 bytes each).
 
-    Each window of `frame_spectra` rows becomes one frame for each line and instrument in it, rows in their order.
+    Each `frame_spectra` rows of the file become one frame for each line and instrument in them, less the bad rows and
+    those not asked for.
 
     Args:
         line, instrument: for all rows, whatever the file says.
@@ -113,16 +111,8 @@ def read_frames(
     Raises:
         BadFile: when the first frame is asked for, or later where the file breaks off.
     """
-    pending: Table | None = None
-    reading = _tables(path, axis, axis_unit, quantity, on_bad_row, where)
-    for meta, table in reading:
-        pending = table if pending is None else _joined([pending, table])
-        whole = len(pending) // frame_spectra * frame_spectra
-        for start in range(0, whole, frame_spectra):
-            yield from _frames(pending[start : start + frame_spectra], meta, line, instrument)
-        pending = pending[whole:]
-    if pending is not None and len(pending):
-        yield from _frames(pending, meta, line, instrument)
+    for table in _tables(path, axis, axis_unit, quantity, on_bad_row, where, frame_spectra):
+        yield from _frames(table, line, instrument)
 
 
 def read_table(
@@ -135,205 +125,138 @@ def read_table(
     where: Mapping[str, str] | None = None,
 ) -> Table:
     """The whole file in memory, for fitting. Arguments and errors as `read_frames`."""
-    table = _joined([table for _, table in _tables(path, axis, axis_unit, quantity, on_bad_row, where)])
+    tables = _tables(path, axis, axis_unit, quantity, on_bad_row, where, TABLE_ROWS)
+    table = _made(lambda *parts: np.concatenate(parts), *tables)
     exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
     return replace(table, spectra=table.spectra.astype(exact, copy=False))
 
 
 def write_parquet(path: str | Path, frames: Iterable[Frame]) -> int:
-    """Writes frames of one axis and quantity as a Parquet file that `read_frames` reads back; gives how many spectra.
+    """Writes frames as a Parquet file that `read_frames` reads back; gives how many spectra.
 
-    The targets are those of the first frame. The file appears whole or not at all.
+    The file appears whole or not at all.
 
     Raises:
-        ValueError: there is no frame, or a frame differs in axis, quantity or targets from the first one.
+        ValueError: there is no frame, or a frame differs in axis, quantity or columns from the first one.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path, written = Path(path), 0
+    from .wire import ARROW, encode
+
+    def table_of(frame: Frame) -> pa.Table:
+        ((value, _),) = encode(frame, ARROW, sys.maxsize)
+        table = pa.ipc.open_stream(value).read_all()
+        for name in ("line", "instrument"):
+            table = table.append_column(name, pa.array([getattr(frame, name)] * len(frame), pa.string()))
+        return table
+
+    path, frames, written = Path(path), iter(frames), 0
     unfinished = path.with_name(path.name + ".unfinished")
-    writer, first = None, None
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path}: expected at least one frame to write, got none")
     try:
-        for frame in frames:
-            first = first or frame
-            if (frame.axis, frame.quantity) != (first.axis, first.quantity) or set(frame.targets) - set(first.targets):
-                raise ValueError(
-                    f"{path}: expected frames of {first.quantity} on {first.axis} with targets {list(first.targets)}, "
-                    f"got {frame.quantity} on {frame.axis} with targets {list(frame.targets)}"
-                )
-            table = _arrow_table(frame, first)
-            writer = writer or pq.ParquetWriter(unfinished, table.schema, compression="zstd")
-            writer.write_table(table)
-            written += len(frame)
-        if writer is None:
-            raise ValueError(f"{path}: expected at least one frame to write, got none")
-        writer.close()
+        with pq.ParquetWriter(unfinished, table_of(first).schema, compression="zstd") as writer:
+            for frame in chain([first], frames):
+                table = table_of(frame)
+                if (frame.axis, frame.quantity) != (first.axis, first.quantity) or table.schema != writer.schema:
+                    raise ValueError(
+                        f"{path}: expected frames of {first.quantity} on {first.axis} with {writer.schema.names}, "
+                        f"got {frame.quantity} on {frame.axis} with {table.schema.names}"
+                    )
+                writer.write_table(table)
+                written += len(frame)
         os.replace(unfinished, path)
     finally:
-        if writer is not None:
-            writer.close()
         unfinished.unlink(missing_ok=True)
     return written
-
-
-def _arrow_table(frame: Frame, first: Frame) -> Any:
-    import orjson
-    import pyarrow as pa
-
-    n = len(frame)
-    kind = pa.uint16() if first.spectra.dtype == np.uint16 else pa.float32()
-    flat = pa.array(np.ascontiguousarray(frame.spectra, kind.to_pandas_dtype()).reshape(-1), kind)
-    columns: dict[str, Any] = {
-        "spectrum_id": pa.array(frame.spectrum_id, pa.string()),
-        "time": pa.array(frame.time, pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
-        "line": pa.array([frame.line] * n, pa.string()),
-        "instrument": pa.array([frame.instrument] * n, pa.string()),
-        "spectrum": pa.ListArray.from_arrays(pa.array(np.arange(n + 1, dtype=np.int32) * len(frame.axis)), flat),
-    }
-    if first.object_id is not None:
-        columns["object_id"] = pa.array(frame.object_id or [""] * n, pa.string())
-    for name in ("x", "y"):
-        if getattr(first, name) is not None:
-            values = getattr(frame, name)
-            columns[name] = pa.array(np.full(n, np.nan) if values is None else values, pa.float32())
-    for name in first.targets:
-        columns[name] = pa.array(frame.targets.get(name, np.full(n, np.nan)), pa.float64())
-    metadata = {
-        "wavelengths": orjson.dumps(first.axis.values.tolist()),
-        "wavelength_unit": first.axis.unit,
-        "quantity": first.quantity,
-    }
-    return pa.table(columns).replace_schema_metadata(metadata)
 
 
 # --- the one reading that all share -----------------------------------------------------------------------------------
 
 
 def _tables(
-    path: str | Path,
+    file: str | Path,
     axis: Axis | None,
     axis_unit: str | None,
     quantity: str | None,
     on_bad_row: OnBadRow | None,
     where: Mapping[str, str] | None,
-) -> Iterator[tuple[dict[str, str], Table]]:
-    """What the file says of all its rows, and its good rows, some at a time; never an empty table."""
-    report = on_bad_row or _log_bad_row
+    n: int,
+) -> Iterator[Table]:
+    """The good rows among each `n` of a file; never an empty table."""
+    path, where = str(file), where or {}
+    report = on_bad_row or (lambda bad: log.warning("bad row left out", file=path, row=bad.row, reason=bad.reason))
     if quantity not in (None, *QUANTITIES):
         raise BadFile(f"expected quantity {', '.join(QUANTITIES)}; got {quantity!r}")
-    with open_recording(path, axis=axis, axis_unit=axis_unit) as recording:
-        _check_where(recording, where or {})
-        name_of = _Names(recording)
-        time_column = _find(recording.columns, TIME_COLUMNS)
-        quantity = quantity or _quantity(recording.meta.get("quantity", UNKNOWN))
+    with open_content(path) as content:
+        axis = axis_of(path, content, axis, axis_unit)
+        for column in where:
+            if column not in content.columns:
+                known = ", ".join(content.columns) or "none"
+                raise BadFile(f"{path}: unknown column {column!r} to filter by; known: {known}")
+        quantity = quantity or _quantity(content.meta.get("quantity", UNKNOWN))
+        bad: BadRows = []
+        seen: set[int] = set()
+        stem, *_ = parts(path)
         rows = good_rows = bad_rows = 0
-        for batch in recording.batches():
-            rows += len(batch.row) + len(batch.lost)
-            bad = list(batch.lost)
-            keep = np.ones(len(batch.row), bool)
-            for column, wanted in (where or {}).items():
+        for batch in _guarded(path, content.batches(len(axis), n, bad)):
+            rows += len(batch.row) + len(bad)
+            table = _table(batch, content, path, stem, axis, quantity)
+            keep = np.ones(len(table), bool)
+            for column, wanted in where.items():
                 keep &= _equals(batch.columns[column], wanted)
-            for i, reason in batch.bad.items():
-                if keep[i]:
-                    bad.append((int(batch.row[i]), reason))
+            # Hashes, not texts: among ten million ids two would be taken for one once in 300,000 files.
+            for i in np.flatnonzero(keep).tolist() if _find(batch.columns, "spectrum_id") is not None else ():
+                name = table.spectrum_id[i]
+                if hash(name) in seen:
+                    bad.append((int(table.row[i]), f"spectrum_id {name!r} stands in this file already"))
                     keep[i] = False
-            names, objects = name_of(batch.columns, batch.row)
-            for i in name_of.repeated(names, keep):
-                bad.append((int(batch.row[i]), f"spectrum_id {names[i]!r} stands in this file already"))
-                keep[i] = False
+                seen.add(hash(name))
             for row, reason in sorted(bad):
-                report(BadRowInFile(str(path), row, reason))
+                report(BadRowInFile(path, row, reason))
             bad_rows += len(bad)
-            if not keep.any():
-                continue
+            bad.clear()
             good_rows += int(keep.sum())
-            times = _times(batch.columns.get(time_column or ""), len(names), str(path))
-            columns = {
-                name: texts(values) if values.dtype.kind == "M" else values
-                for name, values in batch.columns.items()
-                if name != time_column
-            }
-            table = Table(str(path), recording.axis, quantity, batch.spectra, columns, names, times, objects, batch.row)
-            yield recording.meta, table if keep.all() else table[keep]
+            if keep.any():
+                yield table if keep.all() else table[keep]
         if not good_rows:
-            asked = " and ".join(f"{column}={wanted}" for column, wanted in (where or {}).items())
-            raise BadFile(
-                f"{path}: expected spectra{' with ' + asked if asked else ''}, got none in {rows} rows "
-                f"({bad_rows} of them bad)"
-            )
+            asked = " with " + " and ".join(f"{name}={wanted}" for name, wanted in where.items()) if where else ""
+            raise BadFile(f"{path}: expected spectra{asked}, got none in {rows} rows ({bad_rows} of them bad)")
 
 
-def _log_bad_row(bad: BadRowInFile) -> None:
-    log.warning("bad row left out", file=bad.path, row=bad.row, reason=bad.reason)
+def _guarded(path: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+    with read_errors(path):
+        yield from batches
 
 
-class _Names:
-    """What each spectrum is called, and the object it belongs to, by the rules at the head of this file."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.stem = recording.stem
-        self.own = _find(recording.columns, ("spectrum_id",))
-        sample = _find(recording.columns, ("sample_id",))
-        self.object = _find(recording.columns, ("object_id",))
-        # Hashes, not texts: among ten million ids two would be taken for one once in 300,000 files.
-        self.seen: set[int] = set()
-        if self.own is None and sample is not None and _all_differ(recording.texts(sample)):
-            self.own = sample
-        elif self.object is None:
-            self.object = sample
-
-    def __call__(self, columns: Mapping[str, np.ndarray], row: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        names = np.empty(len(row), object)
-        given = columns[self.own].tolist() if self.own else [""] * len(row)
-        names[:] = [name or f"{self.stem}-{i}" for name, i in zip(given, row.tolist(), strict=True)]
-        return names, columns[self.object] if self.object else None
-
-    def repeated(self, names: np.ndarray, keep: np.ndarray) -> list[int]:
-        """Which of the kept rows have a name that came before."""
-        found = []
-        for i in np.flatnonzero(keep).tolist() if self.own else []:
-            key = hash(names[i])
-            if key in self.seen:
-                found.append(i)
-            self.seen.add(key)
-        return found
+def _table(batch: Batch, content: Content, path: str, stem: str, axis: Axis, quantity: str) -> Table:
+    """A batch by the rules at the head of this file."""
+    n = len(batch.row)
+    given = _find(batch.columns, "spectrum_id")
+    names = zip([""] * n if given is None else given, batch.row, strict=True)
+    ids = np.array([name or f"{stem}-{row}" for name, row in names], object)
+    times = _times(_find(batch.columns, *TIME_COLUMNS), n, path)
+    columns = {name: values for name, values in batch.columns.items() if name.lower() not in TIME_COLUMNS}
+    for name, others in (("line", ()), ("instrument", INSTRUMENT_COLUMNS)):
+        if name in content.meta and _find(columns, name, *others) is None:  # the file says it of all its rows
+            columns[name] = np.full(n, content.meta[name], object)
+    objects = _find(columns, "object_id", "sample_id")
+    return Table(path, axis, quantity, batch.spectra, columns, ids, times, objects, batch.row)
 
 
-def _all_differ(batches: Iterable[np.ndarray]) -> bool:
-    seen: set[int] = set()
-    for batch in batches:
-        keys = [hash(name) for name in batch.tolist() if name]
-        before = len(seen)
-        seen.update(keys)
-        if len(seen) - before < len(keys):
-            return False
-    return True
-
-
-def _find(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    lower = {column.lower(): column for column in reversed(columns)}
+def _find(columns: Mapping[str, np.ndarray], *names: str) -> np.ndarray | None:
+    lower = {column.lower(): values for column, values in columns.items()}
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _check_where(recording: Recording, where: Mapping[str, str]) -> None:
-    for column in where:
-        if column not in recording.columns:
-            known = ", ".join(recording.columns) or "none"
-            raise BadFile(f"{recording.path}: unknown column {column!r} to filter by; known: {known}")
-
-
 def _equals(values: np.ndarray, wanted: str) -> np.ndarray:
-    """(n,) bool: which values read as the wanted text.
-
-    >>> _equals(np.array([1.0, 2.0]), "1")
-    array([ True, False])
-    """
-    if values.dtype.kind == "f":
-        try:
-            return values == float(wanted)
-        except ValueError:
-            return np.zeros(len(values), bool)
-    return np.array([value == wanted for value in texts(values).tolist()], bool)
+    """(n,) bool: which values read as the wanted text; 1 and 1.0 as '1'."""
+    try:
+        return values == float(wanted) if values.dtype.kind == "f" else values.astype(str) == wanted
+    except ValueError:
+        return np.zeros(len(values), bool)
 
 
 def _quantity(said: str) -> str:
@@ -347,72 +270,51 @@ def _quantity(said: str) -> str:
 def _times(values: np.ndarray | None, n: int, path: str) -> np.ndarray:
     """(n,) datetime64[us], UTC; what can not be read as a time is NaT, and said once a batch."""
     if values is None:
-        return np.full(n, np.datetime64("NaT", "us"))
+        return np.full(n, NOT_A_TIME)
     if values.dtype.kind == "M":
         return values
-    if values.dtype.kind == "f":
-        known = np.abs(values) < MOST_SECONDS  # False for NaN
-        micros = np.round(np.where(known, values, 0.0) * 1e6).astype(np.int64)
-        return np.where(known, micros.view("datetime64[us]"), np.datetime64("NaT", "us"))
-    times = [_moment(text) for text in values.tolist()]
-    wrong = next((text for text, time in zip(values.tolist(), times, strict=True) if text and time is None), None)
-    if wrong is not None:
-        log.warning("not a time, read as not known", file=path, got=wrong, expected="ISO 8601 or seconds since 1970")
+    times = [_moment(value) for value in values.tolist()]
+    wrong = [value for value, time in zip(values, times, strict=True) if time is None and value and value == value]
+    if wrong:
+        log.warning("not a time, read as not known", file=path, got=wrong[0], expected="ISO 8601 or seconds since 1970")
     return np.array(times, "datetime64[us]")
 
 
-def _moment(text: str) -> Any:
-    from datetime import UTC, datetime
-
+def _moment(value: str | float) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, OSError):
         return None
 
 
-def _joined(tables: list[Table]) -> Table:
-    if len(tables) == 1:
-        return tables[0]
-    first = tables[0]
-
-    def join(part: Callable[[Table], np.ndarray]) -> np.ndarray:
-        return np.concatenate([part(table) for table in tables])
-
-    return replace(
-        first,
-        spectra=join(lambda table: table.spectra),
-        columns={name: join(lambda table, name=name: table.columns[name]) for name in first.columns},
-        spectrum_id=join(lambda table: table.spectrum_id),
-        time=join(lambda table: table.time),
-        object_id=None if first.object_id is None else join(lambda table: table.object_id),  # type: ignore[arg-type]
-        row=join(lambda table: table.row),
-    )
+def _made(make: Callable[..., np.ndarray], *tables: Table) -> Table:
+    """A table each of whose columns is made of that column of the others."""
+    first, names = tables[0], ("spectra", "spectrum_id", "time", "object_id", "row")
+    arrays = {name: make(*(getattr(t, name) for t in tables)) for name in names if getattr(first, name) is not None}
+    return replace(first, columns={name: make(*(t.columns[name] for t in tables)) for name in first.columns}, **arrays)
 
 
-def _frames(table: Table, meta: Mapping[str, str], line: str | None, instrument: str | None) -> Iterator[Frame]:
+def _frames(table: Table, line: str | None, instrument: str | None) -> Iterator[Frame]:
     """One frame for each line and instrument of a table, in the order in which they come."""
-    used = [_find(list(table.columns), names) for names in (("line",), INSTRUMENT_COLUMNS)]
-    n = len(table)
-    lines, instruments = (
-        [given] * n if given is not None else table.columns[column].tolist() if column else [said or UNKNOWN] * n
-        for given, column, said in zip(
-            (line, instrument), used, (meta.get("line"), meta.get("instrument")), strict=True
-        )
-    )
+
+    def words(given: str | None, *names: str) -> list[str]:
+        column = _find(table.columns, *names) if given is None else None
+        return [given or UNKNOWN] * len(table) if column is None else [word or UNKNOWN for word in column]
+
     places: dict[tuple[str, str], list[int]] = {}
-    for i, key in enumerate(zip(lines, instruments, strict=True)):
+    for i, key in enumerate(zip(words(line, "line"), words(instrument, *INSTRUMENT_COLUMNS), strict=True)):
         places.setdefault(key, []).append(i)
     for (this_line, this_instrument), rows in places.items():
-        part = table if len(places) == 1 else table[np.array(rows)]
+        part = table[np.array(rows)]
         numbers = {name: values for name, values in part.columns.items() if values.dtype.kind == "f"}
         with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the worker's screening names
-            dtype = np.uint16 if part.spectra.dtype.kind == "u" and part.spectra.dtype.itemsize <= 2 else np.float32
+            dtype = np.uint16 if part.spectra.dtype in (np.uint8, np.uint16) else np.float32
             spectra = np.ascontiguousarray(part.spectra, dtype)
             positions = {name: numbers[name].astype(np.float32) for name in ("x", "y") if name in numbers}
         yield Frame(
-            line=this_line or UNKNOWN,
-            instrument=this_instrument or UNKNOWN,
+            line=this_line,
+            instrument=this_instrument,
             axis=part.axis,
             quantity=part.quantity,
             spectra=spectra,

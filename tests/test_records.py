@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tamis import BadFile
 from tamis.models.axis import Axis
-from tamis.streamer.formats import wavelength_columns
+from tamis.streamer.columns import wavelength_columns
 from tamis.streamer.frame import Frame
 from tamis.streamer.records import BadRowInFile, count_spectra, read_frames, read_table, write_parquet
 
@@ -141,10 +141,10 @@ def test_every_format_gives_the_same_numbers(name: str, compression: str, tmp_pa
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_npy_needs_an_axis(order: Any, compression: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_npy_needs_an_axis(dtype: str, compression: str, tmp_path: Path) -> None:
     plain = tmp_path / "run.npy"
-    np.save(plain, np.asarray(SPECTRA * 1000, dtype=np.uint16, order=order))
+    np.save(plain, (SPECTRA * 1000).astype(dtype))
     path = tmp_path / f"run.npy{compression}"
     path.write_bytes(COMPRESS[compression](plain.read_bytes()))
     (frame,) = read_frames(path, axis=Axis(BANDS_NM, "nm"), quantity="counts")
@@ -205,7 +205,7 @@ def write_csv(path: Path, header: str, *rows: str) -> Path:
 
 def test_a_window_is_parted_by_line_and_instrument(tmp_path: Path) -> None:
     rows = [f"{i},{'AB'[i % 2]},{1 + i // 4},{i},{i + 1}" for i in range(8)]
-    path = write_csv(tmp_path / "run.csv", "sample_id,Sensor,line,1100 nm,1101 nm", *rows)
+    path = write_csv(tmp_path / "run.csv", "spectrum_id,Sensor,line,1100 nm,1101 nm", *rows)
     got = [(frame.line, frame.instrument, frame.spectrum_id) for frame in read_frames(path, frame_spectra=6)]
     assert got == [
         ("1", "A", ["0", "2"]),
@@ -215,9 +215,11 @@ def test_a_window_is_parted_by_line_and_instrument(tmp_path: Path) -> None:
         ("2", "A", ["6"]),
         ("2", "B", ["7"]),
     ]
+    asked = [frame.spectrum_id for frame in read_frames(path, frame_spectra=6, where={"Sensor": "B"})]
+    assert asked == [["1", "3"], ["5"], ["7"]]  # the same frames, less those not asked for
 
 
-def test_a_sample_id_that_repeats_names_the_object(tmp_path: Path) -> None:
+def test_a_sample_id_names_the_object(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.b.csv", "sample_id,1100 nm,1101 nm", "t1,1,2", "t2,3,4", "t1,5,6")
     (frame,) = read_frames(path)
     assert frame.spectrum_id == ["a.b-2", "a.b-3", "a.b-4"]  # the lines of the file
@@ -273,14 +275,33 @@ def test_a_target_that_turns_to_text_is_not_measured_there(tmp_path: Path) -> No
     assert np.isnan(fat[-1])
 
 
-def test_a_csv_of_the_windows_code_page(tmp_path: Path) -> None:
+def test_bytes_that_are_no_utf_8_cost_no_spectrum(tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
-    path.write_bytes("échantillon;1100 nm;1101 nm\nblé;1,5;2\nmaïs;1\n".encode("cp1252"))
+    path.write_bytes("grain;1100 nm;1101 nm\nblé;1,5;2\nmaïs;1\n".encode("cp1252"))
     bad: list[BadRowInFile] = []
     table = read_table(path, on_bad_row=bad.append)
     assert [row.row for row in bad] == [3]
-    assert table.columns["échantillon"].tolist() == ["blé"]
+    assert table.columns["grain"].tolist() == ["bl\ufffd"]
     np.testing.assert_array_equal(table.spectra, [[1.5, 2.0]])
+
+
+def test_missing_values_as_r_and_spreadsheets_write_them(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "run.csv", '"label","fat","X1100 nm","1101 nm","1102 nm"', '"a, b",NA,1,#N/A,2')
+    table = read_table(path)
+    assert table.columns["label"].tolist() == ["a, b"]
+    np.testing.assert_array_equal(table.columns["fat"], [np.nan])
+    np.testing.assert_array_equal(table.spectra, [[np.nan, 2.0]])
+
+
+@pytest.mark.parametrize("bands", [3, 30_000])
+def test_a_quote_that_is_never_closed_costs_one_row(bands: int, tmp_path: Path) -> None:
+    good = ",".join(["0.5"] * (bands - 1))
+    header = ",".join(f"{1 + i} nm" for i in range(bands))
+    path = write_csv(tmp_path / "run.csv", header, f"1,{good}", f'"2,{good}', f'"3",{good}')
+    names, bad = reported(path)
+    assert names == ["run-2", "run-4"]
+    assert len(bad) == 1
+    assert bad[0][1].startswith(f"expected {bands} cells, got ")
 
 
 def test_texts_of_a_csv_are_utf_8(tmp_path: Path) -> None:
@@ -336,7 +357,7 @@ def test_wavelengths_are_read_from_names(
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("1100,1101,1100,1102", "expected each wavelength once, got '1100' as column 1 and as column 3"),
+        ("1100,1101,1100,1102", r"an axis must ascend or descend throughout; it turns at band 2 \(1101 then 1100 nm\)"),
         ("1100,1102,1101,1103", r"an axis must ascend or descend throughout; it turns at band 2 \(1102 then 1101 nm\)"),
         ("1100 nm,1101 cm-1", "expected one unit for all wavelength columns, got '1100 nm' and others"),
         ("a,b,c", "expected a column 'spectrum', or columns named by their wavelengths.* got 3 columns: 'a', 'b', 'c'"),
@@ -439,6 +460,10 @@ def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"data": SPECTRA}, "expected an array 'spectra' or 'X', got data"),
+        (
+            {"X": np.asfortranarray(SPECTRA)},
+            "array 'X': expected C order, got Fortran order: save np.ascontiguousarray",
+        ),
         ({"X": SPECTRA[0]}, r"expected numbers of shape \(spectra, bands\), got float32 \(4,\)"),
         ({"X": np.zeros((2, 2, 2))}, r"got float64 \(2, 2, 2\)"),
         ({"X": SPECTRA, "axis": BANDS_NM}, "give --axis-unit nm or cm-1"),
@@ -456,7 +481,8 @@ def test_a_file_that_ends_early_gives_what_it_has(tmp_path: Path) -> None:
     np.save(path, np.zeros((100_000, 4), np.float32))
     path.write_bytes(path.read_bytes()[:-100])
     got: list[int] = []
-    with pytest.raises(BadFile, match=r"run\.npy: array 'spectra': the file ends early"):
+    expected = r"run\.npy: .* array 'spectra': expected shape \(100000, 4\), but the file ends early"
+    with pytest.raises(BadFile, match=expected):
         got.extend(len(frame) for frame in read_frames(path, axis=Axis(BANDS_NM, "nm")))
     assert sum(got) > 50_000
 
@@ -496,9 +522,7 @@ def test_bad_csv_rows_are_reported_and_the_others_read(tmp_path: Path) -> None:
     names, bad = reported(path)
     assert names == ["a", "e"]
     assert sorted(bad) == all_bad
-    names, bad = reported(path, where={"run": "1"})
-    assert names == ["a", "e"]
-    assert sorted(bad) == [row for row in all_bad if row[0] != 5]  # that row was not asked for
+    assert reported(path, where={"run": "1"}) == (names, bad)  # a broken row may have been asked for
 
 
 def test_ragged_and_null_spectra_cost_only_their_rows(tmp_path: Path) -> None:
@@ -545,32 +569,22 @@ def test_a_large_csv_loses_one_row(tmp_path: Path) -> None:
     assert [str(row) for row in bad] == [f"{path}:1502: expected a number in column '1114 nm', got 'oops'"]
 
 
-def test_a_csv_is_not_held_in_memory(tmp_path: Path) -> None:
-    """Arrow reads at most 32 blocks of 1 MiB ahead, and a block is copied a few times; the text has 90 MB."""
-    path = tmp_path / "run.csv"
-    with path.open("w") as file:
-        file.write(",".join(f"{1100 + i} nm" for i in range(1000)) + "\n")
-        for _ in range(20):
-            file.write((",".join(["0.1234567"] * 1000) + "\n") * 450)
-    assert path.stat().st_size > 85e6
-    before = pa.total_allocated_bytes()
-    held = [pa.total_allocated_bytes() - before for _ in read_frames(path)]
-    assert len(held) == 36
-    assert max(held) < 50e6
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".npy", ".npz"])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv.gz", ".npy", ".npz"])
 def test_no_file_is_held_in_memory(suffix: str, tmp_path: Path) -> None:
-    spectra = np.zeros((25_000, 400), np.float32)  # 40 MB
+    n = 2_500 if suffix == ".csv.gz" else 12_500
+    spectra = np.zeros((n, 400), np.float32)  # 20 MB; as a CSV 9 MB
     path = tmp_path / f"run{suffix}"
     axis = Axis(np.arange(1.0, 401.0), "nm")
     if suffix == ".npy":
         np.save(path, spectra)
     elif suffix == ".npz":
         np.savez_compressed(path, X=spectra)
-    else:
+    elif suffix == ".parquet":
         lists = pa.FixedSizeListArray.from_arrays(pa.array(spectra.reshape(-1)), 400)
         pq.write_table(pa.table({"spectrum": lists}), path)
+    else:
+        text = ",".join(map(str, range(1, 401))) + "\n" + (",".join(["0.1234567"] * 400) + "\n") * n
+        path.write_bytes(gzip.compress(text.encode(), 1))
     del spectra
     tracemalloc.start()
     try:
@@ -579,9 +593,9 @@ def test_no_file_is_held_in_memory(suffix: str, tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(arrow) == 98
-    assert max(arrow) < 10e6
-    assert peak < 10e6
+    assert len(arrow) == math.ceil(n / 256)
+    assert max(arrow) < 4e6
+    assert peak < 7e6
 
 
 def test_long_ids_keep_all_their_digits(tmp_path: Path) -> None:
@@ -590,7 +604,9 @@ def test_long_ids_keep_all_their_digits(tmp_path: Path) -> None:
     (tmp_path / "run.parquet").write_bytes(parquet_bytes({"sample_id": ids, **wide}))
     np.savez(tmp_path / "run.npz", X=np.ones((3, 2)), axis=[1.0, 2.0], axis_unit="nm", sample_id=np.array(ids))
     for name in ("run.parquet", "run.npz"):
-        assert read_table(tmp_path / name).spectrum_id.tolist() == [str(one) for one in ids]
+        objects = read_table(tmp_path / name).object_id
+        assert objects is not None
+        assert objects.tolist() == [str(one) for one in ids]
 
 
 # --- real files -------------------------------------------------------------------------------------------------------
