@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -114,10 +115,11 @@ def read_errors(path: str) -> Iterator[None]:
     """What the readers raise on broken bytes, as BadFile."""
     import pyarrow as pa
 
+    # RuntimeError: a zip packed or encrypted in a way that zipfile can not undo. The last two: a NumPy header.
+    broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error)
     try:
         yield
-    # RuntimeError: a zip packed or encrypted in a way that zipfile can not undo.
-    except (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error) as error:
+    except (*broken, tokenize.TokenError, OverflowError) as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise BadFile(f"{path}: can not be read further: {said[0]}") from error
 
