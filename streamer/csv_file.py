@@ -28,6 +28,8 @@ NOTHING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))  # an empt
 
 
 def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
+    import pyarrow as pa
+
     text = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace"))
     lines = enumerate(iter(partial(text.readline, LONGEST_LINE), ""), start=1)
     _, header = next(lines)
@@ -55,8 +57,9 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
                     bad.append((row, f"expected {len(names)} cells, got {len(cells)}"))
                     continue
                 try:
-                    spectrum = np.array(bands_of(cells), np.float64)
-                except ValueError:  # an empty cell, a decimal comma, or no number
+                    # Arrow reads numbers twice as fast as Python.
+                    spectrum = pa.array(bands_of(cells), pa.string()).cast(pa.float64()).to_numpy()
+                except ValueError:  # an empty cell, a space, a decimal comma, or no number
                     values = _numbers(bands_of(cells), delimiter)
                     if None in values:
                         place = places[values.index(None)]

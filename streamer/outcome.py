@@ -10,8 +10,7 @@ import numpy as np
 import orjson
 
 from .frame import BadRow
-from .source import Record
-from .wire import ARROW, Message, arrow_bytes
+from .wire import ARROW, Message, Record, arrow_bytes
 
 JSON_LINES = "application/x-ndjson"
 PREDICTIONS_VERSION = 1

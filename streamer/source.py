@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import structlog
 
 from .. import BadSettings, BrokerAbsent, TamisError
+from .wire import ARROW, Record, encode
 
 log = structlog.get_logger()
 
@@ -22,24 +23,6 @@ _COMMIT_S = 5.0
 # After so long without a message it is looked whether a broker still listens.
 _SILENCE_S = 5.0
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One message as it came."""
-
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes
-    headers: dict[str, str]
-    timestamp_s: float
-
-    @property
-    def place(self) -> str:
-        """Where it stands, for logs and errors: topic[partition]@offset."""
-        return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
 class Source(Protocol):
@@ -248,7 +231,6 @@ class FileSource:
 
     def _read(self) -> Iterator[Record]:
         from .records import read_frames
-        from .wire import ARROW, encode
 
         offset = 0
         for frame in read_frames(self.path, **self.reading):

@@ -64,8 +64,7 @@ class FakeLine:
     def arrives(self, *messages: Frame | bytes, headers: dict[str, str] | None = None) -> None:
         """Frames (as Arrow), or the bytes of a message with its headers, arrive on the spectra topic."""
         from .frame import Frame
-        from .source import Record
-        from .wire import ARROW, encode
+        from .wire import ARROW, Record, encode
 
         cap = self.worker.settings.frame_max_bytes
         for message in messages:

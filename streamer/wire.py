@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ import orjson
 from .. import BadMessage
 from ..models.axis import Axis
 from .frame import QUANTITIES, RESERVED, BadRow, Frame, set_aside
-from .source import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +31,24 @@ RAW_DTYPES = {"float32": np.dtype("<f4"), "uint16": np.dtype("<u2")}
 
 Axes = Mapping[str, Axis]
 Message = tuple[bytes, dict[str, str]]  # a value and its headers
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, str]
+    timestamp_s: float
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for logs and errors: topic[partition]@offset."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------

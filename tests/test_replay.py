@@ -15,8 +15,7 @@ from tamis.streamer.frame import Frame
 from tamis.streamer.records import write_parquet
 from tamis.streamer.replay import Replay, Sent
 from tamis.streamer.sink import MemorySink
-from tamis.streamer.source import Record
-from tamis.streamer.wire import ARROW, decode
+from tamis.streamer.wire import ARROW, Record, decode
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 START = np.datetime64("2026-01-02T03:04:05", "us")

@@ -18,8 +18,7 @@ from tamis import BadMessage
 from tamis.models.axis import Axis
 from tamis.streamer.frame import BadRow, Frame, screen
 from tamis.streamer.outcome import decode_predictions, reject_message, reject_rows
-from tamis.streamer.source import Record
-from tamis.streamer.wire import ARROW, ENCODERS, JSON, RAW, arrow_bytes, decode, encode
+from tamis.streamer.wire import ARROW, ENCODERS, JSON, RAW, Record, arrow_bytes, decode, encode
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 KNOWN = {"nir1": AXIS, AXIS.id: AXIS}

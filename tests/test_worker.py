@@ -39,6 +39,20 @@ def frame(axis: Axis, n: int = 4, seed: int = 1, line: str = "nir1", **changes: 
     return replace(whole, **changes)
 
 
+class Flaky(MemorySink):
+    """Loses everything at its first flushes, and says so."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def flush(self, timeout_s: float) -> None:
+        if self.failures:
+            self.failures -= 1
+            self.messages.clear()
+            raise NotDelivered("the broker did not confirm")
+
+
 @pytest.fixture
 def line(tamis_line: MakeLine, model: Model) -> FakeLine:
     made = tamis_line()
@@ -214,17 +228,8 @@ def test_a_damaged_first_version_stops_the_worker_with_its_reason(line: FakeLine
 
 
 def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Flaky(MemorySink):
-        failures = 2
-
-        def flush(self, timeout_s: float) -> None:
-            if self.failures:
-                self.failures -= 1
-                self.messages.clear()
-                raise NotDelivered("the broker did not confirm")
-
     monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
-    line.sink = line.worker.sink = Flaky()
+    line.sink = line.worker.sink = Flaky(2)
     line.arrives(*[frame(grid, seed=seed) for seed in range(20)])
     assert len(line.run().predictions) == 80
     assert line.committed == 20
@@ -233,17 +238,8 @@ def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkey
 def test_a_spectrum_that_is_delivered_twice_is_no_frozen_sensor(
     line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Flaky(MemorySink):
-        failures = 1
-
-        def flush(self, timeout_s: float) -> None:
-            if self.failures:
-                self.failures -= 1
-                self.messages.clear()
-                raise NotDelivered("the broker did not confirm")
-
     monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
-    line.sink = line.worker.sink = Flaky()
+    line.sink = line.worker.sink = Flaky(1)
     line.arrives(frame(grid, 1))
     assert [row["frozen"] for row in line.run().predictions] == [False]
 

@@ -95,7 +95,7 @@ set. Those data are not public.
 {published}
 
 Here: six public responses with 50 to 550 training spectra, so twenty to two hundred times fewer. Networks were fitted
-once, with their defaults and seed 0. Of the soils, one test sample in five has exactly the value of its nearest training
+once, with their defaults and seed 0. Of the soils, one test sample in five has the very value of its nearest training
 spectrum: repeats that the source's split has parted, which flatter whatever is local.
 
 {r2}
@@ -135,7 +135,7 @@ def main() -> None:
     }
     fits = [(cell["model"], cell["fit_s"]) for cells in full.values() for cell in cells]
     seconds = (f"{model} {np.mean([s for of, s in fits if of == model]):.1f}" for model in models)
-    names = ("Y1", "Y2", "Y5", "Y6", "Y7", "Y8")
+    names: tuple[str, ...] = ("Y1", "Y2", "Y5", "Y6", "Y7", "Y8")
     published = {model: dict(zip(names, map(str, r2), strict=True)) for model, r2 in PUBLISHED.items()}
     page = PAGE.format(
         published="\n".join(table(published, "R2")),
