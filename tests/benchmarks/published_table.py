@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def measured(
     return cells
 
 
-def table(rows: Mapping[str, Mapping[str, str]], head: str) -> list[str]:
+def table(rows: dict[str, dict[str, str]], head: str) -> list[str]:
     models = list(dict.fromkeys(model for row in rows.values() for model in row))
     lines = [f"| {head} | {' | '.join(models)} |", "|---" * (len(models) + 1) + "|"]
     return lines + [f"| {name} | {' | '.join(row.get(model, '') for model in models)} |" for name, row in rows.items()]
@@ -136,7 +135,7 @@ def main() -> None:
     }
     fits = [(cell["model"], cell["fit_s"]) for cells in full.values() for cell in cells]
     seconds = (f"{model} {np.mean([s for of, s in fits if of == model]):.1f}" for model in models)
-    names = ("Y1", "Y2", "Y5", "Y6", "Y7", "Y8")
+    names = [f"Y{i}" for i in (1, 2, 5, 6, 7, 8)]
     published = {model: dict(zip(names, map(str, r2), strict=True)) for model, r2 in PUBLISHED.items()}
     page = PAGE.format(
         published="\n".join(table(published, "R2")),
