@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .axis import Axis
-from .model import estimator_class
+from .model import Model, estimator_class
 from .pls import LocalPLS, folds_of, weighted_pls
 from .preprocess import Pipeline
 
@@ -135,18 +135,18 @@ def few_labels(train: np.ndarray, n: int | None, seed: int) -> np.ndarray:
 class Trained:
     """A contender fitted on training rows, and what was chosen for it there."""
 
-    estimator: Any
-    pipeline: Pipeline
+    model: Model
     chosen: str
     fit_s: float
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
-        return np.asarray(self.estimator.predict(self.pipeline.transform(spectra, axis)))
+        """(n, bands) -> (n,)"""
+        return self.model.predict(spectra, axis).values[:, 0]
 
     @property
     def parameters(self) -> int:
         """Fitted numbers that a prediction needs; for local PLS, the training spectra."""
-        inside = self.estimator.arrays().items()
+        inside = self.model.estimator.arrays().items()
         return int(sum(array.size for name, array in inside if not name.startswith("domain.")))
 
 
@@ -162,9 +162,8 @@ def train(
         raise ValueError(f"unknown model {name!r}; known: {', '.join(CONTENDERS)}")
     start = time.perf_counter()
     estimator, pipeline, chosen = CONTENDERS[name](spectra, axis, y, groups, seed)
-    treated = pipeline.fit(spectra, axis)
-    estimator.fit(treated, y)
-    return Trained(estimator, pipeline, chosen, time.perf_counter() - start)
+    model = Model.fit(spectra, axis, y, ["y"], pipeline=pipeline, estimator=estimator, groups=groups)
+    return Trained(model, chosen, time.perf_counter() - start)
 
 
 Choice = tuple[Any, Pipeline, str]
@@ -203,9 +202,15 @@ def _network(kind: str) -> Callable[..., Choice]:
     return choose
 
 
+def _committee(spectra: np.ndarray, axis: Axis, y: np.ndarray, groups: np.ndarray | None, seed: int) -> Choice:
+    """Its members bring their own pre-treatments, and it chooses inside its own fit."""
+    return estimator_class("committee")(random_state=seed), Pipeline(), "its members' pre-treatments"
+
+
 CONTENDERS: dict[str, Callable[..., Choice]] = {
     "plsr": _plsr,
     "local-pls": _local_pls,
+    "committee": _committee,
     "cnn": _network("cnn"),
     "spectratr": _network("spectratr"),
 }

@@ -18,6 +18,7 @@ from .preprocess import Pipeline
 ESTIMATORS = {
     "plsr": ("pls", "PLSR"),
     "local-pls": ("pls", "LocalPLS"),
+    "committee": ("heads", "CommitteeRegressor"),
     "cnn": ("network", "CNNRegressor"),
     "spectratr": ("network", "SpectraTrRegressor"),
 }

@@ -99,7 +99,7 @@ class PLSR(RegressorMixin, BaseEstimator):
 
     Attributes:
         n_components_: the latent variables used. domain_: T2 and Q of the calibration.
-        cv_rmse_: (max_components,), where chosen by cross-validation.
+        cv_rmse_: (max_components, targets), where chosen by cross-validation; rmsecv_: (targets,), with those used.
     """
 
     kind: ClassVar[str] = "plsr"
@@ -127,6 +127,7 @@ class PLSR(RegressorMixin, BaseEstimator):
             self.cv_rmse_, components = choose_components(
                 X, Y, self.max_components, self.folds, self.random_state, groups
             )
+            self.rmsecv_ = self.cv_rmse_[components - 1]
         else:
             components = self._checked_components(len(X))
         self._keep(weighted_pls(X, Y, components))
@@ -382,7 +383,7 @@ def folds_of(n: int, folds: int, random_state: int, groups: Any = None) -> Itera
 def choose_components(
     X: np.ndarray, Y: np.ndarray, most: int, folds: int, random_state: int, groups: Any = None
 ) -> tuple[np.ndarray, int]:
-    """Cross-validated RMSE for 1..most latent variables, and the fewest within one standard error of the best.
+    """RMSECV (most, targets) with 1..most latent variables, and the fewest within one standard error of the best.
 
     Targets are weighed by their variance, so that units do not decide. Samples that share a group stay in one fold.
 
@@ -394,11 +395,12 @@ def choose_components(
     if most < 1:
         raise ValueError(f"cross-validation needs at least 2 training spectra in each fold, got {len(X)} in all")
     scale = np.maximum(Y.std(axis=0), np.finfo(np.float64).tiny)
-    errors = np.empty((len(splits), most))  # mean squared error of each fold
+    squares = np.empty((len(splits), most, Y.shape[1]))  # mean squared error of each fold, in variances of the target
     for i, (train, held_out) in enumerate(splits):
         fit = weighted_pls(X[train], Y[train], most)
-        errors[i] = (((fit.predict_components(X[held_out]) - Y[held_out][:, None]) / scale) ** 2).mean(axis=(0, 2))
+        squares[i] = (((fit.predict_components(X[held_out]) - Y[held_out][:, None]) / scale) ** 2).mean(axis=0)
+    errors = squares.mean(axis=2)
     mean = errors.mean(axis=0)
     best = int(mean.argmin())
     within = mean[best] + errors[:, best].std(ddof=1) / np.sqrt(len(splits))
-    return np.sqrt(mean), int(np.flatnonzero(mean <= within)[0]) + 1
+    return np.sqrt(squares.mean(axis=0)) * scale, int(np.flatnonzero(mean <= within)[0]) + 1

@@ -64,11 +64,13 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def fit(
     file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
     target: Annotated[list[str], typer.Option(help="Column to predict. May be repeated.")],
-    model: Annotated[str, typer.Option(help="plsr, cnn or spectratr.")] = "plsr",
+    model: Annotated[str, typer.Option(help="plsr, local-pls, committee, cnn or spectratr.")] = "plsr",
     store: StoreUrl = None,
     name: Annotated[str, typer.Option(help="The model's name in the store.")] = "default",
-    preprocess: Annotated[str, typer.Option(help="Pre-treatments, left to right.")] = "snv, savgol 15 2 1",
-    components: Annotated[int | None, typer.Option(help="Latent variables (plsr); else cross-validated.")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="Pre-treatments, left to right; else 'snv, savgol 15 2 1', or the model's own.")
+    ] = None,
+    components: Annotated[int | None, typer.Option(help="Latent variables; else cross-validated (plsr).")] = None,
     epochs: Annotated[int | None, typer.Option(help="At most so many epochs (cnn, spectratr).")] = None,
     seed: Annotated[int, typer.Option(help="Of folds, splits and weights.")] = 0,
     labels: Annotated[Path | None, typer.Option(help="A CSV with the targets, by row or by spectrum_id.")] = None,
@@ -92,11 +94,6 @@ def fit(
 
     settings = _settings(config, store=store)
     _quiet()
-    parameters: dict[str, Any] = {"random_state": seed}
-    if model == "plsr":
-        parameters["n_components"] = "cv" if components is None else components
-    else:
-        parameters |= {"progress": sys.stderr.isatty(), **({} if epochs is None else {"epochs": epochs})}
     try:
         done = fit_and_publish(
             file,
@@ -105,7 +102,9 @@ def fit(
             store=Store(settings.store),
             name=name,
             preprocess=preprocess,
-            parameters=parameters,
+            parameters={"n_components": components, "epochs": epochs},
+            random_state=seed,
+            progress=sys.stderr.isatty(),
             units=_pairs(unit, "--unit"),
             labels=labels,
             group=group,
@@ -132,8 +131,8 @@ def compare(
     file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
     target: Annotated[list[str], typer.Option(help="Column to predict. May be repeated.")],
     models: Annotated[
-        str, typer.Option(help="Of plsr, local-pls, cnn, spectratr, parted by commas.")
-    ] = "plsr,local-pls",
+        str, typer.Option(help="Of plsr, local-pls, committee, cnn, spectratr, parted by commas.")
+    ] = "plsr,local-pls,committee",
     split: Annotated[str | None, typer.Option(help="Column that says cal/train or test/val; else a third.")] = None,
     group: Annotated[str | None, typer.Option(help="Column whose equal values (repeats) never part.")] = None,
     labels: Annotated[list[int] | None, typer.Option(min=10, help="Few labels, nested. May be repeated.")] = None,

@@ -349,7 +349,7 @@ def _findings(
     if warm_up.any():
         after = values[warm_up.sum()]
         text = (
-            f"the first {warm_up.sum()} spectra are odd for the process: predictions fall from {values[0]:.0f} "
+            f"The first {warm_up.sum()} spectra are odd for the process: predictions fall from {values[0]:.0f} "
             f"to {after:.0f} {UNIT}."
         )
         found.append(Finding("warning", "Warm-up", text))

@@ -16,6 +16,8 @@ from ..models.store import Store
 from .frame import RESERVED
 from .records import Table, read_table
 
+USUAL_PREPROCESS = "snv, savgol 15 2 1"
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -34,8 +36,10 @@ def fit_and_publish(
     kind: str,
     store: Store,
     name: str,
-    preprocess: str,
+    preprocess: str | None = None,
     parameters: Mapping[str, Any],
+    random_state: int = 0,
+    progress: bool = False,
     units: Mapping[str, str],
     labels: Path | None = None,
     group: str | None = None,
@@ -46,12 +50,18 @@ def fit_and_publish(
     Args:
         labels: a CSV with the targets beside the spectra's own file, row by row or by `spectrum_id`.
         group: a column whose equal values are repeats of one sample; else the file's objects are, if it names any.
-        parameters: of the estimator, by name.
+        preprocess: None for the usual one, or none at all where the estimator brings its own.
+        parameters: of the estimator, by name; None where its default will do.
+        random_state, progress: passed on where the estimator takes them.
         reading: passed on to `records.read_table` (axis_unit, quantity, where, ...).
 
     Raises:
         BadFile: the file lacks a target, or holds too few rows that have it.
+        ValueError: an unknown kind, a parameter that it does not take or that does not suit these data.
     """
+    estimator = _estimator(kind, parameters, {"random_state": random_state, "progress": progress})
+    if preprocess is None:
+        preprocess = "" if kind == "committee" else USUAL_PREPROCESS
     for target in targets:
         if target in RESERVED:
             raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
@@ -72,7 +82,7 @@ def fit_and_publish(
         values[good],
         targets,
         pipeline=Pipeline.parse(preprocess),
-        estimator=estimator_class(kind)(**parameters),
+        estimator=estimator,
         units=units,
         quantity=table.quantity,
         source=path.name,
@@ -82,14 +92,23 @@ def fit_and_publish(
     return Fitted(model, store.publish(name, model, metrics), metrics, int((~good).sum()))
 
 
+def _estimator(kind: str, asked: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
+    made = estimator_class(kind)
+    takes = made().get_params()
+    given = {name: value for name, value in asked.items() if value is not None}
+    if strange := given.keys() - takes:
+        raise ValueError(f"{kind} takes no {', '.join(sorted(strange))}; it takes {', '.join(takes)}")
+    return made(**given, **{name: value for name, value in offered.items() if name in takes})
+
+
 def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values: np.ndarray) -> dict[str, Any]:
     """RMSEC of each target, and what the estimator says of its own choice. No figure here is a test."""
     residual = model.predict(spectra, table.axis).values - values
     metrics: dict[str, Any] = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
     if (components := getattr(model.estimator, "n_components_", None)) is not None:
         metrics["latent_variables"] = int(components)
-    if len(model.targets) == 1 and (validated := getattr(model.estimator, "cv_rmse_", None)) is not None:
-        metrics["rmsecv"] = {model.targets[0]: float(validated[model.estimator.n_components_ - 1] * values.std())}
+    if (validated := getattr(model.estimator, "rmsecv_", None)) is not None:
+        metrics["rmsecv"] = dict(zip(model.targets, validated.tolist(), strict=True))
     if (iterations := getattr(model.estimator, "n_iter_", None)) is not None:
         metrics["epochs"] = int(iterations)
     return metrics

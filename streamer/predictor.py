@@ -19,6 +19,7 @@ from .outcome import Predictions
 from .settings import Line, Process
 
 log = structlog.get_logger()
+MOST_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is forgotten, or names could fill the memory
 
 
 @dataclass(slots=True)
@@ -153,11 +154,16 @@ class Predictor:
 
     def _watch(self, frame: Frame, version: str) -> Watch:
         key = (frame.line, frame.instrument)
-        watch = self._watches.get(key)
+        watch = self._watches.pop(key, None)  # and put back as the last heard
         if watch is None or watch.version != version:  # another version has other scores: its limits are learned anew
             limit = ProcessLimit(self.process.learn_spectra, self.process.window_spectra)
             sensor = watch.sensor if watch else FrozenSensor()
-            watch = self._watches[key] = Watch(limit, sensor, version)
+            watch = Watch(limit, sensor, version)
+        self._watches[key] = watch
+        if len(self._watches) > MOST_WATCHES:
+            line, instrument = next(iter(self._watches))
+            del self._watches[line, instrument]
+            log.warning("forgotten: too many lines and instruments", line=line, instrument=instrument)
         return watch
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tamis.models.axis import Axis
 from tamis.models.pls import LocalPLS, weighted_pls
@@ -160,8 +159,3 @@ def test_a_wrong_parameter_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         LocalPLS(**parameters).fit(data[0], data[1][:, 0])
-
-
-@parametrize_with_checks([LocalPLS(n_components=2, n_neighbors=20, distance_components=2)])
-def test_is_a_scikit_learn_estimator(estimator: LocalPLS, check: Any) -> None:
-    check(estimator)

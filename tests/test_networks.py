@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tamis.models.axis import Axis
 from tamis.models.cnn import CNN
@@ -265,14 +264,3 @@ def test_the_progress_bar_is_shown_on_request(data: tuple, capsys: pytest.Captur
     assert capsys.readouterr().err == ""
     brief(CNNRegressor, progress=True).fit(*data)
     assert "cnn, held-out error" in capsys.readouterr().err
-
-
-# Each check refits on tens of rows of a few bands; these settings make one fit of it a fraction of a second.
-@parametrize_with_checks(
-    [
-        brief(CNNRegressor, epochs=10, batch_size=64, learning_rate=1e-2),
-        brief(SpectraTrRegressor, epochs=3, batch_size=64),
-    ]
-)
-def test_is_a_scikit_learn_estimator(estimator: NetworkRegressor, check: Any) -> None:
-    check(estimator)

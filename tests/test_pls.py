@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 from sklearn.cross_decomposition import PLSRegression
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tamis.models.pls import PLSR, choose_components, weighted_pls
 
@@ -79,8 +78,3 @@ def test_a_restored_model_predicts_the_same(data: tuple[np.ndarray, np.ndarray])
 def test_too_many_latent_variables_are_refused_by_number(data: tuple[np.ndarray, np.ndarray]) -> None:
     with pytest.raises(ValueError, match="n_components=10 is more than 6 spectra of 61 bands can hold; at most 5"):
         PLSR(10).fit(data[0][:6], data[1][:6])
-
-
-@parametrize_with_checks([PLSR(n_components=1)])
-def test_is_a_scikit_learn_estimator(estimator: PLSR, check) -> None:
-    check(estimator)
