@@ -143,6 +143,12 @@ class Trained:
         """(n, bands) -> (n,)"""
         return self.model.predict(spectra, axis).values[:, 0]
 
+    def interval(self, spectra: np.ndarray, axis: Axis, level: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """(n, bands) -> low (n,) and high (n,), where the estimator gives prediction intervals."""
+        if not hasattr(self.model.estimator, "predict_interval"):
+            return None
+        return self.model.estimator.predict_interval(self.model.pipeline.transform(spectra, axis), level)
+
     @property
     def parameters(self) -> int:
         """Fitted numbers that a prediction needs; for local PLS, the training spectra."""

@@ -17,6 +17,7 @@ from ..models.evaluate import Scores, Trained, few_labels, paired_difference, sp
 from .page import DISC, Chart, Kind, figure, page_of
 from .records import Table, read_table
 
+LEVEL = 0.9  # of the prediction intervals whose coverage is told
 SHADES = ("lab", "in", "odd", "warm", "frozen", "process", "left")  # of the page's style, one a model
 
 
@@ -35,6 +36,7 @@ class Cell:
     parameters: int
     chosen: str
     predicted: np.ndarray
+    coverage: float | None  # share of the test rows inside the model's 90 % intervals, where it gives any
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def compare(
                     parameters=fitted.parameters,
                     chosen=fitted.chosen,
                     predicted=predicted,
+                    coverage=_coverage(fitted, spectra[test], table, y[test]),
                 )
             )
     told = f"column {split}" if split else f"a third of the {'groups of ' + group if group else 'rows'}, drawn once"
@@ -152,6 +155,11 @@ def _microseconds(fitted: Trained, spectra: np.ndarray, table: Table) -> float:
         fitted.predict(spectra, table.axis)
         times.append(time.perf_counter() - start)
     return min(times) / len(spectra) * 1e6
+
+
+def _coverage(fitted: Trained, spectra: np.ndarray, table: Table, measured: np.ndarray) -> float | None:
+    interval = fitted.interval(spectra, table.axis, LEVEL)
+    return None if interval is None else float(np.mean((interval[0] <= measured) & (measured <= interval[1])))
 
 
 def as_json(done: Comparison) -> dict[str, Any]:
@@ -192,7 +200,7 @@ HEADINGS = (
 
 
 def verdicts(done: Comparison, target: str, labels: int) -> list[str]:
-    """Who wins, by how much, and whether it would on other samples of this kind."""
+    """Who wins, by how much, whether it would on other samples of this kind; and whose intervals keep their promise."""
     best = done.winner(target, labels)
     told = []
     for other in done.models:
@@ -200,6 +208,10 @@ def verdicts(done: Comparison, target: str, labels: int) -> list[str]:
             by, low, high = done.against(target, labels, best, other)
             sure = "better" if high < 0 else "not told apart"
             told.append(f"{best} - {other}: {by:+.3g} in RMSEP, 95 % interval {low:+.3g} to {high:+.3g}: {sure}")
+    for model in done.models:
+        held = [cell.coverage for cell in done.of(target, model, labels) if cell.coverage is not None]
+        if held:
+            told.append(f"{model}: its {LEVEL:.0%} prediction intervals hold {np.mean(held):.0%} of the test rows")
     return told
 
 
