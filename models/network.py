@@ -102,8 +102,8 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """X (n, bands), y (n,) or (n, targets).
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """X (n, bands), y (n,) or (n, targets), groups (n,) or None: repeats of a sample are held out together.
 
         Raises:
             ValueError: a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device.
@@ -121,12 +121,13 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         values = _standardised(Y, self.y_mean_, self.y_sd_).to(device)
         self.networks_: list[nn.Module] = []
         self.history_: list[np.ndarray] = []
+        sample = torch.from_numpy(np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1])
         seeds = np.random.default_rng(self.random_state).integers(2**32, size=self.ensemble)
         with _threads(self.n_threads), self._bar() as advance:
             for seed in seeds:
                 with _randomness(int(seed), device):
                     network = self._build().to(device)
-                    self.history_.append(self._train(network, spectra, values, advance))
+                    self.history_.append(self._train(network, spectra, values, sample, advance))
                     self.networks_.append(network.eval())
         self.n_iter_ = max(map(len, self.history_))
         return self
@@ -147,10 +148,10 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         return type(self).network(len(self.x_mean_), len(self.y_mean_), noise=self.noise, dropout=self.dropout)
 
     def _train(
-        self, network: nn.Module, spectra: Tensor, values: Tensor, advance: Callable[[float], None]
+        self, network: nn.Module, spectra: Tensor, values: Tensor, sample: Tensor, advance: Callable[[float], None]
     ) -> np.ndarray:
         """Leaves the best weights in the network; returns its history."""
-        held_out, train = self._inner_split(len(spectra))
+        held_out, train = self._inner_split(sample)
         updates = self.epochs * len(self._batches(train))
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
@@ -189,11 +190,13 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         network.load_state_dict(best_weights)
         return np.array(history)
 
-    def _inner_split(self, n: int) -> tuple[Tensor, Tensor]:
-        """Row numbers held out, and trained on; at least one of each where any are held out."""
+    def _inner_split(self, sample: Tensor) -> tuple[Tensor, Tensor]:
+        """Row numbers held out, and trained on; at least one sample of each where any are held out."""
+        n = int(sample.max()) + 1
         held_out = min(max(1, round(self.validation_fraction * n)), n - 1) if self.validation_fraction else 0
-        order = torch.randperm(n)
-        return order[:held_out], order[held_out:]
+        drawn = torch.argsort(torch.randperm(n))[sample]  # when each row's sample was drawn
+        order, rows = torch.argsort(drawn, stable=True), int((drawn < held_out).sum())
+        return order[:rows], order[rows:]
 
     def _batches(self, train: Tensor) -> list[Tensor]:
         """The row numbers of each update of one epoch, newly shuffled."""

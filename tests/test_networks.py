@@ -187,6 +187,17 @@ def test_without_a_held_out_part_every_epoch_runs(data: tuple) -> None:
     assert brief(CNNRegressor, validation_fraction=0.0, epochs=4, patience=1).fit(*data).n_iter_ == 4
 
 
+def test_repeats_of_a_sample_are_held_out_together(grid: Axis) -> None:
+    """Values that have nothing to do with the spectra: held-out repeats of a training sample would be recognised."""
+    spectra = np.repeat(simulate(12, grid)[0], 8, axis=0)
+    sample = np.repeat(np.arange(12), 8)
+    y = np.repeat(np.random.default_rng(0).normal(size=12), 8)
+    how = {"epochs": 60, "learning_rate": 1e-2, "validation_fraction": 0.3, "mixup": False}
+    parted = brief(CNNRegressor, **how).fit(spectra, y)
+    together = brief(CNNRegressor, **how).fit(spectra, y, sample)
+    assert parted.history_[0][:, 1].min() < 0.2 * together.history_[0][:, 1].min()
+
+
 def test_an_ensemble_predicts_the_mean_of_its_networks(data: tuple) -> None:
     X, Y = data
     pair = brief(CNNRegressor, ensemble=2).fit(X, Y)
