@@ -261,11 +261,10 @@ def _section(done: Comparison, target: str, labels: int) -> str:
 
 
 def _marks(chart: Chart, x: np.ndarray, ys: Mapping[str, np.ndarray], best: str) -> list[Kind]:
-    """The best model on top, in the strongest shade."""
-    ranked = [best, *(model for model in ys if model != best)]
+    """Each model in its own shade, the best on top."""
     whole = np.ones(len(x), bool)
-    kinds = [Kind(SHADES[i % len(SHADES)], DISC, model, whole) for i, model in enumerate(ranked)]
-    for kind in reversed(kinds):
+    kinds = [Kind(SHADES[i % len(SHADES)], DISC, model, whole) for i, model in enumerate(ys)]
+    for kind in sorted(kinds, key=lambda kind: kind.label == best):
         chart.kinds(x, ys[kind.label], [kind])
     return kinds
 
