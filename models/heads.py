@@ -43,6 +43,7 @@ MEMBERS = (
     Member("gp", "snv, savgol 15 2 1"),
     Member("gp", "savgol 25 2 2, autoscale"),
 )
+EMBEDDED = (Member("ridge", "encoder"), Member("gp", "encoder"))  # join where there is an encoder
 FEWEST_SPECTRAL_BANDS = 15  # below, features are no spectrum: scatter corrections would take away most of what is there
 MOST_COMPONENTS = 20
 PENALTIES = np.logspace(-9, 0, 19)  # of ridge, over the sum of squares of the centred spectra
@@ -239,6 +240,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
     out-of-fold errors that makes these, standardised, have a mean square of 1.
 
     Args:
+        encoder: an `encoder.Encoder` pretrained on the grid of these spectra, whose embeddings more members look at.
         folds: of the cross-validation; samples that share a `group` stay in one fold.
         random_state: of the folds, and of which spectra a process keeps where there are more than 1,000.
 
@@ -254,7 +256,8 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
     kind: ClassVar[str] = "committee"
     n_features_in_: int
 
-    def __init__(self, *, folds: int = 10, random_state: int = 0) -> None:
+    def __init__(self, *, encoder: Any = None, folds: int = 10, random_state: int = 0) -> None:
+        self.encoder = encoder
         self.folds = folds
         self.random_state = random_state
 
@@ -317,6 +320,9 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
                 continue
             self._treatments[text] = pipeline
         self.members_ = [member for member in MEMBERS if member.treatment in treated]
+        if self.encoder is not None:
+            treated["encoder"] = self.encoder.embed(X)
+            self.members_ += EMBEDDED
         return treated
 
     def _outputs(self, X: Any, *, spread: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -324,6 +330,8 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         treated = {text: pipeline.transform(X, _axis(X)) for text, pipeline in self._treatments.items()}
+        if self.encoder is not None:
+            treated["encoder"] = self.encoder.embed(X)
         means, sds = [], []
         for models, weights, factor in zip(self._models, self.weights_, self._spreads, strict=True):
             inputs = [treated[member.treatment] for member in self.members_]
@@ -388,11 +396,17 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         for t, models in enumerate(self._models):
             for m, model in enumerate(models):
                 kept |= {f"member.{t}.{m}.{f.name}": getattr(model, f.name) for f in fields(model)}
+        if self.encoder is not None:
+            kept |= self.encoder.arrays()
         return {name: np.ascontiguousarray(array) if np.ndim(array) else array for name, array in kept.items()}
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         model = cls(**params)
+        if "encoder.about" in arrays:
+            from .encoder import Encoder
+
+            model.encoder = Encoder.from_arrays(arrays)
         model.members_ = [Member(*row) for row in json.loads(arrays["members"].tobytes())]
         for name in _KEPT:
             setattr(model, name, arrays[name])
@@ -401,7 +415,8 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         model.y_ndim_, model.n_features_in_ = int(arrays["y_ndim"]), int(arrays["bands"])
         grid = Axis(np.arange(model.n_features_in_), "index")
         model._treatments = {}
-        for i, text in enumerate(dict.fromkeys(member.treatment for member in model.members_)):
+        texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)
+        for i, text in enumerate(texts):
             start = f"treatment.{i}."
             learned = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
             model._treatments[text] = Pipeline.from_json(Pipeline.parse(text).to_json(), grid, learned)

@@ -114,7 +114,7 @@ class Model:
         """What a manifest says and what the arrays are; `from_parts` makes the same model of them."""
         manifest = {
             "kind": self.kind,
-            "parameters": self.estimator.get_params(),
+            "parameters": {name: value for name, value in self.estimator.get_params().items() if name != "encoder"},
             "targets": self.targets,
             "units": self.units,
             "quantity": self.quantity,

@@ -222,7 +222,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float64, reset=False)
         spectra = _standardised(X, self.x_mean_, self.x_sd_)
         with _threads(self.n_threads), torch.inference_mode():
-            parts = [_forward(network, spectra) for network in self.networks_]
+            parts = [forward(network, spectra) for network in self.networks_]
         values = np.mean(parts, axis=0) * self.y_sd_ + self.y_mean_
         return values[:, 0] if self.y_ndim_ == 1 else values
 
@@ -333,10 +333,10 @@ def _average(averaged: nn.Module, network: nn.Module, update: int) -> None:
 def _error(network: nn.Module, spectra: Tensor, values: Tensor) -> float:
     network.eval()
     with torch.inference_mode():
-        return float(np.mean((_forward(network, spectra) - values.cpu().numpy()) ** 2))
+        return float(np.mean((forward(network, spectra) - values.cpu().numpy()) ** 2))
 
 
-def _forward(network: nn.Module, spectra: Tensor) -> np.ndarray:
+def forward(network: nn.Module, spectra: Tensor) -> np.ndarray:
     """(n, bands) -> (n, targets) float64, some at a time"""
     device = next(network.parameters()).device
     parts = []

@@ -192,8 +192,8 @@ class LocalPLS(RegressorMixin, BaseEstimator):
     Neighbours are sought among the scores of a global PLS, weighted by their distance, and a weighted PLS is fitted on
     their original spectra. All in float64: in float32 the fifteenth latent variable is off by several sd of y.
 
-    Memory: `fit` keeps the training spectra (8 bytes a value) and takes about as much again while it runs: 0.56 + 0.58 GB
-    measured for 100,000 spectra of 700 bands.
+    Memory: `fit` keeps the training spectra (8 bytes a value) and takes about as much again while it runs: 0.56 and
+    0.58 GB, measured with 100,000 spectra of 700 bands.
 
     Args:
         n_components: latent variables of each local model.
