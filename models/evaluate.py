@@ -81,9 +81,14 @@ class Scores:
 
 
 def paired_difference(
-    measured: np.ndarray, one: np.ndarray, other: np.ndarray, resamples: int = 2_000, seed: int = 0
+    measured: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    resamples: int = 2_000,
+    seed: int = 0,
+    confidence: float = 0.95,
 ) -> tuple[float, float, float]:
-    """RMSEP of `one` minus that of `other` on the same samples, with its 95 % interval by the paired bootstrap.
+    """RMSEP of `one` minus that of `other` on the same samples, with its interval by the paired bootstrap.
 
     An interval without zero in it says that one is better on samples such as these.
 
@@ -93,7 +98,7 @@ def paired_difference(
     rng = np.random.default_rng(seed)
     drawn = np.array([squares[rng.integers(len(squares), size=len(squares))].mean(axis=0) for _ in range(resamples)])
     differences = np.sqrt(drawn) @ [1, -1]
-    low, high = np.percentile(differences, [2.5, 97.5])
+    low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.sqrt(squares.mean(axis=0)) @ [1, -1]), float(low), float(high)
 
 

@@ -31,7 +31,7 @@ _OURS = frozenset(
 )
 _SECRET = ("password", "secret", "token", "key", "jaas")
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -44,7 +44,7 @@ class Topics(_Table):
 
     prefix: str = Field("tamis", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     create: bool = Field(True, description="create missing topics at start-up; else a missing topic is an error")
-    partitions: int = Field(4, ge=1, description="of topics that Tamis creates")
+    partitions: int = Field(4, ge=1, le=10_000, description="of topics that Tamis creates")
 
     @property
     def spectra(self) -> str:
@@ -63,7 +63,7 @@ class Line(_Table):
     """One sorting line; the table ``"*"`` stands for every line that has no table of its own."""
 
     model: str = Field("default", description="the model in the store that serves this line")
-    saturation: float | None = Field(None, description="a band at or above this is saturated, in the frame's quantity")
+    saturation: float | None = Field(None, allow_inf_nan=False, description="a band at or above this is saturated, in the frame's quantity")
 
 
 class NamedAxis(_Table):
@@ -73,7 +73,7 @@ class NamedAxis(_Table):
     values: list[float] | None = None
     start: float | None = None
     stop: float | None = None
-    bands: int | None = Field(None, ge=2)
+    bands: int | None = Field(None, ge=2, le=100_000)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> NamedAxis:
@@ -91,8 +91,8 @@ class NamedAxis(_Table):
 class Process(_Table):
     """The second, robust limit that is learned from the running process."""
 
-    window_spectra: int = Field(256, ge=8, description="how far back the limit looks")
-    learn_spectra: int = Field(30, ge=8, description="fewer than these, and nothing is called odd yet")
+    window_spectra: int = Field(256, ge=8, le=100_000, description="how far back the limit looks")
+    learn_spectra: int = Field(30, ge=8, le=100_000, description="fewer than these, and nothing is called odd yet")
 
 
 class Output(_Table):
@@ -120,8 +120,8 @@ class Settings(BaseSettings):
     group: str = Field("tamis-worker", min_length=1, description="the consumer group of the workers")
     start_at: Literal["earliest", "latest"] = Field("earliest", description="where a new group begins to read")
     store: str = Field("store", description="the folder of the model store, or file:///folder")
-    frame_max_bytes: int = Field(900_000, ge=1_000, description="brokers refuse messages over 1 MiB by default")
-    poll_timeout_s: Seconds = 1.0
+    frame_max_bytes: int = Field(900_000, ge=1_000, le=100_000_000, description="brokers refuse messages over 1 MiB by default")
+    poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a signal to stop is heeded within it")
     flush_timeout_s: Seconds = 10.0
     reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
     topics: Topics = Topics()  # type: ignore[call-arg]
