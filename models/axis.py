@@ -12,6 +12,7 @@ import numpy as np
 from .. import AxisMismatch
 
 UNITS = ("nm", "cm-1", "index")  # index: a detector that was never calibrated in wavelength
+MOST_BANDS = 16_384  # a resampling operator takes bands x grid x 8 bytes, and messages may bring any axis
 _ALIASES = {"cm^-1": "cm-1", "cm⁻¹": "cm-1", "1/cm": "cm-1", "wavenumber": "cm-1", "nanometer": "nm", "pixel": "index"}
 
 
@@ -24,7 +25,7 @@ class Axis:
         unit: ``nm``, ``cm-1``, or ``index`` (a bare detector position, convertible to nothing).
 
     Raises:
-        ValueError: fewer than 2 bands, values out of order, or an unknown unit.
+        ValueError: fewer than 2 bands or more than 16,384, values out of order, or an unknown unit.
 
     >>> print(Axis(np.array([2500.0, 2000.0]), "nm").to("cm-1"))
     4000-5000 cm-1, 2 bands
@@ -38,8 +39,8 @@ class Axis:
         if unit not in UNITS:
             raise ValueError(f"unknown axis unit {self.unit!r}; known: {', '.join(UNITS)}")
         values = np.array(self.values, dtype=np.float64)
-        if values.ndim != 1 or len(values) < 2:
-            raise ValueError(f"an axis needs one dimension and at least 2 bands, got shape {values.shape}")
+        if values.ndim != 1 or not 2 <= len(values) <= MOST_BANDS:
+            raise ValueError(f"an axis needs one dimension and 2 to {MOST_BANDS} bands, got shape {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError(f"axis value {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite")
         if unit != "index" and values.min() <= 0:
@@ -119,12 +120,10 @@ class Resampler:
         if np.abs(position[nearest] - grid.values).max() <= tolerance:
             self.gather = nearest
         else:
-            from scipy.interpolate import CubicSpline
-
             # Beyond the last band (by half a band at most) the edge value is held: a spline would swing out there.
             inside = np.clip(grid.values, position[order][0], position[order][-1])
-            spline = CubicSpline(position[order], np.eye(len(source))[order], axis=0)
-            self.matrix = np.asarray(spline(inside)).T.astype(np.float64)
+            self.matrix = np.empty((len(source), len(grid)))
+            self.matrix[order] = _spline_operator(position[order], inside)
         self.is_identity = self.gather is not None and np.array_equal(self.gather, np.arange(len(source)))
 
     def apply(self, spectra: np.ndarray) -> np.ndarray:
@@ -137,7 +136,21 @@ class Resampler:
         return spectra @ self.matrix.astype(spectra.dtype if spectra.dtype.kind == "f" else np.float64, copy=False)
 
 
-@lru_cache(maxsize=256)
+def _spline_operator(knots: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(bands,), (grid,) -> (bands, grid): not-a-knot cubic spline through values at the knots, as one linear map.
+
+    Values at the knots fix the coefficients of B-splines by a banded system, solved here for the grid's bands alone.
+    """
+    from scipy.interpolate import BSpline, make_interp_spline
+    from scipy.sparse.linalg import splu
+
+    degree = min(3, len(knots) - 1)
+    t = make_interp_spline(knots, np.zeros(len(knots)), degree).t
+    at_knots, at_wanted = (BSpline.design_matrix(x, t, degree) for x in (knots, wanted))
+    return splu(at_knots.T.tocsc()).solve(at_wanted.T.toarray())
+
+
+@lru_cache(maxsize=32)
 def resampler(source: Axis, grid: Axis) -> Resampler:
     """The cached operator: a line keeps its axis for months, so it is built once."""
     return Resampler(source, grid)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import BadBundle
 from .axis import Axis
+from .domain import LEVELS
 from .preprocess import Pipeline
 
 # Each estimator by its kind. A baseline is a file and a row here; its module is imported when it is asked for.
@@ -127,20 +128,29 @@ class Model:
 
     @classmethod
     def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        """Raises BadBundle where the parts do not make a model."""
+        """Raises BadBundle where the parts do not make a model that can predict."""
+        broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
+        if broken:
+            raise BadBundle(f"the bundle's {', '.join(broken[:3])}: expected numbers, got NaN")
         try:
             pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
-            return cls(
-                pipeline,
-                estimator,
-                manifest["targets"],
-                manifest["units"],
-                manifest["quantity"],
-                manifest["training"],
-            )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            parts = (manifest[name] for name in ("targets", "units", "quantity", "training"))
+            model = cls(pipeline, estimator, *parts)
+            model._try()
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
             raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error}") from error
+        return model
+
+    def _try(self) -> None:
+        """One prediction before it counts: shapes that do not fit show here and not on the line."""
+        bands = len(self.grid)
+        result = self.predict(np.linspace(0.1, 1.0, bands)[None], self.grid)
+        named = isinstance(self.targets, list) and all(isinstance(target, str) for target in self.targets)
+        if not named or result.values.shape != (1, len(self.targets)):
+            raise ValueError(f"expected {result.values.shape[1]} targets by name, got {self.targets!r:.80}")
+        if any(len(pair) != len(LEVELS) for pair in self.limits.values()) or result.t2.shape != result.q.shape != (1,):
+            raise ValueError(f"expected T2 and Q with {len(LEVELS)} limits each, got {self.limits!r:.80}")
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

@@ -395,7 +395,7 @@ def choose_components(
     most = min(most, X.shape[1], min(len(train) for train, _ in splits) - 1)
     if most < 1:
         raise ValueError(f"cross-validation needs at least 2 training spectra in each fold, got {len(X)} in all")
-    scale = np.maximum(Y.std(axis=0), np.finfo(np.float64).tiny)
+    scale = np.where(np.ptp(Y, axis=0) > 0, Y.std(axis=0), 1.0)  # a constant target has no say
     squares = np.empty((len(splits), most, Y.shape[1]))  # mean squared error of each fold, in variances of the target
     for i, (train, held_out) in enumerate(splits):
         fit = weighted_pls(X[train], Y[train], most)

@@ -317,6 +317,8 @@ def _parse_step(text: str) -> Step:
         raise ValueError(f"{name} takes {len(names)} numbers ({', '.join(names) or 'none'}), got {len(numbers)}")
     try:
         return _step({"step": kind.name, **{key: float(n) for key, n in zip(names, numbers, strict=False)}})
+    except OverflowError as error:
+        raise ValueError(f"{text.strip()!r}: expected finite numbers") from error
     except TypeError as error:
         raise ValueError(f"{name} needs {', '.join(names)}; got {text.strip()!r}") from error
     except ValueError as error:

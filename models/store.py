@@ -14,8 +14,9 @@ import platform
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,10 +47,13 @@ class Store:
 
     def __init__(self, url: str | Path) -> None:
         text = str(url)
-        parsed = urlparse(text)
+        try:
+            parsed = urlparse(text)
+            self.root = Path(unquote(parsed.path) if parsed.scheme else text).expanduser()
+        except (ValueError, RuntimeError) as error:  # a crooked address; a ~user that is not there
+            raise StoreUnusable(f"expected a path or file:///path as the store, got {text!r}: {error}") from error
         if parsed.scheme not in ("", "file") or parsed.netloc not in ("", "localhost"):
             raise StoreUnusable(f"expected a path or file:///path as the store, got {text!r}")
-        self.root = Path(unquote(parsed.path) if parsed.scheme else text).expanduser()
 
     def names(self) -> list[str]:
         """The models in the store; none where it does not exist yet."""
@@ -75,7 +79,7 @@ class Store:
         pointer = self._folder(name) / CURRENT
         with _explained(pointer, "read"):
             try:
-                text = pointer.read_text().strip()
+                text = pointer.read_bytes().decode(errors="replace").strip()
             except FileNotFoundError:
                 known = ", ".join(self.names()) or "none"
                 raise NoModel(f"no model {name!r} in the store {self.root}; there: {known}") from None
@@ -95,12 +99,14 @@ class Store:
                 raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}") from None
         try:
             manifest = json.loads(raw)
-            said = manifest.pop("checksum")
-        except (ValueError, KeyError, AttributeError) as error:
+            said = str(manifest.pop("checksum"))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadBundle(f"{path}: expected a manifest with a checksum: {error}") from error
         _check(path, said, _sha256(_canonical(manifest)))
         if manifest.get("format") != FORMAT:
             raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
+        if not isinstance(manifest.get("files"), dict) or "sha256" not in manifest["files"].get(WEIGHTS, {}):
+            raise BadBundle(f"{path}: expected the checksum of {WEIGHTS}, got none")
         return manifest
 
     def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
@@ -142,7 +148,7 @@ class Store:
         with _explained(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
-            beside = folder / f".{os.getpid()}-{time.time_ns()}.tmp"
+            beside = folder / f".{uuid.uuid4().hex}.tmp"
             beside.mkdir()
             try:
                 _write_synced(beside / WEIGHTS, weights)
@@ -190,7 +196,7 @@ class Store:
         return to
 
     def _point(self, folder: Path, version: str) -> None:
-        beside = folder / f".{CURRENT}.{os.getpid()}.tmp"
+        beside = folder / f".{CURRENT}.{uuid.uuid4().hex}.tmp"
         _write_synced(beside, version.encode())
         os.replace(beside, folder / CURRENT)
         _sync_folder(folder)
@@ -255,8 +261,9 @@ def _sync_folder(path: Path) -> None:
 
 def _sweep(folder: Path) -> None:
     for left in folder.glob(".*.tmp"):
-        if time.time() - left.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another publisher has just renamed it
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _libraries() -> dict[str, str]:

@@ -95,7 +95,7 @@ class EmbeddedBroker:
                 stderr=output,
                 cwd=folder,
                 start_new_session=True,  # Ctrl-C is for us: we stop it when its clients have left
-                preexec_fn=_dying_with_parent() if sys.platform == "linux" else None,
+                preexec_fn=dying_with_parent(),
             )
         deadline = time.monotonic() + _START_S
         while not _listening(self.port):
@@ -178,7 +178,9 @@ def _listening(port: int) -> bool:
         return probe.getsockname() != probe.getpeername()  # TCP lets a socket reach itself on a free port
 
 
-def _dying_with_parent() -> Callable[[], None]:
-    """Linux: the kernel ends the broker when the thread that started it goes, however it goes."""
+def dying_with_parent() -> Callable[[], None] | None:
+    """For `preexec_fn`, on Linux: the kernel ends a child when the thread that started it goes, however it goes."""
+    if sys.platform != "linux":
+        return None
     prctl = ctypes.CDLL(None).prctl  # looked up here: between fork and exec as little as can be
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -177,13 +177,19 @@ def models_list(store: StoreUrl = None, config: Config = None) -> None:
     if not names:
         print(f"no models in {opened.root}; publish one with: tamis fit FILE --target T --store {opened.root}")
     for name in names:
-        current = opened.current(name)
+        try:
+            current = opened.current(name)
+        except TamisError as error:  # the others must still be found: one may be rolled back to
+            print(f"! {name}  {error}")
+            current = ""
         for version in opened.versions(name):
-            manifest = opened.manifest(name, version)
             star = "*" if version == current else " "
-            print(
-                f"{star} {name} {version}  {manifest['created']}  {manifest['kind']}  {', '.join(manifest['targets'])}"
-            )
+            try:
+                manifest = opened.manifest(name, version)
+                told = f"{manifest['created']}  {manifest['kind']}  {', '.join(manifest['targets'])}"
+            except TamisError as error:
+                star, told = "!", str(error)
+            print(f"{star} {name} {version}  {told}")
 
 
 @models.command("show")
@@ -296,7 +302,9 @@ def tail(
 @app.command()
 def replay(
     files: Annotated[list[Path], typer.Argument(help="Recorded files: Parquet, CSV or NumPy, .gz or .zst too.")],
-    rate: Annotated[float | None, typer.Option(min=1e-3, help="Spectra a second; else as fast as it goes.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-3, max=1e9, help="Spectra a second; else as fast as it goes.")
+    ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Keep the recorded distances in time.")] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many spectra.")] = None,
@@ -383,7 +391,7 @@ def doctor(config: Config = None, brokers: Brokers = None, store: StoreUrl = Non
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, the store and the worker's log.")] = Path("demo"),
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
-    rate: Annotated[float, typer.Option(min=1.0, help="Spectra a second.")] = 200.0,
+    rate: Annotated[float, typer.Option(min=1.0, max=1e9, help="Spectra a second.")] = 200.0,
 ) -> None:
     """Follow a real fermentation: fit, replay through Kafka, predict in a worker process, compare with HPLC.
 

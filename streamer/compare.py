@@ -98,6 +98,8 @@ def compare(
     for target in targets:
         rows = np.flatnonzero(np.isfinite(_numbers(table, target)) & np.isfinite(table.spectra).all(axis=1))
         y, spectra = _numbers(table, target)[rows], table.spectra[rows]
+        if not len(rows):
+            raise BadFile(f"{path}: column {target!r} holds no value beside a whole spectrum")
         groups = None if group is None else _column(table, group)[rows]
         try:
             fit_rows, test = split_rows(len(rows), None if split is None else _column(table, split)[rows], groups)

@@ -30,10 +30,11 @@ import numpy as np
 from .. import TamisError, __version__
 from ..models.pls import PLSR
 from ..models.store import Store
-from .broker import EmbeddedBroker
+from .broker import EmbeddedBroker, dying_with_parent
 from .fitting import Fitted, fit_and_publish
 from .frame import Frame
 from .outcome import decode_predictions
+from .page import write_page
 from .records import read_frames, write_parquet
 from .replay import Replay
 from .report import Finding, Run, write_report
@@ -103,12 +104,9 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     figures["seconds"] = round(time.monotonic() - began, 1)
     run.figures["run time"] = f"{figures['seconds']:.0f} s"
     report = out / "report.html"
-    try:
-        write_report(run, report)
-    except OSError as error:
-        raise TamisError(f"can not write {report}: {error.strerror}") from error
+    write_report(run, report)
     if json_path is not None:
-        json_path.write_text(json.dumps(figures, indent=1) + "\n")
+        write_page(json.dumps(figures, indent=1) + "\n", json_path)
     for finding in run.findings:
         say(f"{finding.level:<7} {finding.title}: {finding.text}")
     say(
@@ -171,8 +169,9 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
     }
     with open(log, "w") as file:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "tamis.streamer.cli", "worker"], env=environment, stdout=file, stderr=file
-        )
+            [sys.executable, "-m", "tamis.streamer.cli", "worker"], env=environment, stdout=file, stderr=file,
+            preexec_fn=dying_with_parent(),
+        )  # fmt: skip
     try:
         deadline = time.monotonic() + PATIENCE_S
         while not _answers(f"http://127.0.0.1:{port}/readyz"):

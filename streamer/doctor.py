@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 
 from .. import TamisError, __version__
 from ..models.store import Store
@@ -80,6 +81,8 @@ def _metrics(settings: Settings) -> str:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except UnicodeError as error:
+            raise TamisError(f"metrics.host: expected a host, got {host!r:.80}") from error
         except OSError as error:
             if running := _running_worker(host, port):
                 return running
@@ -97,5 +100,5 @@ def _running_worker(host: str, port: int) -> str:
             return f"a worker answers at {host}:{port}, ready" if answer.read() == b"ok\n" else ""
     except urllib.error.HTTPError as error:
         raise TamisError(f"a worker answers at {host}:{port}, not ready: {error.read().decode().strip()}") from error
-    except OSError:
+    except (OSError, HTTPException):  # something else listens there
         return ""

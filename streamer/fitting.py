@@ -62,6 +62,8 @@ def fit_and_publish(
     estimator = _estimator(kind, parameters, {"random_state": random_state, "progress": progress})
     if preprocess is None:
         preprocess = "" if kind == "committee" else USUAL_PREPROCESS
+    if len(set(targets)) < len(targets):
+        raise BadFile(f"expected every target once, got {', '.join(targets)}")
     for target in targets:
         if target in RESERVED:
             raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")

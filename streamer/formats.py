@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,8 +84,12 @@ def count_spectra(path: str | Path) -> int | None:
 def parts(path: str) -> tuple[str, str, str]:
     """Stem, suffix of the format, and suffix of the compression ('' if none)."""
     file = Path(path)
-    if not file.is_file():
-        raise BadFile(f"{path}: {'expected a file, got a directory' if file.is_dir() else 'no such file'}")
+    try:
+        there = file.stat()
+    except OSError as error:
+        raise BadFile(f"{path:.300}: {error.strerror or error}") from error
+    if not S_ISREG(there.st_mode):
+        raise BadFile(f"{path}: expected a file, got {'a directory' if file.is_dir() else 'something else'}")
     compression = file.suffix.lower() if file.suffix.lower() in COMPRESSIONS else ""
     inner = Path(file.stem) if compression else file
     kind = inner.suffix.lower()

@@ -11,6 +11,8 @@ import numpy as np
 from ..models.axis import Axis
 
 QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
+MOST_TEXT = 512  # characters of an id or a name: they are repeated in results, rejects, logs and labels
+_EARLIEST, _LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2200-01-01", "us")
 # Columns of a frame or of its predictions: no target may be called so.
 RESERVED = frozenset(
     (
@@ -112,11 +114,17 @@ def set_aside(
 
     def aside(i: int, reason: str, text: str) -> None:
         spectrum = frame.spectra[i] if rows is None else rows[i]
-        bad.append(BadRow(i, frame.spectrum_id[i], reason, text, spectrum, frame.time[i]))
+        time = frame.time[i] if _EARLIEST <= frame.time[i] < _LATEST else np.datetime64("NaT", "us")
+        bad.append(BadRow(i, frame.spectrum_id[i][:MOST_TEXT], reason, text, spectrum, time))
         keep[i] = False
 
     for i in np.flatnonzero(keep & (lengths != bands)).tolist():
         aside(i, "band_count", f"expected {bands} bands ({frame.axis}), got {lengths[i]}")
+    for i in np.flatnonzero(keep & ((frame.time < _EARLIEST) | (frame.time >= _LATEST))).tolist():
+        since_s = frame.time[i].astype(np.int64) / 1e6
+        aside(i, "time", f"expected a time from 1900 to 2200, got {since_s:.16g} s since 1970; is it in another unit?")
+    for i in [i for i in np.flatnonzero(keep).tolist() if _too_long(frame, i)]:
+        aside(i, "spectrum_id", f"expected at most {MOST_TEXT} characters in spectrum_id and object_id")
     if len(set(frame.spectrum_id)) != len(frame):
         seen: set[str] = set()
         for i in np.flatnonzero(keep).tolist():
@@ -132,6 +140,10 @@ def set_aside(
     elif frame.spectra.shape[1] != bands:  # every row is aside, and none fits the frame's shape
         frame = replace(frame, spectra=np.empty((len(frame), bands), np.float32))
     return (frame if keep.all() else frame[keep]), bad
+
+
+def _too_long(frame: Frame, i: int) -> bool:
+    return len(frame.spectrum_id[i]) > MOST_TEXT or bool(frame.object_id and len(frame.object_id[i]) > MOST_TEXT)
 
 
 def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[Frame, list[BadRow]]:

@@ -12,6 +12,9 @@ import orjson
 from .frame import BadRow
 from .wire import ARROW, Message, Record, arrow_bytes
 
+MOST_ERROR = 2_000  # characters
+MOST_FOREIGN = 8_000  # bytes of key and headers that a rejected message may bring along
+
 JSON_LINES = "application/x-ndjson"
 PREDICTIONS_VERSION = 1
 
@@ -135,7 +138,10 @@ def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> 
 
     Bytes over the broker's cap are cut, and the header `truncated_from_bytes` says so: the original stays in its topic.
     """
-    headers = {**record.headers, **_origin(record), "error": error, "reason": reason}
+    foreign = dict(record.headers)
+    if sum(len(name.encode()) + len(text.encode()) for name, text in foreign.items()) > MOST_FOREIGN:
+        foreign = {"headers_left_out": str(len(foreign))}
+    headers = {**foreign, **_origin(record), "error": error[:MOST_ERROR], "reason": reason}
     if len(record.value) > most_bytes:
         headers["truncated_from_bytes"] = str(len(record.value))
     return record.value[:most_bytes], headers
@@ -164,7 +170,7 @@ def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: i
     headers = {
         "content-type": ARROW,
         **_origin(record),
-        "error": f"{record.place}: {rows[0]}{more}",
+        "error": f"{record.place}: {rows[0]}"[:MOST_ERROR] + more,
         "reason": rows[0].reason,
         "rows": str(len(rows)),
     }

@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from .. import BadFile
 
 # Relative SVG paths around a point; the class beside each gives its colour.
 DOT, CROSS = "h0", "m-1.7-1.7l3.4 3.4m0-3.4l-3.4 3.4"
@@ -39,15 +42,22 @@ def page_of(title: str, sections: Iterable[str]) -> str:
 
 
 def write_page(html: str, path: Path) -> None:
-    """Write a page to `path` whole or not at all; its folder is made if need be. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a page to `path` whole or not at all; its folder is made if need be.
+
+    Raises:
+        BadFile: it can not be written.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         # 'replace': half a surrogate pair in a name from outside must not cost the report.
         draft.write_bytes(html.encode("utf-8", "replace"))
         draft.replace(path)
+    except OSError as error:
+        raise BadFile(f"can not write {path}: {error.strerror}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 class Chart:

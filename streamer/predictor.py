@@ -120,7 +120,9 @@ class Predictor:
         verdict = watch.limit.update(result.values, result.t2, result.q, skip=frozen)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
-        outside = (result.t2 > model.limits["t2"][1]) | (result.q > model.limits["q"][1])
+        # Asked so that NaN, which no comparison holds for, is outside.
+        outside = ~((result.t2 <= model.limits["t2"][1]) & (result.q <= model.limits["q"][1]))
+        outside |= ~np.isfinite(result.values).all(axis=1)
         return Predictions(
             line=frame.line,
             model=name,
@@ -181,7 +183,8 @@ def _reasons(
         if outside[i]:
             over = [f"T2 {t2:.3g} > {t2_99:.3g}"] if t2 > t2_99 else []
             over += [f"Q {q:.3g} > {q_99:.3g}"] if q > q_99 else []
-            parts.append(f"extrapolation: {', '.join(over)} (99 % of the calibration)")
+            far = f"extrapolation: {', '.join(over)} (99 % of the calibration)"
+            parts.append(far if over else "no finite prediction")
         elif t2 > t2_95 or q > q_95:
             parts.append("near the edge: between the calibration's 95 % and 99 % limits")
         if verdict.odd[i]:

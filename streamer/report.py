@@ -85,7 +85,7 @@ class Run:
 
 
 def write_report(run: Run, path: Path) -> None:
-    """Write the page to `path` whole or not at all; its folder is made if need be. Raises OSError."""
+    """Write the page to `path` whole or not at all; its folder is made if need be. Raises BadFile."""
     write_page(page(run), path)
 
 

@@ -13,6 +13,7 @@ import structlog
 
 from .. import BadFile
 from ..models.store import Store
+from .formats import parts
 from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
@@ -120,7 +121,11 @@ def run_tail(settings: Settings, stop: Stop, rejects: bool, new_only: bool, limi
     with closing(source):
         while not stop() and (limit is None or told < limit):
             for record in source.poll(0.2):
-                rows = [dict(record.headers)] if rejects else decode_predictions(record.value, record.headers)
+                try:
+                    rows = [dict(record.headers)] if rejects else decode_predictions(record.value, record.headers)
+                except (ValueError, OverflowError) as error:  # Arrow's and JSON's errors are ValueErrors
+                    log.warning("no predictions", place=record.place, error=str(error).partition("\n")[0])
+                    continue
                 for row in rows[: None if limit is None else limit - told]:
                     print(orjson.dumps(row, option=orjson.OPT_UTC_Z).decode(), flush=True)
                     told += 1
@@ -144,6 +149,9 @@ def run_compare(
     from .compare import HEADINGS, as_json, compare, page, rows_of, verdicts
     from .page import write_page
 
+    for path in (json_path, html_path):
+        if path is not None and path.is_dir():  # told before the minutes of work
+            raise BadFile(f"{path}: expected a file to write, got a directory")
     stderr = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
@@ -161,7 +169,7 @@ def run_compare(
         for told in verdicts(done, target, labels):
             out.print(f"  {told}", highlight=False)
     if json_path is not None:
-        json_path.write_bytes(orjson.dumps(as_json(done), option=orjson.OPT_INDENT_2))
+        write_page(orjson.dumps(as_json(done), option=orjson.OPT_INDENT_2).decode(), json_path)
     if html_path is not None:
         write_page(page(done), html_path)
         out.print(f"page: {html_path}", highlight=False)
@@ -170,8 +178,7 @@ def run_compare(
 def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: Mapping[str, Any]) -> Sent:
     """Replays files to the spectra topic, with a progress bar on a terminal."""
     for path in files:
-        if not path.is_file():  # told before a broker is looked for
-            raise BadFile(f"{path}: no such file")
+        parts(str(path))  # told before a broker is looked for
     content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
     topics = settings.topics
     _ensure(settings, [topics.spectra])

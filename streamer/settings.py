@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .. import BadSettings
-from ..models.axis import Axis
+from ..models.axis import MOST_BANDS, Axis
 
 PREFIX = "TAMIS_"
 CONFIG_VARIABLE = "TAMIS_CONFIG"  # the path of the TOML file
@@ -63,7 +63,9 @@ class Line(_Table):
     """One sorting line; the table ``"*"`` stands for every line that has no table of its own."""
 
     model: str = Field("default", description="the model in the store that serves this line")
-    saturation: float | None = Field(None, allow_inf_nan=False, description="a band at or above this is saturated, in the frame's quantity")
+    saturation: float | None = Field(
+        None, allow_inf_nan=False, description="a band at or above this is saturated, in the frame's quantity"
+    )
 
 
 class NamedAxis(_Table):
@@ -73,7 +75,7 @@ class NamedAxis(_Table):
     values: list[float] | None = None
     start: float | None = None
     stop: float | None = None
-    bands: int | None = Field(None, ge=2, le=100_000)
+    bands: int | None = Field(None, ge=2, le=MOST_BANDS)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> NamedAxis:
@@ -120,7 +122,9 @@ class Settings(BaseSettings):
     group: str = Field("tamis-worker", min_length=1, description="the consumer group of the workers")
     start_at: Literal["earliest", "latest"] = Field("earliest", description="where a new group begins to read")
     store: str = Field("store", description="the folder of the model store, or file:///folder")
-    frame_max_bytes: int = Field(900_000, ge=1_000, le=100_000_000, description="brokers refuse messages over 1 MiB by default")
+    frame_max_bytes: int = Field(
+        900_000, ge=1_000, le=100_000_000, description="brokers refuse messages over 1 MiB by default"
+    )
     poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a signal to stop is heeded within it")
     flush_timeout_s: Seconds = 10.0
     reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
@@ -136,6 +140,15 @@ class Settings(BaseSettings):
         repr=False,
         description="passed to kafka-python as it is: security_protocol, sasl_..., ssl_...; never logged",
     )
+
+    @field_validator("brokers")
+    @classmethod
+    def _hosts_and_ports(cls, given: str) -> str:
+        for broker in given.split(","):
+            host, _, port = broker.strip().rpartition(":")
+            if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+                raise ValueError("expected host:port, several parted by commas")
+        return given
 
     @field_validator("kafka")
     @classmethod

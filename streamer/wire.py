@@ -7,17 +7,18 @@ some bad rows gives the good ones and, beside them, each bad row with its reason
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from .. import BadMessage
+from .. import BadMessage, BadSettings
 from ..models.axis import Axis
-from .frame import QUANTITIES, RESERVED, BadRow, Frame, set_aside
+from .frame import MOST_TEXT, QUANTITIES, RESERVED, BadRow, Frame, set_aside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +28,10 @@ RAW = "application/octet-stream"
 JSON = "application/json"
 
 FRAME_VERSION = 1
+MOST_TARGETS = 64  # columns of laboratory values in one frame
 RAW_DTYPES = {"float32": np.dtype("<f4"), "uint16": np.dtype("<u2")}
+
+_MOST_TIMESTAMP_S = 7_258_118_400.0  # the year 2200
 
 Axes = Mapping[str, Axis]
 Message = tuple[bytes, dict[str, str]]  # a value and its headers
@@ -77,8 +81,14 @@ def decode(record: Record, axes: Axes, most_bytes: int) -> tuple[Frame, list[Bad
         frame, bad = decoder(record, axes)
         if not len(frame) and not bad:
             raise BadMessage("expected at least one spectrum, got a frame of none", "empty")
+        if max(len(frame.line), len(frame.instrument)) > MOST_TEXT:
+            raise BadMessage(f"expected at most {MOST_TEXT} characters in line and instrument", "line")
     except BadMessage as error:
         raise BadMessage(f"{record.place}: {error}", error.reason) from error
+    except Exception as error:
+        raise BadMessage(
+            f"{record.place}: expected a frame, got {type(error).__name__}: {error!s:.200}", "unreadable"
+        ) from error
     return frame, bad
 
 
@@ -86,6 +96,9 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     import pyarrow as pa
 
     try:
+        # A compressed body says how large it will be only while it is being unpacked, and 8 kB may become gigabytes.
+        if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(record.value)):
+            raise BadMessage("expected Arrow without compression of its own: let Kafka compress", "compressed")
         with pa.ipc.open_stream(record.value) as stream:
             table = stream.read_all()
         table.validate(full=True)  # crafted offsets would otherwise read outside the buffer
@@ -100,8 +113,14 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     if version != str(FRAME_VERSION):
         raise BadMessage(f"expected tamis.frame version {FRAME_VERSION}, got {version!r}", "frame_version")
     axis = _axis_of_text(meta.get("axis"), meta.get("axis_unit"), axes)
-    spectra, lengths, ragged = _arrow_spectra(table)
     n = table.num_rows
+    if n > len(record.value):  # columns that take no room: lists of nothing
+        raise BadMessage(f"expected spectra, got {n} rows in {len(record.value)} bytes", "no_spectrum")
+    if len(set(table.column_names)) != table.num_columns:
+        raise BadMessage(f"expected every column once, got {table.column_names!s:.200}", "column_names")
+    spectra, lengths, ragged = _arrow_spectra(table)
+    names = [name for name in table.column_names if name not in RESERVED and _is_number(table[name].type)]
+    _check_targets(names)
 
     def texts(name: str) -> list[str] | None:
         if name not in table.column_names:
@@ -122,13 +141,36 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         object_id=texts("object_id"),
         x=_as_float32(numbers("x")),
         y=_as_float32(numbers("y")),
-        targets={
-            name: values
-            for name in table.column_names
-            if name not in RESERVED and _is_number(table[name].type) and (values := numbers(name)) is not None
-        },
+        targets={name: _arrow_numbers(table[name], name) for name in names},
     )
     return set_aside(frame, lengths, ragged)
+
+
+def _is_compressed(message: pa.ipc.Message) -> bool:
+    """Whether a record batch has a BodyCompression: the fourth field of its flatbuffer, where that is there.
+
+    References: Message.fbs and Schema.fbs of the Arrow columnar format; FlatBuffers internals (tables and vtables).
+    """
+    raw = message.metadata.to_pybytes()
+
+    def at(where: int, size: int, *, signed: bool = False) -> int:
+        return int.from_bytes(raw[where : where + size], "little", signed=signed)
+
+    def field(table: int, number: int) -> int:
+        """Where a table's field lies; 0 where it is not there."""
+        vtable = table - at(table, 4, signed=True)
+        offset = at(vtable + 4 + 2 * number, 2) if 4 + 2 * number < at(vtable, 2) else 0
+        return table + offset if offset else 0
+
+    header = field(at(0, 4), 2)
+    return message.type == "record batch" and header > 0 and field(header + at(header, 4), 3) > 0
+
+
+def _check_targets(names: Sequence[str]) -> None:
+    if len(names) > MOST_TARGETS:
+        raise BadMessage(f"expected at most {MOST_TARGETS} columns of values, got {len(names)}", "column_names")
+    if any(len(name) > MOST_TEXT for name in names):
+        raise BadMessage(f"expected at most {MOST_TEXT} characters in the name of a column", "column_names")
 
 
 def _arrow_spectra(table: pa.Table) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None]:
@@ -143,7 +185,7 @@ def _arrow_spectra(table: pa.Table) -> tuple[np.ndarray, np.ndarray, list[np.nda
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise BadMessage(f"expected column 'spectrum' to hold lists of numbers, got {kind}", "no_spectrum")
-    if not _is_number(kind.value_type):
+    if not _is_number(kind.value_type) or (pa.types.is_fixed_size_list(kind) and kind.list_size < 1):
         raise BadMessage(f"expected column 'spectrum' to hold lists of numbers, got {kind}", "no_spectrum")
     dtype = np.uint16 if kind.value_type == pa.uint16() else np.float32
     n = len(column)
@@ -234,7 +276,7 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         raise BadMessage('expected "spectra": [{"spectrum": [...]}, ...], got another shape', "json_shape")
     for key in ("line", "instrument", "quantity", "axis_unit"):
         if not isinstance(document.get(key, ""), str):
-            raise BadMessage(f'expected "{key}" to be a text, got {document[key]!r:.80}', "json_shape")
+            raise BadMessage(f'expected "{key}" to be a text, got {_kind(document[key])}', "json_shape")
     axis = _axis(document.get("axis"), document.get("axis_unit"), axes)
     n = len(rows)
     ids = _ids([_text(row.get("spectrum_id")) for row in rows], record, n)
@@ -249,8 +291,9 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         except ValueError as error:
             del spectra[i:]
             spectra.append(np.empty(0, np.float32))
-            original = orjson.dumps(row).decode()
-            unreadable.append(BadRow(i, ids[i], "json_shape", str(error), original=original))
+            unreadable.append(BadRow(i, ids[i][:MOST_TEXT], "json_shape", str(error), original=_json_text(row)))
+    names = list(islice(dict.fromkeys(name for row in rows for name in row if name not in RESERVED), MOST_TARGETS + 1))
+    _check_targets(names)
     frame = Frame(
         line=document.get("line", ""),
         instrument=document.get("instrument", ""),
@@ -262,21 +305,17 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         object_id=[_text(row.get("object_id")) for row in rows] if any("object_id" in row for row in rows) else None,
         x=_json_column(rows, "x", np.float32),
         y=_json_column(rows, "y", np.float32),
-        targets={
-            name: column
-            for name in dict.fromkeys(name for row in rows for name in row if name not in RESERVED)
-            if (column := _json_column(rows, name, np.float64)) is not None
-        },
+        targets={name: column for name in names if (column := _json_column(rows, name, np.float64)) is not None},
     )
     return set_aside(frame, np.array([len(row) for row in spectra], dtype=int), spectra, unreadable)
 
 
 def _json_spectrum(value: Any) -> np.ndarray:
     if not isinstance(value, list):
-        raise ValueError(f'expected "spectrum": [numbers], got {value!r:.60}')
-    wrong = next((item for item in value if not (item is None or isinstance(item, int | float)) or item is True), None)
+        raise ValueError(f'expected "spectrum": [numbers], got {_kind(value)}')
+    wrong = next((item for item in value if not (item is None or _is_json_number(item))), None)
     if wrong is not None:
-        raise ValueError(f'expected "spectrum" to hold numbers, got {wrong!r:.60}')
+        raise ValueError(f'expected "spectrum" to hold numbers, got {_kind(wrong)}')
     with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the screening names
         return np.array([math.nan if item is None else float(item) for item in value], np.float32)
 
@@ -286,23 +325,44 @@ def _json_time(value: Any) -> np.datetime64:
     from datetime import UTC, datetime
 
     try:
-        if not isinstance(value, str):
+        if _is_json_number(value):
             return np.datetime64(round(float(value) * 1e6), "us")
+        if not isinstance(value, str):
+            raise TypeError
         moment = datetime.fromisoformat(value)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {value!r:.60}') from error
+        raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {_kind(value)}') from error
 
 
 def _json_column(rows: list[dict[str, Any]], name: str, dtype: type) -> np.ndarray | None:
     """The numbers under one key; None where no row has one."""
 
     def number(value: Any) -> float:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+        return float(value) if _is_json_number(value) else math.nan
 
     column = np.array([number(row.get(name)) for row in rows], dtype)
     return None if np.isnan(column).all() else column
+
+
+def _is_json_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _kind(value: Any) -> str:
+    """A JSON value for a message to people: short, however large or deep it is."""
+    if isinstance(value, list | dict):
+        return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
+    return f"{value!r:.60}"
+
+
+def _json_text(row: dict[str, Any]) -> str | None:
+    """A row as it came; None where it is nested deeper than can be written."""
+    try:
+        return orjson.dumps(row).decode()
+    except TypeError:
+        return None
 
 
 DECODERS: dict[str, Callable[[Record, Axes], tuple[Frame, list[BadRow]]]] = {
@@ -319,7 +379,7 @@ def encode(frame: Frame, content_type: str, most_bytes: int) -> Iterator[Message
     """A frame as messages of at most `most_bytes`: one as a rule, else halves of halves.
 
     Raises:
-        ValueError: one spectrum alone is over the cap, or the content type is unknown.
+        BadSettings: one spectrum alone is over the cap. ValueError: the content type is unknown.
     """
     if content_type not in ENCODERS:
         raise ValueError(f"expected content-type {', '.join(ENCODERS)}; got {content_type!r}")
@@ -327,8 +387,8 @@ def encode(frame: Frame, content_type: str, most_bytes: int) -> Iterator[Message
     if len(value) <= most_bytes:
         yield value, {"content-type": content_type, **headers}
     elif len(frame) == 1:
-        raise ValueError(
-            f"spectrum {frame.spectrum_id[0]!r} alone takes {len(value)} bytes; a frame may hold at most {most_bytes}"
+        raise BadSettings(
+            f"spectrum {frame.spectrum_id[0]!r:.80} alone takes {len(value)} bytes; frame_max_bytes is {most_bytes}"
         )
     else:
         half = len(frame) // 2
@@ -421,13 +481,15 @@ def _axis(given: Any, unit: str | None, axes: Axes) -> Axis:
     if isinstance(given, str):
         if given not in axes:
             known = "; ".join(f"{name!r}: {axis}" for name, axis in sorted(axes.items())) or "none"
-            raise BadMessage(f"unknown axis {given!r}; known: {known}", "unknown_axis")
+            raise BadMessage(f"unknown axis {given!r:.80}; known: {known}", "unknown_axis")
         return axes[given]
     if not unit:
         raise BadMessage("expected axis_unit nm or cm-1 beside the axis, got none", "no_axis")
+    if not isinstance(given, list) or not all(map(_is_json_number, given)):
+        raise BadMessage(f"expected an axis of numbers, got {_kind(given)}", "bad_axis")
     try:
         return Axis(np.array(given, dtype=np.float64), unit)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadMessage(f"expected an axis: {error}", "bad_axis") from error
 
 
@@ -462,11 +524,13 @@ def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
 
 
 def _arrival(record: Record, n: int) -> np.ndarray:
-    return np.full(n, np.datetime64(round(record.timestamp_s * 1e6), "us"))
+    """When the message came to the broker; not known where a producer stamped it in another unit than ms."""
+    sensible = 0 <= record.timestamp_s < _MOST_TIMESTAMP_S
+    return np.full(n, np.datetime64(round(record.timestamp_s * 1e6) if sensible else "NaT", "us"))
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else _kind(value) if isinstance(value, list | dict) else str(value)
 
 
 def _as_float32(values: np.ndarray | None) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, __version__
 from ..models.axis import Axis
 from .frame import BadRow, Frame, screen
 from .meters import Meters
-from .outcome import JSON_LINES, Predictions, encode_predictions, reject_message, reject_rows
+from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
 from .predictor import Predictor
 from .settings import Settings
 from .sink import Sink
@@ -120,14 +120,14 @@ class Worker:
         """Sets a whole message aside, with its own bytes."""
         log.warning("message rejected", error=error, reason=reason)
         value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
-        self.sink.send(self.settings.topics.rejects, value, key=record.key, headers=headers)
+        self.sink.send(self.settings.topics.rejects, value, key=_key(record), headers=headers)
         self._count_rejected(line, reason, spectra)
 
     def set_aside(self, record: Record, frame: Frame, bad: list[BadRow]) -> None:
         """Sets the bad rows of a frame aside; its good ones went on."""
         log.warning("rows rejected", place=record.place, line=frame.line, rows=len(bad), first=str(bad[0]))
         for value, headers in reject_rows(record, bad, frame.line, self.settings.frame_max_bytes):
-            self.sink.send(self.settings.topics.rejects, value, key=record.key, headers=headers)
+            self.sink.send(self.settings.topics.rejects, value, key=_key(record), headers=headers)
             self._count_rejected(frame.line, headers["reason"], int(headers["rows"]))
 
     def _count_rejected(self, line: str, reason: str, spectra: int) -> None:
@@ -178,3 +178,8 @@ class Worker:
 
     def _known_axes(self) -> dict[str, Axis]:
         return dict(chain(self.predictor.axes().items(), self._axes.items()))
+
+
+def _key(record: Record) -> bytes | None:
+    """A rejected message keeps its key, within what a reject may bring along."""
+    return None if record.key is None else record.key[:MOST_FOREIGN]

@@ -62,7 +62,7 @@ def test_a_detector_index_is_never_taken_for_nanometres() -> None:
 @pytest.mark.parametrize(
     ("values", "unit", "words"),
     [
-        ([1100.0], "nm", "at least 2 bands"),
+        ([1100.0], "nm", "2 to 16384 bands"),
         ([1.0, np.nan, 3.0], "nm", "band|value 1 is not finite"),
         ([1.0, 2.0, 1.5], "nm", r"turns at band 2 \(2 then 1.5 nm\)"),
         ([1.0, 1.0, 2.0], "nm", "ascend or descend"),

@@ -344,6 +344,44 @@ def test_models_are_listed_shown_and_rolled_back(model: Model, tmp_path: Path) -
     assert store.current("fat") == "v0001"
 
 
+def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for _ in range(3):
+        store.publish("fat", model)
+    (store.root / "fat" / "v0002" / "manifest.json").write_text("{}")
+    (store.root / "empty").mkdir()
+    listed = tamis("models", "list", "--store", "store", cwd=tmp_path)
+    assert listed.returncode == 0
+    lines = listed.stdout.splitlines()
+    assert [line[:12].rstrip() for line in lines] == ["! empty  no", "  fat v0001", "! fat v0002", "* fat v0003"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fit", "meat.parquet", "--target", "fat", "--target", "fat"], "expected every target once, got fat, fat"),
+        (["fit", "meat.parquet", "--target", "fat", "--preprocess", "savgol inf"], "expected finite numbers"),
+        (
+            ["fit", "meat.parquet", "--target", "fat", "--model", "cnn", "--components", "3"],
+            "cnn takes no n_components",
+        ),
+        (["compare", "meat.parquet", "--target", "fat", "--json", "."], ".: expected a file to write, got a directory"),
+        (["replay", "."], ".: expected a file, got a directory"),
+        (["replay", "x" * 300 + ".csv"], "File name too long"),
+        (["worker", "--from", "meat.parquet", "--to", "out"], "frame_max_bytes is 1000"),
+        (["models", "list", "--store", "~nouser-of-that-name/x"], "expected a path or file:///path"),
+    ],
+)
+def test_what_can_not_be_done_is_told_without_a_traceback(
+    words: list[str], told: str, meat: Path, model: Model, tmp_path: Path
+) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    done = tamis(*words, cwd=tmp_path, TAMIS_FRAME_MAX_BYTES="1000")
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:

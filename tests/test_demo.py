@@ -33,7 +33,7 @@ def test_the_extrapolation_the_warm_up_and_the_frozen_sensor_are_named(demo: tup
     assert (figures["warm_up_spectra"], figures["frozen_spectra"]) == (7, 3)
     assert "Frozen sensor: 3 spectra are bit-identical to their neighbour (ferm-1626, ferm-1627, ferm-1628)" in demo[1]
     assert "Extrapolation: 100 % of the spectra lie outside the calibration's 99 % limits" in demo[1]
-    assert "Warm-up: the first 7 spectra are odd for the process: predictions fall from 66 to 48 g/L" in demo[1]
+    assert "Warm-up: The first 7 spectra are odd for the process: predictions fall from 66 to 48 g/L" in demo[1]
 
 
 def test_the_report_needs_nothing_but_itself(demo: tuple[Path, str]) -> None:

@@ -293,7 +293,7 @@ def test_missing_values_as_r_and_spreadsheets_write_them(tmp_path: Path) -> None
     np.testing.assert_array_equal(table.spectra, [[np.nan, 2.0]])
 
 
-@pytest.mark.parametrize("bands", [3, 30_000])
+@pytest.mark.parametrize("bands", [3, 16_000])
 def test_a_quote_that_is_never_closed_costs_one_row(bands: int, tmp_path: Path) -> None:
     good = ",".join(["0.5"] * (bands - 1))
     header = ",".join(f"{1 + i} nm" for i in range(bands))
@@ -450,7 +450,7 @@ def test_bad_files_are_refused_by_name(case: str, tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match=r"absent\.csv: no such file"):
+    with pytest.raises(BadFile, match=r"absent\.csv: No such file"):
         read_table(tmp_path / "absent.csv")
     with pytest.raises(BadFile, match="expected a file, got a directory"):
         read_table(tmp_path)

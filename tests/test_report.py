@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tamis import BadFile
 from tamis.streamer.page import MOST_MARKS
 from tamis.streamer.report import Finding, Run, page, write_report
 
@@ -231,7 +232,7 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text("utf-8").endswith("</html>\n")
     assert list(path.parent.iterdir()) == [path]
     (tmp_path / "folder.html").mkdir()
-    with pytest.raises(OSError, match=r"folder\.html"):
+    with pytest.raises(BadFile, match=r"folder\.html: Is a directory"):
         write_report(a_run(), tmp_path / "folder.html")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.html", "new"]
 

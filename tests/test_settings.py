@@ -56,6 +56,9 @@ def test_the_environment_may_name_the_file(toml, monkeypatch) -> None:
         ("reload_s = nan", "reload_s = nan: input should be"),
         ("[kafka]\nsasl_mechansim = 'PLAIN'", "unknown setting kafka.sasl_mechansim; near it: .*sasl_mechanism"),
         ("brokers = ", "expected TOML"),
+        ("brokers = ' , '", "brokers: expected host:port, several parted by commas"),
+        ("brokers = 'kafka'", "host:port"),
+        ("brokers = 'kafka:99999'", "host:port"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(toml, text: str, words: str) -> None:

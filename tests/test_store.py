@@ -1,13 +1,17 @@
+import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save
 
 from tamis import BadBundle, NoModel, StoreUnusable
 from tamis.models.axis import Axis
@@ -67,6 +71,71 @@ def test_a_changed_byte_is_refused_by_its_checksum(store: Store, model: Model, d
     (folder / damaged).write_bytes(raw)
     with pytest.raises(BadBundle, match=rf"{damaged}: (wrong checksum: expected sha256 \w+|expected a manifest)"):
         store.load("fat")
+
+
+def signed_anew(folder: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:
+    """A bundle that somebody edited, with the checksums put right again."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    del manifest["checksum"]
+    arrays = load_file(folder / "weights.safetensors")
+    change(manifest, arrays)
+    raw = save(arrays)
+    (folder / "weights.safetensors").write_bytes(raw)
+    if "files" in manifest:
+        manifest["files"]["weights.safetensors"]["sha256"] = hashlib.sha256(raw).hexdigest()
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    manifest["checksum"] = hashlib.sha256(text).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda manifest, arrays: arrays.update(x_mean=arrays["x_mean"][:5]), "make no model"),
+        (lambda manifest, arrays: arrays.update(x_mean=arrays["x_mean"] * np.nan), "x_mean: expected numbers, got NaN"),
+        (lambda manifest, arrays: arrays.pop("rotations"), "make no model: KeyError"),
+        (lambda manifest, arrays: arrays.update({"domain.t2_limits": np.ones(1)}), "2 limits each"),
+        (lambda manifest, arrays: manifest.update(targets=["a", "b"]), "expected 1 targets by name"),
+        (lambda manifest, arrays: manifest.update(targets="glucose"), "expected 1 targets by name"),
+        (lambda manifest, arrays: manifest.update(kind="../etc"), "unknown model kind"),
+        (lambda manifest, arrays: manifest["grid"].update(values=[1.0, 2.0, 3.0, 4.0]), "make no model"),
+        (lambda manifest, arrays: manifest.pop("files"), "expected the checksum of weights.safetensors"),
+    ],
+)
+def test_an_edited_bundle_that_can_not_predict_is_refused(store: Store, model: Model, change: Any, told: str) -> None:
+    version = store.publish("fat", model)
+    signed_anew(store.root / "fat" / version, change)
+    with pytest.raises(BadBundle, match=told):
+        store.load("fat")
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"../../etc", b""])
+def test_a_pointer_that_names_no_version_is_refused(store: Store, model: Model, text: bytes) -> None:
+    store.publish("fat", model)
+    (store.root / "fat" / "current").write_bytes(text)
+    with pytest.raises(BadBundle, match="expected a version such as v0001"):
+        store.current("fat")
+
+
+@pytest.mark.parametrize("text", ["5", '{"checksum": 5}', '{"checksum": null}', "[" * 100_000])
+def test_a_manifest_of_another_shape_is_refused(store: Store, model: Model, text: str) -> None:
+    version = store.publish("fat", model)
+    (store.root / "fat" / version / "manifest.json").write_text(text)
+    with pytest.raises(BadBundle, match=r"manifest.json: "):
+        store.load("fat")
+
+
+@pytest.mark.parametrize("address", ["~nouser-of-that-name/store", "http://[", "s3://bucket/store"])
+def test_an_address_that_can_not_be_used_is_refused(address: str) -> None:
+    with pytest.raises(StoreUnusable, match="expected a path or file:///path"):
+        Store(address)
+
+
+def test_publishers_do_not_stumble_over_each_other(store: Store, model: Model) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda _: store.publish("fat", model), range(40)))
+    assert len(set(versions)) == 40
+    assert not [*store.root.glob("fat/.*.tmp")]
 
 
 def test_a_damaged_version_is_not_rolled_back_to(store: Store, model: Model) -> None:

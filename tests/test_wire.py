@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis import BadMessage
+from tamis import BadMessage, BadSettings
 from tamis.models.axis import Axis
 from tamis.streamer.frame import BadRow, Frame, screen
 from tamis.streamer.outcome import decode_predictions, reject_message, reject_rows
@@ -106,7 +106,7 @@ def test_a_frame_over_the_cap_is_sent_in_halves(content_type: str) -> None:
     np.testing.assert_array_equal(np.concatenate([part.spectra for part in parts]), sent.spectra)
     if content_type == ARROW:
         assert len(parts) > 1
-    with pytest.raises(ValueError, match=r"spectrum 's0' alone takes \d+ bytes; a frame may hold at most 10"):
+    with pytest.raises(BadSettings, match=r"spectrum 's0' alone takes \d+ bytes; frame_max_bytes is 10"):
         list(encode(sent, content_type, 10))
 
 
@@ -311,3 +311,132 @@ def test_a_damaged_arrow_frame_never_does_more_than_raise_bad_message(place: int
     damaged[place % len(damaged)] = byte
     with suppress(BadMessage):
         read(bytes(damaged))
+
+
+# Messages made to do harm: each once ended a worker, or filled its memory.
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+@pytest.mark.parametrize("levels", [3, 300, 1000])
+@pytest.mark.parametrize("key", [b"spectrum", b"time", b"spectrum_id", b"fat"])
+def test_a_deeply_nested_row_is_set_aside_and_the_others_go_through(levels: int, key: bytes) -> None:
+    bad_row = b'{"' + key + b'":' + nested(levels) + b"}"
+    whole = b'{"line":"l","axis":"nir1","spectra":[%s,{"spectrum":[1,2,3,4]}]}' % bad_row
+    kept, bad = read(whole, content_type=JSON)
+    assert len(kept) == 1
+    assert [row.row for row in bad] == [0]
+    assert all(len(value) < 10_000 for value, _ in [*reject_rows(record(whole), bad, "l", 900_000)])
+
+
+@pytest.mark.parametrize("key", [b"line", b"axis", b"quantity", b"instrument", b"axis_unit"])
+def test_deep_nesting_elsewhere_is_refused(key: bytes) -> None:
+    fields = {b"line": b'"l"', b"axis": b'"nir1"', b"spectra": b'[{"spectrum":[1,2,3,4]}]', key: nested(900)}
+    text = b"{" + b",".join(b'"' + name + b'":' + value for name, value in fields.items()) + b"}"
+    assert len(refused(text, content_type=JSON)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (b'{"line":"l","axis":[true,2,3],"axis_unit":"nm","spectra":[{"spectrum":[1,2,3]}]}', "an axis of numbers"),
+        (b'{"line":"l","axis":["1",2,3],"axis_unit":"nm","spectra":[{"spectrum":[1,2,3]}]}', "an axis of numbers"),
+        (b'{"line":"l","axis":"%s","spectra":[{"spectrum":[1]}]}' % (b"a" * 500_000), "unknown axis"),
+        (
+            b'{"line":"%s","axis":"nir1","spectra":[{"spectrum":[1,2,3,4]}]}' % (b"x" * 330_000),
+            "512 characters in line",
+        ),
+        (
+            b'{"line":"l","axis":"nir1","spectra":[%s]}'
+            % b",".join(b'{"spectrum":[1,2,3,4],"a%d":1}' % i for i in range(20_000)),
+            "at most 64 columns",
+        ),
+    ],
+)
+def test_json_made_to_fill_memory_or_logs_is_refused_in_few_words(value: bytes, words: str) -> None:
+    told = refused(value, content_type=JSON)
+    assert words in told
+    assert len(told) < 1_000
+
+
+@pytest.mark.parametrize("time", [True, 1767323045000, -1e12, [1], "yesterday"])
+def test_a_time_in_another_unit_sets_its_row_aside(time: Any) -> None:
+    rows = [{"time": time, "spectrum": [1, 2, 3, 4]}, {"time": 1767323045, "spectrum": [1, 2, 3, 4]}]
+    kept, bad = read(orjson.dumps({"line": "l", "axis": "nir1", "spectra": rows}), content_type=JSON)
+    assert kept.time[0] == np.datetime64("2026-01-02T03:04:05", "us")
+    assert [row.row for row in bad] == [0]
+    assert "time" in bad[0].text
+
+
+@pytest.mark.parametrize("content_type", [JSON, RAW, ARROW])
+def test_a_kafka_timestamp_in_another_unit_is_no_time(content_type: str) -> None:
+    sent = message(frame(), content_type)
+    for stamp_s in (1767323045e6, 1767323045e15, -1.0):
+        kept, _ = decode(replace(sent, timestamp_s=stamp_s), KNOWN, 900_000)
+        assert len(kept) == 3
+        assert (content_type == RAW) == np.isnat(kept.time).all()
+
+
+def arrow(columns: list[Any], names: list[str], **options: Any) -> bytes:
+    table = pa.table(columns, names=names)
+    metadata = {"axis": orjson.dumps(AXIS.values.tolist()), "axis_unit": "nm", "line": "l"}
+    table = table.replace_schema_metadata(metadata)
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as stream:
+        stream.write_table(table)
+    return out.getvalue().to_pybytes()
+
+
+FOUR = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(8, "f4")), 4)
+
+
+@pytest.mark.parametrize("name", ["spectrum", "spectrum_id", "time", "fat"])
+def test_arrow_columns_of_one_name_are_refused(name: str) -> None:
+    twice = FOUR if name == "spectrum" else pa.array([1.0, 2.0])
+    told = refused(arrow([FOUR, twice, twice], ["spectrum", name, name]), content_type=ARROW)
+    assert "every column once" in told
+
+
+def test_arrow_that_unpacks_to_gigabytes_is_refused_before_it_does() -> None:
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(8_000_000, "f4")), 4)
+    value = arrow([zeros], ["spectrum"], compression="zstd")
+    assert len(value) < 900_000
+    assert "let Kafka compress" in refused(value, content_type=ARROW)
+    before = pa.total_allocated_bytes()
+    nothing = pa.FixedSizeListArray.from_buffers(
+        pa.list_(pa.float32(), 0), 2**31 - 1, [None], children=[pa.array([], pa.float32())]
+    )
+    assert "got 2147483647 rows in" in refused(arrow([nothing], ["spectrum"]), content_type=ARROW)
+    assert pa.total_allocated_bytes() - before < 1_000_000
+
+
+def test_an_axis_of_a_million_bands_is_refused() -> None:
+    value = np.ones((1, 1_000_000), "f4")
+    listed = orjson.dumps(np.arange(1.0, 1_000_001.0).tolist())
+    table = pa.table({"spectrum": pa.FixedSizeListArray.from_arrays(pa.array(value[0]), 1_000_000)})
+    raw = arrow_bytes(table, {"axis": listed, "axis_unit": "nm", "line": "l"})
+    with pytest.raises(BadMessage, match="2 to 16384 bands"):
+        decode(record(raw), KNOWN, 100_000_000)
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("s"), pa.date64(), pa.duration("s"), pa.timestamp("us", "Foo/Bar")])
+def test_ids_that_no_text_can_be_made_of_do_not_end_the_worker(kind: pa.DataType) -> None:
+    ids = pa.array([2**62, -(2**62)], pa.int64()).view(kind)
+    assert refused(arrow([FOUR, ids], ["spectrum", "spectrum_id"]), content_type=ARROW)
+
+
+def test_a_reject_stays_small_whatever_came_with_the_message() -> None:
+    rows = [{"spectrum_id": "x" * 300_000, "spectrum": [1, 2, 3, 4]}] * 2
+    value = orjson.dumps({"line": "l", "axis": "nir1", "spectra": rows})
+    kept, bad = read(value, content_type=JSON)
+    assert len(kept) == 0
+    size = sum(
+        len(part) + sum(map(len, headers.values())) for part, headers in reject_rows(record(value), bad, "l", 10**6)
+    )
+    assert size < 20_000
+    noisy = record(b"x" * 899_000, content_type="a" * 500_000, more="b" * 100_000)
+    part, headers = reject_message(noisy, "e" * 500_000, "content_type", 900_000)
+    assert part == noisy.value
+    assert sum(map(len, headers.values())) < 10_000

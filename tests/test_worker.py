@@ -13,7 +13,7 @@ import pytest
 
 from tamis import BadBundle, NotDelivered
 from tamis.models.axis import Axis
-from tamis.models.model import Model
+from tamis.models.model import Model, Result
 from tamis.models.store import Store
 from tamis.streamer.frame import Frame
 from tamis.streamer.sink import MemorySink
@@ -225,6 +225,21 @@ def test_a_damaged_first_version_stops_the_worker_with_its_reason(line: FakeLine
     line.arrives(frame(grid))
     with pytest.raises(BadBundle, match="wrong checksum"):
         line.run()
+
+
+def test_what_is_no_number_is_not_trusted(line: FakeLine, model: Model, grid: Axis, monkeypatch) -> None:
+    """A model whose T2 or values are NaN: no comparison with a limit holds, and trust must not follow from that."""
+    line.arrives(frame(grid))
+
+    def broken(self: Model, spectra: np.ndarray, axis: Axis) -> Result:
+        nan = np.full(len(spectra), np.nan)
+        return Result(nan[:, None], nan, nan)
+
+    monkeypatch.setattr(Model, "_try", lambda self: None)
+    monkeypatch.setattr(Model, "predict", broken)
+    rows = line.run().predictions
+    assert [row["trusted"] for row in rows] == [False] * 4
+    assert {row["reason"] for row in rows} == {"no finite prediction"}
 
 
 def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
