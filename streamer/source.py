@@ -22,6 +22,8 @@ MAX_POLL_RECORDS = 16
 _COMMIT_S = 5.0
 # After so long without a message it is looked whether a broker still listens.
 _SILENCE_S = 5.0
+# After an error that passes by itself, as a rule: an election, a restart.
+_PAUSE_S = 0.5
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
@@ -118,7 +120,10 @@ class KafkaSource:
             self._begin(error.args[0])
             return []
         except KafkaError as error:
-            raise BrokerAbsent(f"{self._brokers}: group {self._group} can not read: {told(error)}") from error
+            if not error.retriable:
+                raise BrokerAbsent(f"{self._brokers}: group {self._group} can not read: {told(error)}") from error
+            batches = {}  # while we had not joined the group yet, it does not wait by itself
+            time.sleep(min(timeout_s, _PAUSE_S))
         self._listen(bool(batches))
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)

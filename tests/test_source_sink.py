@@ -360,3 +360,23 @@ def test_a_reader_whose_broker_has_gone_is_not_held_up(
         reader.rewind()
         assert reader.lag_records() == {(name, 0): 0}
         assert reader.poll(0.1) == []
+
+
+def test_a_broker_that_goes_before_the_group_was_joined_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kafka-python raises what it else waits out: a worker that ended here would be restarted against the same wall."""
+    monkeypatch.setattr(source_module, "_SILENCE_S", 0.2)
+    with EmbeddedBroker("noida") as broker:
+        name = topic(broker)
+        with closing(source(broker, name)) as reader:
+            broker.kill()
+            deadline = time.monotonic() + 20
+            while not reader.trouble and time.monotonic() < deadline:
+                assert reader.poll(0.1) == []
+            assert reader.trouble == f"no broker answers at {broker.bootstrap}"
+            broker.start()
+            ensure_topics(broker.bootstrap, [name], 1, create=True, client_settings=broker.client_settings)
+            with closing(sink(broker)) as out:
+                out.send(name, b"back")
+                out.flush(10)
+            assert [record.value for record in read(reader, 1)] == [b"back"]
+            assert reader.trouble == ""
