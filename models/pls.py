@@ -186,6 +186,9 @@ class PLSR(RegressorMixin, BaseEstimator):
         return model
 
 
+_BLOCK = 16  # queries whose distances are taken together: their neighbours' spectra stay in the cache
+
+
 class LocalPLS(RegressorMixin, BaseEstimator):
     """Locally weighted PLS regression (PLS locale, kNN-LWPLSR): each query gets a PLS of its own neighbourhood.
 
@@ -202,7 +205,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         metric: ``mahalanobis`` or ``euclidean``, between the scores.
         h: how slowly weights fall with distance; large h weighs all neighbours alike.
         average_from: predict the mean over average_from..n_components latent variables, rather than the last alone.
-        n_jobs: threads that share the queries (one target only).
+        n_jobs: threads that share the queries.
 
     Attributes:
         domain_: T2 and Q, of the global PLS.
@@ -297,21 +300,36 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         compared = self._compared(X)
         rows = self._index.kneighbors(compared, return_distance=False)
         # The search goes by |a|^2 - 2ab + |b|^2, which loses the last digits of small distances.
-        distance = np.stack(
-            [np.linalg.norm(self._compared_to[near] - q, axis=1) for near, q in zip(rows, compared, strict=True)]
-        )
+        distance = np.empty(rows.shape)
+        for at in (slice(start, start + _BLOCK) for start in range(0, len(X), _BLOCK)):
+            apart = self._compared_to[rows[at]] - compared[at, None]  # (block, k, scores)
+            distance[at] = np.sqrt(np.einsum("nks,nks->nk", apart, apart))
         order = np.argsort(distance, axis=1, kind="stable")
         rows, distance = np.take_along_axis(rows, order, axis=1), np.take_along_axis(distance, order, axis=1)
         return rows, distance, _distance_weights(distance, self.h)
 
     def predict_components(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n, n_components), or (n, n_components, targets): with 1, 2, ... latent variables."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        check_is_fitted(self)
+        X = np.ascontiguousarray(validate_data(self, X, dtype=np.float64, reset=False))
+        parts = np.array_split(X, min(self.n_jobs, len(X)))
+        with ThreadPoolExecutor(len(parts)) as pool:
+            predicted = np.concatenate(list(pool.map(self._predict_part, parts)))
+        return predicted[:, :, 0] if self.y_ndim_ == 1 else predicted
+
+    def _predict_part(self, X: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, n_components, targets)"""
         rows, _, weights = self.neighbourhood(X)
-        X = np.ascontiguousarray(X, np.float64)
         weights = weights / weights.sum(axis=1, keepdims=True)
         predicted = np.empty((len(X), self.n_components, self._Y.shape[1]))
         if self._Y.shape[1] == 1:
-            self._predict_one_target(X, rows, weights, predicted[:, :, 0])
+            from .kernel import local_pls1
+
+            out = np.empty(predicted.shape[:2])
+            local_pls1()(self._X, self._Y[:, 0].copy(), rows, weights, X, out)
+            predicted[:, :, 0] = out
         else:
             for i in range(len(X)):
                 fit = weighted_pls(self._X[rows[i]], self._Y[rows[i]], self.n_components, weights[i])
@@ -319,24 +337,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         # Where all neighbours agree there is nothing to regress on.
         values = self._Y[rows]  # (n, k, targets)
         agree = (values == values[:, :1]).all(axis=1)  # (n, targets)
-        predicted = np.where(agree[:, None], values[:, :1], predicted)
-        return predicted[:, :, 0] if self.y_ndim_ == 1 else predicted
-
-    def _predict_one_target(self, X: np.ndarray, rows: np.ndarray, weights: np.ndarray, predicted: np.ndarray) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        from .kernel import local_pls1
-
-        kernel, y = local_pls1(), self._Y[:, 0].copy()
-
-        def share(part: np.ndarray) -> None:
-            out = np.empty((len(part), self.n_components))
-            kernel(self._X, y, rows[part], weights[part], X[part], out)
-            predicted[part] = out
-
-        parts = np.array_split(np.arange(len(X)), min(self.n_jobs, len(X)))
-        with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(share, parts))
+        return np.where(agree[:, None], values[:, :1], predicted)
 
     def predict(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n,) or (n, targets), as y was"""

@@ -82,7 +82,8 @@ def test_the_compiled_core_is_the_plain_algorithm(data: tuple[np.ndarray, np.nda
 def test_threads_change_nothing(data: tuple[np.ndarray, np.ndarray]) -> None:
     X, Y = data
     one, four = (LocalPLS(5, 40, n_jobs=jobs).fit(X[:100], Y[:100, 0]) for jobs in (1, 4))
-    np.testing.assert_array_equal(one.predict(X[100:]), four.predict(X[100:]))
+    # A matrix product rounds by the shape of its part.
+    np.testing.assert_allclose(one.predict(X[100:]), four.predict(X[100:]), rtol=1e-11)
 
 
 def test_every_number_of_latent_variables_comes_from_one_fit(data: tuple[np.ndarray, np.ndarray]) -> None:
