@@ -6,7 +6,7 @@ ARGS ?=
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 # Exact: other builds of torch bring gigabytes of CUDA, and results are compared to the last digits.
-TORCH := torch==2.13.0
+TORCH := torch==2.13.0 torchvision==0.28.0
 
 .PHONY: install demo test lint format clean
 

@@ -1,0 +1,123 @@
+"""The gate: a candidate replaces the champion only where it is shown to do no harm; else it is refused, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..models.evaluate import paired_difference
+from .pretrain import Health
+
+
+class Check(NamedTuple):
+    """One question asked of a candidate, and the answer in words with its figures."""
+
+    name: str
+    passed: bool
+    told: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All the answers; one that is not passed refuses the candidate."""
+
+    checks: Sequence[Check]
+
+    @property
+    def promoted(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reason(self) -> str:
+        """In one line: why it was refused, or what it was promoted on."""
+        failed = [check for check in self.checks if not check.passed]
+        return "; ".join(f"{check.name}: {check.told}" for check in failed or self.checks) or "nothing to judge by"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"promoted": self.promoted, "checks": [check._asdict() for check in self.checks]}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much harm is none.
+
+    Attributes:
+        margin: of RMSE and of disagreement on pairs, over the champion's. confidence: of the paired bootstrap's bound.
+        rankme, overlap: the least share of the champion's effective rank, and of its ten nearest neighbours.
+    """
+
+    margin: float = 0.02
+    confidence: float = 0.8
+    rankme: float = 0.3
+    overlap: float = 0.2
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Samples that none of the contenders was fitted on: what the laboratory said, and what each predicts.
+
+    Attributes:
+        name: such as "newest labels", or a gold set's. measured: (n,). predicted: contender -> (n,): a "candidate";
+            "champion" may be missing; "random" (the same heads on an encoder never trained) and "plsr" are controls.
+    """
+
+    name: str
+    measured: np.ndarray
+    predicted: Mapping[str, np.ndarray]
+
+
+def judge(
+    probes: Sequence[Probe],
+    disagreement: Mapping[str, float],
+    health: Health | None,
+    champion_health: Health | None = None,
+    limits: Limits = Limits(),
+) -> Verdict:
+    """Asks all that can be asked; with no labels yet, pairs and health alone decide.
+
+    Args:
+        disagreement: "candidate" and "champion" -> mean squared difference of predictions on the two spectra of
+            held-out pairs, in variances of the target; empty where there are no pairs or no heads.
+        health: of the candidate's encoder; None where the encoder is the champion's own.
+    """
+    checks = [check for probe in probes for check in _no_worse(probe, limits)]
+    if {"candidate", "champion"} <= disagreement.keys():
+        ours, theirs = disagreement["candidate"], disagreement["champion"]
+        told = f"predictions of pairs differ by {ours**0.5:.3g} sd, the champion's by {theirs**0.5:.3g}"
+        checks.append(Check("pairs", ours <= theirs * (1 + limits.margin) ** 2 + 1e-12, told))
+    if health is not None:
+        checks.append(_alive(health, champion_health, limits))
+        told = f"{health.overlap:.0%} of the nearest neighbours are the champion's too, at least {limits.overlap:.0%}"
+        checks.append(Check("memory", health.overlap >= limits.overlap, told))
+    return Verdict(checks)
+
+
+def _no_worse(probe: Probe, limits: Limits) -> list[Check]:
+    """Than champion, random encoder and PLS: the upper bound of the paired difference lies within the margin.
+
+    PLS and the random encoder are controls, not incumbents: there the difference itself is judged, not its bound.
+    """
+    checks = []
+    candidate = probe.predicted["candidate"]
+    for other in ("champion", "random", "plsr"):
+        if other not in probe.predicted:
+            continue
+        theirs = float(np.sqrt(np.mean((probe.predicted[other] - probe.measured) ** 2)))
+        by, _, high = paired_difference(
+            probe.measured, candidate, probe.predicted[other], confidence=2 * limits.confidence - 1
+        )
+        allowed = limits.margin * theirs
+        judged, what = (high, "at most") if other == "champion" else (by, "by")
+        told = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {len(candidate)} samples, worse {what} {judged:+.3g}"
+        checks.append(Check(f"{probe.name}, {other}", judged <= allowed, f"{told}; allowed {allowed:.3g}"))
+    return checks
+
+
+def _alive(health: Health, champion: Health | None, limits: Limits) -> Check:
+    least = limits.rankme * champion.rankme if champion else 2.0
+    finite = np.isfinite([health.rankme, health.alignment, health.uniformity]).all()
+    told = f"effective rank {health.rankme:.1f}, at least {least:.1f}"
+    return Check("rank", bool(finite and health.rankme >= least), told)

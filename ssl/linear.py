@@ -1,0 +1,439 @@
+"""Linear self-supervision from pairs: the same object seen under two conditions, which needs no laboratory value.
+
+A is the condition that has labels, B another one: an instrument, optics, a grind, a moment. Row i of A and of B is one
+object. What differs within pairs is nuisance, and each correction removes it in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from ..models.axis import Axis
+from ..models.heads import KINDS, member_weights
+from ..models.pls import weighted_pls
+from ..models.preprocess import Pipeline
+
+MOST_COMPONENTS = 20
+_TINY = np.finfo(np.float64).tiny ** 0.5
+
+
+class Map(NamedTuple):
+    """x -> x left right + offset, and x itself added where `on_top`: (n, bands) -> (n, features).
+
+    Attributes:
+        left: (bands, k). right: (k, features). offset: (features,). on_top: 0 or 1.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    offset: np.ndarray
+    on_top: np.ndarray
+
+    @classmethod
+    def adding(cls, offset: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None) -> Map:
+        nothing = np.zeros((len(offset), 0))
+        return cls(nothing if left is None else left, nothing.T if right is None else right, offset, np.array(1))
+
+    @classmethod
+    def onto(cls, directions: np.ndarray, mean: np.ndarray) -> Map:
+        return cls(directions, np.eye(directions.shape[1]), -mean @ directions, np.array(0))
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        moved = X @ self.left @ self.right + self.offset
+        return X + moved if self.on_top else moved
+
+
+class Correction(BaseEstimator):
+    """`transform` takes spectra under condition B, `reference` those under A, to where one model serves both."""
+
+    def fit(self, A: Any, B: Any) -> Self:
+        """A (n, bands) and B (n, bands), row by row the same object."""
+        A, B = _paired(A, B)
+        return self._keep(Map.adding(np.zeros(A.shape[1])))
+
+    def fit_pairs(self, A: Any, B: Any) -> Self:
+        """As `fit` of those that learn from pairs, and for all."""
+        return self.fit(A, B)
+
+    def _keep(self, of_b: Map, of_a: Map | None = None) -> Self:
+        """The maps of the two conditions; one for both where A's is None."""
+        self.of_b_, self.of_a_ = of_b, of_a or of_b
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """(n, bands) under condition B -> (n, features)"""
+        return self._mapped(X, "of_b_")
+
+    def reference(self, X: Any) -> np.ndarray:
+        """(n, bands) under condition A -> (n, features)"""
+        return self._mapped(X, "of_a_")
+
+    def _mapped(self, X: Any, name: str) -> np.ndarray:
+        check_is_fitted(self)
+        X, bands = _spectra(X), len(self.of_b_.left)
+        if X.shape[1] != bands:
+            raise ValueError(f"{type(self).__name__} was fitted on {bands} bands, got {X.shape[1]}")
+        return getattr(self, name)(X)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that a fitted correction needs, for the bundle."""
+        maps = {"a": self.of_a_, "b": self.of_b_}
+        return {f"{name}.{field}": array for name, map_ in maps.items() for field, array in map_._asdict().items()}
+
+    @classmethod
+    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        return cls(**params)._keep(*(Map(*(arrays[f"{name}.{field}"] for field in Map._fields)) for name in "ba"))
+
+
+class MeanShift(Correction):
+    """Adds the difference of the conditions' means to spectra under B; A and B may be groups of unequal size.
+
+    >>> MeanShift().fit([[1.0, 2.0], [3.0, 4.0]], [[2.0, 3.0]]).transform([[0.0, 1.0]])
+    array([[0., 1.]])
+    """
+
+    def fit(self, A: Any, B: Any) -> Self:
+        """A (n, bands), B (m, bands)."""
+        shift = _spectra(A).mean(axis=0) - _spectra(B).mean(axis=0)
+        return self._keep(Map.adding(shift), Map.adding(0 * shift))
+
+
+class DirectStandardisation(Correction):
+    """Maps spectra under B onto A by ridge regression of the pairs' differences on the spectra under B.
+
+    A large penalty leaves a plain mean shift, so that few pairs suffice; the published method has no penalty.
+
+    Args:
+        penalty: of the ridge, over the mean eigenvalue of the centred spectra B; above 0.
+
+    References:
+        Wang, Veltkamp & Kowalski, Anal. Chem. 63 (1991) 2750-2756, doi 10.1021/ac00023a016.
+    """
+
+    def __init__(self, penalty: float = 0.1) -> None:
+        self.penalty = penalty
+
+    def fit(self, A: Any, B: Any) -> Self:
+        """A (n, bands) and B (n, bands), row by row the same object."""
+        A, B = _paired(A, B)
+        if not self.penalty > 0:
+            raise ValueError(f"penalty must be above 0, got {self.penalty!r}")
+        shift, mean = A.mean(axis=0) - B.mean(axis=0), B.mean(axis=0)
+        roots, vectors = _roots((B - mean) @ (B - mean).T)
+        left = (B - mean).T @ vectors / (roots + self.penalty * roots.sum() / max(1, len(roots)))
+        right = vectors.T @ (A - B - shift)
+        return self._keep(Map.adding(shift - mean @ left @ right, left, right), Map.adding(0 * shift))
+
+
+class EPO(Correction):
+    """External parameter orthogonalisation: projects out the leading directions of the differences within objects.
+
+    References:
+        Roger, Chauchard & Bellon-Maurel, Chemom. Intell. Lab. Syst. 66 (2003) 191-204,
+        doi 10.1016/S0169-7439(03)00051-0.
+    """
+
+    def __init__(self, n_components: int = 1) -> None:
+        self.n_components = n_components
+
+    def fit(self, X: Any, objects: Any) -> Self:
+        """X (n, bands), objects (n,) codes: rows of one code are one object."""
+        _check_whole("n_components", self.n_components)
+        nuisance = _directions(_within(X, objects))[1][:, : self.n_components]
+        return self._keep(Map.adding(np.zeros(len(nuisance)), nuisance, -nuisance.T))
+
+    def fit_pairs(self, A: Any, B: Any) -> Self:
+        return self.fit(*_as_objects(A, B))
+
+
+class FisherWhitening(Correction):
+    """Whitens by the covariance within objects, so that what remains large is what sets objects apart.
+
+    The covariance is shrunk towards its mean variance: a share `shrinkage` of it is a multiple of the identity.
+    Directions in which objects differ from view to view are damped, softly, where EPO projects them out.
+
+    Args:
+        shrinkage: in (0, 1]; 1 changes nothing.
+        n_components: keep this many leading directions of variance between objects, after whitening; all where None.
+
+    References:
+        Fisher, Ann. Eugenics 7 (1936) 179-188, doi 10.1111/j.1469-1809.1936.tb02137.x.
+        Shrinkage: Ledoit & Wolf, J. Multivar. Anal. 88 (2004) 365-411, doi 10.1016/S0047-259X(03)00096-4.
+    """
+
+    def __init__(self, shrinkage: float = 0.1, *, n_components: int | None = None) -> None:
+        self.shrinkage = shrinkage
+        self.n_components = n_components
+
+    def fit(self, X: Any, objects: Any) -> Self:
+        """X (n, bands), objects (n,) codes: rows of one code are one object."""
+        _check_share("shrinkage", self.shrinkage)
+        X = _spectra(X)
+        roots, nuisance = _directions(_within(X, objects))  # (k,), (bands, k)
+        floor = self.shrinkage * roots.sum() / X.shape[1]
+        # In units of the floor: what no pair has moved keeps its scale.
+        gain = np.sqrt(floor / ((1 - self.shrinkage) * roots + floor)) - 1
+        self._keep(Map.adding(np.zeros(X.shape[1]), nuisance * gain, nuisance.T))
+        if self.n_components is None:
+            return self
+        _check_whole("n_components", self.n_components)
+        means = _object_means(self.transform(X), np.unique(objects, return_inverse=True)[1])
+        leading = _directions(means - means.mean(axis=0))[1][:, : self.n_components]
+        return self._keep(Map.onto(self.transform(leading.T).T, np.zeros(X.shape[1])))
+
+    def fit_pairs(self, A: Any, B: Any) -> Self:
+        return self.fit(*_as_objects(A, B))
+
+
+class CanonicalPairs(Correction):
+    """Canonical correlation of the two views: the scores in which they agree, each weighed by how much it does.
+
+    Both views are first laid on the leading `n_components` principal components of all their spectra. A score is
+    multiplied by the root of its canonical correlation: the posterior mean of what the views share.
+
+    Args:
+        n_components: of the common basis; at least 1.
+        shrinkage: share of each view's covariance that is replaced by a multiple of the identity, in (0, 1].
+
+    References:
+        Hotelling, Biometrika 28 (1936) 321-377, doi 10.1093/biomet/28.3-4.321. Weights: Bach & Jordan, A probabilistic
+        interpretation of canonical correlation analysis, University of California, Berkeley, TR 688 (2005).
+    """
+
+    def __init__(self, n_components: int = 20, *, shrinkage: float = 1e-3) -> None:
+        self.n_components = n_components
+        self.shrinkage = shrinkage
+
+    def fit(self, A: Any, B: Any) -> Self:
+        """A (n, bands) and B (n, bands), row by row the same object."""
+        A, B = _paired(A, B)
+        _check_whole("n_components", self.n_components)
+        _check_share("shrinkage", self.shrinkage)
+        mean_a, mean_b = A.mean(axis=0), B.mean(axis=0)
+        basis = _directions(np.vstack([A - mean_a, B - mean_b]))[1][:, : self.n_components]  # (bands, k)
+        scores_a, scores_b = (A - mean_a) @ basis, (B - mean_b) @ basis
+        white_a, white_b = _whitener(scores_a, self.shrinkage), _whitener(scores_b, self.shrinkage)
+        left, agreement, right = np.linalg.svd(white_a.T @ (scores_a.T @ scores_b / len(A)) @ white_b)
+        weight = np.sqrt(agreement)
+        return self._keep(
+            Map.onto(basis @ white_b @ right.T * weight, mean_b), Map.onto(basis @ white_a @ left * weight, mean_a)
+        )
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _check_share(name: str, value: Any) -> None:
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} must lie above 0 and be at most 1, got {value!r}")
+
+
+def _spectra(X: Any) -> np.ndarray:
+    return check_array(X, dtype="float64")
+
+
+def _paired(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
+    A, B = _spectra(A), _spectra(B)
+    if A.shape != B.shape:
+        raise ValueError(f"pairs are rows of the same object under A and B, got shapes {A.shape} and {B.shape}")
+    return A, B
+
+
+def _as_objects(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
+    A, B = _paired(A, B)
+    return np.vstack([A, B]), np.tile(np.arange(len(A)), 2)
+
+
+def _within(X: Any, objects: Any) -> np.ndarray:
+    """(n, bands): each spectrum less the mean of its object, scaled so that squares add up to the covariance."""
+    X, codes = _spectra(X), np.unique(objects, return_inverse=True)[1]
+    if len(codes) != len(X):
+        raise ValueError(f"expected {len(X)} object codes, one a spectrum, got {len(codes)}")
+    means = _object_means(X, codes)
+    if len(means) == len(X):
+        raise ValueError("every object was seen once: nothing to learn from, at least one must be seen twice")
+    return (X - means[codes]) / np.sqrt(len(X) - len(means))
+
+
+def _object_means(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(n, bands), codes (n,) 0, 1, ... -> (objects, bands)"""
+    sums = np.zeros((codes.max() + 1, X.shape[1]))
+    np.add.at(sums, codes, X)
+    return sums / np.bincount(codes)[:, None]
+
+
+def _roots(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (k,), falling, and vectors (n, k) of a positive (n, n); what rounding left of none is dropped."""
+    roots, vectors = np.linalg.eigh(gram)
+    real = roots > 1e-12 * max(roots[-1], 0.0)
+    return roots[real][::-1], vectors[:, real][:, ::-1]
+
+
+def _directions(D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, bands) -> eigenvalues (k,) of D'D, falling, and its eigenvectors (bands, k)"""
+    if len(D) > D.shape[1]:
+        return _roots(D.T @ D)
+    roots, vectors = _roots(D @ D.T)
+    return roots, D.T @ vectors / np.sqrt(roots)
+
+
+def _whitener(scores: np.ndarray, shrinkage: float) -> np.ndarray:
+    """(n, k) centred -> (k, k), the inverse root of their covariance, shrunk towards its diagonal's mean."""
+    covariance = scores.T @ scores / len(scores)
+    floor = max(shrinkage * np.trace(covariance) / len(covariance), _TINY)
+    roots, vectors = np.linalg.eigh((1 - shrinkage) * covariance)
+    return vectors / np.sqrt(np.maximum(roots, 0) + floor) @ vectors.T
+
+
+Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): with 1, 2, ... latent variables
+
+
+def pls_head(Z: np.ndarray, y: np.ndarray) -> Predict:
+    fit = weighted_pls(Z, y[:, None], min(MOST_COMPONENTS, Z.shape[1], len(Z) - 1))
+    return lambda Q: fit.predict_components(Q)[:, :, 0]
+
+
+def process_head(Z: np.ndarray, y: np.ndarray) -> Predict:
+    """A Gaussian process, its kernel by marginal likelihood: one step."""
+    mean, sd = y.mean(), y.std() or 1.0
+    process, _, _ = KINDS["gp"](Z, (y - mean) / sd, [], np.arange(len(y)))
+    return lambda Q: process.predict(Q)[:, :1] * sd + mean
+
+
+class Candidate(NamedTuple):
+    """A correction with its parameters, a head on it, and the pre-treatment before both."""
+
+    correction: Correction
+    head: Callable[[np.ndarray, np.ndarray], Predict] = pls_head
+    treatment: str = "centre"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A candidate fitted on all labels and pairs.
+
+    Attributes:
+        step: of its head. rmse: what `choose` minimised, in the target's unit.
+        out: (n,), out-of-fold predictions of the labeled. apart: (pairs,), prediction under B less that under A, of
+            pairs that neither correction nor head have seen.
+    """
+
+    candidate: Candidate
+    step: int
+    rmse: float
+    out: np.ndarray
+    apart: np.ndarray
+    pipeline: Pipeline
+    correction: Correction
+    head: Predict
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """(n, bands) under condition B -> (n,)"""
+        return self.head(self.correction.transform(self.pipeline.transform(X, _axis(X))))[:, self.step]
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    X: np.ndarray,
+    y: np.ndarray,
+    A: np.ndarray,
+    B: np.ndarray,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> Chosen:
+    """The candidate, and the step of its head, of the least error expected under condition B, where no label is.
+
+    The error under B is the error under A plus what a prediction changes from A to B. The first has its mean square
+    from cross-validation on the labels, the second from pairs held out of the same folds; their sum is minimised.
+    A labeled spectrum that is also in a pair (the same numbers in A) is held out with it.
+
+    Args:
+        X: (n, bands) under A. y: (n,). A, B: (pairs, bands), row by row the same object.
+
+    Raises:
+        ValueError: no candidates, or fewer than 2 pairs or labels.
+    """
+    A, B = _paired(A, B)
+    if min(len(A), len(X)) < 2 or not candidates:
+        raise ValueError(
+            f"expected at least 2 labels, 2 pairs and a candidate, got {len(X)}, {len(A)} and {len(candidates)}"
+        )
+    of_x, of_pair = _folds(X, A, folds, seed)
+    treated: dict[str, tuple[Pipeline, list[np.ndarray]]] = {}
+    best: tuple[float, Candidate, int, np.ndarray, np.ndarray] | None = None
+    for candidate in candidates:
+        if candidate.treatment not in treated:
+            pipeline = Pipeline.parse(candidate.treatment)
+            pipeline.fit(X, _axis(X))
+            treated[candidate.treatment] = pipeline, [pipeline.transform(S, _axis(S)) for S in (X, A, B)]
+        out, apart = _held_out(candidate, *treated[candidate.treatment][1], y, of_x, of_pair)
+        errors = ((out - y[:, None]) ** 2).mean(axis=0) + (apart**2).mean(axis=0)
+        step = int(errors.argmin())
+        if best is None or errors[step] < best[0]:
+            best = float(errors[step]), candidate, step, out[:, step], apart[:, step]
+    assert best is not None
+    error, candidate, step, out, apart = best
+    pipeline, (Z, U, V) = treated[candidate.treatment]
+    correction = _fresh(candidate).fit_pairs(U, V)
+    head = candidate.head(correction.reference(Z), y)
+    return Chosen(candidate, step, float(np.sqrt(error)), out, apart, pipeline, correction, head)
+
+
+def _held_out(
+    candidate: Candidate,
+    Z: np.ndarray,
+    U: np.ndarray,
+    V: np.ndarray,
+    y: np.ndarray,
+    of_x: np.ndarray,
+    of_pair: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold predictions of the labeled Z, (n, steps), and of V less those of U, (pairs, steps)."""
+    out, apart, steps = np.zeros((len(Z), MOST_COMPONENTS)), np.zeros((len(U), MOST_COMPONENTS)), MOST_COMPONENTS
+    for k in np.unique(of_x):
+        pair, label = of_pair == k, of_x == k
+        correction = _fresh(candidate).fit_pairs(U[~pair], V[~pair])
+        head = candidate.head(correction.reference(Z[~label]), y[~label])
+        predicted = head(correction.reference(np.vstack([Z[label], U[pair]])))
+        steps = min(steps, predicted.shape[1])
+        out[label, :steps] = predicted[: label.sum(), :steps]
+        apart[pair, :steps] = head(correction.transform(V[pair]))[:, :steps] - predicted[label.sum() :, :steps]
+    return out[:, :steps], apart[:, :steps]
+
+
+def _fresh(candidate: Candidate) -> Correction:
+    return type(candidate.correction)(**candidate.correction.get_params())
+
+
+def weigh(members: Sequence[Chosen], y: np.ndarray) -> np.ndarray:
+    """Weights (members,), none negative, summing to 1, of a mean of predictions: they minimise what `choose` does."""
+    out = np.column_stack([member.out for member in members])
+    apart = np.column_stack([member.apart for member in members])
+    apart = apart * np.sqrt(len(out) / len(apart))
+    return member_weights(np.vstack([out, apart]), np.r_[y, np.zeros(len(apart))])
+
+
+def _folds(X: np.ndarray, A: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Folds of the labeled (n,) and of the pairs (pairs,), each spread evenly; equal rows share one."""
+    codes = np.unique(np.vstack([X, A]), axis=0, return_inverse=True)[1].ravel()
+    of_x, of_pair = codes[: len(X)], codes[len(X) :]
+    order = np.random.default_rng(seed).permutation(codes.max() + 1)
+    in_x, in_pair = np.isin(order, of_x), np.isin(order, of_pair)
+    folds = min(folds, in_x.sum(), in_pair.sum())
+    fold, both = np.empty(len(order), np.int64), order[in_x & in_pair]
+    for others in (order[in_x & ~in_pair], order[in_pair & ~in_x]):
+        fold[np.r_[both, others]] = np.arange(len(both) + len(others)) % folds
+    return fold[of_x], fold[of_pair]
+
+
+def _axis(X: np.ndarray) -> Axis:
+    return Axis(np.arange(X.shape[1]), "index")

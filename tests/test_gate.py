@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from tamis.ssl.gate import Limits, Probe, judge
+from tamis.ssl.pretrain import Health
+
+WELL = Health(rankme=20.0, alignment=0.1, uniformity=-2.0, overlap=0.7)
+
+
+def probe(name: str = "newest labels", n: int = 200, **errors: float) -> Probe:
+    """Each contender errs by its own sd, most of it in common, as models of the same spectra do."""
+    rng = np.random.default_rng(0)
+    measured, common = rng.normal(size=n), rng.normal(size=n)
+    predicted = {who: measured + sd * (common + 0.1 * rng.normal(size=n)) for who, sd in errors.items()}
+    return Probe(name, measured, predicted)
+
+
+def test_a_better_candidate_is_promoted() -> None:
+    probes = [probe(candidate=0.8, champion=1.0, random=1.0, plsr=1.2)]
+    verdict = judge(probes, {"candidate": 0.1, "champion": 0.2}, WELL, WELL)
+    assert verdict.promoted
+    assert [check.name for check in verdict.checks] == [
+        *("newest labels, champion", "newest labels, random", "newest labels, plsr", "pairs", "rank", "memory"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("probes", "disagreement", "health", "told"),
+    [
+        ([probe(candidate=1.2, champion=1.0)], {}, WELL, "newest labels, champion: RMSE 1.2"),
+        ([probe(candidate=1.2, champion=1.2, random=1.0)], {}, WELL, "newest labels, random: "),
+        ([probe(candidate=1.2, champion=1.2, plsr=1.0)], {}, WELL, "newest labels, plsr: "),
+        ([probe(candidate=1.0, champion=1.0), probe("gold", candidate=2.0, champion=1.0)], {}, WELL, "gold, champion"),
+        ([], {"candidate": 0.3, "champion": 0.2}, WELL, "pairs: predictions of pairs differ by 0.548 sd, .* 0.447"),
+        ([], {}, Health(1.0, 0.1, -0.1, 0.7), "rank: effective rank 1.0, at least 6.0"),
+        ([], {}, Health(np.nan, 0.1, -0.1, 0.7), "rank: "),
+        ([], {}, Health(20.0, 0.1, -2.0, 0.05), "memory: 5% of the nearest neighbours .* at least 20%"),
+    ],
+)
+def test_a_candidate_that_does_harm_is_refused_in_words(
+    probes: list, disagreement: dict, health: Health, told: str
+) -> None:
+    verdict = judge(probes, disagreement, health, WELL)
+    assert not verdict.promoted
+    assert verdict.to_json()["promoted"] is False
+    with pytest.raises(AssertionError, match=told):
+        raise AssertionError(verdict.reason)
+
+
+def test_few_labels_can_not_prove_that_no_harm_is_done() -> None:
+    few = probe(n=4, candidate=1.0, champion=1.0)
+    rng = np.random.default_rng(1)
+    unlike = Probe("few", few.measured, {**few.predicted, "candidate": few.measured + rng.normal(size=4)})
+    assert not judge([unlike], {}, None).promoted
+    assert judge([unlike], {}, None, limits=Limits(margin=10.0)).promoted
+
+
+def test_a_refit_of_the_champions_own_encoder_asks_for_no_health() -> None:
+    verdict = judge([probe(candidate=1.0, champion=1.0)], {}, None)
+    assert verdict.promoted
+    assert len(verdict.checks) == 1
