@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from .. import BadBundle
-from .axis import Axis
+from .axis import Axis, resampler
 from .domain import LEVELS
 from .preprocess import Pipeline
 
@@ -42,6 +42,41 @@ class Result:
     q: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The labeled spectra that a model was fitted on, as measured, on its grid: another model can be fitted on them.
+
+    Attributes:
+        spectra: (n, bands) float32. values: (n, targets). group: (n,) codes, equal = repeats of one sample.
+    """
+
+    spectra: np.ndarray
+    values: np.ndarray
+    group: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.spectra)
+
+    def __getitem__(self, rows: np.ndarray) -> Calibration:
+        return Calibration(self.spectra[rows], self.values[rows], self.group[rows])
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"spectra": self.spectra, "values": self.values, "group": self.group}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], bands: int, targets: int) -> Self:
+        """Raises BadBundle where the arrays do not belong together, or to such a model."""
+        try:
+            made = cls(*(arrays[name] for name in ("spectra", "values", "group")))
+            n = len(made)
+            fits = (made.spectra.shape, made.values.shape, made.group.shape) == ((n, bands), (n, targets), (n,))
+            if not (fits and np.isfinite(made.spectra).all() and np.isfinite(made.values).all()):
+                raise ValueError(f"expected finite spectra of {bands} bands, each with {targets} values and a group")
+        except (LookupError, TypeError, ValueError) as error:
+            raise BadBundle(f"no calibration: {type(error).__name__}: {error}") from error
+        return made
+
+
 @dataclass
 class Model:
     """A fitted estimator with the pre-treatment, the grid and the names that belong to it.
@@ -50,6 +85,7 @@ class Model:
         targets: the name of each predicted value. units: target -> unit, '' where not known.
         quantity: what the spectra are (absorbance, reflectance, counts, unknown).
         training: what it was fitted on (file, rows, fingerprint), for the manifest.
+        calibration: those spectra themselves, kept beside the model in its bundle; a loaded model is without them.
     """
 
     pipeline: Pipeline
@@ -58,6 +94,7 @@ class Model:
     units: dict[str, str] = field(default_factory=dict)
     quantity: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @classmethod
     def fit(
@@ -85,7 +122,10 @@ class Model:
         together = {} if groups is None or not has_fit_parameter(estimator, "groups") else {"groups": groups}
         estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
         training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
-        return cls(pipeline, estimator, list(targets), dict(units or {}), quantity, training)
+        measured = resampler(axis, pipeline.grid).apply(np.asarray(spectra)).astype(np.float32)
+        group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        calibration = Calibration(measured, values, group)
+        return cls(pipeline, estimator, list(targets), dict(units or {}), quantity, training, calibration)
 
     @property
     def kind(self) -> str:

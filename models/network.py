@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,6 +44,8 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         dropout: in the head. noise: sd of Gaussian noise on the inputs, in sd of each band. Both in training only.
         mixup: train on random mixtures of two spectra, and the same mixtures of their values. Where absorbances add up
             (Beer-Lambert) such mixtures are true; with hundreds of spectra this gained more than all else together.
+        consistency: weight of the mean squared difference between the predictions of a pair's two spectra, where `fit`
+            is given pairs; in sd of the target, as the error itself.
         ensemble: networks whose predictions are averaged, each with its own start and its own held-out part.
         random_state: fixes everything drawn at random (for a given device and number of threads).
         device: auto (CUDA where there is one), cpu or cuda.
@@ -76,6 +78,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         dropout: float = 0.0,
         noise: float = 0.01,
         mixup: bool = True,
+        consistency: float = 1.0,
         ensemble: int = 1,
         random_state: int = 0,
         device: str = "auto",
@@ -91,6 +94,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         self.dropout = dropout
         self.noise = noise
         self.mixup = mixup
+        self.consistency = consistency
         self.ensemble = ensemble
         self.random_state = random_state
         self.device = device
@@ -102,11 +106,16 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, groups: Any = None, pairs: tuple[Any, Any] | None = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None: repeats of a sample are held out together.
 
+        Args:
+            pairs: unlabeled spectra (m, bands) and (m, bands), row by row one object under two conditions. What differs
+                within them is added to labeled spectra, and their two predictions are to agree (`consistency`).
+
         Raises:
-            ValueError: a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device.
+            ValueError: a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device;
+                pairs of another shape.
             FloatingPointError: training diverged.
         """
         self._check_parameters()
@@ -119,6 +128,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         self.domain_ = Domain.principal(X)
         spectra = _standardised(X, self.x_mean_, self.x_sd_).to(device)
         values = _standardised(Y, self.y_mean_, self.y_sd_).to(device)
+        sides = None if pairs is None else self._pairs(*pairs).to(device)
         self.networks_: list[nn.Module] = []
         self.history_: list[np.ndarray] = []
         sample = torch.from_numpy(np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1])
@@ -127,7 +137,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
             for seed in seeds:
                 with _randomness(int(seed), device):
                     network = self._build().to(device)
-                    self.history_.append(self._train(network, spectra, values, sample, advance))
+                    self.history_.append(self._train(network, spectra, values, sample, sides, advance))
                     self.networks_.append(network.eval())
         self.n_iter_ = max(map(len, self.history_))
         return self
@@ -140,15 +150,28 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         for name in ("validation_fraction", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "weight_decay", "noise"):
+        for name in ("learning_rate", "weight_decay", "noise", "consistency"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)!r}")
+
+    def _pairs(self, *sides: Any) -> Tensor:
+        """(2, m, bands), standardised as the labeled spectra are."""
+        one, other = (check_array(side, dtype="float64") for side in sides)
+        if one.shape != other.shape or one.shape[1] != len(self.x_mean_):
+            raise ValueError(f"pairs need (m, {len(self.x_mean_)}) spectra twice, got {one.shape} and {other.shape}")
+        return torch.stack([_standardised(side, self.x_mean_, self.x_sd_) for side in (one, other)])
 
     def _build(self) -> nn.Module:
         return type(self).network(len(self.x_mean_), len(self.y_mean_), noise=self.noise, dropout=self.dropout)
 
     def _train(
-        self, network: nn.Module, spectra: Tensor, values: Tensor, sample: Tensor, advance: Callable[[float], None]
+        self,
+        network: nn.Module,
+        spectra: Tensor,
+        values: Tensor,
+        sample: Tensor,
+        pairs: Tensor | None,
+        advance: Callable[[float], None],
     ) -> np.ndarray:
         """Leaves the best weights in the network; returns its history."""
         held_out, train = self._inner_split(sample)
@@ -167,7 +190,13 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
                 x, y = spectra[rows], values[rows]
                 if self.mixup:
                     x, y = _mixed(x, y)
-                error = F.mse_loss(network(x), y)
+                if pairs is None:
+                    error = F.mse_loss(network(x), y)
+                else:
+                    one, other = pairs[:, torch.randint(pairs.shape[1], (len(x),), device=x.device)]
+                    x = x + torch.randn(len(x), 1, device=x.device) * (other - one)
+                    told, first, second = network(torch.cat([x, one, other])).split(len(x))
+                    error = F.mse_loss(told, y) + self.consistency * F.mse_loss(first, second)
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
@@ -176,6 +205,8 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
                 errors.append(error.detach())
             trained = float(torch.stack(errors).mean())
             judged = _error(averaged, spectra[held_out], values[held_out]) if len(held_out) else trained
+            if pairs is not None and len(held_out):
+                judged += _disagreement(averaged, pairs)
             if not math.isfinite(trained + judged):
                 raise FloatingPointError(
                     f"training diverged in epoch {epoch + 1}; lower learning_rate={self.learning_rate}"
@@ -334,6 +365,12 @@ def _error(network: nn.Module, spectra: Tensor, values: Tensor) -> float:
     network.eval()
     with torch.inference_mode():
         return float(np.mean((forward(network, spectra) - values.cpu().numpy()) ** 2))
+
+
+def _disagreement(network: nn.Module, pairs: Tensor) -> float:
+    network.eval()
+    with torch.inference_mode():
+        return float(np.mean((forward(network, pairs[0]) - forward(network, pairs[1])) ** 2))
 
 
 def forward(network: nn.Module, spectra: Tensor) -> np.ndarray:

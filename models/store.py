@@ -26,10 +26,11 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 
 from .. import BadBundle, NoModel, StoreUnusable
-from .model import Model
+from .model import Calibration, Model
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
+CALIBRATION = "calibration.safetensors"
 MANIFEST = "manifest.json"
 CURRENT = "current"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -115,32 +116,53 @@ class Store:
         Raises:
             NoModel: there is no such model or version. BadBundle: it is damaged.
         """
+        version = self.current(name) if version is None else version
+        manifest = self.manifest(name, version)
+        arrays = self._arrays(name, version, manifest, WEIGHTS)
+        try:
+            return Model.from_parts(manifest, arrays), version
+        except BadBundle as error:
+            raise BadBundle(f"{self._version_folder(name, version)}: {error}") from error
+
+    def calibration(self, name: str, version: str) -> Calibration | None:
+        """The labeled spectra that a version was fitted on; None where its bundle does not hold them.
+
+        Raises:
+            NoModel: there is no such model or version. BadBundle: it is damaged.
+        """
+        manifest = self.manifest(name, version)
+        if CALIBRATION not in manifest["files"]:
+            return None
+        arrays = self._arrays(name, version, manifest, CALIBRATION)
+        return Calibration.from_arrays(arrays, len(manifest["grid"]["values"]), len(manifest["targets"]))
+
+    def _arrays(self, name: str, version: str, manifest: dict[str, Any], file: str) -> dict[str, np.ndarray]:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        version = self.current(name) if version is None else version
-        manifest = self.manifest(name, version)
-        path = self._version_folder(name, version) / WEIGHTS
+        path = self._version_folder(name, version) / file
         with _explained(path, "read"):
             try:
                 raw = path.read_bytes()
             except FileNotFoundError:
                 raise BadBundle(f"{path}: missing; the manifest lists it") from None
-        _check(path, manifest["files"][WEIGHTS]["sha256"], _sha256(raw))
+        _check(path, manifest["files"][file]["sha256"], _sha256(raw))
         try:
-            return Model.from_parts(manifest, load(raw)), version
+            return load(raw)
         except SafetensorError as error:
             raise BadBundle(f"{path}: expected safetensors: {error}") from error
-        except BadBundle as error:
-            raise BadBundle(f"{path.parent}: {error}") from error
 
-    def publish(self, name: str, model: Model, metrics: dict[str, Any] | None = None) -> str:
-        """Writes a new version and makes it current; returns its name (v0001, v0002, ...)."""
+    def publish(
+        self, name: str, model: Model, metrics: dict[str, Any] | None = None, *, make_current: bool = True
+    ) -> str:
+        """Writes a new version; returns its name (v0001, v0002, ...). Workers swap to it where it is made current."""
         from safetensors.numpy import save
 
         folder = self._folder(name)
         parts, arrays = model.to_parts()
-        weights = save({key: np.asarray(array, order="C") for key, array in arrays.items()})
+        files = {WEIGHTS: save({key: np.asarray(array, order="C") for key, array in arrays.items()})}
+        if model.calibration is not None:
+            files[CALIBRATION] = save(model.calibration.arrays())
         try:
             parent = self.current(name)
         except NoModel:
@@ -151,7 +173,8 @@ class Store:
             beside = folder / f".{uuid.uuid4().hex}.tmp"
             beside.mkdir()
             try:
-                _write_synced(beside / WEIGHTS, weights)
+                for file, raw in files.items():
+                    _write_synced(beside / file, raw)
                 number = _number(versions[-1]) if (versions := self.versions(name)) else 0
                 while True:
                     number += 1
@@ -164,7 +187,7 @@ class Store:
                         **parts,
                         "metrics": metrics or {},
                         "libraries": _libraries(),
-                        "files": {WEIGHTS: {"bytes": len(weights), "sha256": _sha256(weights)}},
+                        "files": {file: {"bytes": len(raw), "sha256": _sha256(raw)} for file, raw in files.items()},
                     }
                     signed = {**manifest, "checksum": _sha256(_canonical(manifest))}
                     _write_synced(beside / MANIFEST, json.dumps(signed, indent=1).encode())
@@ -179,21 +202,26 @@ class Store:
                 shutil.rmtree(beside, ignore_errors=True)
                 raise
             _sync_folder(folder)
-            self._point(folder, manifest["version"])
+            if make_current or parent is None:
+                self._point(folder, manifest["version"])
         return manifest["version"]
 
     def rollback(self, name: str, to: str | None = None) -> str:
-        """Makes an older version current: `to`, or the parent of the current one. It is read whole first."""
+        """Makes an older version current: `to`, or the parent of the current one."""
         current = self.current(name)
         if to is None:
             to = self.manifest(name, current)["parent"]
             if to is None:
                 raise NoModel(f"model {name!r}: {current} has no version before it to roll back to")
-        self.load(name, to)
+        self.promote(name, to)
+        return to
+
+    def promote(self, name: str, version: str) -> None:
+        """Makes any version current. It is read whole first."""
+        self.load(name, version)
         folder = self._folder(name)
         with _explained(folder, "write"):
-            self._point(folder, to)
-        return to
+            self._point(folder, version)
 
     def _point(self, folder: Path, version: str) -> None:
         beside = folder / f".{CURRENT}.{uuid.uuid4().hex}.tmp"

@@ -36,8 +36,8 @@ MOST_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON
 # seen_0 and seen_1 take turns: when the one being filled is full, the other is emptied.
 _SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE state (added INTEGER, seen_from INTEGER, seen_now INTEGER);
-INSERT INTO state VALUES (0, 0, 0);
+CREATE TABLE state (added INTEGER, seen_from INTEGER, seen_now INTEGER, joined INTEGER);
+INSERT INTO state VALUES (0, 0, 0, 0);
 CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, spectra BLOB);
 CREATE TABLE spectra (slot INTEGER PRIMARY KEY, number INTEGER UNIQUE, object INTEGER, condition INTEGER, time INTEGER);
 CREATE TABLE seen_0 (id INTEGER PRIMARY KEY, number INTEGER);
@@ -46,7 +46,7 @@ CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1;
 CREATE TABLE conditions (code INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE positions (name TEXT PRIMARY KEY, position INTEGER);
 CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER UNIQUE, spectrum_id TEXT, object INTEGER,
-  time INTEGER, "values" TEXT, slot INTEGER UNIQUE)
+  condition INTEGER, time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER)
 """
 
 
@@ -80,6 +80,40 @@ class Unlabeled:
 
     def __len__(self) -> int:
         return len(self.spectra)
+
+    def __getitem__(self, rows: np.ndarray) -> Unlabeled:
+        return Unlabeled(
+            self.spectra[rows], self.object[rows], self.condition[rows], self.conditions, self.recent[rows]
+        )
+
+    def parted(self, share: float, seed: int = 0) -> tuple[Unlabeled, Unlabeled]:
+        """Without a share of the objects, and those: at least two of them on each side, where there are four."""
+        n = int(self.object.max(initial=-1)) + 1
+        apart = np.random.default_rng(seed).permutation(n)[: min(max(2, round(share * n)), n // 2)]
+        held_out = np.isin(self.object, apart)
+        return self[~held_out], self[held_out]
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: getattr(self, name) for name in ("spectra", "object", "condition", "recent")}
+        beside = path.with_name(path.name + ".part")
+        save_file(arrays, beside, metadata={"conditions": json.dumps(list(self.conditions))})
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises StoreUnusable: no such file, or none of ours."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "np") as kept:
+                conditions = json.loads((kept.metadata() or {})["conditions"])
+                spectra, *others = (kept.get_tensor(name) for name in ("spectra", "object", "condition", "recent"))
+        except (OSError, SafetensorError, LookupError, ValueError) as error:
+            raise StoreUnusable(f"{path}: expected unlabeled spectra: {error}") from error
+        return cls(spectra, others[0], others[1], conditions, others[2])
 
     @cached_property
     def _sides(self) -> tuple[np.ndarray, np.ndarray]:
@@ -126,11 +160,13 @@ class Unlabeled:
 
 @dataclass(frozen=True, eq=False)
 class Labeled:
-    """Spectra with laboratory values, in the order in which their first values arrived.
+    """Spectra with laboratory values, in the order in which both had come.
 
     Attributes:
         spectra: (n, bands) float32. values: (n, targets), NaN where there is none. spectrum_id: n texts.
-        object: (n,) int64 codes, equal = the same object. time: (n,) datetime64[us], of the latest value.
+        object: (n,) int64 codes, equal = the same object.
+        time: (n,) datetime64[us], of the spectrum; of the latest value where its label carried the spectrum.
+        joined: (n,) int64, rising: when value and spectrum came together, or the value changed; counted from 1.
     """
 
     spectra: np.ndarray
@@ -138,6 +174,10 @@ class Labeled:
     spectrum_id: list[str]
     object: np.ndarray
     time: np.ndarray
+    joined: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.spectra)
 
 
 class Fill(NamedTuple):
@@ -274,8 +314,9 @@ class Buffer:
         for start in range(0, max(1, len(rows)), self.at_once):
             part, end = slice(start, start + self.at_once), start + self.at_once
             with self._transaction():
-                self._join_waiting(ids[part], rows[part], objects[part])
-                new += self._keep(rows[part], ids[part], objects[part], self._condition(condition), stamps[part])
+                code = self._condition(condition)
+                self._join_waiting(ids[part], rows[part], objects[part], code, stamps[part])
+                new += self._keep(rows[part], ids[part], objects[part], code, stamps[part])
                 if end >= len(rows):
                     self._move(positions)
         return new
@@ -319,18 +360,23 @@ class Buffer:
                 )
             self._run(
                 "INSERT INTO labels (id, spectrum_id, object, time, \"values\") VALUES (?, ?, ?, ?, ?) "
-                'ON CONFLICT (id) DO UPDATE SET time = excluded.time, "values" = excluded."values"',
+                'ON CONFLICT (id) DO UPDATE SET "values" = excluded."values", '
+                "time = iif(condition IS NULL, excluded.time, time)",
                 key, spectrum_id[:MOST_TEXT], obj, stamp, text,
             )  # fmt: skip
             there = before is not None and before[1] is not None
-            if not there:
+            if there:
+                self._run("UPDATE labels SET joined = ? WHERE id = ?", self._joining(), key)
+            else:
                 held = self._run(
-                    "SELECT slot, object FROM spectra JOIN seen ON spectra.number = seen.number WHERE id = ?", key
+                    "SELECT slot, object, condition, time FROM spectra JOIN seen ON spectra.number = seen.number "
+                    "WHERE id = ?",
+                    key,
                 ).fetchone()
                 if carried is None and held:
                     carried = self._read(np.array([held[0]]))
                 if carried is not None:
-                    self._join(key, carried, held[1] if held else None)
+                    self._join(key, carried, *(held[1:] if held else ()))
                     there = True
             if self._one("SELECT count(*) - count(slot) FROM labels") > self.waiting:
                 self._run("DELETE FROM labels WHERE arrival = (SELECT min(arrival) FROM labels WHERE slot IS NULL)")
@@ -360,7 +406,8 @@ class Buffer:
         """The labeled spectra that have a value of one of the targets. Raises StoreUnusable: the file is damaged."""
         with self._explained():
             every = self._run(
-                'SELECT slot, spectrum_id, object, time, "values" FROM labels WHERE slot IS NOT NULL ORDER BY arrival'
+                'SELECT slot, spectrum_id, object, time, "values", joined FROM labels WHERE slot IS NOT NULL '
+                "ORDER BY joined"
             ).fetchall()
             measured = [json.loads(row[4]) for row in every]
             kept = [(row, has) for row, has in zip(every, measured, strict=True) if any(t in has for t in targets)]
@@ -371,11 +418,54 @@ class Buffer:
                 spectrum_id=[row[1] for row, _ in kept],
                 object=_codes(_own_where_unknown([row[2] for row, _ in kept])),
                 time=np.array([row[3] for row, _ in kept], dtype="datetime64[us]"),
+                joined=np.array([row[5] for row, _ in kept], dtype=np.int64),
             )  # fmt: skip
+
+    def beside(self, labeled: Labeled, span: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
+        """Unlabeled spectra measured under a labeled one's condition within `span` of it, before or after.
+
+        Returns:
+            Spectra (m, bands), and (m,) which row of `labeled` each belongs to: the nearest in time.
+        """
+        with self._explained():
+            conditions = dict(self._run("SELECT joined, condition FROM labels WHERE condition IS NOT NULL").fetchall())
+            slots, rows = [], []
+            for condition in set(conditions.values()):
+                of = np.array([i for i, a in enumerate(labeled.joined) if conditions.get(a) == condition], np.int64)
+                if not len(of):
+                    continue
+                of = of[np.argsort(labeled.time[of], kind="stable")]
+                at = labeled.time[of].astype(np.int64)
+                reach = np.timedelta64(span, "us").astype(np.int64)
+                near = self._run(
+                    "SELECT slot, time FROM spectra WHERE condition = ? AND time BETWEEN ? AND ? ORDER BY slot",
+                    condition, int(at[0] - reach), int(at[-1] + reach),
+                ).fetchall()  # fmt: skip
+                slot, time = (np.array([row[i] for row in near], dtype=np.int64) for i in (0, 1))
+                right = np.clip(np.searchsorted(at, time), 0, len(at) - 1)
+                left = np.maximum(right - 1, 0)
+                nearest = np.where(np.abs(time - at[left]) <= np.abs(time - at[right]), left, right)
+                within = (np.abs(time - at[nearest]) <= reach) & (time != at[nearest])
+                slots.append(slot[within])
+                rows.append(of[nearest[within]])
+            none = np.empty(0, np.int64)
+            return self._read(np.concatenate([none, *slots])), np.concatenate([none, *rows])
+
+    @property
+    def added(self) -> int:
+        """Spectra that were ever added, without those known again."""
+        with self._explained():
+            return int(self._one("SELECT added FROM state"))
+
+    @property
+    def joined(self) -> int:
+        """The `Labeled.joined` of the newest label; 0 before the first."""
+        with self._explained():
+            return int(self._one("SELECT joined FROM state"))
 
     def fill(self) -> Fill:
         with self._explained():
-            added, labeled = self._one("SELECT added FROM state"), self._one("SELECT count(slot) FROM labels")
+            added, labeled = self.added, self._one("SELECT count(slot) FROM labels")
             waiting = self._one("SELECT count(*) FROM labels") - labeled
         files = (self.path, self.path.with_name(self.path.name + "-wal"))
         size = sum(file.stat().st_size for file in files if file.exists())
@@ -439,22 +529,35 @@ class Buffer:
             "UPDATE OR REPLACE spectra SET slot = ? WHERE slot = ?", zip(goal.tolist(), source.tolist(), strict=True)
         )
 
-    def _join_waiting(self, ids: list[int], rows: np.ndarray, objects: list[Any]) -> None:
+    def _join_waiting(
+        self, ids: list[int], rows: np.ndarray, objects: list[Any], condition: int, stamps: list[int]
+    ) -> None:
         waiting = self._run(
             "SELECT id FROM labels WHERE slot IS NULL AND id IN (SELECT value FROM json_each(?))", json.dumps(ids)
         ).fetchall()
         for (key,) in waiting:
             i = ids.index(key)
-            self._join(key, rows[i : i + 1], objects[i])
+            self._join(key, rows[i : i + 1], objects[i], condition, stamps[i])
 
-    def _join(self, key: int, row: np.ndarray, obj: int | None) -> None:
-        """Keeps a labeled spectrum of its own, which no unlabeled one drives out."""
+    def _join(self, key: int, row: np.ndarray, *of_spectrum: int | None) -> None:
+        """Keeps a labeled spectrum of its own, which no unlabeled one drives out.
+
+        Args:
+            of_spectrum: its object, condition and time; none of them where nothing is known but the label's.
+        """
         slot = self.window + self.reservoir + self._one("SELECT count(slot) FROM labels")
         if slot == self.window + self.reservoir + self.labels:
-            oldest = "(SELECT min(arrival) FROM labels WHERE slot IS NOT NULL)"
-            slot = self._one(f"DELETE FROM labels WHERE arrival = {oldest} RETURNING slot")  # noqa: S608 (fixed text)
+            oldest = "(SELECT min(joined) FROM labels WHERE slot IS NOT NULL)"
+            slot = self._one(f"DELETE FROM labels WHERE joined = {oldest} RETURNING slot")  # noqa: S608 (fixed text)
         self._write(np.array([slot]), row)
-        self._run("UPDATE labels SET slot = ?, object = coalesce(object, ?) WHERE id = ?", slot, obj, key)
+        self._run(
+            "UPDATE labels SET slot = ?, joined = ?, object = coalesce(object, ?), condition = ?, "
+            "time = coalesce(?, time) WHERE id = ?",
+            *(slot, self._joining(), *(of_spectrum or (None, None, None)), key),
+        )
+
+    def _joining(self) -> int:
+        return int(self._one("UPDATE state SET joined = joined + 1 RETURNING joined"))
 
     def _condition(self, name: str) -> int:
         name = name[:MOST_TEXT]

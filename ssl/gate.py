@@ -46,11 +46,15 @@ class Limits:
 
     Attributes:
         margin: of RMSE and of disagreement on pairs, over the champion's. confidence: of the paired bootstrap's bound.
+        moves: by so many times the champion's error and its disagreement on pairs a stream's predictions may change.
+        gain: over a random encoder, on labels or on pairs, that a trained one must show somewhere.
         rankme, overlap: the least share of the champion's effective rank, and of its ten nearest neighbours.
     """
 
     margin: float = 0.02
     confidence: float = 0.8
+    moves: float = 3.0
+    gain: float = 0.01
     rankme: float = 0.3
     overlap: float = 0.2
 
@@ -75,24 +79,52 @@ def judge(
     health: Health | None,
     champion_health: Health | None = None,
     limits: Limits = Limits(),
+    moved: tuple[float, float] | None = None,
 ) -> Verdict:
     """Asks all that can be asked; with no labels yet, pairs and health alone decide.
 
     Args:
-        disagreement: "candidate" and "champion" -> mean squared difference of predictions on the two spectra of
+        disagreement: "candidate", "champion" and "random" -> mean squared difference of predictions on the two spectra of
             held-out pairs, in variances of the target; empty where there are no pairs or no heads.
         health: of the candidate's encoder; None where the encoder is the champion's own.
+        moved: where no label speaks for the running stream, by how much the candidate would change its predictions, and
+            the champion's error, root mean squares in sd of the target: a change beyond what errors and pairs can
+            account for is no correction.
     """
     checks = [check for probe in probes for check in _no_worse(probe, limits)]
     if {"candidate", "champion"} <= disagreement.keys():
         ours, theirs = disagreement["candidate"], disagreement["champion"]
         told = f"predictions of pairs differ by {ours**0.5:.3g} sd, the champion's by {theirs**0.5:.3g}"
         checks.append(Check("pairs", ours <= theirs * (1 + limits.margin) ** 2 + 1e-12, told))
+    if any("random" in probe.predicted for probe in probes):
+        checks.append(_gains(probes, disagreement, limits))
+    if moved is not None:
+        by, error = moved
+        allowed = limits.moves * (error + disagreement.get("champion", 0.0) ** 0.5)
+        told = f"its predictions would move by {by:.3g} sd, with no label there to say why; allowed {allowed:.3g}"
+        checks.append(Check("stream", by <= allowed, told))
     if health is not None:
         checks.append(_alive(health, champion_health, limits))
         told = f"{health.overlap:.0%} of the nearest neighbours are the champion's too, at least {limits.overlap:.0%}"
         checks.append(Check("memory", health.overlap >= limits.overlap, told))
     return Verdict(checks)
+
+
+def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float], limits: Limits) -> Check:
+    """An encoder that taught itself nothing from the stream is not worth a change: better than random somewhere."""
+    best, told = 1.0, "no labels"
+    for probe in probes:
+        ours, random = (
+            float(np.sqrt(np.mean((probe.predicted[who] - probe.measured) ** 2))) for who in ("candidate", "random")
+        )
+        if random > 0 and ours / random < best:
+            best, told = ours / random, f"RMSE {ours:.4g} against {random:.4g} on {probe.name}"
+    if disagreement.get("random", 0.0) > 0:
+        apart = (disagreement["candidate"] / disagreement["random"]) ** 0.5
+        if apart < best:
+            best, told = apart, f"predictions of pairs differ by {apart:.0%} of what the random one's do"
+    passed = best <= 1 - limits.gain
+    return Check("gain", passed, told if passed else f"nowhere {limits.gain:.0%} better than an encoder never trained")
 
 
 def _no_worse(probe: Probe, limits: Limits) -> list[Check]:

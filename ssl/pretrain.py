@@ -52,7 +52,7 @@ class Recipe:
     differences: int = 8
     steps: int = 1_000
     batch: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     ema: float = 0.99
     seed: int = 0

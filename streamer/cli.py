@@ -238,6 +238,47 @@ def models_rollback(
     print(f"{name}: {before} -> {opened.rollback(name, to)}")
 
 
+@models.command("promote")
+def models_promote(name: str, version: str, store: StoreUrl = None, config: Config = None) -> None:
+    """Make any version current, such as a candidate that waits for you; workers swap to it within seconds.
+
+    \b
+    Example:
+      tamis models promote glucose v0003
+    """
+    from ..models.store import Store
+
+    opened = Store(_settings(config, store=store).store)
+    before = opened.current(name)
+    opened.promote(name, version)
+    print(f"{name}: {before} -> {version}")
+
+
+@app.command()
+def trainer(config: Config = None, brokers: Brokers = None, store: StoreUrl = None) -> None:
+    """Keep a model up to date from the stream and the laboratory, until stopped: learn, judge, publish.
+
+    \b
+    Examples:
+      tamis trainer --config line.toml
+      TAMIS_TRAINER__MODEL=glucose TAMIS_TRAINER__LABEL_SPAN_S=600 tamis trainer
+    """
+    stop = _Stop()
+    import structlog
+
+    from .logs import configure
+
+    settings = _settings(config, brokers=brokers, store=store)
+    configure(settings.log)
+    from .service import run_trainer
+
+    try:
+        run_trainer(settings, stop)
+    except TamisError as error:
+        structlog.get_logger().critical("trainer ended", error=str(error), kind=type(error).__name__)
+        raise typer.Exit(2 if isinstance(error, BadSettings) else 1) from error
+
+
 @app.command()
 def worker(
     config: Config = None,

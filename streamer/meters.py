@@ -42,7 +42,14 @@ TABLE = (
     Meter(_G, "tamis_trusted_ratio", "Share of the newest frame's predictions that may be trusted", ("line",)),
     Meter(_G, "tamis_frozen_spectra", "Frozen spectra in the newest frame", ("line",)),
     Meter(_G, "tamis_model_info", "1 for each served model and version", ("model", "version")),
-    Meter(_G, "tamis_build_info", "1; the version of this worker", ("version",)),
+    Meter(_C, "tamis_label_requests_total", "Objects whose laboratory values were asked for", ("line",)),
+    Meter(_C, "tamis_labels_total", "Laboratory values read by the trainer: joined, waiting, rejected", ("outcome",)),
+    Meter(_G, "tamis_buffer_spectra", "Spectra in the trainer's buffer: window, reservoir, labeled", ("part",)),
+    Meter(_G, "tamis_buffer_bytes", "Size of the trainer's buffer on disk"),
+    Meter(_G, "tamis_training_step", "Step of the pretraining that runs; 0 where none does"),
+    Meter(_G, "tamis_training_loss", "Loss of the newest pretraining step"),
+    Meter(_C, "tamis_gate_total", "Candidates by the gate's word: promoted, refused, failed", ("outcome",)),
+    Meter(_G, "tamis_build_info", "1; the version of this process", ("version",)),
 )
 
 

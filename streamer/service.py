@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,40 @@ def run_worker(
             log.info("worker started", metrics=server.url, start_at=settings.start_at)
         worker.run()
     log.info("worker stopped", **worker.totals())
+
+
+def run_trainer(settings: Settings, stop: Stop) -> None:
+    """A trainer until it is told to stop: at the lowest priority, on one thread, lest the worker beside it wait.
+
+    Raises:
+        TamisError: why it could not start or go on, and what the operator can do.
+    """
+    os.nice(19)
+    from .trainer import Trainer, one_thread
+
+    topics = settings.topics
+    with ExitStack() as parts:
+        log.info("looking for the broker", brokers=settings.brokers, group=settings.trainer.group)
+        _ensure(settings, [topics.spectra, topics.labels])
+        source = KafkaSource(
+            settings.brokers,
+            [topics.spectra, topics.labels],
+            settings.trainer.group,
+            auto_offset_reset=settings.start_at,
+            client_settings=settings.kafka,
+        )
+        parts.enter_context(closing(source))
+        trainer = Trainer(settings, source, Store(settings.store))
+        stop.on_stop.append(trainer.stop)
+        if stop():
+            return
+        port = settings.trainer.metrics_port
+        server = MetricsServer(settings.metrics.host, port, trainer.meters, trainer.alive, trainer.ready)
+        parts.enter_context(server)
+        log.info("trainer started", metrics=server.url, model=settings.trainer.model)
+        with one_thread():
+            trainer.run()
+    log.info("trainer stopped")
 
 
 def _source(settings: Settings, read_from: Path | None, reading: Mapping[str, Any]) -> Source:

@@ -40,7 +40,7 @@ class _Table(BaseModel):
 
 
 class Topics(_Table):
-    """Names are the prefix, a dot, and the role: tamis.spectra, tamis.predictions, tamis.rejects."""
+    """Names are the prefix, a dot, and the role: tamis.spectra, .predictions, .rejects, .labels, .label-requests."""
 
     prefix: str = Field("tamis", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     create: bool = Field(True, description="create missing topics at start-up; else a missing topic is an error")
@@ -57,6 +57,14 @@ class Topics(_Table):
     @property
     def rejects(self) -> str:
         return f"{self.prefix}.rejects"
+
+    @property
+    def labels(self) -> str:
+        return f"{self.prefix}.labels"
+
+    @property
+    def label_requests(self) -> str:
+        return f"{self.prefix}.label-requests"
 
 
 class Line(_Table):
@@ -97,6 +105,39 @@ class Process(_Table):
     learn_spectra: int = Field(30, ge=8, le=100_000, description="fewer than these, and nothing is called odd yet")
 
 
+class Requests(_Table):
+    """Which objects the worker asks laboratory values of."""
+
+    per_hour: float = Field(0.0, ge=0, le=3600, description="of each line; 0 asks for none")
+
+
+class Trainer(_Table):
+    """What goes on learning, from which labels, and what it may do."""
+
+    model: str = Field("default", description="the model in the store that is kept up to date; lines name it")
+    group: str = Field("tamis-trainer", min_length=1, description="its consumer group")
+    folder: str = Field("trainer", description="its buffer, its checkpoint and its verdicts")
+    buffer_max_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 40, description="on disk; never more")
+    promote: Literal["auto", "by-hand"] = Field(
+        "auto", description="by-hand publishes what passed the gate, and leaves it to `tamis models promote`"
+    )
+    gold: list[str] = Field([], description="recorded files with laboratory values that nothing is ever fitted on")
+    refit_labels: int = Field(1, ge=0, le=100_000, description="refit after so many new labels; 0 never")
+    label_span_s: float = Field(
+        0.0, ge=0, le=86_400, description="spectra so near in time to a labeled one have its value too; 0 for none"
+    )
+    pretrain_spectra: int = Field(10_000, ge=0, le=10**9, description="pretrain after so many new spectra; 0 never")
+    encoder: Literal["cnn", "spectratr"] = "cnn"
+    preprocess: str = Field("snv, savgol 15 2 1", description="what the encoder sees")
+    objective: Literal["nt-xent", "vicreg", "barlow", "masked"] = "nt-xent"
+    augment: str = Field("", description="physical augmentations beside what the pairs show, such as 'scatter 0.05'")
+    steps: int = Field(1_000, ge=1, le=10_000_000)
+    batch: int = Field(128, ge=2, le=65_536, description="objects a step")
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    metrics_port: Port = Field(9109, description="0 takes any free port; the host is metrics.host")
+    margin: float = Field(0.02, ge=0, le=1, description="of RMSE over the champion's that the gate lets pass")
+
+
 class Output(_Table):
     encoding: Literal["arrow", "json"] = Field("arrow", description="json writes one object a spectrum, a line each")
 
@@ -133,6 +174,8 @@ class Settings(BaseSettings):
     axes: dict[str, NamedAxis] = Field({}, description="axes that raw and JSON messages may name")
     process: Process = Process()  # type: ignore[call-arg]
     predictions: Output = Output()  # type: ignore[call-arg]
+    requests: Requests = Requests()  # type: ignore[call-arg]
+    trainer: Trainer = Trainer()  # type: ignore[call-arg]
     metrics: Metrics = Metrics()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
     kafka: dict[str, Any] = Field(

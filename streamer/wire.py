@@ -287,7 +287,7 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         try:
             spectra.append(_json_spectrum(row.get("spectrum")))
             if row.get("time") is not None:
-                time[i] = _json_time(row["time"])
+                time[i] = json_time(row["time"])
         except ValueError as error:
             del spectra[i:]
             spectra.append(np.empty(0, np.float32))
@@ -320,7 +320,7 @@ def _json_spectrum(value: Any) -> np.ndarray:
         return np.array([math.nan if item is None else float(item) for item in value], np.float32)
 
 
-def _json_time(value: Any) -> np.datetime64:
+def json_time(value: Any) -> np.datetime64:
     """An ISO 8601 text (no zone = UTC), or seconds since 1970."""
     from datetime import UTC, datetime
 

@@ -20,7 +20,7 @@ def test_a_better_candidate_is_promoted() -> None:
     verdict = judge(probes, {"candidate": 0.1, "champion": 0.2}, WELL, WELL)
     assert verdict.promoted
     assert [check.name for check in verdict.checks] == [
-        *("newest labels, champion", "newest labels, random", "newest labels, plsr", "pairs", "rank", "memory"),
+        *("newest labels, champion", "newest labels, random", "newest labels, plsr", "pairs", "gain", "rank", "memory"),
     ]
 
 
@@ -31,6 +31,7 @@ def test_a_better_candidate_is_promoted() -> None:
         ([probe(candidate=1.2, champion=1.2, random=1.0)], {}, WELL, "newest labels, random: "),
         ([probe(candidate=1.2, champion=1.2, plsr=1.0)], {}, WELL, "newest labels, plsr: "),
         ([probe(candidate=1.0, champion=1.0), probe("gold", candidate=2.0, champion=1.0)], {}, WELL, "gold, champion"),
+        ([probe(candidate=1.0, champion=1.1, random=1.0)], {}, WELL, "gain: nowhere 1% better than an encoder never"),
         ([], {"candidate": 0.3, "champion": 0.2}, WELL, "pairs: predictions of pairs differ by 0.548 sd, .* 0.447"),
         ([], {}, Health(1.0, 0.1, -0.1, 0.7), "rank: effective rank 1.0, at least 6.0"),
         ([], {}, Health(np.nan, 0.1, -0.1, 0.7), "rank: "),

@@ -28,10 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.linear_model import RidgeCV
 
 from tamis.models.axis import Axis
+from tamis.models.encoder import Encoder
 from tamis.models.evaluate import few_labels, split_rows, train
 from tamis.models.heads import CommitteeRegressor
+from tamis.models.network import CNNRegressor
+from tamis.models.preprocess import Pipeline
+from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.linear import (
     EPO,
     Candidate,
@@ -46,6 +51,7 @@ from tamis.ssl.linear import (
     process_head,
     weigh,
 )
+from tamis.ssl.pretrain import Recipe, pretrain
 from tamis.streamer.records import read_table
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -166,6 +172,50 @@ def weighed(corrections: Sequence[str], heads: Sequence[str] = ("pls", "gp")) ->
     return row
 
 
+def network(X, y, A, B, X_test, seed):
+    """The published CNN: differences within pairs are added to labeled spectra, and predictions of pairs agree."""
+    treat = Pipeline.parse("snv, savgol 15 2 1")
+    axis = Axis(np.arange(X.shape[1]), "index")
+    Z = treat.fit(X, axis)
+    pairs = treat.transform(A, axis), treat.transform(B, axis)
+    return CNNRegressor(random_state=seed).fit(Z, y, pairs=pairs).predict(treat.transform(X_test, axis))
+
+
+def encoded(pretrained: bool) -> Row:
+    """A frozen encoder and ridge: contrastive, natural pairs alone; or the same network as it was born, the control."""
+
+    def row(X, y, A, B, X_test, seed):
+        encoder = encoder_of(A, B, seed % 3, pretrained)
+        return ridge_head(encoder, X, y, seed).predict(encoder.embed(X_test))
+
+    return row
+
+
+_encoders: dict[str, Encoder] = {}
+
+
+def encoder_of(A, B, seed, pretrained) -> Encoder:
+    """Pretrained on the pairs, without a label; kept, since draws of labels share it where they share the pairs."""
+    key = hashlib.blake2b(A.tobytes() + B.tobytes()).hexdigest() + f"{seed}{pretrained}"
+    if key not in _encoders:
+        _encoders.clear()
+        n, axis = len(A), Axis(np.arange(A.shape[1]), "index")
+        both = np.vstack([A, B]).astype(np.float32)
+        if pretrained:
+            pairs = Unlabeled(both, np.tile(np.arange(n), 2), np.repeat([0, 1], n), ["A", "B"], np.ones(2 * n, bool))
+            _encoders[key] = pretrain(pairs, axis, Recipe(seed=seed))[0]
+        else:
+            _encoders[key] = Encoder("cnn", Recipe().preprocess, seed).learn(both, axis)
+    return _encoders[key]
+
+
+def ridge_head(encoder: Encoder, X, y, seed):
+    """Ridge on embeddings, its penalty by cross-validation."""
+    Z = encoder.embed(X)
+    penalties = np.logspace(-7, 1, 25) * np.sum(Z.var(axis=0))
+    return RidgeCV(penalties).fit(Z, y)
+
+
 ROWS: dict[str, Row] = {
     "plsr": plain,
     "mean-shift": corrected("mean-shift", "pls"),
@@ -178,6 +228,9 @@ ROWS: dict[str, Row] = {
     "ds-committee": ds_committee,
     "average": mean_of("fisher-pls", "fisher-gp", "ds"),
     "weighed": weighed(("fisher", "ds")),
+    "cnn-pairs": network,
+    "tamis": encoded(True),
+    "tamis-random": encoded(False),
 }
 
 

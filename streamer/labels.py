@@ -1,0 +1,138 @@
+"""Laboratory values as messages, by the id of a spectrum or carrying the spectrum; and the asking for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import orjson
+
+from .. import BadMessage
+from ..models.axis import Axis
+from .frame import MOST_TEXT, BadRow, screen
+from .wire import JSON, MOST_TARGETS, Axes, Message, Record, decode, json_time
+
+MOST_LABELS = 10_000  # in one message
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Laboratory values of one spectrum.
+
+    Attributes:
+        values: target -> value, finite. time: when it was measured, where the spectrum itself does not say.
+        spectrum: (bands,) on `axis`, or None: then it has come, or will come, on the spectra's topic.
+        line, instrument: of a spectrum that is carried.
+    """
+
+    spectrum_id: str
+    values: dict[str, float]
+    time: np.datetime64
+    object_id: str = ""
+    spectrum: np.ndarray | None = None
+    axis: Axis | None = None
+    line: str = ""
+    instrument: str = ""
+
+
+def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Label], list[BadRow]]:
+    """The labels of a message: JSON ``{"labels": [{"spectrum_id": ..., "values": {...}}]}``, or any frame with targets.
+
+    Raises:
+        BadMessage: there are no labels in these bytes; the text begins with where they came from.
+    """
+    if "content-type" not in record.headers and record.value.lstrip()[:1] == b"{":
+        record = replace(record, headers={**record.headers, "content-type": JSON})
+    if record.headers.get("content-type", "").startswith(JSON) and len(record.value) <= most_bytes:
+        try:
+            document = orjson.loads(record.value)
+        except ValueError as error:
+            raise BadMessage(f"{record.place}: expected JSON, got {error}", "not_json") from error
+        if isinstance(document, dict) and "labels" in document:
+            try:
+                return _by_id(document["labels"], record), []
+            except ValueError as error:
+                raise BadMessage(f"{record.place}: {error}", "json_shape") from error
+    frame, bad = decode(record, axes, most_bytes)
+    frame, bad = screen(frame, None, bad)
+    labels = []
+    for i, name in enumerate(frame.spectrum_id):
+        values = {key: float(column[i]) for key, column in frame.targets.items() if math.isfinite(column[i])}
+        if not values:
+            bad.append(BadRow(i, name, "no_value", "expected a laboratory value", frame.spectra[i], frame.time[i]))
+            continue
+        labels.append(
+            Label(
+                *(name, values, frame.time[i], frame.object_id[i] if frame.object_id else ""),
+                *(frame.spectra[i], frame.axis, frame.line, frame.instrument),
+            )
+        )
+    return labels, bad
+
+
+def _by_id(given: Any, record: Record) -> list[Label]:
+    if not isinstance(given, list) or not 0 < len(given) <= MOST_LABELS:
+        raise ValueError(f'expected "labels": a list of 1 to {MOST_LABELS}, got {str(given)[:80]}')
+    arrived = np.datetime64(round(record.timestamp_s * 1e6), "us")
+    return [_label(item, arrived, i) for i, item in enumerate(given)]
+
+
+def _label(item: Any, arrived: np.datetime64, i: int) -> Label:
+    where = f"labels[{i}]"
+    if not isinstance(item, dict) or set(item) - {"spectrum_id", "values", "time", "object_id"}:
+        raise ValueError(f"{where}: expected spectrum_id, values and perhaps time, object_id; got {str(item)[:80]}")
+    name, values, obj = item.get("spectrum_id"), item.get("values"), item.get("object_id", "")
+    if not (isinstance(name, str) and name and isinstance(obj, str) and max(len(name), len(obj)) <= MOST_TEXT):
+        raise ValueError(f"{where}: expected spectrum_id of 1 to {MOST_TEXT} characters, got {str(name)[:80]!r}")
+    if not isinstance(values, dict) or not 0 < len(values) <= MOST_TARGETS:
+        raise ValueError(f'{where}: expected "values": {{target: number}}, got {str(values)[:80]}')
+    for target, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{where}: expected a number as {target[:80]!r}, got {str(value)[:80]!r}")
+        if len(target) > MOST_TEXT or not math.isfinite(value):
+            raise ValueError(f"{where}: expected a finite number under a name of {MOST_TEXT} characters at most")
+    time = json_time(item["time"]) if "time" in item else arrived
+    return Label(name, {target: float(value) for target, value in values.items()}, time, obj)
+
+
+def encode_labels(labels: Sequence[Label]) -> Message:
+    """Labels by id, as JSON."""
+    rows = [
+        {
+            "spectrum_id": label.spectrum_id,
+            "values": label.values,
+            "time": f"{np.datetime_as_string(label.time, unit='us')}Z",
+            **({"object_id": label.object_id} if label.object_id else {}),
+        }
+        for label in labels
+    ]
+    return orjson.dumps({"labels": rows}), {"content-type": JSON}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An object whose laboratory value would teach much, and why."""
+
+    line: str
+    spectrum_id: str
+    object_id: str
+    time: np.datetime64
+    score: float
+    reason: str
+
+
+def encode_requests(requests: Sequence[Request]) -> Iterator[Message]:
+    """One JSON message a request: each is a piece of work for somebody."""
+    for request in requests:
+        document = {
+            "line": request.line,
+            "spectrum_id": request.spectrum_id,
+            "object_id": request.object_id,
+            "time": None if np.isnat(request.time) else f"{np.datetime_as_string(request.time, unit='us')}Z",
+            "score": round(request.score, 4),
+            "reason": request.reason,
+        }
+        yield orjson.dumps(document), {"content-type": JSON, "line": request.line}
