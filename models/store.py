@@ -160,9 +160,14 @@ class Store:
 
         folder = self._folder(name)
         parts, arrays = model.to_parts()
-        files = {WEIGHTS: save({key: np.asarray(array, order="C") for key, array in arrays.items()})}
+        contents = {WEIGHTS: arrays}
         if model.calibration is not None:
-            files[CALIBRATION] = save(model.calibration.arrays())
+            contents[CALIBRATION] = model.calibration.arrays()
+        # safetensors writes the memory as it lies: a transposed view would come back scrambled.
+        files = {
+            file: save({key: np.asarray(array, order="C") for key, array in content.items()})
+            for file, content in contents.items()
+        }
         try:
             parent = self.current(name)
         except NoModel:

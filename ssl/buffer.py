@@ -97,7 +97,9 @@ class Unlabeled:
         """Whole or not at all."""
         from safetensors.numpy import save_file
 
-        arrays = {name: getattr(self, name) for name in ("spectra", "object", "condition", "recent")}
+        arrays = {
+            name: np.ascontiguousarray(getattr(self, name)) for name in ("spectra", "object", "condition", "recent")
+        }
         beside = path.with_name(path.name + ".part")
         save_file(arrays, beside, metadata={"conditions": json.dumps(list(self.conditions))})
         beside.replace(path)
@@ -365,9 +367,9 @@ class Buffer:
                 key, spectrum_id[:MOST_TEXT], obj, stamp, text,
             )  # fmt: skip
             there = before is not None and before[1] is not None
-            if there:
+            if before is not None and there and text != before[0]:
                 self._run("UPDATE labels SET joined = ? WHERE id = ?", self._joining(), key)
-            else:
+            if not there:
                 held = self._run(
                     "SELECT slot, object, condition, time FROM spectra JOIN seen ON spectra.number = seen.number "
                     "WHERE id = ?",

@@ -84,8 +84,8 @@ def judge(
     """Asks all that can be asked; with no labels yet, pairs and health alone decide.
 
     Args:
-        disagreement: "candidate", "champion" and "random" -> mean squared difference of predictions on the two spectra of
-            held-out pairs, in variances of the target; empty where there are no pairs or no heads.
+        disagreement: "candidate", "champion" and "random" -> mean squared difference of predictions on the two spectra
+            of held-out pairs, in variances of the target; empty where there are no pairs or no heads.
         health: of the candidate's encoder; None where the encoder is the champion's own.
         moved: where no label speaks for the running stream, by how much the candidate would change its predictions, and
             the champion's error, root mean squares in sd of the target: a change beyond what errors and pairs can

@@ -20,7 +20,7 @@ from ..models.model import Calibration, Model
 from ..models.pls import folds_of
 from ..models.preprocess import Pipeline
 from .buffer import Unlabeled
-from .gate import Limits, Probe, Verdict, judge
+from .gate import Check, Limits, Probe, Verdict, judge
 from .pretrain import Health
 
 FEWEST_NEWEST = 3  # labels: fewer say nothing of how a recipe does on them
@@ -178,7 +178,12 @@ def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), limits: Li
         served = Fitted(champion).predict(labels.all.spectra)
         judged = unseen[np.isfinite(out[unseen]).all(axis=1)]
         probes += _probes("newest labels", candidate, labels.all, judged, candidate=out, champion=served)
-    return Judged(_rooted(candidate, labels), judge(probes, {}, None, limits=limits))
+    verdict = judge(probes, {}, None, limits=limits)
+    if not verdict.checks:
+        n = len(np.unique(labels.all.group[unseen]))
+        told = f"{n} new, too few to judge by; the recipe is the champion's own"
+        verdict = Verdict([Check("labels", True, told)])
+    return Judged(_rooted(candidate, labels), verdict)
 
 
 class Judged(NamedTuple):

@@ -433,16 +433,26 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, the store and the worker's log.")] = Path("demo"),
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
     rate: Annotated[float, typer.Option(min=1.0, max=1e9, help="Spectra a second.")] = 200.0,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="Laboratory values arrive an hour late, and are learned.")
+    ] = False,
 ) -> None:
     """Follow a real fermentation: fit, replay through Kafka, predict in a worker process, compare with HPLC.
 
     \b
     Examples:
       tamis demo
+      tamis demo --learn
       tamis demo --rate 1000 --json figures.json
     """
     stop = _Stop()
     _quiet()
+    if learn:
+        from .demo_learn import run_learning_demo
+
+        if not run_learning_demo(out, json, stop):
+            raise typer.Exit(1)
+        return
     from .demo import run_demo
 
     if not run_demo(out, json, rate, stop):

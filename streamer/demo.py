@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,21 +70,15 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     """Runs it all and tells what was seen; False where spectra were lost or it was stopped."""
     began = time.monotonic()
     say = _Teller()
-    for name in [name for name in os.environ if name.startswith("TAMIS_")]:
-        del os.environ[name]  # the demo is a plant of its own: the settings of a real line are not for it
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TamisError(f"can not write into {out}: {error.strerror}") from error
-    store = Store(out / "store")
-    calibration, process, hplc = _data()
-    fitted = _fit(calibration, store)
+    store = own_store(out)
+    calibration, process, hplc = data()
+    fitted = fit_calibration(calibration, store)
     say(
         f"fitted {TARGET} on {fitted.model.training['spectra']} calibration spectra: PLSR, "
         f"{fitted.metrics['latent_variables']} latent variables, version {fitted.version}"
     )
     recording = out / "fermentation.parquet"
-    spectra_in = write_parquet(recording, _timed(process))
+    spectra_in = write_parquet(recording, timed(process))
     with EmbeddedBroker("tansu") as broker:
         settings = Settings(
             brokers=broker.bootstrap,
@@ -95,7 +90,7 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
         names = [topics.spectra, topics.predictions, topics.rejects]
         ensure_topics(settings.brokers, names, 1, create=True, client_settings=settings.kafka)
         say(f"broker on {broker.bootstrap}; worker starting, its log is {out / 'worker.log'}")
-        with _worker(settings, out / "worker.log"):
+        with running("worker", settings, out / "worker.log"):
             seen = _follow(settings, recording, spectra_in, rate, say, stop)
     if stop():
         say("stopped")
@@ -116,7 +111,18 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     return figures["spectra_in"] == figures["predictions_out"] + figures["rejected"]
 
 
-def _data() -> tuple[Path, Path, np.ndarray]:
+def own_store(out: Path) -> Store:
+    """The folder is made; settings of a real line are forgotten: the demo is a plant of its own."""
+    for name in [name for name in os.environ if name.startswith("TAMIS_")]:
+        del os.environ[name]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TamisError(f"can not write into {out}: {error.strerror}") from error
+    return Store(out / "store")
+
+
+def data() -> tuple[Path, Path, np.ndarray]:
     """The calibration's folder, the process spectra, and (34, 2) hours and glucose."""
     spec = find_spec("chemotools")
     if spec is None or spec.origin is None:
@@ -128,7 +134,7 @@ def _data() -> tuple[Path, Path, np.ndarray]:
     return folder, folder / "fermentation_spectra.csv", hplc
 
 
-def _fit(folder: Path, store: Store) -> Fitted:
+def fit_calibration(folder: Path, store: Store) -> Fitted:
     return fit_and_publish(
         folder / "train_spectra.csv",
         [TARGET],
@@ -143,7 +149,7 @@ def _fit(folder: Path, store: Store) -> Fitted:
     )
 
 
-def _timed(process: Path) -> Iterator[Frame]:
+def timed(process: Path) -> Iterator[Frame]:
     """The process spectra with the times and names that the file leaves out."""
     at = 0
     for frame in read_frames(process, line=LINE, instrument="ATR", axis_unit="cm-1", frame_spectra=FRAME_SPECTRA):
@@ -154,8 +160,13 @@ def _timed(process: Path) -> Iterator[Frame]:
 
 
 @contextmanager
-def _worker(settings: Settings, log: Path) -> Iterator[None]:
-    """A real worker process, ready to serve; stopped with SIGTERM as a supervisor would."""
+def running(
+    command: str, settings: Settings, log: Path, more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
+    """A real worker or trainer process, ready to serve; stopped with SIGTERM as a supervisor would.
+
+    Gives the address of its metrics.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -164,28 +175,30 @@ def _worker(settings: Settings, log: Path) -> Iterator[None]:
         "TAMIS_STORE": settings.store,
         "TAMIS_LINES": json.dumps({LINE: {"model": TARGET}}),
         "TAMIS_METRICS__PORT": str(port),
+        "TAMIS_TRAINER__METRICS_PORT": str(port),
         "TAMIS_POLL_TIMEOUT_S": "0.2",
         "TAMIS_KAFKA": json.dumps(settings.kafka),
+        **more,
     }
     with open(log, "w") as file:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "tamis.streamer.cli", "worker"], env=environment, stdout=file, stderr=file,
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tamis.streamer.cli", command], env=environment, stdout=file, stderr=file,
             preexec_fn=dying_with_parent(),
         )  # fmt: skip
     try:
         deadline = time.monotonic() + PATIENCE_S
         while not _answers(f"http://127.0.0.1:{port}/readyz"):
-            if worker.poll() is not None or time.monotonic() > deadline:
-                raise TamisError(f"the worker did not get ready; the end of {log}:\n{log.read_text()[-2000:]}")
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise TamisError(f"the {command} did not get ready; the end of {log}:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
-        yield
+        yield f"http://127.0.0.1:{port}"
     finally:
-        worker.terminate()
+        process.terminate()
         try:
-            worker.wait(15)
+            process.wait(15)
         except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+            process.kill()
+            process.wait()
 
 
 def _answers(url: str) -> bool:

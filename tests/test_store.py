@@ -16,6 +16,8 @@ from safetensors.numpy import load_file, save
 from tamis import BadBundle, NoModel, StoreUnusable
 from tamis.models.axis import Axis
 from tamis.models.model import Model
+from tamis.models.pls import PLSR
+from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 
 from .conftest import simulate
@@ -175,6 +177,23 @@ def test_a_name_can_not_leave_the_store(store: Store, model: Model, name: str) -
         store.publish(name, model)
 
 
+def test_the_calibration_comes_back_as_it_was_measured(store: Store, grid: Axis) -> None:
+    """Spectra that were cut lie in memory column by column: they must not come back scrambled."""
+    spectra, values = simulate(30, grid)
+    pipeline = Pipeline.parse("cut 1100 1500, snv")
+    made = Model.fit(
+        spectra, grid, values, ["fat", "water"], pipeline=pipeline, estimator=PLSR(3), groups=np.array([1, 2, 3] * 10)
+    )
+    version = store.publish("fat", made)
+    kept = store.calibration("fat", version)
+    assert kept is not None
+    inside = (grid.values >= 1100) & (grid.values <= 1500)
+    np.testing.assert_array_equal(kept.spectra, spectra[:, inside].astype(np.float32))
+    np.testing.assert_array_equal(kept.values, values)
+    assert kept.group.tolist() == [0, 1, 2] * 10
+    assert store.load("fat")[0].calibration is None, "a worker needs no room for it"
+
+
 def test_an_address_that_is_no_folder_is_refused() -> None:
     with pytest.raises(StoreUnusable, match="expected a path or file:///path as the store, got 's3://models'"):
         Store("s3://models")
@@ -223,6 +242,8 @@ def test_a_read_only_store_still_serves_and_refuses_to_publish(store: Store, mod
 KILLED_PUBLISH = """
 import os, signal, sys
 from pathlib import Path
+from tamis.models.pls import PLSR
+from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 
 left = int(sys.argv[2])
