@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import nn
 
+from .. import BadFile
 from .axis import Axis
 from .cnn import CNNEncoder, initialise_as_keras
 from .network import forward
@@ -68,6 +70,25 @@ class Encoder:
         """(n, bands) on the grid -> (n, width) float64"""
         with torch.inference_mode():
             return forward(self.network, self.inputs(spectra))
+
+    def save(self, path: Path) -> None:
+        """As a safetensors file, whole or not at all."""
+        from safetensors.numpy import save_file
+
+        beside = path.with_name(path.name + ".part")
+        save_file(self.arrays(), beside)
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises BadFile: no such file, or no encoder in it."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return cls.from_arrays(load_file(path))
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise BadFile(f"{path}: expected an encoder, as `tamis pretrain --out` writes it: {error}") from error
 
     def arrays(self, prefix: str = "encoder.") -> dict[str, np.ndarray]:
         """All that it takes to embed, for a bundle or a checkpoint."""

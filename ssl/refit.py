@@ -21,10 +21,11 @@ from ..models.pls import folds_of
 from ..models.preprocess import Pipeline
 from .buffer import Unlabeled
 from .gate import Check, Limits, Probe, Verdict, judge
-from .pretrain import Health
+from .pretrain import Health, Recipe, health, pretrain
 
 FEWEST_NEWEST = 3  # labels: fewer say nothing of how a recipe does on them
 NEWEST = 50  # labels at most that are called the newest
+HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
 JUDGED_PAIRS = 512
 JUDGED_SPECTRA = 1_024
 
@@ -228,6 +229,50 @@ def with_encoder(
         limits,
         health=health,
         champion_health=champion_health,
+    )
+
+
+def improve(
+    champion: Model,
+    labels: Labels | None,
+    stream: Unlabeled,
+    recipe: Recipe,
+    gold: Sequence[Gold] = (),
+    limits: Limits = USUAL_LIMITS,
+    **running: Any,
+) -> tuple[Judged, Encoder]:
+    """Pretrains on nine tenths of the stream's objects, fits heads, and judges with the others.
+
+    Args:
+        running: of `pretrain.pretrain`: checkpoint, every, device, stop, progress.
+
+    Raises:
+        As `pretrain.pretrain`.
+    """
+    learned, apart = stream.parted(HELD_OUT, recipe.seed)
+    before: Encoder | None = getattr(champion.estimator, "encoder", None)
+    encoder, told = pretrain(learned, champion.grid, recipe, champion=before, **running)
+    judged = apart if labels is None else _with(apart, labels.all)
+    of_champion = None if before is None else health(before, before, judged)
+    start = before or Encoder(encoder.kind, str(encoder.pipeline), recipe.seed).learn(learned.spectra, champion.grid)
+    now = health(encoder, start, judged, told.loss)
+    return (
+        with_encoder(
+            champion, encoder, now, labels, apart, gold, limits, champion_health=of_champion, seed=recipe.seed
+        ),
+        encoder,
+    )
+
+
+def _with(stream: Unlabeled, labels: Calibration) -> Unlabeled:
+    """Labeled spectra beside the stream's: an encoder must not forget what the line does not show today."""
+    more = len(labels)
+    return Unlabeled(
+        np.vstack([stream.spectra, labels.spectra]),
+        np.concatenate([stream.object, stream.object.max() + 1 + labels.group]),
+        np.concatenate([stream.condition, np.zeros(more, np.int64)]),
+        stream.conditions,
+        np.concatenate([stream.recent, np.zeros(more, bool)]),
     )
 
 

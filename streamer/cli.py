@@ -76,6 +76,7 @@ def fit(
     labels: Annotated[Path | None, typer.Option(help="A CSV with the targets, by row or by spectrum_id.")] = None,
     group: Annotated[str | None, typer.Option(help="Column whose equal values are repeats of one sample.")] = None,
     unit: Annotated[list[str] | None, typer.Option(help="TARGET=UNIT, such as glucose=g/L.")] = None,
+    encoder: Annotated[Path | None, typer.Option(help="Of `tamis pretrain --out`, for a committee.")] = None,
     where: Where = None,
     axis_unit: AxisUnit = None,
     quantity: Quantity = None,
@@ -88,6 +89,7 @@ def fit(
       tamis fit tablets.parquet --target assay --where instrument=1 --name tablets
       tamis fit meat.csv --axis-unit nm --target fat --target water --preprocess 'snv, savgol 11 2 2'
       tamis fit soil.parquet --target organic_c --model cnn --seed 1
+      tamis fit tablets.parquet --target assay --model committee --encoder tablets.safetensors
     """
     from ..models.store import Store
     from .fitting import fit_and_publish
@@ -108,6 +110,7 @@ def fit(
             units=_pairs(unit, "--unit"),
             labels=labels,
             group=group,
+            encoder=_encoder(encoder),
             reading={"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")},
         )
     except ValueError as error:  # a parameter that does not suit these data; the text says which
@@ -124,6 +127,60 @@ def fit(
         also = "" if validated is None else f", RMSECV {validated:.4g}"
         print(f"  {key}: RMSEC {rmsec:.4g}{also} {done.model.units.get(key, '')}".rstrip())
     print(f"  store: {settings.store}")
+
+
+@app.command()
+def pretrain(
+    files: Annotated[list[Path], typer.Argument(help="Recorded spectra; no laboratory values are looked at.")],
+    name: Annotated[str | None, typer.Option(help="Model to improve: judged, and published if it passes.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the encoder to this file, for `tamis fit --encoder`.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column whose equal values are one object, seen again.")] = None,
+    gold: Annotated[
+        list[Path] | None, typer.Option(help="Labeled file that nothing is fitted on. May be repeated.")
+    ] = None,
+    encoder: Annotated[Literal["cnn", "spectratr"], typer.Option(help="The network.")] = "cnn",
+    objective: Annotated[
+        Literal["nt-xent", "vicreg", "barlow", "masked"], typer.Option(help="What pretraining minimises.")
+    ] = "nt-xent",
+    preprocess: Annotated[str, typer.Option(help="What the encoder sees.")] = "snv, savgol 15 2 1",
+    augment: Annotated[str, typer.Option(help="Physical augmentations, such as 'scatter 0.05, noise 1e-4'.")] = "",
+    steps: Annotated[int, typer.Option(min=1)] = 1_000,
+    batch: Annotated[int, typer.Option(min=2, help="Objects a step.")] = 128,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    checkpoint: Annotated[Path | None, typer.Option(help="Go on from here, if a run was stopped or killed.")] = None,
+    store: StoreUrl = None,
+    where: Where = None,
+    axis_unit: AxisUnit = None,
+    quantity: Quantity = None,
+    config: Config = None,
+) -> None:
+    """Teach an encoder from unlabeled spectra: best where objects were seen more than once (--group, or object_id).
+
+    \b
+    Examples:
+      tamis pretrain line.parquet --group sample_id --name default
+      tamis pretrain monday.parquet tuesday.parquet --out encoder.safetensors
+      torchrun --nproc-per-node 2 -m tamis.streamer.cli pretrain line.parquet --out encoder.safetensors
+    """
+    if (name is None) == (out is None):
+        raise BadSettings("give either --name, a model to improve, or --out, a file for the encoder")
+    stop = _Stop()
+    settings = _settings(config, store=store)
+    _quiet()
+    from .service import run_pretrain
+
+    recipe = {
+        **{"encoder": encoder, "objective": objective, "preprocess": preprocess, "augment": augment},
+        **{"steps": steps, "batch": batch, "seed": seed},
+    }
+    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
+    how = {"group": group, "gold": gold or [], "reading": reading, "checkpoint": checkpoint, "stop": stop}
+    try:
+        passed = run_pretrain(settings, files, recipe, name, out, how)
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+    if not passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -457,6 +514,14 @@ def demo(
 
     if not run_demo(out, json, rate, stop):
         raise typer.Exit(1)
+
+
+def _encoder(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from ..models.encoder import Encoder
+
+    return Encoder.load(path)
 
 
 class _Stop:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import BadFile
+from ..models.axis import resampler
 from ..models.model import Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..models.store import Store
 from .frame import RESERVED
 from .records import Table, read_table
+
+if TYPE_CHECKING:
+    from ..models.encoder import Encoder
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
 
@@ -43,6 +47,7 @@ def fit_and_publish(
     units: Mapping[str, str],
     labels: Path | None = None,
     group: str | None = None,
+    encoder: Encoder | None = None,
     reading: Mapping[str, Any],
 ) -> Fitted:
     """Fits `kind` on the rows of a file that have all the targets, and publishes it as the current version of `name`.
@@ -50,6 +55,7 @@ def fit_and_publish(
     Args:
         labels: a CSV with the targets beside the spectra's own file, row by row or by `spectrum_id`.
         group: a column whose equal values are repeats of one sample; else the file's objects are, if it names any.
+        encoder: of a committee, whose members look at its embeddings too; spectra are brought onto its grid.
         preprocess: None for the usual one, or none at all where the estimator brings its own.
         parameters: of the estimator, by name; None where its default will do.
         random_state, progress: passed on where the estimator takes them.
@@ -59,6 +65,7 @@ def fit_and_publish(
         BadFile: the file lacks a target, or holds too few rows that have it.
         ValueError: an unknown kind, a parameter that it does not take or that does not suit these data.
     """
+    parameters = {**parameters, "encoder": encoder}
     estimator = _estimator(kind, parameters, {"random_state": random_state, "progress": progress})
     if preprocess is None:
         preprocess = "" if kind == "committee" else USUAL_PREPROCESS
@@ -69,7 +76,7 @@ def fit_and_publish(
             raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
     table = read_table(path, **reading)
     known = table.columns if labels is None else _labels(labels, table)
-    values = np.column_stack([_target(known, target, labels or path) for target in targets])
+    values = np.column_stack([target_values(known, target, labels or path) for target in targets])
     good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
     if good.sum() < 5:
         raise BadFile(
@@ -78,9 +85,12 @@ def fit_and_publish(
     if group is not None and group not in table.columns:
         raise BadFile(f"{path}: no column {group!r}; columns there: {', '.join(table.columns)}")
     repeats = table.object_id if group is None else table.columns[group]
+    spectra, axis = table.spectra[good], table.axis
+    if encoder is not None:
+        spectra, axis = resampler(axis, encoder.grid).apply(spectra), encoder.grid
     model = Model.fit(
-        table.spectra[good],
-        table.axis,
+        spectra,
+        axis,
         values[good],
         targets,
         pipeline=Pipeline.parse(preprocess),
@@ -116,7 +126,7 @@ def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values:
     return metrics
 
 
-def _target(columns: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
     values = columns.get(name)
     if values is None or values.dtype.kind != "f":
         known = ", ".join(key for key, column in columns.items() if column.dtype.kind == "f") or "none"

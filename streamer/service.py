@@ -125,6 +125,55 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     log.info("trainer stopped")
 
 
+def run_pretrain(
+    settings: Settings,
+    files: Sequence[Path],
+    recipe: Mapping[str, Any],
+    name: str | None,
+    out: Path | None,
+    how: Mapping[str, Any],
+) -> bool:
+    """Pretrains on files and tells what came of it; False where the gate refused it, or it was stopped."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..ssl.pretrain import Interrupted, Recipe
+    from .pretraining import pretrain_files
+
+    if out is not None and out.is_dir():
+        raise BadFile(f"{out}: expected a file to write, got a directory")
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("pretraining", total=recipe["steps"])
+
+        def progress(step: int, loss: float) -> None:
+            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
+
+        try:
+            made = Recipe(**recipe)
+            done = pretrain_files(files, made, store=Store(settings.store), name=name, progress=progress, **how)
+        except Interrupted as error:
+            print(f"{error}; --checkpoint goes on from there" if how["checkpoint"] else str(error))
+            return False
+    if done.verdict is not None:
+        for check in done.verdict.checks:
+            print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.told}")
+        print(f"{name} {done.version}: published" if done.version else f"{name}: refused; {done.verdict.reason}")
+        return done.version is not None
+    assert done.health is not None
+    assert out is not None
+    if int(os.environ.get("RANK", "0")) == 0:
+        try:
+            done.encoder.save(out)
+        except OSError as error:
+            raise BadFile(f"can not write {out}: {error.strerror}") from error
+        told = done.health
+        print(
+            f"{out}: {done.encoder.kind} on {done.encoder.grid}, {done.encoder.width} features; loss {told.loss:.3f}, "
+            f"effective rank {told.rankme:.1f}, alignment {told.alignment:.3f}, uniformity {told.uniformity:.2f}"
+        )
+    return True
+
+
 def _source(settings: Settings, read_from: Path | None, reading: Mapping[str, Any]) -> Source:
     if read_from is not None:
         return FileSource(read_from, settings.frame_max_bytes, reading)

@@ -17,19 +17,18 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from .. import AxisMismatch, BadBundle, BadFile, BadMessage, NoModel, StoreUnusable, TamisError, __version__
+from .. import AxisMismatch, BadBundle, BadMessage, NoModel, StoreUnusable, TamisError, __version__
 from ..models.axis import Axis
-from ..models.encoder import Encoder
 from ..models.model import Calibration, Model
 from ..models.store import Store
 from ..ssl.buffer import Buffer, Unlabeled
 from ..ssl.gate import Limits
-from ..ssl.pretrain import Interrupted, Recipe, health, pretrain
-from ..ssl.refit import Gold, Judged, Labels, refit, with_encoder
+from ..ssl.pretrain import Interrupted, Recipe
+from ..ssl.refit import Gold, Judged, Labels, improve, refit
 from .frame import screen
 from .labels import decode_labels
 from .meters import Meters
-from .records import read_table
+from .pretraining import FEWEST_OBJECTS, read_gold
 from .settings import Settings
 from .settings import Trainer as Table
 from .source import Record, Source
@@ -37,10 +36,8 @@ from .wire import decode
 
 log = structlog.get_logger()
 
-HELD_OUT = 0.1  # of the objects: the gate's, never trained on
 SETTLE_S = 1.0  # without a new label before a refit: a laboratory sends a batch at a time
 CHECKPOINT_STEPS = 100
-FEWEST_OBJECTS = 20  # to pretrain on
 FEWEST_LABELS = 5  # to fit on
 STUCK_S = 120.0  # a large frame on a slow disk is not stuck
 
@@ -108,7 +105,7 @@ class Trainer:
         if champion is None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self.gold = [self._gold(Path(path), champion.model) for path in self.table.gold]
+        self.gold = [read_gold(Path(path), champion.model.targets) for path in self.table.gold]
         self._open(champion.model.grid)
         self._tried_labels = champion.labels_until
         learned = champion.model.training.get("spectra_until", 0)
@@ -154,17 +151,6 @@ class Trainer:
         until = model.training.get("labels_until", 0)
         calibration = self.store.calibration(name, version)
         return Champion(model, version, calibration, until if isinstance(until, int) else 0)
-
-    def _gold(self, path: Path, model: Model) -> Gold:
-        table = read_table(path)
-        missing = [target for target in model.targets if target not in table.columns]
-        if missing:
-            raise BadFile(f"{path}: a gold set needs the model's targets; missing {', '.join(missing)}")
-        values = np.column_stack([table.columns[target] for target in model.targets]).astype(np.float64)
-        good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
-        if good.sum() < 3:
-            raise BadFile(f"{path}: expected at least 3 spectra with {', '.join(model.targets)}, got {good.sum()}")
-        return Gold(path.stem, table.spectra[good], table.axis, values[good])
 
     def _open(self, grid: Axis) -> Buffer:
         """Each grid has a buffer of its own: a model on another one begins anew, and the old file is left alone."""
@@ -309,35 +295,14 @@ class Trainer:
         if job.stream is None:
             assert job.labels is not None
             return refit(champion, job.labels, job.gold, limits)
-        learned, apart = job.stream.parted(HELD_OUT, self.table.seed)
-        before: Encoder | None = getattr(champion.estimator, "encoder", None)
-        encoder, told = pretrain(
-            learned,
-            champion.grid,
-            self.recipe,
-            champion=before,
+        judged, _ = improve(
+            *(champion, job.labels, job.stream, self.recipe, job.gold, limits),
             checkpoint=self._folder / "checkpoint.safetensors",
             every=CHECKPOINT_STEPS,
             stop=lambda: self.stopping,
             progress=self._progress,
         )
-        judged = apart if job.labels is None else _with(apart, job.labels.all)
-        of_champion = None if before is None else health(before, before, judged)
-        start = before or Encoder(encoder.kind, str(encoder.pipeline), self.table.seed).learn(
-            learned.spectra, champion.grid
-        )
-        now = health(encoder, start, judged, told.loss)
-        return with_encoder(
-            champion,
-            encoder,
-            now,
-            job.labels,
-            apart,
-            job.gold,
-            limits,
-            champion_health=of_champion,
-            seed=self.table.seed,
-        )
+        return judged
 
     @property
     def recipe(self) -> Recipe:
@@ -443,18 +408,6 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _with(stream: Unlabeled, labels: Calibration) -> Unlabeled:
-    """Labeled spectra beside the stream's: an encoder must not forget what the line does not show today."""
-    more = len(labels)
-    return Unlabeled(
-        np.vstack([stream.spectra, labels.spectra]),
-        np.concatenate([stream.object, stream.object.max() + 1 + labels.group]),
-        np.concatenate([stream.condition, np.zeros(more, np.int64)]),
-        stream.conditions,
-        np.concatenate([stream.recent, np.zeros(more, bool)]),
-    )
 
 
 def _position(record: Record) -> dict[str, int]:

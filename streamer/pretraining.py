@@ -1,0 +1,121 @@
+"""Recorded files -> an encoder, judged and published: what `tamis pretrain` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import BadFile, NoModel
+from ..models.axis import Axis, resampler
+from ..models.encoder import Encoder
+from ..models.store import Store
+from ..ssl.buffer import Unlabeled
+from ..ssl.gate import Verdict
+from ..ssl.pretrain import Health, Recipe, pretrain
+from ..ssl.refit import Gold, Labels, improve
+from .fitting import target_values
+from .records import INSTRUMENT_COLUMNS, Table, read_table
+
+FEWEST_OBJECTS = 20
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What came of it: an encoder; where a model was to be improved, the gate's word and the version, if any."""
+
+    encoder: Encoder
+    health: Health | None = None
+    verdict: Verdict | None = None
+    version: str | None = None
+
+
+def read_unlabeled(
+    files: Sequence[Path], group: str | None, grid: Axis | None, reading: Mapping[str, Any]
+) -> tuple[Unlabeled, Axis]:
+    """All finite spectra of the files on one grid: the given one, or the first file's axis.
+
+    Args:
+        group: a column whose equal values are one object; else the files' own objects, else each spectrum is one.
+
+    Raises:
+        BadFile: no such column, or fewer than 20 objects. AxisMismatch: a file does not cover the grid.
+    """
+    spectra, objects, conditions = [], [], []
+    for number, path in enumerate(files):
+        table = read_table(path, **reading)
+        grid = grid or table.axis
+        good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
+        spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
+        objects += _objects(table, group, number)[good].tolist()
+        names = next((table.columns[name] for name in INSTRUMENT_COLUMNS if name in table.columns), None)
+        conditions += [""] * int(good.sum()) if names is None else [str(name) for name in names[good]]
+    assert grid is not None
+    code = np.unique(objects, return_inverse=True)[1]
+    if not len(code) or code.max() + 1 < FEWEST_OBJECTS:
+        raise BadFile(
+            f"{files[0]}: expected spectra of at least {FEWEST_OBJECTS} objects to learn from, got {len(set(objects))}"
+        )
+    kinds, condition = np.unique(conditions, return_inverse=True)
+    return Unlabeled(np.vstack(spectra), code, condition, kinds.tolist(), np.ones(len(code), bool)), grid
+
+
+def _objects(table: Table, group: str | None, number: int) -> np.ndarray:
+    if group is not None:
+        if group not in table.columns:
+            raise BadFile(f"{table.path}: no column {group!r}; columns there: {', '.join(table.columns)}")
+        return np.array([str(value) for value in table.columns[group]])
+    if table.object_id is not None:
+        return np.array([str(name) or f"{number}/{row}" for name, row in zip(table.object_id, table.row, strict=True)])
+    return np.array([f"{number}/{row}" for row in table.row])
+
+
+def read_gold(path: Path, targets: Sequence[str]) -> Gold:
+    """Raises BadFile: it lacks a target, or holds fewer than 3 spectra with all of them."""
+    table = read_table(path)
+    values = np.column_stack([target_values(table.columns, target, path) for target in targets])
+    good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
+    if good.sum() < 3:
+        raise BadFile(f"{path}: expected at least 3 spectra with {', '.join(targets)}, got {good.sum()}")
+    return Gold(path.stem, table.spectra[good], table.axis, values[good])
+
+
+def pretrain_files(
+    files: Sequence[Path],
+    recipe: Recipe,
+    *,
+    group: str | None,
+    reading: Mapping[str, Any],
+    store: Store,
+    name: str | None,
+    gold: Sequence[Path] = (),
+    checkpoint: Path | None = None,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Pretrained:
+    """Pretrains on files; where a model is named, its heads are fitted anew, judged, and published if they pass.
+
+    Raises:
+        NoModel: no such model, or one whose bundle holds no calibration. BadFile, ValueError, FloatingPointError.
+        Interrupted: by `stop`; the checkpoint says where to go on.
+    """
+    running = {"checkpoint": checkpoint, "progress": progress, "stop": stop}
+    if name is None:
+        stream, grid = read_unlabeled(files, group, None, reading)
+        return Pretrained(*pretrain(stream, grid, recipe, **running))
+    champion, before = store.load(name)
+    calibration = store.calibration(name, before)
+    if calibration is None:
+        raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; `tamis fit` it anew")
+    stream, _ = read_unlabeled(files, group, champion.grid, reading)
+    labels = Labels(calibration, np.zeros(len(calibration), bool), np.zeros(len(calibration), bool))
+    sets = [read_gold(path, champion.targets) for path in gold]
+    judged, encoder = improve(champion, labels, stream, recipe, sets, **running)
+    if not judged.verdict.promoted:
+        return Pretrained(encoder, verdict=judged.verdict)
+    judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
+    version = store.publish(name, judged.model, {"gate": judged.verdict.to_json()})
+    return Pretrained(encoder, verdict=judged.verdict, version=version)
