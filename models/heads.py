@@ -119,7 +119,7 @@ def _pls_path(Z: np.ndarray, y: np.ndarray, most: int) -> Path:
     return fit.x_mean, float(fit.y_mean[0]), np.cumsum(fit.rotations * fit.y_loadings[0], axis=1)
 
 
-def _ridge_path(Z: np.ndarray, y: np.ndarray, most: int) -> Path:
+def ridge_path(Z: np.ndarray, y: np.ndarray, most: int) -> Path:
     """Every penalty from one eigendecomposition, of whichever is smaller: bands by bands, or spectra by spectra."""
     mean, y_mean = Z.mean(axis=0), float(y.mean())
     C, tall = Z - mean, len(Z) > Z.shape[1]
@@ -203,7 +203,7 @@ def _likeliest(U: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 
 KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Folds, np.ndarray], Fitted]] = {
     "pls": lambda Z, y, folds, order: _fit_linear(_pls_path, Z, y, folds),
-    "ridge": lambda Z, y, folds, order: _fit_linear(_ridge_path, Z, y, folds),
+    "ridge": lambda Z, y, folds, order: _fit_linear(ridge_path, Z, y, folds),
     "gp": _fit_process,
 }
 

@@ -151,6 +151,18 @@ class Model:
         values = np.asarray(self.estimator.predict(treated), np.float64).reshape(len(treated), -1)
         return Result(values, *self.estimator.domain_.t2_q(treated))
 
+    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+        """(n, bands) -> (n,): how far a committee's members differ, over its usual error; None for other kinds.
+
+        Raises:
+            AxisMismatch: as `predict`.
+        """
+        usual = getattr(self.estimator, "rmsecv_", None)
+        if usual is None or not hasattr(self.estimator, "predict_interval"):
+            return None
+        _, sd = self.estimator.predict(self.pipeline.transform(spectra, axis), return_std=True)
+        return np.max(sd.reshape(len(spectra), -1) / np.where(usual > 0, usual, 1.0), axis=1)
+
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What a manifest says and what the arrays are; `from_parts` makes the same model of them."""
         manifest = {

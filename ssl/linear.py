@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..models.axis import Axis
-from ..models.heads import KINDS, member_weights
+from ..models.heads import KINDS, member_weights, ridge_path
 from ..models.pls import weighted_pls
 from ..models.preprocess import Pipeline
 
@@ -299,6 +299,12 @@ Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): wit
 def pls_head(Z: np.ndarray, y: np.ndarray) -> Predict:
     fit = weighted_pls(Z, y[:, None], min(MOST_COMPONENTS, Z.shape[1], len(Z) - 1))
     return lambda Q: fit.predict_components(Q)[:, :, 0]
+
+
+def ridge_head(Z: np.ndarray, y: np.ndarray) -> Predict:
+    """One step a penalty."""
+    mean, y_mean, coef = ridge_path(Z, y, 0)
+    return lambda Q: (Q - mean) @ coef + y_mean
 
 
 def process_head(Z: np.ndarray, y: np.ndarray) -> Predict:

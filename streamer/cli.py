@@ -188,12 +188,22 @@ def compare(
     file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
     target: Annotated[list[str], typer.Option(help="Column to predict. May be repeated.")],
     models: Annotated[
-        str, typer.Option(help="Of plsr, local-pls, committee, cnn, spectratr, parted by commas.")
+        str,
+        typer.Option(
+            help="Of plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees with encoders); with "
+            "--pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; parted by commas."
+        ),
     ] = "plsr,local-pls,committee",
     split: Annotated[str | None, typer.Option(help="Column that says cal/train or test/val; else a third.")] = None,
     group: Annotated[str | None, typer.Option(help="Column whose equal values (repeats) never part.")] = None,
     labels: Annotated[list[int] | None, typer.Option(min=10, help="Few labels, nested. May be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
+    pairs: Annotated[
+        str | None, typer.Option(help="Column of two conditions: labels from the first, test rows of the second.")
+    ] = None,
+    unlabeled: Annotated[
+        list[Path] | None, typer.Option(help="Spectra to pretrain on; else the file's own, less the test objects.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write every cell to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
     where: Where = None,
@@ -207,12 +217,15 @@ def compare(
       tamis compare meat.parquet --target fat --split split --models plsr,local-pls,cnn
       tamis compare tablets.parquet --target assay --where instrument=1 --labels 30 --labels 100 --seeds 10
       tamis compare soil.parquet --target organic_c --split split --html soil.html --json soil.json
+      tamis compare tablets.parquet --target assay --pairs instrument --group sample_id --split split \
+        --models plsr,fisher-gp,ds,cnn-pairs,tamis,tamis-random
     """
     from .service import run_compare
 
     _quiet()
     reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
     how = {"split": split, "group": group, "labels": sorted(labels or []), "seeds": seeds, "reading": reading}
+    how |= {"pairs": pairs, "unlabeled": unlabeled or []}
     try:
         run_compare(file, target, [name.strip() for name in models.split(",")], how, json, html)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import BadFile, __version__
-from ..models.evaluate import Scores, Trained, few_labels, paired_difference, split_rows, train
+from ..models.evaluate import Scores, few_labels, paired_difference, split_rows
+from ..ssl.buffer import Unlabeled
+from ..ssl.contenders import Context, Fitted, Pairs, Trained, fit
 from .page import DISC, Chart, Kind, figure, page_of
+from .pretraining import read_unlabeled
 from .records import Table, read_table
 
 LEVEL = 0.9  # of the prediction intervals whose coverage is told
@@ -80,6 +83,8 @@ def compare(
     labels: Sequence[int],
     seeds: int,
     reading: Mapping[str, Any],
+    pairs: str | None = None,
+    unlabeled: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda told: None,
 ) -> Comparison:
     """Fits every model on the same training rows, parameters chosen inside them, and predicts the same test rows.
@@ -89,11 +94,19 @@ def compare(
         group: a column whose equal values (repeats of a sample) never part.
         labels: numbers of labeled training rows to draw, nested, the same for every model; none for all of them.
         seeds: draws of labels, and of the networks' starts. One is enough where nothing is drawn.
+        pairs: a column that tells two conditions, such as the instrument: labels are of the first one in the file, test
+            rows of the other. Rows of one `group` are one object: those of the training objects are the pairs.
+        unlabeled: files that encoders are pretrained on, by `group` where they have it; without any, the training rows.
 
     Raises:
         BadFile: a column is missing, or too few rows have a value.
     """
     table = read_table(path, **reading)
+    if pairs is not None and group is None:
+        raise BadFile(f"{path}: pairs are rows of one object: name the column that tells objects with --group")
+    pool = None
+    if unlabeled and any(name.startswith("tamis") for name in models):
+        pool = read_unlabeled(unlabeled, group, table.axis, {**reading, "where": None})[0]
     cells, measured, order = [], {}, {}
     for target in targets:
         rows = np.flatnonzero(np.isfinite(_numbers(table, target)) & np.isfinite(table.spectra).all(axis=1))
@@ -109,12 +122,17 @@ def compare(
             raise BadFile(
                 f"{path}: expected 10 training and 3 test rows with {target!r}, got {len(fit_rows)}, {len(test)}"
             )
+        context = Context(pool, table.axis)
+        if pairs is not None:
+            fit_rows, test, context = _across(table, pairs, str(group), rows, fit_rows, test, context)
+        if context.unlabeled is None:
+            context = replace(context, unlabeled=_own(table, group, pairs, rows[test]))
         measured[target], order[target] = y[test], rows[test].astype(float)
         for n, seed, name in product(labels or [len(fit_rows)], range(seeds), models):
             drawn = few_labels(fit_rows, n, seed)
             progress(f"{target}, {len(drawn)} labels, draw {seed + 1}: {name}")
             of_sample = None if groups is None else groups[drawn]
-            fitted = train(name, spectra[drawn], table.axis, y[drawn], groups=of_sample, seed=seed)
+            fitted = fit(name, spectra[drawn], table.axis, y[drawn], groups=of_sample, seed=seed, context=context)
             predicted = fitted.predict(spectra[test], table.axis)
             cells.append(
                 Cell(
@@ -136,6 +154,40 @@ def compare(
     return Comparison(str(path), list(models), cells, measured, order, told)
 
 
+def _across(
+    table: Table, pairs: str, group: str, rows: np.ndarray, fit_rows: np.ndarray, test: np.ndarray, context: Context
+) -> tuple[np.ndarray, np.ndarray, Context]:
+    """Training rows of the first condition, test rows of the other, and the pairs among all but the test's objects."""
+    condition, objects = (np.array([str(value) for value in _column(table, name)]) for name in (pairs, group))
+    names = list(dict.fromkeys(condition[condition != ""]))
+    if len(names) != 2:
+        raise BadFile(f"{table.path}: expected two conditions in column {pairs!r}, got {', '.join(names) or 'none'}")
+    fit_rows, test = (part[condition[rows[part]] == name] for part, name in zip((fit_rows, test), names, strict=True))
+    seen: list[dict[str, int]] = [{}, {}]
+    finite = np.isfinite(table.spectra).all(axis=1)
+    for i in np.flatnonzero(finite & ~np.isin(objects, objects[rows[test]])):
+        if condition[i] in names:
+            seen[names.index(condition[i])].setdefault(objects[i], int(i))
+    both = [name for name in seen[0] if name in seen[1]]
+    if len(both) < 2 or not len(fit_rows) or not len(test):
+        raise BadFile(
+            f"{table.path}: expected training objects seen under both {names[0]} and {names[1]} of {pairs!r}, "
+            f"got {len(both)}"
+        )
+    sides = (table.spectra[[side[name] for name in both]].astype(np.float64) for side in seen)
+    return fit_rows, test, replace(context, pairs=Pairs(*sides))
+
+
+def _own(table: Table, group: str | None, pairs: str | None, test: np.ndarray) -> Unlabeled:
+    """The file's own spectra without the test's objects, by object and condition."""
+    objects = np.arange(len(table)) if group is None else np.unique(_column(table, group), return_inverse=True)[1]
+    kinds, condition = np.unique(np.zeros(len(table)) if pairs is None else _column(table, pairs), return_inverse=True)
+    keep = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
+    spectra = table.spectra[keep].astype(np.float32)
+    names = [str(kind) for kind in kinds]
+    return Unlabeled(spectra, objects[keep], condition[keep], names, np.ones(len(spectra), bool))
+
+
 def _column(table: Table, name: str) -> np.ndarray:
     if name not in table.columns:
         raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
@@ -149,7 +201,7 @@ def _numbers(table: Table, name: str) -> np.ndarray:
     return values
 
 
-def _microseconds(fitted: Trained, spectra: np.ndarray, table: Table) -> float:
+def _microseconds(fitted: Trained | Fitted, spectra: np.ndarray, table: Table) -> float:
     """A spectrum, the best of three: what the model costs, not what else the machine did."""
     times = []
     for _ in range(3):
@@ -159,7 +211,7 @@ def _microseconds(fitted: Trained, spectra: np.ndarray, table: Table) -> float:
     return min(times) / len(spectra) * 1e6
 
 
-def _coverage(fitted: Trained, spectra: np.ndarray, table: Table, measured: np.ndarray) -> float | None:
+def _coverage(fitted: Trained | Fitted, spectra: np.ndarray, table: Table, measured: np.ndarray) -> float | None:
     interval = fitted.interval(spectra, table.axis, LEVEL)
     return None if interval is None else float(np.mean((interval[0] <= measured) & (measured <= interval[1])))
 

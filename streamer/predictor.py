@@ -144,6 +144,11 @@ class Predictor:
             reason=_reasons(model, result, outside, frozen, verdict),
         )
 
+    def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:
+        """(rows,): how far the members of the line's committee differ over these spectra; None for other kinds."""
+        _, served = self._serving(frame.line)
+        return served.model.spread(frame.spectra[rows], frame.axis)
+
     def _serving(self, line: str) -> tuple[str, Served]:
         settings = self.lines.get(line, self.lines.get("*"))
         if settings is None:

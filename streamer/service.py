@@ -71,6 +71,7 @@ def run_worker(
     predictor = Predictor(Store(settings.store), settings.lines, settings.process, settings.reload_s)
     needed = [topics.spectra] if read_from is None else []
     needed += [topics.predictions, topics.rejects] if write_to is None else []
+    needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
     with ExitStack() as parts:
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)

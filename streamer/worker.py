@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 import structlog
 
 from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, __version__
 from ..models.axis import Axis
+from .asking import Asker
 from .frame import BadRow, Frame, screen
+from .labels import encode_requests
 from .meters import Meters
 from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
 from .predictor import Predictor
@@ -43,6 +46,8 @@ class Worker:
         self._turned = time.monotonic()
         self._axes: dict[str, Axis] = self.settings.known_axes()
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
+        per_hour = self.settings.requests.per_hour
+        self._asker = Asker(per_hour) if per_hour > 0 else None
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     def run(self) -> None:
@@ -91,7 +96,9 @@ class Worker:
         frame, bad = screen(frame, line.saturation if line else None, bad)
         if len(frame):
             try:
-                self.send(self.predict(frame))
+                predictions = self.predict(frame)
+                self.send(predictions)
+                self.ask(frame, predictions)
             except (NoModel, AxisMismatch, BadMessage) as error:
                 reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
                 self.reject(record, frame.line, f"{record.place}: {error}", reason, spectra=len(frame) + len(bad))
@@ -115,6 +122,15 @@ class Worker:
         spectra.labels(line, "untrusted").inc(len(predictions) - trusted)
         self.meters["tamis_trusted_ratio"].labels(line).set(trusted / len(predictions))
         self.meters["tamis_frozen_spectra"].labels(line).set(int(predictions.frozen.sum()))
+
+    def ask(self, frame: Frame, predictions: Predictions) -> None:
+        """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
+        if self._asker is None:
+            return
+        due = self._asker.consider(frame, predictions, partial(self.predictor.spread, frame))
+        for value, headers in encode_requests(due):
+            self.sink.send(self.settings.topics.label_requests, value, key=frame.line.encode(), headers=headers)
+            self.meters["tamis_label_requests_total"].labels(self.meters.line(frame.line)).inc()
 
     def reject(self, record: Record, line: str, error: str, reason: str, spectra: int = 1) -> None:
         """Sets a whole message aside, with its own bytes."""

@@ -16,7 +16,7 @@ Protocol, written down before the first figure was seen:
 - "pls within A" is PLS as in every comparison of ours, fitted on the same labels and tested on the test objects under
   A: what transfer could reach, were there no other condition.
 
-A further row, such as a network, is a callable (X, y, pairs_A, pairs_B, X_test_B, seed) -> (n_test,) in `ROWS`.
+A further row is a callable (X, y, pairs_A, pairs_B, X_test_B, seed) -> (n_test,), or (k, n_test) of k seeds, in `ROWS`.
 """
 
 from __future__ import annotations
@@ -28,43 +28,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
 
 from tamis.models.axis import Axis
-from tamis.models.encoder import Encoder
 from tamis.models.evaluate import few_labels, split_rows, train
-from tamis.models.heads import CommitteeRegressor
-from tamis.models.network import CNNRegressor
-from tamis.models.preprocess import Pipeline
 from tamis.ssl.buffer import Unlabeled
-from tamis.ssl.linear import (
-    EPO,
-    Candidate,
-    CanonicalPairs,
-    Chosen,
-    Correction,
-    DirectStandardisation,
-    FisherWhitening,
-    MeanShift,
-    choose,
-    pls_head,
-    process_head,
-    weigh,
-)
-from tamis.ssl.pretrain import Recipe, pretrain
+from tamis.ssl.contenders import CORRECTED, Context, Pairs, encoder_of, fit
+from tamis.ssl.linear import Candidate, Correction, choose, ridge_head
 from tamis.streamer.records import read_table
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 LABELS = 100
-TREATMENTS = ("snv", "savgol 15 2 1", "snv, savgol 15 2 1", "snv, savgol 15 2 1, autoscale", "savgol 25 2 2")
-CORRECTIONS: dict[str, list[Correction]] = {
-    "mean-shift": [MeanShift()],
-    "epo": [EPO(n) for n in (1, 2, 3, 5, 8, 12)],
-    "ds": [DirectStandardisation(p) for p in np.logspace(-4, 1, 6)],
-    "cca": [CanonicalPairs(n, shrinkage=s) for n in (5, 10, 20, 40) for s in (1e-4, 1e-2)],
-    "fisher": [FisherWhitening(s) for s in (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)],
-}
-HEADS = {"pls": pls_head, "gp": process_head}
+ENCODERS = 3  # seeds of pretraining
 Row = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
 
@@ -119,116 +93,55 @@ def tasks() -> Iterator[Task]:
         yield Task(f"forage {response.removesuffix('_pct')}", *views)
 
 
-_members: dict[str, Chosen] = {}  # of the draw at hand, for rows that share them
-
-
-def member(correction: str, head: str, treatment: str, *given: np.ndarray, seed: int) -> Chosen:
-    digest = hashlib.blake2b(b"".join(array.tobytes() for array in given)).hexdigest()
-    key = f"{correction} {head} {treatment} {seed} {digest}"
-    if key not in _members:
-        if not any(digest in known for known in _members):
-            _members.clear()
-        candidates = [Candidate(made, HEADS[head], treatment) for made in CORRECTIONS[correction]]
-        _members[key] = choose(candidates, *given, seed=seed)
-    return _members[key]
-
-
-def corrected(correction: str, head: str) -> Row:
-    """A correction and a head, pre-treatment and parameters chosen among all."""
+def row_of(name: str) -> Row:
+    """A row of `ssl.contenders`, the same that `tamis compare` prints."""
 
     def row(X, y, A, B, X_test, seed):
-        every = [member(correction, head, text, X, y, A, B, seed=seed) for text in TREATMENTS]
-        return min(every, key=lambda chosen: chosen.rmse).predict(X_test)
+        axis = Axis(np.arange(X.shape[1]), "index")
+        return fit(name, X, axis, y, seed=seed, context=Context(pairs=Pairs(A, B))).predict(X_test, axis)
 
     return row
-
-
-def plain(X, y, A, B, X_test, seed):
-    axis = Axis(np.arange(X.shape[1]), "index")
-    return train("plsr", X, axis, y, seed=seed).predict(X_test, axis)
-
-
-def ds_committee(X, y, A, B, X_test, seed):
-    chosen = choose([Candidate(made) for made in CORRECTIONS["ds"]], X, y, A, B, seed=seed)
-    return CommitteeRegressor(random_state=seed).fit(X, y).predict(chosen.correction.fit_pairs(A, B).transform(X_test))
 
 
 def mean_of(*names: str) -> Row:
     return lambda *given: np.mean([ROWS[name](*given) for name in names], axis=0)
 
 
-def weighed(corrections: Sequence[str], heads: Sequence[str] = ("pls", "gp")) -> Row:
-    """Every pre-treatment, correction and head, each with its best parameters, weighed by `weigh`."""
-
-    def row(X, y, A, B, X_test, seed):
-        every = [
-            member(correction, head, text, X, y, A, B, seed=seed)
-            for correction in corrections
-            for head in heads
-            for text in TREATMENTS
-        ]
-        return np.column_stack([chosen.predict(X_test) for chosen in every]) @ weigh(every, y)
-
-    return row
-
-
-def network(X, y, A, B, X_test, seed):
-    """The published CNN: differences within pairs are added to labeled spectra, and predictions of pairs agree."""
-    treat = Pipeline.parse("snv, savgol 15 2 1")
-    axis = Axis(np.arange(X.shape[1]), "index")
-    Z = treat.fit(X, axis)
-    pairs = treat.transform(A, axis), treat.transform(B, axis)
-    return CNNRegressor(random_state=seed).fit(Z, y, pairs=pairs).predict(treat.transform(X_test, axis))
-
-
 def encoded(pretrained: bool) -> Row:
-    """A frozen encoder and ridge: contrastive, natural pairs alone; or the same network as it was born, the control."""
+    """A frozen encoder and ridge: contrastive, natural pairs alone; or the same network as it was born, the control.
+
+    Three of them, of different seeds, each with a figure of its own. The penalty is chosen as for every other row.
+    """
 
     def row(X, y, A, B, X_test, seed):
-        encoder = encoder_of(A, B, seed % 3, pretrained)
-        return ridge_head(encoder, X, y, seed).predict(encoder.embed(X_test))
+        context = context_of(A, B)
+        encoders = [encoder_of(context, start, pretrained=pretrained) for start in range(ENCODERS)]
+        every = []
+        for encoder in encoders:
+            candidate = [Candidate(Correction(), ridge_head)]  # on embeddings, as they are
+            chosen = choose(candidate, encoder.embed(X), y, encoder.embed(A), encoder.embed(B), seed=seed)
+            every.append(chosen.predict(encoder.embed(X_test)))
+        return np.array(every)
 
     return row
 
 
-_encoders: dict[str, Encoder] = {}
+_contexts: dict[bytes, Context] = {}
 
 
-def encoder_of(A, B, seed, pretrained) -> Encoder:
-    """Pretrained on the pairs, without a label; kept, since draws of labels share it where they share the pairs."""
-    key = hashlib.blake2b(A.tobytes() + B.tobytes()).hexdigest() + f"{seed}{pretrained}"
-    if key not in _encoders:
-        _encoders.clear()
-        n, axis = len(A), Axis(np.arange(A.shape[1]), "index")
-        both = np.vstack([A, B]).astype(np.float32)
-        if pretrained:
-            pairs = Unlabeled(both, np.tile(np.arange(n), 2), np.repeat([0, 1], n), ["A", "B"], np.ones(2 * n, bool))
-            _encoders[key] = pretrain(pairs, axis, Recipe(seed=seed))[0]
-        else:
-            _encoders[key] = Encoder("cnn", Recipe().preprocess, seed).learn(both, axis)
-    return _encoders[key]
-
-
-def ridge_head(encoder: Encoder, X, y, seed):
-    """Ridge on embeddings, its penalty by cross-validation."""
-    Z = encoder.embed(X)
-    penalties = np.logspace(-7, 1, 25) * np.sum(Z.var(axis=0))
-    return RidgeCV(penalties).fit(Z, y)
+def context_of(A, B) -> Context:
+    """The pairs as unlabeled spectra; the same object for the same pairs, so that their encoders are kept."""
+    key = hashlib.blake2b(A.tobytes() + B.tobytes()).digest()
+    if key not in _contexts:
+        n, both = len(A), np.vstack([A, B]).astype(np.float32)
+        pairs = Unlabeled(both, np.tile(np.arange(n), 2), np.repeat([0, 1], n), ["A", "B"], np.ones(2 * n, bool))
+        _contexts[key] = Context(pairs, Axis(np.arange(A.shape[1]), "index"))
+    return _contexts[key]
 
 
 ROWS: dict[str, Row] = {
-    "plsr": plain,
-    "mean-shift": corrected("mean-shift", "pls"),
-    "epo": corrected("epo", "pls"),
-    "ds": corrected("ds", "pls"),
-    "cca": corrected("cca", "pls"),
-    "fisher-pls": corrected("fisher", "pls"),
-    "fisher-gp": corrected("fisher", "gp"),
-    "ds-gp": corrected("ds", "gp"),
-    "ds-committee": ds_committee,
+    **{name: row_of(name) for name in ("plsr", *CORRECTED, "weighed", "cnn-pairs")},
     "average": mean_of("fisher-pls", "fisher-gp", "ds"),
-    "weighed": weighed(("fisher", "ds")),
-    "cnn-pairs": network,
     "tamis": encoded(True),
     "tamis-random": encoded(False),
 }
@@ -249,7 +162,9 @@ def run(
             paired = few_labels(may_pair, n, 1_000 + seed)
             given = (task.A[labeled], task.value_a[labeled], task.A[paired], task.B[paired], task.B[test], seed)
             for name, row in rows.items():
-                found.setdefault((name, str(n or "all")), []).append(_rmse(row(*given), task.value_b[test]))
+                found.setdefault((name, str(n or "all")), []).extend(
+                    _rmse(predicted, task.value_b[test]) for predicted in np.atleast_2d(row(*given))
+                )
     return found
 
 

@@ -1,0 +1,115 @@
+"""Active learning: which objects to send to the laboratory, within a budget an hour.
+
+A request is the best object of its share of the hour: new to the model (T2 and Q over their limits), disputed among the
+committee's members, and unlike what was asked before. Nothing is asked in bursts, also not after a restart.
+
+References:
+    Uncertainty and diversity: Settles, Active Learning Literature Survey, Univ. Wisconsin-Madison TR 1648 (2010).
+    Farthest from what was asked: Sener & Savarese, ICLR 2018, arXiv 1708.00489.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .frame import Frame
+from .labels import Request
+from .outcome import Predictions
+
+MOST_LINES = 256  # names come from messages
+REMEMBERED = 256  # requests that new ones are to differ from
+DIRECTIONS = 16  # of a random projection, in which spectra are compared
+DISPUTED = 8  # of a frame's most promising spectra, the committee is asked about so many
+
+Spread = Callable[[np.ndarray], np.ndarray | None]  # row numbers of the frame -> the members' sd over the usual error
+
+
+@dataclass
+class _Line:
+    ends: float
+    best: Request | None = None
+    where: np.ndarray | None = None  # of the best, in the projection
+    asked: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+
+
+class Asker:
+    """Requests of every line, at most `per_hour` each.
+
+    Args:
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.period_s = 3600 / per_hour
+        self.clock = clock
+        self._lines: dict[str, _Line] = {}
+        self._projections: dict[int, np.ndarray] = {}
+
+    def consider(self, frame: Frame, predictions: Predictions, spread: Spread) -> list[Request]:
+        """What is to be asked now: the best of the period that has just ended, if one has."""
+        line = self._lines.get(frame.line)
+        if line is None:
+            if len(self._lines) >= MOST_LINES:
+                del self._lines[next(iter(self._lines))]
+            line = self._lines[frame.line] = _Line(self.clock() + self.period_s)
+        due = []
+        if self.clock() >= line.ends:
+            line.ends = self.clock() + self.period_s
+            if line.best is not None and line.where is not None:
+                due.append(line.best)
+                line.asked.append(line.where)
+                line.best = line.where = None
+        self._offer(line, frame, predictions, spread)
+        return due
+
+    def _offer(self, line: _Line, frame: Frame, predictions: Predictions, spread: Spread) -> None:
+        alive = np.flatnonzero(~predictions.frozen & np.isfinite(predictions.t2) & np.isfinite(predictions.q))
+        if not len(alive):
+            return
+        t2, q = (getattr(predictions, name)[alive] / max(predictions.limits[name][1], 1e-300) for name in ("t2", "q"))
+        novelty = np.maximum(t2, q) / (1 + np.maximum(t2, q))  # 0 to 1; one half at the 99 % limit
+        where = self._project(frame.spectra[alive])
+        unlike = self._unlike(where, line.asked)
+        promising = np.argsort(-novelty * unlike)[:DISPUTED]
+        disputed = spread(alive[promising])
+        disputed = np.zeros(len(promising)) if disputed is None else disputed / (1 + disputed)
+        score = (novelty[promising] + disputed) * unlike[promising]
+        top = int(score.argmax())
+        if line.best is not None and score[top] <= line.best.score:
+            return
+        i, row = int(promising[top]), int(alive[promising[top]])
+        what = {"T2": t2[i], "Q": q[i]}
+        reasons = [f"{name} {over:.2g} of its 99 % limit" for name, over in what.items() if over > 0.5]
+        if disputed[top] > 0:
+            reasons.append(f"members differ by {disputed[top] / (1 - disputed[top]):.2g} of the usual error")
+        line.best = Request(
+            frame.line,
+            frame.spectrum_id[row],
+            frame.object_id[row] if frame.object_id else "",
+            frame.time[row],
+            float(score[top]),
+            "; ".join(reasons) or "unlike what was asked before",
+        )
+        line.where = where[i]
+
+    def _project(self, spectra: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, DIRECTIONS), the same directions for the same number of bands."""
+        bands = spectra.shape[1]
+        if bands not in self._projections:
+            self._projections = {bands: np.random.default_rng(0).normal(size=(bands, DIRECTIONS)) / np.sqrt(bands)}
+        return spectra @ self._projections[bands]
+
+    @staticmethod
+    def _unlike(where: np.ndarray, asked: deque[np.ndarray]) -> np.ndarray:
+        """(n,) from 0, asked already, to 1: distance to the nearest that was asked, over what is usual among them."""
+        known = [one for one in asked if one.shape == where.shape[1:]]
+        if not known:
+            return np.ones(len(where))
+        nearest = np.sqrt(((where[:, None] - np.array(known)) ** 2).sum(axis=2)).min(axis=1)
+        usual = np.sqrt(np.mean((where - where.mean(axis=0)) ** 2) * where.shape[1]) or 1.0
+        return nearest / (nearest + usual)
