@@ -204,6 +204,10 @@ def compare(
     unlabeled: Annotated[
         list[Path] | None, typer.Option(help="Spectra to pretrain on; else the file's own, less the test objects.")
     ] = None,
+    stream: Annotated[
+        str | None,
+        typer.Option(help="Column whose values, in the file's order, come one after another: test, then train."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write every cell to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
     where: Where = None,
@@ -219,15 +223,24 @@ def compare(
       tamis compare soil.parquet --target organic_c --split split --html soil.html --json soil.json
       tamis compare tablets.parquet --target assay --pairs instrument --group sample_id --split split \
         --models plsr,fisher-gp,ds,cnn-pairs,tamis,tamis-random
+      tamis compare milk.parquet --target fat_percent --stream sensor --labels 10 --models tamis,tamis-static,plsr
     """
-    from .service import run_compare
+    from .service import run_compare, run_stream
 
     _quiet()
     reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
     how = {"split": split, "group": group, "labels": sorted(labels or []), "seeds": seeds, "reading": reading}
-    how |= {"pairs": pairs, "unlabeled": unlabeled or []}
+    names = [name.strip() for name in models.split(",")]
     try:
-        run_compare(file, target, [name.strip() for name in models.split(",")], how, json, html)
+        if stream is not None:
+            for given, option in ((split, "--split"), (pairs, "--pairs"), (unlabeled, "--unlabeled"), (html, "--html")):
+                if given:
+                    raise BadSettings(f"--stream and {option} exclude each other")
+            if len(how["labels"]) > 1:
+                raise BadSettings("--stream takes --labels once: so many of each value of the column")
+            run_stream(file, target, stream, names, how, json)
+        else:
+            run_compare(file, target, names, how | {"pairs": pairs, "unlabeled": unlabeled or []}, json, html)
     except ValueError as error:
         raise BadSettings(str(error)) from error
 

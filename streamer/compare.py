@@ -109,13 +109,13 @@ def compare(
         pool = read_unlabeled(unlabeled, group, table.axis, {**reading, "where": None})[0]
     cells, measured, order = [], {}, {}
     for target in targets:
-        rows = np.flatnonzero(np.isfinite(_numbers(table, target)) & np.isfinite(table.spectra).all(axis=1))
-        y, spectra = _numbers(table, target)[rows], table.spectra[rows]
+        rows = np.flatnonzero(np.isfinite(numbers_of(table, target)) & np.isfinite(table.spectra).all(axis=1))
+        y, spectra = numbers_of(table, target)[rows], table.spectra[rows]
         if not len(rows):
             raise BadFile(f"{path}: column {target!r} holds no value beside a whole spectrum")
-        groups = None if group is None else _column(table, group)[rows]
+        groups = None if group is None else column_of(table, group)[rows]
         try:
-            fit_rows, test = split_rows(len(rows), None if split is None else _column(table, split)[rows], groups)
+            fit_rows, test = split_rows(len(rows), None if split is None else column_of(table, split)[rows], groups)
         except ValueError as error:
             raise BadFile(f"{path}: column {split!r}: {error}") from error
         if len(fit_rows) < 10 or len(test) < 3:
@@ -158,7 +158,7 @@ def _across(
     table: Table, pairs: str, group: str, rows: np.ndarray, fit_rows: np.ndarray, test: np.ndarray, context: Context
 ) -> tuple[np.ndarray, np.ndarray, Context]:
     """Training rows of the first condition, test rows of the other, and the pairs among all but the test's objects."""
-    condition, objects = (np.array([str(value) for value in _column(table, name)]) for name in (pairs, group))
+    condition, objects = (np.array([str(value) for value in column_of(table, name)]) for name in (pairs, group))
     names = list(dict.fromkeys(condition[condition != ""]))
     if len(names) != 2:
         raise BadFile(f"{table.path}: expected two conditions in column {pairs!r}, got {', '.join(names) or 'none'}")
@@ -180,22 +180,24 @@ def _across(
 
 def _own(table: Table, group: str | None, pairs: str | None, test: np.ndarray) -> Unlabeled:
     """The file's own spectra without the test's objects, by object and condition."""
-    objects = np.arange(len(table)) if group is None else np.unique(_column(table, group), return_inverse=True)[1]
-    kinds, condition = np.unique(np.zeros(len(table)) if pairs is None else _column(table, pairs), return_inverse=True)
+    objects = np.arange(len(table)) if group is None else np.unique(column_of(table, group), return_inverse=True)[1]
+    kinds, condition = np.unique(
+        np.zeros(len(table)) if pairs is None else column_of(table, pairs), return_inverse=True
+    )
     keep = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
     spectra = table.spectra[keep].astype(np.float32)
     names = [str(kind) for kind in kinds]
     return Unlabeled(spectra, objects[keep], condition[keep], names, np.ones(len(spectra), bool))
 
 
-def _column(table: Table, name: str) -> np.ndarray:
+def column_of(table: Table, name: str) -> np.ndarray:
     if name not in table.columns:
         raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
     return table.columns[name]
 
 
-def _numbers(table: Table, name: str) -> np.ndarray:
-    values = _column(table, name)
+def numbers_of(table: Table, name: str) -> np.ndarray:
+    values = column_of(table, name)
     if values.dtype.kind != "f":
         raise BadFile(f"{table.path}: expected numbers in column {name!r}, got texts such as {values[0]!r}")
     return values

@@ -126,6 +126,52 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     log.info("trainer stopped")
 
 
+def run_stream(
+    file: Path,
+    targets: Sequence[str],
+    stream: str,
+    models: Sequence[str],
+    how: Mapping[str, Any],
+    json_path: Path | None,
+) -> None:
+    """Test, then train, over a file's experiences; tells a table a target."""
+    import orjson
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from .continual import HEADINGS, replay_stream, rows_of
+    from .page import write_page
+
+    stderr, out, every = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160), {}
+    for target in targets:
+        with stderr.status("reading") as status:
+            done = replay_stream(
+                *(file, target, stream, models),
+                labels=(how["labels"] or [0])[0],
+                seeds=how["seeds"],
+                group=how["group"],
+                reading=how["reading"],
+                progress=status.update,
+            )
+        title = f"{target}: test, then train, over {len(done.experiences)} values of {stream}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for i, name in enumerate(HEADINGS):
+            table.add_column(name, justify="right" if i else "left", no_wrap=True)
+        for row in rows_of(done):
+            table.add_row(*row)
+        out.print(table)
+        every[target] = {
+            "experiences": done.experiences,
+            "courses": [
+                {"model": c.model, "prequential_rmsep": done.prequential(c), "errors": c.errors.tolist()}
+                for c in done.courses
+            ],
+        }
+    if json_path is not None:
+        write_page(orjson.dumps(every, option=orjson.OPT_INDENT_2).decode() + "\n", json_path)
+
+
 def run_pretrain(
     settings: Settings,
     files: Sequence[Path],
