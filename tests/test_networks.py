@@ -275,3 +275,26 @@ def test_the_progress_bar_is_shown_on_request(data: tuple, capsys: pytest.Captur
     assert capsys.readouterr().err == ""
     brief(CNNRegressor, progress=True).fit(*data)
     assert "cnn, held-out error" in capsys.readouterr().err
+
+
+# Pairs: one object under two conditions.
+
+
+def test_pairs_teach_a_network_what_to_ignore(grid: Axis) -> None:
+    """The second instrument adds an interference that hides the value from a network that was not told of it."""
+    spectra, values = simulate(120, grid, seed=3)
+    rng = np.random.default_rng(5)
+    other = spectra + rng.uniform(0.2, 0.6, (120, 1)) * np.exp(-0.5 * ((grid.values - 1250.0) / 70.0) ** 2)
+    y, paired, test = values[:, 0], slice(40, 80), slice(80, 120)
+
+    def error(pairs: tuple[np.ndarray, np.ndarray] | None) -> float:
+        model = brief(CNNRegressor, epochs=60).fit(spectra[:40], y[:40], pairs=pairs)
+        return float(np.sqrt(np.mean((model.predict(other[test]) - y[test]) ** 2)))
+
+    assert error((spectra[paired], other[paired])) < 0.5 * error(None)
+
+
+def test_pairs_of_unequal_shape_are_refused(data: tuple[np.ndarray, np.ndarray]) -> None:
+    X, Y = data
+    with pytest.raises(ValueError, match=r"pairs need \(m, 61\) spectra twice, got \(5, 61\) and \(4, 61\)"):
+        brief(CNNRegressor).fit(X, Y, pairs=(X[:5], X[:4]))

@@ -17,7 +17,8 @@ import numpy as np
 
 from tamis.streamer.compare import as_json, compare
 
-ROOT = Path(__file__).resolve().parents[2]
+from .page import ROOT, put
+
 RESPONSES: dict[str, tuple[str, str, dict[str, str], str | None]] = {
     "forages, dry matter": ("forages2.parquet", "dm", {}, "split"),
     "forages, NDF": ("forages2.parquet", "ndf", {}, "split"),
@@ -92,10 +93,8 @@ def coverage(full: dict[str, list[dict[str, Any]]], few: dict[str, list[dict[str
     )
 
 
-PAGE = """# Benchmarks: models compared
-
-Written by `python -m tests.benchmarks.published_table`. R2 is 1 - SSE/SST on test rows that no model saw; pre-treatment
-and every parameter were chosen on the training rows alone.
+PAGE = """Written by `python -m tests.benchmarks.published_table`. R2 is 1 - SSE/SST on test rows that no model saw;
+pre-treatment and every parameter were chosen on the training rows alone.
 
 ## The published table, and the same form on public data
 
@@ -159,7 +158,7 @@ def main() -> None:
         coverage=coverage(full, few),
         wins="\n".join(wins(few, model, "plsr") for model in few_models if model != "plsr"),
     )
-    (ROOT / "docs" / "benchmarks.md").write_text(page)
+    put("published", page)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.contenders import Context, encoder_of
 from tamis.streamer.records import read_table
 
-from .published_table import RESPONSES, ROOT
+from .page import ROOT, put
+from .published_table import RESPONSES
 
 DATA = ROOT.parent / "shared" / "data"
 
@@ -60,8 +61,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    print("| response | labels | committee | with the encoder | with a random one | encoder better in |")
-    print("|---|---|---|---|---|---|")
+    lines = [
+        "| RMSEP | labels | committee | with the encoder | with a random one | encoder better in |",
+        "|---|---|---|---|---|---|",
+    ]
     every = []
     for name in RESPONSES:
         found = cells(name, asked.draws, asked.seeds)
@@ -69,13 +72,23 @@ def main() -> None:
         for labels in sorted({cell[0] for cell in found}):
             some = np.array([cell[1:] for cell in found if cell[0] == labels])
             told = [f"{mean:.4g}" for mean in some.mean(axis=0)]
-            print(f"| {name} | {labels} | {' | '.join(told)} | {np.mean(some[:, 1] < some[:, 0]):.0%} |", flush=True)
+            lines.append(f"| {name} | {labels} | {' | '.join(told)} | {np.mean(some[:, 1] < some[:, 0]):.0%} |")
+            print(lines[-1], flush=True)
     ratios = np.array([cell[1:] for cell in every])
     told = np.exp(np.mean(np.log(ratios[:, 1:] / ratios[:, :1]), axis=0))
     won = np.mean(ratios[:, 1:] < ratios[:, :1], axis=0)
-    print(
-        f"\nAll cells: RMSEP with the encoder {told[0]:.3f} of that without, better in {won[0]:.0%}; "
-        f"with a random one {told[1]:.3f}, {won[1]:.0%}."
+    put(
+        "same condition",
+        f"""## The same condition: what an encoder adds to the committee
+
+Written by `python -m tests.benchmarks.same_condition`; its protocol stands there. Pretrained without labels on the
+file's own spectra, less the test rows; {asked.draws} draws of labels, {asked.seeds} seeds of pretraining.
+
+{chr(10).join(lines)}
+
+Of all cells, RMSEP with the encoder is {told[0]:.3f} of that without it (geometric mean), better in {won[0]:.0%}; with
+a random one {told[1]:.3f}, better in {won[1]:.0%}.
+""",
     )
 
 
