@@ -168,13 +168,17 @@ class Trainer:
     def _read(self) -> None:
         """Takes in what has come; what is in the buffer is committed, and what comes twice is known again."""
         records = self.source.poll(self.settings.poll_timeout_s)
+        if not records:
+            return
+        assert self._buffer is not None
+        before = self._buffer.joined
         for record in records:
             if record.topic == self.settings.topics.labels:
                 self._take_labels(record)
             else:
                 self._take_spectra(record)
-        if records:
-            self.source.commit()
+        self.meters["tamis_labels_total"].labels("joined").inc(self._buffer.joined - before)
+        self.source.commit()
 
     def _take_spectra(self, record: Record) -> None:
         """What can not be used here, a worker has set aside already: it is left out, and said."""
@@ -221,7 +225,8 @@ class Trainer:
                 log.error("label rejected", place=record.place, spectrum_id=label.spectrum_id, error=str(error))
                 outcome.labels("rejected").inc()
                 continue
-            outcome.labels("joined" if there else "waiting").inc()
+            if not there:
+                outcome.labels("waiting").inc()
             self._labeled = time.monotonic()
 
     # --- learning -----------------------------------------------------------------------------------------------------

@@ -132,7 +132,11 @@ def test_labels_may_come_before_their_spectra_or_carry_them(tmp_path: Path, mode
         targets=columns,
     )
     line.arrives(*encode(carried, ARROW, 900_000), topic="labels")
-    line.run()
+    trainer = Trainer(line.settings, line.source, line.store)
+    trainer.run()
+    told = trainer.meters.exposition()
+    assert b'tamis_labels_total{outcome="waiting"} 3.0' in told
+    assert b'tamis_labels_total{outcome="joined"} 7.0' in told, "those that waited too"
     assert line.store.manifest("default")["training"]["labels"] == 60 + 3 + 4
 
 
