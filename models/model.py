@@ -203,6 +203,8 @@ class Model:
             raise ValueError(f"expected {result.values.shape[1]} targets by name, got {self.targets!r:.80}")
         if any(len(pair) != len(LEVELS) for pair in self.limits.values()) or result.t2.shape != result.q.shape != (1,):
             raise ValueError(f"expected T2 and Q with {len(LEVELS)} limits each, got {self.limits!r:.80}")
+        if not np.isfinite(result.values).all():
+            raise ValueError(f"expected finite predictions, got {result.values[0]}")
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

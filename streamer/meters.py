@@ -43,7 +43,12 @@ TABLE = (
     Meter(_G, "tamis_frozen_spectra", "Frozen spectra in the newest frame", ("line",)),
     Meter(_G, "tamis_model_info", "1 for each served model and version", ("model", "version")),
     Meter(_C, "tamis_label_requests_total", "Objects whose laboratory values were asked for", ("line",)),
-    Meter(_C, "tamis_labels_total", "Laboratory values: joined with their spectrum, waiting for it, rejected", ("outcome",)),
+    Meter(
+        _C,
+        "tamis_labels_total",
+        "Laboratory values: joined with a spectrum, waiting for it, rejected",
+        ("outcome",),
+    ),
     Meter(_G, "tamis_buffer_spectra", "Spectra in the trainer's buffer: window, reservoir, labeled", ("part",)),
     Meter(_G, "tamis_buffer_bytes", "Size of the trainer's buffer on disk"),
     Meter(_G, "tamis_training_step", "Step of the pretraining that runs; 0 where none does"),

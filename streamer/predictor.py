@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import structlog
@@ -43,6 +45,8 @@ class Predictor:
     Args:
         lines: settings of each line; ``"*"`` stands for the lines that have none of their own.
         reload_s: how often `refresh` looks into the store for a new current version.
+        loader: loads it beside the loop, which goes on with the version before it; None: the loop waits. The first
+            version of a model is always waited for.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Predictor:
         process: Process,
         reload_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
+        loader: Executor | None = None,
     ) -> None:
         self.store = store
         self.lines = lines
@@ -62,6 +67,8 @@ class Predictor:
         self._watches: dict[tuple[str, str], Watch] = {}
         self._next_look = -np.inf
         self._refused: dict[str, str] = {}
+        self._loader = loader
+        self._loading: dict[str, tuple[str, Future[tuple[Model, str]]]] = {}
 
     @property
     def missing(self) -> list[str]:
@@ -73,32 +80,54 @@ class Predictor:
         return {served.model.grid.id: served.model.grid for served in self.served.values()}
 
     def refresh(self) -> None:
-        """Loads what is new and current. A version that can not be served leaves the one before it in place.
+        """Serves what was loaded since, and begins to load what is new and current.
+
+        A version that can not be served leaves the one before it in place.
 
         Raises:
-            BadBundle: a damaged bundle, and there is no version before it.
+            BadBundle: a damaged bundle, and there is no version before it. StoreUnusable: likewise, of the store.
         """
+        for name, (version, loading) in list(self._loading.items()):
+            if loading.done():
+                del self._loading[name]
+                self._swap(name, version, loading.result)
         if self.clock() < self._next_look:
             return
         self._next_look = self.clock() + self.reload_s
-        for name in sorted({line.model for line in self.lines.values()}):
+        for name in sorted({line.model for line in self.lines.values()} - self._loading.keys()):
             served = self.served.get(name)
             try:
                 version = self.store.current(name)
-                if served is not None and version in (served.version, self._refused.get(name)):
-                    continue
-                self.served[name] = Served(*self.store.load(name, version))
             except NoModel:
                 continue
             except (BadBundle, StoreUnusable) as error:
-                if served is None:
-                    raise
-                if isinstance(error, BadBundle):
-                    self._refused[name] = version
-                log.error("new version refused", model=name, kept=served.version, error=str(error))
+                self._keep(name, error)
+                continue
+            if served is not None and version in (served.version, self._refused.get(name)):
+                continue
+            if served is None or self._loader is None:
+                self._swap(name, version, partial(self.store.load, name, version))
             else:
-                self._refused.pop(name, None)
-                log.info("model loaded", model=name, version=version, before=served.version if served else None)
+                self._loading[name] = version, self._loader.submit(self.store.load, name, version)
+
+    def _swap(self, name: str, version: str, loaded: Callable[[], tuple[Model, str]]) -> None:
+        before = self.served.get(name)
+        try:
+            self.served[name] = Served(*loaded())
+        except NoModel:  # pruned since
+            return
+        except (BadBundle, StoreUnusable) as error:
+            if isinstance(error, BadBundle) and before is not None:
+                self._refused[name] = version
+            self._keep(name, error)
+        else:
+            self._refused.pop(name, None)
+            log.info("model loaded", model=name, version=version, before=before.version if before else None)
+
+    def _keep(self, name: str, error: BadBundle | StoreUnusable) -> None:
+        if name not in self.served:
+            raise error
+        log.error("new version refused", model=name, kept=self.served[name].version, error=str(error))
 
     def predict(self, frame: Frame) -> Predictions:
         """

@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,11 +69,13 @@ def run_worker(
         TamisError: why it could not start or go on, and what the operator can do.
     """
     topics = settings.topics
-    predictor = Predictor(Store(settings.store), settings.lines, settings.process, settings.reload_s)
     needed = [topics.spectra] if read_from is None else []
     needed += [topics.predictions, topics.rejects] if write_to is None else []
     needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
     with ExitStack() as parts:
+        # A recorded file is the same each time it is read: there a new version is waited for.
+        loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
+        predictor = Predictor(Store(settings.store), settings.lines, settings.process, settings.reload_s, loader=loader)
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
             _ensure(settings, needed)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model, Result
 from tamis.models.store import Store
 from tamis.streamer.frame import Frame
+from tamis.streamer.predictor import Predictor
 from tamis.streamer.sink import MemorySink
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.wire import JSON, encode
@@ -215,6 +219,33 @@ def test_a_damaged_new_version_leaves_the_old_one_serving(line: FakeLine, model:
     version = line.publish(model)
     weights = Store(line.store).root / "default" / version / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    line.arrives(frame(grid, seed=3))
+    assert {row["model_version"] for row in line.run().predictions} == {"v0001"}
+
+
+def test_the_line_goes_on_while_a_new_version_is_loaded(line: FakeLine, model: Model, grid: Axis) -> None:
+    store, settings = Store(line.store), line.worker.settings
+    with ThreadPoolExecutor(1) as loader:
+        predictor = Predictor(store, settings.lines, settings.process, reload_s=0.0, loader=loader)
+        predictor.refresh()
+        busy = Event()
+        loader.submit(busy.wait)
+        store.publish("default", model)
+        for seed in range(3):
+            predictor.refresh()
+            assert predictor.predict(frame(grid, seed=seed)).model_version == "v0001"
+        busy.set()
+        loader.submit(int).result()  # what was asked for before it is done
+        predictor.refresh()
+        assert predictor.predict(frame(grid)).model_version == "v0002"
+
+
+def test_a_version_that_predicts_no_numbers_is_refused(line: FakeLine, model: Model, grid: Axis) -> None:
+    line.arrives(frame(grid))
+    line.run()
+    poisoned = copy.deepcopy(model)
+    poisoned.estimator.y_mean_[:] = np.nan
+    line.publish(poisoned)
     line.arrives(frame(grid, seed=3))
     assert {row["model_version"] for row in line.run().predictions} == {"v0001"}
 
