@@ -17,14 +17,23 @@ from .network import forward
 from .preprocess import Pipeline
 from .spectratr import SpectraEncoder
 
-BODIES: dict[str, Any] = {"cnn": CNNEncoder, "spectratr": SpectraEncoder}
+
+class LinearEncoder(nn.Linear):
+    """(B, bands) -> (B, width): directions alone, as those of latent variables, but learned without labels."""
+
+    def __init__(self, bands: int, width: int = 128) -> None:
+        super().__init__(bands, width)
+        self.width = width
+
+
+BODIES: dict[str, Any] = {"linear": LinearEncoder, "cnn": CNNEncoder, "spectratr": SpectraEncoder}
 
 
 class Encoder:
     """Spectra on one grid -> embeddings: a pre-treatment, one scale for all bands, and a network body.
 
     Args:
-        kind: cnn or spectratr. preprocess: a pipeline's text, fitted by `learn`.
+        kind: linear, cnn or spectratr. preprocess: a pipeline's text, fitted by `learn`.
         seed: of the initial weights: an encoder that was never trained is the control of every table.
 
     Attributes:
@@ -34,7 +43,7 @@ class Encoder:
 
     grid: Axis
 
-    def __init__(self, kind: str = "cnn", preprocess: str = "snv, savgol 15 2 1", seed: int = 0) -> None:
+    def __init__(self, kind: str = "linear", preprocess: str = "snv, savgol 15 2 1", seed: int = 0) -> None:
         if kind not in BODIES:
             raise ValueError(f"unknown encoder {kind!r}; known: {', '.join(BODIES)}")
         self.kind, self.seed = kind, seed

@@ -208,25 +208,39 @@ KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Folds, np.ndarray], Fitted]] 
 }
 
 
-def member_weights(out: np.ndarray, y: np.ndarray) -> np.ndarray:
+def member_weights(out: np.ndarray, y: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
     """Weights (members,), none negative, summing to 1, from out-of-fold predictions (n, members) of y (n,).
 
-    Least squares with the prior that each weight is 1 / members, give or take as much again: the penalty is the error
-    variance of the plain mean over the prior's. Thirty labels hardly move it; hundreds overrule it.
+    Least squares with the prior that each weight is `prior`, give or take as much again, by the error variance of the
+    mean so weighted; 1 / members where None. Thirty labels hardly move it; hundreds overrule it.
 
     References: Breiman, Machine Learning 24 (1996) 49-64, doi 10.1007/BF00117832 (stacking with weights >= 0).
     """
     from scipy.optimize import nnls
 
-    members = out.shape[1]
-    plain = out.mean(axis=1)
-    penalty = members**2 * max(float(np.mean((plain - y) ** 2)), _FLOOR)
-    # As the weights sum to 1, the plain mean can be taken off both sides; the heavy last row makes them do so.
-    heavy = 1e3 * np.sqrt(penalty + np.sum((out - plain[:, None]) ** 2))
-    left = np.vstack([out - plain[:, None], np.sqrt(penalty) * np.eye(members), np.full((1, members), heavy)])
-    right = np.concatenate([y - plain, np.full(members, np.sqrt(penalty) / members), [heavy]])
+    prior = np.full(out.shape[1], 1 / out.shape[1]) if prior is None else prior
+    plain = out @ prior
+    error = np.sqrt(max(float(np.mean((plain - y) ** 2)), _FLOOR))
+    # As the weights sum to 1, the mean can be taken off both sides; the heavy last row makes them do so.
+    heavy = 1e3 * np.sqrt((error / prior.min()) ** 2 + np.sum((out - plain[:, None]) ** 2))
+    left = np.vstack([out - plain[:, None], np.diag(error / prior), np.full((1, len(prior)), heavy)])
+    right = np.concatenate([y - plain, np.full(len(prior), error), [heavy]])
     weights, _ = nnls(left, right)
     return weights / weights.sum()
+
+
+def _prior(out: np.ndarray, y: np.ndarray, members: list[Member]) -> np.ndarray:
+    """(members,), summing to 1: alike, but an encoder's members less by how much worse than the others they are.
+
+    An encoder may know nothing of the target, and where labels are few the stacking would not find out in time.
+    """
+    errors = np.mean((out - y[:, None]) ** 2, axis=0)
+    usual = np.median([error for member, error in zip(members, errors, strict=True) if member not in EMBEDDED])
+    shares = [
+        np.clip(usual / max(error, _FLOOR), 1e-3, 1.0) if member in EMBEDDED else 1.0
+        for member, error in zip(members, errors, strict=True)
+    ]
+    return np.array(shares) / np.sum(shares)
 
 
 class CommitteeRegressor(RegressorMixin, BaseEstimator):
@@ -295,7 +309,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
-            weights.append(member_weights(out, target))
+            weights.append(member_weights(out, target, _prior(out, target, self.members_)))
             error = np.abs(out @ weights[-1] - target)
             sd = _spread(out, weights[-1], [variance for _, _, variance in fitted if variance is not None])
             spreads.append(np.sqrt(np.mean((error / sd) ** 2)))

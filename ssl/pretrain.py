@@ -37,7 +37,7 @@ class Recipe:
     """How to pretrain.
 
     Attributes:
-        encoder: cnn or spectratr. preprocess: what it sees. objective: of `objective.OBJECTIVES`.
+        encoder: linear, cnn or spectratr. preprocess: what it sees. objective: of `objective.OBJECTIVES`.
         augment: physical augmentations of each view, `augment.Augmentation.parse`; strengths in the units told there.
         differences: how many directions of the differences within objects are learned and added; 0 for none.
         steps, batch (objects a step), learning_rate, weight_decay: of AdamW, warmed up and lowered along a half cosine.
@@ -45,7 +45,7 @@ class Recipe:
         seed: of the start, if there is no champion to start from, and of everything drawn.
     """
 
-    encoder: str = "cnn"
+    encoder: str = "linear"
     preprocess: str = "snv, savgol 15 2 1"
     objective: str = "nt-xent"
     augment: str = ""

@@ -34,7 +34,7 @@ def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
 ) -> None:
     done = tamis("pretrain", tablets, "--group", "tablet", "--steps", 20, "--out", "e.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "cnn on 1000-1600 nm" in done.stdout
+    assert "linear on 1000-1600 nm" in done.stdout
     encoder = Encoder.load(tmp_path / "e.safetensors")
     assert encoder.grid == grid
     fit = ("fit", tablets, "--target", "fat", "--where", "instrument=1")
