@@ -8,6 +8,7 @@ import signal
 import time
 import urllib.request
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -216,8 +217,8 @@ def shy(grid: Axis) -> Model:
     return Model.fit(one, grid, fat, ["fat"], pipeline=Pipeline.parse("savgol 7 2 1"), estimator=PLSR(3))
 
 
-def pretraining(folder: Path, model: Model) -> Line:
-    return Line(folder, model, refit_labels=0, pretrain_spectra=100, steps=60, batch=32)
+def pretraining(folder: Path, model: Model, steps: int = 60) -> Line:
+    return Line(folder, model, refit_labels=0, pretrain_spectra=100, steps=steps, batch=32)
 
 
 def test_an_encoder_is_pretrained_on_the_stream_and_judged(tmp_path: Path, shy: Model, grid: Axis) -> None:
@@ -233,6 +234,29 @@ def test_an_encoder_is_pretrained_on_the_stream_and_judged(tmp_path: Path, shy: 
     model, version = line.store.load("default")
     assert (model.kind == "committee") == (verdict["outcome"] == "promoted") == (version == "v0002")
     assert not (line.folder / "snapshot.safetensors").exists()
+
+
+def test_pretraining_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, shy: Model, grid: Axis) -> None:
+    one, other, _ = instruments(80, grid, 2)
+    objects = [f"o{i}" for i in range(80)]
+    lines = [pretraining(tmp_path / name, shy, steps=400) for name in ("whole", "stopped")]
+    for line in lines:
+        line.spectra(one, grid, object_id=objects)
+        line.spectra(other, grid, start=80, instrument="b", object_id=objects)
+    whole, stopped = lines
+    whole.run()
+    trainer = Trainer(stopped.settings, stopped.source, stopped.store)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(trainer.run)
+        while b"tamis_training_step 0.0" in trainer.meters.exposition():
+            assert not running.done()
+        trainer.stop()
+    assert stopped.verdicts == []
+    assert {path.name for path in stopped.folder.iterdir()} >= {"snapshot.safetensors", "checkpoint.safetensors"}
+    stopped.source = MemorySource([])
+    stopped.run()
+    assert [verdict["reason"] for verdict in stopped.verdicts] == [verdict["reason"] for verdict in whole.verdicts]
+    assert "checkpoint.safetensors" not in {path.name for path in stopped.folder.iterdir()}
 
 
 @pytest.mark.parametrize("poison", ["constant", "shuffled", "one class", "swapped axis"])
