@@ -1,0 +1,55 @@
+"""Test, then train, over recorded files whose instrument changes on the way: does learning on the line ever harm?
+
+    python -m tests.benchmarks.stream [--draws 3]
+
+Protocol, written down before the first figure was seen: the first instrument is the calibration (two thirds of its rows
+have values); each further instrument is predicted whole by what was known before it, then 10 of its rows get their
+values. `tamis` (a committee) and `tamis-plsr` are refitted where the gate lets them, the static rows never, `plsr` and
+`local-pls` always. The values of milk can not be learned from these spectra: a control in which nothing should happen.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tamis.streamer.continual import HEADINGS, replay_stream, rows_of
+
+from .page import ROOT, put
+
+DATA = ROOT.parent / "shared" / "data"
+MODELS = ("tamis", "tamis-static", "tamis-plsr", "plsr-static", "plsr", "local-pls")
+FILES = {  # file: the column of the instruments, of the objects, and the responses
+    "tablets_idrc2002_2instruments.parquet": ("instrument", "sample_id", ("assay",)),
+    "corn_3instruments.parquet": ("instrument", "sample_id", ("moisture", "oil", "protein", "starch")),
+    "milk_inline_tubes.parquet": ("sensor", None, ("fat_percent", "protein_percent", "lactose_percent")),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--draws", type=int, default=3)
+    asked = parser.parse_args()
+    lines = [f"| response | {' | '.join(HEADINGS)} |", "|---" * (len(HEADINGS) + 1) + "|"]
+    for file, (stream, group, targets) in FILES.items():
+        for target in targets:
+            done = replay_stream(
+                DATA / file, target, stream, MODELS, labels=10, seeds=asked.draws, group=group, reading={}
+            )
+            name = f"{file.partition('_')[0]}, {target.removesuffix('_percent')}"
+            for row in rows_of(done):
+                lines.append(f"| {name} | {' | '.join(row)} |")
+                print(lines[-1], flush=True)
+    put(
+        "stream",
+        f"""## Another instrument on the line: test, then train
+
+Written by `python -m tests.benchmarks.stream`; its protocol stands there. Means over {asked.draws} draws of labels.
+Backward transfer and forgetting are of RMSEP, in the response's unit.
+
+{chr(10).join(lines)}
+""",
+    )
+
+
+if __name__ == "__main__":
+    main()
