@@ -37,7 +37,7 @@ class Recipe:
     """How to pretrain.
 
     Attributes:
-        encoder: linear, cnn or spectratr. preprocess: what it sees. objective: of `objective.OBJECTIVES`.
+        encoder: mlp, cnn or spectratr. preprocess: what it sees. objective: of `objective.OBJECTIVES`.
         augment: physical augmentations of each view, `augment.Augmentation.parse`; strengths in the units told there.
         differences: how many directions of the differences within objects are learned and added; 0 for none.
         steps, batch (objects a step), learning_rate, weight_decay: of AdamW, warmed up and lowered along a half cosine.
@@ -45,14 +45,14 @@ class Recipe:
         seed: of the start, if there is no champion to start from, and of everything drawn.
     """
 
-    encoder: str = "linear"
+    encoder: str = "mlp"
     preprocess: str = "snv, savgol 15 2 1"
     objective: str = "nt-xent"
     augment: str = ""
     differences: int = 8
     steps: int = 1_000
     batch: int = 128
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     ema: float = 0.99
     seed: int = 0

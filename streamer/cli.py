@@ -138,7 +138,7 @@ def pretrain(
     gold: Annotated[
         list[Path] | None, typer.Option(help="Labeled file that nothing is fitted on. May be repeated.")
     ] = None,
-    encoder: Annotated[Literal["linear", "cnn", "spectratr"], typer.Option(help="Its body.")] = "linear",
+    encoder: Annotated[Literal["mlp", "cnn", "spectratr"], typer.Option(help="Its body.")] = "mlp",
     objective: Annotated[
         Literal["nt-xent", "vicreg", "barlow", "masked"], typer.Option(help="What pretraining minimises.")
     ] = "nt-xent",

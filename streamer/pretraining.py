@@ -44,11 +44,12 @@ def read_unlabeled(
     Raises:
         BadFile: no such column, or fewer than 20 objects. AxisMismatch: a file does not cover the grid.
     """
-    spectra, objects, conditions = [], [], []
+    spectra, objects, conditions, left_out = [], [], [], 0
     for number, path in enumerate(files):
         table = read_table(path, **reading)
         grid = grid or table.axis
         good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
+        left_out += int((~good).sum())
         spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
         objects += _objects(table, group, number)[good].tolist()
         names = next((table.columns[name] for name in INSTRUMENT_COLUMNS if name in table.columns), None)
@@ -56,8 +57,10 @@ def read_unlabeled(
     assert grid is not None
     code = np.unique(objects, return_inverse=True)[1]
     if not len(code) or code.max() + 1 < FEWEST_OBJECTS:
+        also = f"; {left_out} spectra with values that are not finite were left out" if left_out else ""
         raise BadFile(
-            f"{files[0]}: expected spectra of at least {FEWEST_OBJECTS} objects to learn from, got {len(set(objects))}"
+            f"{files[0]}: expected spectra of at least {FEWEST_OBJECTS} objects to learn from, "
+            f"got {len(set(objects))}{also}"
         )
     kinds, condition = np.unique(conditions, return_inverse=True)
     return Unlabeled(np.vstack(spectra), code, condition, kinds.tolist(), np.ones(len(code), bool)), grid

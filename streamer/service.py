@@ -190,8 +190,9 @@ def run_pretrain(
     from ..ssl.pretrain import Interrupted, Recipe
     from .pretraining import pretrain_files
 
-    if out is not None and out.is_dir():
-        raise BadFile(f"{out}: expected a file to write, got a directory")
+    for path in (out, how["checkpoint"]):  # said before the work, not after
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise BadFile(f"{path}: expected a file to write, in a folder that is there")
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("pretraining", total=recipe["steps"])
 

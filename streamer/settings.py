@@ -127,7 +127,7 @@ class Trainer(_Table):
         0.0, ge=0, le=86_400, description="spectra so near in time to a labeled one have its value too; 0 for none"
     )
     pretrain_spectra: int = Field(10_000, ge=0, le=10**9, description="pretrain after so many new spectra; 0 never")
-    encoder: Literal["linear", "cnn", "spectratr"] = "linear"
+    encoder: Literal["mlp", "cnn", "spectratr"] = "mlp"
     preprocess: str = Field("snv, savgol 15 2 1", description="what the encoder sees")
     objective: Literal["nt-xent", "vicreg", "barlow", "masked"] = "nt-xent"
     augment: str = Field("", description="physical augmentations beside what the pairs show, such as 'scatter 0.05'")

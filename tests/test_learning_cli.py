@@ -34,7 +34,7 @@ def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
 ) -> None:
     done = tamis("pretrain", tablets, "--group", "tablet", "--steps", 20, "--out", "e.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "linear on 1000-1600 nm" in done.stdout
+    assert "mlp on 1000-1600 nm" in done.stdout
     encoder = Encoder.load(tmp_path / "e.safetensors")
     assert encoder.grid == grid
     fit = ("fit", tablets, "--target", "fat", "--where", "instrument=1")
@@ -62,7 +62,9 @@ def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_pa
     ("words", "told"),
     [
         (("pretrain", "FILE"), "give either --name, a model to improve, or --out"),
-        (("pretrain", "FILE", "--out", "."), "expected a file to write, got a directory"),
+        (("pretrain", "FILE", "--out", "."), "expected a file to write"),
+        (("pretrain", "FILE", "--out", "no/e"), "no/e: expected a file to write, in a folder that is there"),
+        (("pretrain", "FILE", "--out", "e", "--checkpoint", "no/c"), "no/c: expected a file to write"),
         (("pretrain", "FILE", "--out", "e", "--group", "tray"), "no column 'tray'; columns there:"),
         (("pretrain", "FILE", "--out", "e", "--augment", "wobble 3"), "unknown augmentation 'wobble'; known: scatter"),
         (("pretrain", "FILE", "--out", "e", "--where", "tablet=t1"), "spectra of at least 20 objects"),
