@@ -6,7 +6,7 @@ Every pre-treatment, parameter and weight is chosen on the labels and pairs give
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -135,7 +135,7 @@ def fit(
     if name == "cnn-pairs":
         predict, told, size = _cnn(*given, seed)
     elif name == "weighed":
-        predict, told, size = _weighed(("fisher", "ds"), *given, seed)
+        predict, told, size = _weighed(*given, seed)
     else:
         best = min(chosen_of(*CORRECTED[name], *given, seed=seed), key=lambda chosen: chosen.rmse)
         predict, told = best.predict, f"{best.candidate.treatment}; {best.candidate.correction}"
@@ -156,8 +156,9 @@ def chosen_of(correction: str, head: str, *given: np.ndarray, seed: int) -> list
     return found
 
 
-def _weighed(corrections: Sequence[str], X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
-    every = [one for name in corrections for head in HEADS for one in chosen_of(name, head, X, y, A, B, seed=seed)]
+def _weighed(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
+    """The committee of all corrections: a member is a correction, a head and a pre-treatment."""
+    every = [one for made in CORRECTED.values() for one in chosen_of(*made, X, y, A, B, seed=seed)]
     weights = weigh(every, y)
 
     def predict(Q: np.ndarray) -> np.ndarray:
