@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Look at the model store, and roll back.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
+drift = typer.Typer(help="Look at what each line's drift is held against.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(drift, name="drift")
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings, TOML; TAMIS_CONFIG names it too.")]
 Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,host:port].")]
@@ -421,6 +423,77 @@ def tail(
     from .service import run_tail
 
     run_tail(settings, stop, rejects, new_only, limit)
+
+
+@app.command()
+def top(
+    url: Annotated[
+        list[str] | None, typer.Option(help="http://host:port of a worker or trainer; else those of the settings.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.2, max=60.0, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one screen and end.")] = False,
+    config: Config = None,
+) -> None:
+    """Watch the line in the terminal: pace, trust, drift, lag, model, trainer. For the box without Grafana.
+
+    \b
+    Examples:
+      tamis top
+      tamis top --once --url http://127.0.0.1:9108
+    """
+    stop = _Stop()
+    for one in url or []:
+        if not one.startswith(("http://", "https://")):
+            raise BadSettings(f"--url expects http://host:port, got {one!r}")
+    if not url:
+        settings = _settings(config)
+        host = "127.0.0.1" if settings.metrics.host in ("0.0.0.0", "::") else settings.metrics.host  # noqa: S104
+        url = [f"http://{host}:{port}" for port in (settings.metrics.port, settings.trainer.metrics_port)]
+    from .top import run_top
+
+    if not run_top([one.rstrip("/") for one in url], every, once, stop):
+        raise typer.Exit(1)
+
+
+@drift.command("list")
+def drift_list(config: Config = None) -> None:
+    """The lines that have a reference, and since when.
+
+    \b
+    Example:
+      tamis drift list --config line.toml
+    """
+    from datetime import UTC, datetime
+
+    from .watch import references
+
+    folder = Path(_settings(config).drift.folder)
+    found = references(folder)
+    if not found:
+        print(f"no references in {folder}; a worker keeps one for each line once it has learned it")
+    for line, path in sorted(found.items()):
+        since = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        print(f"{line}  learned {since}  {path}")
+
+
+@drift.command("forget")
+def drift_forget(
+    line: Annotated[str, typer.Argument(help="As `tamis drift list` names it.")], config: Config = None
+) -> None:
+    """Let a line learn a new reference, after a change that is meant to stay: a new lamp, a new product.
+
+    \b
+    Example:
+      tamis drift forget nir1
+    """
+    from .watch import references
+
+    folder = Path(_settings(config).drift.folder)
+    found = references(folder)
+    if line not in found:
+        raise BadSettings(f"no reference of line {line!r} in {folder}; there: {', '.join(sorted(found)) or 'none'}")
+    found[line].unlink()
+    print(f"{line}: reference forgotten; the worker learns another from its next spectra")
 
 
 @app.command()

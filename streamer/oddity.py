@@ -1,4 +1,4 @@
-"""Detectors that watch the stream, one small class each; `update` takes a frame's rows and says which are out."""
+"""What is odd about single spectra: `update` takes a frame's rows and says which are out. `drift` judges blocks."""
 
 from __future__ import annotations
 

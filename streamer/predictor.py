@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 
 import numpy as np
@@ -15,8 +16,8 @@ from .. import BadBundle, BadMessage, NoModel, StoreUnusable
 from ..models.axis import Axis
 from ..models.model import Model, Result
 from ..models.store import Store
-from .drift import FrozenSensor, ProcessLimit, ProcessVerdict
 from .frame import Frame
+from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
 from .outcome import Predictions
 from .settings import Line, Process
 
@@ -26,8 +27,11 @@ MOST_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is fo
 
 @dataclass(slots=True)
 class Served:
+    """published: seconds since 1970."""
+
     model: Model
     version: str
+    published: float
 
 
 @dataclass(slots=True)
@@ -68,7 +72,7 @@ class Predictor:
         self._next_look = -np.inf
         self._refused: dict[str, str] = {}
         self._loader = loader
-        self._loading: dict[str, tuple[str, Future[tuple[Model, str]]]] = {}
+        self._loading: dict[str, tuple[str, Future[Served]]] = {}
 
     @property
     def missing(self) -> list[str]:
@@ -106,14 +110,18 @@ class Predictor:
             if served is not None and version in (served.version, self._refused.get(name)):
                 continue
             if served is None or self._loader is None:
-                self._swap(name, version, partial(self.store.load, name, version))
+                self._swap(name, version, partial(self._load, name, version))
             else:
-                self._loading[name] = version, self._loader.submit(self.store.load, name, version)
+                self._loading[name] = version, self._loader.submit(self._load, name, version)
 
-    def _swap(self, name: str, version: str, loaded: Callable[[], tuple[Model, str]]) -> None:
+    def _load(self, name: str, version: str) -> Served:
+        model, version = self.store.load(name, version)
+        return Served(model, version, datetime.fromisoformat(self.store.manifest(name, version)["created"]).timestamp())
+
+    def _swap(self, name: str, version: str, loaded: Callable[[], Served]) -> None:
         before = self.served.get(name)
         try:
-            self.served[name] = Served(*loaded())
+            self.served[name] = loaded()
         except NoModel:  # pruned since
             return
         except (BadBundle, StoreUnusable) as error:
@@ -135,7 +143,7 @@ class Predictor:
             NoModel: the frame's line has no model. AxisMismatch: its axis does not cover the model's grid.
             BadMessage: it holds another quantity than the model was taught.
         """
-        name, served = self._serving(frame.line)
+        name, served = self.serving(frame.line)
         model = served.model
         if "unknown" not in (frame.quantity, model.quantity) and frame.quantity != model.quantity:
             raise BadMessage(
@@ -175,10 +183,11 @@ class Predictor:
 
     def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:
         """(rows,): how far the members of the line's committee differ over these spectra; None for other kinds."""
-        _, served = self._serving(frame.line)
+        _, served = self.serving(frame.line)
         return served.model.spread(frame.spectra[rows], frame.axis)
 
-    def _serving(self, line: str) -> tuple[str, Served]:
+    def serving(self, line: str) -> tuple[str, Served]:
+        """The name of the line's model and what is served of it; raises NoModel."""
         settings = self.lines.get(line, self.lines.get("*"))
         if settings is None:
             known = ", ".join(sorted(self.lines))

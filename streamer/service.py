@@ -22,6 +22,7 @@ from .replay import Replay, Sent
 from .settings import Settings
 from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, ensure_topics
+from .watch import DriftWatch
 from .wire import ARROW, JSON, RAW
 from .worker import Worker
 
@@ -81,7 +82,9 @@ def run_worker(
             _ensure(settings, needed)
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
         sink: Sink = parts.enter_context(closing(kafka_sink(settings) if write_to is None else FileSink(write_to)))
-        worker = Worker(settings, source, sink, predictor)
+        folder = Path(settings.drift.folder) if read_from is None else None
+        drift = DriftWatch(settings.drift, folder, loader)
+        worker = Worker(settings, source, sink, predictor, drift=drift)
         stop.on_stop.append(worker.stop)
         if stop():
             return

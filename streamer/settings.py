@@ -7,10 +7,12 @@ refused by name: a misspelt setting that is silently ignored costs a night shift
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -67,6 +69,45 @@ class Topics(_Table):
         return f"{self.prefix}.label-requests"
 
 
+class Hours(NamedTuple):
+    """When a line runs, in the machine's local time; a shift that ends earlier than it begins ends the day after.
+
+    >>> night = Hours.parse("Mon-Fri 22:00-06:00")
+    >>> night.at(datetime(2026, 11, 24, 23, 0)), night.at(datetime(2026, 11, 22, 23, 0))  # a Tuesday, a Sunday
+    (True, False)
+    """
+
+    days: frozenset[int]
+    start_min: int
+    stop_min: int
+
+    @classmethod
+    def parse(cls, text: str) -> Hours:
+        """Raises ValueError."""
+        if not text.strip():
+            return cls(frozenset(range(7)), 0, 0)
+        found = re.fullmatch(r"(?:(\w{3})(?:-(\w{3}))?\s+)?(\d\d):(\d\d)-(\d\d):(\d\d)", text.strip())
+        names = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+        parts = found.groups() if found else ()
+        if not parts or any(day and day.lower() not in names for day in parts[:2]):
+            raise ValueError(f"expected hours such as 'Mon-Fri 06:00-22:00' or '06:00-22:00', got {text!r}")
+        first = names.index((parts[0] or "mon").lower())
+        last = names.index((parts[1] or parts[0] or "sun").lower())
+        hours = [int(part) for part in parts[2:]]
+        if max(hours[0], hours[2]) > 24 or max(hours[1], hours[3]) > 59:
+            raise ValueError(f"expected hours up to 24:00, got {text!r}")
+        days = frozenset((first + i) % 7 for i in range((last - first) % 7 + 1))
+        return cls(days, hours[0] * 60 + hours[1], hours[2] * 60 + hours[3])
+
+    def at(self, now: datetime) -> bool:
+        minute, today = now.hour * 60 + now.minute, now.weekday()
+        if self.start_min < self.stop_min:
+            return today in self.days and self.start_min <= minute < self.stop_min
+        return (today in self.days and minute >= self.start_min) or (
+            (today - 1) % 7 in self.days and minute < self.stop_min
+        )
+
+
 class Line(_Table):
     """One sorting line; the table ``"*"`` stands for every line that has no table of its own."""
 
@@ -74,6 +115,15 @@ class Line(_Table):
     saturation: float | None = Field(
         None, allow_inf_nan=False, description="a band at or above this is saturated, in the frame's quantity"
     )
+    runs: str = Field("", description="when spectra are expected, such as 'Mon-Fri 06:00-22:00'; '' is always")
+
+    @model_validator(mode="after")
+    def _schedule(self) -> Line:
+        self.hours()
+        return self
+
+    def hours(self) -> Hours:
+        return Hours.parse(self.runs)
 
 
 class NamedAxis(_Table):
@@ -103,6 +153,17 @@ class Process(_Table):
 
     window_spectra: int = Field(256, ge=8, le=100_000, description="how far back the limit looks")
     learn_spectra: int = Field(30, ge=8, le=100_000, description="fewer than these, and nothing is called odd yet")
+
+
+class Drift(_Table):
+    """How lines are watched for drift: blocks of spectra against a reference that is learned from the first of them."""
+
+    block_spectra: int = Field(256, ge=16, le=100_000, description="judged together; on a slow line take fewer")
+    learn_blocks: int = Field(20, ge=0, le=1_000, description="the reference: what is usual; 0 watches nothing")
+    folder: str = Field("drift", description="the references, kept over restarts")
+    reference_objects: list[str] = Field(
+        [], description="object_ids of what never changes, a white tile or a check sample, scanned now and then"
+    )
 
 
 class Requests(_Table):
@@ -145,6 +206,7 @@ class Output(_Table):
 class Metrics(_Table):
     host: str = Field("127.0.0.1", description="loopback unless asked: metrics tell much about a plant")
     port: Port = Field(9108, description="0 takes any free port; the log names it")
+    forget_s: float = Field(28_800, ge=60, le=10**8, description="a line so long unheard is no longer shown")
 
 
 class Log(_Table):
@@ -173,6 +235,7 @@ class Settings(BaseSettings):
     lines: dict[str, Line] = {"*": Line()}  # type: ignore[call-arg]
     axes: dict[str, NamedAxis] = Field({}, description="axes that raw and JSON messages may name")
     process: Process = Process()  # type: ignore[call-arg]
+    drift: Drift = Drift()  # type: ignore[call-arg]
     predictions: Output = Output()  # type: ignore[call-arg]
     requests: Requests = Requests()  # type: ignore[call-arg]
     trainer: Trainer = Trainer()  # type: ignore[call-arg]

@@ -25,6 +25,7 @@ from ..ssl.buffer import Buffer, Unlabeled
 from ..ssl.gate import Limits
 from ..ssl.pretrain import Interrupted, Recipe
 from ..ssl.refit import Gold, Judged, Labels, improve, refit
+from .drift import LabelDrift
 from .frame import screen
 from .labels import decode_labels
 from .meters import Meters
@@ -32,6 +33,7 @@ from .pretraining import FEWEST_OBJECTS, read_gold
 from .settings import Settings
 from .settings import Trainer as Table
 from .source import Record, Source
+from .watch import Watched, tell_drift
 from .wire import decode
 
 log = structlog.get_logger()
@@ -85,6 +87,7 @@ class Trainer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="learning")
         self._labeled = time.monotonic()  # when the newest label came
         self._tried_labels = self._tried_spectra = 0
+        self._label_drift: LabelDrift | None = None
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     @property
@@ -249,6 +252,7 @@ class Trainer:
         buffer = self._open(champion.model.grid)
         labels = self._labels(champion, buffer)
         if to_refit:
+            self._watch_labels(champion, buffer)
             self._tried_labels = joined
             if labels is not None and labels.unseen.any():
                 return self._start(Job("labels", champion, labels, joined, added, None, self.gold))
@@ -271,6 +275,24 @@ class Trainer:
         )
         self._job, self._learning = job, self._pool.submit(self._learn, job)
         return True
+
+    def _watch_labels(self, champion: Champion, buffer: Buffer) -> None:
+        """Label drift, and drift of the errors: the champion's on values that neither it nor we have seen."""
+        model, taught = champion.model, champion.calibration
+        labeled = buffer.labeled(model.targets)
+        since = max(self._tried_labels, champion.labels_until)
+        new = (labeled.joined > since) & np.isfinite(labeled.values).all(axis=1)
+        if taught is None or not new.any():
+            return
+        if self._label_drift is None or self._label_drift.targets != model.targets:
+            errors = model.predict(taught.spectra, model.grid).values - taught.values
+            self._label_drift = LabelDrift(model.targets, taught.values, -errors)
+        predicted = model.predict(labeled.spectra[new], model.grid).values
+        readings = self._label_drift.update(labeled.values[new], predicted)
+        for reading in readings:
+            if reading.over:
+                log.warning("drift", detector=reading.detector, told=reading.told)
+        tell_drift(self.meters, "*", Watched(readings, {r.detector: r.over for r in readings}, 1.0))
 
     def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
         """The calibration, and what came since with its neighbours in time; None where there are too few to fit on."""

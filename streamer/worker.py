@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from itertools import chain
 
+import numpy as np
 import structlog
 
 from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, __version__
@@ -20,6 +22,7 @@ from .predictor import Predictor
 from .settings import Settings
 from .sink import Sink
 from .source import Record, Source
+from .watch import DriftWatch, tell_drift
 from .wire import ARROW, decode
 
 log = structlog.get_logger()
@@ -28,21 +31,27 @@ log = structlog.get_logger()
 STUCK_S = 60.0
 # After a batch that the broker did not confirm: long enough for a leader to be elected, short beside a night.
 RETRY_S = 1.0
+OBSERVE_S = 0.5
+QUANTILES = (0.05, 0.5, 0.95)  # of a frame's predictions
 _ENCODINGS = {"arrow": ARROW, "json": JSON_LINES}
 
 
 @dataclass
 class Worker:
-    """One source, one predictor, one sink."""
+    """One source, one predictor, one sink; drift is watched beside them."""
 
     settings: Settings
     source: Source
     sink: Sink
     predictor: Predictor
     meters: Meters = field(default_factory=Meters)
+    drift: DriftWatch | None = None  # None: references are kept in memory alone
     stopping: bool = False
 
     def __post_init__(self) -> None:
+        self._drift = self.drift or DriftWatch(self.settings.drift)
+        self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not confirmed yet
+        self._observed = -np.inf
         self._turned = time.monotonic()
         self._axes: dict[str, Axis] = self.settings.known_axes()
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
@@ -99,6 +108,7 @@ class Worker:
                 predictions = self.predict(frame)
                 self.send(predictions)
                 self.ask(frame, predictions)
+                self.watch(frame, predictions)
             except (NoModel, AxisMismatch, BadMessage) as error:
                 reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
                 self.reject(record, frame.line, f"{record.place}: {error}", reason, spectra=len(frame) + len(bad))
@@ -122,6 +132,17 @@ class Worker:
         spectra.labels(line, "untrusted").inc(len(predictions) - trusted)
         self.meters["tamis_trusted_ratio"].labels(line).set(trusted / len(predictions))
         self.meters["tamis_frozen_spectra"].labels(line).set(int(predictions.frozen.sum()))
+        for target, values in predictions.values.items():
+            for quantile, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True):
+                self.meters["tamis_prediction"].labels(line, target, f"{quantile:g}").set(value)
+        if not np.isnat(newest := np.max(predictions.time)):
+            self._sent.append((line, newest))
+
+    def watch(self, frame: Frame, predictions: Predictions) -> None:
+        """Holds the line's newest block of spectra against its reference, and tells the scores."""
+        told = self._drift.update(frame, predictions, self.predictor.serving(frame.line)[1].model)
+        if told is not None:
+            tell_drift(self.meters, self.meters.line(frame.line), told)
 
     def ask(self, frame: Frame, predictions: Predictions) -> None:
         """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
@@ -162,15 +183,32 @@ class Worker:
             time.sleep(RETRY_S)
         else:
             self.source.commit()
+            now = np.datetime64(time.time_ns(), "ns")
+            for line, newest in self._sent:
+                latency_s = (now - newest) / np.timedelta64(1, "s")
+                self.meters["tamis_end_to_end_latency_seconds"].labels(line).observe(max(0.0, latency_s))
+        self._sent.clear()
 
     def observe(self) -> None:
+        """At most every half second: what changes slowly."""
+        if (now := time.monotonic()) - self._observed < OBSERVE_S:
+            return
+        self._observed = now
+        for line in self.meters.expire(self.settings.metrics.forget_s):
+            self._drift.forget(line)
+        running = self.meters["tamis_line_running"]
+        here = datetime.now()  # hours are the plant's
+        for name in dict.fromkeys([*(name for name in self.settings.lines if name != "*"), *self.meters.lines()]):
+            line = self.settings.line(name)
+            running.labels(name[:80] or "unknown").set(line is not None and line.hours().at(here))
         for (topic, partition), lag in self.source.lag_records().items():
             self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
         self.meters["tamis_broker_connected"].set(not self.source.trouble)
-        info = self.meters["tamis_model_info"]
+        info, trained = self.meters["tamis_model_info"], self.meters["tamis_model_trained_timestamp_seconds"]
         info.clear()
         for name, served in self.predictor.served.items():
             info.labels(name, served.version).set(1)
+            trained.labels(name).set(served.published)
 
     def totals(self) -> dict[str, int]:
         """Spectra by outcome, for the last line of the log."""

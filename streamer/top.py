@@ -1,0 +1,182 @@
+"""The line in a terminal: what Grafana would show, read from the metrics of worker and trainer."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+TIMEOUT_S = 2.0
+Labels = frozenset[tuple[str, str]]
+
+
+@dataclass
+class Scrape:
+    """Every sample of some processes at one time.
+
+    Attributes:
+        samples: name -> labels -> value; of several processes the sum of counters, else the latest.
+        away: what could not be read, in words.
+    """
+
+    at_s: float
+    samples: dict[str, dict[Labels, float]] = field(default_factory=dict)
+    away: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, urls: Sequence[str]) -> Scrape:
+        made = cls(time.monotonic())
+        for url in urls:
+            try:
+                with urllib.request.urlopen(f"{url}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310 (http alone)
+                    made.add(answer.read().decode())
+            except (OSError, ValueError) as error:
+                reason = error.reason if isinstance(error, urllib.error.URLError) else error
+                made.away.append(f"{url}: {reason}")
+        return made
+
+    def add(self, text: str) -> None:
+        for family in text_string_to_metric_families(text):
+            sums = family.type in ("counter", "histogram")
+            for sample in family.samples:
+                known = self.samples.setdefault(sample.name, {})
+                key = frozenset(sample.labels.items())
+                known[key] = sample.value + (known.get(key, 0.0) if sums else 0.0)
+
+    def rows(self, name: str, **labels: str) -> Iterator[tuple[dict[str, str], float]]:
+        """The samples of a metric that have these labels."""
+        wanted = set(labels.items())
+        for key, value in self.samples.get(name, {}).items():
+            if wanted <= key:
+                yield dict(key), value
+
+    def sum(self, name: str, **labels: str) -> float:
+        return sum(value for _, value in self.rows(name, **labels))
+
+    def values(self, name: str, label: str) -> list[str]:
+        return sorted({row[label] for row, _ in self.rows(name) if label in row})
+
+
+def _per_s(now: Scrape, before: Scrape, name: str, **labels: str) -> float:
+    return max(0.0, now.sum(name, **labels) - before.sum(name, **labels)) / max(now.at_s - before.at_s, 1e-3)
+
+
+def quantile_s(now: Scrape, before: Scrape, name: str, q: float, **labels: str) -> float | None:
+    """Upper edge of the bucket that holds the quantile of what came between two scrapes; None where nothing did."""
+    counts: dict[float, float] = {}
+    for scrape, sign in ((now, 1), (before, -1)):
+        for row, value in scrape.rows(f"{name}_bucket", **labels):
+            edge = float(row["le"])
+            counts[edge] = counts.get(edge, 0.0) + sign * value
+    total = counts.get(float("inf"), 0.0)
+    if total <= 0:
+        return None
+    return min(edge for edge, count in counts.items() if count >= q * total)
+
+
+def drift_of(scrape: Scrape, line: str) -> tuple[str, str]:
+    """A word and a style: the alarms of a line with the sizes they come to, the share that is learned, or all well."""
+    alarms = sorted(row["detector"] for row, value in scrape.rows("tamis_drift_alarm", line=line) if value)
+    if alarms:
+        sizes = {row["cause"]: (value, row["unit"]) for row, value in scrape.rows("tamis_drift_size", line=line)}
+        told = [f"{name} {sizes[name][0]:+.3g} {sizes[name][1]}".rstrip() if name in sizes else name for name in alarms]
+        return ", ".join(told), "bold red"
+    learned = [value for _, value in scrape.rows("tamis_drift_learned_ratio", line=line)]
+    if not learned:
+        return "not watched yet", "dim"
+    return ("none", "green") if learned[0] >= 1 else (f"learning, {learned[0]:.0%}", "yellow")
+
+
+def screen(now: Scrape, before: Scrape) -> Any:
+    """All of it, for rich."""
+    lines = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    for i, head in enumerate(("line", "spectra/s", "trusted", "rejected", "latency p99", "prediction", "drift")):
+        lines.add_column(head, justify="right" if 0 < i < 6 else "left")
+    for line in now.values("tamis_spectra_processed_total", "line"):
+        running = next((value for _, value in now.rows("tamis_line_running", line=line)), 1.0)
+        pace = _per_s(now, before, "tamis_spectra_processed_total", line=line)
+        trusted = next((value for _, value in now.rows("tamis_trusted_ratio", line=line)), None)
+        late = quantile_s(now, before, "tamis_end_to_end_latency_seconds", 0.99, line=line)
+        medians = [
+            f"{row['target']} {value:.4g}" for row, value in now.rows("tamis_prediction", line=line, quantile="0.5")
+        ]
+        paced = Text(f"{pace:,.0f}", style="" if pace or not running else "bold red")
+        share = "-" if trusted is None else Text(f"{trusted:.0%}", style="green" if trusted > 0.5 else "bold red")
+        aside = now.sum("tamis_spectra_processed_total", line=line, outcome="rejected")
+        latency = "-" if late is None else f"<= {late:g} s" if late != float("inf") else "> 1 h"
+        word, style = drift_of(now, line)
+        lines.add_row(line, paced, share, f"{aside:,.0f}", latency, ", ".join(medians), Text(word, style=style))
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value, style in _facts(now, before):
+        facts.add_row(Text(name, style="dim"), Text(value, style=style))
+    return Group(lines, facts)
+
+
+def _facts(now: Scrape, before: Scrape) -> Iterator[tuple[str, str, str]]:
+    for trouble in now.away:
+        yield "away", trouble, "bold red"
+    for row, _ in now.rows("tamis_model_info"):
+        published = [value for _, value in now.rows("tamis_model_trained_timestamp_seconds", model=row["model"])]
+        age = f", published {_ago(time.time() - published[0])} ago" if published else ""
+        yield "model", f"{row['model']} {row['version']}{age}", ""
+    if any(True for _ in now.rows("tamis_broker_connected")):
+        well = all(value for _, value in now.rows("tamis_broker_connected"))
+        yield "broker", "connected" if well else "away", "" if well else "bold red"
+    by_topic: dict[str, float] = {}
+    for row, value in now.rows("tamis_consumer_lag_records"):
+        by_topic[row["topic"]] = by_topic.get(row["topic"], 0.0) + value
+    pace = _per_s(now, before, "tamis_frames_total")
+    for topic, lag in sorted(by_topic.items()):
+        seconds = f", {lag / pace:.1f} s at this pace" if lag and pace else ""
+        yield "lag", f"{topic}: {lag:,.0f} messages{seconds}", "yellow" if lag > 100 else ""
+    buffered = {row["part"]: value for row, value in now.rows("tamis_buffer_spectra")}
+    if buffered:
+        yield "buffer", ", ".join(f"{value:,.0f} {part}" for part, value in buffered.items()), ""
+        step = now.sum("tamis_training_step")
+        doing = f"pretraining, step {step:.0f}, loss {now.sum('tamis_training_loss'):.3f}" if step else "waiting"
+        words = {row["outcome"]: value for row, value in now.rows("tamis_gate_total")}
+        told = ", ".join(f"{value:.0f} {outcome}" for outcome, value in sorted(words.items()))
+        yield "trainer", doing + (f"; candidates: {told}" if told else ""), ""
+    memory = now.sum("process_resident_memory_bytes")
+    if memory:
+        yield "memory", f"{memory / 1e6:,.0f} MB", ""
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def run_top(urls: Sequence[str], every_s: float, once: bool, stopping: Callable[[], bool]) -> bool:
+    """Shows the screen until stopped, or once; False where no process could be read."""
+    console, before = Console(), Scrape.of(urls)
+    if len(before.away) == len(urls):
+        for trouble in before.away:
+            console.print(f"tamis: no metrics at {trouble}", highlight=False)
+        return False
+    if once:
+        time.sleep(every_s)
+        console.print(screen(Scrape.of(urls), before))
+        return True
+    from rich.live import Live
+
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while not stopping():
+            wake = time.monotonic() + every_s
+            while time.monotonic() < wake and not stopping():
+                time.sleep(0.1)
+            now = Scrape.of(urls)
+            live.update(screen(now, before), refresh=True)
+            before = now
+    return True

@@ -1,0 +1,315 @@
+"""Watching lines for drift: spectra are gathered into blocks and held against a reference that is kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import structlog
+
+from ..models.axis import Axis, resampler
+from ..models.model import Model
+from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
+from .frame import Frame
+from .meters import Meters
+from .outcome import Predictions
+from .settings import Drift as Table
+
+log = structlog.get_logger()
+
+PERSIST = 2  # blocks in a row above the threshold make an alarm
+MOST_WATCHED = 32  # lines: each holds a reference of some megabytes while it learns
+
+
+class Watched(NamedTuple):
+    """What a line's newest block said.
+
+    Attributes:
+        alarms: detector -> whether it has been over its threshold for two blocks. learned: share of the reference.
+    """
+
+    readings: list[Reading]
+    alarms: dict[str, bool]
+    learned: float
+
+
+@dataclass
+class LineWatch:
+    """One line: learns a reference from its first blocks, then judges each block.
+
+    The reference's spectra are kept in a file, so that it survives restarts; a new version of the model judges them
+    anew. Where the file is taken away (`tamis drift forget`) the line learns anew.
+
+    Args:
+        path: None keeps the reference in memory alone. pool: learns beside the loop, which lets blocks pass until it is
+            done; None: the loop waits.
+    """
+
+    line: str
+    table: Table
+    path: Path | None = None
+    pool: Executor | None = None
+    readings: list[Reading] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._model: Model | None = None
+        self._version = ""
+        self._rows: list[tuple[np.ndarray, Results]] = []
+        self._waiting = 0
+        self._gathered: list[np.ndarray] = []  # blocks of a reference that is not complete
+        self._reference: np.ndarray | None = None
+        self._taught: tuple[Lens, list[Detector]] | None = None
+        self._teaching: Future[tuple[Lens, list[Detector]]] | None = None
+        self._over: dict[str, int] = {}
+        self._scans: dict[str, ReferenceScan] = {}
+        self._scanned: dict[str, Reading] = {}
+
+    @property
+    def learned(self) -> float:
+        if self._taught is not None:
+            return 1.0
+        return len(self._gathered) / self.table.learn_blocks
+
+    def update(self, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
+        """Takes a frame in; what its last whole block said, None where none was completed."""
+        self._serve(model, predictions.model_version)
+        spectra = resampler(frame.axis, model.grid).apply(frame.spectra).astype(np.float32, copy=False)
+        scan = self._scan_rows(frame)
+        told = self._scan(frame, spectra, scan) if scan.any() else False
+        keep = ~(predictions.frozen | scan)
+        values = np.column_stack(list(predictions.values.values()))
+        keep &= np.isfinite(spectra).all(axis=1) & np.isfinite(values).all(axis=1)
+        if keep.all():
+            self._rows.append((spectra, Results(predictions.t2, predictions.q, values)))
+        else:
+            self._rows.append((spectra[keep], Results(predictions.t2[keep], predictions.q[keep], values[keep])))
+        self._waiting += int(keep.sum())
+        for block, results in self._blocks():
+            told = self._take(block, results) or told
+        if not told:
+            return None
+        every = [*self.readings, *self._scanned.values()]
+        return Watched(every, {r.detector: self._over.get(r.detector, 0) >= PERSIST for r in every}, self.learned)
+
+    def _scan_rows(self, frame: Frame) -> np.ndarray:
+        names = self.table.reference_objects
+        if not names or frame.object_id is None:
+            return np.zeros(len(frame), bool)
+        return np.isin(np.array(frame.object_id), names)
+
+    def _scan(self, frame: Frame, spectra: np.ndarray, rows: np.ndarray) -> bool:
+        assert frame.object_id is not None
+        assert self._model is not None
+        told = False
+        for i in np.flatnonzero(rows & np.isfinite(spectra).all(axis=1)):
+            name = frame.object_id[i]
+            scan = self._scans.setdefault(name, ReferenceScan(self._model.grid))
+            reading = scan.update(spectra[i])
+            if reading is not None:
+                self._scanned[name] = reading
+                self._count([max(self._scanned.values(), key=lambda r: r.score)])
+                told = True
+        return told
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, Results]]:
+        """Whole blocks; what is left over waits."""
+        n = self.table.block_spectra
+        if self._waiting < n:
+            return
+        spectra = np.concatenate([rows for rows, _ in self._rows])
+        results = Results(*(np.concatenate(parts) for parts in zip(*(r for _, r in self._rows), strict=True)))
+        whole = len(spectra) // n * n
+        self._rows = [(spectra[whole:], Results(*(part[whole:] for part in results)))]
+        self._waiting = len(spectra) - whole
+        for start in range(0, whole, n):
+            rows = slice(start, start + n)
+            yield spectra[rows], Results(*(part[rows] for part in results))
+
+    def _take(self, spectra: np.ndarray, results: Results) -> bool:
+        """Whether there is something to tell."""
+        if self._teaching is not None:
+            if not self._teaching.done():
+                return False
+            learned, self._teaching = self._teaching, None
+            self._learned(learned.result)
+        if self._taught is None:
+            self._gathered.append(spectra.copy())
+            if len(self._gathered) >= self.table.learn_blocks:
+                self._reference, self._gathered = np.concatenate(self._gathered), []
+                self._save()
+                self._teach()
+            return True
+        if self.path is not None and not self.path.exists():
+            log.info("drift: reference forgotten; learning anew", line=self.line)
+            self._forget()
+            return True
+        lens, every = self._taught
+        seen = lens(spectra, results)
+        self.readings = [reading for detector in every for reading in detector.read(seen)]
+        self._count(self.readings)
+        return True
+
+    def _count(self, readings: list[Reading]) -> None:
+        for reading in readings:
+            before = self._over.get(reading.detector, 0)
+            now = self._over[reading.detector] = before + 1 if reading.over else 0
+            if now == PERSIST:
+                log.warning("drift", line=self.line, detector=reading.detector, told=reading.told)
+            elif before >= PERSIST and now == 0:
+                log.info("drift is over", line=self.line, detector=reading.detector)
+
+    def _forget(self) -> None:
+        self._taught = self._teaching = self._reference = None
+        self._gathered, self.readings, self._over = [], [], {}
+        self._scans, self._scanned = {}, {}
+
+    def _serve(self, model: Model, version: str) -> None:
+        """Another version has other scores: the detectors learn it from the same reference."""
+        if version == self._version and self._model is not None:
+            return
+        if self._model is not None and self._model.grid != model.grid:
+            self._forget()
+            self._rows, self._waiting = [], 0
+        self._model, self._version = model, version
+        if self._reference is None:
+            self._reference = self._load()
+        if self._reference is not None:
+            self._taught = None
+            self._teach()
+
+    def _teach(self) -> None:
+        assert self._model is not None
+        assert self._reference is not None
+        model, spectra, block = self._model, self._reference, self.table.block_spectra
+        if self.path is not None:
+            self._reference = None  # it is in the file
+
+        def learn() -> tuple[Lens, list[Detector]]:
+            told = model.predict(spectra, model.grid)
+            limits = model.limits["t2"][1], model.limits["q"][1]
+            encoder = getattr(model.estimator, "encoder", None)
+            embed = encoder.embed if encoder is not None and encoder.grid == model.grid else None
+            results = Results(told.t2, told.q, told.values)
+            return detectors(spectra, results, model.grid, block, limits, model.targets, embed)
+
+        if self.pool is None:
+            self._learned(learn)
+        else:
+            self._teaching = self.pool.submit(learn)
+
+    def _learned(self, result: Callable[[], tuple[Lens, list[Detector]]]) -> None:
+        """What can not be learned from is said, and another reference is gathered; the line goes on."""
+        try:
+            self._taught = result()
+        except ValueError as error:  # LinAlgError is one
+            log.error("drift: no detector can learn from this reference", line=self.line, error=str(error))
+            self._forget()
+            return
+        log.info("drift: reference learned", line=self.line, blocks=self.table.learn_blocks)
+
+    def _save(self) -> None:
+        """Whole or not at all; a disk that is full or away costs the file, not the watch."""
+        if self.path is None or self._reference is None or self._model is None:
+            return
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        about = {"line": self.line, "grid": json.dumps(self._model.grid.to_json())}
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"spectra": self._reference}, beside, metadata=about)
+            beside.replace(self.path)
+        except (OSError, SafetensorError) as error:
+            log.error("drift: the reference can not be kept; it is lost at a restart", line=self.line, error=str(error))
+            self.path = None
+
+    def _load(self) -> np.ndarray | None:
+        """None where there is none, or one of another grid or block size."""
+        if self.path is None or not self.path.exists():
+            return None
+        from safetensors import SafetensorError, safe_open
+
+        assert self._model is not None
+        try:
+            with safe_open(self.path, "np") as kept:
+                grid = Axis.from_json(json.loads((kept.metadata() or {})["grid"]))
+                spectra = kept.get_tensor("spectra")
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
+            log.error("drift: reference unreadable; learning anew", file=str(self.path), error=str(error))
+            return None
+        fits = grid == self._model.grid and spectra.ndim == 2 and spectra.shape[1] == len(grid)
+        if not fits or len(spectra) != self.table.learn_blocks * self.table.block_spectra:
+            log.warning("drift: the reference is of another grid or size; learning anew", line=self.line)
+            return None
+        return spectra if np.isfinite(spectra).all() else None
+
+
+def reference_path(folder: Path, line: str) -> Path:
+    """A line's name may be any text: the file is named by its digest, and tells the name inside."""
+    return folder / f"{hashlib.blake2b(line.encode(), digest_size=8).hexdigest()}.safetensors"
+
+
+def references(folder: Path) -> dict[str, Path]:
+    """line -> the file of its reference"""
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "np") as kept:
+                found[(kept.metadata() or {}).get("line", path.name)] = path
+        except (OSError, SafetensorError):
+            found[path.name] = path
+    return found
+
+
+class DriftWatch:
+    """All lines of a worker."""
+
+    def __init__(self, table: Table, folder: Path | None = None, pool: Executor | None = None) -> None:
+        self.table, self.folder, self.pool = table, folder, pool
+        self.lines: dict[str, LineWatch] = {}
+        self._said = False
+
+    def update(self, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
+        if self.table.learn_blocks == 0:
+            return None
+        watch = self.lines.get(frame.line)
+        if watch is None:
+            if len(self.lines) >= MOST_WATCHED:
+                if not self._said:
+                    log.warning("drift: too many lines; no more are watched", most=MOST_WATCHED, first=frame.line)
+                self._said = True
+                return None
+            path = None if self.folder is None else reference_path(self.folder, frame.line)
+            watch = self.lines[frame.line] = LineWatch(frame.line, self.table, path, self.pool)
+        return watch.update(frame, predictions, model)
+
+    def forget(self, line: str) -> None:
+        """A line that is heard no more makes room for another; its reference stays on disk."""
+        self.lines.pop(line, None)
+
+
+def tell_drift(meters: Meters, line: str, told: Watched) -> None:
+    """Sets the gauges of one line; of a detector with several readings, the greatest over its threshold."""
+    meters["tamis_drift_learned_ratio"].labels(line).set(told.learned)
+    readings: dict[str, Reading] = {}
+    for one in told.readings:
+        before = readings.get(one.detector)
+        if before is None or one.score > before.score:
+            readings[one.detector] = one
+    for name, one in readings.items():
+        meters["tamis_drift_score"].labels(line, name).set(one.score)
+        meters["tamis_drift_threshold"].labels(line, name).set(one.threshold)
+        meters["tamis_drift_alarm"].labels(line, name).set(told.alarms[name])
+        for (cause, unit), size in one.sizes.items():
+            if name != ReferenceScan.name:
+                meters["tamis_drift_size"].labels(line, cause, unit).set(size)
