@@ -72,7 +72,12 @@ TABLE = (
     # The worker's, and for labels and residuals the trainer's.
     Meter(_G, "tamis_drift_score", "What a detector found in the newest block", ("line", "detector")),
     Meter(_G, "tamis_drift_threshold", "What its score is held against", ("line", "detector")),
-    Meter(_G, "tamis_drift_alarm", "1 where the score was above it for two blocks in a row", ("line", "detector")),
+    Meter(
+        _G,
+        "tamis_drift_alarm",
+        "1 where the score was above it for two blocks in a row, until it was below for ten",
+        ("line", "detector"),
+    ),
     Meter(
         _G,
         "tamis_drift_size",

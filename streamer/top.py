@@ -85,11 +85,11 @@ def quantile_s(now: Scrape, before: Scrape, name: str, q: float, **labels: str) 
 
 def drift_of(scrape: Scrape, line: str) -> tuple[str, str]:
     """A word and a style: the alarms of a line with the sizes they come to, the share that is learned, or all well."""
-    alarms = sorted(row["detector"] for row, value in scrape.rows("tamis_drift_alarm", line=line) if value)
+    alarms = {row["detector"] for row, value in scrape.rows("tamis_drift_alarm", line=line) if value}
     if alarms:
         sizes = {row["cause"]: (value, row["unit"]) for row, value in scrape.rows("tamis_drift_size", line=line)}
-        told = [f"{name} {sizes[name][0]:+.3g} {sizes[name][1]}".rstrip() if name in sizes else name for name in alarms]
-        return ", ".join(told), "bold red"
+        told = [f"{name} {sizes[name][0]:+.3g} {sizes[name][1]}".rstrip() for name in sorted(alarms & sizes.keys())]
+        return ", ".join([*told, *sorted(alarms - sizes.keys())]), "bold red"
     learned = [value for _, value in scrape.rows("tamis_drift_learned_ratio", line=line)]
     if not learned:
         return "not watched yet", "dim"

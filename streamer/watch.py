@@ -24,7 +24,8 @@ from .settings import Drift as Table
 
 log = structlog.get_logger()
 
-PERSIST = 2  # blocks in a row above the threshold make an alarm
+PERSIST = 2  # blocks in a row above the threshold make an alarm,
+QUIET = 10  # and so many below it end one: what lies at the threshold should not come and go
 MOST_WATCHED = 32  # lines: each holds a reference of some megabytes while it learns
 
 
@@ -32,7 +33,8 @@ class Watched(NamedTuple):
     """What a line's newest block said.
 
     Attributes:
-        alarms: detector -> whether it has been over its threshold for two blocks. learned: share of the reference.
+        alarms: detector -> whether it was over its threshold for two blocks in a row, and not yet below it for ten.
+        learned: share of the reference.
     """
 
     readings: list[Reading]
@@ -68,6 +70,7 @@ class LineWatch:
         self._taught: tuple[Lens, list[Detector]] | None = None
         self._teaching: Future[tuple[Lens, list[Detector]]] | None = None
         self._over: dict[str, int] = {}
+        self._alarms: set[str] = set()
         self._scans: dict[str, ReferenceScan] = {}
         self._scanned: dict[str, Reading] = {}
 
@@ -96,7 +99,7 @@ class LineWatch:
         if not told:
             return None
         every = [*self.readings, *self._scanned.values()]
-        return Watched(every, {r.detector: self._over.get(r.detector, 0) >= PERSIST for r in every}, self.learned)
+        return Watched(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
 
     def _scan_rows(self, frame: Frame) -> np.ndarray:
         names = self.table.reference_objects
@@ -158,16 +161,20 @@ class LineWatch:
 
     def _count(self, readings: list[Reading]) -> None:
         for reading in readings:
-            before = self._over.get(reading.detector, 0)
-            now = self._over[reading.detector] = before + 1 if reading.over else 0
-            if now == PERSIST:
-                log.warning("drift", line=self.line, detector=reading.detector, told=reading.told)
-            elif before >= PERSIST and now == 0:
-                log.info("drift is over", line=self.line, detector=reading.detector)
+            name = reading.detector
+            # Blocks over the threshold in a row, or below it, which count down.
+            before = self._over.get(name, 0)
+            now = self._over[name] = max(before, 0) + 1 if reading.over else min(before, 0) - 1
+            if now == PERSIST and name not in self._alarms:
+                self._alarms.add(name)
+                log.warning("drift", line=self.line, detector=name, told=reading.told)
+            elif now == -QUIET and name in self._alarms:
+                self._alarms.discard(name)
+                log.info("drift is over", line=self.line, detector=name)
 
     def _forget(self) -> None:
         self._taught = self._teaching = self._reference = None
-        self._gathered, self.readings, self._over = [], [], {}
+        self._gathered, self.readings, self._over, self._alarms = [], [], {}, set()
         self._scans, self._scanned = {}, {}
 
     def _serve(self, model: Model, version: str) -> None:

@@ -190,10 +190,20 @@ class Worker:
         self._sent.clear()
 
     def observe(self) -> None:
-        """At most every half second: what changes slowly."""
-        if (now := time.monotonic()) - self._observed < OBSERVE_S:
-            return
-        self._observed = now
+        for (topic, partition), lag in self.source.lag_records().items():
+            self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
+        self.meters["tamis_broker_connected"].set(not self.source.trouble)
+        if (now := time.monotonic()) - self._observed >= OBSERVE_S:
+            self._observed = now
+            self._observe_lines()
+
+    def _observe_lines(self) -> None:
+        """What changes slowly: models, and the lines that are expected or were forgotten."""
+        info, trained = self.meters["tamis_model_info"], self.meters["tamis_model_trained_timestamp_seconds"]
+        info.clear()
+        for name, served in self.predictor.served.items():
+            info.labels(name, served.version).set(1)
+            trained.labels(name).set(served.published)
         for line in self.meters.expire(self.settings.metrics.forget_s):
             self._drift.forget(line)
         running = self.meters["tamis_line_running"]
@@ -201,14 +211,6 @@ class Worker:
         for name in dict.fromkeys([*(name for name in self.settings.lines if name != "*"), *self.meters.lines()]):
             line = self.settings.line(name)
             running.labels(name[:80] or "unknown").set(line is not None and line.hours().at(here))
-        for (topic, partition), lag in self.source.lag_records().items():
-            self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
-        self.meters["tamis_broker_connected"].set(not self.source.trouble)
-        info, trained = self.meters["tamis_model_info"], self.meters["tamis_model_trained_timestamp_seconds"]
-        info.clear()
-        for name, served in self.predictor.served.items():
-            info.labels(name, served.version).set(1)
-            trained.labels(name).set(served.published)
 
     def totals(self) -> dict[str, int]:
         """Spectra by outcome, for the last line of the log."""

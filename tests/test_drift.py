@@ -156,6 +156,7 @@ def test_the_reference_survives_restarts_until_it_is_forgotten(model: Model, gri
     assert told.learned < 1
     for _ in range(TABLE.learn_blocks + 2):
         told = again.sees(draw(BLOCK) + 0.5)
+        assert told is not None
     assert told.learned == 1
     assert alarms(told) == set(), "what it now takes for usual"
 
