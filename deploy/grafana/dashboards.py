@@ -1,0 +1,400 @@
+"""The Grafana dashboards, as code: `python deploy/grafana/dashboards.py` writes dashboards/*.json.
+
+A panel is a row in one of the tables below: title, kind, unit, queries. What a colour means is said once, here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, statetimeline, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as kinds
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DashboardLinkType,
+    DataSourceRef,
+    GridPos,
+    Threshold,
+    ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
+    VariableRefresh,
+)
+
+HERE = Path(__file__).parent
+SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
+COLUMNS = 24
+GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "text"
+LINE = 'line=~"$line"'
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        queries: legend -> PromQL. steps: (from, colour), rising; the first from None. words: value -> (text, colour).
+    """
+
+    title: str
+    told: str
+    queries: dict[str, str]
+    unit: str = "short"
+    kind: str = "timeseries"
+    width: int = 12
+    height: int = 8
+    steps: tuple[tuple[float | None, str], ...] = ()
+    words: tuple[tuple[str, str, str], ...] = ()
+    decimals: int | None = None
+    least: float | None = None
+    most: float | None = None
+    log: bool = False
+
+
+def big(
+    title: str, told: str, query: str, unit: str, steps: Any, words: Any = (), width: int = 6, **more: Any
+) -> Panel:
+    """What an operator reads from three metres."""
+    return Panel(title, told, {"{{line}}": query}, unit, "stat", width, 8, steps, words, **more)
+
+
+def quantile(share: float, name: str) -> str:
+    return f"histogram_quantile({share}, sum by (line, le) (rate({name}_bucket{{{LINE}}}[1m])))"
+
+
+DRIFTS = f"max by (line) (tamis_drift_alarm{{{LINE}}})"
+LAG = "tamis:lag_seconds"
+LINE_PAGE = [
+    big(
+        "Line",
+        "Whether spectra come, and whether they should",
+        f"(sum by (line) (rate(tamis_spectra_processed_total{{{LINE}}}[1m])) > bool 0)"
+        f" + 2 * max by (line) (tamis_line_running{{{LINE}}})",
+        "short",
+        ((None, RED),),
+        (("0", "off", GREY), ("1", "runs, unplanned", YELLOW), ("2", "NO DATA", RED), ("3", "runs", GREEN)),
+    ),
+    big(
+        "Drift",
+        "Whether the instrument, the product or the model has changed",
+        DRIFTS,
+        "short",
+        ((None, GREEN), (1, RED)),
+        (("0", "none", GREEN), ("1", "DRIFT", RED)),
+    ),
+    big(
+        "Trusted",
+        "Share of the predictions within the calibration's 99 % limits, over five minutes",
+        f'sum by (line) (rate(tamis_spectra_processed_total{{{LINE},outcome="trusted"}}[5m])) / clamp_min(sum by (line)'
+        f" (rate(tamis_spectra_processed_total{{{LINE}}}[5m])), 1e-9)",
+        "percentunit",
+        ((None, RED), (0.5, YELLOW), (0.9, GREEN)),
+        decimals=0,
+    ),
+    big(
+        "Prediction",
+        "Median of the newest frame, of each target",
+        f'tamis_prediction{{{LINE},quantile="0.5"}}',
+        "short",
+        ((None, GREEN),),
+        decimals=2,
+    ),
+    Panel(
+        "Predictions",
+        "5 %, 50 % and 95 % quantile of each frame",
+        {"{{line}} {{target}} {{quantile}}": f"tamis_prediction{{{LINE}}}"},
+        width=16,
+        height=9,
+    ),
+    big(
+        "Spectra a second",
+        "As the worker handles them",
+        f"sum by (line) (rate(tamis_spectra_processed_total{{{LINE}}}[1m]))",
+        "short",
+        ((None, GREEN),),
+        width=8,
+        decimals=0,
+    ),
+    Panel(
+        "What has drifted",
+        "Detectors in alarm; each one's runbook says what it means",
+        {"{{detector}}": f"max by (detector) (tamis_drift_alarm{{{LINE}}})"},
+        kind="statetimeline",
+        width=24,
+        height=11,
+        words=(("0", " ", GREEN), ("1", "drift", RED)),
+    ),
+]
+DRIFT_PAGE = [
+    Panel(
+        "Scores over their thresholds",
+        "Above 1 is drift; on a logarithmic scale",
+        {"{{line}} {{detector}}": f"tamis_drift_score{{{LINE}}} / tamis_drift_threshold{{{LINE}}}"},
+        width=24,
+        height=10,
+        steps=((None, GREEN), (1, RED)),
+        log=True,
+    ),
+    Panel(
+        "Shift of the axis",
+        "Estimated since the reference",
+        {"{{line}}, {{unit}}": f'tamis_drift_size{{{LINE},cause="shift"}}'},
+        width=6,
+    ),
+    Panel(
+        "Gain",
+        "Estimated since the reference",
+        {"{{line}}": f'tamis_drift_size{{{LINE},cause="gain"}}'},
+        "percent",
+        width=6,
+    ),
+    Panel(
+        "Offset and slope",
+        "Estimated since the reference, in the spectra's own unit",
+        {"{{line}} {{cause}}": f'tamis_drift_size{{{LINE},cause=~"offset|slope"}}'},
+        width=6,
+    ),
+    Panel("Noise", "Times the reference's", {"{{line}}": f'tamis_drift_size{{{LINE},cause="noise"}}'}, width=6),
+    Panel(
+        "Alarms",
+        "Two blocks in a row above the threshold",
+        {"{{line}} {{detector}}": f"tamis_drift_alarm{{{LINE}}}"},
+        kind="statetimeline",
+        width=16,
+        height=10,
+        words=(("0", " ", GREEN), ("1", "drift", RED)),
+    ),
+    big(
+        "Reference learned",
+        "Nothing is judged before",
+        f"tamis_drift_learned_ratio{{{LINE}}}",
+        "percentunit",
+        ((None, YELLOW), (1, GREEN)),
+        width=8,
+        decimals=0,
+    ),
+]
+MODEL_PAGE = [
+    Panel(
+        "Served",
+        "Model and version",
+        {"{{model}} {{version}}": "tamis_model_info"},
+        kind="stat",
+        width=8,
+        steps=((None, GREEN),),
+        words=(("1", "served", GREEN),),
+    ),
+    Panel(
+        "Age",
+        "Since the served version was published",
+        {"{{model}}": "time() - max by (model) (tamis_model_trained_timestamp_seconds)"},
+        "s",
+        "stat",
+        8,
+        steps=((None, GREEN), (14 * 86400, YELLOW), (30 * 86400, RED)),
+    ),
+    Panel(
+        "Candidates",
+        "The gate's words, in all",
+        {"{{outcome}}": "sum by (outcome) (tamis_gate_total)"},
+        kind="stat",
+        width=8,
+        steps=((None, GREEN),),
+        decimals=0,
+    ),
+    Panel("Training loss", "Of the pretraining that runs", {"loss": "tamis_training_loss"}),
+    Panel("Training step", "0 where none runs", {"step": "tamis_training_step"}, decimals=0, least=0),
+    Panel(
+        "Buffer",
+        "Spectra that the trainer remembers",
+        {"{{part}}": "tamis_buffer_spectra"},
+        width=8,
+        decimals=0,
+        least=0,
+    ),
+    Panel(
+        "Buffer on disk",
+        "Never more than trainer.buffer_max_bytes",
+        {"bytes": "tamis_buffer_bytes"},
+        "bytes",
+        width=8,
+        least=0,
+    ),
+    Panel(
+        "Laboratory values",
+        "By what became of them",
+        {"{{outcome}}": "sum by (outcome) (tamis_labels_total)"},
+        width=8,
+        decimals=0,
+        least=0,
+    ),
+]
+PIPELINE_PAGE = [
+    Panel("Lag", "Messages that wait", {"{{topic}} {{partition}}": "tamis_consumer_lag_records"}, width=8, least=0),
+    Panel(
+        "Lag in time",
+        "At the pace of the last five minutes",
+        {"{{topic}} {{instance}}": LAG},
+        "s",
+        width=8,
+        least=0,
+        steps=((None, GREEN), (30, RED)),
+    ),
+    Panel(
+        "Broker",
+        "Whether one answers",
+        {"{{job}}": "tamis_broker_connected"},
+        kind="stat",
+        width=8,
+        steps=((None, RED), (1, GREEN)),
+        words=(("0", "AWAY", RED), ("1", "connected", GREEN)),
+    ),
+    Panel(
+        "Throughput",
+        "Spectra a second, by outcome",
+        {"{{line}} {{outcome}}": f"tamis:spectra:rate1m{{{LINE}}}"},
+        least=0,
+    ),
+    Panel(
+        "Latency",
+        "From a spectrum's own time to the confirmation of its prediction",
+        {
+            "p50 {{line}}": quantile(0.5, "tamis_end_to_end_latency_seconds"),
+            "p99 {{line}}": quantile(0.99, "tamis_end_to_end_latency_seconds"),
+        },
+        "s",
+        least=0,
+    ),
+    Panel(
+        "Prediction time",
+        "Of a frame, p50 and p99",
+        {
+            "p50 {{line}}": quantile(0.5, "tamis_predict_duration_seconds"),
+            "p99 {{line}}": quantile(0.99, "tamis_predict_duration_seconds"),
+        },
+        "s",
+        least=0,
+    ),
+    Panel(
+        "Rejected",
+        "Share of the spectra",
+        {"{{line}}": f"tamis:rejected:ratio5m{{{LINE}}}"},
+        "percentunit",
+        width=12,
+        least=0,
+        steps=((None, GREEN), (0.02, RED)),
+    ),
+    Panel(
+        "Memory",
+        "Of each process",
+        {"{{job}}": 'process_resident_memory_bytes{job=~"tamis-.*"}'},
+        "bytes",
+        width=12,
+        least=0,
+    ),
+    Panel(
+        "Processor",
+        "Cores in use",
+        {"{{job}}": 'rate(process_cpu_seconds_total{job=~"tamis-.*"}[1m])'},
+        width=12,
+        least=0,
+    ),
+]
+PAGES = {
+    "line": ("Tamis: line", LINE_PAGE),
+    "drift": ("Tamis: drift", DRIFT_PAGE),
+    "model": ("Tamis: model and training", MODEL_PAGE),
+    "pipeline": ("Tamis: pipeline", PIPELINE_PAGE),
+}
+
+
+def built(panel: Panel, number: int, place: GridPos) -> Any:
+    """The SDK's builder of one panel, complete."""
+    made: Any = {"stat": stat.Panel, "statetimeline": statetimeline.Panel, "timeseries": timeseries.Panel}[panel.kind]()
+    made = made.id(number).title(panel.title).description(panel.told).unit(panel.unit)
+    made = made.grid_pos(place).datasource(SOURCE)
+    for i, (legend, query) in enumerate(panel.queries.items()):
+        made = made.with_target(
+            prometheus.Dataquery().ref_id(chr(ord("A") + i)).expr(query).legend_format(legend).datasource(SOURCE)
+        )
+    if panel.steps:
+        steps = [Threshold(value=start, color=colour) for start, colour in panel.steps]
+        made = made.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+    if panel.words:
+        told = {value: ValueMappingResult(text=text, color=colour) for value, text, colour in panel.words}
+        made = made.mappings([ValueMap(options=told)])
+    for set_, value in ((made.decimals, panel.decimals), (made.min, panel.least), (made.max, panel.most)):
+        if value is not None:
+            made = set_(value)
+    if panel.kind == "stat":
+        made = made.color_mode(kinds.BigValueColorMode.BACKGROUND).graph_mode(kinds.BigValueGraphMode.NONE)
+        options = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
+        made = made.reduce_options(options).text_mode(kinds.BigValueTextMode.VALUE_AND_NAME)
+    if panel.kind == "timeseries":
+        made = made.fill_opacity(8).line_width(2).show_points(kinds.VisibilityMode.NEVER).legend(
+            common.VizLegendOptions().show_legend(True).display_mode(kinds.LegendDisplayMode.LIST)
+            .placement(kinds.LegendPlacement.BOTTOM).calcs([])
+        )  # fmt: skip
+        if panel.steps:
+            made = made.thresholds_style(
+                common.GraphThresholdsStyleConfig().mode(kinds.GraphThresholdsStyleMode.DASHED)
+            )
+        if panel.log:
+            made = made.scale_distribution(
+                common.ScaleDistributionConfig().type(kinds.ScaleDistribution.SYMLOG).log(10).linear_threshold(1.0)
+            )
+    return made
+
+
+def places(panels: Sequence[Panel]) -> Iterator[GridPos]:
+    """Left to right; a new row where the next does not fit."""
+    x = y = tallest = 0
+    for panel in panels:
+        if x + panel.width > COLUMNS:
+            x, y, tallest = 0, y + tallest, 0
+        yield GridPos(h=panel.height, w=panel.width, x=x, y=y)
+        x, tallest = x + panel.width, max(tallest, panel.height)
+
+
+def page(uid: str) -> str:
+    """One dashboard's JSON."""
+    title, panels = PAGES[uid]
+    made = (
+        dashboard.Dashboard(title)
+        .uid(f"tamis-{uid}")
+        .tags(["tamis"])
+        .refresh("5s")
+        .time("now-30m", "now")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .link(dashboard.DashboardLink("Tamis").type(DashboardLinkType.DASHBOARDS).tags(["tamis"]).keep_time(True))
+        .with_variable(
+            dashboard.QueryVariable("line")
+            .label("line")
+            .query("label_values(tamis_spectra_processed_total, line)")
+            .datasource(SOURCE)
+            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .include_all(True)
+            .multi(True)
+            .all_value(".*")
+        )
+    )
+    for number, (panel, place) in enumerate(zip(panels, places(panels), strict=True), start=1):
+        made = made.with_panel(built(panel, number, place))
+    return JSONEncoder(sort_keys=True, indent=1).encode(made.build()) + "\n"
+
+
+def main() -> None:
+    folder = HERE / "dashboards"
+    folder.mkdir(exist_ok=True)
+    for uid in PAGES:
+        (folder / f"{uid}.json").write_text(page(uid))
+    print(f"{len(PAGES)} dashboards in {folder}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
