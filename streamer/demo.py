@@ -177,6 +177,7 @@ def running(
         "TAMIS_METRICS__PORT": str(port),
         "TAMIS_TRAINER__METRICS_PORT": str(port),
         "TAMIS_POLL_TIMEOUT_S": "0.2",
+        "TAMIS_DRIFT__FOLDER": str(Path(settings.store).parent / "drift"),
         "TAMIS_KAFKA": json.dumps(settings.kafka),
         **more,
     }
