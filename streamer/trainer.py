@@ -187,6 +187,7 @@ class Trainer:
         """What can not be used here, a worker has set aside already: it is left out, and said."""
         buffer = self._buffer
         assert buffer is not None
+        self.meters["tamis_frames_total"].inc()
         try:
             frame, _ = decode(record, self._axes | {buffer.grid.id: buffer.grid}, self.settings.frame_max_bytes)
             line = self.settings.line(frame.line)
@@ -292,7 +293,7 @@ class Trainer:
         for reading in readings:
             if reading.over:
                 log.warning("drift", detector=reading.detector, told=reading.told)
-        tell_drift(self.meters, "*", Watched(readings, {r.detector: r.over for r in readings}, 1.0))
+        tell_drift(self.meters, "(laboratory)", Watched(readings, {r.detector: r.over for r in readings}, 1.0))
 
     def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
         """The calibration, and what came since with its neighbours in time; None where there are too few to fit on."""

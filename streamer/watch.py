@@ -76,7 +76,7 @@ class LineWatch:
 
     @property
     def learned(self) -> float:
-        if self._taught is not None:
+        if self._taught is not None or self._teaching is not None:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 

@@ -441,3 +441,28 @@ def test_every_command_shows_an_example_in_its_help(tmp_path: Path) -> None:
     commands = ["fit", "models list", "models show", "models rollback", "worker", "replay", "broker", "doctor", "demo"]
     for command in commands:
         assert f"tamis {command}" in tamis(*command.split(), "--help", cwd=tmp_path).stdout
+
+
+def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, grid: Axis, tmp_path: Path) -> None:
+    from tamis.streamer.settings import Drift
+    from tamis.streamer.watch import reference_path
+
+    from .test_drift import Line, drawing
+
+    path = reference_path(tmp_path / "drift", "nir1")
+    Line(model, Drift(block_spectra=16, learn_blocks=2), path).learns(drawing(grid))  # type: ignore[call-arg]
+    listed = tamis("drift", "list", cwd=tmp_path)
+    assert listed.stdout.startswith("nir1  learned 20")
+    wrong = tamis("drift", "forget", "nir2", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "there: nir1" in wrong.stderr
+    assert tamis("drift", "forget", "nir1", cwd=tmp_path).returncode == 0
+    assert not path.exists()
+    assert "no references" in tamis("drift", "list", cwd=tmp_path).stdout
+
+
+def test_top_says_where_it_looked_when_nothing_answers(tmp_path: Path) -> None:
+    told = tamis("top", "--once", "--url", "http://127.0.0.1:9", cwd=tmp_path)
+    assert told.returncode == 1
+    assert "no metrics at http://127.0.0.1:9" in told.stdout
+    assert "expects http://host:port" in tamis("top", "--url", "file:///etc/passwd", cwd=tmp_path).stderr

@@ -6,9 +6,11 @@ Broker, worker, trainer, Prometheus and Alertmanager are processes of their own;
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -228,6 +230,13 @@ def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
         assert page["labels"] | {"line": "fermentation", "severity": "page"} == page["labels"]
         assert "Estimated at" in page["annotations"]["description"]
         assert "nm" in page["annotations"]["description"]
+        told = subprocess.run(
+            [sys.executable, "-m", "tamis.streamer.cli", "top", "--once", "--url", worker, "--url", learner],
+            capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, timeout=60, check=True,
+        ).stdout  # fmt: skip
+        assert "fermentation" in told
+        assert "shift +" in told
+        assert "glucose v0" in told
 
         shift_nm[0] = 0.0  # somebody has put the instrument right
         until(lambda: "shift" in drift_pages("resolved"), "the page is resolved")

@@ -31,6 +31,7 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
 COLUMNS = 24
 GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "text"
 LINE = 'line=~"$line"'
+TRAINER = '{job="tamis-trainer"}'  # the worker has these too, and leaves them at 0
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,8 @@ MODEL_PAGE = [
         steps=((None, GREEN),),
         decimals=0,
     ),
-    Panel("Training loss", "Of the pretraining that runs", {"loss": "tamis_training_loss"}),
-    Panel("Training step", "0 where none runs", {"step": "tamis_training_step"}, decimals=0, least=0),
+    Panel("Training loss", "Of the pretraining that runs", {"loss": f"tamis_training_loss{TRAINER}"}),
+    Panel("Training step", "0 where none runs", {"step": f"tamis_training_step{TRAINER}"}, decimals=0, least=0),
     Panel(
         "Buffer",
         "Spectra that the trainer remembers",
@@ -220,7 +221,7 @@ MODEL_PAGE = [
     Panel(
         "Buffer on disk",
         "Never more than trainer.buffer_max_bytes",
-        {"bytes": "tamis_buffer_bytes"},
+        {"bytes": f"tamis_buffer_bytes{TRAINER}"},
         "bytes",
         width=8,
         least=0,
@@ -319,9 +320,9 @@ def built(panel: Panel, number: int, place: GridPos) -> Any:
     made = made.id(number).title(panel.title).description(panel.told).unit(panel.unit)
     made = made.grid_pos(place).datasource(SOURCE)
     for i, (legend, query) in enumerate(panel.queries.items()):
-        made = made.with_target(
-            prometheus.Dataquery().ref_id(chr(ord("A") + i)).expr(query).legend_format(legend).datasource(SOURCE)
-        )
+        asked = prometheus.Dataquery().ref_id(chr(ord("A") + i)).expr(query).legend_format(legend).datasource(SOURCE)
+        # A stat shows what is, and not what has been in the last half hour.
+        made = made.with_target(asked.instant() if panel.kind == "stat" else asked.range())
     if panel.steps:
         steps = [Threshold(value=start, color=colour) for start, colour in panel.steps]
         made = made.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
