@@ -16,6 +16,7 @@ from ..models.axis import Axis
 
 REGIONS = 16  # of the axis, of equally many bands
 COMPONENTS = 15  # of what varies anyway, within the reference
+ROUGH = 16  # random sums of fourth differences
 Z = 6.0  # standard errors: with 19 degrees of freedom 1e-5, and an alarm takes two blocks in a row
 _FLOOR = 1e-12
 
@@ -110,23 +111,34 @@ class Lens:
             averages[rows, i] = 1 / len(rows)
         scores = directions / np.sqrt(roots[:k] + floor)
         self.embed = embed
-        left = np.hstack([averages, solved / self.strength, *([] if embed else [scores])])
+        left = np.hstack([averages, solved / self.strength, _rough(bands), *([] if embed else [scores])])
         self._left, self._mean = left.astype(np.float32), self.mean.astype(np.float32)
 
     def __call__(self, spectra: np.ndarray, results: Results) -> Seen:
         """spectra (n, bands) float32"""
         centred = spectra - self._mean
         views = (centred @ self._left).astype(np.float64)
-        rough = centred if spectra.shape[1] < 5 else np.diff(centred, 4)
-        power = np.einsum("nb,nb->n", rough, rough).astype(np.float64) / rough.shape[1]
         r = len(self.regions)
+        c = r + len(self.units)
+        power = np.mean(views[:, c : c + ROUGH] ** 2, axis=1)
         return Seen(
             regions=views[:, :r],
-            causes=views[:, r : r + len(self.units)],
+            causes=views[:, r:c],
             noise=np.log(power + np.finfo(np.float64).tiny)[:, None],
-            embedding=self.embed(spectra) if self.embed else views[:, r + len(self.units) :],
+            embedding=self.embed(spectra) if self.embed else views[:, c + ROUGH :],
             results=results,
         )
+
+
+def _rough(bands: int) -> np.ndarray:
+    """(bands, ROUGH): random sums of a spectrum's fourth differences; their mean square is the differences' own.
+
+    Johnson & Lindenstrauss, Contemp. Math. 26 (1984) 189-206: sixteen sums tell it within a third, a block's mean
+    within 3 %, at a fortieth of the cost.
+    """
+    order = min(4, bands - 1)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (bands - order, ROUGH))
+    return np.diff(np.eye(bands), order, axis=0).T @ signs / np.sqrt(bands - order)
 
 
 def _signatures(mean: np.ndarray, axis: Axis) -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -269,6 +281,9 @@ class Instrument:
 
     def read(self, seen: Seen) -> list[Reading]:
         z, overlap = self.level.read(seen.causes), self.lens.overlap
+        if np.abs(z).max() <= Z:  # nothing to tell apart
+            sizes = z * self.level.sd / self.lens.strength
+            return [self._told(i, abs(z[i]), sizes[i]) for i in range(len(z))]
         raw = z * self.level.sd  # (causes,): matched filters' answers
         chosen: list[int] = []
         found: dict[int, Reading] = {}
@@ -287,11 +302,14 @@ class Instrument:
             best = int(np.abs(told).argmax())
             i = others[best]
             size = left[best] / max(unique[best], 1e-3) / self.lens.strength[i] if told[best] else 0.0
-            cause, unit = self.lens.units[i]
-            words = f"instrument: {cause} {size:+.3g} {unit}".rstrip()
-            found[i] = Reading(cause, float(abs(told[best])), Z, words, {(cause, unit): float(size)})
+            found[i] = self._told(i, abs(told[best]), size)
             chosen.append(i)
         return [found[i] for i in sorted(found)]
+
+    def _told(self, i: int, score: float, size: float) -> Reading:
+        cause, unit = self.lens.units[i]
+        words = f"instrument: {cause} {size:+.3g} {unit}".rstrip()
+        return Reading(cause, float(score), Z, words, {(cause, unit): float(size)})
 
 
 class Noise:

@@ -88,7 +88,7 @@ class LineWatch:
         told = self._scan(frame, spectra, scan) if scan.any() else False
         keep = ~(predictions.frozen | scan)
         values = np.column_stack(list(predictions.values.values()))
-        keep &= np.isfinite(spectra).all(axis=1) & np.isfinite(values).all(axis=1)
+        keep &= np.isfinite(values).all(axis=1)  # the spectra are: `frame.screen` has seen to that
         if keep.all():
             self._rows.append((spectra, Results(predictions.t2, predictions.q, values)))
         else:
@@ -111,7 +111,7 @@ class LineWatch:
         assert frame.object_id is not None
         assert self._model is not None
         told = False
-        for i in np.flatnonzero(rows & np.isfinite(spectra).all(axis=1)):
+        for i in np.flatnonzero(rows):
             name = frame.object_id[i]
             scan = self._scans.setdefault(name, ReferenceScan(self._model.grid))
             reading = scan.update(spectra[i])

@@ -22,7 +22,7 @@ from .predictor import Predictor
 from .settings import Settings
 from .sink import Sink
 from .source import Record, Source
-from .watch import DriftWatch, tell_drift
+from .watch import DriftWatch, Watched, tell_drift
 from .wire import ARROW, decode
 
 log = structlog.get_logger()
@@ -51,6 +51,7 @@ class Worker:
     def __post_init__(self) -> None:
         self._drift = self.drift or DriftWatch(self.settings.drift)
         self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not confirmed yet
+        self._drifts: dict[str, Watched] = {}  # newest of each line, to be told with the next look at the lines
         self._observed = -np.inf
         self._turned = time.monotonic()
         self._axes: dict[str, Axis] = self.settings.known_axes()
@@ -75,6 +76,7 @@ class Worker:
             if records:
                 self.deliver()
             self.observe()
+        self._observe_lines()
 
     def stop(self) -> None:
         """Finish the frames in hand, deliver, commit, leave the group."""
@@ -142,7 +144,7 @@ class Worker:
         """Holds the line's newest block of spectra against its reference, and tells the scores."""
         told = self._drift.update(frame, predictions, self.predictor.serving(frame.line)[1].model)
         if told is not None:
-            tell_drift(self.meters, self.meters.line(frame.line), told)
+            self._drifts[self.meters.line(frame.line)] = told
 
     def ask(self, frame: Frame, predictions: Predictions) -> None:
         """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
@@ -198,7 +200,10 @@ class Worker:
             self._observe_lines()
 
     def _observe_lines(self) -> None:
-        """What changes slowly: models, and the lines that are expected or were forgotten."""
+        """What need not be told with every frame: drift, models, the lines that are expected or were forgotten."""
+        for name, told in self._drifts.items():
+            tell_drift(self.meters, name, told)
+        self._drifts.clear()
         info, trained = self.meters["tamis_model_info"], self.meters["tamis_model_trained_timestamp_seconds"]
         info.clear()
         for name, served in self.predictor.served.items():

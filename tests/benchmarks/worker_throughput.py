@@ -1,6 +1,6 @@
 """Spectra a second through a real worker process and a real broker, frames of 256 x 700 float32, for each model.
 
-    python -m tests.benchmarks.worker_throughput [--spectra N]
+    python -m tests.benchmarks.worker_throughput [--spectra N] [--only plsr] [--without-drift]
 
 The frames lie in the topic before the worker starts; the clock runs from its first prediction to its last, on the
 worker's own counter. RSS is the worker's highest, as Linux counts it. Spectra are simulated; models are fitted just
@@ -45,7 +45,7 @@ def spectra(n: int, seed: int) -> np.ndarray:
     return (rng.uniform(0.1, 1.0, (n, 12)) @ shapes + rng.normal(0, 1e-3, (n, 700))).astype(np.float32)
 
 
-def measure(kind: str, n: int, folder: Path) -> tuple[float, float]:
+def measure(kind: str, n: int, folder: Path, drift: bool = True) -> tuple[float, float]:
     """Spectra a second, and the highest RSS in MB."""
     train = spectra(300, 0)
     model = Model.fit(
@@ -71,6 +71,8 @@ def measure(kind: str, n: int, folder: Path) -> tuple[float, float]:
         environment = os.environ | {
             "TAMIS_BROKERS": broker.bootstrap, "TAMIS_STORE": str(folder / kind), "TAMIS_METRICS__PORT": "0",
             "TAMIS_KAFKA": json.dumps(settings), "TAMIS_LOG__FORMAT": "json",
+            "TAMIS_DRIFT__FOLDER": str(folder / f"drift-{kind}"),
+            "TAMIS_DRIFT__LEARN_BLOCKS": "20" if drift else "0",
         }  # fmt: skip
         with open(log, "w") as output:
             worker = subprocess.Popen(
@@ -108,10 +110,12 @@ def _watch(worker: subprocess.Popen[bytes], log: Path, n: int) -> tuple[float, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spectra", type=int, default=100_000)
+    parser.add_argument("--only", default="", help="models whose name holds this text")
+    parser.add_argument("--without-drift", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for kind in KINDS:
-            rate, peak_mb = measure(kind, int(given.spectra * SHARE[kind]), Path(folder))
+        for kind in (kind for kind in KINDS if given.only in kind):
+            rate, peak_mb = measure(kind, int(given.spectra * SHARE[kind]), Path(folder), not given.without_drift)
             print(f"{kind:10} {rate:9.0f} spectra/s   RSS {peak_mb:5.0f} MB", flush=True)
 
 
