@@ -64,8 +64,8 @@ TABLE = (
     Meter(
         _G,
         "tamis_prediction",
-        "Predictions of the newest frame: their 5 %, 50 % and 95 % quantile",
-        ("line", "target", "quantile"),
+        "Predictions of the newest frame: the value that 5 %, 50 % and 95 % of them lie below",
+        ("line", "target", "share"),
         "the target's",
     ),
     Meter(_C, "tamis_label_requests_total", "Objects whose laboratory values were asked for", ("line",)),

@@ -165,6 +165,13 @@ class Drift(_Table):
         [], description="object_ids of what never changes, a white tile or a check sample, scanned now and then"
     )
 
+    @field_validator("learn_blocks")
+    @classmethod
+    def _enough(cls, blocks: int) -> int:
+        if blocks == 1:
+            raise ValueError("one block says nothing of how blocks differ: expected 0, or at least 2 (20 is better)")
+        return blocks
+
 
 class Requests(_Table):
     """Which objects the worker asks laboratory values of."""

@@ -107,7 +107,7 @@ def screen(now: Scrape, before: Scrape) -> Any:
         trusted = next((value for _, value in now.rows("tamis_trusted_ratio", line=line)), None)
         late = quantile_s(now, before, "tamis_end_to_end_latency_seconds", 0.99, line=line)
         medians = [
-            f"{row['target']} {value:.4g}" for row, value in now.rows("tamis_prediction", line=line, quantile="0.5")
+            f"{row['target']} {value:.4g}" for row, value in now.rows("tamis_prediction", line=line, share="0.5")
         ]
         paced = Text(f"{pace:,.0f}", style="" if pace or not running else "bold red")
         share = "-" if trusted is None else Text(f"{trusted:.0%}", style="green" if trusted > 0.5 else "bold red")

@@ -17,10 +17,10 @@ RULES = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
 ALERTS = [rule for group in RULES for rule in group["rules"] if "alert" in rule]
 
 
-def tool(name: str, *words: str, cwd: Path = PROMETHEUS) -> str:
+def tool(name: str, *words: str, cwd: Path = PROMETHEUS, given: str = "") -> str:
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
-    done = subprocess.run([name, *words], cwd=cwd, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([name, *words], cwd=cwd, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -68,3 +68,13 @@ def test_rules_know_only_metrics_that_there_are() -> None:
         for rule in group["rules"]:
             for name in re.findall(r"\btamis[_:][a-z0-9_:]+", rule["expr"]):
                 assert re.sub(r"_(bucket|sum|count)$", "", name) in known | recorded, name
+
+
+def test_promtool_takes_the_metrics_of_a_worker_that_runs() -> None:
+    from tamis.streamer.meters import TABLE, Meters
+
+    meters = Meters()
+    for row in TABLE:
+        if row.labels:
+            meters[row.name].labels(*row.labels)
+    assert tool("promtool", "check", "metrics", given=meters.exposition().decode()) == ""

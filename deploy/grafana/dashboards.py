@@ -100,7 +100,7 @@ LINE_PAGE = [
     big(
         "Prediction",
         "Median of the newest frame, of each target",
-        f'tamis_prediction{{{LINE},quantile="0.5"}}',
+        f'tamis_prediction{{{LINE},share="0.5"}}',
         "short",
         ((None, GREEN),),
         decimals=2,
@@ -108,7 +108,7 @@ LINE_PAGE = [
     Panel(
         "Predictions",
         "5 %, 50 % and 95 % quantile of each frame",
-        {"{{line}} {{target}} {{quantile}}": f"tamis_prediction{{{LINE}}}"},
+        {"{{line}} {{target}} {{share}}": f"tamis_prediction{{{LINE}}}"},
         width=16,
         height=9,
     ),
