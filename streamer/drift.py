@@ -6,6 +6,7 @@ thresholds are set so that chance passes them about once in a million blocks, by
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -388,7 +389,7 @@ def _tail(seen: np.ndarray, least: tuple[float, float], p: float = 1e-6) -> np.n
     return variance / (2 * mean) * chdtri(2 * mean**2 / variance, p)
 
 
-class Change:
+class Change(ABC):
     """A level that has moved for good, found by a river detector on a standardised value a block.
 
     The score is how far the level now lies from where it was, in standard errors, once the detector has spoken; it
@@ -402,8 +403,9 @@ class Change:
         self.name, self.what = name, what
         self._detector, self._changed, self._now = self._made(), False, 0.0
 
+    @abstractmethod
     def _made(self) -> Any:
-        raise NotImplementedError
+        """A river detector: update(value), then drift_detected."""
 
     def learn(self, values: np.ndarray, distinct: int) -> Any:
         """(blocks, n), of the reference: a change is one from these."""
