@@ -73,7 +73,7 @@ def cases() -> Iterator[Case]:
     yield Case("plastics", table.axis, parts[names[0]], code, {f"campaign {name}": parts[name] for name in names[1:]})
     table = read_table(DATA / "milk_inline_tubes.parquet")
     sensor = np.array([str(name) for name in table.columns["sensor"]])
-    names = sorted(set(sensor), key=lambda name: -int((sensor == name).sum()))[:3]
+    names = sorted(set(sensor), key=lambda name: (-int((sensor == name).sum()), name))[:3]
     fat = np.nan_to_num(table.columns["fat_percent"][sensor == names[0]])
     after = {f"sensor {name}": table.spectra[sensor == name] for name in names[1:]}
     yield Case("milk", table.axis, table.spectra[sensor == names[0]], fat, after)
