@@ -12,6 +12,9 @@ TamisError
   StoreUnusable    the model store can not be read or written
   BrokerAbsent     no broker answers, or it refuses us
   NotDelivered     the broker did not confirm a result: the batch is read again
+  Fenced           another worker has our slot: this one must not write any more
+  TooManyRejects   nearly all that comes is set aside: a person should look before the topic is emptied that way
+  Stalled          messages are there and none comes: begin anew, in another process
 """
 
 __version__ = "0.1.0"
@@ -58,4 +61,16 @@ class BrokerAbsent(TamisError):
 
 
 class NotDelivered(TamisError):
+    pass
+
+
+class Fenced(TamisError):
+    pass
+
+
+class TooManyRejects(TamisError):
+    pass
+
+
+class Stalled(TamisError):
     pass

@@ -1,7 +1,8 @@
 """Active learning: which objects to send to the laboratory, within a budget an hour.
 
 A request is the best object of its share of the hour: new to the model (T2 and Q over their limits), disputed among the
-committee's members, and unlike what was asked before. Nothing is asked in bursts, also not after a restart.
+committee's members, and unlike what was asked before. Nothing is asked in bursts, also not after a restart: when each
+line's next request is due is noted beside the offsets that were committed with the last one.
 
 References:
     Uncertainty and diversity: Settles, Active Learning Literature Survey, Univ. Wisconsin-Madison TR 1648 (2010).
@@ -10,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from .outcome import Predictions
 MOST_LINES = 256  # names come from messages
 REMEMBERED = 256  # requests that new ones are to differ from
 DIRECTIONS = 16  # of a random projection, in which spectra are compared
+NOTE_BYTES = 3_000  # a broker keeps 4,096 beside an offset
 DISPUTED = 8  # of a frame's most promising spectra, the committee is asked about so many
 
 Spread = Callable[[np.ndarray], np.ndarray | None]  # row numbers of the frame -> the members' sd over the usual error
@@ -41,31 +44,72 @@ class Asker:
     """Requests of every line, at most `per_hour` each.
 
     Args:
-        clock: seconds that never go back.
+        clock: seconds that never go back. wall: seconds since 1970, which may.
     """
 
-    def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        per_hour: float,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.period_s = 3600 / per_hour
-        self.clock = clock
+        self.clock, self.wall = clock, wall
+        self._asked: list[tuple[_Line, Request, np.ndarray, float]] = []  # not confirmed: line, what, where, when due
         self._lines: dict[str, _Line] = {}
         self._projections: dict[int, np.ndarray] = {}
 
     def consider(self, frame: Frame, predictions: Predictions, spread: Spread) -> list[Request]:
         """What is to be asked now: the best of the period that has just ended, if one has."""
-        line = self._lines.get(frame.line)
+        line = self._line(frame.line, self.clock() + self.period_s)
+        due = []
+        if self.clock() >= line.ends and line.best is not None and line.where is not None:
+            due.append(line.best)
+            self._asked.append((line, line.best, line.where, line.ends))
+            line.asked.append(line.where)
+            line.ends = self.clock() + self.period_s
+            line.best = line.where = None
+        self._offer(line, frame, predictions, spread)
+        return due
+
+    def _line(self, name: str, ends: float) -> _Line:
+        line = self._lines.get(name)
         if line is None:
             if len(self._lines) >= MOST_LINES:
                 del self._lines[next(iter(self._lines))]
-            line = self._lines[frame.line] = _Line(self.clock() + self.period_s)
-        due = []
-        if self.clock() >= line.ends:
-            line.ends = self.clock() + self.period_s
-            if line.best is not None and line.where is not None:
-                due.append(line.best)
-                line.asked.append(line.where)
-                line.best = line.where = None
-        self._offer(line, frame, predictions, spread)
-        return due
+            line = self._lines[name] = _Line(ends)
+        return line
+
+    def settle(self, *, delivered: bool) -> None:
+        """What was asked since the last call has arrived, or is to be asked again."""
+        if not delivered:
+            for line, request, where, ends in reversed(self._asked):
+                line.asked.pop()
+                line.best, line.where, line.ends = request, where, ends
+        self._asked.clear()
+
+    def note(self) -> str:
+        """When each line's next request is due, in seconds since 1970: at most `NOTE_BYTES`, the newest lines first."""
+        offset_s = self.wall() - self.clock()
+        text = "{}"
+        dues: dict[str, int] = {}
+        for name, line in sorted(self._lines.items(), key=lambda item: -item[1].ends):
+            dues[name] = round(line.ends + offset_s)
+            longer = json.dumps({"due": dues})
+            if len(longer) > NOTE_BYTES:
+                break
+            text = longer
+        return text
+
+    def restore(self, note: str) -> None:
+        """Goes on where the one before us was. A clock that jumped costs a period at most; a foreign note nothing."""
+        try:
+            dues = {str(name): float(due) for name, due in json.loads(note)["due"].items()}
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return
+        for name, due in dues.items():
+            left_s = min(max(0.0, due - self.wall()), self.period_s)
+            self._line(name, 0.0).ends = self.clock() + left_s
 
     def _offer(self, line: _Line, frame: Frame, predictions: Predictions, spread: Spread) -> None:
         alive = np.flatnonzero(~predictions.frozen & np.isfinite(predictions.t2) & np.isfinite(predictions.q))

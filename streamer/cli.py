@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .. import BadSettings, TamisError, __version__
+from .. import BadSettings, Fenced, Stalled, TamisError, TooManyRejects, __version__
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -361,7 +361,7 @@ def trainer(config: Config = None, brokers: Brokers = None, store: StoreUrl = No
         run_trainer(settings, stop)
     except TamisError as error:
         structlog.get_logger().critical("trainer ended", error=str(error), kind=type(error).__name__)
-        raise typer.Exit(2 if isinstance(error, BadSettings) else 1) from error
+        raise typer.Exit(_exit_status(error)) from error
 
 
 @app.command()
@@ -398,7 +398,7 @@ def worker(
         run_worker(settings, stop, source, sink, reading)
     except TamisError as error:  # the log has it too, in its own form: that is what a supervisor keeps
         structlog.get_logger().critical("worker ended", error=str(error), kind=type(error).__name__)
-        raise typer.Exit(2 if isinstance(error, BadSettings) else 1) from error
+        raise typer.Exit(_exit_status(error)) from error
 
 
 @app.command()
@@ -457,7 +457,7 @@ def top(
 
 @drift.command("list")
 def drift_list(config: Config = None) -> None:
-    """The lines that have a reference, and since when.
+    """The lines that have a reference, learned or still learning, and when it was last added to.
 
     \b
     Example:
@@ -473,7 +473,7 @@ def drift_list(config: Config = None) -> None:
         print(f"no references in {folder}; a worker keeps one for each line once it has learned it")
     for line, path in sorted(found.items()):
         since = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
-        print(f"{line}  learned {since}  {path}")
+        print(f"{line}  {since}  {path}")
 
 
 @drift.command("forget")
@@ -613,6 +613,11 @@ def demo(
 
     if not run_demo(out, json, rate, stop):
         raise typer.Exit(1)
+
+
+def _exit_status(error: TamisError) -> int:
+    """What a supervisor goes by: 2 and 4 need a person, after the others it starts the process again."""
+    return {BadSettings: 2, Fenced: 3, TooManyRejects: 4, Stalled: 75}.get(type(error), 1)
 
 
 def _encoder(path: Path | None) -> Any:

@@ -135,4 +135,5 @@ def encode_requests(requests: Sequence[Request]) -> Iterator[Message]:
             "score": round(request.score, 4),
             "reason": request.reason,
         }
-        yield orjson.dumps(document), {"content-type": JSON, "line": request.line}
+        result_id = f"{request.line}-{request.spectrum_id}"
+        yield orjson.dumps(document), {"content-type": JSON, "line": request.line, "result_id": result_id}

@@ -57,6 +57,7 @@ TABLE = (
         _LATENCY,
     ),
     Meter(_G, "tamis_consumer_lag_records", "Messages between our position and the end", ("topic", "partition")),
+    Meter(_C, "tamis_skipped_messages_total", "Messages that the broker deleted before they were read"),
     Meter(_G, "tamis_broker_connected", "1 while a broker answers, else 0"),
     Meter(_G, "tamis_line_running", "1 while spectra of the line are expected, by its hours; else 0", ("line",)),
     Meter(_G, "tamis_trusted_ratio", "Share of the newest frame's predictions that may be trusted", ("line",)),

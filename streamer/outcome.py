@@ -83,15 +83,23 @@ class Predictions:
         }
 
 
-def encode_predictions(predictions: Predictions, content_type: str, most_bytes: int) -> Iterator[Message]:
-    """Predictions as messages of at most `most_bytes`, as an Arrow stream or as JSON lines (one object a spectrum)."""
+def encode_predictions(
+    predictions: Predictions, content_type: str, most_bytes: int, source_id: str = "", first: int = 0
+) -> Iterator[Message]:
+    """Predictions as messages of at most `most_bytes`, as an Arrow stream or as JSON lines (one object a spectrum).
+
+    Args:
+        source_id: of the message that held the spectra. With the first row's number it makes the header `result_id`,
+            which is the same when the message is read again: readers know a second copy by it.
+    """
     value = _as_json_lines(predictions) if content_type == JSON_LINES else _as_arrow(predictions)
     if len(value) <= most_bytes or len(predictions) == 1:
-        yield value, {"content-type": content_type, "line": predictions.line, "model": predictions.model}
+        headers = {"content-type": content_type, "line": predictions.line, "model": predictions.model}
+        yield value, headers | {"result_id": f"{source_id}-{first}"}
     else:
         half = len(predictions) // 2
-        yield from encode_predictions(predictions[:half], content_type, most_bytes)
-        yield from encode_predictions(predictions[half:], content_type, most_bytes)
+        yield from encode_predictions(predictions[:half], content_type, most_bytes, source_id, first)
+        yield from encode_predictions(predictions[half:], content_type, most_bytes, source_id, first + half)
 
 
 def _as_arrow(predictions: Predictions) -> bytes:
@@ -141,7 +149,8 @@ def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> 
     foreign = dict(record.headers)
     if sum(len(name.encode()) + len(text.encode()) for name, text in foreign.items()) > MOST_FOREIGN:
         foreign = {"headers_left_out": str(len(foreign))}
-    headers = {**foreign, **_origin(record), "error": error[:MOST_ERROR], "reason": reason}
+    result_id = f"{record.id}-rejected"
+    headers = {**foreign, **_origin(record), "result_id": result_id, "error": error[:MOST_ERROR], "reason": reason}
     if len(record.value) > most_bytes:
         headers["truncated_from_bytes"] = str(len(record.value))
     return record.value[:most_bytes], headers
@@ -170,6 +179,7 @@ def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: i
     headers = {
         "content-type": ARROW,
         **_origin(record),
+        "result_id": f"{record.id}-rejected-{rows[0].row}",
         "error": f"{record.place}: {rows[0]}"[:MOST_ERROR] + more,
         "reason": rows[0].reason,
         "rows": str(len(rows)),

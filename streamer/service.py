@@ -23,6 +23,7 @@ from .settings import Settings
 from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, ensure_topics
 from .watch import DriftWatch
+from .watchdog import Watchdog
 from .wire import ARROW, JSON, RAW
 from .worker import Worker
 
@@ -41,10 +42,25 @@ class Stop(Protocol):
     def __call__(self) -> bool: ...
 
 
-def kafka_sink(settings: Settings) -> KafkaSink:
+def kafka_sink(settings: Settings, transactional_id: str | None = None) -> KafkaSink:
     return KafkaSink(
         settings.brokers,
         max_message_bytes=settings.frame_max_bytes + _ENVELOPE_BYTES,
+        transactional_id=transactional_id,
+        client_settings=settings.kafka,
+    )
+
+
+def kafka_source(settings: Settings, topics: Sequence[str], group: str, partitions: Sequence[int] = ()) -> KafkaSource:
+    return KafkaSource(
+        settings.brokers,
+        topics,
+        group,
+        auto_offset_reset=settings.start_at,
+        partitions=partitions,
+        in_flight_max_bytes=settings.in_flight_max_bytes,
+        frame_max_bytes=settings.frame_max_bytes,
+        stall_s=settings.stall_s,
         client_settings=settings.kafka,
     )
 
@@ -80,11 +96,13 @@ def run_worker(
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
             _ensure(settings, needed)
+        # The sink first: what a transaction of our slot left open is aborted before we ask where to go on.
+        sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
-        sink: Sink = parts.enter_context(closing(kafka_sink(settings) if write_to is None else FileSink(write_to)))
         folder = Path(settings.drift.folder) if read_from is None else None
         drift = DriftWatch(settings.drift, folder, loader)
         worker = Worker(settings, source, sink, predictor, drift=drift)
+        parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
             return
@@ -93,7 +111,13 @@ def run_worker(
                 settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready
             )
             parts.enter_context(server)
-            log.info("worker started", metrics=server.url, start_at=settings.start_at)
+            log.info(
+                "worker started",
+                metrics=server.url,
+                start_at=settings.start_at,
+                guarantee=settings.processing_guarantee,
+                slot=settings.transactional_id,
+            )
         worker.run()
     log.info("worker stopped", **worker.totals())
 
@@ -111,15 +135,10 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     with ExitStack() as parts:
         log.info("looking for the broker", brokers=settings.brokers, group=settings.trainer.group)
         _ensure(settings, [topics.spectra, topics.labels])
-        source = KafkaSource(
-            settings.brokers,
-            [topics.spectra, topics.labels],
-            settings.trainer.group,
-            auto_offset_reset=settings.start_at,
-            client_settings=settings.kafka,
-        )
+        source = kafka_source(settings, [topics.spectra, topics.labels], settings.trainer.group)
         parts.enter_context(closing(source))
         trainer = Trainer(settings, source, Store(settings.store))
+        parts.enter_context(Watchdog(trainer.alive))
         stop.on_stop.append(trainer.stop)
         if stop():
             return
@@ -231,13 +250,14 @@ def run_pretrain(
 def _source(settings: Settings, read_from: Path | None, reading: Mapping[str, Any]) -> Source:
     if read_from is not None:
         return FileSource(read_from, settings.frame_max_bytes, reading)
-    return KafkaSource(
-        settings.brokers,
-        [settings.topics.spectra],
-        settings.group,
-        auto_offset_reset=settings.start_at,
-        client_settings=settings.kafka,
-    )
+    return kafka_source(settings, [settings.topics.spectra], settings.group, settings.partitions)
+
+
+def _sink(settings: Settings, read_from: Path | None, write_to: Path | None) -> Sink:
+    if write_to is not None:
+        return FileSink(write_to)
+    # A transaction commits offsets, and a recorded file has none.
+    return kafka_sink(settings, settings.transactional_id if read_from is None else None)
 
 
 def run_tail(settings: Settings, stop: Stop, rejects: bool, new_only: bool, limit: int | None) -> None:
@@ -248,13 +268,8 @@ def run_tail(settings: Settings, stop: Stop, rejects: bool, new_only: bool, limi
 
     topic = settings.topics.rejects if rejects else settings.topics.predictions
     _ensure(settings, [topic])
-    source = KafkaSource(
-        settings.brokers,
-        [topic],
-        f"tamis-tail-{uuid.uuid4().hex[:8]}",  # a reader of its own, that never commits
-        auto_offset_reset="latest" if new_only else "earliest",
-        client_settings=settings.kafka,
-    )
+    settings = settings.model_copy(update={"start_at": "latest" if new_only else "earliest"})
+    source = kafka_source(settings, [topic], f"tamis-tail-{uuid.uuid4().hex[:8]}")  # of its own, that never commits
     told = 0
     with closing(source):
         while not stop() and (limit is None or told < limit):

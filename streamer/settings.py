@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import tomllib
 from collections.abc import Mapping
 from datetime import datetime
@@ -29,6 +30,7 @@ _OURS = frozenset(
     (
         *("bootstrap_servers", "group_id", "auto_offset_reset", "enable_auto_commit", "acks", "enable_idempotence"),
         *("key_deserializer", "value_deserializer", "key_serializer", "value_serializer", "transactional_id"),
+        *("isolation_level", "max_poll_records", "partition_assignment_strategy", "allow_auto_create_topics"),
     )
 )
 _SECRET = ("password", "secret", "token", "key", "jaas")
@@ -148,6 +150,25 @@ class NamedAxis(_Table):
         return Axis(np.linspace(self.start, self.stop, self.bands), self.unit)
 
 
+class Transactions(_Table):
+    """Of exactly_once: predictions, rejects, label requests and offsets are committed together."""
+
+    interval_s: float = Field(0.5, gt=0, le=30, description="one is committed so often: what readers wait for")
+    frames: int = Field(500, ge=1, le=100_000, description="or after so many")
+    slot: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,100}$",
+        description="which worker of the group this is: the same after a restart, no other's; '' is the host's name",
+    )
+
+
+class Rejects(_Table):
+    """When to stop, rather than to empty the topic into the rejects."""
+
+    stop_ratio: float = Field(0.5, gt=0, le=1, description="more than this share set aside ends the worker; 1 never")
+    window_frames: int = Field(100, ge=10, le=100_000, description="of the newest messages")
+
+
 class Process(_Table):
     """The second, robust limit that is learned from the running process."""
 
@@ -235,12 +256,25 @@ class Settings(BaseSettings):
     frame_max_bytes: int = Field(
         900_000, ge=1_000, le=100_000_000, description="brokers refuse messages over 1 MiB by default"
     )
+    processing_guarantee: Literal["at_least_once", "exactly_once"] = Field(
+        "at_least_once", description="exactly_once: each spectrum's results once, for readers with read_committed"
+    )
+    partitions: list[Annotated[int, Field(ge=0, le=100_000)]] = Field(
+        [], description="read these and no others, a box wired to its line; [] lets the group share them out"
+    )
+    in_flight_max_bytes: int = Field(
+        1 << 26, ge=1 << 20, le=1 << 34, description="of messages read, and of results on their way: memory's bound"
+    )
+    stuck_s: Seconds = Field(60.0, description="a loop that has not turned for so long ends the process: exit 75")
+    stall_s: Seconds = Field(120.0, description="messages are there and none comes for so long: exit 75")
     poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a signal to stop is heeded within it")
     flush_timeout_s: Seconds = 10.0
     reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
     topics: Topics = Topics()  # type: ignore[call-arg]
     lines: dict[str, Line] = {"*": Line()}  # type: ignore[call-arg]
     axes: dict[str, NamedAxis] = Field({}, description="axes that raw and JSON messages may name")
+    transactions: Transactions = Transactions()  # type: ignore[call-arg]
+    rejects: Rejects = Rejects()  # type: ignore[call-arg]
     process: Process = Process()  # type: ignore[call-arg]
     drift: Drift = Drift()  # type: ignore[call-arg]
     predictions: Output = Output()  # type: ignore[call-arg]
@@ -278,6 +312,13 @@ class Settings(BaseSettings):
                 near = ", ".join(sorted(k for k in known if k.split("_")[0] == key.split("_")[0])) or "see kafka-python"
                 raise ValueError(f"unknown setting kafka.{key}; near it: {near}")
         return given
+
+    @property
+    def transactional_id(self) -> str | None:
+        """None where results are delivered at least once."""
+        if self.processing_guarantee == "at_least_once":
+            return None
+        return f"{self.group}-{self.transactions.slot or socket.gethostname()}"
 
     def line(self, name: str) -> Line | None:
         return self.lines.get(name, self.lines.get("*"))

@@ -1,4 +1,7 @@
-"""Where results go: Kafka, a folder of files, or memory. `flush` returns only when all of it has arrived."""
+"""Where results go: Kafka, a folder of files, or memory. `flush` returns only when all of it has arrived.
+
+A Kafka sink with a transactional id commits the offsets together with the results (exactly-once, KIP-98, KIP-447).
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,16 @@ from typing import IO, Any, Protocol
 
 import structlog
 
-from .. import BrokerAbsent, NotDelivered, TamisError
-from .source import connected, told
+from .. import BrokerAbsent, Fenced, NotDelivered, TamisError
+from .source import Progress, connected, told
 
 log = structlog.get_logger()
 
 # How long a message may wait for its topic's leader, or for room. kafka-python's minute would look like a stuck worker.
 _BLOCK_S = 10.0
+_TRANSACTION_S = 60.0
+# Of kafka-python's errors, those that say that another producer has our transactional id, or instance id.
+FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
 
 
 class Sink(Protocol):
@@ -29,12 +35,17 @@ class Sink(Protocol):
         """Takes a message; it may still be under way when this returns."""
         ...
 
-    def flush(self, timeout_s: float) -> None:
-        """Waits for what was sent since the last flush.
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
+        """Waits for what was sent since the last flush; whether `progress` was committed with it.
 
         Raises:
-            NotDelivered: some of it was not confirmed: send it again. TamisError: to send it again can not help.
+            NotDelivered: some of it was not confirmed: send it again. Fenced: another writer has our slot.
+            TamisError: to send it again can not help.
         """
+        ...
+
+    def abandon(self) -> None:
+        """What was sent since the last flush is not wanted any more; where it is in a transaction, nobody sees it."""
         ...
 
     def close(self) -> None: ...
@@ -46,15 +57,24 @@ class KafkaSink:
     Args:
         max_message_bytes: a larger value is refused here: one that the broker refuses would kill the producer for
             every topic.
+        transactional_id: the same after each restart, so that what was left open is aborted; a second sink of
+            it fences the first. None sends at once, without transactions.
 
     Raises:
         BrokerAbsent: no broker answers. BadSettings: kafka-python refuses a setting.
     """
 
     def __init__(
-        self, brokers: str, *, max_message_bytes: int = 1_000_000, client_settings: Mapping[str, Any] | None = None
+        self,
+        brokers: str,
+        *,
+        max_message_bytes: int = 1_000_000,
+        transactional_id: str | None = None,
+        client_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._brokers = brokers
+        self.transactional_id = transactional_id
+        self._open = False  # whether a transaction is
         self._settings = dict(client_settings or {})
         self._most = max_message_bytes
         self._pending: list[tuple[str, Any]] = []  # topic, and its future or why there is none
@@ -67,7 +87,20 @@ class KafkaSink:
         # The producer counts headers and envelope too; our own check of the value comes first.
         cap = self._most + 65_536
         ours = {"acks": "all", "linger_ms": 5, "max_request_size": cap, "max_block_ms": round(_BLOCK_S * 1000)}
-        return connected(KafkaProducer, self._brokers, self._settings, **ours)
+        if self.transactional_id is None:
+            return connected(KafkaProducer, self._brokers, self._settings, **ours)
+        # What a worker that was killed left open ends no later than this, for those who read committed results.
+        ours |= {"transactional_id": self.transactional_id, "transaction_timeout_ms": round(_TRANSACTION_S * 1000)}
+        producer = connected(KafkaProducer, self._brokers, self._settings, **ours)
+        try:
+            producer.init_transactions()
+        except Exception as error:  # whatever kafka-python raises here, there is no transaction to be had
+            producer.close(0)
+            raise BrokerAbsent(
+                f"{self._brokers}: no transactions under the id {self.transactional_id!r}: {told(error)}; brokers "
+                "older than 2.5 and some others have none: processing_guarantee = 'at_least_once' needs none"
+            ) from error
+        return producer
 
     def send(
         self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -78,12 +111,18 @@ class KafkaSink:
         delivery: Any = self._absent
         if self._producer is not None:
             try:
+                self._begin()
                 delivery = self._producer.send(topic, value, key=key, headers=wire_headers)
             except Exception as error:  # noqa: BLE001 (whatever kafka-python raises here, it is not delivered)
                 delivery = error
         self._pending.append((topic, delivery))
 
-    def flush(self, timeout_s: float) -> None:
+    def _begin(self) -> None:
+        if self.transactional_id is not None and not self._open:
+            self._producer.begin_transaction()
+            self._open = True
+
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
         from kafka.errors import AuthorizationError, InvalidTopicError, KafkaError, MessageSizeTooLargeError
 
         pending, self._pending = self._pending, []
@@ -95,7 +134,8 @@ class KafkaSink:
             pass  # like a flush in time, it does not say which records failed: only their futures tell
         failed = [(topic, why) for topic, delivery in pending if (why := _failure(delivery, deadline)) is not None]
         if not failed:
-            return
+            return self.transactional_id is not None and progress is not None and self._commit(progress)
+        self._refuse_if_fenced(failed[0][1])
         self._renew()
         topics = ", ".join(f"{n} to {topic}" for topic, n in Counter(topic for topic, _ in failed).items())
         text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
@@ -106,10 +146,49 @@ class KafkaSink:
                 raise BrokerAbsent(f"{text}: {topic}: {told(why)}")
         raise NotDelivered(f"{text}: {told(failed[0][1])}")
 
+    def _commit(self, progress: Progress) -> bool:
+        """Results and offsets become visible together or not at all; it may wait here for ever (watchdog.py)."""
+        from kafka.structs import OffsetAndMetadata, TopicPartition
+
+        offsets = {
+            TopicPartition(topic, partition): OffsetAndMetadata(offset, progress.note, -1)
+            for (topic, partition), offset in progress.offsets.items()
+        }
+        try:
+            if self._producer is None:
+                raise self._absent or NotDelivered("no producer")
+            self._begin()
+            self._producer.send_offsets_to_transaction(offsets, progress.group)
+            self._producer.commit_transaction()
+        except Exception as error:
+            self._refuse_if_fenced(error)
+            self._renew()
+            raise NotDelivered(f"{self._brokers}: the transaction was not committed: {told(error)}") from error
+        self._open = False
+        return True
+
+    def _refuse_if_fenced(self, error: Exception) -> None:
+        """kafka-python wraps the cause in a plain KafkaError once the producer is in its error state."""
+        if self.transactional_id is not None and any(name in told(error) for name in FENCED):
+            self._abandon(0)
+            self._producer = None
+            raise Fenced(
+                f"another worker has taken the slot {self.transactional_id!r} since, or the broker gave up on a "
+                f"transaction of ours: {told(error)}; give each worker a transactions.slot of its own"
+            ) from error
+
+    def abandon(self) -> None:
+        self._pending.clear()
+        if self._open:
+            self._renew()
+
     def _renew(self) -> None:
-        """A producer that failed once may be fenced or out of sequence for ever: begin with a new one."""
+        """A producer that failed once may be out of sequence for ever: begin with a new one.
+
+        Of a transactional one, the new one's first act aborts what the old one left open.
+        """
         self._abandon(0)
-        self._producer, self._absent = None, None
+        self._producer, self._absent, self._open = None, None, False
         try:
             self._producer = self._connect()
         except TamisError as error:  # still away: the next flush fails, and tries again
@@ -160,8 +239,12 @@ class MemorySink:
     ) -> None:
         self.messages[topic].append(Message(value, key, dict(headers or {})))
 
-    def flush(self, timeout_s: float) -> None:
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
         """All is there already."""
+        return False
+
+    def abandon(self) -> None:
+        """What is there stays."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -190,7 +273,7 @@ class FileSink:
 
         headers = dict(headers or {})
         path = self._folder / f"{topic}.jsonl"
-        if "source_topic" in headers:  # a reject: its own bytes may be anything
+        if "reason" in headers:  # a reject: its own bytes may be anything
             rows: list[dict[str, Any]] = [{**headers, "bytes": value.hex()}]
         else:
             rows = [orjson.loads(value)] if headers.get("content-type") == JSON else decode_predictions(value, headers)
@@ -200,11 +283,15 @@ class FileSink:
             for row in rows:
                 self._files[topic].write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
 
-    def flush(self, timeout_s: float) -> None:
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
         for file in self._files.values():
             with _writing(Path(file.name)):
                 file.flush()
                 os.fsync(file.fileno())
+        return False
+
+    def abandon(self) -> None:
+        """What is there stays."""
 
     def close(self) -> None:
         for file in self._files.values():

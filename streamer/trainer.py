@@ -180,8 +180,9 @@ class Trainer:
                 self._take_labels(record)
             else:
                 self._take_spectra(record)
+            self.source.handled(record)
         self.meters["tamis_labels_total"].labels("joined").inc(self._buffer.joined - before)
-        self.source.commit()
+        self.source.commit(self.source.progress())
 
     def _take_spectra(self, record: Record) -> None:
         """What can not be used here, a worker has set aside already: it is left out, and said."""

@@ -21,6 +21,7 @@ from .frame import Frame
 from .meters import Meters
 from .outcome import Predictions
 from .settings import Drift as Table
+from .wire import Record
 
 log = structlog.get_logger()
 
@@ -46,8 +47,9 @@ class Watched(NamedTuple):
 class LineWatch:
     """One line: learns a reference from its first blocks, then judges each block.
 
-    The reference's spectra are kept in a file, so that it survives restarts; a new version of the model judges them
-    anew. Where the file is taken away (`tamis drift forget`) the line learns anew.
+    The reference's spectra are kept in a file from the first block on, with the offsets that they reach to: what is
+    read again after a kill is known, and counted once. A new version of the model judges them anew. Where the file is
+    taken away (`tamis drift forget`) the line learns anew.
 
     Args:
         path: None keeps the reference in memory alone. pool: learns beside the loop, which lets blocks pass until it is
@@ -73,6 +75,7 @@ class LineWatch:
         self._alarms: set[str] = set()
         self._scans: dict[str, ReferenceScan] = {}
         self._scanned: dict[str, Reading] = {}
+        self._seen: dict[str, tuple[int, float]] = {}  # topic-partition -> newest offset, and its message's time
 
     @property
     def learned(self) -> float:
@@ -80,9 +83,11 @@ class LineWatch:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 
-    def update(self, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
         """Takes a frame in; what its last whole block said, None where none was completed."""
         self._serve(model, predictions.model_version)
+        if self._is_known(record):
+            return None
         spectra = resampler(frame.axis, model.grid).apply(frame.spectra).astype(np.float32, copy=False)
         scan = self._scan_rows(frame)
         told = self._scan(frame, spectra, scan) if scan.any() else False
@@ -100,6 +105,15 @@ class LineWatch:
             return None
         every = [*self.readings, *self._scanned.values()]
         return Watched(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
+
+    def _is_known(self, record: Record) -> bool:
+        """Read again: an offset that was there, and no newer a message; of a topic that was made anew it is newer."""
+        place = f"{record.topic}-{record.partition}"
+        offset, time_s = self._seen.get(place, (-1, 0.0))
+        if record.offset <= offset and record.timestamp_s <= time_s:
+            return True
+        self._seen[place] = record.offset, record.timestamp_s
+        return False
 
     def _scan_rows(self, frame: Frame) -> np.ndarray:
         names = self.table.reference_objects
@@ -142,22 +156,25 @@ class LineWatch:
                 return False
             learned, self._teaching = self._teaching, None
             self._learned(learned.result)
-        if self._taught is None:
-            self._gathered.append(spectra.copy())
-            if len(self._gathered) >= self.table.learn_blocks:
-                self._reference, self._gathered = np.concatenate(self._gathered), []
-                self._save()
-                self._teach()
-            return True
-        if self.path is not None and not self.path.exists():
+        if (self._taught or self._gathered) and self.path is not None and not self.path.exists():
             log.info("drift: reference forgotten; learning anew", line=self.line)
             self._forget()
+        if self._taught is None:
+            self._gathered.append(spectra.copy())
+            self._save()
+            self._complete()
             return True
         lens, every = self._taught
         seen = lens(spectra, results)
         self.readings = [reading for detector in every for reading in detector.read(seen)]
         self._count(self.readings)
         return True
+
+    def _complete(self) -> None:
+        """The reference, once all its blocks are gathered."""
+        if len(self._gathered) >= self.table.learn_blocks:
+            self._reference, self._gathered, self._taught = np.concatenate(self._gathered), [], None
+            self._teach()
 
     def _count(self, readings: list[Reading]) -> None:
         for reading in readings:
@@ -185,11 +202,13 @@ class LineWatch:
             self._forget()
             self._rows, self._waiting = [], 0
         self._model, self._version = model, version
-        if self._reference is None:
-            self._reference = self._load()
+        if self._reference is None and not self._gathered:
+            self._load()
         if self._reference is not None:
             self._taught = None
             self._teach()
+        else:
+            self._complete()
 
     def _teach(self) -> None:
         assert self._model is not None
@@ -223,40 +242,44 @@ class LineWatch:
 
     def _save(self) -> None:
         """Whole or not at all; a disk that is full or away costs the file, not the watch."""
-        if self.path is None or self._reference is None or self._model is None:
+        if self.path is None or self._model is None:
             return
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        about = {"line": self.line, "grid": json.dumps(self._model.grid.to_json())}
+        about = {"line": self.line, "grid": json.dumps(self._model.grid.to_json()), "seen": json.dumps(self._seen)}
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"spectra": self._reference}, beside, metadata=about)
+            save_file({"spectra": np.concatenate(self._gathered)}, beside, metadata=about)
             beside.replace(self.path)
         except (OSError, SafetensorError) as error:
             log.error("drift: the reference can not be kept; it is lost at a restart", line=self.line, error=str(error))
             self.path = None
 
-    def _load(self) -> np.ndarray | None:
-        """None where there is none, or one of another grid or block size."""
+    def _load(self) -> None:
+        """Its blocks, and where they reach to; nothing where there is no file, or one of another grid or block size."""
         if self.path is None or not self.path.exists():
-            return None
+            return
         from safetensors import SafetensorError, safe_open
 
         assert self._model is not None
         try:
             with safe_open(self.path, "np") as kept:
-                grid = Axis.from_json(json.loads((kept.metadata() or {})["grid"]))
+                about = kept.metadata() or {}
+                grid = Axis.from_json(json.loads(about["grid"]))
+                seen = {str(k): (int(offset), float(t)) for k, (offset, t) in json.loads(about["seen"]).items()}
                 spectra = kept.get_tensor("spectra")
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             log.error("drift: reference unreadable; learning anew", file=str(self.path), error=str(error))
-            return None
+            return
+        n = self.table.block_spectra
         fits = grid == self._model.grid and spectra.ndim == 2 and spectra.shape[1] == len(grid)
-        if not fits or len(spectra) != self.table.learn_blocks * self.table.block_spectra:
+        if not fits or len(spectra) % n or len(spectra) > n * self.table.learn_blocks or not np.isfinite(spectra).all():
             log.warning("drift: the reference is of another grid or size; learning anew", line=self.line)
-            return None
-        return spectra if np.isfinite(spectra).all() else None
+            return
+        self._gathered = np.split(spectra, len(spectra) // n) if len(spectra) else []
+        self._seen = self._seen or seen
 
 
 def reference_path(folder: Path, line: str) -> Path:
@@ -286,7 +309,7 @@ class DriftWatch:
         self.lines: dict[str, LineWatch] = {}
         self._said = False
 
-    def update(self, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
         if self.table.learn_blocks == 0:
             return None
         watch = self.lines.get(frame.line)
@@ -298,7 +321,7 @@ class DriftWatch:
                 return None
             path = None if self.folder is None else reference_path(self.folder, frame.line)
             watch = self.lines[frame.line] = LineWatch(frame.line, self.table, path, self.pool)
-        return watch.update(frame, predictions, model)
+        return watch.update(record, frame, predictions, model)
 
     def forget(self, line: str) -> None:
         """A line that is heard no more makes room for another; its reference stays on disk."""

@@ -54,6 +54,11 @@ class Record:
         """Where it stands, for logs and errors: topic[partition]@offset."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
+    @property
+    def id(self) -> str:
+        """The same whenever it is read: what its results and its nameless spectra are called after."""
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
@@ -517,10 +522,9 @@ def _quantity(given: str) -> str:
 
 def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
     """A spectrum without an id is called after its place, so that a second reading gives it the same name."""
-    place = f"{record.topic}-{record.partition}-{record.offset}"
     if given is None:
-        return [f"{place}-{i}" for i in range(n)]
-    return [name or f"{place}-{i}" for i, name in enumerate(given)]
+        return [f"{record.id}-{i}" for i in range(n)]
+    return [name or f"{record.id}-{i}" for i, name in enumerate(given)]
 
 
 def _arrival(record: Record, n: int) -> np.ndarray:

@@ -1,8 +1,13 @@
-"""The worker's loop: read frames, predict, deliver, commit. Nothing is committed before its results are delivered."""
+"""The worker's loop: read frames, predict, deliver, commit. Nothing is committed before its results are delivered.
+
+With exactly_once the offsets are committed in one transaction with the results, every `transactions.interval_s`; with
+at_least_once after the broker has confirmed each result of the batch. docs/guarantees.md tells the rest.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -11,7 +16,7 @@ from itertools import chain
 import numpy as np
 import structlog
 
-from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, __version__
+from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, TamisError, TooManyRejects, __version__
 from ..models.axis import Axis
 from .asking import Asker
 from .frame import BadRow, Frame, screen
@@ -27,8 +32,6 @@ from .wire import ARROW, decode
 
 log = structlog.get_logger()
 
-# A loop that has not turned for this long is stuck: in a broker call, or in a model.
-STUCK_S = 60.0
 # After a batch that the broker did not confirm: long enough for a leader to be elected, short beside a night.
 RETRY_S = 1.0
 OBSERVE_S = 0.5
@@ -58,25 +61,85 @@ class Worker:
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
         per_hour = self.settings.requests.per_hour
         self._asker = Asker(per_hour) if per_hour > 0 else None
+        self._exactly_once = self.settings.transactional_id is not None
+        self._handled = self._bytes = 0  # messages, and bytes sent, since the last delivery
+        self._since = 0.0  # the first of them
+        self._skipped = 0
+        self._outcomes: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # rejected
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     def run(self) -> None:
         """Consume until stopped, or until the source is exhausted.
 
         Raises:
-            BadBundle: the model to start with is damaged: no restart could mend that.
+            BadBundle: the model to start with is damaged: no restart could mend that. Fenced: another worker has our
+                slot. TooManyRejects: what came since the last delivery is left as it is. Stalled: see `source`.
         """
         self.wait_for_models()
         while not (self.stopping or self.source.exhausted):
             self._turned = time.monotonic()
-            records = self.source.poll(self.settings.poll_timeout_s)
+            records = self.source.poll(self._patience_s())
+            if self.source.taken():
+                log.warning("partitions taken in mid-transaction: it is undone, others read these again")
+                self._undo()
+                continue
+            if self._asker is not None:
+                for note in self.source.notes():
+                    self._asker.restore(note)
             self.predictor.refresh()
-            for record in records:
-                self.handle(record)
-            if records:
-                self.deliver()
+            self._handle_all(records)
             self.observe()
+        if self._handled:
+            self.deliver()
         self._observe_lines()
+
+    def _handle_all(self, records: list[Record]) -> None:
+        """A batch, delivered when it is due; what is left when a delivery failed is polled again."""
+        for record in records:
+            self._turned = time.monotonic()
+            self.handle(record)
+            self.source.handled(record)
+            self._since = self._since if self._handled else self._turned
+            self._handled += 1
+            self._break_circuit()
+            if self._due() and not self.deliver():
+                return
+            if self.source.overdue:
+                log.warning(
+                    "slow: the rest of the batch is polled again, lest the group take us for dead", at=record.place
+                )
+                if self._handled:
+                    self.deliver()
+                self.source.rewind()
+                return
+        if (self._handled and not self._exactly_once) or self._due():
+            self.deliver()
+
+    def _due(self) -> bool:
+        """Whether to deliver before the batch is done; results on their way are bounded in any case."""
+        if self._bytes >= self.settings.in_flight_max_bytes:
+            return True
+        if not (self._exactly_once and self._handled):
+            return False
+        table = self.settings.transactions
+        return self._handled >= table.frames or time.monotonic() - self._since >= table.interval_s
+
+    def _patience_s(self) -> float:
+        """How long to wait for messages: an open transaction is not kept waiting for the next one."""
+        if not self._handled:
+            return self.settings.poll_timeout_s
+        left_s = self._since + self.settings.transactions.interval_s - time.monotonic()
+        return max(0.0, min(left_s, self.settings.poll_timeout_s))
+
+    def _break_circuit(self) -> None:
+        ratio, window = self.settings.rejects.stop_ratio, self.settings.rejects.window_frames
+        if (rejected := sum(self._outcomes)) > ratio * window:
+            topic = self.settings.topics.rejects
+            raise TooManyRejects(
+                f"{rejected} of the newest {len(self._outcomes)} messages were set aside, more than rejects.stop_ratio "
+                f"= {ratio:g} allows: the worker stops, lest the topic be emptied into {topic}. "
+                "`tamis tail --rejects` tells why; mend that, then start it again"
+            )
 
     def stop(self) -> None:
         """Finish the frames in hand, deliver, commit, leave the group."""
@@ -98,6 +161,7 @@ class Worker:
 
     def handle(self, record: Record) -> None:
         self.meters["tamis_frames_total"].inc()
+        self._outcomes.append(False)
         try:
             frame, bad = decode(record, self._known_axes(), self.settings.frame_max_bytes)
         except BadMessage as error:
@@ -108,13 +172,20 @@ class Worker:
         if len(frame):
             try:
                 predictions = self.predict(frame)
-                self.send(predictions)
-                self.ask(frame, predictions)
-                self.watch(frame, predictions)
             except (NoModel, AxisMismatch, BadMessage) as error:
                 reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
                 self.reject(record, frame.line, f"{record.place}: {error}", reason, spectra=len(frame) + len(bad))
                 return
+            except TamisError:
+                raise
+            except Exception as error:  # a frame that breaks a model must not stop the line for ever
+                log.exception("prediction failed", place=record.place, line=frame.line)
+                text = f"{record.place}: the model failed: {type(error).__name__}: {error!s:.200}"
+                self.reject(record, frame.line, text, "failed", spectra=len(frame) + len(bad))
+                return
+            self.send(record, predictions)
+            self.ask(frame, predictions)
+            self.watch(record, frame, predictions)
         if bad:
             self.set_aside(record, frame, bad)
 
@@ -123,11 +194,12 @@ class Worker:
         with self.meters["tamis_predict_duration_seconds"].labels(line).time():
             return self.predictor.predict(frame)
 
-    def send(self, predictions: Predictions) -> None:
+    def send(self, record: Record, predictions: Predictions) -> None:
         line = self.meters.line(predictions.line)
         key = predictions.line.encode()
-        for value, headers in encode_predictions(predictions, self._encoding, self.settings.frame_max_bytes):
-            self.sink.send(self.settings.topics.predictions, value, key=key, headers=headers)
+        cap = self.settings.frame_max_bytes
+        for value, headers in encode_predictions(predictions, self._encoding, cap, record.id):
+            self._send(self.settings.topics.predictions, value, key, headers)
         trusted = int(predictions.trusted.sum())
         spectra = self.meters["tamis_spectra_processed_total"]
         spectra.labels(line, "trusted").inc(trusted)
@@ -140,9 +212,13 @@ class Worker:
         if not np.isnat(newest := np.max(predictions.time)):
             self._sent.append((line, newest))
 
-    def watch(self, frame: Frame, predictions: Predictions) -> None:
+    def _send(self, topic: str, value: bytes, key: bytes | None, headers: dict[str, str]) -> None:
+        self.sink.send(topic, value, key=key, headers=headers)
+        self._bytes += len(value)
+
+    def watch(self, record: Record, frame: Frame, predictions: Predictions) -> None:
         """Holds the line's newest block of spectra against its reference, and tells the scores."""
-        told = self._drift.update(frame, predictions, self.predictor.serving(frame.line)[1].model)
+        told = self._drift.update(record, frame, predictions, self.predictor.serving(frame.line)[1].model)
         if told is not None:
             self._drifts[self.meters.line(frame.line)] = told
 
@@ -152,21 +228,23 @@ class Worker:
             return
         due = self._asker.consider(frame, predictions, partial(self.predictor.spread, frame))
         for value, headers in encode_requests(due):
-            self.sink.send(self.settings.topics.label_requests, value, key=frame.line.encode(), headers=headers)
+            self._send(self.settings.topics.label_requests, value, frame.line.encode(), headers)
             self.meters["tamis_label_requests_total"].labels(self.meters.line(frame.line)).inc()
 
     def reject(self, record: Record, line: str, error: str, reason: str, spectra: int = 1) -> None:
         """Sets a whole message aside, with its own bytes."""
         log.warning("message rejected", error=error, reason=reason)
         value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
-        self.sink.send(self.settings.topics.rejects, value, key=_key(record), headers=headers)
+        self._send(self.settings.topics.rejects, value, _key(record), headers)
         self._count_rejected(line, reason, spectra)
+        self._outcomes[-1] = True
 
     def set_aside(self, record: Record, frame: Frame, bad: list[BadRow]) -> None:
         """Sets the bad rows of a frame aside; its good ones went on."""
         log.warning("rows rejected", place=record.place, line=frame.line, rows=len(bad), first=str(bad[0]))
+        self._outcomes[-1] = len(bad) > len(frame)
         for value, headers in reject_rows(record, bad, frame.line, self.settings.frame_max_bytes):
-            self.sink.send(self.settings.topics.rejects, value, key=_key(record), headers=headers)
+            self._send(self.settings.topics.rejects, value, _key(record), headers)
             self._count_rejected(frame.line, headers["reason"], int(headers["rows"]))
 
     def _count_rejected(self, line: str, reason: str, spectra: int) -> None:
@@ -174,27 +252,43 @@ class Worker:
         self.meters["tamis_dead_letter_total"].labels(label, reason).inc()
         self.meters["tamis_spectra_processed_total"].labels(label, "rejected").inc(spectra)
 
-    def deliver(self) -> None:
-        """Results first, then the offsets: a spectrum is rather seen twice than never."""
+    def deliver(self) -> bool:
+        """Results first, then the offsets, or both at once; False where the batch is to be read again."""
+        progress = self.source.progress(self._asker.note() if self._asker else "")
         try:
-            self.sink.flush(self.settings.flush_timeout_s)
+            stored = self.sink.flush(self.settings.flush_timeout_s, progress)
         except NotDelivered as error:
             log.error("not delivered; the batch will be read again", error=str(error))
             self.meters["tamis_not_delivered_total"].inc()
-            self.source.rewind()
+            self._undo()
             time.sleep(RETRY_S)
-        else:
-            self.source.commit()
-            now = np.datetime64(time.time_ns(), "ns")
-            for line, newest in self._sent:
-                latency_s = (now - newest) / np.timedelta64(1, "s")
-                self.meters["tamis_end_to_end_latency_seconds"].labels(line).observe(max(0.0, latency_s))
+            return False
+        self.source.commit(progress, stored=stored)
+        now = np.datetime64(time.time_ns(), "ns")
+        for line, newest in self._sent:
+            latency_s = (now - newest) / np.timedelta64(1, "s")
+            self.meters["tamis_end_to_end_latency_seconds"].labels(line).observe(max(0.0, latency_s))
+        self._settle(delivered=True)
+        return True
+
+    def _undo(self) -> None:
+        """What was handled since the last delivery will be read again, by us or by others."""
+        self.sink.abandon()
+        self.source.rewind()
+        self._settle(delivered=False)
+
+    def _settle(self, *, delivered: bool) -> None:
         self._sent.clear()
+        self._handled = self._bytes = 0
+        if self._asker is not None:
+            self._asker.settle(delivered=delivered)
 
     def observe(self) -> None:
         for (topic, partition), lag in self.source.lag_records().items():
             self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
         self.meters["tamis_broker_connected"].set(not self.source.trouble)
+        self.meters["tamis_skipped_messages_total"].inc(self.source.skipped - self._skipped)
+        self._skipped = self.source.skipped
         if (now := time.monotonic()) - self._observed >= OBSERVE_S:
             self._observed = now
             self._observe_lines()
@@ -228,9 +322,9 @@ class Worker:
         return sums
 
     def alive(self) -> str:
-        """'' while the loop turns, else for how long it has not."""
+        """'' while the loop turns, else for how long it has not: it hangs in a broker call, or in a model."""
         still_s = time.monotonic() - self._turned
-        return "" if still_s < STUCK_S else f"the loop has not turned for {still_s:.0f} s"
+        return "" if still_s < self.settings.stuck_s else f"the loop has not turned for {still_s:.0f} s"
 
     def ready(self) -> str:
         if self.predictor.missing:

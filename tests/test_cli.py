@@ -452,7 +452,7 @@ def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, 
     path = reference_path(tmp_path / "drift", "nir1")
     Line(model, Drift(block_spectra=16, learn_blocks=2), path).learns(drawing(grid))  # type: ignore[call-arg]
     listed = tamis("drift", "list", cwd=tmp_path)
-    assert listed.stdout.startswith("nir1  learned 20")
+    assert listed.stdout.startswith("nir1  20")
     wrong = tamis("drift", "forget", "nir2", cwd=tmp_path)
     assert wrong.returncode == 2
     assert "there: nir1" in wrong.stderr

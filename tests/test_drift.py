@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,12 +22,16 @@ from tamis.streamer.records import read_table
 from tamis.streamer.settings import Drift
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.watch import LineWatch, Watched, reference_path, references
+from tamis.streamer.wire import Record
 
 from .conftest import simulate
 from .test_worker import frame
 
 BLOCK = 64
 TABLE = Drift(block_spectra=BLOCK, learn_blocks=10)  # type: ignore[call-arg]
+
+
+OFFSETS = itertools.count()  # of one topic, whichever line reads it
 
 
 class Line:
@@ -44,7 +49,9 @@ class Line:
         made = frame(self.model.grid, n, spectra=spectra.astype(np.float32), spectrum_id=names, **changes)
         result = self.model.predict(made.spectra, self.model.grid)
         told = predictions(self.model, made, result, self.version)
-        return self.watch.update(made, told, self.model)
+        offset = next(OFFSETS)
+        record = Record("tamis.spectra", 0, offset, None, b"", {}, float(offset))
+        return self.watch.update(record, made, told, self.model)
 
     def learns(self, draw: Callable[[int], np.ndarray]) -> Line:
         for _ in range(self.watch.table.learn_blocks):

@@ -21,6 +21,7 @@ from tamis.models.store import Store
 from tamis.streamer.frame import Frame
 from tamis.streamer.predictor import Predictor
 from tamis.streamer.sink import MemorySink
+from tamis.streamer.source import Progress
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.wire import JSON, encode
 
@@ -50,11 +51,12 @@ class Flaky(MemorySink):
         super().__init__()
         self.failures = failures
 
-    def flush(self, timeout_s: float) -> None:
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
         if self.failures:
             self.failures -= 1
             self.messages.clear()
             raise NotDelivered("the broker did not confirm")
+        return False
 
 
 @pytest.fixture
