@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -505,6 +506,9 @@ def replay(
     realtime: Annotated[bool, typer.Option("--realtime", help="Keep the recorded distances in time.")] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many spectra.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="A name: go on where the replay of that name stopped, and send none twice.")
+    ] = None,
     frame: Annotated[int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate.")] = None,
     line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or its name.")] = None,
     instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,
@@ -525,6 +529,8 @@ def replay(
     """
     if rate is not None and realtime:
         raise BadSettings("--rate and --realtime exclude each other: give one")
+    if resume is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", resume):
+        raise BadSettings(f"--resume: expected a name of letters, digits, '.', '_' and '-', got {resume[:40]!r}")
     stop = _Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
@@ -538,10 +544,11 @@ def replay(
         "quantity": quantity,
         "where": _pairs(where, "--where"),
     }
-    how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "reading": reading}
+    how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "resume": resume, "reading": reading}
     sent = run_replay(settings, stop, files, encoding, how)
     per_s = sent.spectra / max(sent.seconds, 1e-9)
-    print(f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s")
+    after = f"; {sent.before} were there already" if sent.before else ""
+    print(f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s{after}")
 
 
 @app.command()

@@ -13,19 +13,22 @@ import numpy as np
 from .. import BadFile
 from .frame import Frame
 from .sink import Sink
+from .source import Progress
 from .wire import encode
 
-# The producer holds what is not confirmed yet: so many frames of at most a megabyte each.
+# The producer holds what is not confirmed yet: so many frames of at most a megabyte each, none for longer than this.
 _FRAMES_IN_FLIGHT = 64
+_FLUSH_S = 0.5
 
 
 @dataclass(slots=True)
 class Sent:
-    """What has gone out so far."""
+    """What has gone out so far; `before`: spectra that an earlier replay of that name had sent already."""
 
     spectra: int = 0
     frames: int = 0
     seconds: float = 0.0
+    before: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class Replay:
         realtime: keep the recorded distances in time.
         loop: begin again at the end; spectrum_ids get ``~2``, ``~3``, ... and times go on.
         limit: stop after so many spectra.
+        resume: the consumer group that keeps how many spectra were sent, with them in one transaction: a replay that
+            was killed goes on there, and sends none twice. Needs a sink with a transactional id.
         content_type: the encoding of the messages (see `wire`).
         reading: passed on to `records.read_frames` (line, instrument, axis, where, ...).
     """
@@ -48,6 +53,7 @@ class Replay:
     realtime: bool = False
     loop: bool = False
     limit: int | None = None
+    resume: Any = None  # kafka-python's ConsumerGroupMetadata
     reading: dict[str, Any]
 
     def run(
@@ -56,24 +62,35 @@ class Replay:
         sink: Sink,
         progress: Callable[[Sent], None] = lambda sent: None,
         stopping: Callable[[], bool] = lambda: False,
+        before: int = 0,
     ) -> Sent:
-        """Sends the files in their order.
+        """Sends the files in their order, all but the first `before` spectra.
 
         Raises:
             BadFile: a file can not be read, or has no times to keep. NotDelivered: the broker did not confirm.
         """
-        sent = Sent()
-        start = time.monotonic()
-        for frame in self._paced(self._frames(paths), sent, start, stopping):
+        sent = Sent(before=before)
+        start = flushed = time.monotonic()
+        waiting = 0  # frames that are not flushed
+
+        def flush() -> None:
+            nonlocal waiting, flushed
+            if waiting:
+                done = Progress({(self.topic, 0): before + sent.spectra}, group=self.resume) if self.resume else None
+                sink.flush(30.0, done)
+            waiting, flushed = 0, time.monotonic()
+
+        for frame in self._paced(_without(self._frames(paths), before), sent, start, stopping, flush):
             for value, headers in encode(frame, self.content_type, self.most_bytes):
                 sink.send(self.topic, value, key=frame.line.encode(), headers=headers)
+                waiting += 1
                 sent.frames += 1
-                if sent.frames % _FRAMES_IN_FLIGHT == 0:
-                    sink.flush(30.0)
             sent.spectra += len(frame)
             sent.seconds = time.monotonic() - start
+            if waiting >= _FRAMES_IN_FLIGHT or time.monotonic() - flushed > _FLUSH_S:
+                flush()
             progress(sent)
-        sink.flush(30.0)
+        flush()
         sent.seconds = time.monotonic() - start
         return sent
 
@@ -103,7 +120,12 @@ class Replay:
                 shift += last - first + np.timedelta64(1, "us")
 
     def _paced(
-        self, frames: Iterator[Frame], sent: Sent, start: float, stopping: Callable[[], bool]
+        self,
+        frames: Iterator[Frame],
+        sent: Sent,
+        start: float,
+        stopping: Callable[[], bool],
+        flush: Callable[[], None],
     ) -> Iterator[Frame]:
         origin = None
         for frame in frames:
@@ -116,7 +138,17 @@ class Replay:
             elif self.rate is not None:
                 due_s = sent.spectra / self.rate
             while not stopping() and (wait_s := start + due_s - time.monotonic()) > 0:
+                if wait_s > _FLUSH_S:  # what was sent need not wait for what comes
+                    flush()
                 time.sleep(min(wait_s, 0.2))
             if stopping():
                 return
             yield frame
+
+
+def _without(frames: Iterator[Frame], spectra: int) -> Iterator[Frame]:
+    """All but the first spectra."""
+    for frame in frames:
+        if spectra < len(frame):
+            yield frame[spectra:] if spectra else frame
+        spectra = max(0, spectra - len(frame))

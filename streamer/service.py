@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from .. import BadFile
+from .. import BadFile, BrokerAbsent
 from ..models.store import Store
 from .formats import parts
 from .meters import MetricsServer
@@ -21,7 +21,7 @@ from .predictor import Predictor
 from .replay import Replay, Sent
 from .settings import Settings
 from .sink import FileSink, KafkaSink, Sink
-from .source import FileSource, KafkaSource, Source, ensure_topics
+from .source import FileSource, KafkaSource, Source, connected, ensure_topics, told
 from .watch import DriftWatch
 from .watchdog import Watchdog
 from .wire import ARROW, JSON, RAW
@@ -319,8 +319,8 @@ def run_compare(
         for row in rows_of(done, target, labels):
             table.add_row(*row)
         out.print(table)
-        for told in verdicts(done, target, labels):
-            out.print(f"  {told}", highlight=False)
+        for verdict in verdicts(done, target, labels):
+            out.print(f"  {verdict}", highlight=False)
     if json_path is not None:
         write_page(orjson.dumps(as_json(done), option=orjson.OPT_INDENT_2).decode(), json_path)
     if html_path is not None:
@@ -328,17 +328,22 @@ def run_compare(
         out.print(f"page: {html_path}", highlight=False)
 
 
-def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: Mapping[str, Any]) -> Sent:
+def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: dict[str, Any]) -> Sent:
     """Replays files to the spectra topic, with a progress bar on a terminal."""
     for path in files:
         parts(str(path))  # told before a broker is looked for
     content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
     topics = settings.topics
     _ensure(settings, [topics.spectra])
-    replay = Replay(topic=topics.spectra, content_type=content_type, most_bytes=settings.frame_max_bytes, **how)
-    with closing(kafka_sink(settings)) as sink:
+    name = how.pop("resume")
+    group = f"tamis-replay-{name}" if name else None
+    with closing(kafka_sink(settings, group)) as sink:
+        before = 0
+        if group is not None:  # the sink first: it aborts what a replay of this name left open
+            how["resume"], before = _resume(settings, group)
+        replay = Replay(topic=topics.spectra, content_type=content_type, most_bytes=settings.frame_max_bytes, **how)
         if not sys.stderr.isatty():
-            return replay.run(files, sink, stopping=stop)
+            return replay.run(files, sink, stopping=stop, before=before)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         from .records import count_spectra
@@ -352,6 +357,24 @@ def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: 
             task = bar.add_task("replay", total=total, pace="")
 
             def show(sent: Sent) -> None:
-                bar.update(task, completed=sent.spectra, pace=f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s")
+                bar.update(
+                    task,
+                    completed=before + sent.spectra,
+                    pace=f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s",
+                )
 
-            return replay.run(files, sink, show, stop)
+            return replay.run(files, sink, show, stop, before)
+
+
+def _resume(settings: Settings, group: str) -> tuple[Any, int]:
+    """A replay's group, and how many spectra it has sent already."""
+    from kafka import KafkaConsumer
+    from kafka.errors import KafkaError
+    from kafka.structs import TopicPartition
+
+    with closing(connected(KafkaConsumer, settings.brokers, settings.kafka, group_id=group)) as consumer:
+        try:
+            before = consumer.committed(TopicPartition(settings.topics.spectra, 0), timeout_ms=10_000)
+        except KafkaError as error:
+            raise BrokerAbsent(f"{settings.brokers}: no offsets of group {group}: {told(error)}") from error
+        return consumer.group_metadata(), before or 0

@@ -1,0 +1,371 @@
+"""Chaos: a line under random SIGKILLs and broker restarts, and a checker of its own. `make chaos` runs it whole.
+
+Replayers, workers and a trainer run as processes that are started again whenever they end, as systemd would do. When
+all is through, every spectrum_id of the recorded files is looked for in what was committed: by a plain consumer, with
+none of the workers' code but the decoder. A message that no worker can read must be in the rejects, by its offset.
+
+    python -m tests.chaos                                  # both guarantees, 100 kills of workers each
+    python -m tests.chaos --kills 10 --frames 1000 --seed 7
+    TAMIS_TEST_KAFKA=host:9092 python -m tests.chaos       # against a real cluster, by consumer group
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.pls import PLSR
+from tamis.models.preprocess import Pipeline
+from tamis.models.store import Store
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.frame import Frame
+from tamis.streamer.outcome import decode_predictions
+from tamis.streamer.records import write_parquet
+from tamis.streamer.source import connected, ensure_topics
+
+from .conftest import simulate
+
+Guarantee = Literal["exactly_once", "at_least_once"]
+LINES = ("left", "right")  # their keys fall on partitions 0 and 1
+FRAME = 2  # spectra a message
+AXIS = Axis(np.linspace(1000.0, 1600.0, 61), "nm")
+JUNK = b"half a mess"
+OTHERS = 0.15  # share of the kills that hit replayers and the trainer
+PATIENCE_S = 90.0  # without anything new in the outputs: what is missing then is lost
+
+
+@dataclass
+class Plan:
+    """What is to happen.
+
+    Attributes:
+        kills: SIGKILLs of workers; replayers and the trainer get some besides.
+        frames: messages of all lines together, but for those that can not be read.
+        broker: noida has transactions and keeps its data over a restart in good order, but never lets another member
+            take over: there each worker has a fixed partition. tansu has groups. cluster: a real one, with all of it.
+        restarts: of the broker.
+    """
+
+    guarantee: Guarantee
+    kills: int = 100
+    frames: int = 20_000
+    broker: Literal["noida", "tansu", "cluster"] = "noida"
+    restarts: int = 2
+    trainer: bool = False
+    seed: int = 0
+    mean_s: float = 1.5  # between kills
+
+    @property
+    def groups(self) -> bool:
+        return self.broker != "noida"
+
+
+@dataclass
+class Found:
+    """What the checker found. `unequal`: copies of one spectrum whose result ids differ."""
+
+    guarantee: str
+    frames: int = 0
+    spectra: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    unequal: int = 0
+    unsent: int = 0
+    sent_twice: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        besides = ", ".join(f"{n} of {name}" for name, n in sorted(self.kills.items()) if name != "worker") or "none"
+        ended = ", ".join(f"{name}: {n}" for name, n in sorted(self.exits.items())) or "none"
+        return (
+            f"{self.guarantee}: other kills and restarts: {besides}; ended by themselves: {ended}; spectra "
+            f"{self.spectra}, of which never in the topic {self.unsent}, sent twice {self.sent_twice}, with unequal "
+            f"result ids {self.unequal}\n"
+            f"{self.guarantee}: kills={self.kills['worker']} frames={self.frames} lost={self.lost} "
+            f"duplicated={self.duplicated}"
+        )
+
+
+@dataclass
+class Kept:
+    """A process that is started again whenever it ends, but for an exit status of 0."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    exits: Counter[str]
+    process: subprocess.Popen[bytes] | None = None
+    done: bool = False
+    expected: bool = False
+
+    def keep(self) -> None:
+        if self.process is not None and (status := self.process.poll()) is not None:
+            self.done = status == 0
+            if not (self.expected or self.done):
+                self.exits[f"{self.name} {status}"] += 1
+            self.process = None
+        if self.process is None and not self.done:
+            self.expected = False
+            with open(self.log, "ab") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "tamis.streamer.cli", *self.command],
+                    env=os.environ | self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.log.parent,
+                )
+
+    def end(self, how: signal.Signals = signal.SIGKILL, patience_s: float = 30.0) -> bool:
+        """Whether there was something to end."""
+        if self.process is None or self.process.poll() is not None:
+            return False
+        self.expected = True
+        self.process.send_signal(how)
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        return True
+
+
+def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: None) -> Found:
+    """Lets it all happen below `folder`, and counts what came of it."""
+    rng = random.Random(plan.seed)
+    found = Found(plan.guarantee)
+    topics = f"chaos-{uuid.uuid4().hex[:8]}"
+    _publish(folder)
+    files = [_record(folder, line, plan.frames // len(LINES)) for line in LINES]
+    with ExitStack() as parts:
+        broker = None if plan.broker == "cluster" else parts.enter_context(EmbeddedBroker(plan.broker))
+        address, client = _cluster() if broker is None else (broker.bootstrap, broker.client_settings)
+        names = [f"{topics}.{role}" for role in ("spectra", "predictions", "rejects", "labels", "label-requests")]
+        ensure_topics(address, names, len(LINES), create=True, client_settings=client)
+        common = {
+            "TAMIS_BROKERS": address,
+            "TAMIS_KAFKA": json.dumps(client),
+            "TAMIS_TOPICS__PREFIX": topics,
+            "TAMIS_GROUP": topics,
+            "TAMIS_STORE": str(folder / "store"),
+            "TAMIS_PROCESSING_GUARANTEE": plan.guarantee,
+            "TAMIS_TRANSACTIONS__INTERVAL_S": "0.2",
+            "TAMIS_METRICS__PORT": "0",
+            "TAMIS_TRAINER__METRICS_PORT": "0",
+            "TAMIS_TRAINER__GROUP": f"{topics}-trainer",
+            "TAMIS_LOG__FORMAT": "json",
+            "TAMIS_STUCK_S": "15",
+        }
+        everyone = [*_workers(plan, common, folder, found), *_replayers(plan, topics, files, common, folder, found)]
+        if plan.trainer:
+            everyone.append(Kept("trainer", ["trainer"], common, folder / "trainer.log", found.exits))
+        parts.callback(lambda: [process.end() for process in everyone])
+        places = _send_junk(address, client, f"{topics}.spectra")
+        _disturb(plan, everyone, broker, found, rng, tell)
+        checker = Checker(address, client, topics)
+        parts.callback(checker.close)
+        expected = {f"{line}-{i}" for line in LINES for i in range(plan.frames // len(LINES) * FRAME)}
+        while checker.read() and not checker.has(expected, places):  # workers go on meanwhile
+            for process in everyone:
+                process.keep()
+        for process in everyone:
+            if process.name != "replay":
+                process.end(signal.SIGTERM)
+        checker.read(patience_s=3.0)  # what was in hand
+        checker.count(found, expected, places)
+    found.frames, found.spectra = plan.frames + len(places), len(expected)
+    return found
+
+
+def _disturb(
+    plan: Plan, everyone: list[Kept], broker: EmbeddedBroker | None, found: Found, rng: random.Random, tell: Any
+) -> None:
+    """Kills until all kills are done and all is sent."""
+    restarts = sorted(rng.sample(range(1, max(plan.kills, plan.restarts + 1)), plan.restarts)) if broker else []
+    while found.kills["worker"] < plan.kills or not all(p.done for p in everyone if p.name == "replay"):
+        for process in everyone:
+            process.keep()
+        time.sleep(min(rng.expovariate(1 / plan.mean_s), 4 * plan.mean_s))
+        if found.kills["worker"] >= plan.kills:
+            continue
+        if restarts and broker is not None and found.kills["worker"] >= restarts[0]:
+            restarts.pop(0)
+            # noida forgets a transaction that is open when it stops, and then hides for ever what its producer commits:
+            # here everything that has one goes down with it. What a producer that lives on does, only a cluster shows.
+            for process in everyone:
+                if process.name == "replay" or plan.guarantee == "exactly_once":
+                    found.kills[process.name] += process.end()
+            broker.restart()
+            found.kills["the broker"] += 1
+            tell(f"{sum(found.kills.values())}: restarted the broker")
+            continue
+        victim = rng.choice(
+            [p for p in everyone if not p.done and rng.random() < (1 if p.name == "worker" else 0.2)] or everyone
+        )
+        if victim.end():
+            found.kills[victim.name] += 1
+            tell(f"{sum(found.kills.values())}: killed {victim.name}")
+
+
+def _workers(plan: Plan, common: dict[str, str], folder: Path, found: Found) -> Iterator[Kept]:
+    for i in range(len(LINES)):
+        own = {"TAMIS_TRANSACTIONS__SLOT": f"slot-{i}", "TAMIS_DRIFT__FOLDER": str(folder / f"drift-{i}")}
+        if not plan.groups:
+            own["TAMIS_PARTITIONS"] = f"[{i}]"
+        yield Kept("worker", ["worker"], common | own, folder / f"worker-{i}.log", found.exits)
+
+
+def _replayers(
+    plan: Plan, topics: str, files: list[Path], common: dict[str, str], folder: Path, found: Found
+) -> Iterator[Kept]:
+    """At a rate that lasts as long as the kills. tansu's transactions are none: there a killed one begins anew."""
+    for line, file in zip(LINES, files, strict=True):
+        rate = plan.frames / len(LINES) * FRAME / (plan.kills * plan.mean_s)
+        command = ["replay", str(file), "--line", line, "--frame", str(FRAME), "--rate", f"{rate:.1f}"]
+        if plan.broker != "tansu":
+            command += ["--resume", f"{topics}-{line}"]
+        yield Kept("replay", command, common, folder / f"replay-{line}.log", found.exits)
+
+
+def _publish(folder: Path) -> None:
+    spectra, values = simulate(60, AXIS)
+    model = Model.fit(
+        spectra, AXIS, values[:, :1], ["fat"], pipeline=Pipeline.parse("savgol 7 2 1"), estimator=PLSR(3),
+        quantity="absorbance",
+    )  # fmt: skip
+    Store(folder / "store").publish("default", model)
+
+
+def _record(folder: Path, line: str, frames: int) -> Path:
+    spectra = simulate(frames * FRAME, AXIS, seed=len(line))[0].astype(np.float32)
+    times = np.datetime64("2026-01-01", "us") + np.arange(len(spectra)) * np.timedelta64(1, "ms")
+    names = [f"{line}-{i}" for i in range(len(spectra))]
+    path = folder / f"{line}.parquet"
+    write_parquet(path, [Frame(line, "nir", AXIS, "absorbance", spectra, names, times)])
+    return path
+
+
+def _send_junk(address: str, client: dict[str, Any], topic: str) -> set[tuple[int, int]]:
+    """A message that can not be read on each partition, and where they lie."""
+    from kafka import KafkaProducer
+
+    with closing(connected(KafkaProducer, address, client)) as producer:
+        sent = [producer.send(topic, JUNK, partition=i).get(10) for i in range(len(LINES))]
+    return {(message.partition, message.offset) for message in sent}
+
+
+def _cluster() -> tuple[str, dict[str, Any]]:
+    return os.environ["TAMIS_TEST_KAFKA"], json.loads(os.environ.get("TAMIS_TEST_KAFKA_SETTINGS", "{}"))
+
+
+class Checker:
+    """Reads what was committed, from the beginning, in no group."""
+
+    def __init__(self, address: str, client: dict[str, Any], topics: str) -> None:
+        from kafka import KafkaConsumer
+        from kafka.structs import TopicPartition
+
+        self._topics = topics
+        self.sent: Counter[str] = Counter()
+        self.results: dict[str, list[str]] = defaultdict(list)  # spectrum_id -> the result ids of its copies
+        self.rejects: Counter[tuple[int, int]] = Counter()
+        self._consumer = connected(
+            KafkaConsumer, address, client, isolation_level="read_committed", auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )  # fmt: skip
+        roles = ("spectra", "predictions", "rejects")
+        self._consumer.assign([TopicPartition(f"{topics}.{role}", i) for role in roles for i in range(len(LINES))])
+
+    def read(self, patience_s: float = PATIENCE_S) -> bool:
+        """Whatever is there by now; False where for so long there was nothing new."""
+        until = time.monotonic() + patience_s
+        while time.monotonic() < until:
+            if batches := self._consumer.poll(timeout_ms=500):
+                for messages in batches.values():
+                    for message in messages:
+                        self._take(message)
+                return True
+        return False
+
+    def _take(self, message: Any) -> None:
+        headers = {name: value.decode() for name, value in message.headers}
+        role = message.topic.removeprefix(f"{self._topics}.")
+        if role == "rejects":
+            self.rejects[int(headers["source_partition"]), int(headers["source_offset"])] += 1
+        elif role == "spectra":
+            if message.value != JUNK:
+                import pyarrow as pa
+
+                with pa.ipc.open_stream(message.value) as stream:
+                    self.sent.update(stream.read_all()["spectrum_id"].to_pylist())
+        else:
+            for row in decode_predictions(message.value, headers):
+                self.results[row["spectrum_id"]].append(headers["result_id"])
+
+    def has(self, expected: set[str], places: set[tuple[int, int]]) -> bool:
+        return expected <= self.results.keys() and places <= self.rejects.keys()
+
+    def count(self, found: Found, expected: set[str], places: set[tuple[int, int]]) -> None:
+        """Of spectra, and of messages that could not be read."""
+        found.sent_twice = sum(n - 1 for n in self.sent.values())
+        found.unsent = len(expected - self.sent.keys())
+        found.lost = len(expected - self.results.keys()) + len(places - self.rejects.keys())
+        # A spectrum that was sent twice has two results by right.
+        found.duplicated = sum(len(ids) - self.sent[name] for name, ids in self.results.items())
+        found.duplicated += sum(n - 1 for n in self.rejects.values())
+        found.unequal = sum(len(set(ids)) > self.sent[name] for name, ids in self.results.items())
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False)
+
+
+def _say(start_s: float, text: str) -> None:
+    print(f"  {time.monotonic() - start_s:6.1f} s {text}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--restarts", type=int, default=2, help="of the broker")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="exactly_once or at_least_once")
+    parser.add_argument("--keep", type=Path, help="a folder for the logs; else they go")
+    given = parser.parse_args()
+    broker = "cluster" if os.environ.get("TAMIS_TEST_KAFKA") else "noida"
+    every = []
+    for guarantee in [g for g in ("exactly_once", "at_least_once") if given.only in g]:
+        plan = Plan(guarantee, given.kills, given.frames, broker, given.restarts, seed=given.seed)  # type: ignore[arg-type]
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) if given.keep is None else given.keep / guarantee
+            place.mkdir(parents=True, exist_ok=True)
+            started = time.monotonic()
+            every.append(run(plan, place, partial(_say, started)))
+        print(every[-1], flush=True)
+    print(*(str(found).splitlines()[-1] for found in every), sep="; ")
+    sys.exit(any(found.lost or (found.duplicated and found.guarantee == "exactly_once") for found in every))
+
+
+if __name__ == "__main__":
+    main()
