@@ -7,6 +7,7 @@ from its last commit, and pretrains on from its last checkpoint.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,7 +79,7 @@ class Trainer:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._turned = time.monotonic()
+        self._turned = math.inf  # when the loop last did; it has not begun
         self._axes = self.settings.known_axes()
         self._folder = Path(self.table.folder)
         self._buffer: Buffer | None = None
@@ -137,7 +138,6 @@ class Trainer:
     def wait_for_model(self) -> Champion | None:
         said = False
         while not self.stopping:
-            self._turned = time.monotonic()
             try:
                 return self.champion()
             except NoModel as error:

@@ -56,7 +56,7 @@ class Worker:
         self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not confirmed yet
         self._drifts: dict[str, Watched] = {}  # newest of each line, to be told with the next look at the lines
         self._observed = -np.inf
-        self._turned = time.monotonic()
+        self._turned = np.inf  # when the loop last did; it has not begun
         self._axes: dict[str, Axis] = self.settings.known_axes()
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
         per_hour = self.settings.requests.per_hour
@@ -149,8 +149,7 @@ class Worker:
         """Nothing is read before every model of the settings is there: its spectra would only be rejected."""
         said = ""
         while not self.stopping:
-            self._turned = time.monotonic()
-            self.predictor.refresh()
+            self.predictor.refresh()  # the first one is waited for, however long a cold disk takes
             missing = ", ".join(self.predictor.missing)
             if not missing:
                 return

@@ -50,6 +50,7 @@ FRAME = 2  # spectra a message
 AXIS = Axis(np.linspace(1000.0, 1600.0, 61), "nm")
 JUNK = b"half a mess"
 OTHERS = 0.15  # share of the kills that hit replayers and the trainer
+EARLY = 0.1  # share of the kills that may hit a worker before it works
 PATIENCE_S = 90.0  # without anything new in the outputs: what is missing then is lost
 
 
@@ -118,6 +119,7 @@ class Kept:
     process: subprocess.Popen[bytes] | None = None
     done: bool = False
     expected: bool = False
+    begun: int = 0  # where in the log its newest start lies
 
     def keep(self) -> None:
         if self.process is not None and (status := self.process.poll()) is not None:
@@ -127,6 +129,7 @@ class Kept:
             self.process = None
         if self.process is None and not self.done:
             self.expected = False
+            self.begun = self.log.stat().st_size if self.log.exists() else 0
             with open(self.log, "ab") as log:
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "tamis.streamer.cli", *self.command],
@@ -136,6 +139,12 @@ class Kept:
                     stderr=log,
                     cwd=self.log.parent,
                 )
+
+    @property
+    def working(self) -> bool:
+        with open(self.log, "rb") as log:
+            log.seek(self.begun)
+            return b"model loaded" in log.read()
 
     def end(self, how: signal.Signals = signal.SIGKILL, patience_s: float = 30.0) -> bool:
         """Whether there was something to end."""
@@ -175,7 +184,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: Non
             "TAMIS_TRAINER__METRICS_PORT": "0",
             "TAMIS_TRAINER__GROUP": f"{topics}-trainer",
             "TAMIS_LOG__FORMAT": "json",
-            "TAMIS_STUCK_S": "15",
+            "TAMIS_STUCK_S": "20",
         }
         everyone = [*_workers(plan, common, folder, found), *_replayers(plan, topics, files, common, folder, found)]
         if plan.trainer:
@@ -220,9 +229,9 @@ def _disturb(
             found.kills["the broker"] += 1
             tell(f"{sum(found.kills.values())}: restarted the broker")
             continue
-        victim = rng.choice(
-            [p for p in everyone if not p.done and rng.random() < (1 if p.name == "worker" else 0.2)] or everyone
-        )
+        victim = rng.choice([p for p in everyone if (p.name == "worker") == (rng.random() > OTHERS)] or everyone)
+        if victim.name == "worker" and rng.random() > EARLY and not victim.working:
+            continue  # its start takes longer than its work between two kills: most are to fall into the work
         if victim.end():
             found.kills[victim.name] += 1
             tell(f"{sum(found.kills.values())}: killed {victim.name}")

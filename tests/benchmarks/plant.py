@@ -1,0 +1,170 @@
+"""What the benchmarks measure on: a real broker, models in a store, and workers as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tamis.models.axis import Axis
+from tamis.models.model import Model, estimator_class
+from tamis.models.preprocess import Pipeline
+from tamis.models.store import Store
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.frame import Frame
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import ensure_topics
+from tamis.streamer.wire import ARROW, Message, encode
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plsr": {"n_components": 10},
+    "local-pls": {"n_components": 10, "n_neighbors": 100},
+    "committee": {},
+    "cnn": {"epochs": 1},
+    "spectratr": {"epochs": 1},
+}
+IN_FLIGHT = 16
+
+
+def axis(bands: int) -> Axis:
+    return Axis(np.linspace(1100.0, 2498.0, bands), "nm")
+
+
+def spectra(n: int, bands: int, seed: int = 0) -> np.ndarray:
+    """(n, bands) float32 of twelve absorbers, with noise."""
+    rng = np.random.default_rng(seed)
+    shapes = np.exp(-0.5 * ((axis(bands).values - np.linspace(1150, 2450, 12)[:, None]) / 60) ** 2)
+    return (rng.uniform(0.1, 1.0, (n, 12)) @ shapes + rng.normal(0, 1e-3, (n, bands))).astype(np.float32)
+
+
+def fitted(kind: str, bands: int, n: int = 300) -> Model:
+    """Just long enough to have weights: nobody looks at what it predicts."""
+    train = spectra(n, bands)
+    estimator = estimator_class(kind)(**KINDS[kind])
+    treated = Pipeline() if kind == "committee" else Pipeline.parse("snv, savgol 15 2 1")
+    return Model.fit(train, axis(bands), train[:, :1], ["y"], pipeline=treated, estimator=estimator,
+                     quantity="absorbance")  # fmt: skip
+
+
+def messages(count: int, bands: int, rows: int, line: str = "nir1", content_type: str = ARROW) -> list[Message]:
+    """Messages of `rows` spectra each, with names and without times."""
+    block, nowhere = spectra(rows, bands, 1), np.full(rows, np.datetime64("NaT", "us"))
+    made: list[Message] = []
+    for i in range(count):
+        block[:, 0] += 1e-6  # no two alike, or the sensor would count as frozen
+        names = [f"{i}-{row}" for row in range(rows)]
+        frame = Frame(line, "camera", axis(bands), "absorbance", block, names, nowhere)
+        made += encode(frame, content_type, 50_000_000)
+    return made
+
+
+@dataclass
+class Running:
+    """A worker at work."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    url: str = ""
+
+    def metrics(self) -> dict[str, float]:
+        with urllib.request.urlopen(f"{self.url}/metrics") as answer:
+            rows = (line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[:1] not in "#")
+            return {name: float(value) for name, value in rows}
+
+    def spectra(self) -> int:
+        """How many it has predicted or set aside."""
+        return int(sum(v for name, v in self.metrics().items() if name.startswith("tamis_spectra_processed_total{")))
+
+    def memory_mb(self, what: str = "VmRSS") -> float:
+        found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(found[1]) / 1024 if found else float("nan")
+
+    def rate(self, total: int) -> float:
+        """Spectra a second, from the first prediction to the last of `total`, on the worker's own counter."""
+        first = None
+        while True:
+            self.check()
+            now, done = time.monotonic(), self.spectra()
+            if done and first is None:
+                first = now, done
+            if first and done >= total:
+                return (done - first[1]) / max(now - first[0], 1e-9)
+            time.sleep(0.02)
+
+    def check(self) -> None:
+        if self.process.poll() is not None:
+            raise SystemExit(f"the worker ended: {self.log.read_text()[-3000:]}")
+
+
+@dataclass
+class Plant:
+    """Topics on a broker, and a store below `folder`."""
+
+    folder: Path
+    broker: EmbeddedBroker
+    prefix: str = "tamis"
+    partitions: int = 1
+    cap: int = 900_000
+    number: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        names = [f"{self.prefix}.{role}" for role in ("spectra", "predictions", "rejects")]
+        ensure_topics(self.broker.bootstrap, names, self.partitions, create=True, max_message_bytes=self.cap + 65_536,
+                      client_settings=self.broker.client_settings)  # fmt: skip
+
+    def publish(self, model: Model) -> None:
+        Store(self.folder / "store").publish("default", model)
+
+    def send(self, made: Sequence[Message], keys: Sequence[bytes | None] = (None,)) -> None:
+        """As fast as the broker takes it."""
+        with closing(KafkaSink(self.broker.bootstrap, max_message_bytes=self.cap + 16_384,
+                               client_settings=self.broker.client_settings)) as sink:  # fmt: skip
+            for i, (value, headers) in enumerate(made):
+                sink.send(f"{self.prefix}.spectra", value, key=keys[i % len(keys)], headers=headers)
+                if i % IN_FLIGHT == IN_FLIGHT - 1:
+                    sink.flush(60)
+            sink.flush(60)
+
+    @contextmanager
+    def worker(self, **settings: str) -> Iterator[Running]:
+        """A worker of a consumer group of its own, with TAMIS_<settings>, until the block ends."""
+        self.number += 1
+        log = self.folder / f"worker-{self.number}.log"
+        environment = os.environ | {
+            "TAMIS_BROKERS": self.broker.bootstrap,
+            "TAMIS_GROUP": f"bench-{self.prefix}-{self.number}",
+            "TAMIS_STORE": str(self.folder / "store"),
+            "TAMIS_METRICS__PORT": "0",
+            "TAMIS_KAFKA": json.dumps(self.broker.client_settings),
+            "TAMIS_TOPICS__PREFIX": self.prefix,
+            "TAMIS_FRAME_MAX_BYTES": str(self.cap),
+            "TAMIS_LOG__FORMAT": "json",
+            "TAMIS_DRIFT__FOLDER": str(self.folder / f"drift-{self.number}"),
+        }
+        environment |= {f"TAMIS_{name.upper()}": value for name, value in settings.items()}
+        with open(log, "w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tamis.streamer.cli", "worker"], env=environment, stderr=output
+            )
+        running = Running(process, log)
+        try:
+            while not running.url:
+                running.check()
+                found = re.search(r'"metrics": "([^"]+)"', log.read_text())
+                running.url = found[1] if found else ""
+                time.sleep(0.02)
+            yield running
+        finally:
+            process.terminate()
+            process.wait()

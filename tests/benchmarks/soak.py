@@ -1,0 +1,70 @@
+"""A soak: ten million spectra through one worker, and its memory as they pass.
+
+    python -m tests.benchmarks.soak [--spectra 10000000] [--bands 64]
+
+Frames are sent as the worker takes them, a bounded backlog ahead; one message in 200 is no frame. RSS is read each
+second; its growth is that of the last tenth's median over the second tenth's: the first one still fills its caches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from tamis.streamer.broker import EmbeddedBroker
+
+from .plant import Plant, Running, fitted, messages
+
+ROWS = 256
+CHUNK = 200  # messages, sent again and again
+AHEAD = 400_000  # spectra
+
+
+def feed(plant: Plant, worker: Running, total: int, bands: int) -> None:
+    made = messages(CHUNK, bands, ROWS)
+    made[CHUNK // 2] = (b"half a mess", {})
+    sent = 0
+    while sent < total:
+        if sent - worker.spectra() < AHEAD:
+            plant.send(made)
+            sent += (CHUNK - 1) * ROWS
+        else:
+            time.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spectra", type=int, default=10_000_000)
+    parser.add_argument("--bands", type=int, default=64)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker("tansu") as broker:
+        plant = Plant(Path(folder), broker)
+        plant.publish(fitted("plsr", given.bands))
+        with plant.worker() as worker:
+            feeder = threading.Thread(target=feed, args=(plant, worker, given.spectra, given.bands), daemon=True)
+            feeder.start()
+            course: list[tuple[int, float]] = []
+            started, told = time.monotonic(), 0
+            while (done := worker.spectra()) < given.spectra:
+                worker.check()
+                course.append((done, worker.memory_mb()))
+                if done >= told:
+                    told += given.spectra // 10
+                    print(
+                        f"{time.monotonic() - started:7.0f} s {done:10d} spectra, RSS {course[-1][1]:.0f} MB",
+                        flush=True,
+                    )
+                time.sleep(1)
+            took_s = time.monotonic() - started
+            early = statistics.median(mb for n, mb in course if 0.1 <= n / given.spectra < 0.2)
+            late = statistics.median(mb for n, mb in course if n / given.spectra >= 0.9)
+            print(f"{done} spectra in {took_s:.0f} s, {done / took_s:.0f} a second; RSS {early:.0f} MB after a tenth, "
+                  f"{late:.0f} MB at the end: {late / early - 1:+.1%}; highest {worker.memory_mb('VmHWM'):.0f} MB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
