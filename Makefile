@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Exact: other builds of torch bring gigabytes of CUDA, and results are compared to the last digits.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test chaos lint format clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+# Both guarantees under a hundred kills each; some minutes. ARGS='--kills 10 --frames 1000 --seed 7'
+chaos: install
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -62,8 +62,9 @@ def main() -> None:
             took_s = time.monotonic() - started
             early = statistics.median(mb for n, mb in course if 0.1 <= n / given.spectra < 0.2)
             late = statistics.median(mb for n, mb in course if n / given.spectra >= 0.9)
-            print(f"{done} spectra in {took_s:.0f} s, {done / took_s:.0f} a second; RSS {early:.0f} MB after a tenth, "
-                  f"{late:.0f} MB at the end: {late / early - 1:+.1%}; highest {worker.memory_mb('VmHWM'):.0f} MB")  # fmt: skip
+            print(f"{done} spectra in {took_s:.0f} s, {done / took_s:.0f} a second")
+            highest_mb = worker.memory_mb("VmHWM")
+            print(f"RSS {early:.0f} MB early, {late:.0f} MB late: {late / early - 1:+.1%}; highest {highest_mb:.0f} MB")
 
 
 if __name__ == "__main__":
