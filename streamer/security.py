@@ -7,15 +7,22 @@ after ten seconds; its reasons stand in its log alone.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import socket
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
+
 from .. import BadSettings, BrokerAbsent
+
+log = structlog.get_logger()
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 # Keys of kafka-python that a file may hold, KEY_file: of these the first is no secret, but lies beside one.
@@ -30,6 +37,7 @@ _NEEDED = {
 }
 _PROXIES = ("http", "socks5", "socks5h")
 _HANDSHAKE_S = 10.0
+_REFUSED_S = 60.0
 _MOST_BYTES = 65_536  # no secret is as long; a wrong path may lead to a log
 _SECRET_WORDS = ("password", "secret", "token", "key", "jaas", "proxy")  # a proxy's address may hold its password
 
@@ -149,30 +157,53 @@ def weaknesses(kafka: Mapping[str, Any]) -> list[str]:
 
 
 class Overheard(logging.Filter):
-    """Why kafka-python did not get through, from its log; what it raises in the end is a time-out without a reason.
+    """Why kafka-python does not get through, from its log: what it raises in the end is a time-out without a reason.
 
-    Lets pass what would have been shown without it.
+    A broker that refuses us in mid-run, since a certificate or a token has run out, looks like a quiet line: that is
+    told by us, once a minute. What would have been shown without this passes.
     """
 
-    why = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self.why = ""  # of the newest attempt to connect for the first time
+        self.connecting = 0
+        self._refused, self._refused_s = "", -math.inf
+
+    def refusal(self) -> str:
+        """Why brokers refuse us, as heard in the last minute; '' where they do not. kafka-python tries each 30 s."""
+        return self._refused if time.monotonic() - self._refused_s < _REFUSED_S else ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING and str(record.msg).startswith("Bootstrap connection to"):
-            error = record.args[1] if isinstance(record.args, tuple) and len(record.args) > 1 else ""
-            self.why = _short(error)
+        text = record.getMessage()
+        if found := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", text):
+            if not (self.why and "Timeout" in found[1]):  # the last attempt is cut short, and knows nothing
+                self.why = _short(found[1])
+        elif found := re.search(r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)", text):
+            if not self.connecting:
+                self._hear(_short(found[1]))
         return record.levelno >= logging.getLogger("kafka").getEffectiveLevel()
+
+    def _hear(self, reason: str) -> None:
+        if reason != self.refusal():
+            log.error("the broker refuses us: nothing is read or sent; it is tried again and again", reason=reason)
+            self._refused, self._refused_s = reason, time.monotonic()
 
 
 _overheard = Overheard()
 
 
-def overhear() -> Overheard:
-    """The one listener, with nothing heard yet."""
-    manager = logging.getLogger("kafka.net.manager")
-    manager.setLevel(logging.WARNING)
-    manager.addFilter(_overheard)  # twice is once
+@contextmanager
+def overhearing() -> Iterator[Overheard]:
+    """While a client connects for the first time."""
+    for name in ("kafka.net.manager", "kafka.net.connection"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).addFilter(_overheard)  # twice is once
     _overheard.why = ""
-    return _overheard
+    _overheard.connecting += 1
+    try:
+        yield _overheard
+    finally:
+        _overheard.connecting -= 1
 
 
 def _check_mechanism(protocol: str, theirs: Mapping[str, Any]) -> None:

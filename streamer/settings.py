@@ -343,9 +343,7 @@ class Settings(BaseSettings):
     def printable(self) -> dict[str, Any]:
         """Every setting, secrets struck out."""
         shown = self.model_dump()
-        shown["kafka"] = {
-            key: "***" if is_secret(key) else value for key, value in self.kafka.items()
-        }
+        shown["kafka"] = {key: "***" if is_secret(key) else value for key, value in self.kafka.items()}
         return shown
 
 

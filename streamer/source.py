@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import structlog
 
 from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError
-from .security import answering, for_client, overhear
+from .security import answering, for_client, overhearing
 from .wire import ARROW, Record, encode
 
 log = structlog.get_logger()
@@ -469,15 +469,15 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
     theirs = {key: value for key, value in for_client(client_settings).items() if key in client.DEFAULT_CONFIG}
     servers = answering([server.strip() for server in brokers.split(",") if server.strip()], theirs)
     protocol = theirs.get("security_protocol", "PLAINTEXT")
-    overheard = overhear()
     try:
-        return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
+        with overhearing() as overheard:
+            return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
     except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
         raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {told(error)}") from error
     except (KafkaError, OSError) as error:
         raise BrokerAbsent(
-            f"no broker answers at {brokers} ({protocol}): {overheard.why or told(error)}; check the address, that the broker runs, "
-            "kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
+            f"no broker answers at {brokers} ({protocol}): {overheard.why or told(error)}; check the address, that the "
+            "broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
         ) from error
 
 

@@ -102,21 +102,25 @@ class Front:
         self.backend = 0
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self._closing = threading.Event()
+        self._era = 0  # connections of an older one are closed
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     login: Callable[[], Step] | None
 
+    def drop(self) -> None:
+        """Closes every connection: its clients come again, and are asked again who they are."""
+        self._era += 1
+
     def close(self) -> None:
-        self._closing.set()
+        self.drop()
         self._server.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
         self._server.close()
 
     def _accept(self) -> None:
-        while not self._closing.is_set():
+        while True:
             try:
                 client, _ = self._server.accept()
             except OSError:
@@ -139,8 +143,8 @@ class Front:
                 pass
 
     def _hand_on(self, client: socket.socket, broker: socket.socket) -> None:
-        step, passed, buffered = (self.login() if self.login else None), self.login is None, b""
-        while not self._closing.is_set():
+        era, step, passed, buffered = self._era, (self.login() if self.login else None), self.login is None, b""
+        while era == self._era:
             waiting = isinstance(client, ssl.SSLSocket) and client.pending()
             for ready in [client] if waiting else select.select([client, broker], [], [], 0.1)[0]:
                 came = ready.recv(1 << 16)
@@ -226,7 +230,9 @@ class Authority:
             pytest.skip("no openssl here to make certificates with")
         self.folder = folder
         folder.mkdir()
-        self._make("ca", name, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign")
+        self._make(
+            "ca", name, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign"
+        )
 
     @property
     def ca(self) -> str:
