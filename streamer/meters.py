@@ -174,6 +174,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A thread a client, and few of both: one that is slow, or many at once, hold up neither probes nor worker."""
 
     daemon_threads = True
+    request_queue_size = 64  # else a probe waits with the slow ones for its connection
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._since: dict[Any, float] = {}  # by connection, the oldest first

@@ -176,10 +176,10 @@ class Overheard(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if found := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", text):
-            if not (self.why and "Timeout" in found[1]):  # the last attempt is cut short, and knows nothing
+            if not (self.why and re.search("time(d )?out", found[1], re.IGNORECASE)):  # the last one is cut short
                 self.why = _short(found[1])
-        elif found := re.search(r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)", text):
-            if not self.connecting:
+        elif not self.connecting and (found := re.search(r"Connection (?:failed|lost): (.*)", text)):
+            if re.search("Handshake failed|Sasl|sasl_", found[1]):
                 self._hear(_short(found[1]))
         return record.levelno >= logging.getLogger("kafka").getEffectiveLevel()
 
@@ -195,9 +195,9 @@ _overheard = Overheard()
 @contextmanager
 def overhearing() -> Iterator[Overheard]:
     """While a client connects for the first time."""
-    for name in ("kafka.net.manager", "kafka.net.connection"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-        logging.getLogger(name).addFilter(_overheard)  # twice is once
+    for logger in map(logging.getLogger, ("kafka.net.manager", "kafka.net.connection")):
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
+        logger.addFilter(_overheard)  # twice is once
     _overheard.why = ""
     _overheard.connecting += 1
     try:
