@@ -36,8 +36,9 @@ _NEEDED = {
     "OAUTHBEARER": ("sasl_oauth_token_provider",),
 }
 _PROXIES = ("http", "socks5", "socks5h")
-_HANDSHAKE_S = 10.0
+_CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # kafka-python waits for a connection, too: here it is only looked
 _REFUSED_S = 60.0
+_REFUSAL = r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)"  # not: that nobody listens
 _MOST_BYTES = 65_536  # no secret is as long; a wrong path may lead to a log
 _SECRET_WORDS = ("password", "secret", "token", "key", "jaas", "proxy")  # a proxy's address may hold its password
 
@@ -134,7 +135,8 @@ def _is_silent(server: str) -> bool:
     host, _, port = server.rpartition(":")
     host = host.strip("[]")
     try:
-        with socket.create_connection((host, int(port)), _HANDSHAKE_S) as connection:
+        with socket.create_connection((host, int(port)), _CONNECT_S) as connection:
+            connection.settimeout(_HANDSHAKE_S)
             try:
                 context.wrap_socket(connection, server_hostname=host).close()
             except TimeoutError:
@@ -178,9 +180,8 @@ class Overheard(logging.Filter):
         if found := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", text):
             if not (self.why and re.search("time(d )?out", found[1], re.IGNORECASE)):  # the last one is cut short
                 self.why = _short(found[1])
-        elif not self.connecting and (found := re.search(r"Connection (?:failed|lost): (.*)", text)):
-            if re.search("Handshake failed|Sasl|sasl_", found[1]):
-                self._hear(_short(found[1]))
+        elif not self.connecting and (found := re.search(_REFUSAL, text)):
+            self._hear(_short(found[1]))
         return record.levelno >= logging.getLogger("kafka").getEffectiveLevel()
 
     def _hear(self, reason: str) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -227,7 +226,7 @@ def tls(plant: SimpleNamespace) -> SimpleNamespace:
 
 
 def there_and_back(address: str, settings: dict[str, Any]) -> None:
-    """Through all three clients of kafka-python: the one that asks for topics, the one that writes, the one that reads."""
+    """Through all three clients of kafka-python: those that ask for topics, write, and read."""
     name = f"t-{time.monotonic_ns()}"
     ensure_topics(address, [name], 1, create=True, client_settings=settings)
     with (
@@ -487,8 +486,8 @@ def test_kafka_pythons_own_debugging_is_never_shown() -> None:
     """At debug it prints its settings, and each request: the password is in both."""
     before = logging.getLogger("kafka").level
     try:
-        for level in ("debug", "info"):
-            configure(Log(level=level))
+        for log in (Log(format="json", level="debug"), Log(format="json", level="info")):
+            configure(log)
             for name in ("kafka", "kafka.admin.client", "kafka.net.connection", "kafka.net.manager", "kafka.producer"):
                 assert not logging.getLogger(name).isEnabledFor(logging.INFO), name
     finally:
@@ -600,6 +599,26 @@ def test_a_client_that_takes_too_long_is_hung_up_on(served: MetricsServer, monke
     with socket.create_connection(("127.0.0.1", served.port), 20) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
         assert slow.recv(1) == b""
+
+
+# What is told to people
+
+
+def test_the_examples_of_the_documentation_work(root: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.certificate("worker", password=SECRET)
+    files = {"ssl_cafile": authority.ca, "ssl_certfile": certificate, "ssl_keyfile": key}
+    secret = fill(tmp_path / "secret", SECRET.encode())
+    token = fill(tmp_path / "token", b"token")
+    examples = re.findall(r"```toml\n(.*?)```", (root / "docs" / "security.md").read_text(), re.DOTALL)
+    assert len(examples) == 4
+    for example in examples:
+        for name in re.findall(r"^(\w+file) =", example, re.MULTILINE):
+            there = files.get(name, token if "token" in name else secret)
+            example = re.sub(rf'^{name} = ".*?"', f'{name} = "{there}"', example, flags=re.MULTILINE)
+        path = tmp_path / "line.toml"
+        path.write_text(example)
+        assert for_client(load(path).kafka)["security_protocol"].endswith("SSL")
 
 
 # The doctor
