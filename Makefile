@@ -5,10 +5,13 @@ VENV ?= .venv
 ARGS ?=
 PIP_ARGS ?=
 BIN := $(VENV)/bin
+# Tools that look at an environment from outside: they are no part of it, nor of its bill of materials.
+AUDIT := $(VENV)/audit
+AUDIT_ARGS ?=
 # Exact: other builds of torch bring gigabytes of CUDA, and results are compared to the last digits.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
-.PHONY: install demo test chaos lint format clean
+.PHONY: install demo test chaos lint format sbom audit clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +40,28 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+$(AUDIT)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check $(PIP_ARGS) $$($(PYTHON) -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['audit'])")
+	touch $@
+
+# Of another environment, such as a plant's: make sbom ENVIRONMENT=/opt/tamis/bin/python
+ENVIRONMENT ?= $(BIN)/python
+
+sbom: $(if $(filter $(BIN)/python,$(ENVIRONMENT)),install) $(AUDIT)/.installed
+	mkdir -p build
+	$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o build/sbom.json $(ENVIRONMENT)
+	@$(PYTHON) -c "import json; parts = json.load(open('build/sbom.json'))['components']; \
+	  print('build/sbom.json:', len(parts), 'components')"
+
+# What the bill lists, without the +cpu that no index knows. --strict: a package that was not looked up is a failure.
+audit: sbom
+	@$(PYTHON) -c "import json; parts = json.load(open('build/sbom.json'))['components']; \
+	  print(*sorted({part['name'] + '==' + part['version'].split('+')[0] for part in parts}), sep='\n')" > build/audit.txt
+	$(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --requirement build/audit.txt $(AUDIT_ARGS) || { echo \
+	  "audit failed: a vulnerability, or no answer from the service (see above; AUDIT_ARGS='-s osv' asks another)"; exit 1; }
 
 clean:
 	rm -rf $(VENV) build demo out out.json *.egg-info

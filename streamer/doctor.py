@@ -10,6 +10,7 @@ from http.client import HTTPException
 
 from .. import TamisError, __version__
 from ..models.store import Store
+from .security import weaknesses
 from .settings import Settings
 from .source import ensure_topics
 
@@ -54,7 +55,8 @@ def _broker(settings: Settings) -> str:
             f"{settings.brokers} answers, but lacks {', '.join(missing)}: create them, or set topics.create"
         )
     later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
-    return f"{settings.brokers} answers{later}"
+    weak = "".join(f"; {weakness}" for weakness in weaknesses(settings.kafka))
+    return f"{settings.brokers} answers{later}{weak}"
 
 
 def _store(settings: Settings) -> str:

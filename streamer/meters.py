@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import prometheus_client as prometheus
+import structlog
 from prometheus_client.exposition import make_wsgi_app
 
 from .. import BadSettings
+
+log = structlog.get_logger()
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # A line's name comes from a message: a faulty producer must not fill Prometheus with series.
 MOST_LINES = 200
 OTHER_LINES = "(other)"
+# A scrape takes milliseconds, and comes from a handful of places.
+REQUEST_S = 10.0
+MOST_CLIENTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +171,45 @@ class Meters:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True  # a client that hangs must not hold up the probes
+    """A thread a client, and few of both: one that is slow, or many at once, hold up neither probes nor worker."""
+
+    daemon_threads = True
+    request_queue_size = 64  # else a probe waits with the slow ones for its connection
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._since: dict[Any, float] = {}  # by connection, the oldest first
+        self._lock = threading.Lock()
+        super().__init__(*args, **kwargs)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._hang_up(MOST_CLIENTS - 1)
+        with self._lock:
+            self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:  # twice a second
+        super().service_actions()
+        self._hang_up(MOST_CLIENTS)
+
+    def _hang_up(self, most: int) -> None:
+        """Of too many, the oldest go, and whoever takes too long: its thread finds the connection at its end."""
+        with self._lock:
+            too_old = time.monotonic() - REQUEST_S
+            surplus = len(self._since) - most
+            for i, (request, since) in enumerate(list(self._since.items())):
+                if i < surplus or since < too_old:
+                    del self._since[request]
+                    with suppress(OSError):
+                        request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away in the middle is no news either, and must not fill the log."""
+        log.debug("metrics: request failed", client=str(client_address), error=repr(sys.exc_info()[1]))
 
 
 class _Quiet(WSGIRequestHandler):
@@ -186,6 +234,9 @@ class MetricsServer:
         probes = {"/healthz": alive, "/readyz": ready}
 
         def app(environ: dict[str, Any], start_response: Any) -> Any:
+            if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+                start_response("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Type", "text/plain")])
+                return [b"here is only something to read\n"]
             path = environ.get("PATH_INFO", "")
             if path == "/metrics":
                 return metrics(environ, start_response)
@@ -208,6 +259,13 @@ class MetricsServer:
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
 
     def __enter__(self) -> MetricsServer:
+        bound = str(self._server.server_address[0])
+        if not ipaddress.ip_address(bound).is_loopback:
+            log.warning(
+                "metrics and health can be read from other machines, by whoever reaches the port: without TLS or login",
+                listens=f"{bound}:{self.port}",
+                setting="metrics.host",
+            )
         self._thread.start()
         return self
 

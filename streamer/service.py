@@ -19,6 +19,7 @@ from .formats import parts
 from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
+from .security import weaknesses
 from .settings import Settings
 from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, connected, ensure_topics, told
@@ -66,6 +67,8 @@ def kafka_source(settings: Settings, topics: Sequence[str], group: str, partitio
 
 
 def _ensure(settings: Settings, names: Sequence[str]) -> None:
+    for weakness in weaknesses(settings.kafka):
+        log.warning("the connection to the broker is weak", why=weakness)
     largest = settings.frame_max_bytes + 2 * _ENVELOPE_BYTES
     ensure_topics(
         settings.brokers,

@@ -6,11 +6,13 @@ refused by name: a misspelt setting that is silently ignored costs a night shift
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -21,6 +23,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from .. import BadSettings
 from ..models.axis import MOST_BANDS, Axis
+from .security import FROM_FILES, TOKEN_FILE, is_secret, is_text, with_files_read
 
 PREFIX = "TAMIS_"
 CONFIG_VARIABLE = "TAMIS_CONFIG"  # the path of the TOML file
@@ -33,7 +36,11 @@ _OURS = frozenset(
         *("isolation_level", "max_poll_records", "partition_assignment_strategy", "allow_auto_create_topics"),
     )
 )
-_SECRET = ("password", "secret", "token", "key", "jaas")
+# Taken by its clients, and then forgotten: whoever set it would think himself safer than he is.
+_UNHEEDED = {
+    "ssl_ciphers": "kafka-python does not heed it; OpenSSL's own configuration says which are used",
+    "ssl_crlfile": "kafka-python can not load it; let the broker's certificates live for days instead",
+}
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -285,7 +292,7 @@ class Settings(BaseSettings):
     kafka: dict[str, Any] = Field(
         {},
         repr=False,
-        description="passed to kafka-python as it is: security_protocol, sasl_..., ssl_...; never logged",
+        description="passed to kafka-python: security_protocol, sasl_..., ssl_...; KEY_file for secrets; never logged",
     )
 
     @field_validator("brokers")
@@ -295,6 +302,8 @@ class Settings(BaseSettings):
             host, _, port = broker.strip().rpartition(":")
             if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
                 raise ValueError("expected host:port, several parted by commas")
+            if "@" in host or "/" in host:  # brokers are named in logs and errors, and so would the password be
+                raise ValueError("expected host:port alone; who we are is said under kafka: sasl_plain_username, ...")
         return given
 
     @field_validator("kafka")
@@ -304,14 +313,17 @@ class Settings(BaseSettings):
             return given
         from kafka import KafkaConsumer, KafkaProducer
 
-        known = (KafkaConsumer.DEFAULT_CONFIG.keys() | KafkaProducer.DEFAULT_CONFIG.keys()) - _OURS
+        known = (KafkaConsumer.DEFAULT_CONFIG.keys() | KafkaProducer.DEFAULT_CONFIG.keys()) - _OURS - _UNHEEDED.keys()
+        known |= {f"{key}_file" for key in FROM_FILES} | {TOKEN_FILE}
         for key in given:
+            if key in _UNHEEDED:
+                raise ValueError(f"kafka.{key}: {_UNHEEDED[key]}")
             if key in _OURS:
                 raise ValueError(f"kafka.{key} is not yours to set: what Tamis promises rests on it")
             if key not in known:
                 near = ", ".join(sorted(k for k in known if k.split("_")[0] == key.split("_")[0])) or "see kafka-python"
                 raise ValueError(f"unknown setting kafka.{key}; near it: {near}")
-        return given
+        return with_files_read(given)
 
     @property
     def transactional_id(self) -> str | None:
@@ -331,9 +343,7 @@ class Settings(BaseSettings):
     def printable(self) -> dict[str, Any]:
         """Every setting, secrets struck out."""
         shown = self.model_dump()
-        shown["kafka"] = {
-            key: "***" if any(word in key for word in _SECRET) else value for key, value in self.kafka.items()
-        }
+        shown["kafka"] = {key: "***" if is_secret(key) else value for key, value in self.kafka.items()}
         return shown
 
 
@@ -360,7 +370,8 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
         def settings_customise_sources(
             cls, settings_cls: Any, init_settings: Any, env_settings: Any, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, values)  # the first one wins
+            kafka = InitSettingsSource(settings_cls, _kafka_of_environment())
+            return init_settings, kafka, env_settings, InitSettingsSource(settings_cls, values)  # the first one wins
 
     try:
         return Loaded(**given)
@@ -380,6 +391,23 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise BadSettings(f"can not read the settings file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSettings(f"{path}: expected TOML: {error}") from error
+
+
+def _kafka_of_environment() -> dict[str, Any]:
+    """The variables TAMIS_KAFKA__...: numbers as numbers, a password of digits as text.
+
+    Which is which only kafka-python knows; pydantic-settings takes all for text, or all for JSON, by its version.
+    """
+    kafka: dict[str, Any] = {}
+    for name, value in os.environ.items():
+        key = name.lower().removeprefix(f"{PREFIX}kafka__".lower())
+        if len(key) == len(name):
+            continue
+        kafka[key] = value
+        if not is_text(key):
+            with suppress(ValueError):  # no JSON: a word, such as a compression's
+                kafka[key] = json.loads(value)
+    return {"kafka": kafka} if kafka else {}
 
 
 def _unknown_variable(name: str) -> str | None:

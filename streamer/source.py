@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import structlog
 
 from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError
+from .security import answering, for_client, overhearing
 from .wire import ARROW, Record, encode
 
 log = structlog.get_logger()
@@ -24,7 +25,6 @@ _COMMIT_S = 5.0
 _SILENCE_S = 5.0
 # After an error that passes by itself, as a rule: an election, a restart.
 _PAUSE_S = 0.5
-_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
 class Progress(NamedTuple):
@@ -466,21 +466,18 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
     """
     from kafka.errors import KafkaConfigurationError, KafkaError
 
-    theirs = {key: value for key, value in (client_settings or {}).items() if key in client.DEFAULT_CONFIG}
-    servers = [server.strip() for server in brokers.split(",") if server.strip()]
+    theirs = {key: value for key, value in for_client(client_settings).items() if key in client.DEFAULT_CONFIG}
+    servers = answering([server.strip() for server in brokers.split(",") if server.strip()], theirs)
     protocol = theirs.get("security_protocol", "PLAINTEXT")
-    if protocol not in _PROTOCOLS:  # kafka-python takes any other word for PLAINTEXT
-        raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(_PROTOCOLS)}")
-    if protocol.startswith("SASL") and not theirs.get("sasl_mechanism"):
-        raise BadSettings(f"kafka.security_protocol = {protocol!r} needs kafka.sasl_mechanism, such as 'PLAIN'")
     try:
-        return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
+        with overhearing() as overheard:
+            return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
     except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
         raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {told(error)}") from error
     except (KafkaError, OSError) as error:
         raise BrokerAbsent(
-            f"no broker answers at {brokers} ({protocol}): {told(error)}; check the address, that the broker runs, "
-            "kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
+            f"no broker answers at {brokers} ({protocol}): {overheard.why or told(error)}; check the address, that the "
+            "broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
         ) from error
 
 

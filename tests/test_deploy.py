@@ -79,6 +79,8 @@ def test_the_settings_named_in_deployments_are_settings() -> None:
         for part in name.removeprefix("TAMIS_").lower().split("__"):
             assert part in model.model_fields, name
             model = model.model_fields[part].annotation
+            if part == "kafka":  # what stands below is kafka-python's
+                break
 
 
 def test_the_image_is_built_by_the_rules_and_takes_in_what_it_copies() -> None:

@@ -1,0 +1,220 @@
+"""The worker from end to end: throughput, latency at rising rates, beside the trainer, more workers, and the peer.
+
+    python -m tests.benchmarks.line [--only PART] [--json PATH] [--scale 1.0]
+
+Every part runs through a real embedded broker on this machine's cores, which it shares with broker and sender. Through-
+put is the worker's own counter over a topic that is full before it starts. Latency is from the message's time, which the
+spectra take for theirs, to the moment a reader (read_committed) has the prediction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import KafkaSource
+from tamis.streamer.wire import Message
+
+from .plant import Plant, fitted, messages
+
+BANDS, ROWS = 700, 256
+FRAMES = {"plsr": 600, "local-pls": 60, "committee": 60, "cnn": 200, "spectratr": 100}
+GUARANTEES = ("at_least_once", "exactly_once")
+
+
+@contextmanager
+def plant(kind: str, broker: str = "noida", **how: Any) -> Iterator[Plant]:
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(broker) as running:
+        made = Plant(Path(folder), running, **how)
+        made.publish(fitted(kind, BANDS))
+        yield made
+
+
+def throughput(scale: float) -> Iterator[dict[str, Any]]:
+    """Each model, both guarantees, frames of 256; and PLSR with one spectrum a message."""
+    for kind, rows in [*((kind, ROWS) for kind in FRAMES), ("plsr", 1)]:
+        count = max(8, round(scale * (FRAMES[kind] if rows > 1 else 5_000)))
+        with plant(kind) as made:
+            made.send(messages(count, BANDS, rows))
+            for guarantee in GUARANTEES:
+                with made.worker(processing_guarantee=guarantee, transactions__slot=f"s{made.number}") as worker:
+                    rate = worker.rate(count * rows)
+                    yield {"model": kind, "rows": rows, "guarantee": guarantee, "spectra_per_s": round(rate),
+                           "rss_mb": round(worker.memory_mb("VmHWM"))}  # fmt: skip
+
+
+def latency(
+    kind: str, rate: float, seconds: float, made: Plant, frames: Sequence[Message], rows: int
+) -> dict[str, Any]:
+    """Frames at `rate` spectra a second for so long: how late predictions are, and how many were still to come."""
+    late: list[float] = []
+    done = threading.Event()
+
+    def read(source: KafkaSource) -> None:
+        import pyarrow as pa
+
+        while not done.is_set():
+            for record in source.poll(0.05):
+                now = time.time()
+                with pa.ipc.open_stream(record.value) as stream:
+                    came = stream.read_all()["time"][0].as_py().timestamp()
+                late.append(now - came)
+
+    client = made.broker.client_settings
+    with (
+        closing(KafkaSource(made.broker.bootstrap, [f"{made.prefix}.predictions"], f"late-{time.time_ns()}",
+                            auto_offset_reset="latest", client_settings=client)) as source,
+        closing(KafkaSink(made.broker.bootstrap, client_settings={**client, "linger_ms": 0})) as sink,
+    ):  # fmt: skip
+        for _ in range(10):
+            source.poll(0.1)  # it is at the end before anything new comes
+        reader = threading.Thread(target=read, args=(source,))
+        reader.start()
+        began, sent = time.monotonic(), 0
+        while (since_s := time.monotonic() - began) < seconds:
+            if sent * rows < rate * since_s:
+                value, headers = frames[sent % len(frames)]
+                sink.send(f"{made.prefix}.spectra", value, headers=headers)
+                sent += 1
+            else:
+                time.sleep(0.001)
+        sink.flush(30)
+        time.sleep(0.7)
+        done.set()
+        reader.join()
+    warm = np.array(late[len(late) // 5 :] or [np.nan])
+    p50_ms, p99_ms = (round(1e3 * float(np.quantile(warm, q)), 1) for q in (0.5, 0.99))
+    return {"model": kind, "rows": rows, "rate": round(rate), "sent": sent, "came": len(late), "p50_ms": p50_ms,
+            "p99_ms": p99_ms, "lags": len(late) < 0.97 * sent}  # fmt: skip
+
+
+def rising(scale: float) -> Iterator[dict[str, Any]]:
+    """Rates that rise until the worker lags, for PLSR and SpectraTr, frames and single spectra, both guarantees."""
+    for kind, rows, rates in (
+        ("plsr", ROWS, (5_000, 10_000, 20_000, 40_000, 80_000, 120_000)),
+        ("plsr", 1, (100, 300, 600, 1_200, 2_400)),
+        ("spectratr", 64, (500, 1_000, 2_000, 4_000, 8_000)),
+    ):
+        with plant(kind) as made:
+            frames = messages(64, BANDS, rows)
+            for guarantee in GUARANTEES:
+                more = {"transactions__slot": f"s{made.number}", "transactions__interval_s": "0.1"}
+                with made.worker(processing_guarantee=guarantee, start_at="latest", **more) as worker:
+                    latency(kind, rates[0], 2, made, frames, rows)  # it has begun to work
+                    for rate in rates:
+                        worker.check()
+                        told = latency(kind, rate, max(2.0, 6 * scale), made, frames, rows)
+                        yield {"guarantee": guarantee, **told}
+                        if told["lags"]:
+                            break
+
+
+def beside(scale: float) -> Iterator[dict[str, Any]]:
+    """p99 at half load, in turns with and without a trainer that pretrains all the while."""
+    with plant("plsr") as made:
+        frames = messages(64, BANDS, ROWS)
+        made.send(frames)
+        with made.worker() as worker:
+            half = worker.rate(len(frames) * ROWS) / 2
+        with made.worker(start_at="latest") as worker:
+            latency("plsr", half, 2, made, frames, ROWS)
+            for trainer in (False, True, True, False, False, True):
+                with ExitStack() as parts:
+                    if trainer:
+                        parts.enter_context(_trainer(made))
+                    worker.check()
+                    yield {"trainer": trainer, **latency("plsr", half, max(3.0, 8 * scale), made, frames, ROWS)}
+
+
+@contextmanager
+def _trainer(made: Plant) -> Iterator[None]:
+    """One that is at pretraining when the block begins."""
+    with made.trainer() as running:
+        deadline = time.monotonic() + 60
+        while running.metrics().get("tamis_training_step", 0.0) < 1 and time.monotonic() < deadline:
+            running.check()
+            time.sleep(0.1)
+        yield
+
+
+def workers(scale: float) -> Iterator[dict[str, Any]]:
+    """One worker and two, on one, two and four partitions, each with fixed ones: SpectraTr, so that it computes."""
+    for partitions in (1, 2, 4):
+        with plant("spectratr", partitions=partitions) as made:
+            frames = messages(max(16, round(48 * scale)), BANDS, ROWS)
+            made.send(frames)
+            for count in (1, 2) if partitions > 1 else (1,):
+                rate = _together(made, count, partitions, len(frames))
+                yield {"partitions": partitions, "workers": count, "spectra_per_s": round(rate)}
+
+
+def _together(made: Plant, count: int, partitions: int, frames: int) -> float:
+    """Spectra a second of all workers, from when each has predicted some until all is done."""
+    with ExitStack() as parts:
+        shares = [json.dumps(list(range(i, partitions, count))) for i in range(count)]
+        group = f"together-{time.time_ns()}"
+        running = [
+            parts.enter_context(made.worker(partitions=share, group=group, serving__threads="1")) for share in shares
+        ]
+        while not all(worker.spectra() for worker in running):
+            time.sleep(0.02)
+        began, before = time.monotonic(), sum(worker.spectra() for worker in running)
+        while (now := sum(worker.spectra() for worker in running)) < frames * ROWS:
+            for worker in running:
+                worker.check()
+            time.sleep(0.02)
+        return (now - before) / max(time.monotonic() - began, 1e-9)
+
+
+def peer(scale: float) -> Iterator[dict[str, Any]]:
+    """Quix Streams with scikit-learn or eager torch on the same topic, in turns with a Tamis worker."""
+    for kind in ("plsr", "spectratr"):
+        count = max(10, round(scale * FRAMES[kind]))
+        with plant(kind) as made:
+            made.send(messages(count, BANDS, ROWS))
+            for turn in range(3):
+                with made.worker() as worker:
+                    rate = worker.rate(count * ROWS)
+                    yield {"model": kind, "who": "tamis", "turn": turn, "spectra_per_s": round(rate)}
+                command = [sys.executable, "-m", "tests.benchmarks.quix_job", made.broker.bootstrap,
+                           f"{made.prefix}.spectra", f"quix-{turn}", kind, str(BANDS), str(count)]  # fmt: skip
+                told = subprocess.run(command, capture_output=True, text=True, check=True)
+                yield {"model": kind, "who": "quix", "turn": turn, "spectra_per_s": int(told.stdout.split()[-1])}
+
+
+PARTS = {"throughput": throughput, "rising": rising, "beside": beside, "workers": workers, "peer": peer}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help=f"one of {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--scale", type=float, default=1.0, help="of how much is sent, and for how long")
+    given = parser.parse_args()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, part in PARTS.items():
+        if given.only in name:
+            found[name] = []
+            for row in part(given.scale):
+                print(name, *(f"{key}={value}" for key, value in row.items()), flush=True)
+                found[name].append(row)
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

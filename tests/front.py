@@ -1,0 +1,262 @@
+"""A front before an embedded broker, with what these lack: TLS, and a login as a real cluster asks for it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import select
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tamis.streamer.broker import EmbeddedBroker
+
+_API_VERSIONS, _HANDSHAKE, _AUTHENTICATE = 18, 17, 36  # Kafka's numbers for its requests
+_REFUSED = 58  # SASL_AUTHENTICATION_FAILED
+Step = Callable[[bytes], tuple[bytes, bool]]  # what a client sends -> our answer, and whether it is who it says
+
+
+class Refused(Exception):
+    pass
+
+
+def plain(user: str, password: str) -> Callable[[], Step]:
+    def step(sent: bytes) -> tuple[bytes, bool]:
+        if sent.split(b"\0")[1:] != [user.encode(), password.encode()]:
+            raise Refused("invalid username or password")
+        return b"", True
+
+    return lambda: step
+
+
+def bearer(accepts: Callable[[str], bool]) -> Callable[[], Step]:
+    def step(sent: bytes) -> tuple[bytes, bool]:
+        head, token = sent.decode().removesuffix("\x01\x01").split("\x01auth=Bearer ")
+        if head != "n,," or not accepts(token):
+            raise Refused("invalid token")
+        return b"", True
+
+    return lambda: step
+
+
+def scram(name: str, user: str, password: str, iterations: int = 4096) -> Callable[[], Step]:
+    """RFC 5802's server, from the RFC: the client that it meets was written by others."""
+    digest = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}[name]
+    salt = os.urandom(16)
+    salted = hashlib.pbkdf2_hmac(digest, password.encode(), salt, iterations)
+
+    def keyed(key: bytes, text: bytes) -> bytes:
+        return hmac.digest(key, text, digest)
+
+    def begin() -> Step:
+        said: list[bytes] = []
+
+        def step(sent: bytes) -> tuple[bytes, bool]:
+            if not said:
+                first = sent.removeprefix(b"n,,")
+                who, nonce = (part.split(b"=", 1)[1] for part in first.split(b","))
+                if who != user.encode():
+                    raise Refused("unknown user")
+                answer = b"r=%sserver,s=%s,i=%d" % (nonce, base64.b64encode(salt), iterations)
+                said.extend((first, answer))
+                return answer, False
+            bare, proof = sent.rsplit(b",p=", 1)
+            message = b",".join((*said, bare))
+            client_key = keyed(salted, b"Client Key")
+            signature = keyed(hashlib.new(digest, client_key).digest(), message)
+            expected = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+            if not hmac.compare_digest(expected, base64.b64decode(proof)):
+                raise Refused("invalid password")
+            return b"v=" + base64.b64encode(keyed(keyed(salted, b"Server Key"), message)), True
+
+        return step
+
+    return begin
+
+
+class Front:
+    """Takes connections on a free port of loopback and hands them on to the broker, once they have passed.
+
+    Attributes:
+        tls: None takes plain connections. mechanism, login: None asks for none.
+        session_ms: after so long a client must log in again; 0 never.
+        certificates: of each connection with TLS, who the client proved to be. logins: how many were let in.
+    """
+
+    def __init__(self) -> None:
+        self.tls: ssl.SSLContext | None = None
+        self.mechanism, self.login = "", None
+        self.session_ms = 0
+        self.certificates: list[str] = []
+        self.logins = 0
+        self.backend = 0
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._era = 0  # connections of an older one are closed
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    login: Callable[[], Step] | None
+
+    def drop(self) -> None:
+        """Closes every connection: its clients come again, and are asked again who they are."""
+        self._era += 1
+
+    def close(self) -> None:
+        self.drop()
+        self._server.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                client.settimeout(10)
+                if self.tls is not None:
+                    client = self.tls.wrap_socket(client, server_side=True)
+                    subject: Any = (client.getpeercert() or {}).get("subject", ())
+                    self.certificates.append(dict(pair for row in subject for pair in row).get("commonName", ""))
+                with client, socket.create_connection(("127.0.0.1", self.backend)) as broker:
+                    self._hand_on(client, broker)
+            except OSError:  # whoever is refused finds the connection closed
+                pass
+
+    def _hand_on(self, client: socket.socket, broker: socket.socket) -> None:
+        era, step, passed, buffered = self._era, (self.login() if self.login else None), self.login is None, b""
+        while era == self._era:
+            waiting = isinstance(client, ssl.SSLSocket) and client.pending()
+            for ready in [client] if waiting else select.select([client, broker], [], [], 0.1)[0]:
+                came = ready.recv(1 << 16)
+                if not came:
+                    return
+                if ready is broker:
+                    client.sendall(came)
+                    continue
+                buffered += came
+                while len(buffered) >= 4 and len(buffered) >= 4 + struct.unpack(">i", buffered[:4])[0]:
+                    size = 4 + struct.unpack(">i", buffered[:4])[0]
+                    frame, buffered = buffered[:size], buffered[size:]
+                    key, version, correlation, named = struct.unpack(">hhih", frame[4:14])
+                    body = frame[14 + max(0, named) :]
+                    if step is not None and self.login is not None and key == _HANDSHAKE:
+                        step = self.login()  # a client may log in again
+                        name = self.mechanism.encode()
+                        _answer(client, correlation, struct.pack(">hih", 0, 1, len(name)) + name)
+                    elif step is not None and key == _AUTHENTICATE:
+                        passed = self._authenticate(client, version, correlation, body, step) or passed
+                    elif passed or key == _API_VERSIONS:
+                        broker.sendall(frame)
+                    else:
+                        return
+
+    def _authenticate(self, client: socket.socket, version: int, correlation: int, body: bytes, step: Step) -> bool:
+        compact = version >= 2
+        try:
+            answer, done = step(_compact_bytes(body[1:]) if compact else body[4:])
+            error, told = 0, b""
+        except Refused as refusal:
+            answer, done, error, told = b"", False, _REFUSED, str(refusal).encode()
+        lifetime = struct.pack(">q", self.session_ms if done else 0)
+        if compact:
+            sent = b"\0" + struct.pack(">h", error) + _compact(told) + _compact(answer) + lifetime + b"\0"
+        else:
+            sent = struct.pack(">hh", error, len(told)) + told + struct.pack(">i", len(answer)) + answer
+            sent += lifetime if version == 1 else b""
+        self.logins += done
+        _answer(client, correlation, sent)
+        return done
+
+
+def _answer(client: socket.socket, correlation: int, body: bytes) -> None:
+    client.sendall(struct.pack(">ii", 4 + len(body), correlation) + body)
+
+
+def _compact(text: bytes) -> bytes:
+    n, length = len(text) + 1, b""
+    while n > 127:
+        length += bytes([n & 127 | 128])
+        n >>= 7
+    return length + bytes([n]) + text
+
+
+def _compact_bytes(body: bytes) -> bytes:
+    n = shift = i = 0
+    while True:
+        n |= (body[i] & 127) << shift
+        shift, i = shift + 7, i + 1
+        if body[i - 1] < 128:
+            return body[i : i + n - 1]
+
+
+class FrontedBroker(EmbeddedBroker):
+    """Tells its clients to come by the front, as a cluster behind TLS does."""
+
+    def __init__(self, front: Front) -> None:
+        super().__init__("tansu")
+        self._front = front
+
+    def _command(self, folder: Path) -> list[str]:
+        command = super()._command(folder)
+        command[command.index("--advertised-listener-url") + 1] = f"tcp://localhost:{self._front.port}"
+        return command
+
+
+class Authority:
+    """A certificate authority of a test's own: `ca.pem`, and certificates in its folder."""
+
+    def __init__(self, folder: Path, name: str = "test authority") -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("no openssl here to make certificates with")
+        self.folder = folder
+        folder.mkdir()
+        self._make(
+            "ca", name, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign"
+        )
+
+    @property
+    def ca(self) -> str:
+        return str(self.folder / "ca.pem")
+
+    def certificate(self, name: str, alternative: str = "", password: str = "") -> tuple[str, str]:
+        """Paths of a certificate and its key."""
+        more = ["-addext", f"subjectAltName={alternative}"] if alternative else []
+        sealed = ["-passout", f"pass:{password}"] if password else []
+        return self._make(name, name, "-CA", self.ca, "-CAkey", str(self.folder / "ca.key"), *more, *sealed)
+
+    def context(self, name: str, alternative: str) -> ssl.SSLContext:
+        """For a server, which takes clients with a certificate of this authority and those without."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.certificate(name, alternative))
+        context.load_verify_locations(self.ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    def _make(self, file: str, name: str, *more: str) -> tuple[str, str]:
+        pem, key = str(self.folder / f"{file}.pem"), str(self.folder / f"{file}.key")
+        new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout", key, "-out", pem, "-days", "2"]
+        open_key = [] if "-passout" in more else ["-nodes"]
+        subprocess.run(
+            ["openssl", "req", "-x509", *new, *open_key, "-subj", f"/CN={name}", *more], check=True, capture_output=True
+        )
+        return pem, key
