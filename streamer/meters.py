@@ -212,6 +212,10 @@ class _Server(ThreadingMixIn, WSGIServer):
         log.debug("metrics: request failed", client=str(client_address), error=repr(sys.exc_info()[1]))
 
 
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """A scrape every few seconds is no news."""
@@ -249,13 +253,13 @@ class MetricsServer:
             return [(trouble or "ok").encode() + b"\n"]
 
         try:
-            self._server: WSGIServer = make_server(host, port, app, _Server, _Quiet)
+            self._server: WSGIServer = make_server(host, port, app, _Server6 if ":" in host else _Server, _Quiet)
         except (OSError, OverflowError) as error:
             raise BadSettings(
                 f"metrics.port: can not listen on {host}:{port}: {error}; set another, or 0 for any free one"
             ) from error
         self.port = int(self._server.server_port)
-        self.url = f"http://{host}:{self.port}"
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
 
     def __enter__(self) -> MetricsServer:

@@ -187,10 +187,11 @@ class Overheard(logging.Filter):
     def _hear(self, reason: str) -> None:
         if reason != self.refusal():
             log.error("the broker refuses us: nothing is read or sent; it is tried again and again", reason=reason)
-            self._refused, self._refused_s = reason, time.monotonic()
+        self._refused, self._refused_s = reason, time.monotonic()
 
 
 _overheard = Overheard()
+refusal = _overheard.refusal
 
 
 @contextmanager

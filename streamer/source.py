@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import structlog
 
 from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError
-from .security import answering, for_client, overhearing
+from .security import answering, for_client, overhearing, refusal
 from .wire import ARROW, Record, encode
 
 log = structlog.get_logger()
@@ -216,12 +216,13 @@ class KafkaSource:
         if not came and now - self._heard < _SILENCE_S:
             return
         self._heard = now
-        answers = came or any(map(_listens, self._brokers.split(",")))
+        refused = "" if came else refusal()
+        answers = came or (not refused and any(map(_listens, self._brokers.split(","))))
         if answers and self.trouble:
             log.warning("broker back", brokers=self._brokers)
-        elif not answers and not self.trouble:
+        elif not (answers or refused or self.trouble):  # that we are refused is told already
             log.error("broker away: nothing can be read; it is tried again and again", brokers=self._brokers)
-        self.trouble = "" if answers else f"no broker answers at {self._brokers}"
+        self.trouble = "" if answers else refused or f"no broker answers at {self._brokers}"
 
     def _begin(self, partitions: Iterable[Any]) -> None:
         seek = self._consumer.seek_to_beginning if self._begin_at == "earliest" else self._consumer.seek_to_end
