@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.line [--only PART] [--json PATH] [--scale 1.0]
 
-Every part runs through a real embedded broker on this machine's cores, which it shares with broker and sender. Through-
-put is the worker's own counter over a topic that is full before it starts. Latency is from the message's time, which the
+Every part runs through a real embedded broker, which shares this machine's cores with worker and sender. Throughput is
+the worker's own counter over a topic that is full before it starts. Latency is from the message's time, which the
 spectra take for theirs, to the moment a reader (read_committed) has the prediction.
 """
 
