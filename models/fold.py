@@ -132,10 +132,10 @@ def _after(steps: Sequence[Step], typical: np.ndarray | None, bands: int) -> tup
 
 def _snv(spectra: np.ndarray) -> np.ndarray:
     """`preprocess.SNV` in half its passes over the spectra."""
-    # The mean in float64: what is left of it after the subtraction is common to all bands, and would add up.
-    made = spectra - spectra.mean(axis=1, dtype=np.float64, keepdims=True).astype(spectra.dtype)
-    norm = np.sqrt(np.vecdot(made, made) / (made.shape[1] - 1))[:, None]
-    made /= np.maximum(norm, np.finfo(spectra.dtype).tiny)
+    bands = spectra.shape[1]
+    made = spectra - (spectra @ np.full(bands, 1 / bands, spectra.dtype))[:, None]
+    sd = np.sqrt(np.vecdot(made, made) / (bands - 1))[:, None]
+    made *= 1 / np.maximum(sd, np.finfo(spectra.dtype).tiny)
     return made
 
 

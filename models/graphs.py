@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -119,15 +119,25 @@ def _spectratr(encoder: Formula) -> Formula:
     return formula
 
 
-# What is served and, layer by layer, what it is held against.
-NETWORKS: dict[str, tuple[Formula, Formula]] = {
-    "cnn": (cnn, cnn),
-    "spectratr": (_spectratr(folded_spectra_encoder), _spectratr(spectra_encoder)),
+class Network(NamedTuple):
+    """What is served; layer by layer what it is held against; and how many spectra numpy computes at once.
+
+    64 of the CNN's stay in the cache, and 8 of SpectraTr's, whose scores take 300 kB each.
+    """
+
+    served: Formula
+    literal: Formula
+    at_once: int = 64
+
+
+NETWORKS = {
+    "cnn": Network(cnn, cnn),
+    "spectratr": Network(_spectratr(folded_spectra_encoder), _spectratr(spectra_encoder), at_once=8),
 }
-ENCODERS: dict[str, tuple[Formula, Formula]] = {
-    "mlp": (mlp, mlp),
-    "cnn": (cnn_encoder, cnn_encoder),
-    "spectratr": (folded_spectra_encoder, spectra_encoder),
+ENCODERS = {
+    "mlp": Network(mlp, mlp),
+    "cnn": Network(cnn_encoder, cnn_encoder),
+    "spectratr": Network(folded_spectra_encoder, spectra_encoder, at_once=8),
 }
 
 
@@ -161,15 +171,12 @@ class Numpy:
 
     The formula is gone through once: its constants are folded, and its steps kept on a tape.
 
-    Args:
-        at_once: spectra that go through together.
-
     >>> run = Numpy(lambda f, w, x, bands: f.relu(x), {}, 2, np.float64)
     >>> run(np.array([[-1.0, 1.0]]))
     array([[0., 1.]])
     """
 
-    def __init__(self, formula: Formula, weights: Weights, bands: int, dtype: type, at_once: int = 256) -> None:
+    def __init__(self, formula: Formula, weights: Weights, bands: int, dtype: type, at_once: int = 64) -> None:
         self.dtype, self.at_once = dtype, at_once
         self._tape: list[tuple[Callable[..., np.ndarray], tuple[Any, ...]]] = []
         formula(self, weights, _Register(0), bands)

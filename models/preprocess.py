@@ -104,8 +104,8 @@ class SavGol(Step):
                 f"window {self.window}"
             )
         half = self.window // 2
-        # The least-squares polynomial over -half..half, differentiated, at 0; scaled to -1..1 lest high powers swamp low.
-        # Not scipy's: its import takes longer than all else that a worker does before it serves.
+        # The least-squares polynomial over the window, differentiated, in its middle; on -1..1, lest high powers swamp
+        # low ones. Not scipy's: its import takes longer than all else that a worker does before it serves.
         powers = np.vander(np.arange(-half, half + 1) / half, self.order + 1, increasing=True)
         kernel = math.factorial(self.deriv) / half**self.deriv * np.linalg.pinv(powers)[self.deriv]
         self._filter = Convolution(kernel[None, None])

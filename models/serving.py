@@ -18,16 +18,15 @@ from .. import BadBundle
 from .axis import Axis, resampler
 from .domain import Domain
 from .fold import Chain, through
-from .graphs import ENCODERS, NETWORKS, Formula, Numpy, Openvino, precisions
+from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
 from .model import Calibration, Model, Result, check_result, estimator_class, refuse_nan
 from .preprocess import Autoscale, Centre, Pipeline
 
-# What rounding may cost: its sd over that of the values; of T2 and Q, over their limits. Measured: fp32 1e-6. A number of
-# bf16 has 8 bits.
+# What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
+# to 3e-6, but for ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
 TOLERANCE = {"bf16": 2e-2, "fp32": 1e-5, "fp64": 1e-5}
 PROBES = 32  # spectra that it is measured on: SpectraTr takes 6 ms for each in float64
-# Spectra treated together: 700 bands of so many take 180 kB in float32, and stay in the second cache.
-ROWS = 64
+ROWS = 256  # spectra treated together: fewer spend their time in calls, more leave the cache
 _DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
 
 
@@ -168,7 +167,10 @@ def serve(
 def _ways(parts: Parts) -> list[Way]:
     kinds = [parts.manifest["kind"], *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
     fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and need not be compiled
-    return [*(Way("openvino", precision, "fp32") for precision in fast), *NUMPY]
+    ways = [*(Way("openvino", precision, "fp32") for precision in fast), *NUMPY]
+    if len(kinds) > 1:  # what looks at embeddings may need float64 where the encoder does not
+        ways[-1:-1] = [way._replace(rest="fp64") for way in ways if way.precision == "fp32"]
+    return ways
 
 
 def _probes(domain: Domain, calibration: Calibration | None) -> np.ndarray:
@@ -237,7 +239,6 @@ class Compiled:
         domain, dtype = parts.domain, _DTYPE[way.rest]
         self._dtype, self._mean = dtype, domain.mean
         self._values = _values(parts, way, threads, self.encoder, literal)
-        self._rows = Openvino.at_once if way.backend == "openvino" else ROWS
         grid, steps, centre = parts.pipeline.grid, parts.pipeline.steps, Centre()
         centre.mean = domain.mean
         self._centre: Chain | None = None
@@ -252,8 +253,8 @@ class Compiled:
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
         """(n, bands) on an axis that covers the grid; raises AxisMismatch."""
-        chain, rows = self._chain(axis), self._rows
-        blocks = [self._block(chain(spectra[at : at + rows])) for at in range(0, max(len(spectra), 1), rows)]
+        chain = self._chain(axis)
+        blocks = [self._block(chain(spectra[at : at + ROWS])) for at in range(0, max(len(spectra), 1), ROWS)]
         return Result(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
     def treated(self, z: np.ndarray) -> Result:
@@ -295,9 +296,9 @@ def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) ->
     arrays = parts.arrays
     x_mean, x_sd, y_mean, y_sd = (arrays[name] for name in ("x_mean", "x_sd", "y_mean", "y_sd"))
     scale = np.divide(1.0, x_sd, out=np.zeros_like(x_sd), where=x_sd > 0)
-    formulas, bands = NETWORKS[parts.manifest["kind"]], len(x_mean)
+    network, bands = NETWORKS[parts.manifest["kind"]], len(x_mean)
     runs = [
-        _runner(formulas, _below(f"network.{i}.", arrays), bands, way, threads, literal)
+        _runner(network, _below(f"network.{i}.", arrays), bands, way, threads, literal)
         for i in range(parts.manifest["parameters"]["ensemble"])
     ]
 
@@ -311,17 +312,13 @@ def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) ->
 
 
 def _runner(
-    formulas: tuple[Formula, Formula],
-    weights: Mapping[str, np.ndarray],
-    bands: int,
-    way: Way,
-    threads: int,
-    literal: bool,
+    network: Network, weights: Mapping[str, np.ndarray], bands: int, way: Way, threads: int, literal: bool
 ) -> Callable[[np.ndarray], np.ndarray]:
     weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
     if literal or way.backend == "numpy":
-        return Numpy(formulas[literal], weights, bands, _DTYPE[way.precision])
-    return Openvino(formulas[0], weights, bands, way.precision, threads)
+        formula = network.literal if literal else network.served
+        return Numpy(formula, weights, bands, _DTYPE[way.precision], network.at_once)
+    return Openvino(network.served, weights, bands, way.precision, threads)
 
 
 _ENCODER = "encoder.about"
