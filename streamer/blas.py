@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# OpenBLAS takes a Sapphire Rapids for a Haswell, and multiplies half as fast as it could. Kernels by what they need; one
-# that the processor has not got would be an illegal instruction.
+# OpenBLAS takes a Sapphire Rapids for a Haswell, and multiplies half as fast as it could. Kernels by what they need;
+# those of another processor would end in an illegal instruction.
 _KERNELS = {
     "Cooperlake": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16"},
     "SkylakeX": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
