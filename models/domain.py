@@ -60,6 +60,11 @@ class Domain:
         components = max(1, min(int(np.searchsorted(share, explained)) + 1, most, rank, len(spectra) - 2))
         return cls.of(spectra, mean, directions[:components].T, directions[:components].T)
 
+    @property
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """T2 and Q of the calibration at 95 % and 99 %."""
+        return {"t2": tuple(self.t2_limits.tolist()), "q": tuple(self.q_limits.tolist())}
+
     def t2_q(self, spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n, bands) -> T2 (n,), Q (n,)"""
         scores, q = _scores_and_q(spectra, self.mean, self.rotations, self.loadings)

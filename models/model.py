@@ -138,8 +138,12 @@ class Model:
     @property
     def limits(self) -> dict[str, tuple[float, float]]:
         """T2 and Q of the calibration at 95 % and 99 %."""
-        domain = self.estimator.domain_
-        return {"t2": tuple(domain.t2_limits.tolist()), "q": tuple(domain.q_limits.tolist())}
+        return self.estimator.domain_.limits
+
+    @property
+    def encoder(self) -> Any:
+        """Of a committee that has one, else None."""
+        return getattr(self.estimator, "encoder", None)
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
         """(n, bands) on any axis that covers the grid.
@@ -181,9 +185,7 @@ class Model:
     @classmethod
     def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Raises BadBundle where the parts do not make a model that can predict."""
-        broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
-        if broken:
-            raise BadBundle(f"the bundle's {', '.join(broken[:3])}: expected numbers, got NaN")
+        refuse_nan(arrays)
         try:
             pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
@@ -197,14 +199,28 @@ class Model:
     def _try(self) -> None:
         """One prediction before it counts: shapes that do not fit show here and not on the line."""
         bands = len(self.grid)
-        result = self.predict(np.linspace(0.1, 1.0, bands)[None], self.grid)
-        named = isinstance(self.targets, list) and all(isinstance(target, str) for target in self.targets)
-        if not named or result.values.shape != (1, len(self.targets)):
-            raise ValueError(f"expected {result.values.shape[1]} targets by name, got {self.targets!r:.80}")
-        if any(len(pair) != len(LEVELS) for pair in self.limits.values()) or result.t2.shape != result.q.shape != (1,):
-            raise ValueError(f"expected T2 and Q with {len(LEVELS)} limits each, got {self.limits!r:.80}")
-        if not np.isfinite(result.values).all():
-            raise ValueError(f"expected finite predictions, got {result.values[0]}")
+        check_result(self.predict(np.linspace(0.1, 1.0, bands)[None], self.grid), self.targets, self.limits)
+
+
+def refuse_nan(arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises BadBundle, naming the arrays of a bundle in which there is one."""
+    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
+    if broken:
+        raise BadBundle(f"the bundle's {', '.join(broken[:3])}: expected numbers, got NaN")
+
+
+def check_result(result: Result, targets: Any, limits: Mapping[str, tuple[float, ...]]) -> None:
+    """Raises ValueError where a model's result is not what such a model should give."""
+    n, width = result.values.shape
+    named = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
+    if not named or width != len(targets):
+        raise ValueError(f"expected {width} targets by name, got {targets!r:.80}")
+    if any(len(pair) != len(LEVELS) for pair in limits.values()) or not result.t2.shape == result.q.shape == (n,):
+        raise ValueError(f"expected T2 and Q with {len(LEVELS)} limits each, got {limits!r:.80}")
+    if not np.isfinite(result.values).all():
+        raise ValueError(
+            f"expected finite predictions, got {result.values[~np.isfinite(result.values).all(axis=1)][0]}"
+        )
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

@@ -6,6 +6,7 @@ Every step maps (n, bands) to (n, bands'); what it learns, it learns from the tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from .axis import Axis, resampler
+from .convolution import Convolution
 
 _TINY = np.finfo(np.float64).tiny
 
@@ -101,18 +103,20 @@ class SavGol(Step):
                 f"savgol needs 0 <= deriv <= order < window, got deriv {self.deriv}, order {self.order}, "
                 f"window {self.window}"
             )
-        from scipy.signal import savgol_coeffs
-
-        self._kernel = savgol_coeffs(self.window, self.order, deriv=self.deriv)
+        half = self.window // 2
+        # The least-squares polynomial over the window, differentiated, in its middle; on -1..1, lest high powers swamp
+        # low ones. Not scipy's: its import takes longer than all else that a worker does before it serves.
+        powers = np.vander(np.arange(-half, half + 1) / half, self.order + 1, increasing=True)
+        kernel = math.factorial(self.deriv) / half**self.deriv * np.linalg.pinv(powers)[self.deriv]
+        self._filter = Convolution(kernel[None, None])
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
         if self.window > len(axis):
             raise ValueError(f"savgol window {self.window} is wider than the {len(axis)} bands of the axis {axis}")
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        from scipy.ndimage import convolve1d
-
-        return convolve1d(spectra, self._kernel, axis=1, mode="nearest")
+        half = self.window // 2
+        return self._filter(np.pad(spectra, ((0, 0), (half, half)), mode="edge"))
 
 
 @dataclass

@@ -27,6 +27,7 @@ import numpy as np
 
 from .. import BadBundle, NoModel, StoreUnusable
 from .model import Calibration, Model
+from .serving import ServedModel, serve
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
@@ -118,11 +119,26 @@ class Store:
         """
         version = self.current(name) if version is None else version
         manifest = self.manifest(name, version)
-        arrays = self._arrays(name, version, manifest, WEIGHTS)
+        with self._named(name, version):
+            return Model.from_parts(manifest, self._arrays(name, version, manifest, WEIGHTS)), version
+
+    def serve(self, name: str, version: str, threads: int = 0) -> ServedModel:
+        """A version compiled for the line, and held against float64 on its own calibration; checksums verified.
+
+        Raises:
+            NoModel: there is no such model or version. BadBundle: it is damaged, or can not be computed right.
+        """
+        manifest, calibration = self.manifest(name, version), self.calibration(name, version)
+        with self._named(name, version):
+            return serve(manifest, self._arrays(name, version, manifest, WEIGHTS), calibration, threads)
+
+    @contextmanager
+    def _named(self, name: str, version: str) -> Iterator[None]:
         try:
-            return Model.from_parts(manifest, arrays), version
+            yield
         except BadBundle as error:
-            raise BadBundle(f"{self._version_folder(name, version)}: {error}") from error
+            folder = str(self._version_folder(name, version))
+            raise error if folder in str(error) else BadBundle(f"{folder}: {error}") from error
 
     def calibration(self, name: str, version: str) -> Calibration | None:
         """The labeled spectra that a version was fitted on; None where its bundle does not hold them.

@@ -386,6 +386,9 @@ def worker(
       tamis worker --from tablets.parquet --to out/
     """
     stop = _Stop()
+    from .blas import set_up_blas
+
+    set_up_blas()
     import structlog
 
     from .logs import configure

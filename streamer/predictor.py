@@ -14,7 +14,8 @@ import structlog
 
 from .. import BadBundle, BadMessage, NoModel, StoreUnusable
 from ..models.axis import Axis
-from ..models.model import Model, Result
+from ..models.model import Result
+from ..models.serving import ServedModel
 from ..models.store import Store
 from .frame import Frame
 from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
@@ -29,7 +30,7 @@ MOST_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is fo
 class Served:
     """published: seconds since 1970."""
 
-    model: Model
+    model: ServedModel
     version: str
     published: float
 
@@ -51,6 +52,7 @@ class Predictor:
         reload_s: how often `refresh` looks into the store for a new current version.
         loader: loads it beside the loop, which goes on with the version before it; None: the loop waits. The first
             version of a model is always waited for.
+        threads: of a network's prediction; 0 takes every core.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Predictor:
         reload_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
         loader: Executor | None = None,
+        threads: int = 0,
     ) -> None:
         self.store = store
         self.lines = lines
         self.process = process
         self.reload_s = reload_s
         self.clock = clock
+        self.threads = threads
         self.served: dict[str, Served] = {}
         self._watches: dict[tuple[str, str], Watch] = {}
         self._next_look = -np.inf
@@ -115,7 +119,7 @@ class Predictor:
                 self._loading[name] = version, self._loader.submit(self._load, name, version)
 
     def _load(self, name: str, version: str) -> Served:
-        model, version = self.store.load(name, version)
+        model = self.store.serve(name, version, self.threads)
         return Served(model, version, datetime.fromisoformat(self.store.manifest(name, version)["created"]).timestamp())
 
     def _swap(self, name: str, version: str, loaded: Callable[[], Served]) -> None:
@@ -130,7 +134,16 @@ class Predictor:
             self._keep(name, error)
         else:
             self._refused.pop(name, None)
-            log.info("model loaded", model=name, version=version, before=before.version if before else None)
+            report = self.served[name].model.report
+            log.info(
+                "model loaded",
+                model=name,
+                version=version,
+                before=before.version if before else None,
+                computed_by=str(report.way),
+                error_sd=float(f"{report.error:.1e}"),
+                **({"not_by": report.refused} if report.refused else {}),
+            )
 
     def _keep(self, name: str, error: BadBundle | StoreUnusable) -> None:
         if name not in self.served:
@@ -213,7 +226,7 @@ class Predictor:
 
 
 def _reasons(
-    model: Model, result: Result, outside: np.ndarray, frozen: np.ndarray, verdict: ProcessVerdict
+    model: ServedModel, result: Result, outside: np.ndarray, frozen: np.ndarray, verdict: ProcessVerdict
 ) -> list[str]:
     """In words, for each row: why it is not to be trusted, and what is odd about it."""
     reasons = [""] * len(outside)
@@ -236,7 +249,7 @@ def _reasons(
     return reasons
 
 
-def _oddity(model: Model, result: Result, verdict: ProcessVerdict, i: int) -> str:
+def _oddity(model: ServedModel, result: Result, verdict: ProcessVerdict, i: int) -> str:
     what = [f"T2 above its usual {verdict.t2_limit:.3g}"] if result.t2[i] > verdict.t2_limit else []
     what += [f"Q above its usual {verdict.q_limit:.3g}"] if result.q[i] > verdict.q_limit else []
     what += [

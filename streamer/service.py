@@ -95,7 +95,14 @@ def run_worker(
     with ExitStack() as parts:
         # A recorded file is the same each time it is read: there a new version is waited for.
         loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
-        predictor = Predictor(Store(settings.store), settings.lines, settings.process, settings.reload_s, loader=loader)
+        predictor = Predictor(
+            Store(settings.store),
+            settings.lines,
+            settings.process,
+            settings.reload_s,
+            loader=loader,
+            threads=settings.predict_threads,
+        )
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
             _ensure(settings, needed)

@@ -277,6 +277,7 @@ class Settings(BaseSettings):
     poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a signal to stop is heeded within it")
     flush_timeout_s: Seconds = 10.0
     reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
+    predict_threads: int = Field(0, ge=0, le=1024, description="of a network in a worker; 0 takes every core")
     topics: Topics = Topics()  # type: ignore[call-arg]
     lines: dict[str, Line] = {"*": Line()}  # type: ignore[call-arg]
     axes: dict[str, NamedAxis] = Field({}, description="axes that raw and JSON messages may name")

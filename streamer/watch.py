@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from ..models.axis import Axis, resampler
-from ..models.model import Model
+from ..models.serving import ServedModel
 from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
 from .frame import Frame
 from .meters import Meters
@@ -63,7 +63,7 @@ class LineWatch:
     readings: list[Reading] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._model: Model | None = None
+        self._model: ServedModel | None = None
         self._version = ""
         self._rows: list[tuple[np.ndarray, Results]] = []
         self._waiting = 0
@@ -83,7 +83,7 @@ class LineWatch:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: ServedModel) -> Watched | None:
         """Takes a frame in; what its last whole block said, None where none was completed."""
         self._serve(model, predictions.model_version)
         if self._is_known(record):
@@ -194,7 +194,7 @@ class LineWatch:
         self._gathered, self.readings, self._over, self._alarms = [], [], {}, set()
         self._scans, self._scanned = {}, {}
 
-    def _serve(self, model: Model, version: str) -> None:
+    def _serve(self, model: ServedModel, version: str) -> None:
         """Another version has other scores: the detectors learn it from the same reference."""
         if version == self._version and self._model is not None:
             return
@@ -220,7 +220,7 @@ class LineWatch:
         def learn() -> tuple[Lens, list[Detector]]:
             told = model.predict(spectra, model.grid)
             limits = model.limits["t2"][1], model.limits["q"][1]
-            encoder = getattr(model.estimator, "encoder", None)
+            encoder = model.encoder
             embed = encoder.embed if encoder is not None and encoder.grid == model.grid else None
             results = Results(told.t2, told.q, told.values)
             return detectors(spectra, results, model.grid, block, limits, model.targets, embed)
@@ -309,7 +309,7 @@ class DriftWatch:
         self.lines: dict[str, LineWatch] = {}
         self._said = False
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: Model) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: ServedModel) -> Watched | None:
         if self.table.learn_blocks == 0:
             return None
         watch = self.lines.get(frame.line)

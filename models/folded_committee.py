@@ -1,0 +1,107 @@
+"""The committee compiled for serving: all its linear members in one product for each way that spectra are scattered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .fold import LINEAR, Chain, affine
+from .heads import CommitteeRegressor, Linear, Process
+from .preprocess import Autoscale, Pipeline
+
+
+class FoldedCommittee:
+    """The mean of a fitted committee: (n, bands) as it was fitted on -> (n, targets) float64.
+
+    Ten PLS and ridge members see five pre-treatments; what is linear in these goes into the members' coefficients, and
+    there are only two products left: on the spectra, and on the spectra after SNV. Column 0 alone is computed: what was
+    fitted without a fold serves intervals.
+
+    Args:
+        embed: of the committee's encoder, compiled; None where it has none.
+    """
+
+    def __init__(self, committee: CommitteeRegressor, dtype: type, embed: Any) -> None:
+        self.y_mean, self.y_sd, self.embed = committee.y_mean_, committee.y_sd_, embed
+        mean, targets = committee.domain_.mean, len(committee.weights_)
+        self.offset = np.zeros(targets)
+        self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last that is not linear
+        coefs: dict[str, np.ndarray] = {}  # of each (bands', targets)
+        self.processes: list[_FoldedProcess] = []
+        self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: after which scatter correction, and the rest
+        for text, pipeline in committee._treatments.items():
+            bends = [i for i, step in enumerate(pipeline.steps) if not isinstance(step, LINEAR)]
+            first = bends[-1] + 1 if bends else 0
+            scatter, linear = str(Pipeline(pipeline.steps[:first])), pipeline.steps[first:]
+            if scatter not in self.scatter:
+                self.scatter[scatter] = Chain(pipeline.steps[:first], len(mean), dtype, mean)
+            usual = self.scatter[scatter].typical
+            assert usual is not None
+            matrix, shift = affine(linear, np.eye(len(usual)))
+            coef = np.zeros((matrix.shape[1], targets))
+            for t, weight, model in _members(committee, text):
+                if isinstance(model, Linear):
+                    coef[:, t] += weight * model.coef[:, 0]
+                    self.offset[t] += weight * (model.offset[0] + shift @ model.coef[:, 0])
+                    continue
+                if text not in self.treat:
+                    scale = Autoscale()
+                    scale.mean, scale.scale = model.centre, np.full(len(model.centre), 1 / model.kernel[0])
+                    self.treat[text] = scatter, Chain([*linear, scale], len(usual), dtype, usual)
+                self.processes.append(_FoldedProcess(model, weight, t, text, dtype))
+            coefs[scatter] = coefs.get(scatter, 0) + matrix @ coef
+        # Less what spectra have in common, so that rounding is of their differences.
+        self.products: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for scatter, coef in coefs.items():
+            usual = np.asarray(self.scatter[scatter].typical, dtype)
+            self.offset += usual.astype(np.float64) @ coef
+            self.products[scatter] = usual, coef.astype(dtype)
+        self.embedded = list(_members(committee, "encoder"))
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        values = np.tile(self.offset, (len(spectra), 1))
+        corrected = {scatter: chain(spectra) for scatter, chain in self.scatter.items()}
+        for scatter, (usual, coef) in self.products.items():
+            values += (corrected[scatter] - usual) @ coef
+        treated = {text: chain(corrected[scatter]) for text, (scatter, chain) in self.treat.items()}
+        for process in self.processes:
+            values[:, process.target] += process(treated[process.treatment])
+        if self.embedded:
+            embedding = self.embed(spectra)
+            for t, weight, model in self.embedded:
+                values[:, t] += weight * model.predict(embedding)[:, 0]
+        return values * self.y_sd + self.y_mean
+
+
+def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, float, Linear | Process]]:
+    """Target, weight and model of the members that look at spectra so treated."""
+    return [
+        (t, float(weights[m]), models[m])
+        for t, (models, weights) in enumerate(zip(committee._models, committee.weights_, strict=True))
+        for m, member in enumerate(committee.members_)
+        if member.treatment == treatment
+    ]
+
+
+class _FoldedProcess:
+    """A Gaussian process's mean, times its weight: (n, bands') centred and scaled -> (n,)."""
+
+    def __init__(self, process: Process, weight: float, target: int, treatment: str, dtype: type) -> None:
+        self.target, self.treatment = target, treatment
+        _, length, share, _, _ = process.kernel
+        coef, anchors = weight * process.coef[:, 0], process.anchors
+        # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
+        self.anchors = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
+        self.squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
+        self.half = 0.5 / length**2
+        self.linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
+        self.coef, self.offset = coef.astype(dtype), weight * process.offset[0]
+
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        kernel = u @ self.anchors  # (n, m)
+        kernel -= self.squares
+        kernel -= np.vecdot(u, u)[:, None] * self.half
+        np.minimum(kernel, 0, out=kernel)
+        np.exp(kernel, out=kernel)
+        return kernel @ self.coef + u @ self.linear + self.offset

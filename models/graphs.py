@@ -1,0 +1,367 @@
+"""The networks as formulas over plain arrays, to be computed by numpy or compiled by OpenVINO: no torch in a worker.
+
+A formula takes functions `f` (`Numpy`, or `Openvino`), weights by torch's names, and spectra (B, bands). All go layer
+by layer but `folded_spectra_encoder`: the same function in 15.5 instead of 28.3 MFLOP a spectrum of 700 bands.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .convolution import Convolution
+
+Weights = Mapping[str, np.ndarray]
+Formula = Callable[[Any, Weights, Any, int], Any]  # functions, weights, (B, bands), bands -> (B, width)
+
+PATCH, HEADS, KEY = 5, 4, 32  # of SpectraTr
+
+
+def mlp(f: Any, w: Weights, x: Any, bands: int) -> Any:
+    """(B, bands) -> (B, 128)"""
+    return _dense(f, w, "2", f.gelu(_dense(f, w, "0", x)))
+
+
+def cnn_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
+    """(B, bands) -> (B, 16 channels x an eighth of the bands)"""
+    for name in ("conv_4", "conv_8", "conv_16"):
+        x = f.relu(f.convolve(x, w[f"{name}.weight"], w[f"{name}.bias"], bands, stride=2))
+        bands = -(-bands // 2)  # (B, bands / 2 x filters), rounded up
+    x = f.transpose(f.reshape(x, -1, bands, 16), 0, 2, 1)
+    return f.reshape(x, -1, 16 * bands)  # channels outermost, as torch flattens them
+
+
+def cnn(f: Any, w: Weights, x: Any, bands: int) -> Any:
+    """(B, bands) -> (B, targets)"""
+    x = cnn_encoder(f, _below("encoder.", w), x, bands)
+    x = f.relu(_dense(f, w, "head.dense_64", x))
+    x = f.relu(_dense(f, w, "head.dense_32", x))
+    return _dense(f, w, "head.dense_targets", x)
+
+
+def spectra_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
+    """(B, bands) -> (B, 32 P): layer by layer"""
+    patches = _patches(bands)
+    x = f.convolve(x, w["conv.weight"], w["conv.bias"], bands, stride=PATCH)  # (B, P x 140)
+    x = _dense(f, w, "patches.dense", f.reshape(x, -1, patches, 140), w["patches.position"])  # (B, P, 64)
+    q, k, v = (
+        f.transpose(f.reshape(_dense(f, w, f"attention.{name}", x), -1, patches, HEADS, KEY), 0, 2, 1, 3)
+        for name in ("query", "key", "value")
+    )  # (B, heads, P, key)
+    scores = f.matmul(q, f.transpose(k, 0, 1, 3, 2))  # (B, heads, P, P)
+    mixed = f.matmul(f.softmax(f.multiply(scores, KEY**-0.5)), v)  # (B, heads, P, key)
+    mixed = f.reshape(f.transpose(mixed, 0, 2, 1, 3), -1, patches, HEADS * KEY)
+    return _after_attention(f, w, f.add(x, _dense(f, w, "attention.out", mixed)), patches)
+
+
+def folded_spectra_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
+    """(B, bands) -> (B, 32 P): exact, since nothing before attention bends.
+
+    With u the 5 bands of a patch, its 64 features are u E + T, T (P, 64) the same for all spectra; so query, key and
+    value are u times a (5, 32) plus a table. The score of patches i and j is then
+        (u_i M + L_i) u_j' + u_i R_j' + C_ij,
+    a product 10 wide instead of 32, and a table (P, P).
+    """
+    patches = _patches(bands)
+    extend = PATCH * patches - bands
+    u = f.reshape(f.pad(x, extend // 2, extend - extend // 2), -1, patches, PATCH)  # (B, P, 5)
+    dense = w["patches.dense.weight"]
+    embed = (dense @ w["conv.weight"][:, 0]).T  # E: (5, 64)
+    table = dense @ w["conv.bias"] + w["patches.dense.bias"] + w["patches.position"]  # T: (P, 64)
+    by_head: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # (heads, 5, key), (heads, P, key)
+    for name in ("query", "key", "value"):
+        weight, bias = w[f"attention.{name}.weight"], w[f"attention.{name}.bias"]
+        by_head[name] = _heads(embed @ weight.T), _heads(table @ weight.T + bias)
+    (q5, qt), (k5, kt), (v5, vt) = by_head.values()
+    scale = KEY**-0.5
+    m, left_table = scale * q5 @ _t(k5), scale * qt @ _t(k5)  # M: (heads, 5, 5), L: (heads, P, 5)
+    right_table, constant = scale * kt @ _t(q5), scale * qt @ _t(kt)  # R: (heads, P, 5), C: (heads, P, P)
+    same, none = np.broadcast_to(np.eye(PATCH), m.shape), np.zeros_like(m)
+    blank = np.zeros_like(left_table)
+
+    def project(weight: np.ndarray, offset: np.ndarray) -> Any:
+        """(heads, 5, width), (heads, P, width) -> (B, heads, P, width)"""
+        made = f.add(f.matmul(u, np.hstack(list(weight))), np.hstack(list(offset)))  # (B, P, heads x width)
+        return f.transpose(f.reshape(made, -1, patches, HEADS, weight.shape[2]), 0, 2, 1, 3)
+
+    left = project(np.concatenate([m, same], axis=2), np.concatenate([left_table, blank], axis=2))
+    right = project(np.concatenate([same, none], axis=2), np.concatenate([blank, right_table], axis=2))
+    scores = f.add(f.matmul(left, f.transpose(right, 0, 1, 3, 2)), constant[None])  # (B, heads, P, P)
+    mixed = f.matmul(f.softmax(scores), project(v5, vt))  # (B, heads, P, key)
+    mixed = f.reshape(f.transpose(mixed, 0, 2, 1, 3), -1, patches, HEADS * KEY)
+    added = f.add(f.matmul(u, embed), table + w["attention.out.bias"])  # (B, P, 64)
+    return _after_attention(f, w, f.add(added, f.matmul(mixed, w["attention.out.weight"].T)), patches)
+
+
+def _after_attention(f: Any, w: Weights, x: Any, patches: int) -> Any:
+    """(B, P, 64) -> (B, 32 P); the norm's scale and shift go into the dense layer behind it."""
+    weight, bias = w["dense_64.weight"], w["dense_64.bias"]
+    x = f.matmul(f.norm(x), (weight * w["norm.weight"]).T)
+    x = f.gelu(f.add(x, weight @ w["norm.bias"] + bias))
+    x = f.gelu(_dense(f, w, "dense_32", x))  # (B, P, 32)
+    return f.reshape(x, -1, 32 * patches)
+
+
+def _spectratr(encoder: Formula) -> Formula:
+    def formula(f: Any, w: Weights, x: Any, bands: int) -> Any:
+        """(B, bands) -> (B, targets)"""
+        x = encoder(f, _below("encoder.", w), x, bands)
+        for name in ("dense_512", "dense_64", "dense_8"):
+            x = f.gelu(_dense(f, w, f"head.{name}", x))
+        return _dense(f, w, "head.dense_targets", x)
+
+    return formula
+
+
+class Network(NamedTuple):
+    """What is served; layer by layer what it is held against; and how many spectra numpy computes at once.
+
+    64 of the CNN's stay in the cache, and 8 of SpectraTr's, whose scores take 300 kB each.
+    """
+
+    served: Formula
+    literal: Formula
+    at_once: int = 64
+
+
+NETWORKS = {
+    "cnn": Network(cnn, cnn),
+    "spectratr": Network(_spectratr(folded_spectra_encoder), _spectratr(spectra_encoder), at_once=8),
+}
+ENCODERS = {
+    "mlp": Network(mlp, mlp),
+    "cnn": Network(cnn_encoder, cnn_encoder),
+    "spectratr": Network(folded_spectra_encoder, spectra_encoder, at_once=8),
+}
+
+
+def _dense(f: Any, w: Weights, name: str, x: Any, position: np.ndarray | float = 0.0) -> Any:
+    return f.add(f.matmul(x, w[f"{name}.weight"].T), w[f"{name}.bias"] + position)
+
+
+def _below(prefix: str, w: Weights) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in w.items() if name.startswith(prefix)}
+
+
+def _patches(bands: int) -> int:
+    return -(-bands // PATCH)
+
+
+def _heads(x: np.ndarray) -> np.ndarray:
+    """(rows, heads x key) -> (heads, rows, key)"""
+    return x.reshape(len(x), HEADS, KEY).transpose(1, 0, 2)
+
+
+def _t(x: np.ndarray) -> np.ndarray:
+    return x.transpose(0, 2, 1)
+
+
+class _Register(int):
+    """Which of the values on a tape."""
+
+
+class Numpy:
+    """A network computed by numpy: the reference in float64; in float32 what serves the CNN, and all without OpenVINO.
+
+    The formula is gone through once: its constants are folded, and its steps kept on a tape.
+
+    >>> run = Numpy(lambda f, w, x, bands: f.relu(x), {}, 2, np.float64)
+    >>> run(np.array([[-1.0, 1.0]]))
+    array([[0., 1.]])
+    """
+
+    def __init__(self, formula: Formula, weights: Weights, bands: int, dtype: type, at_once: int = 64) -> None:
+        self.dtype, self.at_once = dtype, at_once
+        self._tape: list[tuple[Callable[..., np.ndarray], tuple[Any, ...]]] = []
+        formula(self, weights, _Register(0), bands)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, width) float64"""
+        parts = [self._run(x[at : at + self.at_once].astype(self.dtype)) for at in range(0, len(x), self.at_once)]
+        return np.concatenate(parts).astype(np.float64)
+
+    def _run(self, x: np.ndarray) -> np.ndarray:
+        values = [x]
+        for step, given in self._tape:
+            values.append(step(*(values[value] if isinstance(value, _Register) else value for value in given)))
+        return values[-1]
+
+    def _then(self, step: Callable[..., np.ndarray], *given: Any) -> _Register:
+        constants = (g.astype(self.dtype) if isinstance(g, np.ndarray) else g for g in given)
+        self._tape.append((step, tuple(constants)))
+        return _Register(len(self._tape))
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        return self._then(np.matmul, a, b)
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self._then(np.add, a, b)
+
+    def multiply(self, a: Any, b: float) -> Any:
+        return self._then(np.multiply, a, b)
+
+    def reshape(self, x: Any, *shape: int) -> Any:
+        return self._then(lambda x: x.reshape(shape), x)
+
+    def transpose(self, x: Any, *order: int) -> Any:
+        return self._then(lambda x: x.transpose(order), x)
+
+    def pad(self, x: Any, left: int, right: int) -> Any:
+        return self._then(lambda x: _pad(x, left, right), x)
+
+    def softmax(self, x: Any) -> Any:
+        return self._then(_softmax, x)
+
+    def norm(self, x: Any) -> Any:
+        return self._then(_norm, x)
+
+    def relu(self, x: Any) -> Any:
+        return self._then(lambda x: np.maximum(x, 0), x)
+
+    def gelu(self, x: Any) -> Any:
+        return self._then(lambda x: x * (0.5 + 0.5 * _erf(x * 0.5**0.5)), x)
+
+    def convolve(self, x: Any, weight: np.ndarray, bias: np.ndarray, n: int, stride: int) -> Any:
+        """(B, n x channels) -> (B, ceil(n / stride) x filters), with the zeros around it of `cnn.SameConv1d`."""
+        _, channels, kernel = weight.shape
+        positions = -(-n // stride)
+        padding = max((positions - 1) * stride + kernel - n, 0)
+        x = self.pad(x, padding // 2 * channels, (padding - padding // 2) * channels)
+        convolution, offset = Convolution(weight, stride, self.dtype), np.tile(bias, positions).astype(self.dtype)
+
+        def step(x: np.ndarray) -> np.ndarray:
+            made = convolution(x)
+            made += offset
+            return made
+
+        return self._then(step, x)
+
+
+def _pad(x: np.ndarray, left: int, right: int) -> np.ndarray:
+    """np.pad takes longer over a small array than the product behind it."""
+    made = np.zeros((len(x), left + x.shape[1] + right), x.dtype)
+    made[:, left : left + x.shape[1]] = x
+    return made
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    x /= x.sum(axis=-1, keepdims=True)
+    return x
+
+
+def _norm(x: np.ndarray) -> np.ndarray:
+    x = x - x.mean(axis=-1, keepdims=True)
+    x /= np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + 1e-6)
+    return x
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    """Exact in float64, and slow: scipy's would take longer to import; in float32 to 2e-7.
+
+    References: Abramowitz & Stegun, Handbook of Mathematical Functions (1964), 7.1.26.
+    """
+    if x.dtype == np.float64:
+        return np.array([math.erf(value) for value in x.ravel().tolist()]).reshape(x.shape)
+    size = np.abs(x)
+    t = 1 / (1 + np.float32(0.3275911) * size)
+    series = np.zeros_like(t)
+    for factor in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + np.float32(factor)) * t
+    return np.copysign(1 - series * np.exp(-size * size), x)
+
+
+@lru_cache(maxsize=1)
+def _openvino() -> tuple[Any, Any, Any]:
+    """The module, its operators, its core; raises ImportError where it is not installed."""
+    # `import openvino` reports itself to its makers, through these two. Without them it works, in a third of the time.
+    for name in ("openvino_telemetry", "openvino.tools"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    import openvino
+    from openvino import opset13
+
+    return openvino, opset13, openvino.Core()
+
+
+def precisions() -> list[str]:
+    """What OpenVINO computes fast here, the fastest first: bf16 where the processor has it, fp32; none without it."""
+    try:
+        _, _, core = _openvino()
+        capable = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except (ImportError, RuntimeError):  # not installed, or not for this processor
+        return []
+    return [*(["bf16"] if "BF16" in capable else []), "fp32"]
+
+
+class Openvino:
+    """A network compiled by OpenVINO for the CPU.
+
+    Args:
+        precision: bf16 or fp32. threads: of one prediction; 0 takes every core.
+    """
+
+    # SpectraTr's activations for so many take some 100 MB; the last dense layer is a third as fast with 32 at once.
+    at_once = 256
+
+    def __init__(self, formula: Formula, weights: Weights, bands: int, precision: str, threads: int = 0) -> None:
+        ov, self._op, core = _openvino()
+        spectra = self._op.parameter(ov.PartialShape([-1, bands]), np.float32)
+        graph = ov.Model([formula(self, weights, spectra, bands)], [spectra])
+        # Pinned, two workers of one thread each would share the first core.
+        config = {"ENABLE_CPU_PINNING": False, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": _HINTS[precision]}
+        self._request = core.compile_model(
+            graph, "CPU", config | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        ).create_infer_request()
+        self._lock = threading.Lock()  # the drift watch predicts beside the loop
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, width) float64"""
+        parts = []
+        for at in range(0, len(x), self.at_once):
+            some = np.ascontiguousarray(x[at : at + self.at_once], np.float32)
+            with self._lock:
+                parts.append(self._request.infer([some], share_inputs=True)[0].astype(np.float64))
+        return np.concatenate(parts)
+
+    def _node(self, x: Any) -> Any:
+        return x if not isinstance(x, np.ndarray | float) else self._op.constant(np.ascontiguousarray(x, np.float32))
+
+    def _whole(self, *numbers: int) -> Any:
+        return self._op.constant(np.array(numbers, np.int64))
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        return self._op.matmul(a, self._node(b), False, False)
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self._op.add(a, self._node(b))
+
+    def multiply(self, a: Any, b: float) -> Any:
+        return self._op.multiply(a, self._node(b))
+
+    def reshape(self, x: Any, *shape: int) -> Any:
+        return self._op.reshape(x, self._whole(*shape), False)
+
+    def transpose(self, x: Any, *order: int) -> Any:
+        return self._op.transpose(x, self._whole(*order))
+
+    def pad(self, x: Any, left: int, right: int) -> Any:
+        zero = self._op.constant(np.float32(0))
+        return self._op.pad(x, self._whole(0, left), self._whole(0, right), "constant", zero) if left + right else x
+
+    def softmax(self, x: Any) -> Any:
+        return self._op.softmax(x, -1)
+
+    def norm(self, x: Any) -> Any:
+        return self._op.mvn(x, self._whole(-1), True, 1e-6, "inside_sqrt")
+
+    def gelu(self, x: Any) -> Any:
+        return self._op.gelu(x, "ERF")
+
+
+_HINTS = {"bf16": "bf16", "fp32": "f32"}

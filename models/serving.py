@@ -1,0 +1,348 @@
+"""A model compiled for the line: the values, T2 and Q of `model.Model`, many times as fast, and without torch.
+
+Every way to compute it, the fastest first, is held against float64 on the bundle's own calibration spectra. The first
+that agrees is served, and says what it is. A bundle that no way computes right is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import BadBundle
+from .axis import Axis, resampler
+from .domain import Domain
+from .fold import Chain, through
+from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
+from .model import Calibration, Model, Result, check_result, estimator_class, refuse_nan
+from .preprocess import Autoscale, Centre, Pipeline
+
+# What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
+# to 3e-6, but for ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
+TOLERANCE = {"bf16": 2e-2, "fp32": 1e-5, "fp64": 1e-5}
+PROBES = 16  # spectra that it is measured on: SpectraTr takes 6 ms for each in float64
+ROWS = 256  # spectra treated together: fewer spend their time in calls, more leave the cache
+_DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
+
+
+class Way(NamedTuple):
+    """How to compute a model: networks by `backend` in `precision`, and by numpy the rest."""
+
+    backend: str  # openvino or numpy
+    precision: str
+    rest: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} {self.precision}" + ("" if self.rest == "fp32" else f", rest {self.rest}")
+
+
+NUMPY = [Way("numpy", "fp32", "fp32"), Way("numpy", "fp64", "fp64")]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Which way is served, and its error against float64, in sd of the values.
+
+    Attributes:
+        refused: the ways that were tried before it, each with the reason.
+    """
+
+    way: Way
+    error: float
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle holds, read but not yet made to compute."""
+
+    manifest: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    pipeline: Pipeline
+
+    @property
+    def domain(self) -> Domain:
+        return Domain.from_arrays(dict(self.arrays))
+
+
+class ServedModel:
+    """What a worker asks of a model.
+
+    Attributes:
+        kind, grid, targets, units, quantity, limits: as of `model.Model`.
+        encoder: of a committee that has one: `grid`, and `embed` for spectra on it; else None.
+        report: how it is computed.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        predict: Callable[[np.ndarray, Axis], Result],
+        limits: dict[str, tuple[float, float]],
+        encoder: Any,
+        model: Model | None,
+        report: Report,
+    ) -> None:
+        manifest = parts.manifest
+        self.kind: str = manifest["kind"]
+        self.targets: list[str] = manifest["targets"]
+        self.units: dict[str, str] = manifest["units"]
+        self.quantity: str = manifest["quantity"]
+        self.grid, self.limits = parts.pipeline.grid, limits
+        self.encoder, self.report = encoder, report
+        self._predict, self._model = predict, model
+
+    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
+        """(n, bands) of any type of number, on any axis that covers the grid.
+
+        Raises:
+            AxisMismatch: the axis does not cover the grid; the text names what is missing.
+        """
+        return self._predict(spectra, axis)
+
+    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+        """As `model.Model.spread`."""
+        return None if self._model is None else self._model.spread(spectra, axis)
+
+
+def serve_model(model: Model, threads: int = 0) -> ServedModel:
+    """As `serve`, for a model that is not in a bundle yet."""
+    return serve(*model.to_parts(), model.calibration, threads)
+
+
+def serve(
+    manifest: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    calibration: Calibration | None = None,
+    threads: int = 0,
+) -> ServedModel:
+    """Compiles what a bundle holds.
+
+    Args:
+        calibration: the spectra that ways are held against; spectra drawn from the model's domain where it is None.
+        threads: of a network's prediction; 0 takes every core.
+
+    Raises:
+        BadBundle: the parts make no model that can predict, or no way computes it right.
+    """
+    refuse_nan(arrays)
+    try:
+        pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), dict(arrays))
+        parts = Parts(manifest, arrays, pipeline)
+        if manifest["kind"] not in (*NETWORKS, "plsr", "committee"):  # served as it is
+            model = Model.from_parts(dict(manifest), dict(arrays))
+            return ServedModel(parts, model.predict, model.limits, model.encoder, model, Report(NUMPY[1], 0.0))
+        literal = Literal(parts)
+        probes = _probes(parts.domain, calibration)
+        expected = literal.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
+        check_result(expected, manifest["targets"], parts.domain.limits)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
+        raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error}") from error
+    typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
+    refused = []
+    for way in _ways(parts):
+        try:
+            made = Compiled(parts, way, threads, typical, literal)
+            got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
+            error, in_domain = _errors(got, expected, parts.domain.limits)
+        except (RuntimeError, ValueError) as failure:  # OpenVINO's refusals are RuntimeErrors
+            refused.append(f"{way}: {failure!s:.200}")
+            continue
+        allowed = TOLERANCE[way.precision]
+        if error <= allowed and in_domain <= TOLERANCE[way.rest]:
+            report = Report(way, error, tuple(refused))
+            return ServedModel(parts, made.predict, parts.domain.limits, made.encoder, literal.model, report)
+        refused.append(f"{way}: off by {error:.1e} sd, {allowed:.0e} allowed; T2 and Q by {in_domain:.1e}")
+    raise BadBundle(f"no way to compute this {manifest['kind']} agrees with float64: {'; '.join(refused)}")
+
+
+def _ways(parts: Parts) -> list[Way]:
+    kinds = [parts.manifest["kind"], *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
+    fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and need not be compiled
+    ways = [*(Way("openvino", precision, "fp32") for precision in fast), *NUMPY]
+    if len(kinds) > 1:  # what looks at embeddings may need float64 where the encoder does not
+        ways[-1:-1] = [way._replace(rest="fp64") for way in ways if way.precision == "fp32"]
+    return ways
+
+
+def _probes(domain: Domain, calibration: Calibration | None) -> np.ndarray:
+    """(n, bands) as measured, of the calibration; where there is none (n, bands') treated, drawn from the domain."""
+    if calibration is not None:
+        rows = np.linspace(0, len(calibration) - 1, min(PROBES, len(calibration))).astype(int)
+        return calibration.spectra[rows]
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(size=(PROBES, len(domain.score_sd))) * domain.score_sd @ domain.loadings.T
+    aside = np.sqrt(domain.q_limits[0] / len(domain.mean)) * rng.normal(size=drawn.shape)
+    return domain.mean + drawn + aside
+
+
+def _errors(got: Result, expected: Result, limits: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """The sd of what rounding did, over that of the values; and to T2 and Q, over themselves and their limit."""
+    values = expected.values
+    scale = values.std(axis=0)
+    scale = np.where(scale > 1e-9 * np.abs(values).max(axis=0), scale, np.abs(values).max(axis=0))  # all the same
+    off = [(got.values - values) / np.where(scale > 0, scale, 1.0)]  # (n, targets), (n, 1), (n, 1)
+    for name in ("t2", "q"):
+        true, limit = getattr(expected, name), limits[name][1]
+        size = true + (limit if np.isfinite(limit) else 0.0)
+        off.append(((getattr(got, name) - true) / np.where(size > 0, size, 1.0))[:, None])
+    of_values, of_t2, of_q = (float(np.sqrt(np.mean(part**2, axis=0)).max()) for part in off)
+    return of_values, max(of_t2, of_q)  # NaN is below no tolerance
+
+
+class Literal:
+    """A model in float64, step by step and layer by layer: what ways are held against.
+
+    Attributes:
+        model: a committee, whose `spread` is asked for; None for others.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        arrays, self.domain = parts.arrays, parts.domain
+        self.model: Model | None = None
+        if parts.manifest["kind"] == "committee":
+            own = {name: array for name, array in arrays.items() if not name.startswith("encoder.")}
+            estimator = estimator_class("committee").from_arrays(parts.manifest["parameters"], own)
+            if _ENCODER in arrays:
+                estimator.encoder = CompiledEncoder(arrays, NUMPY[1], 0, literal=True)
+            named = (parts.manifest[name] for name in ("targets", "units", "quantity", "training"))
+            self.model = Model(parts.pipeline, estimator, *named)
+            self._values = estimator.predict
+        elif parts.manifest["kind"] == "plsr":
+            coef = arrays["rotations"] @ arrays["y_loadings"].T
+            self._values = lambda z: (z - arrays["x_mean"]) @ coef + arrays["y_mean"]
+        else:
+            self._values = _networks(parts, NUMPY[1], 0, literal=True)
+
+    def treated(self, z: np.ndarray) -> Result:
+        """(n, bands') float64"""
+        return Result(np.asarray(self._values(z), np.float64).reshape(len(z), -1), *self.domain.t2_q(z))
+
+
+class Compiled:
+    """A model in one way.
+
+    Attributes:
+        encoder: of a committee that has one.
+    """
+
+    def __init__(self, parts: Parts, way: Way, threads: int, typical: np.ndarray | None, literal: Literal) -> None:
+        self.encoder = CompiledEncoder(parts.arrays, way, threads) if _ENCODER in parts.arrays else None
+        domain, dtype = parts.domain, _DTYPE[way.rest]
+        self._dtype, self._mean = dtype, domain.mean
+        self._values = _values(parts, way, threads, self.encoder, literal)
+        grid, steps, centre = parts.pipeline.grid, parts.pipeline.steps, Centre()
+        centre.mean = domain.mean
+        self._centre: Chain | None = None
+        if literal.model is None:  # the subtraction joins the last linear steps
+            steps = [*steps, centre]
+        else:  # a committee has pre-treatments of its own, which need spectra that are not centred
+            self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
+        self._rotations, self._loadings = domain.rotations.astype(dtype), domain.loadings.T.astype(dtype)
+        self._score_sd = domain.score_sd
+        # A line keeps its axis for months; but messages may bring any.
+        self._chain = lru_cache(32)(lambda axis: Chain(steps, len(grid), dtype, typical, resampler(axis, grid)))
+
+    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
+        """(n, bands) on an axis that covers the grid; raises AxisMismatch."""
+        chain = self._chain(axis)
+        blocks = [self._block(chain(spectra[at : at + ROWS])) for at in range(0, max(len(spectra), 1), ROWS)]
+        return Result(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+    def treated(self, z: np.ndarray) -> Result:
+        """(n, bands') float64, in the place of what the pre-treatment gives"""
+        return Result(*self._block((z - self._mean if self._centre is None else z).astype(self._dtype)))
+
+    def _block(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n, bands'), centred where that comes first -> values (n, targets), T2 (n,), Q (n,)"""
+        centred = z if self._centre is None else self._centre(z)
+        scores = centred @ self._rotations  # (n, A)
+        values = self._values(z, centred, scores)
+        t2 = ((scores.astype(np.float64) / self._score_sd) ** 2).sum(axis=1)
+        residual = scores @ self._loadings  # (n, bands')
+        np.subtract(centred, residual, out=residual)
+        return values, t2, np.vecdot(residual, residual).astype(np.float64)
+
+
+# (n, bands') treated, the same less the domain's mean, scores (n, A) -> values (n, targets) float64
+Values = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _values(parts: Parts, way: Way, threads: int, encoder: CompiledEncoder | None, literal: Literal) -> Values:
+    if literal.model is not None:
+        from .folded_committee import FoldedCommittee
+
+        committee = FoldedCommittee(
+            literal.model.estimator, _DTYPE[way.rest], None if encoder is None else encoder.embed
+        )
+        return lambda z, centred, scores: committee(z)
+    if parts.manifest["kind"] == "plsr":
+        loadings, y_mean = parts.arrays["y_loadings"].T, parts.arrays["y_mean"]
+        return lambda z, centred, scores: scores.astype(np.float64) @ loadings + y_mean
+    run, mean = _networks(parts, way, threads), parts.domain.mean
+    return lambda z, centred, scores: run(centred, mean)
+
+
+def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) -> Callable[..., np.ndarray]:
+    """(n, bands') less `centre` -> (n, targets) float64: the mean of an ensemble, in the targets' units"""
+    arrays = parts.arrays
+    x_mean, x_sd, y_mean, y_sd = (arrays[name] for name in ("x_mean", "x_sd", "y_mean", "y_sd"))
+    scale = np.divide(1.0, x_sd, out=np.zeros_like(x_sd), where=x_sd > 0)
+    network, bands = NETWORKS[parts.manifest["kind"]], len(x_mean)
+    runs = [
+        _runner(network, _below(f"network.{i}.", arrays), bands, way, threads, literal)
+        for i in range(parts.manifest["parameters"]["ensemble"])
+    ]
+
+    def values(x: np.ndarray, centre: np.ndarray | float = 0.0) -> np.ndarray:
+        scaled = x * scale.astype(x.dtype)
+        if not np.array_equal(centre, x_mean):
+            scaled += ((centre - x_mean) * scale).astype(x.dtype)
+        return np.mean([run(scaled) for run in runs], axis=0) * y_sd + y_mean
+
+    return values
+
+
+def _runner(
+    network: Network, weights: Mapping[str, np.ndarray], bands: int, way: Way, threads: int, literal: bool
+) -> Callable[[np.ndarray], np.ndarray]:
+    weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
+    if literal or way.backend == "numpy":
+        formula = network.literal if literal else network.served
+        return Numpy(formula, weights, bands, _DTYPE[way.precision], network.at_once)
+    return Openvino(network.served, weights, bands, way.precision, threads)
+
+
+_ENCODER = "encoder.about"
+
+
+class CompiledEncoder:
+    """`encoder.Encoder`, as a bundle's arrays hold it: (n, bands) on its `grid` -> (n, width)."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], way: Way, threads: int, *, literal: bool = False) -> None:
+        own, about = _below("encoder.", arrays), _about(arrays)
+        self.grid = Axis.from_json(about["grid"])
+        steps = Pipeline.from_json(about["preprocess"], self.grid, own).steps
+        scale = Autoscale()
+        scale.mean, scale.scale = own["mean"], np.broadcast_to(own["sd"], own["mean"].shape)
+        steps = [*steps, scale]
+        self._treat = (lambda z: through(steps, z)) if literal else Chain(steps, len(self.grid), _DTYPE[way.rest])
+        weights = _below("network.", own)
+        self._run = _runner(ENCODERS[about["kind"]], weights, len(own["mean"]), way, threads, literal)
+
+    def embed(self, spectra: np.ndarray) -> np.ndarray:
+        """(n, bands) on the grid -> (n, width) float64"""
+        return self._run(self._treat(spectra))
+
+
+def _about(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return json.loads(arrays[_ENCODER].tobytes())
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,35 @@
+"""How numpy's matrix library is to work in a worker; it reads this once, when numpy is first imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# OpenBLAS takes a Sapphire Rapids for a Haswell, and multiplies half as fast as it could. Kernels by what they need;
+# those of another processor would end in an illegal instruction.
+_KERNELS = {
+    "Cooperlake": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16"},
+    "SkylakeX": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
+
+
+def set_up_blas() -> None:
+    """One thread, and the kernels that suit the processor; whoever set either himself keeps his own."""
+    # The products of a frame take 10 to 100 us: two threads wait for each other longer than they work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        kernels = kernels_for(Path("/proc/cpuinfo").read_text())
+    except OSError:
+        return
+    if kernels:
+        os.environ.setdefault("OPENBLAS_CORETYPE", kernels)
+
+
+def kernels_for(cpuinfo: str) -> str:
+    """'' where OpenBLAS chooses well itself.
+
+    >>> kernels_for("flags : avx2 avx512f avx512bw avx512cd avx512dq avx512vl")
+    'SkylakeX'
+    """
+    flags = next((set(line.split()) for line in cpuinfo.splitlines() if line.startswith("flags")), set())
+    return next((name for name, needed in _KERNELS.items() if needed <= flags), "")
