@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 
 from ..models.axis import Axis, resampler
+from ..models.model import Model
 from ..models.serving import ServedModel
 from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
 from .frame import Frame
@@ -63,7 +64,7 @@ class LineWatch:
     readings: list[Reading] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._model: ServedModel | None = None
+        self._model: Model | ServedModel | None = None
         self._version = ""
         self._rows: list[tuple[np.ndarray, Results]] = []
         self._waiting = 0
@@ -83,7 +84,9 @@ class LineWatch:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: ServedModel) -> Watched | None:
+    def update(
+        self, record: Record, frame: Frame, predictions: Predictions, model: Model | ServedModel
+    ) -> Watched | None:
         """Takes a frame in; what its last whole block said, None where none was completed."""
         self._serve(model, predictions.model_version)
         if self._is_known(record):
@@ -194,7 +197,7 @@ class LineWatch:
         self._gathered, self.readings, self._over, self._alarms = [], [], {}, set()
         self._scans, self._scanned = {}, {}
 
-    def _serve(self, model: ServedModel, version: str) -> None:
+    def _serve(self, model: Model | ServedModel, version: str) -> None:
         """Another version has other scores: the detectors learn it from the same reference."""
         if version == self._version and self._model is not None:
             return
@@ -309,7 +312,9 @@ class DriftWatch:
         self.lines: dict[str, LineWatch] = {}
         self._said = False
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: ServedModel) -> Watched | None:
+    def update(
+        self, record: Record, frame: Frame, predictions: Predictions, model: Model | ServedModel
+    ) -> Watched | None:
         if self.table.learn_blocks == 0:
             return None
         watch = self.lines.get(frame.line)

@@ -274,7 +274,7 @@ def test_tablets_through_the_line_are_the_estimators_own(
     model, _ = Store(tmp_path / "store").load("default")
     direct = model.estimator.predict(model.pipeline.transform(table.spectra, table.axis))
     expected = dict(zip(table.spectrum_id, direct, strict=True))
-    assert max(abs(row["assay"] - expected[row["spectrum_id"]]) for row in rows) < 1e-5
+    assert max(abs(row["assay"] - expected[row["spectrum_id"]]) for row in rows) < 1e-5 * direct.std()
     assert len(rows) == len(table) == 1310
 
 

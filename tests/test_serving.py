@@ -149,6 +149,7 @@ def test_a_folded_chain_is_the_pipeline(chain: str, bands: int) -> None:
         assert got.dtype == dtype
         assert np.abs(got - expected).max() < tolerance * expected.std()
         treated = pipeline.transform(spectra.mean(axis=0)[None], axis)[0]
+        assert folded.typical is not None
         np.testing.assert_allclose(folded.typical, treated, atol=1e-9)
 
 
