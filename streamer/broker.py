@@ -34,6 +34,8 @@ _CLIENT_SETTINGS: dict[str, dict[str, Any]] = {
     "noida": {"receive_message_max_bytes": 1 << 30},
 }
 _START_S = 15.0
+# noida writes its data then, and what a SIGKILL cut short would be lost; tansu waits for clients, and keeps nothing.
+_STOP_S = {"tansu": 2.0, "noida": 60.0}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -134,7 +136,7 @@ class EmbeddedBroker:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT if self.kind == "tansu" else signal.SIGTERM)
             try:
-                self._process.wait(2)
+                self._process.wait(_STOP_S[self.kind])
             except subprocess.TimeoutExpired:
                 self.kill()
         self._process = None

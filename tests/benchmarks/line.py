@@ -167,7 +167,7 @@ def _together(made: Plant, count: int, partitions: int, frames: int) -> float:
         shares = [json.dumps(list(range(i, partitions, count))) for i in range(count)]
         group = f"together-{time.time_ns()}"
         running = [
-            parts.enter_context(made.worker(partitions=share, group=group, serving__threads="1")) for share in shares
+            parts.enter_context(made.worker(partitions=share, group=group, predict_threads="1")) for share in shares
         ]
         while not all(worker.spectra() for worker in running):
             time.sleep(0.02)
