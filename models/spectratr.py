@@ -70,9 +70,15 @@ class SpectraEncoder(nn.Module):
         self.width = 32 * patches
 
     def forward(self, spectra: Tensor) -> Tensor:
-        x = self.conv(spectra[:, None, :])  # (B, 140, P)
-        x = self.patches(x.mT)  # (B, P, 64)
-        x = self.norm(x + self.attention(x))
+        """Nothing before attention bends, so each patch's features, query, key and value are one product with its five
+        bands, and a table: the same function as layer by layer, in 14.5 instead of 23.7 MFLOP a spectrum of 700 bands.
+        """
+        u = _patched(spectra)  # (B, P, 5)
+        dense = self.patches.dense
+        embed = (dense.weight @ self.conv.weight[:, 0]).T  # (5, 64)
+        table = self.patches.position + (dense.weight @ self.conv.bias + dense.bias)  # (P, 64)
+        x = u @ embed + table  # (B, P, 64)
+        x = self.norm(x + self.attention(u, embed, table))
         x = F.gelu(self.dense_64(x))
         x = F.gelu(self.dense_32(x))  # (B, P, 32)
         return x.flatten(1)  # (B, width)
@@ -101,10 +107,17 @@ class Attention(nn.Module):
         self.value = nn.Linear(MODEL_WIDTH, HEADS * KEY_WIDTH)
         self.out = nn.Linear(HEADS * KEY_WIDTH, MODEL_WIDTH)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(2, (HEADS, KEY_WIDTH)).transpose(1, 2)  # (B, heads, P, key)
-            for project in (self.query, self.key, self.value)
-        )
+    def forward(self, u: Tensor, embed: Tensor, table: Tensor) -> Tensor:
+        """Of the features u (B, P, 5) embed (5, 64) + table (P, 64), without making them."""
+        three = self.query, self.key, self.value
+        weight, bias = torch.cat([layer.weight for layer in three]).T, torch.cat([layer.bias for layer in three])
+        projected = u @ (embed @ weight) + (table @ weight + bias)  # (B, P, 3 x heads x key)
+        q, k, v = projected.unflatten(2, (3, HEADS, KEY_WIDTH)).permute(2, 0, 3, 1, 4)  # (B, heads, P, key) each
         mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, P, key)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, P, 64)
+
+
+def _patched(spectra: Tensor) -> Tensor:
+    """(B, bands) -> (B, P, 5), padded as `SameConv1d` does."""
+    missing = -spectra.shape[1] % PATCH_BANDS
+    return F.pad(spectra, (missing // 2, missing - missing // 2)).unflatten(1, (-1, PATCH_BANDS))
