@@ -190,8 +190,8 @@ class Model:
             parts = (manifest[name] for name in ("targets", "units", "quantity", "training"))
             model = cls(pipeline, estimator, *parts)
             model._try()
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
-            raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
         return model
 
     def _try(self) -> None:
@@ -199,6 +199,9 @@ class Model:
         bands = len(self.grid)
         result = self.predict(np.linspace(0.1, 1.0, bands)[None], self.grid)
         named = isinstance(self.targets, list) and all(isinstance(target, str) for target in self.targets)
+        units = isinstance(self.units, dict) and all(isinstance(unit, str) for unit in self.units.values())
+        if not units or not isinstance(self.quantity, str):
+            raise ValueError(f"expected units and a quantity by name, got {self.units!r:.80} and {self.quantity!r:.80}")
         if not named or result.values.shape != (1, len(self.targets)):
             raise ValueError(f"expected {result.values.shape[1]} targets by name, got {self.targets!r:.80}")
         if any(len(pair) != len(LEVELS) for pair in self.limits.values()) or result.t2.shape != result.q.shape != (1,):

@@ -35,6 +35,8 @@ _OURS = frozenset(
 )
 _SECRET = ("password", "secret", "token", "key", "jaas")
 
+_MOST_BYTES = 1 << 20  # of a settings file
+
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -375,10 +377,14 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise BadSettings(f"{path}: expected settings of at most {_MOST_BYTES} bytes, got more")
+        return tomllib.loads(raw.decode())
     except OSError as error:
         raise BadSettings(f"can not read the settings file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number with thousands of digits
         raise BadSettings(f"{path}: expected TOML: {error}") from error
 
 

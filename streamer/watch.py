@@ -259,7 +259,7 @@ class LineWatch:
 
     def _load(self) -> None:
         """Its blocks, and where they reach to; nothing where there is no file, or one of another grid or block size."""
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.path.is_file():
             return
         from safetensors import SafetensorError, safe_open
 
@@ -269,7 +269,10 @@ class LineWatch:
                 about = kept.metadata() or {}
                 grid = Axis.from_json(json.loads(about["grid"]))
                 seen = {str(k): (int(offset), float(t)) for k, (offset, t) in json.loads(about["seen"]).items()}
-                spectra = kept.get_tensor("spectra")
+                bands, most = len(self._model.grid), self.table.block_spectra * self.table.learn_blocks
+                part = kept.get_slice("spectra")  # its shape costs nothing; what it holds may fill the memory
+                rows = part.get_shape()[:1] if part.get_shape()[1:] == [bands] else [most + 1]
+                spectra = part[:] if rows and rows[0] <= most else np.empty(0)
         except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             log.error("drift: reference unreadable; learning anew", file=str(self.path), error=str(error))
             return
