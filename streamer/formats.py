@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import math
 import tempfile
 import tokenize
@@ -29,7 +30,6 @@ from .csv_file import open_csv
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 log = structlog.get_logger(__name__)
 
@@ -132,8 +132,8 @@ def read_errors(path: str) -> Iterator[None]:
     """What the readers raise on broken bytes, as BadFile."""
     import pyarrow as pa
 
-    # RuntimeError: a zip packed or encrypted in a way that zipfile can not undo. The last two: a NumPy header.
-    broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error)
+    # RuntimeError and LZMAError: a zip packed or encrypted in a way that zipfile can not undo. The last two: a NumPy header.
+    broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
     try:
         yield
     except (*broken, tokenize.TokenError, OverflowError) as error:
@@ -184,7 +184,6 @@ def _open_parquet(path: str, stream: Any, stack: ExitStack) -> Content:
         if not is_list or not is_number(kind.value_type):
             raise BadFile(f"{path}: expected column 'spectrum' to hold lists of numbers, got {kind}")
         bands = kind.list_size if pt.is_fixed_size_list(kind) else None
-        _check_lists(path, file.metadata)
         try:
             listed = json.loads(meta.get("wavelengths") or meta.get("axis") or "null")
             wavelengths = None if listed is None else np.asarray(listed, dtype=np.float64)
@@ -229,17 +228,6 @@ def _open_parquet(path: str, stream: Any, stack: ExitStack) -> Content:
             yield Batch(row, spectra, {name: values_of(batch.column(name), name) for name in columns})
 
     return Content(columns, wavelengths, bands, file.metadata.num_rows, meta | {"axis_unit": unit}, batches)
-
-
-def _check_lists(path: str, metadata: pq.FileMetaData) -> None:
-    """One row may hold a thousand million numbers in a few bytes, where all of them are alike."""
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            if column.path_in_schema.startswith("spectrum.") and column.num_values > MOST_BANDS * group.num_rows:
-                raise BadFile(
-                    f"{path}: expected at most {MOST_BANDS} bands, got {column.num_values} numbers in "
-                    f"{group.num_rows} spectra"
-                )
 
 
 # --- NumPy ------------------------------------------------------------------------------------------------------------

@@ -370,7 +370,7 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
         faults = [_sentence(fault, config, values) for fault in error.errors()]
         raise BadSettings("\n".join(dict.fromkeys(faults))) from None
     except Exception as error:  # pydantic-settings wraps a bad JSON value of the environment in its own error
-        if type(error).__name__ != "SettingsError":
+        if type(error).__name__ != "SettingsError" and not isinstance(error, RecursionError):
             raise
         raise BadSettings(f"environment: {error}; expected JSON") from None
 

@@ -264,21 +264,19 @@ class LineWatch:
         from safetensors import SafetensorError, safe_open
 
         assert self._model is not None
+        n = self.table.block_spectra
         try:
             with safe_open(self.path, "np") as kept:
                 about = kept.metadata() or {}
                 grid = Axis.from_json(json.loads(about["grid"]))
                 seen = {str(k): (int(offset), float(t)) for k, (offset, t) in json.loads(about["seen"]).items()}
-                bands, most = len(self._model.grid), self.table.block_spectra * self.table.learn_blocks
-                part = kept.get_slice("spectra")  # its shape costs nothing; what it holds may fill the memory
-                rows = part.get_shape()[:1] if part.get_shape()[1:] == [bands] else [most + 1]
-                spectra = part[:] if rows and rows[0] <= most else np.empty(0)
+                shape = kept.get_slice("spectra").get_shape()  # costs nothing; what it holds may fill the memory
+                fits = len(shape) == 2 and shape[1] == len(grid) and shape[0] <= n * self.table.learn_blocks
+                spectra = kept.get_tensor("spectra") if fits else np.empty((0, 0))
         except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             log.error("drift: reference unreadable; learning anew", file=str(self.path), error=str(error))
             return
-        n = self.table.block_spectra
-        fits = grid == self._model.grid and spectra.ndim == 2 and spectra.shape[1] == len(grid)
-        if not fits or len(spectra) % n or len(spectra) > n * self.table.learn_blocks or not np.isfinite(spectra).all():
+        if not fits or grid != self._model.grid or len(spectra) % n or not np.isfinite(spectra).all():
             log.warning("drift: the reference is of another grid or size; learning anew", line=self.line)
             return
         self._gathered = np.split(spectra, len(spectra) // n) if len(spectra) else []

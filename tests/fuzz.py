@@ -9,6 +9,7 @@ Atheris guides the mutations by the coverage of our own code. Where it is not in
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import importlib
 import importlib.util
@@ -28,6 +29,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+SHM = Path("/dev/shm")
 MOST_CASE_S = 20  # a case that takes longer hangs
 MOST_MEMORY = 6 << 30  # bytes of address space beyond what is mapped at the start
 MOST_DEATHS = 20  # of a target's process; then it is left
@@ -75,6 +77,8 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
     import structlog
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    faulthandler.enable()
+    faulthandler.register(signal.SIGALRM, chain=True)  # a case that hangs: says where, and dies
     target, folder = hostile.TARGETS[name], Path(tempfile.mkdtemp())
     done = read = 0
 
@@ -104,7 +108,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
 
     def mutate(case: bytes, most: int, seed: int) -> bytes:
         rng = Random(seed)
-        made = target.mutate(case, rng) if rng.random() < 0.7 else atheris.Mutate(case, most)
+        made = target.mutate(case, rng) if rng.random() < 0.85 else atheris.Mutate(case, most)
         return made[:most]
 
     corpus = Path(tempfile.mkdtemp())
@@ -124,7 +128,8 @@ def fuzz(name: str, cases: int, seconds: float, seed: int, out: Path) -> str:
     """Runs one target to its end, over as many deaths of its process as it takes; one line of figures."""
     began, done, read, peak_kb, features = time.monotonic(), 0, 0, 0, "-"
     for death in range(MOST_DEATHS + 1):
-        with tempfile.TemporaryDirectory(prefix="tamis-fuzz-") as own:
+        # In memory where that can be: a disk would take most of the time.
+        with tempfile.TemporaryDirectory(prefix="tamis-fuzz-", dir=SHM if SHM.is_dir() else None) as own:
             scratch = Scratch(Path(own) / "scratch", new=True)
             left_s = seconds - (time.monotonic() - began)
             arguments = [name, str(cases - done), str(left_s), str(seed + death), str(out), str(Path(own) / "scratch")]

@@ -271,7 +271,9 @@ def _parted(case: bytes) -> tuple[dict[str, str], bytes, float]:
         return {}, case, 0.0
     # What Kafka gives: texts, and a whole number of milliseconds in 64 bits.
     time_s = min(max(time_s, -9.2e15), 9.2e15) if time_s == time_s else 0.0
-    return {str(k): v if isinstance(v, str) else str(v)[:600] for k, v in headers.items()}, value, time_s
+    texts = {k: v if isinstance(v, str) else str(v)[:600] for k, v in headers.items()}
+    clean = {k.encode("utf-8", "replace").decode(): v.encode("utf-8", "replace").decode() for k, v in texts.items()}
+    return clean, value, time_s
 
 
 def _in_message(inner: Callable[[bytes, Random], bytes]) -> Callable[[bytes, Random], bytes]:
@@ -281,7 +283,7 @@ def _in_message(inner: Callable[[bytes, Random], bytes]) -> Callable[[bytes, Ran
             return _in_json(headers, rng) + newline + value
         return headers + newline + inner(value, rng)
 
-    return mutate
+    return _chain(mutate)
 
 
 # --- Arrow and Parquet made strange -----------------------------------------------------------------------------------
@@ -307,7 +309,7 @@ def _strange_array(n: int, rng: Random) -> pa.Array:
             lambda: pa.array([long]).dictionary_encode().take(pa.array([0] * n)),
             lambda: pa.array([1.5] * n).dictionary_encode(),
             lambda: pa.RunEndEncodedArray.from_arrays(pa.array([n], pa.int32()), pa.array([long])),
-            lambda: pa.FixedSizeListArray.from_arrays(pa.nulls(n * (1 << 18)), 1 << 18),
+            lambda: pa.FixedSizeListArray.from_arrays(pa.nulls(n << 10), 1 << 10),
             lambda: pa.nulls(n),
             lambda: pa.array([rng.choice((None, 0, 2**62))] * n, pa.int64()).view(
                 rng.choice((pa.timestamp("s"), pa.timestamp("ns", "UTC"), pa.timestamp("us", "Foo/Bar"), pa.date64(),
@@ -535,7 +537,7 @@ def _usable(record: Record, got: Frame, bad: list[BadRow]) -> None:
     assert len({row.row for row in bad}) == len(bad)
     if bad:
         assert sum(len(value) for value, _ in reject_rows(record, bad, kept.line, MOST_BYTES)) > 0
-    if n:
+    if n and len(record.value) % 4 == 0:  # some of them: it takes longer than all the rest
         parts = [decode(replace(record, value=v, headers={}), {}, MOST_BYTES)[0] for v, _ in encode(kept, ARROW, MOST_BYTES)]
         assert sum(map(len, parts)) == n
 
@@ -824,11 +826,11 @@ def _files(*suffixes: str) -> Callable[[bytes, Path], None]:
 
 
 TARGETS = {
-    "arrow frame": Target(_arrow_seeds, _IN_STREAM, partial(_decode, ARROW), (BadMessage,), 3),
-    "raw frame": Target(lambda: _frames(RAW), _in_message(_chain(mutated_bytes)), partial(_decode, RAW), (BadMessage,), 3),
-    "json frame": Target(lambda: _frames(JSON), _IN_TEXT, partial(_decode, JSON), (BadMessage,), 3),
-    "labels": Target(_label_seeds, _by_content, _labels, (BadMessage,), 3),
-    "predictions": Target(_prediction_seeds, _by_content, _predictions, (ValueError,), 3),
+    "arrow frame": Target(_arrow_seeds, _IN_STREAM, partial(_decode, ARROW), (BadMessage,), 6),
+    "raw frame": Target(lambda: _frames(RAW), _in_message(_chain(mutated_bytes)), partial(_decode, RAW), (BadMessage,), 6),
+    "json frame": Target(lambda: _frames(JSON), _IN_TEXT, partial(_decode, JSON), (BadMessage,), 6),
+    "labels": Target(_label_seeds, _by_content, _labels, (BadMessage,), 6),
+    "predictions": Target(_prediction_seeds, _by_content, _predictions, (ValueError,), 6),
     "parquet file": Target(_parquet_seeds, _in_file(mutated_bytes, mutated_bytes, mutated_bytes, _strange_parquet),
                            _files(".parquet"), (BadFile,)),
     "csv file": Target(_csv_seeds, _in_file(_strange_csv, _strange_csv, mutated_bytes), _files(".csv", ".tsv"), (BadFile,)),
