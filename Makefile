@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Exact: other builds of torch bring gigabytes of CUDA, and results are compared to the last digits.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test fuzz lint format clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)
+
+# make fuzz ARGS='--cases 1000000'
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -132,11 +132,11 @@ def read_errors(path: str) -> Iterator[None]:
     """What the readers raise on broken bytes, as BadFile."""
     import pyarrow as pa
 
-    # RuntimeError and LZMAError: a zip packed or encrypted in a way that zipfile can not undo. The last two: a NumPy header.
-    broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+    # RuntimeError and LZMAError: a zip that can not be unpacked or decrypted. The last two: a NumPy header.
+    broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error)
     try:
         yield
-    except (*broken, tokenize.TokenError, OverflowError) as error:
+    except (*broken, lzma.LZMAError, tokenize.TokenError, OverflowError) as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise BadFile(f"{path}: can not be read further: {said[0]}") from error
 

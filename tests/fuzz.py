@@ -34,7 +34,7 @@ MOST_CASE_S = 20  # a case that takes longer hangs
 MOST_MEMORY = 6 << 30  # bytes of address space beyond what is mapped at the start
 MOST_DEATHS = 20  # of a target's process; then it is left
 _HEAD = struct.Struct("<QQQQ")  # cases, read, peak kB, length of the case at work
-_MOST_CASE = 1 << 18
+_MOST_CASE = 1 << 17
 
 
 class Scratch:
@@ -134,7 +134,9 @@ def fuzz(name: str, cases: int, seconds: float, seed: int, out: Path) -> str:
             left_s = seconds - (time.monotonic() - began)
             arguments = [name, str(cases - done), str(left_s), str(seed + death), str(out), str(Path(own) / "scratch")]
             env = {**os.environ, "TMPDIR": own, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-            child = subprocess.run([sys.executable, "-m", "tests.fuzz", "--child", *arguments], env=env, capture_output=True)
+            child = subprocess.run(
+                [sys.executable, "-m", "tests.fuzz", "--child", *arguments], env=env, capture_output=True
+            )
             some, some_read, some_kb, case = scratch.get()
             done, read, peak_kb = done + some, read + some_read, max(peak_kb, some_kb)
             told = child.stderr.decode(errors="replace")
@@ -173,7 +175,9 @@ def main() -> None:
         print("atheris is not installed: mutations are drawn at random, not guided by coverage")
     chosen = given.only or list(hostile.TARGETS)
     shares = sum(hostile.TARGETS[name].share for name in chosen)
-    print(f"{'target':<16} {'cases':>8} {'read':>8} {'s':>7} {'cases/s':>8} {'edges/feat.':>11} {'peak MB':>8} findings")
+    print(
+        f"{'target':<16} {'cases':>8} {'read':>8} {'s':>7} {'cases/s':>8} {'edges/feat.':>11} {'peak MB':>8} findings"
+    )
     for name in chosen:
         cases = -(-given.cases * hostile.TARGETS[name].share // shares)
         print(fuzz(name, cases, given.seconds, given.seed, given.out.resolve()), flush=True)
