@@ -169,8 +169,7 @@ class Store:
         real, root = os.path.realpath(path), os.path.realpath(self.root)
         if not Path(real).is_relative_to(root):
             raise BadBundle(f"{path}: expected a file in the store {self.root}, got a link to {real}")
-        # Not blocking: nobody may ever write into a pipe.
-        with open(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(real, "rb", opener=_open_plain) as file:
             there = os.fstat(file.fileno())
             if not S_ISREG(there.st_mode) or there.st_size > most_bytes:
                 raise BadBundle(f"{path}: expected a file of at most {most_bytes} bytes, got {there.st_size} bytes")
@@ -282,6 +281,11 @@ def _explained(path: Path, verb: str) -> Iterator[None]:
             f"can not {verb} {path}: {error.strerror or error}; check that the folder exists on a disk with room, and "
             f"that user {os.getuid()} may {verb} it"
         ) from error
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """Through no link, and without waiting: nobody may ever write into a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _number(version: str) -> int:
