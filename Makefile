@@ -11,7 +11,7 @@ AUDIT_ARGS ?=
 # Exact: other builds of torch bring gigabytes of CUDA, and results are compared to the last digits.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
-.PHONY: install demo test chaos lint format sbom audit clean
+.PHONY: install demo test chaos fuzz lint format sbom audit clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,11 @@ test: install
 # Both guarantees under a hundred kills each; some minutes. ARGS='--kills 10 --frames 1000 --seed 7'
 chaos: install
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+# make fuzz ARGS='--cases 1000000'
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -20,8 +20,14 @@ TamisError
 __version__ = "0.1.0"
 
 
+MOST_ERROR_TEXT = 4_000  # characters: what came is quoted in errors, and they go into logs
+
+
 class TamisError(Exception):
     """Base of all errors that Tamis raises on purpose; its text is written for an operator."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text if len(text) <= MOST_ERROR_TEXT else f"{text[:MOST_ERROR_TEXT]}...")
 
 
 class BadSettings(TamisError):

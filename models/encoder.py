@@ -95,13 +95,13 @@ class Encoder:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises BadFile: no such file, or no encoder in it."""
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         try:
             return cls.from_arrays(load_file(path))
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
-            raise BadFile(f"{path}: expected an encoder, as `tamis pretrain --out` writes it: {error}") from error
+        except Exception as error:
+            told = f"{type(error).__name__}: {error!s:.500}"
+            raise BadFile(f"{path}: expected an encoder, as `tamis pretrain --out` writes it: {told}") from error
 
     def arrays(self, prefix: str = "encoder.") -> dict[str, np.ndarray]:
         """All that it takes to embed, for a bundle or a checkpoint."""
@@ -133,4 +133,7 @@ class Encoder:
         weights = {n.removeprefix("network."): torch.tensor(a) for n, a in kept.items() if n.startswith("network.")}
         network.load_state_dict(weights, assign=True)
         made.network = network.eval()
+        tried = made.embed(np.linspace(0.1, 1.0, len(made.grid))[None])  # what does not fit shows here
+        if tried.shape != (1, made.width):
+            raise ValueError(f"expected an embedding of {made.width} numbers, got shape {tried.shape}")
         return made

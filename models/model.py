@@ -192,13 +192,14 @@ class Model:
             parts = (manifest[name] for name in ("targets", "units", "quantity", "training"))
             model = cls(pipeline, estimator, *parts)
             model._try()
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
-            raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
         return model
 
     def _try(self) -> None:
         """One prediction before it counts: shapes that do not fit show here and not on the line."""
         bands = len(self.grid)
+        check_names(self.units, self.quantity)
         check_result(self.predict(np.linspace(0.1, 1.0, bands)[None], self.grid), self.targets, self.limits)
 
 
@@ -207,6 +208,13 @@ def refuse_nan(arrays: Mapping[str, np.ndarray]) -> None:
     broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
     if broken:
         raise BadBundle(f"the bundle's {', '.join(broken[:3])}: expected numbers, got NaN")
+
+
+def check_names(units: Any, quantity: Any) -> None:
+    """Raises ValueError where a bundle's units or quantity are not what such are."""
+    units_named = isinstance(units, dict) and all(isinstance(unit, str) for unit in units.values())
+    if not units_named or not isinstance(quantity, str):
+        raise ValueError(f"expected units and a quantity by name, got {units!r:.80} and {quantity!r:.80}")
 
 
 def check_result(result: Result, targets: Any, limits: Mapping[str, tuple[float, ...]]) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .cnn import CNN
 from .domain import Domain
+from .pls import MOST_THREADS
 from .spectratr import SpectraTr
 
 # Spectra in one forward pass of `predict`: SpectraTr's activations for so many take some 100 MB.
@@ -147,6 +148,8 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.n_threads is not None and not 1 <= self.n_threads <= MOST_THREADS:
+            raise ValueError(f"n_threads must be None or a number from 1 to {MOST_THREADS}, got {self.n_threads!r:.80}")
         for name in ("validation_fraction", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)!r}")
@@ -273,6 +276,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """What was fitted on CUDA is restored on the CPU where there is no CUDA."""
         model = cls(**params)
+        model._check_parameters()
         model.x_mean_, model.x_sd_ = arrays["x_mean"], arrays["x_sd"]
         model.y_mean_, model.y_sd_ = arrays["y_mean"], arrays["y_sd"]
         model.y_ndim_ = int(arrays["y_ndim"])

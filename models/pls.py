@@ -186,6 +186,8 @@ class PLSR(RegressorMixin, BaseEstimator):
         return model
 
 
+MOST_COMPONENTS = 1_000  # latent variables; tens are of use
+MOST_THREADS = 256
 _BLOCK = 16  # queries whose distances are taken together: their neighbours' spectra stay in the cache
 
 
@@ -256,6 +258,10 @@ class LocalPLS(RegressorMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        # A bundle may come from anywhere, and each of them takes memory or a thread before anything is predicted.
+        for name, most in (("n_components", MOST_COMPONENTS), ("n_jobs", MOST_THREADS)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)!r:.80}")
         if self.metric not in ("mahalanobis", "euclidean"):
             raise ValueError(f"metric must be mahalanobis or euclidean, got {self.metric!r}")
         if not self.h > 0:
@@ -351,6 +357,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         model = cls(**params)
+        model._check_parameters()
         model.y_ndim_ = int(arrays["y_ndim"])
         model.n_features_in_ = arrays["X"].shape[1]
         model._keep(arrays["X"], arrays["Y"])

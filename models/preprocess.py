@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .axis import Axis, resampler
+from .axis import MOST_BANDS, Axis, resampler
 from .convolution import Convolution
 
+MOST_ORDER = 20  # of a polynomial within a window: beyond it, its powers have no digits left
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -98,6 +99,11 @@ class SavGol(Step):
     def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0:
             raise ValueError(f"savgol needs an odd window of at least 3 bands, got {self.window}")
+        if self.window > MOST_BANDS or self.order > MOST_ORDER:
+            raise ValueError(
+                f"savgol takes a window of at most {MOST_BANDS} bands and an order of at most {MOST_ORDER}, "
+                f"got window {self.window:.6g}, order {self.order:.6g}"
+            )
         if not 0 <= self.deriv <= self.order < self.window:
             raise ValueError(
                 f"savgol needs 0 <= deriv <= order < window, got deriv {self.deriv}, order {self.order}, "

@@ -19,7 +19,7 @@ from .axis import Axis, resampler
 from .domain import Domain
 from .fold import Chain, through
 from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
-from .model import Calibration, Model, Result, check_result, estimator_class, refuse_nan
+from .model import Calibration, Model, Result, check_names, check_result, estimator_class, refuse_nan
 from .preprocess import Autoscale, Centre, Pipeline
 
 # What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
@@ -134,6 +134,7 @@ def serve(
     try:
         pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), dict(arrays))
         parts = Parts(manifest, arrays, pipeline)
+        check_names(manifest["units"], manifest["quantity"])
         if manifest["kind"] not in (*NETWORKS, "plsr", "committee"):  # served as it is
             model = Model.from_parts(dict(manifest), dict(arrays))
             return ServedModel(parts, model.predict, model.limits, model.encoder, model, Report(NUMPY[1], 0.0))
@@ -141,8 +142,8 @@ def serve(
         probes = _probes(parts.domain, calibration)
         expected = literal.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
         check_result(expected, manifest["targets"], parts.domain.limits)
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, AssertionError) as error:
-        raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
     typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
     refused = []
     for way in _ways(parts):
@@ -150,7 +151,7 @@ def serve(
             made = Compiled(parts, way, threads, typical, literal)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
             error, in_domain = _errors(got, expected, parts.domain.limits)
-        except (RuntimeError, ValueError) as failure:  # OpenVINO's refusals are RuntimeErrors
+        except Exception as failure:  # noqa: BLE001 (whatever it is, the next way is tried)
             refused.append(f"{way}: {failure!s:.200}")
             continue
         allowed = TOLERANCE[way.precision]

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -36,6 +37,8 @@ MANIFEST = "manifest.json"
 CURRENT = "current"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"v\d{4,9}")
+_MOST_MANIFEST_BYTES = 1 << 23
+_MOST_WEIGHTS_BYTES = 1 << 32  # a local model holds its spectra: 100,000 of 700 bands take 560 MB
 # A publisher that died leaves its unfinished folder behind; nobody takes an hour to write one.
 _ABANDONED_S = 3600.0
 
@@ -81,7 +84,7 @@ class Store:
         pointer = self._folder(name) / CURRENT
         with _explained(pointer, "read"):
             try:
-                text = pointer.read_bytes().decode(errors="replace").strip()
+                text = self._read(pointer, most_bytes=64).decode(errors="replace").strip()
             except FileNotFoundError:
                 known = ", ".join(self.names()) or "none"
                 raise NoModel(f"no model {name!r} in the store {self.root}; there: {known}") from None
@@ -95,7 +98,7 @@ class Store:
         path = self._version_folder(name, version) / MANIFEST
         with _explained(path, "read"):
             try:
-                raw = path.read_bytes()
+                raw = self._read(path, _MOST_MANIFEST_BYTES)
             except FileNotFoundError:
                 known = ", ".join(self.versions(name)) or "none"
                 raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}") from None
@@ -107,8 +110,17 @@ class Store:
         _check(path, said, _sha256(_canonical(manifest)))
         if manifest.get("format") != FORMAT:
             raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
-        if not isinstance(manifest.get("files"), dict) or "sha256" not in manifest["files"].get(WEIGHTS, {}):
+        files = manifest.get("files")
+        listed = files if isinstance(files, dict) else {}
+        if not all(isinstance(about, dict) and isinstance(about.get("sha256"), str) for about in listed.values()):
+            raise BadBundle(f"{path}: expected a sha256 of each file, got another shape")
+        if WEIGHTS not in listed:
             raise BadBundle(f"{path}: expected the checksum of {WEIGHTS}, got none")
+        with _explained(path.parent, "read"):
+            there = {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")}
+        foreign = sorted(name for name in there | set(listed) if Path(name).suffix not in (".json", ".safetensors"))
+        if foreign:  # a pickle, or weights that only unpickling could read
+            raise BadBundle(f"{path.parent}: expected JSON and safetensors alone, got {foreign[0]!r:.80}")
         return manifest
 
     def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
@@ -159,14 +171,25 @@ class Store:
         path = self._version_folder(name, version) / file
         with _explained(path, "read"):
             try:
-                raw = path.read_bytes()
+                raw = self._read(path, _MOST_WEIGHTS_BYTES)
             except FileNotFoundError:
                 raise BadBundle(f"{path}: missing; the manifest lists it") from None
         _check(path, manifest["files"][file]["sha256"], _sha256(raw))
         try:
             return load(raw)
-        except SafetensorError as error:
+        except (SafetensorError, LookupError, TypeError, ValueError) as error:  # the last ones: a dtype NumPy lacks
             raise BadBundle(f"{path}: expected safetensors: {error}") from error
+
+    def _read(self, path: Path, most_bytes: int) -> bytes:
+        """A file's bytes; of none that a link leads to out of the store, that never ends, or that fills the memory."""
+        real, root = os.path.realpath(path), os.path.realpath(self.root)
+        if not Path(real).is_relative_to(root):
+            raise BadBundle(f"{path}: expected a file in the store {self.root}, got a link to {real}")
+        with open(real, "rb", opener=_open_plain) as file:
+            there = os.fstat(file.fileno())
+            if not S_ISREG(there.st_mode) or there.st_size > most_bytes:
+                raise BadBundle(f"{path}: expected a file of at most {most_bytes} bytes, got {there.st_size} bytes")
+            return file.read(most_bytes)
 
     def publish(
         self, name: str, model: Model, metrics: dict[str, Any] | None = None, *, make_current: bool = True
@@ -253,7 +276,10 @@ class Store:
     def _folder(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
             raise NoModel(f"expected a model name of letters, digits, '-' and '_' (64 at most), got {name[:80]!r}")
-        return self.root / name
+        folder = self.root / name
+        if folder.is_symlink() and not folder.resolve().is_relative_to(self.root.resolve()):
+            raise BadBundle(f"{folder}: expected a folder in the store {self.root}, got a link to {folder.resolve()}")
+        return folder
 
     def _version_folder(self, name: str, version: str) -> Path:
         if not _VERSION.fullmatch(version):
@@ -271,6 +297,11 @@ def _explained(path: Path, verb: str) -> Iterator[None]:
             f"can not {verb} {path}: {error.strerror or error}; check that the folder exists on a disk with room, and "
             f"that user {os.getuid()} may {verb} it"
         ) from error
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """Through no link, and without waiting: nobody may ever write into a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _number(version: str) -> int:

@@ -113,7 +113,7 @@ class Unlabeled:
             with safe_open(path, "np") as kept:
                 conditions = json.loads((kept.metadata() or {})["conditions"])
                 spectra, *others = (kept.get_tensor(name) for name in ("spectra", "object", "condition", "recent"))
-        except (OSError, SafetensorError, LookupError, ValueError) as error:
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
             raise StoreUnusable(f"{path}: expected unlabeled spectra: {error}") from error
         return cls(spectra, others[0], others[1], conditions, others[2])
 

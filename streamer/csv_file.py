@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 import structlog
 
+from .. import BadFile
 from .columns import TEXT_COLUMNS, BadRows, Batch, Content, wavelength_columns
 
 log = structlog.get_logger(__name__)
 
 LONGEST_LINE = 1 << 20  # characters: what has no line ends must not fill the memory
+LONGEST_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
+MOST_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
 NOTHING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))  # an empty cell, as R and spreadsheets write it
 
 
@@ -38,16 +41,18 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
     places, wavelengths, unit = wavelength_columns(path, names)
     # A column without a name is the index that pandas writes.
     others = [place for place in sorted(set(range(len(names))) - set(places)) if names[place]]
+    if len(others) > MOST_BESIDE:
+        raise BadFile(f"{path}: expected at most {MOST_BESIDE} columns beside the bands, got {len(others)}")
     bands_of = itemgetter(*places)
     # What a column holds, the first rows settle.
-    head = list(islice(lines, 256))
+    head = _block(lines, 256)
     rows = [[cells[at] for at in others] for _, line in head if len(cells := _cells(line, delimiter)) == len(names)]
     texts = [at for at, *column in zip(others, *rows, strict=True) if None in _numbers(column, delimiter)]
     texts += [place for place in others if names[place].lower() in TEXT_COLUMNS]
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
         rest = chain(head, lines)
-        while block := list(islice(rest, n)):
+        while block := _block(rest, n):
             rows, spectra, beside = [], [], []
             for row, line in block:
                 if not line.strip(f'{delimiter}" \t\n'):  # a blank line is no row
@@ -84,6 +89,17 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
     return Content(
         [names[place] for place in others], wavelengths, len(places), None, {"axis_unit": unit or ""}, batches
     )
+
+
+def _block(lines: Iterator[tuple[int, str]], n: int) -> list[tuple[int, str]]:
+    """The next n lines; fewer where they are so long that memory would be filled with them."""
+    block, held = [], 0
+    for row, line in islice(lines, n):
+        block.append((row, line))
+        held += len(line)
+        if held > LONGEST_BLOCK:
+            break
+    return block
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -6,9 +6,10 @@ columns mean stands in records.py. Nothing in a file is ever executed: no pickle
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
 import math
-import shutil
 import tempfile
 import tokenize
 import zipfile
@@ -23,7 +24,7 @@ import numpy as np
 import structlog
 
 from .. import BadFile
-from ..models.axis import Axis
+from ..models.axis import MOST_BANDS, Axis
 from .columns import BadRows, Batch, Content, is_number, values_of, wavelength_columns
 from .csv_file import open_csv
 
@@ -40,6 +41,10 @@ MAGIC = {
     ".gz": b"\x1f\x8b",
     ".zst": b"\x28\xb5\x2f\xfd",
 }
+MOST_UNPACKED = 1 << 30  # bytes on the disk, and a hundred times the file: spectra are packed to a half or a tenth
+MOST_ARRAYS = 1_000  # of one .npz
+MOST_CELL_BYTES = 1 << 14  # of a text in a NumPy array, which takes as much for each row
+MOST_HEADER_BYTES = 1 << 16  # of a NumPy array: NumPy itself believes 10,000
 SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk where compressed, never in memory
 
 
@@ -59,8 +64,7 @@ def open_content(path: str) -> Iterator[Content]:
             stream: Any = stack.enter_context(_stream(path, compression))
             if compression and kind in SEEKING:
                 unpacked = stack.enter_context(tempfile.TemporaryFile(prefix="tamis-"))
-                shutil.copyfileobj(stream, unpacked, 1 << 20)
-                unpacked.seek(0)
+                _unpack(stream, unpacked, most_bytes=MOST_UNPACKED + 100 * Path(path).stat().st_size)
                 stream = unpacked
             content = FORMATS[kind](path, stream, stack)
         repeated = {name for name in content.columns if content.columns.count(name) > 1}
@@ -99,6 +103,14 @@ def parts(path: str) -> tuple[str, str, str]:
     return inner.stem, kind, compression
 
 
+def _unpack(stream: Any, unpacked: Any, most_bytes: int) -> None:
+    while chunk := stream.read(1 << 20):
+        unpacked.write(chunk)
+        if unpacked.tell() > most_bytes:
+            raise ValueError(f"expected at most {most_bytes} bytes once unpacked, got more")
+    unpacked.seek(0)
+
+
 def _check_begin(path: str, kind: str, compression: str) -> None:
     with _stream(path, compression) as stream:
         head = stream.read(512)
@@ -120,11 +132,11 @@ def read_errors(path: str) -> Iterator[None]:
     """What the readers raise on broken bytes, as BadFile."""
     import pyarrow as pa
 
-    # RuntimeError: a zip packed or encrypted in a way that zipfile can not undo. The last two: a NumPy header.
+    # RuntimeError and LZMAError: a zip that can not be unpacked or decrypted. The last two: a NumPy header.
     broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error)
     try:
         yield
-    except (*broken, tokenize.TokenError, OverflowError) as error:
+    except (*broken, lzma.LZMAError, tokenize.TokenError, OverflowError) as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise BadFile(f"{path}: can not be read further: {said[0]}") from error
 
@@ -224,6 +236,8 @@ def _open_parquet(path: str, stream: Any, stack: ExitStack) -> Content:
 def _open_npz(path: str, stream: Any, stack: ExitStack) -> Content:
     archive = stack.enter_context(zipfile.ZipFile(stream))
     members = {name.removesuffix(".npy"): name for name in archive.namelist()}
+    if len(members) > MOST_ARRAYS:
+        raise BadFile(f"{path}: expected at most {MOST_ARRAYS} arrays, got {len(members)}")
     return _open_arrays(path, {key: stack.enter_context(archive.open(name)) for key, name in members.items()})
 
 
@@ -243,6 +257,8 @@ def _open_arrays(path: str, streams: dict[str, Any]) -> Content:
         if array.shape == ():
             meta[name] = str(array.take(1)[0])
         elif name in ("axis", "wavelengths") and array.dtype.kind in "fiu":
+            if array.shape[0] > MOST_BANDS:
+                raise BadFile(f"{path}: expected 2 to {MOST_BANDS} bands in array {name!r}, got shape {array.shape}")
             wavelengths = array.take(array.shape[0])
         elif array.shape == (count,) and array.dtype.kind in "fiubUSM":
             columns[name] = array
@@ -250,7 +266,8 @@ def _open_arrays(path: str, streams: dict[str, Any]) -> Content:
             log.warning("array left out", file=path, array=name, shape=array.shape, type=str(array.dtype))
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
-        for row in np.array_split(np.arange(1, count + 1), range(n, count, n)):
+        for start in range(1, count + 1, n):  # a count is but a number in a header
+            row = np.arange(start, min(start + n, count + 1))
             # from_pandas: NaN and NaT are empty
             read = {name: pa.array(array.take(len(row)), from_pandas=True) for name, array in columns.items()}
             yield Batch(row, spectra.take(len(row)), {name: values_of(column, name) for name, column in read.items()})
@@ -267,11 +284,18 @@ class _Array:
 
         self.name, self.stream = name, stream
         old = npy.read_magic(stream) == (1, 0)
-        self.shape, by_columns, self.dtype = (npy.read_array_header_1_0 if old else npy.read_array_header_2_0)(stream)
+        # The header alone, and no more of the stream than it may take.
+        length = stream.read(2 if old else 4)
+        if int.from_bytes(length, "little") > MOST_HEADER_BYTES:
+            raise ValueError(f"array {name!r}: expected a header of at most {MOST_HEADER_BYTES} bytes")
+        header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
+        self.shape, by_columns, self.dtype = (npy.read_array_header_1_0 if old else npy.read_array_header_2_0)(header)
         if self.dtype.hasobject:
             raise ValueError(
                 f"array {name!r}: expected numbers or texts, got Python objects, which are never unpickled"
             )
+        if min(self.shape, default=0) < 0 or self.dtype.itemsize > MOST_CELL_BYTES:
+            raise ValueError(f"array {name!r}: expected numbers or short texts, got {self.dtype!s:.80} {self.shape}")
         if by_columns and len(self.shape) > 1:
             raise ValueError(f"array {name!r}: expected C order, got Fortran order: save np.ascontiguousarray of it")
 

@@ -13,7 +13,7 @@ import orjson
 from .. import BadMessage
 from ..models.axis import Axis
 from .frame import MOST_TEXT, BadRow, screen
-from .wire import JSON, MOST_TARGETS, Axes, Message, Record, decode, json_time
+from .wire import JSON, MOST_TARGETS, Axes, Message, Record, arrival, decode, json_time, told
 
 MOST_LABELS = 10_000  # in one message
 
@@ -75,23 +75,23 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
 
 def _by_id(given: Any, record: Record) -> list[Label]:
     if not isinstance(given, list) or not 0 < len(given) <= MOST_LABELS:
-        raise ValueError(f'expected "labels": a list of 1 to {MOST_LABELS}, got {str(given)[:80]}')
-    arrived = np.datetime64(round(record.timestamp_s * 1e6), "us")
+        raise ValueError(f'expected "labels": a list of 1 to {MOST_LABELS}, got {told(given)}')
+    (arrived,) = arrival(record, 1)
     return [_label(item, arrived, i) for i, item in enumerate(given)]
 
 
 def _label(item: Any, arrived: np.datetime64, i: int) -> Label:
     where = f"labels[{i}]"
     if not isinstance(item, dict) or set(item) - {"spectrum_id", "values", "time", "object_id"}:
-        raise ValueError(f"{where}: expected spectrum_id, values and perhaps time, object_id; got {str(item)[:80]}")
+        raise ValueError(f"{where}: expected spectrum_id, values and perhaps time, object_id; got {told(item)}")
     name, values, obj = item.get("spectrum_id"), item.get("values"), item.get("object_id", "")
     if not (isinstance(name, str) and name and isinstance(obj, str) and max(len(name), len(obj)) <= MOST_TEXT):
-        raise ValueError(f"{where}: expected spectrum_id of 1 to {MOST_TEXT} characters, got {str(name)[:80]!r}")
+        raise ValueError(f"{where}: expected spectrum_id of 1 to {MOST_TEXT} characters, got {told(name)}")
     if not isinstance(values, dict) or not 0 < len(values) <= MOST_TARGETS:
-        raise ValueError(f'{where}: expected "values": {{target: number}}, got {str(values)[:80]}')
+        raise ValueError(f'{where}: expected "values": {{target: number}}, got {told(values)}')
     for target, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{where}: expected a number as {target[:80]!r}, got {str(value)[:80]!r}")
+            raise ValueError(f"{where}: expected a number as {target[:80]!r}, got {told(value)}")
         if len(target) > MOST_TEXT or not math.isfinite(value):
             raise ValueError(f"{where}: expected a finite number under a name of {MOST_TEXT} characters at most")
     time = json_time(item["time"]) if "time" in item else arrived

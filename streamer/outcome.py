@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
+from .. import BadMessage
 from .frame import BadRow
-from .wire import ARROW, Message, Record, arrow_bytes
+from .wire import ARROW, Message, Record, arrow_bytes, column_values, read_arrow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_ERROR = 2_000  # characters
 MOST_FOREIGN = 8_000  # bytes of key and headers that a rejected message may bring along
@@ -130,15 +134,34 @@ def _as_json_lines(predictions: Predictions) -> bytes:
 
 
 def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One dictionary a spectrum, from either encoding: for consumers, reports and tests."""
+    """One dictionary a spectrum, from either encoding: for consumers, reports and tests.
+
+    Raises:
+        ValueError: there are no predictions in these bytes, nor rejected rows.
+    """
     if headers.get("content-type", ARROW) == JSON_LINES:
-        return [orjson.loads(line) for line in value.splitlines()]
+        rows = [orjson.loads(line) for line in value.splitlines()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("expected predictions, a JSON object a line; got another shape")
+        return rows
+    try:
+        table = read_arrow(value)
+        if table.num_rows > len(value):
+            raise BadMessage(f"expected predictions, got {table.num_rows} rows in {len(value)} bytes")
+        columns = [_column(table[i], name) for i, name in enumerate(table.column_names)]
+    except (BadMessage, OverflowError) as error:  # a time of the year 300,000
+        raise ValueError(f"expected predictions: {error}") from error
+    line = (table.schema.metadata or {}).get(b"line", b"").decode(errors="replace")
+    return [{"line": line, **dict(zip(table.column_names, row, strict=True))} for row in zip(*columns, strict=True)]
+
+
+def _column(column: pa.ChunkedArray, name: str) -> list[Any]:
+    """Its values; rejected rows have their spectrum as a list of numbers."""
     import pyarrow as pa
 
-    with pa.ipc.open_stream(value) as stream:
-        table = stream.read_all()
-    line = (table.schema.metadata or {}).get(b"line", b"").decode()
-    return [{"line": line, **row} for row in table.to_pylist()]
+    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+        return column.to_pylist()
+    return column_values(column, name)
 
 
 def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> Message:

@@ -42,6 +42,8 @@ _UNHEEDED = {
     "ssl_crlfile": "kafka-python can not load it; let the broker's certificates live for days instead",
 }
 
+_MOST_BYTES = 1 << 20  # of a settings file
+
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -380,17 +382,21 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
         faults = [_sentence(fault, config, values) for fault in error.errors()]
         raise BadSettings("\n".join(dict.fromkeys(faults))) from None
     except Exception as error:  # pydantic-settings wraps a bad JSON value of the environment in its own error
-        if type(error).__name__ != "SettingsError":
+        if type(error).__name__ != "SettingsError" and not isinstance(error, RecursionError):
             raise
         raise BadSettings(f"environment: {error}; expected JSON") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            raw = file.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise BadSettings(f"{path}: expected settings of at most {_MOST_BYTES} bytes, got more")
+        return tomllib.loads(raw.decode())
     except OSError as error:
         raise BadSettings(f"can not read the settings file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number with thousands of digits
         raise BadSettings(f"{path}: expected TOML: {error}") from error
 
 

@@ -262,23 +262,24 @@ class LineWatch:
 
     def _load(self) -> None:
         """Its blocks, and where they reach to; nothing where there is no file, or one of another grid or block size."""
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.path.is_file():
             return
         from safetensors import SafetensorError, safe_open
 
         assert self._model is not None
+        n = self.table.block_spectra
         try:
             with safe_open(self.path, "np") as kept:
                 about = kept.metadata() or {}
                 grid = Axis.from_json(json.loads(about["grid"]))
                 seen = {str(k): (int(offset), float(t)) for k, (offset, t) in json.loads(about["seen"]).items()}
-                spectra = kept.get_tensor("spectra")
+                shape = kept.get_slice("spectra").get_shape()  # costs nothing; what it holds may fill the memory
+                fits = len(shape) == 2 and shape[1] == len(grid) and shape[0] <= n * self.table.learn_blocks
+                spectra = kept.get_tensor("spectra") if fits else np.empty((0, 0))
         except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             log.error("drift: reference unreadable; learning anew", file=str(self.path), error=str(error))
             return
-        n = self.table.block_spectra
-        fits = grid == self._model.grid and spectra.ndim == 2 and spectra.shape[1] == len(grid)
-        if not fits or len(spectra) % n or len(spectra) > n * self.table.learn_blocks or not np.isfinite(spectra).all():
+        if not fits or grid != self._model.grid or len(spectra) % n or not np.isfinite(spectra).all():
             log.warning("drift: the reference is of another grid or size; learning anew", line=self.line)
             return
         self._gathered = np.split(spectra, len(spectra) // n) if len(spectra) else []

@@ -29,6 +29,7 @@ JSON = "application/json"
 
 FRAME_VERSION = 1
 MOST_TARGETS = 64  # columns of laboratory values in one frame
+LEAST_ROW_BYTES = 8
 RAW_DTYPES = {"float32": np.dtype("<f4"), "uint16": np.dtype("<u2")}
 
 _MOST_TIMESTAMP_S = 7_258_118_400.0  # the year 2200
@@ -98,18 +99,7 @@ def decode(record: Record, axes: Axes, most_bytes: int) -> tuple[Frame, list[Bad
 
 
 def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
-    import pyarrow as pa
-
-    try:
-        # A compressed body says how large it will be only while it is being unpacked, and 8 kB may become gigabytes.
-        if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(record.value)):
-            raise BadMessage("expected Arrow without compression of its own: let Kafka compress", "compressed")
-        with pa.ipc.open_stream(record.value) as stream:
-            table = stream.read_all()
-        table.validate(full=True)  # crafted offsets would otherwise read outside the buffer
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadMessage(f"expected an Arrow stream, got {_glimpse(record.value)}: {first}", "not_arrow") from error
+    table = read_arrow(record.value)
     meta = {
         key.decode(errors="replace"): value.decode(errors="replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -119,8 +109,7 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         raise BadMessage(f"expected tamis.frame version {FRAME_VERSION}, got {version!r}", "frame_version")
     axis = _axis_of_text(meta.get("axis"), meta.get("axis_unit"), axes)
     n = table.num_rows
-    if n > len(record.value):  # columns that take no room: lists of nothing
-        raise BadMessage(f"expected spectra, got {n} rows in {len(record.value)} bytes", "no_spectrum")
+    _check_rows(n, record)
     if len(set(table.column_names)) != table.num_columns:
         raise BadMessage(f"expected every column once, got {table.column_names!s:.200}", "column_names")
     spectra, lengths, ragged = _arrow_spectra(table)
@@ -130,7 +119,7 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     def texts(name: str) -> list[str] | None:
         if name not in table.column_names:
             return None
-        return ["" if value is None else str(value) for value in table[name].to_pylist()]
+        return ["" if value is None else str(value) for value in column_values(table[name], name)]
 
     def numbers(name: str) -> np.ndarray | None:
         return None if name not in table.column_names else _arrow_numbers(table[name], name)
@@ -151,8 +140,59 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     return set_aside(frame, lengths, ragged)
 
 
+def read_arrow(value: bytes) -> pa.Table:
+    """An Arrow stream whose buffers hold what they say.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    import pyarrow as pa
+
+    try:
+        # A compressed body says how large it will be only while it is being unpacked, and 8 kB may become gigabytes.
+        if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(value)):
+            raise BadMessage("expected Arrow without compression of its own: let Kafka compress", "compressed")
+        with pa.ipc.open_stream(value) as stream:
+            table = stream.read_all()
+        table.validate(full=True)  # crafted offsets would otherwise read outside the buffer
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadMessage(f"expected an Arrow stream, got {_glimpse(value)}: {first:.300}", "not_arrow") from error
+    return table
+
+
+def column_values(column: pa.ChunkedArray, name: str) -> list[Any]:
+    """A column of texts, numbers, times or booleans as Python values, in memory that its bytes bound.
+
+    Views, runs and lists of nothing say a thing a million times in a few bytes: a message has no use for them.
+
+    Raises:
+        BadMessage: it is of another type.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = pa.types.is_string(plain) or pa.types.is_large_string(plain)
+    if not (texts or _is_number(plain) or pa.types.is_boolean(plain) or pa.types.is_timestamp(plain)):
+        raise BadMessage(f"expected column {name!r:.80} to hold texts or numbers, got {kind!s:.200}", "column_type")
+    if not pa.types.is_dictionary(kind):
+        return column.to_pylist()
+    values: list[Any] = []
+    for chunk in column.unify_dictionaries().chunks:
+        words = chunk.dictionary.to_pylist()  # each made once, however often it stands there
+        values += [None if i is None else words[i] for i in chunk.indices.to_pylist()]
+    return values
+
+
+def _check_rows(n: int, record: Record) -> None:
+    """A row that takes a kilobyte when it is set aside must not come in four bytes, or in none."""
+    if n > len(record.value) // LEAST_ROW_BYTES:
+        raise BadMessage(f"expected spectra, got {n} rows in {len(record.value)} bytes", "no_spectrum")
+
+
 def _is_compressed(message: pa.ipc.Message) -> bool:
-    """Whether a record batch has a BodyCompression: the fourth field of its flatbuffer, where that is there.
+    """Whether a batch has a BodyCompression: the fourth field of its flatbuffer, where that is there.
 
     References: Message.fbs and Schema.fbs of the Arrow columnar format; FlatBuffers internals (tables and vtables).
     """
@@ -167,8 +207,13 @@ def _is_compressed(message: pa.ipc.Message) -> bool:
         offset = at(vtable + 4 + 2 * number, 2) if 4 + 2 * number < at(vtable, 2) else 0
         return table + offset if offset else 0
 
-    header = field(at(0, 4), 2)
-    return message.type == "record batch" and header > 0 and field(header + at(header, 4), 3) > 0
+    def pointed(place: int) -> int:
+        return place + at(place, 4) if place else 0
+
+    batch = pointed(field(at(0, 4), 2))
+    if batch and message.type == "dictionary":
+        batch = pointed(field(batch, 1))  # a dictionary is a batch of one column
+    return message.type in ("record batch", "dictionary") and batch > 0 and field(batch, 3) > 0
 
 
 def _check_targets(names: Sequence[str]) -> None:
@@ -216,7 +261,7 @@ def _arrow_time(table: pa.Table, record: Record, n: int) -> np.ndarray:
     import pyarrow as pa
 
     if "time" not in table.column_names:
-        return _arrival(record, n)
+        return arrival(record, n)
     column = table["time"]
     if not pa.types.is_timestamp(column.type):
         raise BadMessage(f"expected column 'time' to hold timestamps, got {column.type}", "column_type")
@@ -224,7 +269,7 @@ def _arrow_time(table: pa.Table, record: Record, n: int) -> np.ndarray:
         times = column.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
     except pa.ArrowException as error:
         raise BadMessage(f"expected column 'time' to hold timestamps: {error}", "column_type") from error
-    return np.where(np.isnat(times), _arrival(record, n), times)
+    return np.where(np.isnat(times), arrival(record, n), times)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -263,7 +308,7 @@ def _decode_raw(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         quantity=_quantity(record.headers.get("quantity", "unknown")),
         spectra=spectra,
         spectrum_id=_ids(None, record, n),
-        time=_arrival(record, n),
+        time=arrival(record, n),
     )
     return set_aside(frame, np.full(n, len(axis)), None)
 
@@ -281,12 +326,13 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         raise BadMessage('expected "spectra": [{"spectrum": [...]}, ...], got another shape', "json_shape")
     for key in ("line", "instrument", "quantity", "axis_unit"):
         if not isinstance(document.get(key, ""), str):
-            raise BadMessage(f'expected "{key}" to be a text, got {_kind(document[key])}', "json_shape")
+            raise BadMessage(f'expected "{key}" to be a text, got {told(document[key])}', "json_shape")
     axis = _axis(document.get("axis"), document.get("axis_unit"), axes)
     n = len(rows)
+    _check_rows(n, record)
     ids = _ids([_text(row.get("spectrum_id")) for row in rows], record, n)
     spectra: list[np.ndarray] = []
-    time = _arrival(record, n)
+    time = arrival(record, n)
     unreadable: list[BadRow] = []
     for i, row in enumerate(rows):
         try:
@@ -317,10 +363,10 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
 
 def _json_spectrum(value: Any) -> np.ndarray:
     if not isinstance(value, list):
-        raise ValueError(f'expected "spectrum": [numbers], got {_kind(value)}')
+        raise ValueError(f'expected "spectrum": [numbers], got {told(value)}')
     wrong = next((item for item in value if not (item is None or _is_json_number(item))), None)
     if wrong is not None:
-        raise ValueError(f'expected "spectrum" to hold numbers, got {_kind(wrong)}')
+        raise ValueError(f'expected "spectrum" to hold numbers, got {told(wrong)}')
     with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the screening names
         return np.array([math.nan if item is None else float(item) for item in value], np.float32)
 
@@ -338,7 +384,7 @@ def json_time(value: Any) -> np.datetime64:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {_kind(value)}') from error
+        raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {told(value)}') from error
 
 
 def _json_column(rows: list[dict[str, Any]], name: str, dtype: type) -> np.ndarray | None:
@@ -355,7 +401,7 @@ def _is_json_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _kind(value: Any) -> str:
+def told(value: Any) -> str:
     """A JSON value for a message to people: short, however large or deep it is."""
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
@@ -491,7 +537,7 @@ def _axis(given: Any, unit: str | None, axes: Axes) -> Axis:
     if not unit:
         raise BadMessage("expected axis_unit nm or cm-1 beside the axis, got none", "no_axis")
     if not isinstance(given, list) or not all(map(_is_json_number, given)):
-        raise BadMessage(f"expected an axis of numbers, got {_kind(given)}", "bad_axis")
+        raise BadMessage(f"expected an axis of numbers, got {told(given)}", "bad_axis")
     try:
         return Axis(np.array(given, dtype=np.float64), unit)
     except (TypeError, ValueError, OverflowError) as error:
@@ -527,14 +573,14 @@ def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
     return [name or f"{record.id}-{i}" for i, name in enumerate(given)]
 
 
-def _arrival(record: Record, n: int) -> np.ndarray:
+def arrival(record: Record, n: int) -> np.ndarray:
     """When the message came to the broker; not known where a producer stamped it in another unit than ms."""
     sensible = 0 <= record.timestamp_s < _MOST_TIMESTAMP_S
     return np.full(n, np.datetime64(round(record.timestamp_s * 1e6) if sensible else "NaT", "us"))
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else _kind(value) if isinstance(value, list | dict) else str(value)
+    return "" if value is None else told(value) if isinstance(value, list | dict) else str(value)
 
 
 def _as_float32(values: np.ndarray | None) -> np.ndarray | None:
