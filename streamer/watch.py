@@ -86,9 +86,7 @@ class LineWatch:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 
-    def update(
-        self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel
-    ) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> Watched | None:
         """Takes a frame in; what its last whole block said, None where none was completed."""
         self._serve(model, predictions.model_version)
         if self._is_known(record):
@@ -314,9 +312,7 @@ class DriftWatch:
         self.lines: dict[str, LineWatch] = {}
         self._said = False
 
-    def update(
-        self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel
-    ) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> Watched | None:
         if self.table.learn_blocks == 0:
             return None
         watch = self.lines.get(frame.line)
