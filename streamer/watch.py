@@ -24,6 +24,8 @@ from .outcome import Predictions
 from .settings import Drift as Table
 from .wire import Record
 
+AnyModel = Model | ServedModel
+
 log = structlog.get_logger()
 
 PERSIST = 2  # blocks in a row above the threshold make an alarm,
@@ -64,7 +66,7 @@ class LineWatch:
     readings: list[Reading] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._model: Model | ServedModel | None = None
+        self._model: AnyModel | None = None
         self._version = ""
         self._rows: list[tuple[np.ndarray, Results]] = []
         self._waiting = 0
@@ -84,9 +86,7 @@ class LineWatch:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 
-    def update(
-        self, record: Record, frame: Frame, predictions: Predictions, model: Model | ServedModel
-    ) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> Watched | None:
         """Takes a frame in; what its last whole block said, None where none was completed."""
         self._serve(model, predictions.model_version)
         if self._is_known(record):
@@ -197,7 +197,7 @@ class LineWatch:
         self._gathered, self.readings, self._over, self._alarms = [], [], {}, set()
         self._scans, self._scanned = {}, {}
 
-    def _serve(self, model: Model | ServedModel, version: str) -> None:
+    def _serve(self, model: AnyModel, version: str) -> None:
         """Another version has other scores: the detectors learn it from the same reference."""
         if version == self._version and self._model is not None:
             return
@@ -313,9 +313,7 @@ class DriftWatch:
         self.lines: dict[str, LineWatch] = {}
         self._said = False
 
-    def update(
-        self, record: Record, frame: Frame, predictions: Predictions, model: Model | ServedModel
-    ) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> Watched | None:
         if self.table.learn_blocks == 0:
             return None
         watch = self.lines.get(frame.line)
