@@ -509,9 +509,7 @@ def replay(
     realtime: Annotated[bool, typer.Option("--realtime", help="Keep the recorded distances in time.")] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many spectra.")] = None,
-    resume: Annotated[
-        str | None, typer.Option(help="A name: go on where the replay of that name stopped, and send none twice.")
-    ] = None,
+    resume: Annotated[str | None, typer.Option(help="A name: go on where the replay of that name stopped.")] = None,
     frame: Annotated[int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate.")] = None,
     line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or its name.")] = None,
     instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,

@@ -13,7 +13,7 @@ import numpy as np
 from .. import BadFile
 from .frame import Frame
 from .sink import Sink
-from .source import Progress
+from .source import KafkaSource
 from .wire import encode
 
 # The producer holds what is not confirmed yet: so many frames of at most a megabyte each, none for longer than this.
@@ -40,8 +40,8 @@ class Replay:
         realtime: keep the recorded distances in time.
         loop: begin again at the end; spectrum_ids get ``~2``, ``~3``, ... and times go on.
         limit: stop after so many spectra.
-        resume: the consumer group that keeps how many spectra were sent, with them in one transaction: a replay that
-            was killed goes on there, and sends none twice. Needs a sink with a transactional id.
+        resume: keeps in its consumer group how many spectra were sent: a replay that was killed goes on there. With a
+            sink that has a transactional id none is sent twice; else at most what was on its way.
         content_type: the encoding of the messages (see `wire`).
         reading: passed on to `records.read_frames` (line, instrument, axis, where, ...).
     """
@@ -53,7 +53,7 @@ class Replay:
     realtime: bool = False
     loop: bool = False
     limit: int | None = None
-    resume: Any = None  # kafka-python's ConsumerGroupMetadata
+    resume: KafkaSource | None = None
     reading: dict[str, Any]
 
     def run(
@@ -75,9 +75,11 @@ class Replay:
 
         def flush() -> None:
             nonlocal waiting, flushed
-            if waiting:
-                done = Progress({(self.topic, 0): before + sent.spectra}, group=self.resume) if self.resume else None
-                sink.flush(30.0, done)
+            if waiting and self.resume is not None:
+                done = self.resume.progress()._replace(offsets={(self.topic, 0): before + sent.spectra})
+                self.resume.commit(done, stored=sink.flush(30.0, done))
+            elif waiting:
+                sink.flush(30.0)
             waiting, flushed = 0, time.monotonic()
 
         for frame in self._paced(_without(self._frames(paths), before), sent, start, stopping, flush):

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 import structlog
 
-from .. import BadFile, BrokerAbsent
+from .. import BadFile
 from ..models.store import Store
-from .formats import parts
+from .formats import parts as compressions
 from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
 from .security import weaknesses
 from .settings import Settings
 from .sink import FileSink, KafkaSink, Sink
-from .source import FileSource, KafkaSource, Source, connected, ensure_topics, told
+from .source import FileSource, KafkaSource, Source, ensure_topics
 from .watch import DriftWatch
 from .watchdog import Watchdog
 from .wire import ARROW, JSON, RAW
@@ -341,16 +341,20 @@ def run_compare(
 def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: dict[str, Any]) -> Sent:
     """Replays files to the spectra topic, with a progress bar on a terminal."""
     for path in files:
-        parts(str(path))  # told before a broker is looked for
+        compressions(str(path))  # told before a broker is looked for
     content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
     topics = settings.topics
     _ensure(settings, [topics.spectra])
     name = how.pop("resume")
-    group = f"tamis-replay-{name}" if name else None
-    with closing(kafka_sink(settings, group)) as sink:
+    group = f"tamis-replay-{name}"
+    once = bool(name) and settings.processing_guarantee == "exactly_once"
+    with ExitStack() as parts:
+        # The sink first: it aborts what a replay of this name left open.
+        sink = parts.enter_context(closing(kafka_sink(settings, group if once else None)))
         before = 0
-        if group is not None:  # the sink first: it aborts what a replay of this name left open
-            how["resume"], before = _resume(settings, group)
+        if name:
+            resume = how["resume"] = parts.enter_context(closing(kafka_source(settings, [topics.spectra], group, [0])))
+            before = resume.committed(topics.spectra, 0)
         replay = Replay(topic=topics.spectra, content_type=content_type, most_bytes=settings.frame_max_bytes, **how)
         if not sys.stderr.isatty():
             return replay.run(files, sink, stopping=stop, before=before)
@@ -374,17 +378,3 @@ def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: 
                 )
 
             return replay.run(files, sink, show, stop, before)
-
-
-def _resume(settings: Settings, group: str) -> tuple[Any, int]:
-    """A replay's group, and how many spectra it has sent already."""
-    from kafka import KafkaConsumer
-    from kafka.errors import KafkaError
-    from kafka.structs import TopicPartition
-
-    with closing(connected(KafkaConsumer, settings.brokers, settings.kafka, group_id=group)) as consumer:
-        try:
-            before = consumer.committed(TopicPartition(settings.topics.spectra, 0), timeout_ms=10_000)
-        except KafkaError as error:
-            raise BrokerAbsent(f"{settings.brokers}: no offsets of group {group}: {told(error)}") from error
-        return consumer.group_metadata(), before or 0

@@ -280,6 +280,16 @@ class KafkaSource:
             self._handled.pop(partition, None)
             self._undone[partition] = offset  # where a batch is left in the middle, it goes on here
 
+    def committed(self, topic: str, partition: int) -> int:
+        """Where the group is to go on; 0 where it has not begun. Raises BrokerAbsent."""
+        from kafka.errors import KafkaError
+        from kafka.structs import TopicPartition
+
+        try:
+            return self._consumer.committed(TopicPartition(topic, partition), timeout_ms=10_000) or 0
+        except KafkaError as error:
+            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {told(error)}") from error
+
     def rewind(self) -> None:
         # From our own book: the broker is what has just failed, as a rule, and would keep us waiting for an answer.
         for partition in self._consumer.assignment() & self._undone.keys():
