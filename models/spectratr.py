@@ -74,9 +74,10 @@ class SpectraEncoder(nn.Module):
         bands, and a table: the same function as layer by layer, in 14.5 instead of 23.7 MFLOP a spectrum of 700 bands.
         """
         u = _patched(spectra)  # (B, P, 5)
-        dense = self.patches.dense
+        dense, bias = self.patches.dense, self.conv.bias
+        assert bias is not None  # `SameConv1d` has one unless told otherwise
         embed = (dense.weight @ self.conv.weight[:, 0]).T  # (5, 64)
-        table = self.patches.position + (dense.weight @ self.conv.bias + dense.bias)  # (P, 64)
+        table = self.patches.position + (dense.weight @ bias + dense.bias)  # (P, 64)
         x = u @ embed + table  # (B, P, 64)
         x = self.norm(x + self.attention(u, embed, table))
         x = F.gelu(self.dense_64(x))

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,14 +136,23 @@ class Plant:
                     sink.flush(60)
             sink.flush(60)
 
-    @contextmanager
-    def worker(self, **settings: str) -> Iterator[Running]:
+    def worker(self, **settings: str) -> AbstractContextManager[Running]:
         """A worker of a consumer group of its own, with TAMIS_<settings>, until the block ends."""
         self.number += 1
-        log = self.folder / f"worker-{self.number}.log"
+        return self._running("worker", **{"group": f"bench-{self.prefix}-{self.number}", **settings})
+
+    def trainer(self, **settings: str) -> AbstractContextManager[Running]:
+        """A trainer that pretrains as soon as it has some spectra, until the block ends."""
+        self.number += 1
+        own = {"group": f"train-{self.number}", "folder": str(self.folder / f"trainer-{self.number}"),
+               "pretrain_spectra": "1000", "steps": "1000000", "metrics_port": "0"}  # fmt: skip
+        return self._running("trainer", **{f"trainer__{name}": value for name, value in own.items()}, **settings)
+
+    @contextmanager
+    def _running(self, command: str, **settings: str) -> Iterator[Running]:
+        log = self.folder / f"{command}-{self.number}.log"
         environment = os.environ | {
             "TAMIS_BROKERS": self.broker.bootstrap,
-            "TAMIS_GROUP": f"bench-{self.prefix}-{self.number}",
             "TAMIS_STORE": str(self.folder / "store"),
             "TAMIS_METRICS__PORT": "0",
             "TAMIS_KAFKA": json.dumps(self.broker.client_settings),
@@ -155,7 +164,7 @@ class Plant:
         environment |= {f"TAMIS_{name.upper()}": value for name, value in settings.items()}
         with open(log, "w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tamis.streamer.cli", "worker"], env=environment, stderr=output
+                [sys.executable, "-m", "tamis.streamer.cli", command], env=environment, stderr=output
             )
         running = Running(process, log)
         try:

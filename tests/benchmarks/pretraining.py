@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def rows(device: str, batch: int) -> dict[tuple[str, str, str], tuple[Callable[[
         run = _Run(encoder, Recipe(encoder=kind, batch=batch), where)
         first, second = (torch.from_numpy(half).to(where) for half in (spectra[:batch], spectra[batch:]))
         objects, generator = torch.arange(batch, device=where), torch.Generator().manual_seed(0)
-        work = lambda run=run, views=(first, second), o=objects, g=generator: run.step(*views, o, g, 100, 1)  # noqa: E731
+        work = partial(run.step, first, second, objects, generator, 100, 1)
         for mode in MODES[device]:
             times = STEPS[kind] if device == "cpu" else 20
             found["step", kind, mode] = in_mode(mode, device, work), times, 6 * batch * mflop, 1

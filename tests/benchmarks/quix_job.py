@@ -23,7 +23,7 @@ from .plant import spectra
 def treated(x: np.ndarray) -> np.ndarray:
     """SNV, then the first derivative."""
     x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, ddof=1, keepdims=True)
-    return savgol_filter(x, 15, 2, 1)
+    return np.asarray(savgol_filter(x, 15, 2, 1))
 
 
 class Job:
@@ -55,7 +55,7 @@ class Job:
 
             with torch.inference_mode():
                 y = self.network(torch.from_numpy(x.astype(np.float32))).numpy().ravel()
-        scores = self.pls.transform(x)
+        scores = np.asarray(self.pls.transform(x))
         t2 = (scores**2 / self.variance).sum(axis=1)
         q = ((x - self.pls.inverse_transform(scores)) ** 2).sum(axis=1)
         names = table["spectrum_id"].to_pylist()
