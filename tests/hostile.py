@@ -784,7 +784,8 @@ def _models() -> dict[str, Model]:
     for name, estimator in estimators.items():
         both = name == "local-pls"  # with one target it would be compiled first, which takes longer than all its cases
         fitted = Model.fit(
-            spectra, GRID, values[:, : 1 + both], ["fat", "water"][: 1 + both], pipeline=Pipeline.parse("savgol 5 2 1, emsc 1, autoscale"),
+            spectra, GRID, values[:, : 1 + both], ["fat", "water"][: 1 + both],
+            pipeline=Pipeline.parse("savgol 5 2 1, emsc 1, autoscale"),
             estimator=estimator, units={"fat": "%"}, quantity="absorbance", source="simulated",
         )  # fmt: skip
         made[name] = replace(fitted, calibration=None)
