@@ -195,16 +195,21 @@ class Model:
         return model
 
     def _try(self) -> None:
-        """One prediction before it counts: shapes that do not fit show here and not on the line."""
-        bands = len(self.grid)
-        result = self.predict(np.linspace(0.1, 1.0, bands)[None], self.grid)
+        """A prediction before it counts: shapes that do not fit show here and not on the line."""
+        for n in (1, 3):  # what fits one spectrum may fit no others
+            self._try_on(np.linspace(0.1, 1.0, n * len(self.grid)).reshape(n, -1))
+
+    def _try_on(self, spectra: np.ndarray) -> None:
+        n, result = len(spectra), self.predict(spectra, self.grid)
         named = isinstance(self.targets, list) and all(isinstance(target, str) for target in self.targets)
         units = isinstance(self.units, dict) and all(isinstance(unit, str) for unit in self.units.values())
         if not units or not isinstance(self.quantity, str):
             raise ValueError(f"expected units and a quantity by name, got {self.units!r:.80} and {self.quantity!r:.80}")
-        if not named or result.values.shape != (1, len(self.targets)):
+        if not named or result.values.shape != (n, len(self.targets)):
             raise ValueError(f"expected {result.values.shape[1]} targets by name, got {self.targets!r:.80}")
-        if any(len(pair) != len(LEVELS) for pair in self.limits.values()) or result.t2.shape != result.q.shape != (1,):
+        if any(len(pair) != len(LEVELS) for pair in self.limits.values()) or not result.t2.shape == result.q.shape == (
+            n,
+        ):
             raise ValueError(f"expected T2 and Q with {len(LEVELS)} limits each, got {self.limits!r:.80}")
         if not np.isfinite(result.values).all():
             raise ValueError(f"expected finite predictions, got {result.values[0]}")
