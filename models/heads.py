@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .axis import Axis
+from .axis import MOST_BANDS, Axis
 from .domain import Domain
 from .pls import folds_of, weighted_pls
 from .preprocess import Pipeline
@@ -428,6 +428,8 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         for name in _KEPT_INSIDE:
             setattr(model, f"_{name}", arrays[name])
         model.y_ndim_, model.n_features_in_ = int(arrays["y_ndim"]), int(arrays["bands"])
+        if model.n_features_in_ > MOST_BANDS:
+            raise ValueError(f"expected at most {MOST_BANDS} bands, got {model.n_features_in_}")
         grid = Axis(np.arange(model.n_features_in_), "index")
         model._treatments = {}
         texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)

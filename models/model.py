@@ -197,10 +197,11 @@ class Model:
         return model
 
     def _try(self) -> None:
-        """One prediction before it counts: shapes that do not fit show here and not on the line."""
-        bands = len(self.grid)
+        """A prediction before it counts: shapes that do not fit show here and not on the line."""
         check_names(self.units, self.quantity)
-        check_result(self.predict(np.linspace(0.1, 1.0, bands)[None], self.grid), self.targets, self.limits)
+        for n in (1, 3):  # what fits one spectrum may fit no others
+            spectra = np.linspace(0.1, 1.0, n * len(self.grid)).reshape(n, -1)
+            check_result(self.predict(spectra, self.grid), self.targets, self.limits)
 
 
 def refuse_nan(arrays: Mapping[str, np.ndarray]) -> None:

@@ -234,7 +234,7 @@ class _Run:
                 if json.loads(about.get("same", "null")) != json.loads(json.dumps(same)):
                     return 0
                 state = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 (no mapping)
-        except (FileNotFoundError, SafetensorError):  # none yet, or one that a full disk cut short
+        except (FileNotFoundError, SafetensorError, ValueError, RecursionError):  # none yet, or none of ours
             return 0
         self.losses = state["losses"].tolist()
         for name in ("network", "averaged", "objective"):

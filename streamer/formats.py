@@ -305,7 +305,12 @@ class _Array:
         data = self.stream.read(wanted)
         if len(data) < wanted:
             raise ValueError(f"array {self.name!r}: expected shape {self.shape}, but the file ends early")
-        return np.ndarray(shape, self.dtype, data).astype(self.dtype.newbyteorder("="), copy=False)
+        array = np.ndarray(shape, self.dtype, data).astype(self.dtype.newbyteorder("="), copy=False)
+        if self.dtype.kind == "U":  # NumPy takes any 32 bits for a character, and Python falls over them later
+            codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+            if ((codes > 0x10FFFF) | (codes >> 11 == 0xD800 >> 11)).any():
+                raise ValueError(f"array {self.name!r}: expected texts, got what is no Unicode")
+        return array
 
 
 FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {

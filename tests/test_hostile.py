@@ -72,7 +72,7 @@ def test_nothing_comes_of_hostile_input_but_a_reading_or_a_clear_refusal(
             target.run(seed, tmp_path)
     assert any(hostile.examine(target, seed, tmp_path) for seed in seeds)
 
-    @settings(max_examples=25 * target.share, deadline=None, derandomize=True, database=None,
+    @settings(max_examples=20 * target.share, deadline=None, derandomize=True, database=None,
               suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
     @given(st.integers(0, 2**32))
     def once(seed: int) -> None:
@@ -298,17 +298,23 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a unit of 400 MB": (
         "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U100000000", "()", 64 * ZEROS)), "or short texts",
     ),
+    "texts that are no Unicode": (
+        "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U2", "()", b"\xff" * 8)), "got what is no Unicode",
+    ),
+    "half a character": (
+        "run.npz", lambda: zipped(X=X, line=npy_bytes("<U1", "()", b"\x00\xd8\x00\x00")), "got what is no Unicode",
+    ),
     "1001 arrays": ("run.npz", lambda: zipped(X=X, **{f"a{i}": X for i in range(1000)}), "at most 1000 arrays, got"),
     "damaged LZMA": ("run.npz", lambda: lzma_damaged(), "can not be read further"),
     "no line ends": (
-        "run.csv.gz", lambda: gzip.compress(b"1100 nm,1101 nm\n" + b"a" * (100 << 20), 1), "got none in",
+        "run.csv.gz", lambda: gzip.compress(b"1100 nm,1101 nm\n" + b"a" * (40 << 20), 1), "got none in",
     ),
     "a million columns": (
         "run.csv", lambda: b"1100 nm,1101 nm" + b",a" * 500_000 + b"\n", "at most 1000 columns beside the bands",
     ),
     "long lines": (
         "run.csv.zst",
-        lambda: pa.compress(b"a,1100 nm,1101 nm\n" + 200 * (b"x" * (1 << 20) + b",1\n"), codec="zstd", asbytes=True),
+        lambda: pa.compress(b"a,1100 nm,1101 nm\n" + 80 * (b"x" * (1 << 20) + b",1\n"), codec="zstd", asbytes=True),
         "got none in",
     ),
 }  # fmt: skip
@@ -514,11 +520,18 @@ def test_a_manifest_of_hostile_numbers_is_refused(store: Store, where: tuple[Any
 )  # fmt: skip
 def test_hostile_parameters_of_a_model_are_refused(store: Store, kind: str, name: str, value: Any) -> None:
     store.publish("other", hostile._models()[kind])
-    (store.root / "other").rename(store.root / "gone")
     (store.root / "fat").rename(store.root / "plain")
-    (store.root / "gone").rename(store.root / "fat")
+    (store.root / "other").rename(store.root / "fat")
     with memory_below(100), pytest.raises(BadBundle, match="make no model"):
         edited(store, lambda manifest, _: manifest["parameters"].update({name: value}))
+
+
+def test_a_committee_of_impossible_bands_is_refused(store: Store) -> None:
+    store.publish("other", hostile._models()["committee"])
+    (store.root / "fat").rename(store.root / "plain")
+    (store.root / "other").rename(store.root / "fat")
+    with memory_below(100), pytest.raises(BadBundle, match="expected at most 16384 bands, got 1000000000"):
+        edited(store, lambda _, arrays: arrays.update(bands=np.array(10**9)))
 
 
 def with_header(raw: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
