@@ -1,6 +1,6 @@
 """The worker's job as one would write it with Quix Streams: frames in, predictions with T2 and Q out, as JSON lines.
 
-    python -m tests.benchmarks.quix_job BROKER TOPIC OUT plsr|spectratr BANDS MESSAGES
+    python -m tests.benchmarks.quix_job BROKER TOPIC OUT plsr|spectratr BANDS MESSAGES      (pip install quixstreams)
 
 scikit-learn's PLS on pre-treated spectra, or SpectraTr in eager torch; a frame is one batch, as in Tamis. Nothing is
 set aside, watched for drift or judged: less than a Tamis worker does. It ends after so many messages, and prints
@@ -70,7 +70,7 @@ class Job:
 
 
 def main() -> None:
-    from quixstreams import Application
+    from quixstreams import Application  # pyright: ignore[reportMissingImports]
 
     broker, name, out, kind, bands, count = sys.argv[1:]
     app = Application(
