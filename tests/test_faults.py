@@ -328,8 +328,9 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(
     last = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert last.returncode == 0, last.stderr
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    assert again.stdout.startswith("sent 0 spectra"), again.stdout
-    assert "400 were there already" in again.stdout
+    if guarantee == "exactly_once":  # else a commit that a busy broker kept waiting is made up for by sending again
+        assert again.stdout.startswith("sent 0 spectra"), again.stdout
+        assert "400 were there already" in again.stdout
     sent: Counter[str] = Counter()
     from tamis.streamer.wire import decode
 
