@@ -1,6 +1,6 @@
 """Chaos: a line under random SIGKILLs and broker restarts, and a checker of its own. `make chaos` runs it whole.
 
-Replayers, workers and a trainer run as processes that are started again whenever they end, as systemd would do. When
+Replayers and workers run as processes that are started again whenever they end, as systemd would do. When
 all is through, every spectrum_id of the recorded files is looked for in what was committed: by a plain consumer, with
 none of the workers' code but the decoder. A message that no worker can read must be in the rejects, by its offset.
 
@@ -49,7 +49,7 @@ LINES = ("left", "right")  # their keys fall on partitions 0 and 1
 FRAME = 2  # spectra a message
 AXIS = Axis(np.linspace(1000.0, 1600.0, 61), "nm")
 JUNK = b"half a mess"
-OTHERS = 0.15  # share of the kills that hit replayers and the trainer
+OTHERS = 0.15  # share of the kills that hit replayers
 EARLY = 0.1  # share of the kills that may hit a worker before it works
 PATIENCE_S = 90.0  # without anything new in the outputs: what is missing then is lost
 
@@ -59,7 +59,7 @@ class Plan:
     """What is to happen.
 
     Attributes:
-        kills: SIGKILLs of workers; replayers and the trainer get some besides.
+        kills: SIGKILLs of workers; replayers get some besides.
         frames: messages of all lines together, but for those that can not be read.
         broker: noida has transactions and keeps its data over a restart in good order, but never lets another member
             take over: there each worker has a fixed partition. tansu has groups. cluster: a real one, with all of it.
@@ -71,7 +71,6 @@ class Plan:
     frames: int = 20_000
     broker: Literal["noida", "tansu", "cluster"] = "noida"
     restarts: int = 2
-    trainer: bool = False
     seed: int = 0
     mean_s: float = 1.5  # between kills
 
@@ -181,15 +180,11 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: Non
             "TAMIS_PROCESSING_GUARANTEE": plan.guarantee,
             "TAMIS_TRANSACTIONS__INTERVAL_S": "0.2",
             "TAMIS_METRICS__PORT": "0",
-            "TAMIS_TRAINER__METRICS_PORT": "0",
-            "TAMIS_TRAINER__GROUP": f"{topics}-trainer",
             "TAMIS_LOG__FORMAT": "json",
             "TAMIS_STUCK_S": "20",
             "TAMIS_STALL_S": "10",
         }
         everyone = [*_workers(plan, common, folder, found), *_replayers(plan, topics, files, common, folder, found)]
-        if plan.trainer:
-            everyone.append(Kept("trainer", ["trainer"], common, folder / "trainer.log", found.exits))
         parts.callback(lambda: [process.end() for process in everyone])
         places = _send_junk(address, client, f"{topics}.spectra")
         _disturb(plan, everyone, broker, found, rng, tell)

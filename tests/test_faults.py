@@ -30,7 +30,7 @@ from tamis.streamer.records import write_parquet
 from tamis.streamer.settings import load
 from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.wire import ARROW, encode
+from tamis.streamer.wire import ARROW, decode, encode
 from tamis.streamer.worker import Worker
 
 from .test_source_sink import read, sink, source, topic
@@ -321,10 +321,9 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(
                    "TAMIS_TOPICS__PREFIX": prefix, "TAMIS_PROCESSING_GUARANTEE": guarantee}  # fmt: skip
     command = [sys.executable, "-m", "tamis.streamer.cli", "replay", str(tmp_path / "a.parquet"), "--frame", "4",
                "--resume", prefix, "--rate", "150"]  # fmt: skip
-    for patience_s in (2.5,):
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
-            time.sleep(patience_s)
-            one.kill()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as one:
+        time.sleep(2.5)
+        one.kill()
     last = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert last.returncode == 0, last.stderr
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -332,7 +331,6 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(
         assert again.stdout.startswith("sent 0 spectra"), again.stdout
         assert "400 were there already" in again.stdout
     sent: Counter[str] = Counter()
-    from tamis.streamer.wire import decode
 
     with closing(source(broker, f"{prefix}.spectra")) as reader:
         deadline = time.monotonic() + 30
