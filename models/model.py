@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -191,17 +191,11 @@ class Model:
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             parts = (manifest[name] for name in ("targets", "units", "quantity", "training"))
             model = cls(pipeline, estimator, *parts)
-            model._try()
+            check_names(model.units, model.quantity)
+            try_out(model.predict, model.grid, model.targets, model.limits)
         except Exception as error:
             raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
         return model
-
-    def _try(self) -> None:
-        """A prediction before it counts: shapes that do not fit show here and not on the line."""
-        check_names(self.units, self.quantity)
-        for n in (1, 3):  # what fits one spectrum may fit no others
-            spectra = np.linspace(0.1, 1.0, n * len(self.grid)).reshape(n, -1)
-            check_result(self.predict(spectra, self.grid), self.targets, self.limits)
 
 
 def refuse_nan(arrays: Mapping[str, np.ndarray]) -> None:
@@ -216,6 +210,15 @@ def check_names(units: Any, quantity: Any) -> None:
     units_named = isinstance(units, dict) and all(isinstance(unit, str) for unit in units.values())
     if not units_named or not isinstance(quantity, str):
         raise ValueError(f"expected units and a quantity by name, got {units!r:.80} and {quantity!r:.80}")
+
+
+def try_out(
+    predict: Callable[[np.ndarray, Axis], Result], grid: Axis, targets: Any, limits: Mapping[str, tuple[float, ...]]
+) -> None:
+    """A prediction before it counts: shapes that do not fit show here and not on the line."""
+    for n in (1, 3):  # what fits one spectrum may fit no others
+        spectra = np.linspace(0.1, 1.0, n * len(grid)).reshape(n, -1)
+        check_result(predict(spectra, grid), targets, limits)
 
 
 def check_result(result: Result, targets: Any, limits: Mapping[str, tuple[float, ...]]) -> None:

@@ -19,7 +19,7 @@ from .axis import Axis, resampler
 from .domain import Domain
 from .fold import Chain, through
 from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
-from .model import Calibration, Model, Result, check_names, check_result, estimator_class, refuse_nan
+from .model import Calibration, Model, Result, check_names, check_result, estimator_class, refuse_nan, try_out
 from .preprocess import Autoscale, Centre, Pipeline
 
 # What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
@@ -149,6 +149,7 @@ def serve(
     for way in _ways(parts):
         try:
             made = Compiled(parts, way, threads, typical, literal)
+            try_out(made.predict, pipeline.grid, manifest["targets"], parts.domain.limits)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
             error, in_domain = _errors(got, expected, parts.domain.limits)
         except Exception as failure:  # noqa: BLE001 (whatever it is, the next way is tried)

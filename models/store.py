@@ -105,9 +105,10 @@ class Store:
         try:
             manifest = json.loads(raw)
             said = str(manifest.pop("checksum"))
+            actual = _sha256(_canonical(manifest))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadBundle(f"{path}: expected a manifest with a checksum: {error}") from error
-        _check(path, said, _sha256(_canonical(manifest)))
+        _check(path, said, actual)
         if manifest.get("format") != FORMAT:
             raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
         files = manifest.get("files")
@@ -150,7 +151,9 @@ class Store:
             yield
         except BadBundle as error:
             folder = str(self._version_folder(name, version))
-            raise error if folder in str(error) else BadBundle(f"{folder}: {error}") from error
+            if folder in str(error):
+                raise
+            raise BadBundle(f"{folder}: {error}") from error
 
     def calibration(self, name: str, version: str) -> Calibration | None:
         """The labeled spectra that a version was fitted on; None where its bundle does not hold them.
@@ -189,7 +192,7 @@ class Store:
             there = os.fstat(file.fileno())
             if not S_ISREG(there.st_mode) or there.st_size > most_bytes:
                 raise BadBundle(f"{path}: expected a file of at most {most_bytes} bytes, got {there.st_size} bytes")
-            return file.read(most_bytes)
+            return file.read(there.st_size)  # what is asked for is allocated
 
     def publish(
         self, name: str, model: Model, metrics: dict[str, Any] | None = None, *, make_current: bool = True

@@ -171,6 +171,10 @@ class Overheard(logging.Filter):
         self.connecting = 0
         self._refused, self._refused_s = "", -math.inf
 
+    def begin(self) -> None:
+        """Forgets what was heard of clients before this one: it may be with other brokers."""
+        self.why = self._refused = ""
+
     def refusal(self) -> str:
         """Why brokers refuse us, as heard in the last minute; '' where they do not. kafka-python tries each 30 s."""
         return self._refused if time.monotonic() - self._refused_s < _REFUSED_S else ""
@@ -200,7 +204,7 @@ def overhearing() -> Iterator[Overheard]:
     for logger in map(logging.getLogger, ("kafka.net.manager", "kafka.net.connection")):
         logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
         logger.addFilter(_overheard)  # twice is once
-    _overheard.why = ""
+    _overheard.begin()
     _overheard.connecting += 1
     try:
         yield _overheard

@@ -1,8 +1,9 @@
 """Chaos: a line under random SIGKILLs and broker restarts, and a checker of its own. `make chaos` runs it whole.
 
-Replayers and workers run as processes that are started again whenever they end, as systemd would do. When
+Replayers, workers and a trainer run as processes that are started again whenever they end, as systemd would do. When
 all is through, every spectrum_id of the recorded files is looked for in what was committed: by a plain consumer, with
-none of the workers' code but the decoder. A message that no worker can read must be in the rejects, by its offset.
+none of the workers' code but the decoder. A message that no worker can read must be in the rejects, by its offset. The
+trainer's buffer must have taken in each spectrum once.
 
     python -m tests.chaos                                  # both guarantees, 100 kills of workers each
     python -m tests.chaos --kills 10 --frames 1000 --seed 7
@@ -36,6 +37,7 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
+from tamis.ssl.buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions
@@ -49,8 +51,9 @@ LINES = ("left", "right")  # their keys fall on partitions 0 and 1
 FRAME = 2  # spectra a message
 AXIS = Axis(np.linspace(1000.0, 1600.0, 61), "nm")
 JUNK = b"half a mess"
-OTHERS = 0.15  # share of the kills that hit replayers
+OTHERS = 0.3  # share of the kills that hit replayers and the trainer
 EARLY = 0.1  # share of the kills that may hit a worker before it works
+BUFFER_BYTES = 64 << 20  # of the trainer
 PATIENCE_S = 90.0  # without anything new in the outputs: what is missing then is lost
 
 
@@ -59,7 +62,7 @@ class Plan:
     """What is to happen.
 
     Attributes:
-        kills: SIGKILLs of workers; replayers get some besides.
+        kills: SIGKILLs of workers; replayers and the trainer get some besides.
         frames: messages of all lines together, but for those that can not be read.
         broker: noida has transactions and keeps its data over a restart in good order, but never lets another member
             take over: there each worker has a fixed partition. tansu has groups. cluster: a real one, with all of it.
@@ -81,7 +84,12 @@ class Plan:
 
 @dataclass
 class Found:
-    """What the checker found. `unequal`: copies of one spectrum whose result ids differ."""
+    """What the checker found.
+
+    Attributes:
+        unequal: copies of one spectrum whose result ids differ.
+        taught: spectra that the trainer's buffer has taken in; one that it knew counts once.
+    """
 
     guarantee: str
     frames: int = 0
@@ -91,8 +99,15 @@ class Found:
     unequal: int = 0
     unsent: int = 0
     sent_twice: int = 0
+    taught: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the guarantee was, and the trainer's."""
+        once = self.guarantee == "at_least_once" or not self.duplicated
+        return once and not (self.lost or self.unequal) and self.taught == self.spectra
 
     def __str__(self) -> str:
         besides = ", ".join(f"{n} of {name}" for name, n in sorted(self.kills.items()) if name != "worker") or "none"
@@ -100,7 +115,7 @@ class Found:
         return (
             f"{self.guarantee}: other kills and restarts: {besides}; ended by themselves: {ended}; spectra "
             f"{self.spectra}, of which never in the topic {self.unsent}, sent twice {self.sent_twice}, with unequal "
-            f"result ids {self.unequal}\n"
+            f"result ids {self.unequal}, in the trainer's buffer {self.taught}\n"
             f"{self.guarantee}: kills={self.kills['worker']} frames={self.frames} lost={self.lost} "
             f"duplicated={self.duplicated}"
         )
@@ -184,7 +199,9 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: Non
             "TAMIS_STUCK_S": "20",
             "TAMIS_STALL_S": "10",
         }
-        everyone = [*_workers(plan, common, folder, found), *_replayers(plan, topics, files, common, folder, found)]
+        trainer = _trainer(common, folder, found)
+        replayers = _replayers(plan, topics, files, common, folder, found)
+        everyone = [*_workers(plan, common, folder, found), *replayers, trainer]
         parts.callback(lambda: [process.end() for process in everyone])
         places = _send_junk(address, client, f"{topics}.spectra")
         _disturb(plan, everyone, broker, found, rng, tell)
@@ -194,9 +211,14 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: Non
         while checker.read() and not checker.has(expected, places):  # workers go on meanwhile
             for process in everyone:
                 process.keep()
+        until = time.monotonic() + PATIENCE_S
+        while not checker.has_read(f"{topics}-trainer") and time.monotonic() < until:
+            trainer.keep()
+            time.sleep(0.5)
         for process in everyone:
             if process.name != "replay":
                 process.end(signal.SIGTERM)
+        found.taught = _taught(folder)
         checker.read(patience_s=3.0)  # what was in hand
         checker.count(found, expected, places)
     found.frames, found.spectra = plan.frames + len(places), len(expected)
@@ -239,6 +261,22 @@ def _workers(plan: Plan, common: dict[str, str], folder: Path, found: Found) -> 
         if not plan.groups:
             own["TAMIS_PARTITIONS"] = f"[{i}]"
         yield Kept("worker", ["worker"], common | own, folder / f"worker-{i}.log", found.exits)
+
+
+def _trainer(common: dict[str, str], folder: Path, found: Found) -> Kept:
+    """It learns nothing: that its buffer is whole is what is asked. As a static member of its group it goes on at once."""
+    table = {"folder": str(folder / "trainer"), "buffer_max_bytes": BUFFER_BYTES, "pretrain_spectra": 0, "metrics_port": 0,
+             "group": f"{common['TAMIS_GROUP']}-trainer"}  # fmt: skip
+    kafka = json.loads(common["TAMIS_KAFKA"]) | {"group_instance_id": "trainer"}
+    own = {"TAMIS_TRAINER": json.dumps(table), "TAMIS_KAFKA": json.dumps(kafka)}
+    return Kept("trainer", ["trainer"], common | own, folder / "trainer.log", found.exits)
+
+
+def _taught(folder: Path) -> int:
+    """How many spectra the trainer's buffer has taken in: those that it knew count once."""
+    (path,) = (folder / "trainer").glob("buffer-*.sqlite")
+    with Buffer(path, AXIS, BUFFER_BYTES) as buffer:
+        return buffer.added
 
 
 def _replayers(
@@ -298,13 +336,12 @@ class Checker:
         from kafka.structs import TopicPartition
 
         self._topics = topics
+        self._sent_to: dict[Any, int] = {}  # by partition of the spectra, the offset after the last message
         self.sent: Counter[str] = Counter()
         self.results: dict[str, list[str]] = defaultdict(list)  # spectrum_id -> the result ids of its copies
         self.rejects: Counter[tuple[int, int]] = Counter()
-        self._consumer = connected(
-            KafkaConsumer, address, client, isolation_level="read_committed", auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )  # fmt: skip
+        self._client = partial(connected, KafkaConsumer, address, client, enable_auto_commit=False)
+        self._consumer = self._client(isolation_level="read_committed", auto_offset_reset="earliest")
         roles = ("spectra", "predictions", "rejects")
         self._consumer.assign([TopicPartition(f"{topics}.{role}", i) for role in roles for i in range(len(LINES))])
 
@@ -320,11 +357,14 @@ class Checker:
         return False
 
     def _take(self, message: Any) -> None:
+        from kafka.structs import TopicPartition
+
         headers = {name: value.decode() for name, value in message.headers}
         role = message.topic.removeprefix(f"{self._topics}.")
         if role == "rejects":
             self.rejects[int(headers["source_partition"]), int(headers["source_offset"])] += 1
         elif role == "spectra":
+            self._sent_to[TopicPartition(message.topic, message.partition)] = message.offset + 1
             if message.value != JUNK:
                 import pyarrow as pa
 
@@ -336,6 +376,11 @@ class Checker:
 
     def has(self, expected: set[str], places: set[tuple[int, int]]) -> bool:
         return expected <= self.results.keys() and places <= self.rejects.keys()
+
+    def has_read(self, group: str) -> bool:
+        """Whether a group has committed all that is in the topic of spectra."""
+        with closing(self._client(group_id=group)) as consumer:
+            return all((consumer.committed(partition) or 0) >= end for partition, end in self._sent_to.items())
 
     def count(self, found: Found, expected: set[str], places: set[tuple[int, int]]) -> None:
         """Of spectra, and of messages that could not be read."""
@@ -375,7 +420,7 @@ def main() -> None:
             every.append(run(plan, place, partial(_say, started)))
         print(every[-1], flush=True)
     print(*(str(found).splitlines()[-1] for found in every), sep="; ")
-    sys.exit(any(found.lost or (found.duplicated and found.guarantee == "exactly_once") for found in every))
+    sys.exit(not all(found.kept for found in every))
 
 
 if __name__ == "__main__":

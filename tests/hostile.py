@@ -88,7 +88,9 @@ def examine(target: Target, case: bytes, folder: Path) -> bool:
             told = error
     chain = [told]
     while (last := chain[-1]) is not None:
-        chain.append(last.__cause__ or last.__context__)
+        if (cause := last.__cause__ or last.__context__) in chain:
+            raise Finding(f"an error that is its own cause: {told!s:.300}")
+        chain.append(cause)
     if told is not None and not isinstance(told, target.refusals):
         raise Finding(f"{type(told).__name__}: {told!s:.300}") from told
     if any(isinstance(error, MemoryError) for error in chain):
@@ -836,7 +838,7 @@ def sign(folder: Path, manifest: Any, weights: bytes) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def _bundle(case: bytes, folder: Path) -> None:
+def _bundle(served: bool, case: bytes, folder: Path) -> None:
     text, _, weights = case.partition(b"\0")
     store = Store(folder / "store")
     place = store.root / "fat" / "v0001"
@@ -846,7 +848,7 @@ def _bundle(case: bytes, folder: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         (place / WEIGHTS).write_bytes(weights)
         (place / MANIFEST).write_bytes(text)
-    model, _ = store.load("fat", "v0001")
+    model = store.serve("fat", "v0001", 1) if served else store.load("fat", "v0001")[0]
     store.calibration("fat", "v0001")
     result = model.predict(np.linspace(0.2, 1.2, 3 * len(model.grid)).reshape(3, -1), model.grid)
     assert result.values.shape == (3, len(model.targets))
@@ -911,7 +913,10 @@ TARGETS = {
     "settings": Target(
         _settings_seeds, _chain(_strange_settings, _strange_settings, mutated_bytes), _settings, (BadSettings,)
     ),
-    "bundle": Target(_bundle_seeds, _chain(_in_bundle), _bundle, (BadBundle, NoModel, StoreUnusable)),
+    "bundle": Target(_bundle_seeds, _chain(_in_bundle), partial(_bundle, False), (BadBundle, NoModel, StoreUnusable)),
+    "served bundle": Target(
+        _bundle_seeds, _chain(_in_bundle), partial(_bundle, True), (BadBundle, NoModel, StoreUnusable)
+    ),
     "drift reference": Target(_drift_seeds, _chain(_strange_tensors, mutated_bytes), _drift, ()),
     "encoder file": Target(
         _encoder_seeds, _chain(_strange_tensors, _strange_about, mutated_bytes), _encoder, (BadFile,)

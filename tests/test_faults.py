@@ -166,7 +166,8 @@ def test_the_other_member_of_the_group_takes_over(tmp_path: Path) -> None:
     from .chaos import Plan, run
 
     found = run(Plan("at_least_once", kills=2, frames=200, broker="tansu", restarts=0, mean_s=2.0), tmp_path)
-    assert (found.kills["worker"], found.lost, found.unequal) == (2, 0, 0), str(found)
+    assert found.kills["worker"] == 2
+    assert found.kept, str(found)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -304,9 +305,7 @@ def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytes
     with capsys.disabled():
         print(f"\n{found}")
     assert found.kills["worker"] >= 5
-    assert (found.lost, found.unequal) == (0, 0), str(found)
-    if guarantee == "exactly_once":
-        assert found.duplicated == 0, str(found)
+    assert found.kept, str(found)
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])

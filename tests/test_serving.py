@@ -113,7 +113,8 @@ def test_each_formula_is_torchs_network(make: Any, network: graphs.Network, band
     assert np.sqrt(np.mean((Numpy(network.served, weights, bands, np.float32)(spectra) - expected) ** 2)) < FP32 * scale
     for precision in precisions() if network.at_once == 8 else ():
         got = Openvino(network.served, weights, bands, precision, threads=1)(spectra)
-        assert np.sqrt(np.mean((got - expected) ** 2)) < TOLERANCE[precision] * scale
+        # Of random weights, a few are worse than what was learned, and would be served in fp32: a mistake costs 1.
+        assert np.sqrt(np.mean((got - expected) ** 2)) < 2 * TOLERANCE[precision] * scale
 
 
 @pytest.mark.skipif("bf16" not in precisions(), reason="this processor does not multiply bf16")
@@ -174,7 +175,8 @@ def test_what_is_served_agrees_with_the_model(kind: str, with_calibration: bool,
     served = serve(*model.to_parts(), model.calibration if with_calibration else None)
     assert served.report.error < TOLERANCE[served.report.way.precision]
     spectra, _ = simulate(40, grid, seed=1)
-    agrees(served.predict(spectra, grid), model.predict(spectra.astype(np.float32), grid))
+    expected = model.predict(spectra.astype(np.float32), grid)
+    agrees(served.predict(spectra, grid), expected, TOLERANCE[served.report.way.precision])
     assert (served.kind, served.grid, served.targets, served.limits) == (kind, grid, model.targets, model.limits)
     spread, expected = served.spread(spectra, grid), model.spread(spectra, grid)
     np.testing.assert_array_equal(0.0 if spread is None else spread, 0.0 if expected is None else expected)
@@ -194,9 +196,10 @@ def test_a_committee_with_an_encoder(body: str, grid: Axis) -> None:
     model = Model.fit(spectra, grid, values[:, 0], ["fat"], pipeline=Pipeline(), estimator=committee)
     served = serve_model(model)
     new = simulate(20, grid, seed=1)[0].astype(np.float32)
-    agrees(served.predict(new, grid), model.predict(new, grid))
+    tolerance = TOLERANCE[served.report.way.precision]
+    agrees(served.predict(new, grid), model.predict(new, grid), tolerance)
     embedded = model.encoder.embed(new)
-    np.testing.assert_allclose(served.encoder.embed(new), embedded, rtol=0, atol=1e-4 * embedded.std())
+    np.testing.assert_allclose(served.encoder.embed(new), embedded, rtol=0, atol=10 * tolerance * embedded.std())
     spread, expected = served.spread(new, grid), model.spread(new, grid)
     assert spread is not None
     assert expected is not None
