@@ -264,9 +264,9 @@ def _workers(plan: Plan, common: dict[str, str], folder: Path, found: Found) -> 
 
 
 def _trainer(common: dict[str, str], folder: Path, found: Found) -> Kept:
-    """It learns nothing: that its buffer is whole is what is asked. As a static member of its group it goes on at once."""
-    table = {"folder": str(folder / "trainer"), "buffer_max_bytes": BUFFER_BYTES, "pretrain_spectra": 0, "metrics_port": 0,
-             "group": f"{common['TAMIS_GROUP']}-trainer"}  # fmt: skip
+    """It learns nothing: that its buffer is whole is what is asked. A static member of its group goes on at once."""
+    table = {"folder": str(folder / "trainer"), "group": f"{common['TAMIS_GROUP']}-trainer", "pretrain_spectra": 0,
+             "buffer_max_bytes": BUFFER_BYTES, "metrics_port": 0}  # fmt: skip
     kafka = json.loads(common["TAMIS_KAFKA"]) | {"group_instance_id": "trainer"}
     own = {"TAMIS_TRAINER": json.dumps(table), "TAMIS_KAFKA": json.dumps(kafka)}
     return Kept("trainer", ["trainer"], common | own, folder / "trainer.log", found.exits)

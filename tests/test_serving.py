@@ -296,6 +296,14 @@ def test_parts_that_make_no_model_are_refused(change: Any, told: str, grid: Axis
         serve(manifest, arrays)
 
 
+def test_a_chain_that_does_not_fit_is_refused_before_it_serves(grid: Axis) -> None:
+    """Without calibration spectra nothing is treated at load but what is made up for it."""
+    manifest, arrays = fitted("plsr", grid, "emsc 1, savgol 7 2 1").to_parts()
+    arrays["pipeline.0.basis"] = arrays["pipeline.0.basis"][:9]
+    with pytest.raises(BadBundle, match="no way to compute this plsr"):
+        serve(manifest, arrays)
+
+
 # Processes.
 
 WORKER = """
