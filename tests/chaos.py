@@ -160,12 +160,18 @@ class Kept:
             log.seek(self.begun)
             return b"model loaded" in log.read()
 
-    def end(self, how: signal.Signals = signal.SIGKILL, patience_s: float = 30.0) -> bool:
-        """Whether there was something to end."""
+    def send(self, how: signal.Signals) -> bool:
+        """Whether there was something to send it to."""
         if self.process is None or self.process.poll() is not None:
             return False
-        self.expected = True
         self.process.send_signal(how)
+        return True
+
+    def end(self, how: signal.Signals = signal.SIGKILL, patience_s: float = 30.0) -> bool:
+        """Whether there was something to end."""
+        if self.process is None or not self.send(how):
+            return False
+        self.expected = True
         try:
             self.process.wait(patience_s)
         except subprocess.TimeoutExpired:
@@ -238,12 +244,7 @@ def _disturb(
             continue
         if restarts and broker is not None and found.kills["worker"] >= restarts[0]:
             restarts.pop(0)
-            # noida forgets a transaction that is open when it stops, and then hides for ever what its producer commits:
-            # here everything that has one goes down with it. What a producer that lives on does, only a cluster shows.
-            for process in everyone:
-                if process.name == "worker" and plan.guarantee == "exactly_once":
-                    found.kills[process.name] += process.end()
-            broker.restart()
+            _restart(plan, everyone, broker, found)
             found.kills["the broker"] += 1
             tell(f"{sum(found.kills.values())}: restarted the broker")
             continue
@@ -253,6 +254,22 @@ def _disturb(
         if victim.end():
             found.kills[victim.name] += 1
             tell(f"{sum(found.kills.values())}: killed {victim.name}")
+
+
+def _restart(plan: Plan, everyone: list[Kept], broker: EmbeddedBroker, found: Found) -> None:
+    """noida acknowledges for some milliseconds what it no longer writes to its disk, and forgets an open transaction,
+    to hide for ever what its producer commits later. So all stand still when it stops; and whoever may have a
+    transaction goes down with it. What a producer that lives on does, only a cluster shows.
+    """
+    for process in everyone:
+        if process.name == "worker" and plan.guarantee == "exactly_once":
+            found.kills[process.name] += process.end()
+        else:
+            process.send(signal.SIGSTOP)
+    time.sleep(0.5)
+    broker.restart()
+    for process in everyone:
+        process.send(signal.SIGCONT)
 
 
 def _workers(plan: Plan, common: dict[str, str], folder: Path, found: Found) -> Iterator[Kept]:
