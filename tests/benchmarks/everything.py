@@ -1,0 +1,222 @@
+"""All performance figures in one run: `make bench`. Writes build/benchmarks.json, and its part of docs/benchmarks.md.
+
+    python -m tests.benchmarks.everything [--scale 1.0] [--json build/benchmarks.json]
+
+Each part is a benchmark of its own, run one after the other, in processes of their own. Some twenty minutes on two
+cores; --scale 0.2 takes a quarter of it. The machine should have nothing else to do: its load is told with the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .models import BATCHES, processor, spectratr_mflop
+from .page import put
+
+LIBRARIES = ("numpy", "torch", "openvino", "kafka-python", "pyarrow", "scikit-learn")
+Rows = list[dict[str, Any]]
+
+
+def state() -> dict[str, Any]:
+    flags = Path("/proc/cpuinfo").read_text()
+    return {
+        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "bf16": any(name in flags for name in ("avx512_bf16", "amx_bf16")),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "load": os.getloadavg()[0],
+    }
+
+
+def run(module: str, *words: str) -> Any:
+    """What a benchmark writes with --json, its own lines passing through."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told.json"
+        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{module}", *words, "--json", str(told)], check=True)
+        return json.loads(told.read_text())
+
+
+def measure(scale: float) -> dict[str, Any]:
+    found: dict[str, Any] = {"machine": state()}
+    rounds = str(max(3, round(7 * scale)))
+    found["models"] = run("models", "--rounds", rounds)
+    found["hot path"] = run("hot_path")
+    found["line"] = run("line", "--scale", str(scale))
+    found["growth"] = run("growth", "--most", "1000000" if scale >= 1 else "100000")
+    found["pretraining"] = {"cpu": run("pretraining", "--device", "cpu", "--rounds", "3")}
+    if _has_gpu():
+        found["pretraining"]["cuda"] = run("pretraining", "--device", "cuda", "--rounds", rounds)
+    found["machine"]["load_at_the_end"] = os.getloadavg()[0]
+    return found
+
+
+def _has_gpu() -> bool:
+    return "True" in subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"], capture_output=True, text=True
+    ).stdout  # fmt: skip
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def page(found: dict[str, Any]) -> str:
+    machine, models = found["machine"], found["models"]
+    libraries = ", ".join(f"{name} {number}" for name, number in machine["libraries"].items())
+    peaks = ", ".join(f"{name} {rate:.0f}" for name, rate in models["gemm_gflop_s"].items())
+    line, growth = found["line"], found["growth"]
+    parts = {
+        "Models alone": (
+            f"Microseconds a spectrum, {models['bands']} bands, one thread, CPU time, medians of rounds that take turns. "
+            "`served` is what a worker runs, `fitted` is `Model.predict` (float64, eager torch), `torch` the network "
+            f"alone. Fastest product of two large matrices, GFLOP/s: {peaks}.",
+            _models(models),
+        ),
+        "Where a frame's time goes": (
+            "PLSR, frames of 256 x 700 float32, one thread, nothing else running; us a spectrum, the median frame and "
+            "the best one. The limit is that of this machine: the bytes that must be touched over its copying speed, "
+            "or the operations over its fastest product.",
+            _rows(found["hot path"]),
+        ),
+        "Through a broker": (
+            "Spectra a second of one worker, by its own counter, over a topic that is full before it starts; broker "
+            "and worker share the cores.",
+            _rows(line["throughput"]),
+        ),
+        "Latency at rising rates": (
+            "From a message's time to its prediction at a reader (read_committed), until the worker lags.",
+            _rows(line["rising"]),
+        ),
+        "Beside the trainer": (
+            "At half of the worker's throughput, in turns with and without a trainer that pretrains all the while.",
+            _rows(line["beside"]),
+        ),
+        "More workers": ("SpectraTr, each with fixed partitions and one thread.", _rows(line["workers"])),
+        "The peer": (
+            "The same job in Quix Streams with scikit-learn or eager torch: same broker, same topic, in turns.",
+            _rows(line["peer"]),
+        ),
+        "Bands": ("Microseconds a spectrum as served, one thread, 256 at once.", _rows(growth["bands"])),
+        "Spectra": (
+            "128 bands. The buffer: adding one, once it holds the others, and reading all back.",
+            _rows(growth["spectra"]),
+        ),
+        "Installed, and ready": (
+            "What a plant's `pip install` brings; commands; workers, from their start to the model's.",
+            "\n\n".join(_rows([row]) for row in growth["install"]),
+        ),
+        "Pretraining": (
+            "A step is NT-Xent on two views of 256 objects, with backward pass, AdamW and the moving average.",
+            "\n\n".join(f"{device}:\n\n{_rows(rows)}" for device, rows in found["pretraining"].items()),
+        ),
+    }
+    body = "\n\n".join(f"### {title}\n\n{words}\n\n{rows}" for title, (words, rows) in parts.items())
+    return f"""## Performance
+
+`make bench`, {machine["when"]}: {machine["processor"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, \
+{"bf16" if machine["bf16"] else "no bf16"}, Python {machine["python"]}, {libraries}. Load before {machine["load"]:.1f}, \
+after {machine["load_at_the_end"]:.1f}.
+
+{_goals(found)}
+
+{body}
+"""
+
+
+def _rows(rows: Rows) -> str:
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    return table([head.replace("_", " ") for head in heads], ([row.get(head, "") for head in heads] for row in rows))
+
+
+def _models(models: dict[str, Any]) -> str:
+    made = []
+    for kind, way in models["ways"].items():
+        of_kind = [row for row in models["models"] if row["kind"] == kind]
+        for name in dict.fromkeys(row["row"] for row in of_kind):
+            cells = {row["batch"]: 1e6 / row["spectra_s"] for row in of_kind if row["row"] == name}
+            label = f"{kind}, {name}" + (f" ({way})" if name == "served" else "")
+            made.append([label, *(round(cells[n], 1) if n in cells else "" for n in BATCHES)])
+    return table(["", *(f"batch {n}" for n in BATCHES)], made)
+
+
+def _goals(found: dict[str, Any]) -> str:
+    """What was set out for, beside what was measured."""
+    line, models = found["line"], found["models"]
+
+    def rate(kind: str, row: str) -> float:
+        of_kind = (r for r in models["models"] if (r["kind"], r["row"], r["batch"]) == (kind, row, 256))
+        return next(r["spectra_s"] for r in of_kind)
+
+    bf16 = "bf16" in models["ways"]["spectratr"]
+    peak = max(v for k, v in models["gemm_gflop_s"].items() if bf16 == ("bf16" in k))
+    share = rate("spectratr", "served") * spectratr_mflop(models["bands"]) / 1e3 / peak
+
+    def most(rows: Rows, key: str, **where: Any) -> float:
+        return max((r[key] for r in rows if all(r.get(k) == v for k, v in where.items())), default=float("nan"))
+
+    def middle(rows: Rows, key: str, **where: Any) -> float:
+        return statistics.median([r[key] for r in rows if all(r.get(k) == v for k, v in where.items())])
+
+    with_trainer, alone = (middle(line["beside"], "p99_ms", trainer=on) for on in (True, False))
+    one, two = (most(line["workers"], "spectra_per_s", workers=n) for n in (1, 2))
+    times = {
+        kind: middle(line["peer"], "spectra_per_s", model=kind, who="tamis")
+        / middle(line["peer"], "spectra_per_s", model=kind, who="quix")
+        for kind in ("plsr", "spectratr")
+    }
+    through = {kind: most(line["throughput"], "spectra_per_s", model=kind) for kind in ("plsr", "spectratr")}
+    ahead = rate("spectratr", "served") / rate("spectratr", "torch")
+    rows = [
+        ("SpectraTr served, times eager torch, batch 256, one thread", "5", ahead),
+        (f"its share of the fastest product ({'bf16' if bf16 else 'fp32'})", "60 %", f"{share:.0%}"),
+        ("PLSR through Kafka, spectra/s, one worker", "100,000", float(through["plsr"])),
+        ("SpectraTr through Kafka, spectra/s", "8,000", float(through["spectratr"])),
+        ("times the Quix Streams job, PLSR", "5", times["plsr"]),
+        ("times the Quix Streams job, SpectraTr", "5", times["spectratr"]),
+        ("p99 of a frame at half load, ms", "50", alone),
+        ("the same with the trainer, times that", "1.2", with_trainer / alone),
+        ("two workers, times one", "1.8", two / one),
+    ]
+    return table(["what was set out for", "goal", "measured"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="of how much is sent, and for how long")
+    parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"))
+    parser.add_argument("--page-only", action="store_true", help="write the page from --json as it is")
+    given = parser.parse_args()
+    if not given.page_only:
+        found = measure(given.scale)
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(found, indent=1))
+    put("performance", page(json.loads(given.json.read_text())))
+
+
+if __name__ == "__main__":
+    main()

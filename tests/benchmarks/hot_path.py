@@ -1,0 +1,183 @@
+"""Where the time of a frame goes, from the broker to the confirmed predictions: microseconds a spectrum, stage by stage.
+
+    python -m tests.benchmarks.hot_path [--kind plsr] [--bands 700] [--rows 256] [--frames 300] [--json PATH]
+
+Each stage runs by itself over the same frames, one thread; `whole` is the worker's own `handle`, which is all of them
+but reading and delivering. Those two are measured with an embedded broker, on the process's own CPU time. The limit is
+what this machine allows: the bytes that a stage must touch over the speed of copying, or its operations over the fastest
+product of two matrices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tamis.models.store import Store
+from tamis.streamer.blas import set_up_blas
+
+set_up_blas()
+
+from tamis.streamer.broker import EmbeddedBroker  # noqa: E402 (BLAS is set up before NumPy's first product)
+from tamis.streamer.frame import screen  # noqa: E402
+from tamis.streamer.outcome import encode_predictions  # noqa: E402
+from tamis.streamer.predictor import Predictor  # noqa: E402
+from tamis.streamer.settings import load  # noqa: E402
+from tamis.streamer.sink import KafkaSink, MemorySink  # noqa: E402
+from tamis.streamer.source import KafkaSource, MemorySource  # noqa: E402
+from tamis.streamer.wire import ARROW, Message, Record, decode  # noqa: E402
+from tamis.streamer.worker import Worker  # noqa: E402
+
+from .plant import Plant, fitted, messages  # noqa: E402
+
+COMPONENTS = 10
+
+
+def machine() -> tuple[float, float]:
+    """Bytes copied a second, and operations a second of the fastest product, in float32, one thread."""
+    source, target = np.ones(1 << 24, np.float32), np.empty(1 << 24, np.float32)
+    a = np.ones((1024, 1024), np.float32)
+    out = np.empty_like(a)
+    copy_s = min(_times(lambda _: np.copyto(target, source), range(20)))
+    product_s = min(_times(lambda _: np.matmul(a, a, out=out), range(20)))
+    return source.nbytes / copy_s, 2 * 1024**3 / product_s
+
+
+def _times(work: Callable[[Any], Any], items: Iterable[Any]) -> list[float]:
+    took = []
+    for item in items:
+        begun = time.perf_counter()
+        work(item)
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+def stages(kind: str, bands: int, made: list[Message], rows: int) -> dict[str, list[float]]:
+    """Seconds of each frame, by stage."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        store.publish("default", fitted(kind, bands))
+        settings = load(None, {"store": folder})
+        sink = MemorySink()
+        worker = Worker(settings, MemorySource([]), sink, Predictor(store, settings.lines, settings.process, threads=1))
+        worker.wait_for_models()
+        model = worker.predictor.served["default"].model
+        axes, cap = settings.known_axes(), settings.frame_max_bytes
+
+        def records(since: int) -> list[Record]:
+            return [Record("t", 0, since + i, None, value, headers, 1.7e9 + since + i)
+                    for i, (value, headers) in enumerate(made)]  # fmt: skip
+
+        for record in records(0)[:50]:  # the drift reference and the running limits are learned
+            worker.handle(record)
+        frames = [decode(record, axes, cap)[0] for record in records(0)]
+        predictions = [worker.predict(frame) for frame in frames]
+        found = {
+            "decode": _times(lambda record: decode(record, axes, cap), records(0)),
+            "screen": _times(lambda frame: screen(frame, None, []), frames),
+            "model": _times(lambda frame: model.predict(frame.spectra, frame.axis), frames),
+            "limits and reasons": _times(worker.predict, frames),
+            "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
+            "drift": _times(lambda given: worker.watch(*given), zip(records(1_000_000), frames, predictions, strict=True)),
+            "meters": _times(lambda some: worker.send(records(0)[0], some), predictions),
+        }  # fmt: skip
+        found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
+        found["meters"] = _less(found["meters"], found["encode"])
+        sink.messages.clear()
+        found["whole"] = _times(worker.handle, records(2_000_000))
+        return found
+
+
+def _less(whole: list[float], part: list[float]) -> list[float]:
+    """What is around a stage, from the medians and the minima of both."""
+    return [max(0.0, pick(whole) - pick(part)) for pick in (np.min, np.median, np.median)]
+
+
+def through_kafka(made: list[Message], results: list[Message]) -> dict[str, list[float]]:
+    """Seconds of CPU a frame in our process: reading frames, and sending results until they are confirmed."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker("tansu") as broker:
+        plant = Plant(Path(folder), broker)
+        plant.send(made)
+        client = broker.client_settings
+        read, sent = [], []
+        with closing(KafkaSource(broker.bootstrap, ["tamis.spectra"], "hot", client_settings=client)) as source:
+            count = 0
+            begun = time.process_time()
+            while count < len(made):
+                if got := len(source.poll(0.2)):
+                    now = time.process_time()
+                    read += [(now - begun) / got] if count else []
+                    begun, count = now, count + got
+        with closing(KafkaSink(broker.bootstrap, client_settings=client)) as sink:
+            for i in range(0, len(results), 8):
+                begun = time.process_time()
+                for value, headers in results[i : i + 8]:
+                    sink.send("tamis.predictions", value, headers=headers)
+                sink.flush(30)
+                sent.append((time.process_time() - begun) / len(results[i : i + 8]))
+    return {"read from the broker": read, "send and confirm": sent}
+
+
+def measure(kind: str, bands: int, rows: int, count: int) -> list[dict[str, Any]]:
+    made = messages(count, bands, rows)
+    found = stages(kind, bands, made, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        store.publish("default", fitted(kind, bands))
+        settings = load(None, {"store": folder})
+        worker = Worker(settings, MemorySource([]), MemorySink(), Predictor(store, settings.lines, settings.process))
+        worker.wait_for_models()
+        for i, (value, headers) in enumerate(made):
+            worker.handle(Record("t", 0, i, None, value, headers, 1.7e9))
+        results = [(m.value, m.headers) for m in worker.sink.messages["tamis.predictions"]]  # type: ignore[attr-defined]
+    found |= through_kafka(made, results)
+    bytes_a_second, operations_a_second = machine()
+    spectra_bytes, result_bytes = 4 * bands * rows, len(results[-1][0])
+    touched = {
+        "read from the broker": spectra_bytes,
+        "decode": spectra_bytes,
+        "screen": spectra_bytes,
+        "model": 2 * spectra_bytes,
+        "encode": result_bytes,
+        "drift": 2 * spectra_bytes,
+        "send and confirm": result_bytes,
+    }
+    operations = {"model": 2 * rows * bands * (15 + 2 * COMPONENTS), "drift": 2 * rows * bands * 51}
+    order = ["read from the broker", "decode", "screen", "model", "limits and reasons", "encode", "meters", "drift",
+             "whole", "send and confirm"]  # fmt: skip
+    table = []
+    for name in order:
+        limit_s = max(touched.get(name, 0) / bytes_a_second, operations.get(name, 0) / operations_a_second)
+        table.append({"stage": name, "median_us": round(1e6 * float(np.median(found[name])) / rows, 2),
+                      "best_us": round(1e6 * float(np.min(found[name])) / rows, 2),
+                      "limit_us": round(1e6 * limit_s / rows, 2) if limit_s else ""})  # fmt: skip
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", default="plsr")
+    parser.add_argument("--bands", type=int, default=700)
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    table = measure(given.kind, given.bands, given.rows, given.frames)
+    for row in table:
+        print(
+            f"{row['stage']:22} {row['median_us']:8.2f} {row['best_us']:8.2f} {row['limit_us'] or '':>8} us a spectrum"
+        )
+    if given.json:
+        given.json.write_text(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
