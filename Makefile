@@ -11,7 +11,7 @@ AUDIT_ARGS ?=
 # Exact: other builds of torch bring gigabytes of CUDA, and results are compared to the last digits.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
-.PHONY: install demo test chaos fuzz lint format sbom audit clean
+.PHONY: install demo test chaos fuzz bench lint format sbom audit clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,11 @@ chaos: install
 fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+# All performance figures: build/benchmarks.json, and their part of docs/benchmarks.md. Some twenty minutes, on an idle machine.
+bench: install
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks.everything $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..models.axis import Axis
 from ..models.encoder import Encoder
@@ -198,9 +199,8 @@ class _Run:
                     parameter.grad /= world
         self.optimizer.step()
         share = 1 - min(self.recipe.ema, step / (step + 1))  # a plain mean of the first steps, then an exponential one
-        with torch.no_grad():
-            for mean, latest in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(latest, share)
+        # One launch for all parameters: on a GPU a step of a small network is nothing but launches.
+        get_ema_multi_avg_fn(1 - share)(list(self.averaged.parameters()), list(self.network.parameters()), step)
         return float(loss.detach())
 
     def _state(self) -> dict[str, Tensor]:

@@ -110,8 +110,9 @@ def _as_arrow(predictions: Predictions) -> bytes:
     import pyarrow as pa
 
     columns: dict[str, Any] = dict(predictions.columns())
-    columns["time"] = pa.array(predictions.time, pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
-    columns["model_version"] = pa.array(columns["model_version"]).dictionary_encode()
+    columns["time"] = pa.array(predictions.time, pa.timestamp("us", "UTC"))
+    every = pa.array(np.zeros(len(predictions), np.int32))
+    columns["model_version"] = pa.DictionaryArray.from_arrays(every, [predictions.model_version])
     metadata = {
         "tamis.predictions": str(PREDICTIONS_VERSION),
         "line": predictions.line,

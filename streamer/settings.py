@@ -189,6 +189,9 @@ class Drift(_Table):
     """How lines are watched for drift: blocks of spectra against a reference that is learned from the first of them."""
 
     block_spectra: int = Field(256, ge=16, le=100_000, description="judged together; on a slow line take fewer")
+    pace_s: float = Field(
+        0.1, ge=0, le=3600, description="blocks of a fast line are taken so far apart, by the spectra's own time"
+    )
     learn_blocks: int = Field(20, ge=0, le=1_000, description="the reference: what is usual; 0 watches nothing")
     folder: str = Field("drift", description="the references, kept over restarts")
     reference_objects: list[str] = Field(

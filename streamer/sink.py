@@ -86,7 +86,9 @@ class KafkaSink:
 
         # The producer counts headers and envelope too; our own check of the value comes first.
         cap = self._most + 65_536
-        ours = {"acks": "all", "linger_ms": 5, "max_request_size": cap, "max_block_ms": round(_BLOCK_S * 1000)}
+        # A frame's predictions take some 20 kB: several go in one request, and none waits for others that may not come.
+        ours = {"acks": "all", "linger_ms": 5, "batch_size": 1 << 18, "max_request_size": cap,
+                "max_block_ms": round(_BLOCK_S * 1000)}  # fmt: skip
         if self.transactional_id is None:
             return connected(KafkaProducer, self._brokers, self._settings, **ours)
         # What a worker that was killed left open ends no later than this, for those who read committed results.

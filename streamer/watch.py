@@ -70,6 +70,7 @@ class LineWatch:
         self._version = ""
         self._rows: list[tuple[np.ndarray, Results]] = []
         self._waiting = 0
+        self._taken = np.datetime64("NaT", "us")  # the newest spectrum of the last block that was
         self._gathered: list[np.ndarray] = []  # blocks of a reference that is not complete
         self._reference: np.ndarray | None = None
         self._taught: tuple[Lens, list[Detector]] | None = None
@@ -102,12 +103,24 @@ class LineWatch:
         else:
             self._rows.append((spectra[keep], Results(predictions.t2[keep], predictions.q[keep], values[keep])))
         self._waiting += int(keep.sum())
+        hurried = self._is_hurried(predictions.time)
         for block, results in self._blocks():
-            told = self._take(block, results) or told
+            if not hurried:
+                told = self._take(block, results) or told
         if not told:
             return None
         every = [*self.readings, *self._scanned.values()]
         return Watched(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
+
+    def _is_hurried(self, times: np.ndarray) -> bool:
+        """Whether a block that is complete by now follows the last one too closely, by the spectra's own time."""
+        if self._waiting < self.table.block_spectra:
+            return False
+        newest = np.max(times)
+        if 0 < (newest - self._taken) / np.timedelta64(1, "s") < self.table.pace_s:  # NaT is neither
+            return True
+        self._taken = newest
+        return False
 
     def _is_known(self, record: Record) -> bool:
         """Read again: an offset that was there, and no newer a message; of a topic that was made anew it is newer."""
@@ -143,8 +156,10 @@ class LineWatch:
         n = self.table.block_spectra
         if self._waiting < n:
             return
-        spectra = np.concatenate([rows for rows, _ in self._rows])
-        results = Results(*(np.concatenate(parts) for parts in zip(*(r for _, r in self._rows), strict=True)))
+        spectra, results = self._rows[0]
+        if len(self._rows) > 1:
+            spectra = np.concatenate([rows for rows, _ in self._rows])
+            results = Results(*(np.concatenate(parts) for parts in zip(*(r for _, r in self._rows), strict=True)))
         whole = len(spectra) // n * n
         self._rows = [(spectra[whole:], Results(*(part[whole:] for part in results)))]
         self._waiting = len(spectra) - whole

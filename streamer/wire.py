@@ -455,7 +455,7 @@ def _encode_arrow(frame: Frame) -> Message:
     columns: dict[str, Any] = {
         "spectrum": pa.FixedSizeListArray.from_arrays(flat, len(frame.axis)),
         "spectrum_id": pa.array(frame.spectrum_id, pa.string()),
-        "time": pa.array(frame.time, pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
+        "time": pa.array(frame.time, pa.timestamp("us", "UTC")),
     }
     optional = {"object_id": frame.object_id, "x": frame.x, "y": frame.y, **frame.targets}
     columns |= {name: pa.array(values) for name, values in optional.items() if values is not None}

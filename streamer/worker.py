@@ -54,7 +54,8 @@ class Worker:
     def __post_init__(self) -> None:
         self._drift = self.drift or DriftWatch(self.settings.drift)
         self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not confirmed yet
-        self._drifts: dict[str, Watched] = {}  # newest of each line, to be told with the next look at the lines
+        self._newest: dict[str, Predictions] = {}  # of each line, to be told with the next look at the lines
+        self._drifts: dict[str, Watched] = {}  # likewise
         self._observed = -np.inf
         self._turned = np.inf  # when the loop last did; it has not begun
         self._axes: dict[str, Axis] = self.settings.known_axes()
@@ -195,6 +196,7 @@ class Worker:
 
     def send(self, record: Record, predictions: Predictions) -> None:
         line = self.meters.line(predictions.line)
+        self._newest[line] = predictions
         key = predictions.line.encode()
         cap = self.settings.frame_max_bytes
         for value, headers in encode_predictions(predictions, self._encoding, cap, record.id):
@@ -203,11 +205,6 @@ class Worker:
         spectra = self.meters["tamis_spectra_processed_total"]
         spectra.labels(line, "trusted").inc(trusted)
         spectra.labels(line, "untrusted").inc(len(predictions) - trusted)
-        self.meters["tamis_trusted_ratio"].labels(line).set(trusted / len(predictions))
-        self.meters["tamis_frozen_spectra"].labels(line).set(int(predictions.frozen.sum()))
-        for target, values in predictions.values.items():
-            for quantile, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True):
-                self.meters["tamis_prediction"].labels(line, target, f"{quantile:g}").set(value)
         if not np.isnat(newest := np.max(predictions.time)):
             self._sent.append((line, newest))
 
@@ -294,6 +291,9 @@ class Worker:
 
     def _observe_lines(self) -> None:
         """What need not be told with every frame: drift, models, the lines that are expected or were forgotten."""
+        for line, predictions in self._newest.items():
+            self._tell(line, predictions)
+        self._newest.clear()
         for name, told in self._drifts.items():
             tell_drift(self.meters, name, told)
         self._drifts.clear()
@@ -309,6 +309,14 @@ class Worker:
         for name in dict.fromkeys([*(name for name in self.settings.lines if name != "*"), *self.meters.lines()]):
             line = self.settings.line(name)
             running.labels(name[:80] or "unknown").set(line is not None and line.hours().at(here))
+
+    def _tell(self, line: str, predictions: Predictions) -> None:
+        """What a line's newest frame said; quantiles of each frame would take as long as its model."""
+        self.meters["tamis_trusted_ratio"].labels(line).set(predictions.trusted.mean())
+        self.meters["tamis_frozen_spectra"].labels(line).set(int(predictions.frozen.sum()))
+        for target, values in predictions.values.items():
+            for quantile, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True):
+                self.meters["tamis_prediction"].labels(line, target, f"{quantile:g}").set(value)
 
     def totals(self) -> dict[str, int]:
         """Spectra by outcome, for the last line of the log."""

@@ -150,6 +150,15 @@ def test_frames_of_any_size_make_the_same_blocks(model: Model, grid: Axis) -> No
     assert len(scores[0]) > 10
 
 
+def test_of_a_fast_line_a_block_is_taken_now_and_then_by_its_own_clock(model: Model, grid: Axis) -> None:
+    """A camera sends a hundred blocks a second: its drift needs no such pace, and its frames come first."""
+    line, draw = Line(model, TABLE.model_copy(update={"pace_s": 0.1})), drawing(grid)
+    start = np.datetime64("2026-01-02T03:04:05", "us")
+    for i in range(45):
+        line.sees(draw(BLOCK), time=np.full(BLOCK, start + np.timedelta64(10 * i, "ms")))
+    assert line.watch.learned == pytest.approx(0.5), "at 0, 100, 200, 300 and 400 ms"
+
+
 def test_the_reference_survives_restarts_until_it_is_forgotten(model: Model, grid: Axis, tmp_path: Path) -> None:
     draw, path = drawing(grid), reference_path(tmp_path, "nir1")
     Line(model, path=path).learns(draw)

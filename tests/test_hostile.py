@@ -586,7 +586,8 @@ def test_a_drift_reference_larger_than_asked_for_is_not_read(tmp_path: Path, mod
     text = orjson.dumps(header)
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     os.truncate(path, 8 + len(text) + 4 * rows * len(grid))  # 4 GB that take no room on the disk
-    watch = LineWatch("l", Drift(block_spectra=16, learn_blocks=5, folder=str(tmp_path), reference_objects=[]), path)
+    table = Drift(block_spectra=16, pace_s=0, learn_blocks=5, folder=str(tmp_path), reference_objects=[])
+    watch = LineWatch("l", table, path)
     with memory_below(50):
         watch._serve(model, "v0001")
     assert watch.learned == 0

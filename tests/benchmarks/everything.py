@@ -40,7 +40,28 @@ def state() -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
         "load": os.getloadavg()[0],
+        "two_at_once": _products(2) / _products(1),
     }
+
+
+_PRODUCTS = """
+import time, numpy as np
+a, n = np.ones((1024, 1024), np.float32), 0
+out = a @ a
+begun = time.perf_counter()
+while time.perf_counter() < begun + 2:
+    np.matmul(a, a, out=out)
+    n += 1
+print(n)
+"""
+
+
+def _products(processes: int) -> int:
+    """How many products of two matrices so many processes of one thread make together: cores may share one's units."""
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", _PRODUCTS]
+    all_of_them = [subprocess.Popen(command, stdout=subprocess.PIPE, env=alone) for _ in range(processes)]
+    return sum(int(one.communicate()[0]) for one in all_of_them)
 
 
 def run(module: str, *words: str) -> Any:
@@ -92,7 +113,7 @@ def page(found: dict[str, Any]) -> str:
     line, growth = found["line"], found["growth"]
     parts = {
         "Models alone": (
-            f"Microseconds a spectrum, {models['bands']} bands, one thread, CPU time, medians of rounds that take turns. "
+            f"Microseconds a spectrum, {models['bands']} bands, one thread, CPU time, medians of rounds in turns. "
             "`served` is what a worker runs, `fitted` is `Model.predict` (float64, eager torch), `torch` the network "
             f"alone. Fastest product of two large matrices, GFLOP/s: {peaks}.",
             _models(models),
@@ -138,9 +159,10 @@ def page(found: dict[str, Any]) -> str:
     body = "\n\n".join(f"### {title}\n\n{words}\n\n{rows}" for title, (words, rows) in parts.items())
     return f"""## Performance
 
-`make bench`, {machine["when"]}: {machine["processor"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, \
-{"bf16" if machine["bf16"] else "no bf16"}, Python {machine["python"]}, {libraries}. Load before {machine["load"]:.1f}, \
-after {machine["load_at_the_end"]:.1f}.
+`make bench`, {machine["when"]}: {machine["processor"]}, {machine["cores"]} cores (two processes that multiply \
+matrices get {machine["two_at_once"]:.2f} times what one gets), {"bf16" if machine["bf16"] else "no bf16"}, \
+{machine["memory_gb"]} GB, Python {machine["python"]}, {libraries}. Load before {machine["load"]:.1f}, after \
+{machine["load_at_the_end"]:.1f}.
 
 {_goals(found)}
 

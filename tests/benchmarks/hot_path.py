@@ -1,11 +1,11 @@
-"""Where the time of a frame goes, from the broker to the confirmed predictions: microseconds a spectrum, stage by stage.
+"""Where the time of a frame goes, from the broker to the confirmed predictions: us a spectrum, stage by stage.
 
     python -m tests.benchmarks.hot_path [--kind plsr] [--bands 700] [--rows 256] [--frames 300] [--json PATH]
 
 Each stage runs by itself over the same frames, one thread; `whole` is the worker's own `handle`, which is all of them
 but reading and delivering. Those two are measured with an embedded broker, on the process's own CPU time. The limit is
-what this machine allows: the bytes that a stage must touch over the speed of copying, or its operations over the fastest
-product of two matrices.
+what this machine allows: the bytes that a stage must touch over the speed of copying, or its operations over the
+fastest product of two matrices.
 """
 
 from __future__ import annotations
@@ -80,13 +80,14 @@ def stages(kind: str, bands: int, made: list[Message], rows: int) -> dict[str, l
             worker.handle(record)
         frames = [decode(record, axes, cap)[0] for record in records(0)]
         predictions = [worker.predict(frame) for frame in frames]
+        watched = list(zip(records(1_000_000), frames, predictions, strict=True))
         found = {
             "decode": _times(lambda record: decode(record, axes, cap), records(0)),
             "screen": _times(lambda frame: screen(frame, None, []), frames),
             "model": _times(lambda frame: model.predict(frame.spectra, frame.axis), frames),
             "limits and reasons": _times(worker.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
-            "drift": _times(lambda given: worker.watch(*given), zip(records(1_000_000), frames, predictions, strict=True)),
+            "drift": _times(lambda some: worker.watch(*some), watched),
             "meters": _times(lambda some: worker.send(records(0)[0], some), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
