@@ -102,11 +102,14 @@ def latency(
 
 
 def rising(scale: float) -> Iterator[dict[str, Any]]:
-    """Rates that rise until the worker lags, for PLSR and SpectraTr, frames and single spectra, both guarantees."""
+    """Rates that rise until the worker lags: each model in frames, PLSR in single spectra too, both guarantees."""
     for kind, rows, rates in (
         ("plsr", ROWS, (5_000, 10_000, 20_000, 40_000, 80_000, 120_000)),
         ("plsr", 1, (100, 300, 600, 1_200, 2_400)),
-        ("spectratr", 64, (500, 1_000, 2_000, 4_000, 8_000)),
+        ("local-pls", ROWS, (250, 500, 1_000, 2_000, 4_000)),
+        ("committee", ROWS, (2_000, 4_000, 8_000, 16_000)),
+        ("cnn", ROWS, (5_000, 10_000, 20_000, 40_000)),
+        ("spectratr", ROWS, (500, 1_000, 2_000, 4_000, 8_000)),
     ):
         with plant(kind) as made:
             frames = messages(64, BANDS, rows)

@@ -124,7 +124,7 @@ def main() -> None:
             f"second {row['gflop_s']:10.1f} GFLOP/s {share:6.1%} of a product"
         )
     if given.json:
-        given.json.write_text(json.dumps(table, indent=1))
+        given.json.write_text(json.dumps({"device": f"{name}, torch {torch.__version__}", "rows": table}, indent=1))
 
 
 if __name__ == "__main__":
