@@ -123,8 +123,9 @@ def set_aside(
     for i in np.flatnonzero(keep & ((frame.time < _EARLIEST) | (frame.time >= _LATEST))).tolist():
         since_s = frame.time[i].astype(np.int64) / 1e6
         aside(i, "time", f"expected a time from 1900 to 2200, got {since_s:.16g} s since 1970; is it in another unit?")
-    for i in [i for i in np.flatnonzero(keep).tolist() if _too_long(frame, i)]:
-        aside(i, "spectrum_id", f"expected at most {MOST_TEXT} characters in spectrum_id and object_id")
+    if max(map(len, (*frame.spectrum_id, *(frame.object_id or ()))), default=0) > MOST_TEXT:
+        for i in [i for i in np.flatnonzero(keep).tolist() if _too_long(frame, i)]:
+            aside(i, "spectrum_id", f"expected at most {MOST_TEXT} characters in spectrum_id and object_id")
     if len(set(frame.spectrum_id)) != len(frame):
         seen: set[str] = set()
         for i in np.flatnonzero(keep).tolist():
