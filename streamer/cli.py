@@ -561,6 +561,8 @@ def broker(
 ) -> None:
     """Run the embedded broker in the foreground: real Kafka protocol, nothing kept, for trials and tests only.
 
+    Exactly-once shows on it only in part: what a killed replay left in a transaction may hide what it sends later.
+
     \b
     Example:
       tamis broker --port 9092

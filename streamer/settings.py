@@ -277,7 +277,7 @@ class Settings(BaseSettings):
     in_flight_max_bytes: int = Field(
         1 << 26, ge=1 << 20, le=1 << 34, description="of messages read, and of results on their way: memory's bound"
     )
-    stuck_s: Seconds = Field(60.0, description="a loop that has not turned for so long ends the process: exit 75")
+    stuck_s: Seconds = Field(60.0, ge=5, description="a loop that has not turned for so long ends the process: exit 75")
     stall_s: Seconds = Field(120.0, description="messages are there and none comes for so long: exit 75")
     poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a signal to stop is heeded within it")
     flush_timeout_s: Seconds = 10.0

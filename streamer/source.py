@@ -111,7 +111,8 @@ class KafkaSource:
         client_settings: keys of kafka-python (security, time-outs), passed on as they are and never logged.
 
     Raises:
-        BrokerAbsent: no broker answers there, or it refuses us. BadSettings: kafka-python refuses a setting.
+        BrokerAbsent: no broker answers there, or it refuses us. BadSettings: kafka-python refuses a setting, or
+            a topic has not all of `partitions`.
     """
 
     exhausted = False
@@ -160,11 +161,20 @@ class KafkaSource:
         self.skipped = 0
         self.trouble = ""
         if partitions:
+            self._refuse_absent(topics, partitions)
             fixed = [TopicPartition(topic, partition) for topic in topics for partition in partitions]
             self._consumer.assign(fixed)
             self._fresh.update(fixed)
         else:
             self._consumer.subscribe(list(topics), listener=_listener(self))
+
+    def _refuse_absent(self, topics: Sequence[str], partitions: Sequence[int]) -> None:
+        """A partition that is not there would be waited for in silence; a topic that is not there may still come."""
+        for topic in topics:
+            there = self._consumer.partitions_for_topic(topic)
+            if there and (absent := sorted(set(partitions) - set(there))):
+                self._consumer.close(autocommit=False)
+                raise BadSettings(f"partitions: expected some of 0 to {max(there)}, which {topic} has, got {absent[0]}")
 
     def poll(self, timeout_s: float) -> list[Record]:
         """As `Source.poll`.

@@ -370,6 +370,12 @@ def test_a_reader_whose_broker_has_gone_is_not_held_up(
         assert reader.poll(0.1) == []
 
 
+def test_a_fixed_partition_that_is_not_there_is_refused(tamis_broker: EmbeddedBroker) -> None:
+    name = topic(tamis_broker)
+    with pytest.raises(BadSettings, match=f"expected some of 0 to 0, which {name} has, got 7"):
+        source(tamis_broker, name, partitions=[0, 7])
+
+
 def test_a_broker_that_goes_before_the_group_was_joined_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """kafka-python raises what it else waits out: a worker that ended here would be restarted against the same wall."""
     monkeypatch.setattr(source_module, "_SILENCE_S", 0.2)
