@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.everything [--scale 1.0] [--json build/benchmarks.json] [--gpu build/cuda.json]
 
-Each part is a benchmark of its own, run one after the other, in processes of their own. Some twenty minutes on two
-cores; --scale 0.2 takes a quarter of it. The machine should have nothing else to do: its load is told with the figures.
+Each part is a benchmark of its own, run one after the other, in processes of their own. Half an hour on two cores;
+--scale 0.2 takes less, and --only beside,peer measures these again. The machine should have nothing else to do: its
+load is told with the figures.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -72,20 +73,28 @@ def run(module: str, *words: str) -> Any:
         return json.loads(told.read_text())
 
 
-def measure(scale: float, gpu: Path | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"machine": state()}
-    rounds = str(max(3, round(7 * scale)))
-    found["models"] = run("models", "--rounds", rounds)
-    found["hot path"] = run("hot_path")
-    found["line"] = run("line", "--scale", str(scale))
-    found["growth"] = run("growth", "--most", "1000000" if scale >= 1 else "100000")
-    found["pretraining"] = [run("pretraining", "--device", "cpu", "--rounds", "3")]
-    if gpu is not None:
-        found["pretraining"].append(json.loads(gpu.read_text()))
-    elif _has_gpu():
-        found["pretraining"].append(run("pretraining", "--device", "cuda", "--rounds", rounds))
-    found["machine"]["load_at_the_end"] = os.getloadavg()[0]
-    return found
+def parts(scale: float, gpu: Path | None) -> dict[str, Callable[[], Any]]:
+    rounds, most = str(max(3, round(7 * scale))), "1000000" if scale >= 1 else "100000"
+
+    def of(module: str, part: str, *words: str) -> Callable[[], Any]:
+        return lambda: run(module, "--only", part, *words)[part]
+
+    def pretraining() -> list[Any]:
+        found = [run("pretraining", "--device", "cpu", "--rounds", "3")]
+        if gpu is not None:
+            found.append(json.loads(gpu.read_text()))
+        elif _has_gpu():
+            found.append(run("pretraining", "--device", "cuda", "--rounds", rounds))
+        return found
+
+    line = ("throughput", "rising", "beside", "workers", "peer")
+    return {
+        "models": lambda: run("models", "--rounds", rounds),
+        "hot path": lambda: run("hot_path"),
+        **{part: of("line", part, "--scale", str(scale)) for part in line},
+        **{part: of("growth", part, "--most", most) for part in ("bands", "spectra", "install")},
+        "pretraining": pretraining,
+    }
 
 
 def _has_gpu() -> bool:
@@ -112,8 +121,7 @@ def page(found: dict[str, Any]) -> str:
     machine, models = found["machine"], found["models"]
     libraries = ", ".join(f"{name} {number}" for name, number in machine["libraries"].items())
     peaks = ", ".join(f"{name} {rate:.0f}" for name, rate in models["gemm_gflop_s"].items())
-    line, growth = found["line"], found["growth"]
-    parts = {
+    sections = {
         "Models alone": (
             f"Microseconds a spectrum, {models['bands']} bands, one thread, CPU time, medians of rounds in turns. "
             "`served` is what a worker runs, `fitted` is `Model.predict` (float64, eager torch), `torch` the network "
@@ -129,39 +137,39 @@ def page(found: dict[str, Any]) -> str:
         "Through a broker": (
             "Spectra a second of one worker, by its own counter, over a topic that is full before it starts; broker "
             "and worker share the cores.",
-            _rows(line["throughput"]),
+            _rows(found["throughput"]),
         ),
         "Latency at rising rates": (
             "From a message's time to its prediction at a reader (read_committed), until the worker lags.",
-            _rows(line["rising"]),
+            _rows(found["rising"]),
         ),
         "Beside the trainer": (
             "At half of the worker's throughput, in turns with and without a trainer that pretrains all the while.",
-            _rows(line["beside"]),
+            _rows(found["beside"]),
         ),
-        "More workers": ("SpectraTr, each with fixed partitions and one thread.", _rows(line["workers"])),
+        "More workers": ("SpectraTr, each with fixed partitions and one thread.", _rows(found["workers"])),
         "The peer": (
             "The same job in Quix Streams with scikit-learn or eager torch: same broker, same topic, in turns.",
-            _rows(line["peer"]),
+            _rows(found["peer"]),
         ),
-        "Bands": ("Microseconds a spectrum as served, one thread, 256 at once.", _rows(growth["bands"])),
+        "Bands": ("Microseconds a spectrum as served, one thread, 256 at once.", _rows(found["bands"])),
         "Spectra": (
             "128 bands. The buffer: adding one, once it holds the others, and reading all back.",
-            _rows(growth["spectra"]),
+            _rows(found["spectra"]),
         ),
         "Installed, and ready": (
             "What a plant's `pip install` brings; commands; workers, from their start to the model's.",
-            "\n\n".join(_rows([row]) for row in growth["install"]),
+            "\n\n".join(_rows([row]) for row in found["install"]),
         ),
         "Pretraining": (
             "A step is NT-Xent on two views of 256 objects, with backward pass, AdamW and the moving average.",
             "\n\n".join(f"{of['device']}:\n\n{_rows(of['rows'])}" for of in found["pretraining"]),
         ),
     }
-    body = "\n\n".join(f"### {title}\n\n{words}\n\n{rows}" for title, (words, rows) in parts.items())
+    body = "\n\n".join(f"### {title}\n\n{words}\n\n{rows}" for title, (words, rows) in sections.items())
     return f"""## Performance
 
-`make bench`, {machine["when"]}: {machine["processor"]}, {machine["cores"]} cores (two processes that multiply \
+`make bench ARGS='--scale {machine["scale"]:g}'`, {machine["when"]}: {machine["processor"]}, {machine["cores"]} cores (two processes that multiply \
 matrices get {machine["two_at_once"]:.2f} times what one gets), {"bf16" if machine["bf16"] else "no bf16"}, \
 {machine["memory_gb"]} GB, Python {machine["python"]}, {libraries}. Load before {machine["load"]:.1f}, after \
 {machine["load_at_the_end"]:.1f}.
@@ -190,7 +198,7 @@ def _models(models: dict[str, Any]) -> str:
 
 def _goals(found: dict[str, Any]) -> str:
     """What was set out for, beside what was measured."""
-    line, models = found["line"], found["models"]
+    models = found["models"]
 
     def rate(kind: str, row: str) -> float:
         of_kind = (r for r in models["models"] if (r["kind"], r["row"], r["batch"]) == (kind, row, 256))
@@ -206,14 +214,14 @@ def _goals(found: dict[str, Any]) -> str:
     def middle(rows: Rows, key: str, **where: Any) -> float:
         return statistics.median([r[key] for r in rows if all(r.get(k) == v for k, v in where.items())])
 
-    with_trainer, alone = (middle(line["beside"], "p99_ms", trainer=on) for on in (True, False))
-    one, two = (most(line["workers"], "spectra_per_s", workers=n) for n in (1, 2))
+    with_trainer, alone = (middle(found["beside"], "p99_ms", trainer=on) for on in (True, False))
+    one, two = (most(found["workers"], "spectra_per_s", workers=n) for n in (1, 2))
     times = {
-        kind: middle(line["peer"], "spectra_per_s", model=kind, who="tamis")
-        / middle(line["peer"], "spectra_per_s", model=kind, who="quix")
+        kind: middle(found["peer"], "spectra_per_s", model=kind, who="tamis")
+        / middle(found["peer"], "spectra_per_s", model=kind, who="quix")
         for kind in ("plsr", "spectratr")
     }
-    through = {kind: most(line["throughput"], "spectra_per_s", model=kind) for kind in ("plsr", "spectratr")}
+    through = {kind: most(found["throughput"], "spectra_per_s", model=kind) for kind in ("plsr", "spectratr")}
     ahead = rate("spectratr", "served") / rate("spectratr", "torch")
     rows = [
         ("SpectraTr served, times eager torch, batch 256, one thread", "5", ahead),
@@ -234,13 +242,20 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of how much is sent, and for how long")
     parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"))
     parser.add_argument("--gpu", type=Path, help="what `pretraining --device cuda --json` wrote on a machine with one")
-    parser.add_argument("--page-only", action="store_true", help="write the page from --json as it is")
+    parser.add_argument("--only", default="", help="parts, by comma: measured again, and the others kept")
     given = parser.parse_args()
-    if not given.page_only:
-        found = measure(given.scale, given.gpu)
-        given.json.parent.mkdir(parents=True, exist_ok=True)
+    every = parts(given.scale, given.gpu)
+    chosen = [name for name in given.only.split(",") if name] or list(every)
+    found: dict[str, Any] = json.loads(given.json.read_text()) if given.only and given.json.exists() else {}
+    found["machine"] = state() | {"scale": given.scale}
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    for name in chosen:
+        found[name] = every[name]()
+        found["machine"]["load_at_the_end"] = os.getloadavg()[0]
         given.json.write_text(json.dumps(found, indent=1))
-    put("performance", page(json.loads(given.json.read_text())))
+    if missing := [name for name in every if name not in found]:
+        raise SystemExit(f"{given.json} has no {', '.join(missing)} yet: the page is left as it is")
+    put("performance", page(found))
 
 
 if __name__ == "__main__":
