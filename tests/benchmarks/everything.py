@@ -167,11 +167,12 @@ def page(found: dict[str, Any]) -> str:
         ),
     }
     body = "\n\n".join(f"### {title}\n\n{words}\n\n{rows}" for title, (words, rows) in sections.items())
+    bf16 = "bf16" if machine["bf16"] else "no bf16"
     return f"""## Performance
 
-`make bench ARGS='--scale {machine["scale"]:g}'`, {machine["when"]}: {machine["processor"]}, \
-{machine["cores"]} cores (two processes that multiply matrices get {machine["two_at_once"]:.2f} times what one gets), \
-{"bf16" if machine["bf16"] else "no bf16"}, {machine["memory_gb"]} GB, Python {machine["python"]}, {libraries}. Load before {machine["load"]:.1f}, after \
+`make bench ARGS='--scale {machine["scale"]:g}'`, {machine["when"]}: {machine["processor"]}, {machine["cores"]} cores
+(two processes that multiply matrices get {machine["two_at_once"]:.2f} times what one gets), {bf16},
+{machine["memory_gb"]} GB, Python {machine["python"]}, {libraries}. Load before {machine["load"]:.1f}, after
 {machine["load_at_the_end"]:.1f}.
 
 {_goals(found)}
