@@ -36,7 +36,8 @@ fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-# All performance figures: build/benchmarks.json, and their part of docs/benchmarks.md. Half an hour, on an idle machine; --scale .2 takes less.
+# All performance figures: build/benchmarks.json, and their part of docs/benchmarks.md. Half an hour, on an idle machine;
+# ARGS='--scale 0.2' takes less.
 bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.everything $(ARGS)

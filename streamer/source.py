@@ -144,7 +144,7 @@ class KafkaSource:
             isolation_level="read_committed",
             max_poll_records=max(1, min(MAX_POLL_RECORDS, in_flight_max_bytes // frame_max_bytes)),
             fetch_max_bytes=in_flight_max_bytes,
-            max_partition_fetch_bytes=min(in_flight_max_bytes, max(1 << 23, 2 * frame_max_bytes)),
+            max_partition_fetch_bytes=min(in_flight_max_bytes, max(1 << 20, 2 * frame_max_bytes)),
             allow_auto_create_topics=False,
             partition_assignment_strategy=[CooperativeStickyAssignor()],
         )

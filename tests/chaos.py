@@ -353,7 +353,7 @@ class Checker:
         from kafka.structs import TopicPartition
 
         self._topics = topics
-        self._sent_to: dict[Any, int] = {}  # by partition of the spectra, the offset after the last message
+        self._sent_to: dict[int, int] = {}  # by partition of the spectra, the offset after the last message
         self.sent: Counter[str] = Counter()
         self.results: dict[str, list[str]] = defaultdict(list)  # spectrum_id -> the result ids of its copies
         self.rejects: Counter[tuple[int, int]] = Counter()
@@ -374,14 +374,12 @@ class Checker:
         return False
 
     def _take(self, message: Any) -> None:
-        from kafka.structs import TopicPartition
-
         headers = {name: value.decode() for name, value in message.headers}
         role = message.topic.removeprefix(f"{self._topics}.")
         if role == "rejects":
             self.rejects[int(headers["source_partition"]), int(headers["source_offset"])] += 1
         elif role == "spectra":
-            self._sent_to[TopicPartition(message.topic, message.partition)] = message.offset + 1
+            self._sent_to[message.partition] = message.offset + 1
             if message.value != JUNK:
                 import pyarrow as pa
 
@@ -396,8 +394,11 @@ class Checker:
 
     def has_read(self, group: str) -> bool:
         """Whether a group has committed all that is in the topic of spectra."""
+        from kafka.structs import TopicPartition
+
+        ends = {TopicPartition(f"{self._topics}.spectra", partition): end for partition, end in self._sent_to.items()}
         with closing(self._client(group_id=group)) as consumer:
-            return all((consumer.committed(partition) or 0) >= end for partition, end in self._sent_to.items())
+            return all((consumer.committed(place) or 0) >= end for place, end in ends.items())
 
     def count(self, found: Found, expected: set[str], places: set[tuple[int, int]]) -> None:
         """Of spectra, and of messages that could not be read."""

@@ -101,6 +101,10 @@ def test_a_published_committee_predicts_as_before(tmp_path: Path, grid: Axis) ->
     store = Store(tmp_path)
     store.publish("default", model)
     loaded, _ = store.load("default", store.current("default"))
+    (_, kept), (_, arrays) = loaded.to_parts(), model.to_parts()
+    assert kept.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(kept[name], array)
     again = simulate(9, grid, seed=1)[0]
     # Not to the last digit: how a product is rounded depends on where its operands lie in memory.
     np.testing.assert_allclose(loaded.predict(again, grid).values, model.predict(again, grid).values, rtol=1e-9)

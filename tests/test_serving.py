@@ -113,8 +113,9 @@ def test_each_formula_is_torchs_network(make: Any, network: graphs.Network, band
     assert np.sqrt(np.mean((Numpy(network.served, weights, bands, np.float32)(spectra) - expected) ** 2)) < FP32 * scale
     for precision in precisions() if network.at_once == 8 else ():
         got = Openvino(network.served, weights, bands, precision, threads=1)(spectra)
-        # Of random weights, a few are worse than what was learned, and would be served in fp32: a mistake costs 1.
-        assert np.sqrt(np.mean((got - expected) ** 2)) < 2 * TOLERANCE[precision] * scale
+        # In bf16 random weights may be worse than what was learned, and would be served in fp32: a mistake costs 1.
+        allowed = TOLERANCE[precision] * (2 if precision == "bf16" else 1)
+        assert np.sqrt(np.mean((got - expected) ** 2)) < allowed * scale
 
 
 @pytest.mark.skipif("bf16" not in precisions(), reason="this processor does not multiply bf16")

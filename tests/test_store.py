@@ -35,6 +35,10 @@ def test_a_published_model_predicts_the_same_when_loaded(store: Store, model: Mo
     expected, got = model.predict(spectra, grid), loaded.predict(spectra, grid)
     np.testing.assert_allclose(got.values, expected.values, rtol=1e-9)
     np.testing.assert_allclose(got.q, expected.q, rtol=1e-6)
+    (_, kept), (_, arrays) = loaded.to_parts(), model.to_parts()
+    assert kept.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(kept[name], array)
     assert (version, served, loaded.targets, loaded.units, loaded.limits) == (
         "v0001", "v0001", ["fat"], {"fat": "%"}, model.limits,
     )  # fmt: skip

@@ -22,6 +22,7 @@ import numpy as np
 from tamis.models.pls import LocalPLS
 from tamis.ssl.buffer import Buffer
 
+from .page import run_parts
 from .plant import Plant, Running, axis, fitted, spectra
 
 BANDS = (128, 256, 700, 2000)
@@ -142,15 +143,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=COUNTS[-1], help="spectra")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, part in PARTS.items():
-        if given.only in name:
-            found[name] = []
-            for row in part(given.most):
-                print(name, *(f"{key}={value}" for key, value in row.items()), flush=True)
-                found[name].append(row)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
+    run_parts(PARTS, given.most, given.only, given.json)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ def _times(work: Callable[[Any], Any], items: Iterable[Any]) -> list[float]:
     return took
 
 
-def stages(kind: str, bands: int, made: list[Message], rows: int) -> dict[str, list[float]]:
-    """Seconds of each frame, by stage."""
+def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[float]], list[Message]]:
+    """Seconds of each frame, by stage; and what the worker sent."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         store.publish("default", fitted(kind, bands))
@@ -80,6 +80,7 @@ def stages(kind: str, bands: int, made: list[Message], rows: int) -> dict[str, l
             worker.handle(record)
         frames = [decode(record, axes, cap)[0] for record in records(0)]
         predictions = [worker.predict(frame) for frame in frames]
+        one = records(0)[0]
         watched = list(zip(records(1_000_000), frames, predictions, strict=True))
         found = {
             "decode": _times(lambda record: decode(record, axes, cap), records(0)),
@@ -88,13 +89,13 @@ def stages(kind: str, bands: int, made: list[Message], rows: int) -> dict[str, l
             "limits and reasons": _times(worker.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
             "drift": _times(lambda some: worker.watch(*some), watched),
-            "meters": _times(lambda some: worker.send(records(0)[0], some), predictions),
+            "meters": _times(lambda some: worker.send(one, some), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
         found["meters"] = _less(found["meters"], found["encode"])
         sink.messages.clear()
         found["whole"] = _times(worker.handle, records(2_000_000))
-        return found
+        return found, [(message.value, message.headers) for message in sink.messages["tamis.predictions"]]
 
 
 def _less(whole: list[float], part: list[float]) -> list[float]:
@@ -129,16 +130,7 @@ def through_kafka(made: list[Message], results: list[Message]) -> dict[str, list
 
 def measure(kind: str, bands: int, rows: int, count: int) -> list[dict[str, Any]]:
     made = messages(count, bands, rows)
-    found = stages(kind, bands, made, rows)
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder)
-        store.publish("default", fitted(kind, bands))
-        settings = load(None, {"store": folder})
-        worker = Worker(settings, MemorySource([]), MemorySink(), Predictor(store, settings.lines, settings.process))
-        worker.wait_for_models()
-        for i, (value, headers) in enumerate(made):
-            worker.handle(Record("t", 0, i, None, value, headers, 1.7e9))
-        results = [(m.value, m.headers) for m in worker.sink.messages["tamis.predictions"]]  # type: ignore[attr-defined]
+    found, results = stages(kind, bands, made)
     found |= through_kafka(made, results)
     bytes_a_second, operations_a_second = machine()
     spectra_bytes, result_bytes = 4 * bands * rows, len(results[-1][0])

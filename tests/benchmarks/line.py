@@ -28,6 +28,7 @@ from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import KafkaSource
 from tamis.streamer.wire import Message
 
+from .page import run_parts
 from .plant import Plant, fitted, messages
 
 BANDS, ROWS = 700, 256
@@ -209,16 +210,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--scale", type=float, default=1.0, help="of how much is sent, and for how long")
     given = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, part in PARTS.items():
-        if given.only in name:
-            found[name] = []
-            for row in part(given.scale):
-                print(name, *(f"{key}={value}" for key, value in row.items()), flush=True)
-                found[name].append(row)
-    if given.json:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(found, indent=1))
+    run_parts(PARTS, given.scale, given.only, given.json)
 
 
 if __name__ == "__main__":

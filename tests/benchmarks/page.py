@@ -1,8 +1,14 @@
-"""docs/benchmarks.md, a section of each benchmark: a command writes its own, and leaves the others as they are."""
+"""How benchmarks tell: row by row, as JSON, and as a section of docs/benchmarks.md.
+
+A command writes its own section, and leaves the others as they are.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -17,3 +23,19 @@ def put(section: str, text: str) -> None:
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)
     PAGE.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
+def run_parts(
+    parts: Mapping[str, Callable[[Any], Iterable[dict[str, Any]]]], given: Any, only: str, to: Path | None
+) -> None:
+    """Prints each row of the parts whose name holds `only` once it is measured, and writes all of them as JSON."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, part in parts.items():
+        if only in name:
+            found[name] = []
+            for row in part(given):
+                print(name, *(f"{key}={value}" for key, value in row.items()), flush=True)
+                found[name].append(row)
+    if to:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(json.dumps(found, indent=1))
