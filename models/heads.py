@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .axis import MOST_BANDS, Axis
+from .classes import Folds, Indicators
 from .domain import Domain
 from .pls import folds_of, weighted_pls
 from .preprocess import Pipeline
@@ -44,6 +45,7 @@ MEMBERS = (
     Member("gp", "savgol 25 2 2, autoscale"),
 )
 EMBEDDED = (Member("ridge", "encoder"), Member("gp", "encoder"))  # join where there is an encoder
+CLASS_TREATMENT = "snv, savgol 15 2 1"  # of the members', the one in which distances from a class are taken
 FEWEST_SPECTRAL_BANDS = 15  # below, features are no spectrum: scatter corrections would take away most of what is there
 MOST_COMPONENTS = 20
 PENALTIES = np.logspace(-9, 0, 19)  # of ridge, over the sum of squares of the centred spectra
@@ -109,7 +111,6 @@ class Process:
 
 # What a kind's fit returns: the model, its out-of-fold predictions (n,), and their variances (n,) where it knows them.
 Fitted = tuple[Linear | Process, np.ndarray, np.ndarray | None]
-Folds = list[tuple[np.ndarray, np.ndarray]]
 Path = tuple[np.ndarray, float, np.ndarray]  # mean spectrum, mean value, coefficients (bands, A) of a whole path
 
 
@@ -262,6 +263,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
     Attributes:
         members_: the members used. weights_: (targets, members). rmsecv_: (targets,), out of fold, in the target's
             unit; a little hopeful, since penalties and weights were chosen on the same folds.
+        unseen_: (n, targets), what was predicted of each training spectrum out of its fold.
         domain_: T2 and Q of the principal components of the training spectra.
 
     References:
@@ -305,7 +307,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         self.y_mean_, self.y_sd_ = np.where(constant, Y[0], Y.mean(axis=0)), np.where(constant, 1.0, Y.std(axis=0))
         order = np.random.default_rng(self.random_state).permutation(len(X))
         self._models: list[list[Linear | Process]] = []  # of each target, of each member
-        weights, spreads, scores, errors = [], [], [], []
+        weights, spreads, scores, errors, unseen = [], [], [], [], []
         for target in ((Y - self.y_mean_) / self.y_sd_).T:
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
@@ -316,8 +318,10 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
             spreads.append(np.sqrt(np.mean((error / sd) ** 2)))
             scores.append(error / sd)
             errors.append(np.sqrt(np.mean(error**2)))
+            unseen.append(out @ weights[-1])
         self.weights_, self._spreads, self._scores = np.array(weights), np.array(spreads), np.array(scores)
         self.rmsecv_ = np.array(errors) * self.y_sd_
+        self.unseen_ = np.array(unseen).T * self.y_sd_ + self.y_mean_
         self.domain_ = Domain.principal(X)
         return self
 
@@ -395,6 +399,15 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
                 high[t, at] = np.partition(centre + half, n - tail, axis=1)[:, n - tail]
         return self._in_units(low), self._in_units(high)
 
+    @property
+    def class_treatment(self) -> Pipeline | None:
+        """What distances from a class are taken in; None where bands are too few."""
+        return self._treatments.get(CLASS_TREATMENT)
+
+    def class_space(self, X: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, bands), treated so"""
+        return X if self.class_treatment is None else self.class_treatment.transform(X, _axis(X))
+
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a fitted committee needs to predict, for the bundle."""
         spec = json.dumps([list(member) for member in self.members_])
@@ -447,6 +460,18 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         ]
         model.domain_ = Domain.from_arrays(arrays)
         return model
+
+
+class CommitteeClassifier(Indicators, CommitteeRegressor):
+    """The committee on class indicators; its own cross-validation tells what it makes of unseen spectra."""
+
+    kind = "committee-da"
+
+    def _unseen_scores(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None, folds: Folds) -> np.ndarray:
+        return self.unseen_
+
+    def _space(self, X: np.ndarray) -> np.ndarray:
+        return self.class_space(X)
 
 
 _KEPT = ("weights_", "rmsecv_", "y_mean_", "y_sd_")

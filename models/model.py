@@ -22,7 +22,13 @@ ESTIMATORS = {
     "committee": ("heads", "CommitteeRegressor"),
     "cnn": ("network", "CNNRegressor"),
     "spectratr": ("network", "SpectraTrRegressor"),
+    "pls-da": ("plsda", "PLSDA"),
+    "committee-da": ("heads", "CommitteeClassifier"),
+    "cnn-da": ("network", "CNNClassifier"),
+    "spectratr-da": ("network", "SpectraTrClassifier"),
 }
+# What learns classes where a kind is asked for that learns values.
+CLASSIFIERS = {"plsr": "pls-da", **{kind: f"{kind}-da" for kind in ("committee", "cnn", "spectratr")}}
 
 
 def estimator_class(kind: str) -> Any:
@@ -35,11 +41,16 @@ def estimator_class(kind: str) -> Any:
 
 @dataclass(frozen=True)
 class Result:
-    """For n spectra: values (n, targets) in the targets' units, T2 (n,), Q (n,)."""
+    """For n spectra: values (n, targets) in the targets' units, T2 (n,), Q (n,).
+
+    Of a model of classes, `values` are their probabilities, and `distance` (n, targets) is how far a spectrum lies from
+    each class, over the class's limit: beyond 1 of all, it is of none of them.
+    """
 
     values: np.ndarray
     t2: np.ndarray
     q: np.ndarray
+    distance: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +94,7 @@ class Model:
 
     Attributes:
         targets: the name of each predicted value. units: target -> unit, '' where not known.
+        class_of: of a model of classes, the column that named them; its targets are `<class_of>=<class>`.
         quantity: what the spectra are (absorbance, reflectance, counts, unknown).
         training: what it was fitted on (file, rows, fingerprint), for the manifest.
         calibration: those spectra themselves, kept beside the model in its bundle; a loaded model is without them.
@@ -95,6 +107,7 @@ class Model:
     quantity: str = "unknown"
     training: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    class_of: str = ""
 
     @classmethod
     def fit(
@@ -111,21 +124,29 @@ class Model:
         source: str = "",
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values.
+        """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values, or the (n,) names of classes.
 
         `groups` (n,) keeps repeats of a sample together where the estimator validates inside.
         """
         from sklearn.utils.validation import has_fit_parameter
 
-        values = np.asarray(values, np.float64).reshape(len(spectra), -1)
         treated = pipeline.fit(spectra, axis)
         together = {} if groups is None or not has_fit_parameter(estimator, "groups") else {"groups": groups}
-        estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
+        class_of = ""
+        if np.asarray(values).dtype.kind in "OU":
+            class_of, names = targets[0], np.asarray(values).astype(str)
+            estimator.fit(treated, names, **together)
+            targets = [f"{class_of}={name}" for name in estimator.classes_]
+            values = (names[:, None] == estimator.classes_).astype(np.float64)
+        else:
+            values = np.asarray(values, np.float64).reshape(len(spectra), -1)
+            estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
         training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
         measured = resampler(axis, pipeline.grid).apply(np.asarray(spectra)).astype(np.float32)
         group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
         calibration = Calibration(measured, values, group)
-        return cls(pipeline, estimator, list(targets), dict(units or {}), quantity, training, calibration)
+        units = dict(units or {})
+        return cls(pipeline, estimator, list(targets), units, quantity, training, calibration, class_of=class_of)
 
     @property
     def kind(self) -> str:
@@ -152,8 +173,16 @@ class Model:
             AxisMismatch: the axis does not cover the grid; the text names what is missing.
         """
         treated = self.pipeline.transform(spectra, axis)
-        values = np.asarray(self.estimator.predict(treated), np.float64).reshape(len(treated), -1)
-        return Result(values, *self.estimator.domain_.t2_q(treated))
+        t2, q = self.estimator.domain_.t2_q(treated)
+        if self.class_of:
+            verdict = self.estimator.judge(treated)
+            return Result(verdict.probability, t2, q, verdict.distance)
+        return Result(np.asarray(self.estimator.predict(treated), np.float64).reshape(len(treated), -1), t2, q)
+
+    @property
+    def classes(self) -> list[str]:
+        """Of a model of classes, their names, in the order of its targets."""
+        return class_names(self.class_of, self.targets)
 
     def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
         """(n, bands) -> (n,): how far a committee's members differ, over its usual error; None for other kinds.
@@ -162,7 +191,7 @@ class Model:
             AxisMismatch: as `predict`.
         """
         usual = getattr(self.estimator, "rmsecv_", None)
-        if usual is None or not hasattr(self.estimator, "predict_interval"):
+        if usual is None or self.class_of or not hasattr(self.estimator, "predict_interval"):
             return None
         _, sd = self.estimator.predict(self.pipeline.transform(spectra, axis), return_std=True)
         return np.max(sd.reshape(len(spectra), -1) / np.where(usual > 0, usual, 1.0), axis=1)
@@ -173,6 +202,7 @@ class Model:
             "kind": self.kind,
             "parameters": {name: value for name, value in self.estimator.get_params().items() if name != "encoder"},
             "targets": self.targets,
+            "class_of": self.class_of,
             "units": self.units,
             "quantity": self.quantity,
             "grid": self.grid.to_json(),
@@ -191,11 +221,20 @@ class Model:
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             parts = (manifest[name] for name in ("targets", "units", "quantity", "training"))
             model = cls(pipeline, estimator, *parts)
+            model.class_of = manifest.get("class_of", "")
             check_names(model.units, model.quantity)
             try_out(model.predict, model.grid, model.targets, model.limits)
         except Exception as error:
             raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
         return model
+
+
+def class_names(class_of: str, targets: Sequence[str]) -> list[str]:
+    """
+    >>> class_names("label", ["label=PET", "label=PVC"])
+    ['PET', 'PVC']
+    """
+    return [target.removeprefix(f"{class_of}=") for target in targets] if class_of else []
 
 
 def refuse_nan(arrays: Mapping[str, np.ndarray]) -> None:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .classes import Indicators
 from .cnn import CNN
 from .domain import Domain
 from .pls import MOST_THREADS
@@ -308,6 +309,20 @@ class SpectraTrRegressor(NetworkRegressor):
 
     kind = "spectratr"
     network = SpectraTr
+
+
+class CNNClassifier(Indicators, CNNRegressor):
+    """The published CNN on class indicators; its mixtures of two spectra are of both their classes."""
+
+    kind = "cnn-da"
+    cross_fits = 3
+
+
+class SpectraTrClassifier(Indicators, SpectraTrRegressor):
+    """The published SpectraTr on class indicators."""
+
+    kind = "spectratr-da"
+    cross_fits = 3
 
 
 def parameter_table(network: CNN | SpectraTr) -> dict[str, int]:

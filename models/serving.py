@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,10 +16,21 @@ import numpy as np
 
 from .. import BadBundle
 from .axis import Axis, resampler
+from .classes import Simca, probabilities
 from .domain import Domain
 from .fold import Chain, through
 from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
-from .model import Calibration, Model, Result, check_names, check_result, estimator_class, refuse_nan, try_out
+from .model import (
+    Calibration,
+    Model,
+    Result,
+    check_names,
+    check_result,
+    class_names,
+    estimator_class,
+    refuse_nan,
+    try_out,
+)
 from .preprocess import Autoscale, Centre, Pipeline
 
 # What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
@@ -69,12 +80,23 @@ class Parts:
     def domain(self) -> Domain:
         return Domain.from_arrays(dict(self.arrays))
 
+    @property
+    def kind(self) -> str:
+        """What computes the values, or the scores of classes."""
+        kind = self.manifest["kind"]
+        return kind if kind == "pls-da" else kind.removesuffix("-da")
+
+    @property
+    def simca(self) -> Simca | None:
+        return Simca.from_arrays(self.arrays) if self.manifest.get("class_of") else None
+
 
 class ServedModel:
     """What a worker asks of a model.
 
     Attributes:
-        kind, grid, targets, units, quantity, limits: as of `model.Model`.
+        kind, grid, targets, units, quantity, class_of, limits: as of `model.Model`.
+        classes: of a model of classes, their names; else none.
         encoder: of a committee that has one: `grid`, and `embed` for spectra on it; else None.
         report: how it is computed.
     """
@@ -93,9 +115,13 @@ class ServedModel:
         self.targets: list[str] = manifest["targets"]
         self.units: dict[str, str] = manifest["units"]
         self.quantity: str = manifest["quantity"]
+        self.class_of: str = manifest.get("class_of", "")
         self.grid, self.limits = parts.pipeline.grid, limits
         self.encoder, self.report = encoder, report
+        self.classes = class_names(self.class_of, self.targets)
         self._predict, self._model = predict, model
+        # Ways are held against each other by the scores: probabilities near 1 would hide what these differ by.
+        self._calibration = parts.arrays.get("calibration")
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
         """(n, bands) of any type of number, on any axis that covers the grid.
@@ -103,7 +129,10 @@ class ServedModel:
         Raises:
             AxisMismatch: the axis does not cover the grid; the text names what is missing.
         """
-        return self._predict(spectra, axis)
+        result = self._predict(spectra, axis)
+        if self._calibration is None:
+            return result
+        return replace(result, values=probabilities(result.values, self._calibration))
 
     def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
         """As `model.Model.spread`."""
@@ -135,7 +164,7 @@ def serve(
         pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), dict(arrays))
         parts = Parts(manifest, arrays, pipeline)
         check_names(manifest["units"], manifest["quantity"])
-        if manifest["kind"] not in (*NETWORKS, "plsr", "committee"):  # served as it is
+        if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
             model = Model.from_parts(dict(manifest), dict(arrays))
             return ServedModel(parts, model.predict, model.limits, model.encoder, model, Report(NUMPY[1], 0.0))
         literal = Literal(parts)
@@ -164,7 +193,7 @@ def serve(
 
 
 def _ways(parts: Parts) -> list[Way]:
-    kinds = [parts.manifest["kind"], *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
+    kinds = [parts.kind, *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
     fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and need not be compiled
     ways = [*(Way("openvino", precision, "fp32") for precision in fast), *NUMPY]
     if len(kinds) > 1:  # what looks at embeddings may need float64 where the encoder does not
@@ -193,8 +222,10 @@ def _errors(got: Result, expected: Result, limits: Mapping[str, tuple[float, flo
         true, limit = getattr(expected, name), limits[name][1]
         size = true + (limit if np.isfinite(limit) else 0.0)
         off.append(((getattr(got, name) - true) / np.where(size > 0, size, 1.0))[:, None])
-    of_values, of_t2, of_q = (float(np.sqrt(np.mean(part**2, axis=0)).max()) for part in off)
-    return of_values, max(of_t2, of_q)  # NaN is below no tolerance
+    if expected.distance is not None:
+        off.append((got.distance - expected.distance) / (expected.distance + 1.0))
+    of_values, *in_domain = (float(np.sqrt(np.mean(part**2, axis=0)).max()) for part in off)
+    return of_values, float(np.max(in_domain))  # NaN is below no tolerance
 
 
 class Literal:
@@ -206,8 +237,9 @@ class Literal:
 
     def __init__(self, parts: Parts) -> None:
         arrays, self.domain = parts.arrays, parts.domain
+        self.simca, self.space = parts.simca, lambda z: z
         self.model: Model | None = None
-        if parts.manifest["kind"] == "committee":
+        if parts.kind == "committee":
             own = {name: array for name, array in arrays.items() if not name.startswith("encoder.")}
             estimator = estimator_class("committee").from_arrays(parts.manifest["parameters"], own)
             if _ENCODER in arrays:
@@ -215,15 +247,24 @@ class Literal:
             named = (parts.manifest[name] for name in ("targets", "units", "quantity", "training"))
             self.model = Model(parts.pipeline, estimator, *named)
             self._values = estimator.predict
-        elif parts.manifest["kind"] == "plsr":
+            if self.simca is not None:
+                self.space = estimator.class_space
+        elif parts.kind == "plsr":
             coef = arrays["rotations"] @ arrays["y_loadings"].T
             self._values = lambda z: (z - arrays["x_mean"]) @ coef + arrays["y_mean"]
+        elif parts.kind == "pls-da":
+            from .plsda import log_odds
+
+            own = (arrays["whitening"], arrays["centres"])
+            self._values = lambda z: log_odds((z - arrays["x_mean"]) @ arrays["rotations"], *own)
         else:
             self._values = _networks(parts, NUMPY[1], 0, literal=True)
 
     def treated(self, z: np.ndarray) -> Result:
         """(n, bands') float64"""
-        return Result(np.asarray(self._values(z), np.float64).reshape(len(z), -1), *self.domain.t2_q(z))
+        values = np.asarray(self._values(z), np.float64).reshape(len(z), -1)
+        distance = None if self.simca is None else self.simca.distance(self.space(z))
+        return Result(values, *self.domain.t2_q(z), distance)
 
 
 class Compiled:
@@ -247,6 +288,7 @@ class Compiled:
             self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
         self._rotations, self._loadings = domain.rotations.astype(dtype), domain.loadings.T.astype(dtype)
         self._score_sd = domain.score_sd
+        self._distance = _distance(parts, dtype, literal)
         # A line keeps its axis for months; but messages may bring any.
         self._chain = lru_cache(32)(lambda axis: Chain(steps, len(grid), dtype, typical, resampler(axis, grid)))
 
@@ -254,21 +296,43 @@ class Compiled:
         """(n, bands) on an axis that covers the grid; raises AxisMismatch."""
         chain = self._chain(axis)
         blocks = [self._block(chain(spectra[at : at + ROWS])) for at in range(0, max(len(spectra), 1), ROWS)]
-        return Result(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+        return _joined(blocks)
 
     def treated(self, z: np.ndarray) -> Result:
         """(n, bands') float64, in the place of what the pre-treatment gives"""
-        return Result(*self._block((z - self._mean if self._centre is None else z).astype(self._dtype)))
+        return self._block((z - self._mean if self._centre is None else z).astype(self._dtype))
 
-    def _block(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(n, bands'), centred where that comes first -> values (n, targets), T2 (n,), Q (n,)"""
+    def _block(self, z: np.ndarray) -> Result:
+        """(n, bands'), centred where that comes first"""
         centred = z if self._centre is None else self._centre(z)
         scores = centred @ self._rotations  # (n, A)
         values = self._values(z, centred, scores)
         t2 = ((scores.astype(np.float64) / self._score_sd) ** 2).sum(axis=1)
         residual = scores @ self._loadings  # (n, bands')
         np.subtract(centred, residual, out=residual)
-        return values, t2, np.vecdot(residual, residual).astype(np.float64)
+        q = np.vecdot(residual, residual).astype(np.float64)
+        return Result(values, t2, q, None if self._distance is None else self._distance(z))
+
+
+def _joined(blocks: list[Result]) -> Result:
+    if len(blocks) == 1:
+        return blocks[0]
+    names = [field.name for field in fields(Result) if getattr(blocks[0], field.name) is not None]
+    return Result(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
+
+
+def _distance(parts: Parts, dtype: type, literal: Literal) -> Callable[[np.ndarray], np.ndarray] | None:
+    """(n, bands') as `Compiled._block` takes them -> (n, classes), over the classes' limits"""
+    if literal.simca is None:
+        return None
+    if literal.model is None:
+        return literal.simca.less(parts.domain.mean, dtype).distance
+    treatment = literal.model.estimator.class_treatment
+    centre = Centre()
+    centre.mean = literal.simca.mean[0]
+    chain = Chain([*([] if treatment is None else treatment.steps), centre], len(parts.domain.mean), dtype)
+    moved = literal.simca.less(centre.mean, dtype)
+    return lambda z: moved.distance(chain(z))
 
 
 # (n, bands') treated, the same less the domain's mean, scores (n, A) -> values (n, targets) float64
@@ -283,9 +347,14 @@ def _values(parts: Parts, way: Way, threads: int, encoder: CompiledEncoder | Non
             literal.model.estimator, _DTYPE[way.rest], None if encoder is None else encoder.embed
         )
         return lambda z, centred, scores: committee(z)
-    if parts.manifest["kind"] == "plsr":
+    if parts.kind == "plsr":
         loadings, y_mean = parts.arrays["y_loadings"].T, parts.arrays["y_mean"]
         return lambda z, centred, scores: scores.astype(np.float64) @ loadings + y_mean
+    if parts.kind == "pls-da":
+        from .plsda import log_odds
+
+        own = (parts.arrays["whitening"], parts.arrays["centres"])
+        return lambda z, centred, scores: log_odds(scores.astype(np.float64), *own)
     run, mean = _networks(parts, way, threads), parts.domain.mean
     return lambda z, centred, scores: run(centred, mean)
 
@@ -295,7 +364,7 @@ def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) ->
     arrays = parts.arrays
     x_mean, x_sd, y_mean, y_sd = (arrays[name] for name in ("x_mean", "x_sd", "y_mean", "y_sd"))
     scale = np.divide(1.0, x_sd, out=np.zeros_like(x_sd), where=x_sd > 0)
-    network, bands = NETWORKS[parts.manifest["kind"]], len(x_mean)
+    network, bands = NETWORKS[parts.kind], len(x_mean)
     runs = [
         _runner(network, _below(f"network.{i}.", arrays), bands, way, threads, literal)
         for i in range(parts.manifest["parameters"]["ensemble"])

@@ -66,8 +66,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def fit(
     file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
-    target: Annotated[list[str], typer.Option(help="Column to predict. May be repeated.")],
-    model: Annotated[str, typer.Option(help="plsr, local-pls, committee, cnn or spectratr.")] = "plsr",
+    target: Annotated[list[str], typer.Option(help="Column to predict; of texts, its classes. May be repeated.")],
+    model: Annotated[str, typer.Option(help="plsr (classes: PLS-DA), local-pls, committee, cnn, spectratr.")] = "plsr",
     store: StoreUrl = None,
     name: Annotated[str, typer.Option(help="The model's name in the store.")] = "default",
     preprocess: Annotated[
@@ -92,6 +92,7 @@ def fit(
       tamis fit tablets.parquet --target assay --where instrument=1 --name tablets
       tamis fit meat.csv --axis-unit nm --target fat --target water --preprocess 'snv, savgol 11 2 2'
       tamis fit soil.parquet --target organic_c --model cnn --seed 1
+      tamis fit plastics.parquet --target label --group item --name polymers
       tamis fit tablets.parquet --target assay --model committee --encoder tablets.safetensors
     """
     from ..models.store import Store
@@ -120,16 +121,29 @@ def fit(
         raise BadSettings(str(error)) from error
     trained = done.model.training["spectra"]
     treated = str(done.model.pipeline) or "no pre-treatment"
-    print(f"{name} {done.version}: {model} on {trained} spectra, {done.model.grid}; {treated}")
+    print(f"{name} {done.version}: {done.model.kind} on {trained} spectra, {done.model.grid}; {treated}")
     if done.dropped:
         print(f"  {done.dropped} rows left out: no value, or a spectrum that is not finite")
     if "latent_variables" in done.metrics:
         print(f"  latent variables: {done.metrics['latent_variables']}")
-    for key, rmsec in done.metrics["rmsec"].items():
+    for told in _class_figures(done.metrics.get("out_of_fold")):
+        print(told)
+    for key, rmsec in done.metrics.get("rmsec", {}).items():
         validated = done.metrics.get("rmsecv", {}).get(key)
         also = "" if validated is None else f", RMSECV {validated:.4g}"
         print(f"  {key}: RMSEC {rmsec:.4g}{also} {done.model.units.get(key, '')}".rstrip())
     print(f"  store: {settings.store}")
+
+
+def _class_figures(figures: dict[str, Any] | None) -> list[str]:
+    """What a classifier makes of spectra that it has not seen, class by class."""
+    if figures is None:
+        return []
+    told = [f"  out of fold: balanced accuracy {figures['balanced_accuracy']:.3f}, unknown {figures['unknown']:.1%}"]
+    width = max(map(len, figures["purity"]))
+    for name, purity in figures["purity"].items():
+        told.append(f"  {name:<{width}}  purity {purity:.3f}  recovery {figures['recovery'][name]:.3f}")
+    return told
 
 
 @app.command()

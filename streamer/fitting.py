@@ -11,7 +11,8 @@ import numpy as np
 
 from .. import BadFile
 from ..models.axis import resampler
-from ..models.model import Model, estimator_class
+from ..models.classes import UNKNOWN
+from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..models.store import Store
 from .frame import RESERVED
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from ..models.encoder import Encoder
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
+MOST_CLASSES = 64
+FEWEST_OF_CLASS = 5  # spectra: one in each fold
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def fit_and_publish(
 ) -> Fitted:
     """Fits `kind` on the rows of a file that have all the targets, and publishes it as the current version of `name`.
 
+    A target of texts is one of classes: `kind` is then the classifier of that kind, and it is the only target.
+
     Args:
         labels: a CSV with the targets beside the spectra's own file, row by row or by `spectrum_id`.
         group: a column whose equal values are repeats of one sample; else the file's objects are, if it names any.
@@ -65,10 +70,6 @@ def fit_and_publish(
         BadFile: the file lacks a target, or holds too few rows that have it.
         ValueError: an unknown kind, a parameter that it does not take or that does not suit these data.
     """
-    parameters = {**parameters, "encoder": encoder}
-    estimator = _estimator(kind, parameters, {"random_state": random_state, "progress": progress})
-    if preprocess is None:
-        preprocess = "" if kind == "committee" else USUAL_PREPROCESS
     if len(set(targets)) < len(targets):
         raise BadFile(f"expected every target once, got {', '.join(targets)}")
     for target in targets:
@@ -76,8 +77,17 @@ def fit_and_publish(
             raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
     table = read_table(path, **reading)
     known = table.columns if labels is None else _labels(labels, table)
-    values = np.column_stack([target_values(known, target, labels or path) for target in targets])
-    good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
+    if of_classes := any(known[target].dtype.kind in "OU" for target in targets if target in known):
+        values, there = class_values(known, targets, labels or path)
+    else:
+        values = np.column_stack([target_values(known, target, labels or path) for target in targets])
+        there = np.isfinite(values).all(axis=1)
+    kind = classifier_kind(kind, path, targets[0]) if of_classes else kind
+    parameters = {**parameters, "encoder": encoder}
+    estimator = _estimator(kind, parameters, {"random_state": random_state, "progress": progress})
+    if preprocess is None:
+        preprocess = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
+    good = there & np.isfinite(table.spectra).all(axis=1)
     if good.sum() < 5:
         raise BadFile(
             f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
@@ -114,16 +124,56 @@ def _estimator(kind: str, asked: Mapping[str, Any], offered: Mapping[str, Any]) 
 
 
 def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values: np.ndarray) -> dict[str, Any]:
-    """RMSEC of each target, and what the estimator says of its own choice. No figure here is a test."""
-    residual = model.predict(spectra, table.axis).values - values
-    metrics: dict[str, Any] = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
+    """RMSEC of each target, or of classes purity and recovery out of fold; and what the estimator chose.
+
+    No figure here is a test.
+    """
+    if model.class_of:
+        metrics: dict[str, Any] = {"out_of_fold": model.estimator.validation_.figures()}
+    else:
+        residual = model.predict(spectra, table.axis).values - values
+        metrics = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
     if (components := getattr(model.estimator, "n_components_", None)) is not None:
         metrics["latent_variables"] = int(components)
-    if (validated := getattr(model.estimator, "rmsecv_", None)) is not None:
+    if (validated := getattr(model.estimator, "rmsecv_", None)) is not None and not model.class_of:
         metrics["rmsecv"] = dict(zip(model.targets, validated.tolist(), strict=True))
     if (iterations := getattr(model.estimator, "n_iter_", None)) is not None:
         metrics["epochs"] = int(iterations)
     return metrics
+
+
+def classifier_kind(kind: str, path: Path, target: str) -> str:
+    """Raises ValueError where the kind learns values alone."""
+    if kind in CLASSIFIERS.values():
+        return kind
+    if kind not in CLASSIFIERS:
+        raise ValueError(
+            f"{path}: column {target!r} holds classes, which {kind} does not learn; use {', '.join(CLASSIFIERS)}"
+        )
+    return CLASSIFIERS[kind]
+
+
+def class_values(
+    columns: Mapping[str, np.ndarray], targets: Sequence[str], path: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) class names, and (n,) whether there is one. Raises BadFile."""
+    if len(targets) > 1:
+        raise BadFile(f"{path}: expected one target where it holds classes, got {', '.join(targets)}")
+    names = np.array([str(name) for name in columns[targets[0]]])
+    there = names != ""
+    if UNKNOWN in names[there]:
+        raise BadFile(
+            f"{path}: column {targets[0]!r}: a class may not be called {UNKNOWN!r}; use --where to leave it out"
+        )
+    counts = dict(zip(*np.unique(names[there], return_counts=True), strict=True))
+    if len(counts) > MOST_CLASSES:
+        raise BadFile(f"{path}: expected at most {MOST_CLASSES} classes in column {targets[0]!r}, got {len(counts)}")
+    if few := [name for name, count in counts.items() if count < FEWEST_OF_CLASS]:
+        raise BadFile(
+            f"{path}: expected at least {FEWEST_OF_CLASS} spectra of each class in column {targets[0]!r}, got "
+            f"{', '.join(f'{counts[name]} of {name}' for name in few[:5])}; leave them out with --where"
+        )
+    return names, there
 
 
 def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,8 @@ class Predictions:
         odd: beyond what is usual for the running process; warm_up: odd without a break since the line's start.
         frozen: bit-identical to a neighbour in time.
         reason: why not trusted, why odd, or '' where there is nothing to say.
+        classes: of a model of classes: the likeliest class or "unknown", its probability, and the spectrum's distance
+            from the nearest class over that class's limit; by the names of their columns.
         limits: 't2' and 'q' -> the calibration's limits at 95 % and 99 %.
     """
 
@@ -56,6 +58,7 @@ class Predictions:
     warm_up: np.ndarray
     frozen: np.ndarray
     reason: list[str]
+    classes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.spectrum_id)
@@ -64,8 +67,10 @@ class Predictions:
         def part(value: Any) -> Any:
             return value[rows] if isinstance(value, np.ndarray | list) else value
 
-        picked = {f.name: part(getattr(self, f.name)) for f in fields(self) if f.name != "values"}
-        return replace(self, **picked, values={name: column[rows] for name, column in self.values.items()})
+        by_name = ("values", "classes")
+        picked = {f.name: part(getattr(self, f.name)) for f in fields(self) if f.name not in by_name}
+        parts = {of: {name: column[rows] for name, column in getattr(self, of).items()} for of in by_name}
+        return replace(self, **picked, **parts)
 
     def columns(self) -> dict[str, Sequence[Any] | np.ndarray]:
         """One column a field, in the order in which they are written."""
@@ -73,6 +78,7 @@ class Predictions:
             "spectrum_id": self.spectrum_id,
             "time": self.time,
             **({} if self.object_id is None else {"object_id": self.object_id}),
+            **self.classes,
             **self.values,
             "t2": self.t2,
             "q": self.q,

@@ -14,6 +14,7 @@ import structlog
 
 from .. import BadBundle, BadMessage, NoModel, StoreUnusable
 from ..models.axis import Axis
+from ..models.classes import Verdict
 from ..models.model import Result
 from ..models.serving import ServedModel
 from ..models.store import Store
@@ -173,6 +174,8 @@ class Predictor:
         # Asked so that NaN, which no comparison holds for, is outside.
         outside = ~((result.t2 <= model.limits["t2"][1]) & (result.q <= model.limits["q"][1]))
         outside |= ~np.isfinite(result.values).all(axis=1)
+        named = _classes(model, result)
+        unknown = np.zeros(len(frame), bool) if named is None else named.unknown
         return Predictions(
             line=frame.line,
             model=name,
@@ -187,11 +190,12 @@ class Predictor:
             q=result.q,
             t2_process_limit=np.full(len(frame), verdict.t2_limit),
             q_process_limit=np.full(len(frame), verdict.q_limit),
-            trusted=~outside & ~frozen,
+            trusted=~outside & ~frozen & ~unknown,
             odd=verdict.odd,
             warm_up=verdict.warm_up,
             frozen=frozen,
-            reason=_reasons(model, result, outside, frozen, verdict),
+            reason=_reasons(model, result, outside, frozen, verdict, named),
+            classes={} if named is None else class_columns(model.class_of, named),
         )
 
     def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:
@@ -225,15 +229,43 @@ class Predictor:
         return watch
 
 
+def _classes(model: ServedModel, result: Result) -> Verdict | None:
+    if not model.class_of or result.distance is None:
+        return None
+    return Verdict(np.array(model.classes), result.values, result.distance)
+
+
+def class_columns(class_of: str, named: Verdict) -> dict[str, np.ndarray]:
+    """The columns of `Predictions.classes`."""
+    return {
+        class_of: named.names(),
+        f"{class_of}_confidence": named.probability.max(axis=1),
+        f"{class_of}_distance": named.distance.min(axis=1),
+    }
+
+
 def _reasons(
-    model: ServedModel, result: Result, outside: np.ndarray, frozen: np.ndarray, verdict: ProcessVerdict
+    model: ServedModel,
+    result: Result,
+    outside: np.ndarray,
+    frozen: np.ndarray,
+    verdict: ProcessVerdict,
+    named: Verdict | None,
 ) -> list[str]:
     """In words, for each row: why it is not to be trusted, and what is odd about it."""
     reasons = [""] * len(outside)
     (t2_95, t2_99), (q_95, q_99) = model.limits["t2"], model.limits["q"]
-    for i in np.flatnonzero(outside | frozen | verdict.odd | (result.t2 > t2_95) | (result.q > q_95)).tolist():
+    worth_telling = outside | frozen | verdict.odd | (result.t2 > t2_95) | (result.q > q_95)
+    if named is not None:
+        worth_telling |= named.unknown
+    for i in np.flatnonzero(worth_telling).tolist():
         t2, q = result.t2[i], result.q[i]
         parts = []
+        if named is not None and named.unknown[i]:
+            nearest = int(named.distance[i].argmin())
+            parts.append(
+                f"unknown: nearest to {named.classes[nearest]}, at {named.distance[i, nearest]:.3g} times its limit"
+            )
         if frozen[i]:
             parts.append("frozen sensor: bit-identical to its neighbour")
         if outside[i]:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tamis.models.heads import CommitteeRegressor
+from tamis.models.heads import CommitteeClassifier, CommitteeRegressor
 from tamis.models.model import ESTIMATORS, estimator_class
-from tamis.models.network import CNNRegressor, SpectraTrRegressor
+from tamis.models.network import CNNClassifier, CNNRegressor, SpectraTrClassifier, SpectraTrRegressor
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.plsda import PLSDA
 
@@ -22,6 +22,9 @@ ALL = [
     PLSDA(),
     brief(CNNRegressor, epochs=10, batch_size=64, learning_rate=1e-2),
     brief(SpectraTrRegressor, epochs=3, batch_size=64),
+    CommitteeClassifier(),
+    brief(CNNClassifier, epochs=10, batch_size=64, learning_rate=1e-2),
+    brief(SpectraTrClassifier, epochs=3, batch_size=64),
 ]
 
 
