@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .axis import MOST_BANDS, Axis
-from .classes import Folds, Indicators
+from .classes import Folds
+from .classifier import Indicators
 from .domain import Domain
 from .pls import folds_of, weighted_pls
 from .preprocess import Pipeline

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .classes import Indicators
+from .classifier import Indicators
 from .cnn import CNN
 from .domain import Domain
 from .pls import MOST_THREADS

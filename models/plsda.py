@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from .classes import Classifier, class_folds
+from .classes import distances, log_odds
+from .classifier import Classifier, class_folds
 from .domain import Domain
 from .pls import PLSFit, weighted_pls
 
@@ -117,13 +118,3 @@ def discriminants(X: np.ndarray, codes: np.ndarray, classes: int, most: int) -> 
     centres = centres @ whitening
     centres[counts == 0] = np.inf  # a class that this fold lacks is nobody's nearest
     return fit, whitening, centres
-
-
-def distances(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(n, A) -> squared Mahalanobis distances (n, classes, A) with 1, 2, ..., A latent variables."""
-    return np.cumsum(((scores @ whitening)[:, None] - centres) ** 2, axis=2)
-
-
-def log_odds(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(n, A) -> (n, classes), of normal classes that share one covariance, up to what all classes have in common."""
-    return -distances(scores, whitening, centres)[:, :, -1] / 2

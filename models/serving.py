@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import BadBundle
 from .axis import Axis, resampler
-from .classes import Simca, probabilities
+from .classes import Simca, Validation, log_odds, probabilities
 from .domain import Domain
 from .fold import Chain, through
 from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
@@ -97,6 +97,8 @@ class ServedModel:
     Attributes:
         kind, grid, targets, units, quantity, class_of, limits: as of `model.Model`.
         classes: of a model of classes, their names; else none.
+        validation: of a model of classes, what it says of spectra that it had not seen; else None.
+        error_sd: target -> root mean square error of cross-validation, where it is known.
         encoder: of a committee that has one: `grid`, and `embed` for spectra on it; else None.
         report: how it is computed.
     """
@@ -120,6 +122,9 @@ class ServedModel:
         self.encoder, self.report = encoder, report
         self.classes = class_names(self.class_of, self.targets)
         self._predict, self._model = predict, model
+        self.validation = Validation.from_arrays(self.classes, parts.arrays) if self.class_of else None
+        errors = manifest.get("metrics", {}).get("rmsecv", {})
+        self.error_sd: dict[str, float] = {name: float(error) for name, error in errors.items()}
         # Ways are held against each other by the scores: probabilities near 1 would hide what these differ by.
         self._calibration = parts.arrays.get("calibration")
 
@@ -253,8 +258,6 @@ class Literal:
             coef = arrays["rotations"] @ arrays["y_loadings"].T
             self._values = lambda z: (z - arrays["x_mean"]) @ coef + arrays["y_mean"]
         elif parts.kind == "pls-da":
-            from .plsda import log_odds
-
             own = (arrays["whitening"], arrays["centres"])
             self._values = lambda z: log_odds((z - arrays["x_mean"]) @ arrays["rotations"], *own)
         else:
@@ -351,8 +354,6 @@ def _values(parts: Parts, way: Way, threads: int, encoder: CompiledEncoder | Non
         loadings, y_mean = parts.arrays["y_loadings"].T, parts.arrays["y_mean"]
         return lambda z, centred, scores: scores.astype(np.float64) @ loadings + y_mean
     if parts.kind == "pls-da":
-        from .plsda import log_odds
-
         own = (parts.arrays["whitening"], parts.arrays["centres"])
         return lambda z, centred, scores: log_odds(scores.astype(np.float64), *own)
     run, mean = _networks(parts, way, threads), parts.domain.mean

@@ -203,15 +203,22 @@ def pretrain(
 @app.command()
 def compare(
     file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
-    target: Annotated[list[str], typer.Option(help="Column to predict. May be repeated.")],
+    target: Annotated[list[str], typer.Option(help="Column to predict; of texts, its classes. May be repeated.")],
     models: Annotated[
         str,
         typer.Option(
             help="Of plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees with encoders); with "
-            "--pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; parted by commas."
+            "--pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; of classes pls-da, "
+            "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well; parted by commas."
         ),
     ] = "plsr,local-pls,committee",
     split: Annotated[str | None, typer.Option(help="Column that says cal/train or test/val; else a third.")] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(help="Of classes: COLUMN=VALUE are the test rows. May be repeated.")
+    ] = None,
+    hide: Annotated[
+        list[str] | None, typer.Option(help="Of classes: one that nobody is taught. May be repeated.")
+    ] = None,
     group: Annotated[str | None, typer.Option(help="Column whose equal values (repeats) never part.")] = None,
     labels: Annotated[list[int] | None, typer.Option(min=10, help="Few labels, nested. May be repeated.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
@@ -240,9 +247,10 @@ def compare(
       tamis compare soil.parquet --target organic_c --split split --html soil.html --json soil.json
       tamis compare tablets.parquet --target assay --pairs instrument --group sample_id --split split \
         --models plsr,fisher-gp,ds,cnn-pairs,tamis,tamis-random
+      tamis compare plastics.parquet --target label --group item --models pls-da,pls-da-self --test campaign=2023
       tamis compare milk.parquet --target fat_percent --stream sensor --labels 10 --models tamis,tamis-static,plsr
     """
-    from .service import run_compare, run_stream
+    from .comparing import holds_classes, run_compare, run_compare_classes, run_stream
 
     _quiet()
     reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
@@ -256,6 +264,10 @@ def compare(
             if len(how["labels"]) > 1:
                 raise BadSettings("--stream takes --labels once: so many of each value of the column")
             run_stream(file, target, stream, names, how, json)
+        elif test or hide or holds_classes(file, target, reading):
+            taken = {"plsr,local-pls,committee": "pls-da,committee"}.get(models, models).split(",")
+            how = {"split": split, "test": _values(test, "--test"), "hide": hide or [], "group": group}
+            run_compare_classes(file, target, taken, how | {"seeds": seeds, "reading": reading}, json, html)
         else:
             run_compare(file, target, names, how | {"pairs": pairs, "unlabeled": unlabeled or []}, json, html)
     except ValueError as error:
@@ -690,6 +702,15 @@ def _quiet() -> None:
     from .settings import Log
 
     configure(Log(format="text", level="warning"))
+
+
+def _values(given: list[str] | None, option: str) -> dict[str, list[str]]:
+    """As `_pairs`, but a name may have several values."""
+    values: dict[str, list[str]] = {}
+    for item in given or []:
+        for key, value in _pairs([item], option).items():
+            values.setdefault(key, []).append(value)
+    return values
 
 
 def _pairs(given: list[str] | None, option: str) -> dict[str, str]:

@@ -154,9 +154,9 @@ def classifier_kind(kind: str, path: Path, target: str) -> str:
 
 
 def class_values(
-    columns: Mapping[str, np.ndarray], targets: Sequence[str], path: Path
+    columns: Mapping[str, np.ndarray], targets: Sequence[str], path: Path, *, few: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) class names, and (n,) whether there is one. Raises BadFile."""
+    """(n,) class names, and (n,) whether there is one; `few` refuses a class of few spectra. Raises BadFile."""
     if len(targets) > 1:
         raise BadFile(f"{path}: expected one target where it holds classes, got {', '.join(targets)}")
     names = np.array([str(name) for name in columns[targets[0]]])
@@ -168,10 +168,11 @@ def class_values(
     counts = dict(zip(*np.unique(names[there], return_counts=True), strict=True))
     if len(counts) > MOST_CLASSES:
         raise BadFile(f"{path}: expected at most {MOST_CLASSES} classes in column {targets[0]!r}, got {len(counts)}")
-    if few := [name for name, count in counts.items() if count < FEWEST_OF_CLASS]:
+    rare = [name for name, count in counts.items() if count < FEWEST_OF_CLASS]
+    if few and rare:
         raise BadFile(
             f"{path}: expected at least {FEWEST_OF_CLASS} spectra of each class in column {targets[0]!r}, got "
-            f"{', '.join(f'{counts[name]} of {name}' for name in few[:5])}; leave them out with --where"
+            f"{', '.join(f'{counts[name]} of {name}' for name in rare[:5])}; leave them out with --where"
         )
     return names, there
 

@@ -79,6 +79,16 @@ TABLE = (
         ("line", "target", "share"),
         "the target's",
     ),
+    Meter(_C, "tamis_decisions_total", "Objects decided, by what is done with them", ("line", "action")),
+    Meter(_C, "tamis_decisions_late_total", "Decisions told after their deadline", ("line",)),
+    Meter(
+        _H,
+        "tamis_decision_latency_seconds",
+        "From an object's last spectrum, by its own time, to its decision on the way",
+        ("line",),
+        "s",
+        _LATENCY,
+    ),
     Meter(_C, "tamis_label_requests_total", "Objects whose laboratory values were asked for", ("line",)),
     # The worker's, and for labels and residuals the trainer's.
     Meter(_G, "tamis_drift_score", "What a detector found in the newest block", ("line", "detector")),

@@ -168,7 +168,9 @@ class Predictor:
         result = model.predict(frame.spectra, frame.axis)
         watch = self._watch(frame, served.version)
         frozen = watch.sensor.update(frame.spectra, frame.spectrum_id)
-        verdict = watch.limit.update(result.values, result.t2, result.q, skip=frozen)
+        # Of classes, what is usual changes from object to object: only T2 and Q can be odd.
+        values = result.values[:, :0] if model.class_of else result.values
+        verdict = watch.limit.update(values, result.t2, result.q, skip=frozen)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
         # Asked so that NaN, which no comparison holds for, is outside.

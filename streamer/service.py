@@ -91,6 +91,7 @@ def run_worker(
     topics = settings.topics
     needed = [topics.spectra] if read_from is None else []
     needed += [topics.predictions, topics.rejects] if write_to is None else []
+    needed += [topics.decisions] if write_to is None and settings.decides else []
     needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
     with ExitStack() as parts:
         # A recorded file is the same each time it is read: there a new version is waited for.
@@ -111,7 +112,9 @@ def run_worker(
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
         folder = Path(settings.drift.folder) if read_from is None else None
         drift = DriftWatch(settings.drift, folder, loader)
-        worker = Worker(settings, source, sink, predictor, drift=drift)
+        apart = settings.decides and write_to is None and settings.transactional_id is not None
+        decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
+        worker = Worker(settings, source, sink, predictor, drift=drift, decisions=decisions)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
@@ -159,52 +162,6 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
-
-
-def run_stream(
-    file: Path,
-    targets: Sequence[str],
-    stream: str,
-    models: Sequence[str],
-    how: Mapping[str, Any],
-    json_path: Path | None,
-) -> None:
-    """Test, then train, over a file's experiences; tells a table a target."""
-    import orjson
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from .continual import HEADINGS, replay_stream, rows_of
-    from .page import write_page
-
-    stderr, out, every = Console(stderr=True), Console(width=None if sys.stdout.isatty() else 160), {}
-    for target in targets:
-        with stderr.status("reading") as status:
-            done = replay_stream(
-                *(file, target, stream, models),
-                labels=(how["labels"] or [0])[0],
-                seeds=how["seeds"],
-                group=how["group"],
-                reading=how["reading"],
-                progress=status.update,
-            )
-        title = f"{target}: test, then train, over {len(done.experiences)} values of {stream}"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for i, name in enumerate(HEADINGS):
-            table.add_column(name, justify="right" if i else "left", no_wrap=True)
-        for row in rows_of(done):
-            table.add_row(*row)
-        out.print(table)
-        every[target] = {
-            "experiences": done.experiences,
-            "courses": [
-                {"model": c.model, "prequential_rmsep": done.prequential(c), "errors": c.errors.tolist()}
-                for c in done.courses
-            ],
-        }
-    if json_path is not None:
-        write_page(orjson.dumps(every, option=orjson.OPT_INDENT_2).decode() + "\n", json_path)
 
 
 def run_pretrain(
@@ -292,50 +249,6 @@ def run_tail(settings: Settings, stop: Stop, rejects: bool, new_only: bool, limi
                 for row in rows[: None if limit is None else limit - told]:
                     print(orjson.dumps(row, option=orjson.OPT_UTC_Z).decode(), flush=True)
                     told += 1
-
-
-def run_compare(
-    file: Path,
-    targets: Sequence[str],
-    models: Sequence[str],
-    how: Mapping[str, Any],
-    json_path: Path | None,
-    html_path: Path | None,
-) -> None:
-    """Compares models on a file and tells the result: a table a target, who wins, and the files asked for."""
-    import orjson
-    from rich import box
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.table import Table
-
-    from .compare import HEADINGS, as_json, compare, page, rows_of, verdicts
-    from .page import write_page
-
-    for path in (json_path, html_path):
-        if path is not None and path.is_dir():  # told before the minutes of work
-            raise BadFile(f"{path}: expected a file to write, got a directory")
-    stderr = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-        done = compare(file, targets, models, **how, progress=lambda told: bar.update(task, description=told))
-    out = Console(width=None if sys.stdout.isatty() else 160)
-    for target, labels in done.groups():
-        title = f"{target}: {labels} labels, {len(done.measured[target])} test rows ({done.split})"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for i, name in enumerate(HEADINGS):
-            table.add_column(name, justify="right" if i else "left", no_wrap=True)
-        for row in rows_of(done, target, labels):
-            table.add_row(*row)
-        out.print(table)
-        for verdict in verdicts(done, target, labels):
-            out.print(f"  {verdict}", highlight=False)
-    if json_path is not None:
-        write_page(orjson.dumps(as_json(done), option=orjson.OPT_INDENT_2).decode(), json_path)
-    if html_path is not None:
-        write_page(page(done), html_path)
-        out.print(f"page: {html_path}", highlight=False)
 
 
 def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: dict[str, Any]) -> Sent:

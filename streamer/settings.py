@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from .. import BadSettings
 from ..models.axis import MOST_BANDS, Axis
+from .rules import Rule
 from .security import FROM_FILES, TOKEN_FILE, is_secret, is_text, with_files_read
 
 PREFIX = "TAMIS_"
@@ -53,7 +54,7 @@ class _Table(BaseModel):
 
 
 class Topics(_Table):
-    """Names are the prefix, a dot, and the role: tamis.spectra, .predictions, .rejects, .labels, .label-requests."""
+    """Names are the prefix, a dot, and the role: tamis.spectra, .predictions, .decisions, .rejects, .labels, ..."""
 
     prefix: str = Field("tamis", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     create: bool = Field(True, description="create missing topics at start-up; else a missing topic is an error")
@@ -66,6 +67,10 @@ class Topics(_Table):
     @property
     def predictions(self) -> str:
         return f"{self.prefix}.predictions"
+
+    @property
+    def decisions(self) -> str:
+        return f"{self.prefix}.decisions"
 
     @property
     def rejects(self) -> str:
@@ -119,6 +124,42 @@ class Hours(NamedTuple):
         )
 
 
+class DecisionRule(_Table):
+    """When to do what with an object: `when` holds, or it is of `class` with the asked purity or recovery; or both."""
+
+    action: str = Field(pattern=r"^[a-z0-9_-]{1,40}$", description="such as eject; `otherwise` where no rule holds")
+    when: str = Field("", description="such as 'label == \"PVC\" and confidence >= 0.9', or 'fat_low > 12'")
+    of_class: str | None = Field(None, alias="class", description="one of the model's; needs purity or recovery")
+    purity: float | None = Field(None, gt=0, le=1, description="asked of what is told to be of the class")
+    recovery: float | None = Field(None, gt=0, le=1, description="share of the class that is to be found")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> DecisionRule:
+        asked = [self.purity, self.recovery].count(None)
+        if self.of_class is None and asked < 2:
+            raise ValueError("purity and recovery are of a class: name it")
+        if self.of_class is not None and asked != 1:
+            raise ValueError(f"class = {self.of_class!r} needs either purity or recovery")
+        if self.of_class is None and not self.when:
+            raise ValueError("expected `when`, or a class with its purity or recovery")
+        if self.when:
+            Rule(self.when)
+        return self
+
+
+class Decide(_Table):
+    """What is decided of each object; without rules, nothing is."""
+
+    rules: list[DecisionRule] = Field([], description="the first that holds is followed")
+    otherwise: str = Field("pass", pattern=r"^[a-z0-9_-]{1,40}$", description="the action where none holds")
+    deadline_s: float = Field(0.05, ge=0, le=3600, description="from an object's last spectrum to the ejector")
+    close_s: float = Field(
+        0.0, ge=0, le=60, description="an object whose spectra come in several messages is whole after such a pause"
+    )
+    conformal: float = Field(0.95, gt=0.5, lt=1, description="the share of a class's spectra that have it in their set")
+    encoding: Literal["json", "arrow"] = "json"
+
+
 class Line(_Table):
     """One sorting line; the table ``"*"`` stands for every line that has no table of its own."""
 
@@ -126,6 +167,7 @@ class Line(_Table):
     saturation: float | None = Field(
         None, allow_inf_nan=False, description="a band at or above this is saturated, in the frame's quantity"
     )
+    decide: Decide = Decide()  # type: ignore[call-arg]
     runs: str = Field("", description="when spectra are expected, such as 'Mon-Fri 06:00-22:00'; '' is always")
 
     @model_validator(mode="after")
@@ -338,6 +380,11 @@ class Settings(BaseSettings):
             return None
         return f"{self.group}-{self.transactions.slot or socket.gethostname()}"
 
+    @property
+    def decides(self) -> bool:
+        """Whether any line has rules."""
+        return any(line.decide.rules for line in self.lines.values())
+
     def line(self, name: str) -> Line | None:
         return self.lines.get(name, self.lines.get("*"))
 
@@ -442,10 +489,8 @@ def _sentence(fault: Any, config: Path | None, toml: Mapping[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         table: Any = Settings
         for part in path[:-1]:
-            known_field = table.model_fields.get(part) if hasattr(table, "model_fields") else None
-            table = (
-                known_field.annotation if known_field is not None else {"lines": Line, "axes": NamedAxis}.get(path[0])
-            )
+            inside = getattr(table, "model_fields", {}).get(part)
+            table = inside.annotation if inside is not None else (*get_args(table), None)[-2]  # dict[str, Line]: Line
         known = ", ".join(getattr(table, "model_fields", {}))
         return f"unknown setting {where}; known: {known}"
     message = fault["msg"].removeprefix("Value error, ")

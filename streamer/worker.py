@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ import structlog
 from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, TamisError, TooManyRejects, __version__
 from ..models.axis import Axis
 from .asking import Asker
+from .decide import CONTENT_TYPES, Decider, Decision
 from .frame import BadRow, Frame, screen
 from .labels import encode_requests
 from .meters import Meters
@@ -49,6 +51,7 @@ class Worker:
     predictor: Predictor
     meters: Meters = field(default_factory=Meters)
     drift: DriftWatch | None = None  # None: references are kept in memory alone
+    decisions: Sink | None = None  # where decisions go: they can not wait for a transaction. None: with all else
     stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -66,6 +69,7 @@ class Worker:
         self._handled = self._bytes = 0  # messages, and bytes sent, since the last delivery
         self._since = 0.0  # the first of them
         self._skipped = 0
+        self._decider = Decider() if self.settings.decides else None
         self._outcomes: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # rejected
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
@@ -89,7 +93,11 @@ class Worker:
                     self._asker.restore(note)
             self.predictor.refresh()
             self._handle_all(records)
+            if self._decider is not None and not records:
+                self._tell_decisions(self._decider.idle())
             self.observe()
+        if self._decider is not None:
+            self._tell_decisions(self._decider.rest())
         if self._handled:
             self.deliver()
         self._observe_lines()
@@ -153,6 +161,7 @@ class Worker:
             self.predictor.refresh()  # the first one is waited for, however long a cold disk takes
             missing = ", ".join(self.predictor.missing)
             if not missing:
+                self._check_rules()
                 return
             if missing != said:
                 log.warning("waiting for models", missing=missing, store=str(self.predictor.store.root))
@@ -183,6 +192,8 @@ class Worker:
                 text = f"{record.place}: the model failed: {type(error).__name__}: {error!s:.200}"
                 self.reject(record, frame.line, text, "failed", spectra=len(frame) + len(bad))
                 return
+            if self._decider is not None:
+                self.decide(record, frame, predictions)
             self.send(record, predictions)
             self.ask(frame, predictions)
             self.watch(record, frame, predictions)
@@ -207,6 +218,35 @@ class Worker:
         spectra.labels(line, "untrusted").inc(len(predictions) - trusted)
         if not np.isnat(newest := np.max(predictions.time)):
             self._sent.append((line, newest))
+
+    def decide(self, record: Record, frame: Frame, predictions: Predictions) -> None:
+        """Tells what is decided of the objects of a frame, before anything else is done with it."""
+        line = self.settings.line(frame.line)
+        if line is not None and line.decide.rules and self._decider is not None:
+            _, served = self.predictor.serving(frame.line)
+            self._tell_decisions(self._decider.take(line.decide, frame, predictions, served.model, record.id))
+
+    def _tell_decisions(self, decided: Iterable[Decision]) -> None:
+        sink = self.decisions or self.sink
+        for decision in decided:
+            line = self.settings.line(decision.line)
+            encoding = CONTENT_TYPES[line.decide.encoding if line else "json"]
+            value, headers = decision.message(encoding)
+            sink.send(self.settings.topics.decisions, value, key=decision.line.encode(), headers=headers)
+            label = self.meters.line(decision.line)
+            self.meters["tamis_decisions_total"].labels(label, decision.action).inc()
+            if decision.late:
+                self.meters["tamis_decisions_late_total"].labels(label).inc()
+            if not np.isnat(decision.time):
+                took_s = (np.datetime64(time.time_ns(), "ns") - decision.time) / np.timedelta64(1, "s")
+                self.meters["tamis_decision_latency_seconds"].labels(label).observe(max(0.0, took_s))
+
+    def _check_rules(self) -> None:
+        """Before anything is read: a line whose rules do not suit its model would pass everything."""
+        for name, line in self.settings.lines.items():
+            if self._decider is not None and line.decide.rules:
+                served = self.predictor.served[line.model]
+                self._decider.bind(line.decide, name, line.model, served.model, served.version)
 
     def _send(self, topic: str, value: bytes, key: bytes | None, headers: dict[str, str]) -> None:
         self.sink.send(topic, value, key=key, headers=headers)
@@ -252,6 +292,8 @@ class Worker:
         """Results first, then the offsets, or both at once; False where the batch is to be read again."""
         progress = self.source.progress(self._asker.note() if self._asker else "")
         try:
+            if self.decisions is not None:
+                self.decisions.flush(self.settings.flush_timeout_s)
             stored = self.sink.flush(self.settings.flush_timeout_s, progress)
         except NotDelivered as error:
             log.error("not delivered; the batch will be read again", error=str(error))
@@ -270,6 +312,8 @@ class Worker:
     def _undo(self) -> None:
         """What was handled since the last delivery will be read again, by us or by others."""
         self.sink.abandon()
+        if self._decider is not None:
+            self._decider.forget()
         self.source.rewind()
         self._settle(delivered=False)
 

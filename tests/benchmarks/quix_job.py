@@ -75,7 +75,8 @@ def main() -> None:
     broker, name, out, kind, bands, count = sys.argv[1:]
     app = Application(
         broker, consumer_group=f"quix-{out}", auto_offset_reset="earliest", loglevel="WARNING",
-        consumer_extra_config={"fetch.message.max.bytes": 50_000_000, "max.partition.fetch.bytes": 50_000_000},
+        consumer_extra_config={"fetch.message.max.bytes": 50_000_000, "max.partition.fetch.bytes": 50_000_000,
+                               "receive.message.max.bytes": 1_000_000_000},
         producer_extra_config={"message.max.bytes": 50_000_000},
     )  # fmt: skip
     job = Job(kind, int(bands))

@@ -1,0 +1,285 @@
+"""`tamis compare` where the target holds classes: who tells them apart on rows that nobody was fitted on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import BadFile, __version__
+from ..models.classes import UNKNOWN, ClassScores
+from ..models.evaluate import PRETREATMENTS, split_rows
+from ..models.model import CLASSIFIERS, Model, estimator_class
+from ..models.preprocess import Pipeline
+from ..ssl.pseudo import self_train
+from .compare import column_of
+from .fitting import class_values
+from .page import page_of
+from .records import Table, read_table
+
+SELF_TRAINED = "-self"  # ends the name of a model that learns from unlabeled spectra of the test's kind as well
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class ClassCell:
+    """One model, fitted once, and what it told of the m test rows; the code K stands for unknown."""
+
+    model: str
+    seed: int
+    scores: ClassScores
+    told: np.ndarray
+    strange: float | None  # of the rows of classes that were not taught, the share called unknown
+    fit_s: float
+    us_at_256: float
+    chosen: str
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    path: str
+    target: str
+    classes: list[str]
+    split: str
+    train: int
+    true: np.ndarray
+    cells: list[ClassCell]
+
+    @property
+    def models(self) -> list[str]:
+        """The best first."""
+        names = dict.fromkeys(cell.model for cell in self.cells)
+        return sorted(names, key=lambda name: -self.mean(name, "balanced_accuracy"))
+
+    def of(self, model: str) -> list[ClassCell]:
+        return [cell for cell in self.cells if cell.model == model]
+
+    def mean(self, model: str, what: str) -> float:
+        return float(np.mean([getattr(cell.scores, what) for cell in self.of(model)]))
+
+
+def compare_classes(
+    path: Path,
+    target: str,
+    models: Sequence[str],
+    *,
+    split: str | None,
+    test: Mapping[str, Sequence[str]],
+    hide: Sequence[str],
+    group: str | None,
+    seeds: int,
+    reading: Mapping[str, Any],
+    progress: Callable[[str], None] = lambda told: None,
+) -> ClassComparison:
+    """Fits every model on the same training rows, its pre-treatment chosen inside them, and asks it of the test rows.
+
+    Args:
+        split: a column that says which rows are training and which test. test: columns with values that are the test,
+            such as a campaign. Else a third is drawn for the test.
+        hide: classes that nobody is taught: their rows tell whether a model says that it does not know.
+        group: a column whose equal values (repeats of a sample) never part.
+        models: kinds; with "-self" appended, the same with pseudo-labels of half of the test's objects, which are then
+            no test for anybody.
+
+    Raises:
+        BadFile: a column is missing, or too few rows of a class. ValueError: an unknown model.
+    """
+    table = read_table(path, **reading)
+    names, there = class_values({target: column_of(table, target)}, [target], path, few=False)
+    rows = np.flatnonzero(there & np.isfinite(table.spectra).all(axis=1))
+    groups = None if group is None else np.unique(column_of(table, group), return_inverse=True)[1]
+    taught = rows[~np.isin(names[rows], list(hide))]
+    train, held_out, told = _split(table, taught, split, test, groups)
+    unlabeled = np.empty(0, np.int64)
+    if any(name.endswith(SELF_TRAINED) for name in models):
+        held_out, unlabeled = _halves(held_out, groups)
+    counts = dict(zip(*np.unique(names[train], return_counts=True), strict=True))
+    train = train[[counts[name] >= FOLDS for name in names[train]]]
+    classes = np.unique(names[train])
+    held_out = held_out[np.isin(names[held_out], classes)]
+    if len(classes) < 2 or len(held_out) < 3:
+        raise BadFile(
+            f"{path}: expected training rows of 2 classes with {FOLDS} each, and 3 test rows of them; got "
+            f"{len(classes)} classes and {len(held_out)} rows"
+        )
+    strange = rows[np.isin(names[rows], list(hide))]
+    true = np.searchsorted(classes, names[held_out])
+    spectra = table.spectra.astype(np.float64)
+    cells = []
+    for seed in range(seeds):
+        for name in models:
+            progress(f"{target}, {len(train)} rows, draw {seed + 1}: {name}")
+            began = time.perf_counter()
+            of_train = None if groups is None else groups[train]
+            model, chosen = _fit(name, spectra, table, names, train, of_train, unlabeled, seed, target)
+            fit_s = time.perf_counter() - began
+            verdict = _verdict(model, spectra[held_out], table)
+            called = np.where(verdict[1], len(classes), verdict[0].argmax(axis=1))
+            of_strange = float(_verdict(model, spectra[strange], table)[1].mean()) if len(strange) else None
+            us_at_256 = _microseconds(model, np.resize(spectra[held_out], (256, spectra.shape[1])), table)
+            scores = ClassScores.of(true, called, len(classes))
+            cells.append(ClassCell(name, seed, scores, called, of_strange, fit_s, us_at_256, chosen))
+    return ClassComparison(str(path), target, classes.tolist(), told, len(train), true, cells)
+
+
+def _verdict(model: Model, spectra: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, K), and (n,) whether it is unknown"""
+    result = model.predict(spectra, table.axis)
+    assert result.distance is not None
+    return result.values, ~(result.distance.min(axis=1) <= 1)
+
+
+def _split(
+    table: Table,
+    rows: np.ndarray,
+    split: str | None,
+    test: Mapping[str, Sequence[str]],
+    groups: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, str]:
+    of_rows = None if groups is None else groups[rows]
+    words, told = None, f"a third of the {'rows' if groups is None else 'groups'}, drawn once"
+    if split is not None:
+        words, told = column_of(table, split)[rows], f"column {split}"
+    elif test:
+        held = np.ones(len(rows), bool)
+        for column, values in test.items():
+            held &= np.isin(column_of(table, column)[rows].astype(str), list(values))
+        words, told = np.where(held, "test", "train"), " and ".join(f"{k} {', '.join(v)}" for k, v in test.items())
+    try:
+        train, held_out = split_rows(len(rows), words, of_rows)
+    except ValueError as error:
+        raise BadFile(f"{table.path}: {error}") from error
+    return rows[train], rows[held_out], told
+
+
+def _halves(rows: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """By objects: a half to be tested on, and a half that is seen without its classes."""
+    objects = rows if groups is None else groups[rows]
+    drawn = np.random.default_rng(0).permutation(np.unique(objects))
+    is_test = np.isin(objects, drawn[::2])
+    return rows[is_test], rows[~is_test]
+
+
+def _fit(
+    name: str,
+    spectra: np.ndarray,
+    table: Table,
+    names: np.ndarray,
+    train: np.ndarray,
+    groups: np.ndarray | None,
+    unlabeled: np.ndarray,
+    seed: int,
+    target: str,
+) -> tuple[Model, str]:
+    kind = name.removesuffix(SELF_TRAINED)
+    kind = CLASSIFIERS.get(kind, kind)
+    if kind not in CLASSIFIERS.values():
+        known = ", ".join(CLASSIFIERS)
+        raise ValueError(f"unknown model {name!r} of classes; known: {known}, each also with {SELF_TRAINED} appended")
+    estimator = estimator_class(kind)(random_state=seed)
+    text = "" if kind == "committee-da" else choose_treatment(spectra[train], table, names[train], groups, seed)
+    pipeline = Pipeline.parse(text)
+    if name.endswith(SELF_TRAINED):
+        treated = pipeline.fit(spectra[train], table.axis)
+        more = pipeline.transform(spectra[unlabeled], table.axis)
+        estimator = self_train(estimator, treated, names[train], more, groups)
+        targets = [f"{target}={of_class}" for of_class in estimator.classes_]
+        return Model(pipeline, estimator, targets, class_of=target), text
+    parts: dict[str, Any] = {"pipeline": pipeline, "estimator": estimator, "groups": groups}
+    return Model.fit(spectra[train], table.axis, names[train], [target], **parts), text or "its members' own"
+
+
+def choose_treatment(spectra: np.ndarray, table: Table, names: np.ndarray, groups: np.ndarray | None, seed: int) -> str:
+    """The pre-treatment with which PLS-DA has the least cross-validated balanced error on these rows."""
+    best = ("", np.inf)
+    for text in PRETREATMENTS:
+        try:
+            treated = Pipeline.parse(text).fit(spectra, table.axis)
+        except ValueError:  # a window wider than the axis
+            continue
+        fitted = estimator_class("pls-da")(folds=FOLDS, random_state=seed).fit(treated, names, groups)
+        error = float(fitted.cv_error_[fitted.n_components_ - 1])
+        if error < best[1]:
+            best = text, error
+    return best[0]
+
+
+def _microseconds(model: Model, spectra: np.ndarray, table: Table) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model.predict(spectra, table.axis)
+        times.append(time.perf_counter() - start)
+    return min(times) / len(spectra) * 1e6
+
+
+HEADINGS = ("model", "balanced accuracy", "unknown", "not taught, called so", "fit s", "µs at 256", "pre-treatment")
+
+
+def rows_of(done: ClassComparison) -> list[tuple[str, ...]]:
+    rows = []
+    for name in done.models:
+        cells = done.of(name)
+        accuracy = np.array([cell.scores.balanced_accuracy for cell in cells])
+        spread = f" ±{accuracy.std(ddof=1):.2g}" if len(cells) > 1 and accuracy.std() > 0 else ""
+        unknown = np.mean([np.mean(cell.told == len(done.classes)) for cell in cells])
+        strange = [cell.strange for cell in cells if cell.strange is not None]
+        rows.append(
+            (name, f"{accuracy.mean():.3f}{spread}", f"{unknown:.1%}", f"{np.mean(strange):.1%}" if strange else "-",
+             f"{np.mean([cell.fit_s for cell in cells]):.1f}", f"{np.median([cell.us_at_256 for cell in cells]):.1f}",
+             cells[0].chosen)
+        )  # fmt: skip
+    return rows
+
+
+def by_class(done: ClassComparison, model: str) -> list[tuple[str, ...]]:
+    """Class, test rows, purity, recovery, then the confusion: true by told, the first draw."""
+    cells = done.of(model)
+    purity, recovery = (np.mean([getattr(c.scores, what) for c in cells], axis=0) for what in ("purity", "recovery"))
+    return [
+        (name, str(int((done.true == k).sum())), f"{purity[k]:.3f}", f"{recovery[k]:.3f}",
+         *map(str, cells[0].scores.confusion[k].tolist()))
+        for k, name in enumerate(done.classes)
+    ]  # fmt: skip
+
+
+def class_headings(done: ClassComparison) -> tuple[str, ...]:
+    return ("class", "rows", "purity", "recovery", *(f"as {name}" for name in done.classes), UNKNOWN)
+
+
+def as_json(done: ClassComparison) -> dict[str, Any]:
+    cells = [
+        {
+            **{name: getattr(cell, name) for name in ("model", "seed", "strange", "fit_s", "us_at_256", "chosen")},
+            "balanced_accuracy": cell.scores.balanced_accuracy,
+            **{name: getattr(cell.scores, name).tolist() for name in ("purity", "recovery", "confusion")},
+            "told": cell.told.tolist(),
+        }
+        for cell in done.cells
+    ]
+    about = {"tamis": __version__, "file": done.path, "target": done.target, "classes": done.classes}
+    return {**about, "split": done.split, "true": done.true.tolist(), "cells": cells}
+
+
+def page(done: ClassComparison) -> str:
+    def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        head = "".join(f"<th>{escape(name)}" for name in heads)
+        body = "".join("<tr>" + "".join(f"<td>{escape(text)}" for text in row) for row in rows)
+        return f"<table><thead><tr>{head}<tbody>{body}</table>"
+
+    intro = (
+        f"<header><h1>Classes compared on {escape(Path(done.path).name)}</h1><p class=sub>{escape(done.target)}: "
+        f"{done.train} training rows, {len(done.true)} test rows ({escape(done.split)}). Parameters were chosen on "
+        "training rows alone.</p></header>"
+    )
+    summary = f"<section><h2>Models</h2>{table(HEADINGS, rows_of(done))}</section>"
+    each = [
+        f"<section><h2>{escape(name)}</h2>{table(class_headings(done), by_class(done, name))}</section>"
+        for name in done.models
+    ]
+    return page_of(f"Classes compared on {Path(done.path).name}", [intro, summary, *each])

@@ -1,0 +1,317 @@
+"""From predictions to a decision an object: its spectra pooled, the line's rules in their order, in time to eject it.
+
+An object is what shares an object_id; where there is none, each spectrum is one. It is decided once nothing more of it
+is expected: at the end of its message, or `close_s` after its last spectrum.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import orjson
+import structlog
+
+from .. import BadSettings
+from ..models.classes import UNKNOWN
+from ..models.serving import ServedModel
+from .frame import Frame
+from .outcome import Predictions
+from .rules import Rule, conformal_limits, threshold
+from .settings import Decide
+from .wire import ARROW, JSON, Message, arrow_bytes
+
+log = structlog.get_logger()
+LEVEL = 0.9  # of the interval <target>_low to <target>_high
+MOST_OPEN = 10_000  # objects of a line that wait for more spectra: beyond, the oldest are decided as they are
+_ALWAYS = ("spectra", "trusted", "odd", "known")
+_OF_CLASSES = ("confidence", "distance", "certain")
+
+
+@dataclass(slots=True)
+class Pooled:
+    """What is known of one object so far; sums over its spectra.
+
+    Attributes:
+        source_id: the message of its first spectrum and its row there: the same when they are read again.
+        total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
+        known: how many those are. heard: by the monotonic clock.
+    """
+
+    object_id: str
+    instrument: str
+    source_id: str
+    total: np.ndarray
+    squares: np.ndarray
+    last: np.datetime64
+    spectra: int = 0
+    known: int = 0
+    trusted: int = 0
+    odd: int = 0
+    distance: float = np.inf
+    x: float = np.nan
+    heard: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One object's, as a message tells it.
+
+    Attributes:
+        rule: the rule that held, from 1; 0 where none did. time: of its last spectrum; deadline: NaT where unknown.
+    """
+
+    line: str
+    object_id: str
+    instrument: str
+    action: str
+    rule: int
+    reason: str
+    facts: dict[str, Any]
+    time: np.datetime64
+    deadline: np.datetime64
+    late: bool
+    model: str
+    model_version: str
+    source_id: str
+
+    def message(self, content_type: str) -> Message:
+        row: dict[str, Any] = {
+            "line": self.line, "object_id": self.object_id, "instrument": self.instrument, "action": self.action,
+            "rule": self.rule, "reason": self.reason, "time": _iso(self.time), "deadline": _iso(self.deadline),
+            "late": self.late, "model": self.model, "model_version": self.model_version, **self.facts,
+        }  # fmt: skip
+        headers = {"content-type": content_type, "line": self.line, "result_id": f"{self.source_id}-decision"}
+        if content_type == JSON:
+            return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY), headers
+        import pyarrow as pa
+
+        return arrow_bytes(pa.table({name: [value] for name, value in row.items()}), {"tamis.decision": "1"}), headers
+
+
+def _iso(time: np.datetime64) -> str | None:
+    return None if np.isnat(time) else f"{np.datetime_as_string(time, unit='us')}Z"
+
+
+@dataclass
+class Judged:
+    """A line's rules, bound to the version of the model that is served.
+
+    Raises:
+        BadSettings: a rule asks for what this model does not tell, or for a purity that it does not reach.
+    """
+
+    table: Decide
+    name: str
+    model: ServedModel
+    version: str
+    rules: list[tuple[str, list[Rule], str]] = field(init=False)  # action, conditions, as told
+
+    def __post_init__(self) -> None:
+        self.conformal = None
+        if self.model.validation is not None:
+            self.conformal = conformal_limits(self.model.validation, self.table.conformal)
+        known = self.known()
+        self.rules = []
+        try:
+            for rule in self.table.rules:
+                texts = [rule.when] if rule.when else []
+                if rule.of_class is not None:
+                    texts.append(self._of_class(rule))
+                conditions = [Rule(text) for text in texts]
+                for condition in conditions:
+                    condition.refuse_unknown(known)
+                self.rules.append((rule.action, conditions, " and ".join(texts)))
+        except ValueError as error:
+            raise BadSettings(f"lines: decide.rules: {error}") from error
+
+    def _of_class(self, rule: Any) -> str:
+        if self.model.validation is None:
+            raise ValueError(f"class = {rule.of_class!r}: the line's model tells values, not classes")
+        at = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
+        return f'{self.model.class_of} == "{rule.of_class}" and p["{rule.of_class}"] >= {at:.4g}'
+
+    def known(self) -> list[str]:
+        """The names that rules may use."""
+        if self.model.class_of:
+            return [self.model.class_of, *_OF_CLASSES, *(f"p[{name}]" for name in self.model.classes), *_ALWAYS]
+        of_values = [f"{target}{end}" for target in self.model.targets for end in ("", "_low", "_high")]
+        return [*of_values, *_ALWAYS]
+
+    def facts(self, pooled: Pooled) -> dict[str, Any]:
+        """By the names that rules use; None where nothing is known."""
+        n = pooled.spectra
+        common = {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
+        if self.model.class_of:
+            return {**self._class_facts(pooled), **common}
+        mean = pooled.total / n
+        between = np.maximum(pooled.squares / n - mean**2, 0)
+        facts: dict[str, Any] = {}
+        for i, target in enumerate(self.model.targets):
+            usual = self.model.error_sd.get(target)
+            half = None
+            if usual is not None:
+                half = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(np.sqrt(usual**2 + between[i] / n))
+            facts[target] = float(mean[i]) if np.isfinite(mean[i]) else None
+            facts[f"{target}_low"] = None if half is None or facts[target] is None else facts[target] - half
+            facts[f"{target}_high"] = None if half is None or facts[target] is None else facts[target] + half
+        return facts | common
+
+    def _class_facts(self, pooled: Pooled) -> dict[str, Any]:
+        """An object is of no known class where most of its spectra are of none."""
+        names = self.model.classes
+        chance = pooled.total / max(pooled.known, 1)
+        best = int(chance.argmax())
+        is_known = 2 * pooled.known >= pooled.spectra and pooled.known > 0
+        assert self.conformal is not None
+        likely = [name for name, p, limit in zip(names, chance, self.conformal, strict=True) if is_known and p >= limit]
+        return {
+            self.model.class_of: names[best] if is_known else UNKNOWN,
+            "confidence": float(chance[best]) if is_known else 0.0,
+            "distance": pooled.distance,
+            "set": likely,
+            "certain": len(likely) == 1,
+            **{f"p[{name}]": float(p) for name, p in zip(names, chance, strict=True)},
+        }
+
+    def decide(self, facts: dict[str, Any]) -> tuple[str, int, str]:
+        """Action, the rule's number, and the reason."""
+        for number, (action, conditions, text) in enumerate(self.rules, start=1):
+            if all(condition(facts) for condition in conditions):
+                return action, number, text
+        return self.table.otherwise, 0, "no rule holds"
+
+
+class Decider:
+    """The open objects of all lines."""
+
+    def __init__(self) -> None:
+        self._bound: dict[str, tuple[ServedModel, Judged]] = {}
+        self._open: dict[str, dict[tuple[str, str], Pooled]] = {}
+
+    def take(
+        self, table: Decide, frame: Frame, predictions: Predictions, model: ServedModel, source_id: str
+    ) -> Iterator[Decision]:
+        """Adds a frame's spectra to their objects, and gives what is decided by it, the nearest deadline first.
+
+        Raises:
+            BadSettings: the rules do not suit the model, and no version before it did.
+        """
+        line = predictions.line
+        self.bind(table, line, predictions.model, model, predictions.model_version)
+        opened = self._open.setdefault(line, {})
+        now, clock = np.max(predictions.time), time.monotonic()
+        self._pool(opened, frame, predictions, source_id, clock)
+        whole = [key for key, pooled in opened.items() if _is_whole(pooled, table.close_s, now, clock)]
+        whole += list(opened)[: len(opened) - len(whole) - MOST_OPEN] if len(opened) > MOST_OPEN else []
+        yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
+
+    def idle(self) -> Iterator[Decision]:
+        """What is decided because nothing more came."""
+        clock = time.monotonic()
+        for line, opened in self._open.items():
+            if opened:
+                close_s = self._bound[line][1].table.close_s
+                whole = [key for key, pooled in opened.items() if clock - pooled.heard >= close_s]
+                yield from self._decisions(line, [opened.pop(key) for key in whole])
+
+    def rest(self) -> Iterator[Decision]:
+        """All that is open: the line ends."""
+        for line, opened in self._open.items():
+            yield from self._decisions(line, list(opened.values()))
+            opened.clear()
+
+    def forget(self) -> None:
+        """What was taken since will be read again."""
+        self._open.clear()
+
+    def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> Judged:
+        """A line's rules for the version that is served.
+
+        Raises:
+            BadSettings: they do not suit it, and there is no version before it that told the same.
+        """
+        before = self._bound.get(line)
+        if before is not None and before[0] is model:
+            return before[1]
+        try:
+            judged = Judged(table, name, model, version)
+        except BadSettings as error:
+            if before is None or before[1].model.targets != model.targets:
+                raise
+            judged = before[1]
+            log.error("rules do not suit the new version; they stay as they were", line=line, error=str(error))
+        if before is not None and before[1].model.targets != model.targets:
+            self._open.pop(line, None)  # sums of other targets can not go on; their predictions stand
+        self._bound[line] = model, judged
+        return judged
+
+    @staticmethod
+    def _pool(
+        opened: dict[tuple[str, str], Pooled], frame: Frame, predictions: Predictions, source_id: str, clock: float
+    ) -> None:
+        names = predictions.object_id or predictions.spectrum_id
+        values = np.column_stack(list(predictions.values.values()))  # (n, targets)
+        distance = next((c for name, c in predictions.classes.items() if name.endswith("_distance")), None)
+        known = np.ones(len(values), bool) if distance is None else distance <= 1
+        place = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        codes = np.array([place[name] for name in names])
+        counted = np.where(known[:, None], values, 0.0)
+        total, squares = np.zeros((len(place), values.shape[1])), np.zeros((len(place), values.shape[1]))
+        np.add.at(total, codes, counted)
+        np.add.at(squares, codes, counted**2)
+        counts, are_known, trusted, odd = (
+            np.bincount(codes, weights=w, minlength=len(place)).astype(int)
+            for w in (None, known, predictions.trusted, predictions.odd)
+        )
+        nearest = np.full(len(place), np.inf)
+        if distance is not None:
+            np.minimum.at(nearest, codes, distance)
+        last = np.full(len(place), np.datetime64("NaT", "us"))
+        for row, code in enumerate(codes):  # the rows of an object come in time order, but for a camera's columns
+            last[code] = np.fmax(last[code], predictions.time[row])
+        first = np.full(len(place), len(codes))
+        np.minimum.at(first, codes, np.arange(len(codes)))
+        for name, i in place.items():
+            key = (frame.instrument, name)
+            pooled = opened.get(key)
+            if pooled is None:
+                origin = f"{source_id}-{first[i]}"
+                zero = np.zeros(values.shape[1])
+                pooled = Pooled(name, frame.instrument, origin, zero, zero.copy(), last[i])
+            pooled.total = pooled.total + total[i]
+            pooled.squares = pooled.squares + squares[i]
+            pooled.last, pooled.heard = np.fmax(pooled.last, last[i]), clock
+            pooled.spectra += int(counts[i])
+            pooled.known += int(are_known[i])
+            pooled.trusted += int(trusted[i])
+            pooled.odd += int(odd[i])
+            pooled.distance = min(pooled.distance, float(nearest[i]))
+            opened[key] = pooled
+
+    def _decisions(self, line: str, whole: Sequence[Pooled]) -> Iterator[Decision]:
+        _, judged = self._bound[line]
+        ahead = np.timedelta64(round(judged.table.deadline_s * 1e6), "us")
+        due = sorted(whole, key=lambda pooled: (np.isnat(pooled.last), pooled.last))
+        for pooled in due:
+            facts = judged.facts(pooled)
+            action, number, reason = judged.decide(facts)
+            deadline = pooled.last + ahead
+            late = bool(np.datetime64(time.time_ns() // 1000, "us") > deadline)  # NaT is never late
+            yield Decision(
+                line, pooled.object_id, pooled.instrument, action, number, reason, facts, pooled.last, deadline, late,
+                judged.name, judged.version, pooled.source_id,
+            )  # fmt: skip
+
+
+def _is_whole(pooled: Pooled, close_s: float, now: np.datetime64, clock: float) -> bool:
+    if close_s <= 0 or np.isnat(pooled.last):
+        return close_s <= 0 or clock - pooled.heard >= close_s
+    return bool(now - pooled.last >= np.timedelta64(round(close_s * 1e6), "us"))
+
+
+CONTENT_TYPES = {"json": JSON, "arrow": ARROW}
