@@ -23,8 +23,8 @@ ALL = [
     brief(CNNRegressor, epochs=10, batch_size=64, learning_rate=1e-2),
     brief(SpectraTrRegressor, epochs=3, batch_size=64),
     CommitteeClassifier(),
-    brief(CNNClassifier, epochs=10, batch_size=64, learning_rate=1e-2),
-    brief(SpectraTrClassifier, epochs=3, batch_size=64),
+    brief(CNNClassifier, epochs=4, batch_size=64, learning_rate=2e-2),
+    brief(SpectraTrClassifier, epochs=2, batch_size=64),
 ]
 
 

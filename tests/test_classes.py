@@ -1,0 +1,221 @@
+"""Classes as targets: calibrated, with an unknown that is told, and served as they were fitted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis.models.axis import Axis
+from tamis.models.classes import UNKNOWN, ClassScores, Simca
+from tamis.models.heads import CommitteeClassifier
+from tamis.models.model import Model
+from tamis.models.plsda import PLSDA
+from tamis.models.preprocess import Pipeline
+from tamis.models.store import Store
+from tamis.ssl.pseudo import self_train
+from tamis.streamer.records import read_table, write_parquet
+
+from .test_networks import brief
+from .test_plsda import materials
+from .test_worker import frame
+
+
+def strangers(n: int, axis: Axis) -> np.ndarray:
+    """A material with an absorber that no class has."""
+    spectra, _ = materials(n, axis, seed=8)
+    return spectra + 1.5 * np.exp(-0.5 * ((axis.values - 1300) / 25) ** 2)
+
+
+def classified(axis: Axis, estimator: Any = None, n: int = 200) -> Model:
+    spectra, sort = materials(n, axis)
+    parts = {"pipeline": Pipeline.parse("snv, savgol 7 2 1"), "estimator": estimator or PLSDA()}
+    return Model.fit(spectra, axis, sort, ["sort"], **parts, quantity="absorbance")
+
+
+def test_a_material_that_was_never_taught_is_called_unknown(grid: Axis) -> None:
+    model = classified(grid)
+    of_known = model.predict(materials(400, grid, seed=5)[0], grid)
+    of_strange = model.predict(strangers(100, grid), grid)
+    assert of_known.distance is not None
+    assert of_strange.distance is not None
+    assert np.mean(of_known.distance.min(axis=1) > 1) < 0.05
+    assert np.mean(of_strange.distance.min(axis=1) > 1) > 0.95
+
+
+def test_a_limit_holds_for_spectra_that_the_components_have_not_seen() -> None:
+    """Few spectra of many bands: in their own components they would lie far closer than the next ones do."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(6, 80))
+
+    def draw(n: int) -> np.ndarray:
+        return rng.normal(size=(n, 6)) @ mixing + rng.normal(size=(n, 80))
+
+    X, codes = np.vstack([draw(40), draw(40) + 5]), np.repeat([0, 1], 40)
+    folds = [(np.flatnonzero(np.arange(80) % 5 != k), np.flatnonzero(np.arange(80) % 5 == k)) for k in range(5)]
+    simca, own = Simca.fit(X, codes, folds)
+    assert np.mean(simca.distance(draw(2_000))[:, 0] > 1) < 0.04
+    assert np.mean(own > 1) < 0.06
+
+
+@pytest.mark.parametrize("estimator", [PLSDA(), CommitteeClassifier()], ids=["pls-da", "committee"])
+def test_probabilities_are_worth_what_they_say(grid: Axis, estimator: Any) -> None:
+    """Classes that overlap: of what is told with 70 %, some 70 % is right."""
+    rng = np.random.default_rng(3)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        spectra, sort = materials(n, grid, seed=int(rng.integers(1e6)))
+        return spectra + rng.normal(0, 0.25, spectra.shape), sort
+
+    X, y = draw(300)
+    spectra, sort = draw(3_000)
+    chance = estimator.fit(X, y).predict_proba(spectra)
+    told, sure = estimator.classes_[chance.argmax(axis=1)], chance.max(axis=1)
+    # Each class weighs the same in them; so it must where they are held against the truth.
+    weight = 1 / np.unique(sort, return_counts=True)[1][np.unique(sort, return_inverse=True)[1]]
+    for low, high in ((0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
+        rows = (sure >= low) & (sure < high)
+        right = np.average(told[rows] == sort[rows], weights=weight[rows])
+        assert abs(right - np.average(sure[rows], weights=weight[rows])) < 0.12, (low, high, rows.sum())
+
+
+@pytest.mark.parametrize("kind", ["pls-da", "committee-da", "cnn-da", "spectratr-da"])
+def test_each_classifier_is_served_as_it_was_fitted(kind: str, grid: Axis, tmp_path: Path) -> None:
+    from tamis.models.network import CNNClassifier, SpectraTrClassifier
+
+    made = {
+        "pls-da": PLSDA, "committee-da": CommitteeClassifier,
+        "cnn-da": lambda: brief(CNNClassifier, epochs=10), "spectratr-da": lambda: brief(SpectraTrClassifier, epochs=2),
+    }[kind]()  # fmt: skip
+    model = classified(grid, made, n=90)
+    store = Store(tmp_path)
+    store.publish("sorts", model)
+    served = store.serve("sorts", "v0001")
+    assert (served.class_of, served.classes) == ("sort", ["PE", "PET", "PVC"])
+    spectra = np.vstack([materials(20, grid, seed=4)[0], strangers(5, grid)])
+    expected, got = model.predict(spectra, grid), served.predict(spectra.astype(np.float32), grid)
+    np.testing.assert_allclose(got.values, expected.values, atol=2e-3)
+    assert got.distance is not None
+    assert expected.distance is not None
+    np.testing.assert_allclose(got.distance, expected.distance, rtol=1e-3)
+    loaded, _ = store.load("sorts")
+    np.testing.assert_allclose(loaded.predict(spectra, grid).values, expected.values, atol=1e-6)
+    assert served.validation is not None
+    assert len(served.validation.codes) == 90
+
+
+def test_a_line_tells_class_confidence_and_unknown(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line()
+    line.publish(classified(grid))
+    spectra, sort = materials(30, grid, seed=6)
+    line.arrives(frame(grid, 35, spectra=np.vstack([spectra, strangers(5, grid)]).astype(np.float32)))
+    rows = line.run().predictions
+    known, strange = rows[:30], rows[30:]
+    assert np.mean([row["sort"] == name for row, name in zip(known, sort, strict=True)]) > 0.7
+    assert all(abs(row["sort=PE"] + row["sort=PET"] + row["sort=PVC"] - 1) < 1e-9 for row in rows)
+    assert {row["sort"] for row in strange} == {UNKNOWN}
+    assert not any(row["trusted"] for row in strange)
+    assert all("unknown: nearest to" in row["reason"] and "times its limit" in row["reason"] for row in strange)
+    assert not any("sort=" in row["reason"] for row in rows), "a class that changes from object to object is not odd"
+
+
+def test_a_new_campaign_is_learned_from_its_unlabeled_spectra(grid: Axis) -> None:
+    """Each class is moved by its own amount, as another campaign's optics would: what is surest pulls the rest over."""
+    X, y = materials(200, grid)
+    spectra, sort = materials(200, grid, seed=3)
+    tilt = 0.9 * (grid.values - grid.values[0]) / np.ptp(grid.values)
+    static = np.mean(PLSDA().fit(X, y).predict(spectra + tilt) == sort)
+    adapted = np.mean(self_train(PLSDA(), X, y, spectra + tilt).predict(spectra + tilt) == sort)
+    assert adapted >= static
+
+
+def test_figures_of_merit_count_unknown_against_recovery_and_not_against_purity() -> None:
+    scores = ClassScores.of(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 2, 1, 1, 1]), 2)
+    np.testing.assert_allclose(scores.recovery, [0.5, 1.0])
+    np.testing.assert_allclose(scores.purity, [1.0, 2 / 3])
+    assert scores.balanced_accuracy == 0.75
+
+
+def tamis(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tamis.streamer.cli", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def sorts(grid: Axis, tmp_path: Path) -> Path:
+    """90 spectra of three sorts, each object twice."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    spectra, sort = materials(90, grid)
+    path = tmp_path / "sorts.parquet"
+    write_parquet(path, [frame(grid, 90, spectra=spectra.astype(np.float32))])
+    table = pq.read_table(path)
+    columns = {
+        "sort": sort,
+        "item": [f"i{i // 2}" for i in range(90)],
+        "day": ["mon" if i < 60 else "tue" for i in range(90)],
+    }
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(list(values)))
+    pq.write_table(table, path)
+    return path
+
+
+def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> None:
+    done = tamis("fit", "sorts.parquet", "--target", "sort", "--group", "item", "--store", "s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "pls-da on 90 spectra" in done.stdout
+    assert "out of fold: balanced accuracy" in done.stdout
+    words = ["--group", "item", "--test", "day=tue", "--hide", "PVC", "--models", "pls-da,pls-da-self,committee"]
+    done = tamis(
+        "compare", "sorts.parquet", "--target", "sort", *words, "--json", "c.json", "--html", "c.html", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert told["classes"] == ["PE", "PET"]
+    assert {cell["model"] for cell in told["cells"]} == {"pls-da", "pls-da-self", "committee"}
+    assert all(0.5 < cell["balanced_accuracy"] <= 1 for cell in told["cells"])
+    assert "as PET" in (tmp_path / "c.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("fit", "--target", "sort", "--target", "item"), "expected one target where it holds classes"),
+        (("fit", "--target", "item"), "expected at least 5 spectra of each class in column 'item', got 2 of i0"),
+        (("fit", "--target", "sort", "--model", "local-pls"), "column 'sort' holds classes, which local-pls does not"),
+        (
+            ("compare", "--target", "sort", "--models", "best"),
+            "unknown model 'best' of classes; known: plsr, committee",
+        ),
+        (("compare", "--target", "sort", "--test", "day=sun"), "expected cal... or train... and test"),
+        (("compare", "--target", "sort", "--test", "month=may"), "no column 'month'"),
+    ],
+)
+def test_what_makes_no_classes_is_refused_by_name(words: tuple[str, ...], told: str, sorts: Path) -> None:
+    command, *rest = words
+    done = tamis(command, "sorts.parquet", *rest, cwd=sorts.parent)
+    assert done.returncode in (1, 2)
+    assert told in done.stderr, done.stderr
+
+
+def test_polymers_of_another_campaign(shared_data: Path) -> None:
+    """A static PCA with logistic regression has .860 there."""
+    table = read_table(shared_data / "plastics_scanner_nir.parquet")
+    sort, item, campaign = (table.columns[name] for name in ("label", "item", "campaign"))
+    known = np.isin(sort, ["PET", "HDPE", "PP", "PS"]) & np.isfinite(table.spectra).all(axis=1)
+    first = known & (campaign == "20230419")
+    others = known & ~first
+    treat = Pipeline.parse("snv, savgol 15 2 1")
+    X, y = treat.fit(table.spectra[first], table.axis), sort[first]
+    is_test = np.isin(item, np.unique(item[others])[::2]) & others
+    seen, asked = (treat.transform(table.spectra[rows], table.axis) for rows in (others & ~is_test, is_test))
+    model = self_train(PLSDA(), X, y, seen, item[first])
+    told = np.searchsorted(model.classes_, model.predict(asked))
+    assert ClassScores.of(np.searchsorted(model.classes_, sort[is_test]), told, 4).balanced_accuracy >= 0.9
