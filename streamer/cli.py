@@ -579,6 +579,73 @@ def replay(
 
 
 @app.command()
+def simulate(
+    out: Annotated[Path | None, typer.Argument(help="A .parquet file to write; without one, Kafka.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long the belt runs.")] = 10.0,
+    materials: Annotated[Path | None, typer.Option(help="Spectra of materials; else some polymers of ours.")] = None,
+    label: Annotated[str, typer.Option(help="Its column that names them.")] = "label",
+    pixels: Annotated[int, typer.Option(help="Across the belt.")] = 320,
+    lines: Annotated[float, typer.Option(help="Of the camera, a second.")] = 300.0,
+    objects: Annotated[float, typer.Option(help="That come, a second.")] = 20.0,
+    size: Annotated[float, typer.Option(help="Of an object, in pixels.")] = 24.0,
+    new: Annotated[list[str] | None, typer.Option(help="MATERIAL=SECOND: not before that. May be repeated.")] = None,
+    noise: Annotated[float, typer.Option(help="sd of reflectance.")] = 0.003,
+    lamp: Annotated[float, typer.Option(help="Share of its light that the lamp loses in an hour.")] = 0.0,
+    shift: Annotated[float, typer.Option(help="Drift of the wavelengths, nm an hour.")] = 0.0,
+    whole: Annotated[bool, typer.Option("--whole", help="The empty belt's pixels too.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Camera lines a message.")] = 8,
+    truth: Annotated[Path | None, typer.Option(help="Write the objects and their materials to this CSV.")] = None,
+    line: Annotated[str, typer.Option(help="Its name.")] = "belt",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    config: Config = None,
+    brokers: Brokers = None,
+) -> None:
+    """Simulate a belt of objects under a line camera, to a file or at the camera's pace to Kafka.
+
+    \b
+    Examples:
+      tamis simulate belt.parquet --seconds 20 && tamis fit belt.parquet --target material --group object_id
+      tamis simulate --seconds 600 --truth truth.csv --lamp 0.1 --new PVC=300
+      tamis simulate belt.parquet --materials plastics.parquet --label label --pixels 64 --lines 50
+    """
+    from ..models.axis import Axis
+    from .records import read_table, write_parquet
+    from .simulate import Belt, library_of, write_truth
+
+    stop = _Stop()
+    settings = _settings(config, brokers=brokers)
+    _quiet()
+    try:
+        come = {name: float(at_s) for name, at_s in _pairs(new, "--new").items()}
+        more: dict[str, Any] = {}
+        if materials is not None:
+            table = read_table(materials)
+            more = {"materials": library_of(table, label), "axis": Axis(table.axis.values, table.axis.unit)}
+        belt = Belt(
+            pixels=pixels, lines_per_s=lines, objects_per_s=objects, size_px=size, new=come, noise=noise,
+            lamp_per_h=lamp, shift_nm_per_h=shift, foreground=not whole, line=line, seed=seed, **more,
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+    if out is None:
+        from .service import run_simulate
+
+        sent = run_simulate(settings, stop, belt, seconds, batch, truth)
+        behind = f"; up to {sent.behind_s:.2f} s behind the camera" if sent.behind_s > 0.5 else ""
+        print(f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s{behind}")
+        return
+    import numpy as np
+
+    start = np.datetime64("2026-01-01T00:00:00", "us")
+    made = {thing.number: thing.material for thing in belt.objects(seconds)}
+    frames = (frame for frame in belt.frames(seconds, start, batch) if len(frame))
+    count = write_parquet(out, frames, lambda frame: {"material": [made.get(n, "") for n in frame.object_id or []]})
+    if truth is not None:
+        write_truth(truth, belt, seconds, start)
+    print(f"{out}: {count} spectra of {len(made)} objects, {', '.join(sorted(set(made.values())))}")
+
+
+@app.command()
 def broker(
     kind: Annotated[
         Literal["noida", "tansu"], typer.Option(help="noida joins at once and speaks to kcat; tansu fails over.")

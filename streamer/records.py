@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -131,10 +131,12 @@ def read_table(
     return replace(table, spectra=table.spectra.astype(exact, copy=False))
 
 
-def write_parquet(path: str | Path, frames: Iterable[Frame]) -> int:
+def write_parquet(
+    path: str | Path, frames: Iterable[Frame], texts: Callable[[Frame], Mapping[str, Sequence[str]]] = lambda frame: {}
+) -> int:
     """Writes frames as a Parquet file that `read_frames` reads back; gives how many spectra.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. `texts` gives more columns, a text a spectrum.
 
     Raises:
         ValueError: there is no frame, or a frame differs in axis, quantity or columns from the first one.
@@ -149,6 +151,8 @@ def write_parquet(path: str | Path, frames: Iterable[Frame]) -> int:
         table = pa.ipc.open_stream(value).read_all()
         for name in ("line", "instrument"):
             table = table.append_column(name, pa.array([getattr(frame, name)] * len(frame), pa.string()))
+        for name, values in texts(frame).items():
+            table = table.append_column(name, pa.array(values, pa.string()))
         return table
 
     path, frames, written = Path(path), iter(frames), 0

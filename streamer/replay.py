@@ -23,12 +23,18 @@ _FLUSH_S = 0.5
 
 @dataclass(slots=True)
 class Sent:
-    """What has gone out so far; `before`: spectra that an earlier replay of that name had sent already."""
+    """What has gone out so far.
+
+    Attributes:
+        before: spectra that an earlier replay of that name had sent already.
+        behind_s: how far a simulated belt fell behind its camera, at most.
+    """
 
     spectra: int = 0
     frames: int = 0
     seconds: float = 0.0
     before: int = 0
+    behind_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import structlog
 
 from .. import BadFile
@@ -21,11 +23,12 @@ from .predictor import Predictor
 from .replay import Replay, Sent
 from .security import weaknesses
 from .settings import Settings
+from .simulate import Belt, write_truth
 from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, ensure_topics
 from .watch import DriftWatch
 from .watchdog import Watchdog
-from .wire import ARROW, JSON, RAW
+from .wire import ARROW, JSON, RAW, encode
 from .worker import Worker
 
 log = structlog.get_logger()
@@ -249,6 +252,31 @@ def run_tail(settings: Settings, stop: Stop, rejects: bool, new_only: bool, limi
                 for row in rows[: None if limit is None else limit - told]:
                     print(orjson.dumps(row, option=orjson.OPT_UTC_Z).decode(), flush=True)
                     told += 1
+
+
+def run_simulate(settings: Settings, stop: Stop, belt: Belt, seconds: float, lines: int, truth: Path | None) -> Sent:
+    """Sends a simulated belt to the spectra topic at the camera's pace; tells how far it fell behind."""
+    topics, sent = settings.topics, Sent()
+    _ensure(settings, [topics.spectra])
+    with closing(kafka_sink(settings)) as sink:
+        begun, start = time.monotonic(), np.datetime64(time.time_ns() // 1000, "us")
+        if truth is not None:
+            write_truth(truth, belt, seconds, start)
+        for number, frame in enumerate(belt.frames(seconds, start, lines), start=1):
+            seen_s = number * lines / belt.lines_per_s  # a line is sent once it was seen
+            while not stop() and (wait_s := begun + seen_s - time.monotonic()) > 0:
+                time.sleep(min(wait_s, 0.2))
+            if stop():
+                break
+            if len(frame):
+                for value, headers in encode(frame, ARROW, settings.frame_max_bytes):
+                    sink.send(topics.spectra, value, key=frame.line.encode(), headers=headers)
+                    sent.frames += 1
+                sent.spectra += len(frame)
+            sent.seconds = time.monotonic() - begun
+            sent.behind_s = max(sent.behind_s, sent.seconds - seen_s)
+        sink.flush(30.0)
+    return sent
 
 
 def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: str, how: dict[str, Any]) -> Sent:

@@ -69,7 +69,7 @@ def test_probabilities_are_worth_what_they_say(grid: Axis, estimator: Any) -> No
     rng = np.random.default_rng(3)
 
     def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
-        spectra, sort = materials(n, grid, seed=int(rng.integers(1e6)))
+        spectra, sort = materials(n, grid, seed=int(rng.integers(1_000_000)))
         return spectra + rng.normal(0, 0.25, spectra.shape), sort
 
     X, y = draw(300)
