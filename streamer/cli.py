@@ -274,6 +274,38 @@ def compare(
         raise BadSettings(str(error)) from error
 
 
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="The model in the store.")],
+    file: Annotated[Path, typer.Argument(help="Spectra such as it predicts.")],
+    target: Annotated[str | None, typer.Option(help="A target, or a class; else the first one.")] = None,
+    version: Annotated[str | None, typer.Option(help="Of the model; the current one where none is named.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
+    store: StoreUrl = None,
+    where: Where = None,
+    axis_unit: AxisUnit = None,
+    quantity: Quantity = None,
+    config: Config = None,
+) -> None:
+    """Tell which wavelengths a model's predictions rest on, and what is known to absorb there.
+
+    \b
+    Examples:
+      tamis explain polymers plastics.parquet --target PVC --where label=PVC --html pvc.html
+      tamis explain default meat.csv --axis-unit nm
+    """
+    from ..models.store import Store
+    from .comparing import run_explain
+
+    settings = _settings(config, store=store)
+    _quiet()
+    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
+    try:
+        run_explain(Store(settings.store), name, version, file, target, reading, html)
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+
+
 @models.command("list")
 def models_list(store: StoreUrl = None, config: Config = None) -> None:
     """Every model and version; a star marks what workers serve.

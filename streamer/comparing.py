@@ -1,4 +1,4 @@
-"""Comparisons on the terminal: which file, which tables, which pages."""
+"""Comparisons and explanations on the terminal: which file, which tables, which pages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import BadFile
+from ..models.store import Store
 
 
 def run_stream(
@@ -70,6 +71,33 @@ def run_compare(
         for verdict in verdicts(done, target, labels):
             out.print(f"  {verdict}", highlight=False)
     _write_comparison(as_json(done), page(done), json_path, html_path, out)
+
+
+def run_explain(
+    store: Store,
+    name: str,
+    version: str | None,
+    file: Path,
+    target: str | None,
+    reading: Mapping[str, Any],
+    html_path: Path | None,
+) -> None:
+    """Tells what a model's predictions of a file rest on: a table, and a page where it was asked for."""
+    from .explain import explain, page, rows_of
+    from .page import write_page
+    from .records import read_table
+
+    _refuse_folders(html_path)
+    model, version = store.load(name, version)
+    done, out = explain(model, read_table(file, **reading), target), _wide_console()
+    unit = model.grid.unit
+    title = f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra"
+    out.print(_rich_table(title, (unit, "occlusion", "attention", "known to absorb"), rows_of(done)))
+    if done.agreement is not None:
+        out.print(f"  attention and occlusion: rank correlation {done.agreement:+.2f}", highlight=False)
+    if html_path is not None:
+        write_page(page(done), html_path)
+        out.print(f"page: {html_path}", highlight=False)
 
 
 def _refuse_folders(*paths: Path | None) -> None:

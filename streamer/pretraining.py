@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import BadFile, NoModel
+from .. import BadFile, BadSettings, NoModel
 from ..models.axis import Axis, resampler
 from ..models.encoder import Encoder
+from ..models.model import Model
 from ..models.store import Store
 from ..ssl.buffer import Unlabeled
 from ..ssl.gate import Verdict
@@ -31,6 +32,16 @@ class Pretrained:
     health: Health | None = None
     verdict: Verdict | None = None
     version: str | None = None
+
+
+def refuse_classes(name: str, champion: Model) -> None:
+    """Raises BadSettings: laboratory values, the gate and its figures are of numbers."""
+    if champion.class_of:
+        raise BadSettings(
+            f"model {name!r} tells classes ({champion.class_of}), and only models of values are improved from the "
+            "stream so far; classes learn from unlabeled spectra by `tamis compare` with -self, and "
+            "tamis.ssl.pseudo.self_train"
+        )
 
 
 def read_unlabeled(
@@ -110,6 +121,7 @@ def pretrain_files(
         stream, grid = read_unlabeled(files, group, None, reading)
         return Pretrained(*pretrain(stream, grid, recipe, **running))
     champion, before = store.load(name)
+    refuse_classes(name, champion)
     calibration = store.calibration(name, before)
     if calibration is None:
         raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; `tamis fit` it anew")

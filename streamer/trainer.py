@@ -30,7 +30,7 @@ from .drift import LabelDrift
 from .frame import screen
 from .labels import decode_labels
 from .meters import Meters
-from .pretraining import FEWEST_OBJECTS, read_gold
+from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from .settings import Settings
 from .settings import Trainer as Table
 from .source import Record, Source
@@ -148,9 +148,10 @@ class Trainer:
         return None
 
     def champion(self) -> Champion:
-        """Raises NoModel, BadBundle, StoreUnusable."""
+        """Raises NoModel, BadBundle, StoreUnusable; BadSettings for a model of classes."""
         name = self.table.model
         model, version = self.store.load(name)
+        refuse_classes(name, model)
         until = model.training.get("labels_until", 0)
         calibration = self.store.calibration(name, version)
         return Champion(model, version, calibration, until if isinstance(until, int) else 0)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tamis import BadSettings
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
@@ -366,3 +367,10 @@ def is_ours(environ: Path, address: str) -> bool:
         return b"TAMIS_TRAINER__METRICS_PORT=" + port + b"\0" in environ.read_bytes()
     except OSError:
         return False
+
+
+def test_a_model_of_classes_is_refused_by_name(tmp_path: Path, grid: Axis) -> None:
+    from .test_classes import classified
+
+    with pytest.raises(BadSettings, match=r"model 'default' tells classes \(sort\), and only models of values"):
+        Line(tmp_path, classified(grid)).run()

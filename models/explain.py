@@ -1,0 +1,130 @@
+"""Which wavelengths a prediction rests on: by occlusion for any model, by attention for SpectraTr; known bands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .axis import Axis
+from .model import Model
+
+# Where bonds absorb in the near infrared, nm. After Workman & Weyer, Practical Guide and Spectral Atlas for
+# Interpretive Near-Infrared Spectroscopy (2012), and Burns & Ciurczak, Handbook of Near-Infrared Analysis (2008).
+ABSORPTIONS = (
+    (960, 990, "O-H second overtone, water"),
+    (1120, 1160, "C-H second overtone, aromatic"),
+    (1160, 1230, "C-H second overtone, CH3 and CH2"),
+    (1380, 1430, "C-H combination, CH3 and CH2"),
+    (1430, 1470, "O-H first overtone, water"),
+    (1470, 1540, "N-H first overtone"),
+    (1540, 1600, "O-H first overtone, bound; starch and cellulose"),
+    (1640, 1690, "C-H first overtone, aromatic"),
+    (1690, 1715, "C-H first overtone, CH3"),
+    (1715, 1780, "C-H first overtone, CH2"),
+    (1880, 1920, "C=O second overtone"),
+    (1920, 1960, "O-H combination, water"),
+    (2040, 2075, "N-H combination, amide"),
+    (2080, 2120, "O-H and C-O combination, starch"),
+    (2160, 2200, "amide, protein"),
+    (2290, 2330, "C-H combination, CH3 and CH2"),
+    (2330, 2365, "C-H combination, CH2; fat"),
+)
+WINDOW = 0.04  # of the axis: what is hidden at a time
+_BLOCK = 4096  # spectra predicted together
+
+
+class Peak(NamedTuple):
+    """position in the axis's unit; prominence in the spectrum's; what absorbs there, or ''."""
+
+    position: float
+    prominence: float
+    known: str
+
+
+def known_absorption(position_nm: float) -> str:
+    """
+    >>> known_absorption(1212.0)
+    'C-H second overtone, CH3 and CH2'
+    """
+    return next((what for low, high, what in ABSORPTIONS if low <= position_nm <= high), "")
+
+
+def peaks(absorbance: np.ndarray, axis: Axis, most: int = 12) -> list[Peak]:
+    """The most prominent maxima of a spectrum (bands,), in order of the axis."""
+    from scipy.signal import find_peaks
+
+    found, about = find_peaks(absorbance, prominence=0.01 * np.ptp(absorbance))
+    order = np.sort(np.argsort(-about["prominences"], kind="stable")[:most])
+    nm = axis.to("nm").values if axis.unit in ("nm", "cm-1") else None
+    return [
+        Peak(
+            float(axis.values[found[i]]),
+            float(about["prominences"][i]),
+            "" if nm is None else known_absorption(float(nm[found[i]])),
+        )
+        for i in order
+    ]
+
+
+def occlusion(predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, window: float = WINDOW) -> np.ndarray:
+    """(n, bands) -> (n, bands): how much a prediction changes where a window about that band is hidden.
+
+    A hidden window is bridged by a straight line, as if nothing absorbed there; the change is absolute, and in the
+    prediction's unit. Hiding parts of an input: Zeiler & Fergus, ECCV 2014, arXiv 1311.2901.
+
+    Args:
+        predict: (m, bands) -> (m,).
+    """
+    n, bands = spectra.shape
+    half = max(1, round(window * bands / 2))
+    middles = np.arange(0, bands, max(1, half // 2))
+    hidden = np.repeat(spectra[None], len(middles), axis=0)  # (windows, n, bands)
+    for i, middle in enumerate(middles):
+        low, high = max(middle - half, 0), min(middle + half, bands - 1)
+        across = np.linspace(0, 1, high - low + 1)
+        hidden[i, :, low : high + 1] = spectra[:, low, None] * (1 - across) + spectra[:, high, None] * across
+    flat = hidden.reshape(-1, bands)
+    told = np.concatenate([predict(flat[at : at + _BLOCK]) for at in range(0, len(flat), _BLOCK)])
+    change = np.abs(told.reshape(len(middles), n) - predict(spectra))  # (windows, n)
+    return np.array([np.interp(np.arange(bands), middles, change[:, i]) for i in range(n)])
+
+
+def attention(model: Model, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+    """(n, bands) -> (n, bands of the grid), each row summing to 1: what all patches took from each band's patch.
+
+    Rollout of one layer: the mean over heads, and half of each patch's own, which the residual path carries. None for a
+    model without attention.
+
+    References: Abnar & Zuidema, Quantifying attention flow in transformers, ACL 2020, arXiv 2005.00928.
+    """
+    networks = [one for one in getattr(model.estimator, "networks_", []) if hasattr(one.encoder, "attention")]
+    if not networks:
+        return None
+    treated = model.pipeline.transform(spectra, axis)
+    return np.mean([_rollout(network, model.estimator, treated) for network in networks], axis=0)
+
+
+def _rollout(network: Any, estimator: Any, treated: np.ndarray) -> np.ndarray:
+    import torch
+
+    from .spectratr import HEADS, KEY_WIDTH, PATCH_BANDS
+
+    sd = estimator.x_sd_
+    scaled = np.divide(treated - estimator.x_mean_, sd, out=np.zeros_like(treated), where=sd > 0).astype(np.float32)
+    encoder = network.encoder
+    with torch.inference_mode():
+        device = next(network.parameters()).device
+        x = encoder.patches(encoder.conv(torch.from_numpy(scaled)[:, None].to(device)).transpose(1, 2))  # (n, P, 64)
+        q, k = (
+            layer(x).unflatten(2, (HEADS, KEY_WIDTH)).transpose(1, 2)
+            for layer in (encoder.attention.query, encoder.attention.key)
+        )
+        weights = torch.softmax(q @ k.transpose(2, 3) / KEY_WIDTH**0.5, dim=3).mean(dim=1)  # (n, P, P)
+        taken = (0.5 * weights + 0.5 * torch.eye(weights.shape[1], device=device)).mean(dim=1)  # (n, P)
+    bands = treated.shape[1]
+    start = (-bands % PATCH_BANDS) // 2  # as the network pads
+    of_band = (np.arange(bands) + start) // PATCH_BANDS
+    shared = taken.double().cpu().numpy()[:, of_band]
+    return shared / shared.sum(axis=1, keepdims=True)
