@@ -33,6 +33,8 @@ Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host
 StoreUrl = Annotated[str | None, typer.Option("--store", help="Folder of the model store, or file:///folder.")]
 AxisUnit = Annotated[str | None, typer.Option(help="nm or cm-1, for a file that does not say.")]
 Quantity = Annotated[str | None, typer.Option(help="absorbance, reflectance or counts, for a file that is silent.")]
+White = Annotated[Path | None, typer.Option(help="ENVI cube of a white reference: counts become reflectance.")]
+Dark = Annotated[Path | None, typer.Option(help="ENVI cube of a dark reference; else zero.")]
 Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: only these rows. May be repeated.")]
 
 
@@ -431,6 +433,8 @@ def worker(
     source: Annotated[Path | None, typer.Option("--from", help="Read a recorded file instead of Kafka.")] = None,
     sink: Annotated[Path | None, typer.Option("--to", help="Write into this folder instead of Kafka.")] = None,
     line: Annotated[str | None, typer.Option(help="With --from: the line, whatever the file says.")] = None,
+    white: White = None,
+    dark: Dark = None,
     where: Where = None,
     axis_unit: AxisUnit = None,
     quantity: Quantity = None,
@@ -456,6 +460,7 @@ def worker(
     from .service import run_worker
 
     reading = {"line": line, "where": _pairs(where, "--where"), "axis_unit": axis_unit, "quantity": quantity}
+    reading["reference"] = _reference(white, dark)
     try:
         run_worker(settings, stop, source, sink, reading)
     except TamisError as error:  # the log has it too, in its own form: that is what a supervisor keeps
@@ -572,6 +577,8 @@ def replay(
     line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or its name.")] = None,
     instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,
     encoding: Annotated[Literal["arrow", "raw", "json"], typer.Option(help="raw carries no ids or times.")] = "arrow",
+    white: White = None,
+    dark: Dark = None,
     where: Where = None,
     axis_unit: AxisUnit = None,
     quantity: Quantity = None,
@@ -585,6 +592,7 @@ def replay(
       tamis replay tablets.parquet --line nir1 --rate 500
       tamis replay monday.csv.gz tuesday.csv.gz --axis-unit nm --realtime
       tamis replay line.parquet --loop --limit 1000000
+      tamis replay cube.hdr --white white.hdr --dark dark.hdr --frame 320 --rate 96000
     """
     if rate is not None and realtime:
         raise BadSettings("--rate and --realtime exclude each other: give one")
@@ -602,6 +610,7 @@ def replay(
         "axis_unit": axis_unit,
         "quantity": quantity,
         "where": _pairs(where, "--where"),
+        "reference": _reference(white, dark),
     }
     how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "resume": resume, "reading": reading}
     sent = run_replay(settings, stop, files, encoding, how)
@@ -612,7 +621,7 @@ def replay(
 
 @app.command()
 def simulate(
-    out: Annotated[Path | None, typer.Argument(help="A .parquet file to write; without one, Kafka.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="A .parquet or .hdr file to write; without one, Kafka.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long the belt runs.")] = 10.0,
     materials: Annotated[Path | None, typer.Option(help="Spectra of materials; else some polymers of ours.")] = None,
     label: Annotated[str, typer.Option(help="Its column that names them.")] = "label",
@@ -640,6 +649,8 @@ def simulate(
       tamis simulate --seconds 600 --truth truth.csv --lamp 0.1 --new PVC=300
       tamis simulate belt.parquet --materials plastics.parquet --label label --pixels 64 --lines 50
     """
+    from dataclasses import replace
+
     from ..models.axis import Axis
     from .records import read_table, write_parquet
     from .simulate import Belt, library_of, write_truth
@@ -669,6 +680,15 @@ def simulate(
     import numpy as np
 
     start = np.datetime64("2026-01-01T00:00:00", "us")
+    if out.suffix == ".hdr":
+        from .cube import write_envi
+
+        whole_belt = replace(belt, foreground=False).frames(seconds, start, 1)
+        count = write_envi(out, (frame.spectra for frame in whole_belt), belt.axis.to("nm").values, "reflectance")
+        if truth is not None:
+            write_truth(truth, belt, seconds, start)
+        print(f"{out}: {count} lines of {belt.pixels} pixels, {len(belt.axis)} bands")
+        return
     made = {thing.number: thing.material for thing in belt.objects(seconds)}
     frames = (frame for frame in belt.frames(seconds, start, batch) if len(frame))
     count = write_parquet(out, frames, lambda frame: {"material": [made.get(n, "") for n in frame.object_id or []]})
@@ -801,6 +821,16 @@ def _quiet() -> None:
     from .settings import Log
 
     configure(Log(format="text", level="warning"))
+
+
+def _reference(white: Path | None, dark: Path | None) -> Any:
+    if white is None:
+        if dark is not None:
+            raise BadSettings("--dark needs --white: reflectance is measured between the two")
+        return None
+    from .cube import Reflectance
+
+    return Reflectance(str(white), None if dark is None else str(dark))
 
 
 def _values(given: list[str] | None, option: str) -> dict[str, list[str]]:

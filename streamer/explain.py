@@ -82,7 +82,7 @@ def explain(model: Model, table: Table, target: str | None) -> Explained:
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
-    return float(spearmanr(a, b)[0])
+    return float(spearmanr(a, b).statistic)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def rows_of(done: Explained) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Recorded files of spectra as batches of numbers: Parquet, CSV and NumPy, plain or compressed with gzip or zstd.
+"""Recorded files of spectra as batches of numbers: Parquet, CSV, NumPy and ENVI cubes, the first three also compressed.
 
 Here a file becomes a matrix, an axis and named columns, in one pass and in memory that does not grow with it. What the
 columns mean stands in records.py. Nothing in a file is ever executed: no pickle, no object arrays.
@@ -27,6 +27,7 @@ from .. import BadFile
 from ..models.axis import MOST_BANDS, Axis
 from .columns import BadRows, Batch, Content, is_number, values_of, wavelength_columns
 from .csv_file import open_csv
+from .cube import open_envi
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,6 +57,8 @@ def open_content(path: str) -> Iterator[Content]:
         BadFile: it can not be read as spectra; the text says where, what came and what was expected.
     """
     _, kind, compression = parts(path)
+    if kind == ".hdr" and compression:
+        raise BadFile(f"{path}: expected an ENVI header beside its image, not compressed")
     with ExitStack() as stack:
         with read_errors(path):
             if compression:
@@ -319,4 +322,5 @@ FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
     ".tsv": open_csv,
     ".npy": lambda path, stream, _: _open_arrays(path, {"spectra": stream}),
     ".npz": _open_npz,
+    ".hdr": open_envi,
 }

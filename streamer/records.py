@@ -24,6 +24,7 @@ import structlog
 from .. import BadFile
 from ..models.axis import Axis
 from .columns import BadRows, Batch, Content
+from .cube import Reflectance
 from .formats import axis_of, count_spectra, open_content, parts, read_errors
 from .frame import QUANTITIES, RESERVED, Frame
 
@@ -94,6 +95,7 @@ def read_frames(
     quantity: str | None = None,
     on_bad_row: OnBadRow | None = None,
     where: Mapping[str, str] | None = None,
+    reference: Reflectance | None = None,
 ) -> Iterator[Frame]:
     """Frames of a file in its order, in memory that does not grow with it (but for a `spectrum_id`: 60 bytes each).
 
@@ -107,11 +109,12 @@ def read_frames(
         quantity: one of absorbance, reflectance, counts, unknown, whatever the file says.
         on_bad_row: is given each row that is no spectrum, or repeats a spectrum_id; without it, they are logged.
         where: column -> text; only rows with these values ('1' matches the number 1 as well).
+        reference: of a camera's counts, whose column `x` tells the pixel: they become reflectance.
 
     Raises:
         BadFile: when the first frame is asked for, or later where the file breaks off.
     """
-    for table in _tables(path, axis, axis_unit, quantity, on_bad_row, where, frame_spectra):
+    for table in _tables(path, axis, axis_unit, quantity, on_bad_row, where, frame_spectra, reference):
         yield from _frames(table, line, instrument)
 
 
@@ -123,9 +126,10 @@ def read_table(
     quantity: str | None = None,
     on_bad_row: OnBadRow | None = None,
     where: Mapping[str, str] | None = None,
+    reference: Reflectance | None = None,
 ) -> Table:
     """The whole file in memory, for fitting. Arguments and errors as `read_frames`."""
-    tables = _tables(path, axis, axis_unit, quantity, on_bad_row, where, TABLE_ROWS)
+    tables = _tables(path, axis, axis_unit, quantity, on_bad_row, where, TABLE_ROWS, reference)
     table = _made(lambda *parts: np.concatenate(parts), *tables)
     exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
     return replace(table, spectra=table.spectra.astype(exact, copy=False))
@@ -188,6 +192,7 @@ def _tables(
     on_bad_row: OnBadRow | None,
     where: Mapping[str, str] | None,
     n: int,
+    reference: Reflectance | None,
 ) -> Iterator[Table]:
     """The good rows among each `n` of a file; never an empty table."""
     path, where = str(file), where or {}
@@ -200,13 +205,18 @@ def _tables(
             if column not in content.columns:
                 known = ", ".join(content.columns) or "none"
                 raise BadFile(f"{path}: unknown column {column!r} to filter by; known: {known}")
-        quantity = quantity or _quantity(content.meta.get("quantity", UNKNOWN))
+        if reference is not None and "x" not in content.columns:
+            raise BadFile(f"{path}: references are of a camera's pixels, and this file has no column x")
+        said = content.meta.get("quantity", UNKNOWN) if reference is None else "reflectance"
+        quantity = quantity or _quantity(said)
         bad: BadRows = []
         seen: set[int] = set()
         stem, *_ = parts(path)
         rows = good_rows = bad_rows = 0
         for batch in _guarded(path, content.batches(len(axis), n, bad)):
             rows += len(batch.row) + len(bad)
+            if reference is not None:
+                batch = replace(batch, spectra=reference(batch.spectra, batch.columns["x"]))
             table = _table(batch, content, path, stem, axis, quantity)
             keep = np.ones(len(table), bool)
             for column, wanted in where.items():

@@ -48,7 +48,7 @@ def test_occlusion_of_a_model_lies_on_the_absorbers(grid: Axis) -> None:
     spectra, _ = simulate(30, grid, seed=3)
     found = occlusion(lambda some: model.predict(some, grid).values[:, 0], spectra).mean(axis=0)
     near = np.min(np.abs(grid.values[:, None] - [1200, 1400]), axis=1) < 70
-    assert found[near].mean() > 3 * found[~near].mean()
+    assert found[near].mean() > 2 * found[~near].mean()
 
 
 def test_attention_is_that_of_the_published_layer_and_of_no_other_model(grid: Axis) -> None:
@@ -73,9 +73,8 @@ def test_attention_is_that_of_the_published_layer_and_of_no_other_model(grid: Ax
 
 def test_peaks_are_found_and_named() -> None:
     axis = Axis(np.linspace(1000, 1800, 401), "nm")
-    absorbance = sum(
-        h * np.exp(-0.5 * ((axis.values - c) / 15) ** 2) for c, h in ((1212, 0.4), (1450, 0.9), (1664, 0.6))
-    )
+    heights = {1212: 0.4, 1450: 0.9, 1664: 0.6}
+    absorbance = np.sum([h * np.exp(-0.5 * ((axis.values - c) / 15) ** 2) for c, h in heights.items()], axis=0)
     found = peaks(absorbance + 0.2, axis)
     assert [peak.position for peak in found] == [1212, 1450, 1664]
     assert [peak.known.split(",")[0] for peak in found] == [

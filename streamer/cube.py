@@ -1,0 +1,191 @@
+"""Hyperspectral cubes: ENVI files read line by line, and counts made reflectance by dark and white references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from .. import BadFile
+from ..models.axis import MOST_BANDS
+from .columns import BadRows, Batch, Content
+
+log = structlog.get_logger(__name__)
+
+MOST_HEADER_BYTES = 1 << 22
+MOST_REFERENCE_BYTES = 1 << 30  # of a white or dark cube, which is averaged over its lines
+MOST_MAPPED = 1 << 26  # bytes read through one mapping
+LEAST_SPAN = 0.05  # of the usual difference between white and dark: less, and a pixel's band is dead
+_UNITS = {"nanometers": "nm", "nanometer": "nm", "nm": "nm", "micrometers": "um", "micrometer": "um", "um": "um",
+          "wavenumber": "cm-1", "cm-1": "cm-1"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cube:
+    """An ENVI image on disk, (lines, samples, bands): `open` maps it into memory anew, and nothing is read yet."""
+
+    open: Callable[[], np.ndarray]
+    wavelengths: np.ndarray | None
+    unit: str
+    scale: float
+    ignore: float | None
+    quantity: str
+
+
+def open_cube(path: str) -> Cube:
+    """Raises BadFile: no such image, or the library to read it is not installed."""
+    try:
+        from spectral.io import envi
+        from spectral.utilities.errors import SpyException
+    except ImportError as error:
+        raise BadFile(f"{path}: ENVI cubes need the library spectral: pip install 'tamis[envi]'") from error
+    if Path(path).stat().st_size > MOST_HEADER_BYTES:
+        raise BadFile(f"{path}: expected an ENVI header of at most {MOST_HEADER_BYTES} bytes")
+    try:
+        image: Any = envi.open(path)
+        if not hasattr(image, "open_memmap"):
+            raise BadFile(f"{path}: expected an ENVI image, got a spectral library")
+        if not 2 <= image.nbands <= MOST_BANDS:
+            raise BadFile(f"{path}: expected 2 to {MOST_BANDS} bands, got {image.nbands}")
+        size = image.offset + image.nrows * image.ncols * image.nbands * image.sample_size
+        there = Path(image.filename).stat().st_size
+        if not 0 < size <= there:
+            raise BadFile(f"{path}: expected an image of {size} bytes, as the header says; got {there}")
+        mapped = partial(image.open_memmap, interleave="bip", writable=False)
+        data = mapped()
+    except (SpyException, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        told = f"{type(error).__name__} {error!s:.200}"
+        raise BadFile(f"{path}: expected an ENVI header and its image: {told}") from error
+    if data is None or data.dtype.kind not in "fiu":
+        raise BadFile(f"{path}: expected real numbers in the image, got {None if data is None else data.dtype}")
+    said = {key.lower(): value for key, value in image.metadata.items()}
+    centres, unit = image.bands.centers, _UNITS.get((image.bands.band_unit or "").strip().lower(), "")
+    wavelengths = None if centres is None else np.asarray(centres, np.float64)
+    if wavelengths is not None and unit == "um":
+        wavelengths, unit = wavelengths * 1000, "nm"
+    ignore = said.get("data ignore value")
+    return Cube(
+        mapped, wavelengths, unit, float(image.scale_factor or 1.0), None if ignore is None else float(ignore),
+        str(said.get("quantity", "unknown")),
+    )  # fmt: skip
+
+
+def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
+    """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line)."""
+    cube = open_cube(path)
+    lines, samples, bands = cube.open().shape
+
+    def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
+        data, left = cube.open(), MOST_MAPPED
+        for first in range(0, lines * samples, n):
+            if left <= 0:  # what was read counts as ours until it is given back
+                data, left = cube.open(), MOST_MAPPED
+            place = np.arange(first, min(first + n, lines * samples))
+            top, low = place[0] // samples, place[-1] // samples + 1
+            block = np.array(data[top:low]).reshape(-1, bands)[place - top * samples]
+            left -= block.nbytes
+            spectra = block.astype(block.dtype.newbyteorder("="), copy=False)
+            good = np.ones(len(place), bool)
+            if cube.ignore is not None:
+                good = ~(spectra == cube.ignore).all(axis=1)
+                bad.extend((int(row) + 1, f"no data: all bands are {cube.ignore:g}") for row in place[~good])
+            if cube.scale != 1:
+                spectra = spectra / np.float32(cube.scale)
+            columns = {"x": (place % samples).astype(np.float64), "y": (place // samples).astype(np.float64)}
+            yield Batch(place[good] + 1, spectra[good], {name: values[good] for name, values in columns.items()})
+
+    meta = {"axis_unit": cube.unit, "quantity": cube.quantity}
+    return Content(["x", "y"], cube.wavelengths, bands, lines * samples, meta, batches)
+
+
+class Reflectance:
+    """(counts - dark) / (white - dark), pixel by pixel of the camera.
+
+    A band of a pixel that hardly tells white from dark is dead: it takes the line between the nearest living bands of
+    the same pixel. A pixel with fewer than two living bands gives no numbers, and its spectra are set aside.
+
+    Args:
+        white, dark: ENVI cubes of the references, averaged over their lines; without a dark one, it is zero.
+
+    Raises:
+        BadFile: a cube can not be read, is too large to average, or has another shape; no pixel is alive.
+    """
+
+    def __init__(self, white: str, dark: str | None = None) -> None:
+        self.white = _mean_of(white)
+        self.dark = np.zeros_like(self.white) if dark is None else _mean_of(dark)
+        shape, other = self.white.shape, self.dark.shape
+        if shape != other:
+            raise BadFile(f"{dark}: expected {shape} pixels and bands, as {white} has, got {other}")
+        span = self.white - self.dark
+        usual = np.nanmedian(span, axis=0)
+        self.dead = ~((span > LEAST_SPAN * usual) & (span > 0))
+        if (self.dead.sum(axis=1) > shape[1] - 2).all():
+            raise BadFile(
+                f"{white}: expected light in the white reference, got none that is brighter than the dark one"
+            )
+        if self.dead.any():
+            log.warning(
+                "dead bands are bridged", bands=int(self.dead.sum()), of_pixels=int(self.dead.any(axis=1).sum())
+            )
+        self._span = np.where(self.dead, np.nan, span)
+
+    def __call__(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """(n, bands), and the pixel of each (n,) -> (n, bands) float32
+
+        Raises:
+            BadFile: other bands than the references have, or a pixel that they have not.
+        """
+        pixel = np.asarray(x, np.int64)
+        samples, bands = self.white.shape
+        if counts.shape[1] != bands or (len(pixel) and not 0 <= pixel.min() <= pixel.max() < samples):
+            raise BadFile(
+                f"expected {bands} bands and pixels 0 to {samples - 1}, as the references have, got {counts.shape[1]} "
+                f"bands and pixel {int(pixel.max(initial=0))}"
+            )
+        told = (counts - self.dark[pixel]) / self._span[pixel]
+        place = np.arange(bands)
+        for i in np.flatnonzero(self.dead[pixel].any(axis=1)).tolist():
+            dead = self.dead[pixel[i]]
+            if dead.sum() <= bands - 2:
+                told[i, dead] = np.interp(place[dead], place[~dead], told[i, ~dead])
+        return told.astype(np.float32)
+
+
+def _mean_of(path: str) -> np.ndarray:
+    """(samples, bands) of a reference cube"""
+    data = open_cube(path).open()
+    if data.nbytes > MOST_REFERENCE_BYTES:
+        raise BadFile(f"{path}: expected a reference of at most {MOST_REFERENCE_BYTES} bytes, got {data.nbytes}")
+    return data.mean(axis=0, dtype=np.float64)
+
+
+def write_envi(path: Path, lines: Iterator[np.ndarray], wavelengths_nm: np.ndarray, quantity: str) -> int:
+    """(samples, bands) arrays, one a camera line, as an ENVI image of float32 beside its header; gives how many lines.
+
+    Raises:
+        BadFile: it can not be written. ValueError: there is no line.
+    """
+    image, count, samples = path.with_suffix(".bip"), 0, 0
+    try:
+        with open(image, "wb") as out:
+            for line in lines:
+                out.write(np.ascontiguousarray(line, "<f4").tobytes())
+                count, samples = count + 1, len(line)
+        if not count:
+            raise ValueError(f"{path}: expected at least one line to write, got none")
+        centres = ", ".join(f"{value:g}" for value in wavelengths_nm)
+        path.write_text(
+            f"ENVI\nsamples = {samples}\nlines = {count}\nbands = {len(wavelengths_nm)}\nheader offset = 0\n"
+            "file type = ENVI Standard\ndata type = 4\ninterleave = bip\nbyte order = 0\n"
+            f"quantity = {quantity}\nwavelength units = Nanometers\nwavelength = {{{centres}}}\n"
+        )
+    except OSError as error:
+        raise BadFile(f"can not write {path}: {error.strerror}") from error
+    return count
