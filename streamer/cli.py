@@ -471,6 +471,7 @@ def worker(
 @app.command()
 def tail(
     rejects: Annotated[bool, typer.Option("--rejects", help="What was set aside, and why.")] = False,
+    decisions: Annotated[bool, typer.Option("--decisions", help="What was decided, one an object.")] = False,
     new_only: Annotated[bool, typer.Option("--new", help="Only what comes from now on.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     config: Config = None,
@@ -483,13 +484,18 @@ def tail(
       tamis tail --new
       tamis tail --limit 5 | jq .glucose
       tamis tail --rejects
+      tamis tail --decisions --new | jq -r '[.object_id, .action, .reason] | @tsv'
     """
+    if rejects and decisions:
+        raise BadSettings("--rejects and --decisions exclude each other: give one")
     stop = _Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
     from .service import run_tail
 
-    run_tail(settings, stop, rejects, new_only, limit)
+    topics = settings.topics
+    topic = topics.rejects if rejects else topics.decisions if decisions else topics.predictions
+    run_tail(settings, stop, topic, new_only, limit)
 
 
 @app.command()

@@ -195,7 +195,7 @@ def _fit(
 
 
 def choose_treatment(spectra: np.ndarray, table: Table, names: np.ndarray, groups: np.ndarray | None, seed: int) -> str:
-    """The pre-treatment with which PLS-DA has the least cross-validated balanced error on these rows."""
+    """The pre-treatment with which PLS-DA has the least cross-validated balanced error on these rows, at its best."""
     best = ("", np.inf)
     for text in PRETREATMENTS:
         try:
@@ -203,7 +203,7 @@ def choose_treatment(spectra: np.ndarray, table: Table, names: np.ndarray, group
         except ValueError:  # a window wider than the axis
             continue
         fitted = estimator_class("pls-da")(folds=FOLDS, random_state=seed).fit(treated, names, groups)
-        error = float(fitted.cv_error_[fitted.n_components_ - 1])
+        error = float(fitted.cv_error_.min())
         if error < best[1]:
             best = text, error
     return best[0]

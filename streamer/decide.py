@@ -254,7 +254,12 @@ class Decider:
     def _pool(
         opened: dict[tuple[str, str], Pooled], frame: Frame, predictions: Predictions, source_id: str, clock: float
     ) -> None:
-        names = predictions.object_id or predictions.spectrum_id
+        names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
+        rows = np.flatnonzero([bool(name) for name in names])  # a camera's empty belt is no object
+        if len(rows) < len(names):
+            predictions, names = predictions[rows], [names[i] for i in rows]
+        if not names:
+            return
         values = np.column_stack(list(predictions.values.values()))  # (n, targets)
         distance = next((c for name, c in predictions.classes.items() if name.endswith("_distance")), None)
         known = np.ones(len(values), bool) if distance is None else distance <= 1
@@ -272,10 +277,9 @@ class Decider:
         if distance is not None:
             np.minimum.at(nearest, codes, distance)
         last = np.full(len(place), np.datetime64("NaT", "us"))
-        for row, code in enumerate(codes):  # the rows of an object come in time order, but for a camera's columns
-            last[code] = np.fmax(last[code], predictions.time[row])
-        first = np.full(len(place), len(codes))
-        np.minimum.at(first, codes, np.arange(len(codes)))
+        np.maximum.at(last.view(np.int64), codes, predictions.time.view(np.int64))  # NaT is the least of them
+        first = np.full(len(place), len(frame))
+        np.minimum.at(first, codes, rows)
         for name, i in place.items():
             key = (frame.instrument, name)
             pooled = opened.get(key)

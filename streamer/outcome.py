@@ -11,7 +11,7 @@ import orjson
 
 from .. import BadMessage
 from .frame import BadRow
-from .wire import ARROW, Message, Record, arrow_bytes, column_values, read_arrow
+from .wire import ARROW, JSON, Message, Record, arrow_bytes, column_values, read_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,8 +63,12 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.spectrum_id)
 
-    def __getitem__(self, rows: slice) -> Predictions:
+    def __getitem__(self, rows: slice | np.ndarray) -> Predictions:
+        """Some of the rows: a slice, or an array of row numbers."""
+
         def part(value: Any) -> Any:
+            if isinstance(value, list) and isinstance(rows, np.ndarray):
+                return [value[i] for i in rows.tolist()]
             return value[rows] if isinstance(value, np.ndarray | list) else value
 
         by_name = ("values", "classes")
@@ -141,12 +145,12 @@ def _as_json_lines(predictions: Predictions) -> bytes:
 
 
 def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One dictionary a spectrum, from either encoding: for consumers, reports and tests.
+    """One dictionary a spectrum, or the one of a decision, from either encoding: for consumers, reports and tests.
 
     Raises:
         ValueError: there are no predictions in these bytes, nor rejected rows.
     """
-    if headers.get("content-type", ARROW) == JSON_LINES:
+    if headers.get("content-type", ARROW) in (JSON_LINES, JSON):
         rows = [orjson.loads(line) for line in value.splitlines()]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("expected predictions, a JSON object a line; got another shape")
@@ -163,11 +167,13 @@ def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[st
 
 
 def _column(column: pa.ChunkedArray, name: str) -> list[Any]:
-    """Its values; rejected rows have their spectrum as a list of numbers."""
+    """Its values; rejected rows have their spectrum as a list of numbers, decisions a list of classes."""
     import pyarrow as pa
 
-    if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
-        return column.to_pylist()
+    if pa.types.is_list(column.type):
+        of = column.type.value_type
+        if pa.types.is_floating(of) or pa.types.is_string(of) or pa.types.is_null(of):
+            return column.to_pylist()
     return column_values(column, name)
 
 

@@ -230,13 +230,13 @@ def _sink(settings: Settings, read_from: Path | None, write_to: Path | None) -> 
     return kafka_sink(settings, settings.transactional_id if read_from is None else None)
 
 
-def run_tail(settings: Settings, stop: Stop, rejects: bool, new_only: bool, limit: int | None) -> None:
-    """Prints what workers send, a line of JSON a spectrum or a rejected message, until stopped or at `limit`."""
+def run_tail(settings: Settings, stop: Stop, topic: str, new_only: bool, limit: int | None) -> None:
+    """Prints what workers send, a line of JSON a spectrum, decision or reject, until stopped or at `limit`."""
     import orjson
 
     from .outcome import decode_predictions
 
-    topic = settings.topics.rejects if rejects else settings.topics.predictions
+    rejects = topic == settings.topics.rejects
     _ensure(settings, [topic])
     settings = settings.model_copy(update={"start_at": "latest" if new_only else "earliest"})
     source = kafka_source(settings, [topic], f"tamis-tail-{uuid.uuid4().hex[:8]}")  # of its own, that never commits

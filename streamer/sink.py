@@ -271,14 +271,13 @@ class FileSink:
         import orjson
 
         from .outcome import decode_predictions
-        from .wire import JSON
 
         headers = dict(headers or {})
         path = self._folder / f"{topic}.jsonl"
         if "reason" in headers:  # a reject: its own bytes may be anything
             rows: list[dict[str, Any]] = [{**headers, "bytes": value.hex()}]
         else:
-            rows = [orjson.loads(value)] if headers.get("content-type") == JSON else decode_predictions(value, headers)
+            rows = decode_predictions(value, headers)
         with _writing(path):
             if topic not in self._files:
                 self._files[topic] = open(path, "xb")  # noqa: SIM115 (open until close())

@@ -27,6 +27,7 @@ from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.records import write_parquet
 from tamis.streamer.rules import Rule, conformal_limits, threshold
 from tamis.streamer.settings import load
 from tamis.streamer.sink import KafkaSink
@@ -218,6 +219,21 @@ def test_a_purity_that_was_asked_for_is_kept_on_new_spectra(tamis_line: Any, gri
     ejected = np.array([row["action"] == "eject" for row in decided(line.run())])
     assert np.mean(sort[ejected] == "PET") > 0.93
     assert np.mean(ejected[sort == "PET"]) > 0.5
+
+
+@pytest.mark.parametrize("encoding", ["json", "arrow"])
+def test_decisions_of_a_file_lie_beside_its_predictions(encoding: str, grid: Axis, tmp_path: Path) -> None:
+    Store(tmp_path / "store").publish("default", classified(grid))
+    spectra, _ = materials(8, grid)
+    objects = ["", "", "a", "a", "a", "b", "b", ""]
+    write_parquet(tmp_path / "in.parquet", [frame(grid, 8, spectra=spectra.astype(np.float32), object_id=objects)])
+    environment = os.environ | {"TAMIS_STORE": "store", "TAMIS_LINES": json.dumps(by([EJECT_PVC], encoding=encoding))}
+    command = [sys.executable, "-m", "tamis.streamer.cli", "worker", "--from", "in.parquet", "--to", "out"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(row) for row in (tmp_path / "out" / "tamis.decisions.jsonl").read_text().splitlines()]
+    assert [(row["object_id"], row["spectra"]) for row in rows] == [("a", 3), ("b", 2)], "the belt is no object"
+    assert all(isinstance(row["set"], list) and row["action"] in ("eject", "pass") for row in rows)
 
 
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
