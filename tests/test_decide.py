@@ -250,6 +250,7 @@ def test_decisions_do_not_wait_for_the_transaction_and_none_is_lost(
         "TAMIS_TOPICS__PREFIX": prefix, "TAMIS_PROCESSING_GUARANTEE": guarantee, "TAMIS_METRICS__PORT": "0",
         "TAMIS_STORE": str(tmp_path / "store"), "TAMIS_LINES": json.dumps(lines), "TAMIS_TRANSACTIONS__INTERVAL_S": "3",
         "TAMIS_TOPICS__PARTITIONS": "1", "TAMIS_DRIFT__FOLDER": str(tmp_path / "drift"), "TAMIS_PARTITIONS": "[0]",
+        "TAMIS_GROUP": prefix,
     }  # fmt: skip
     topics = [f"{prefix}.{role}" for role in ("spectra", "decisions", "predictions")]
     client = broker.client_settings

@@ -162,7 +162,7 @@ def test_a_worker_follows_the_belt_and_decides_each_object_as_its_truth_says(
     environment = {
         **os.environ, "TAMIS_BROKERS": broker.bootstrap, "TAMIS_KAFKA": json.dumps(client), "TAMIS_METRICS__PORT": "0",
         "TAMIS_TOPICS__PREFIX": prefix, "TAMIS_STORE": str(tmp_path / "store"), "TAMIS_LINES": json.dumps(lines),
-        "TAMIS_DRIFT__FOLDER": str(tmp_path / "drift"), "TAMIS_POLL_TIMEOUT_S": "0.05",
+        "TAMIS_DRIFT__FOLDER": str(tmp_path / "drift"), "TAMIS_POLL_TIMEOUT_S": "0.05", "TAMIS_GROUP": prefix,
     }  # fmt: skip
     topics = [f"{prefix}.{role}" for role in ("spectra", "decisions")]
     ensure_topics(broker.bootstrap, topics, 1, create=True, client_settings=client)
