@@ -162,8 +162,15 @@ class Validation:
 
     @classmethod
     def from_arrays(cls, classes: Any, arrays: Mapping[str, np.ndarray]) -> Self:
-        kept = (arrays[f"validation.{name}"] for name in ("codes", "probability", "distance"))
-        return cls(np.array(classes), *kept)
+        """Raises ValueError where the arrays do not belong together, LookupError where they are not there."""
+        codes, probability, distance = (arrays[f"validation.{name}"] for name in ("codes", "probability", "distance"))
+        n, k = len(codes), len(classes)
+        shapes = codes.shape, probability.shape, distance.shape
+        if shapes != ((n,), (n, k), (n,)) or codes.dtype.kind != "i" or np.bincount(codes, minlength=k).shape != (k,):
+            raise ValueError(f"expected codes, probabilities and distances of spectra of {k} classes, got {shapes}")
+        if not np.bincount(codes, minlength=k).all():
+            raise ValueError("expected a spectrum of each class that the model had not seen")
+        return cls(np.array(classes), codes, probability, distance)
 
     def figures(self) -> dict[str, Any]:
         """Balanced accuracy, purity and recovery of each class, and the share that would be called unknown."""

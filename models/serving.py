@@ -88,6 +88,19 @@ class Parts:
         return kind if kind == "pls-da" else kind.removesuffix("-da")
 
     @property
+    def validation(self) -> Validation | None:
+        class_of = self.manifest.get("class_of", "")
+        if not isinstance(class_of, str):
+            raise ValueError(f"expected the name of a column in class_of, got {class_of!r:.80}")
+        if not class_of:
+            return None
+        classes = class_names(class_of, self.manifest["targets"])
+        calibration, k = self.arrays["calibration"], len(classes)
+        if calibration.shape != (k + 1, k) or not np.isfinite(calibration).all():
+            raise ValueError(f"expected a finite calibration of {k} classes, got shape {calibration.shape}")
+        return Validation.from_arrays(classes, self.arrays)
+
+    @property
     def simca(self) -> Simca | None:
         return Simca.from_arrays(self.arrays) if self.manifest.get("class_of") else None
 
@@ -123,11 +136,11 @@ class ServedModel:
         self.encoder, self.report = encoder, report
         self.classes = class_names(self.class_of, self.targets)
         self._predict, self._model = predict, model
-        self.validation = Validation.from_arrays(self.classes, parts.arrays) if self.class_of else None
+        self.validation = parts.validation
         errors = manifest.get("metrics", {}).get("rmsecv", {})
         self.error_sd: dict[str, float] = {name: float(error) for name, error in errors.items()}
         # Ways are held against each other by the scores: probabilities near 1 would hide what these differ by.
-        self._calibration = parts.arrays.get("calibration")
+        self._calibration = parts.arrays["calibration"] if self.class_of else None
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
         """(n, bands) of any type of number, on any axis that covers the grid.
@@ -170,6 +183,7 @@ def serve(
         pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), dict(arrays))
         parts = Parts(manifest, arrays, pipeline)
         check_names(manifest["units"], manifest["quantity"])
+        _ = parts.validation  # whether there is one as it should be
         if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
             model = Model.from_parts(dict(manifest), dict(arrays))
             return ServedModel(parts, model.predict, model.limits, model.encoder, model, Report(NUMPY[1], 0.0))

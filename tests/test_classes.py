@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tamis import BadBundle
 from tamis.models.axis import Axis
 from tamis.models.classes import UNKNOWN, ClassScores, Simca
 from tamis.models.heads import CommitteeClassifier
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
+from tamis.models.serving import serve
 from tamis.models.store import Store
 from tamis.ssl.pseudo import self_train
 from tamis.streamer.records import read_table, write_parquet
@@ -107,6 +109,26 @@ def test_each_classifier_is_served_as_it_was_fitted(kind: str, grid: Axis, tmp_p
     np.testing.assert_allclose(loaded.predict(spectra, grid).values, expected.values, atol=1e-6)
     assert served.validation is not None
     assert len(served.validation.codes) == 90
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda manifest, arrays: manifest.update(class_of=["sort"]), "expected the name of a column in class_of"),
+        (lambda manifest, arrays: arrays.pop("simca.mean"), "simca.mean"),
+        (lambda manifest, arrays: arrays.update({"simca.mean": arrays["simca.mean"][:, :3]}), "no model"),
+        (lambda manifest, arrays: arrays.update({"calibration": arrays["calibration"][:, :2]}), "no model|no way"),
+        (lambda manifest, arrays: arrays.update({"validation.codes": arrays["validation.codes"] + 7}), "of 3 classes"),
+        (lambda manifest, arrays: arrays.update({"validation.codes": arrays["validation.codes"] * 0}), "of each class"),
+        (lambda manifest, arrays: arrays.pop("validation.probability"), "validation.probability"),
+        (lambda manifest, arrays: manifest.update(targets=["sort=PE"]), "no model"),
+    ],
+)
+def test_a_poisoned_bundle_of_classes_is_refused(change: Any, told: str, grid: Axis) -> None:
+    manifest, arrays = classified(grid, n=60).to_parts()
+    change(manifest, arrays)
+    with pytest.raises(BadBundle, match=told):
+        serve(manifest, arrays)
 
 
 def test_a_line_tells_class_confidence_and_unknown(tamis_line: Any, grid: Axis) -> None:
