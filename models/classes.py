@@ -12,7 +12,7 @@ UNKNOWN = "unknown"  # what a spectrum is said to be that lies beyond the limits
 LEVEL = 0.99  # of a class's own spectra lie within its limit
 MOST_COMPONENTS = 10  # of a class's own principal components
 EXPLAINED = 0.99
-_TINY = np.finfo(np.float64).tiny ** 0.25
+TINY = np.finfo(np.float64).tiny ** 0.25
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -72,8 +72,8 @@ class Simca:
         scale, freedom = np.empty((classes, 2)), np.empty((classes, 2))
         for k in range(classes):
             values = own[codes == k]
-            scale[k] = np.maximum(np.nanmean(values, axis=0), _TINY)
-            spread = np.maximum(np.nanvar(values, axis=0, ddof=1) if len(values) > 1 else scale[k] ** 2, _TINY**2)
+            scale[k] = np.maximum(np.nanmean(values, axis=0), TINY)
+            spread = np.maximum(np.nanvar(values, axis=0, ddof=1) if len(values) > 1 else scale[k] ** 2, TINY**2)
             freedom[k] = np.clip(2 * scale[k] ** 2 / spread, 1.0, 250.0)
         limit = np.array([chdtri(total, 1 - level) for total in freedom.sum(axis=1)])
         made = cls(*_components(X, codes, classes), scale, freedom, limit)
@@ -108,11 +108,11 @@ def _components(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndar
             continue
         mean[k] = own.mean(axis=0)
         _, singular, directions = np.linalg.svd(own - mean[k], full_matrices=False)
-        share = np.cumsum(singular**2) / max((singular**2).sum(), _TINY)
+        share = np.cumsum(singular**2) / max((singular**2).sum(), TINY)
         most = min(MOST_COMPONENTS, (len(own) - 1) // 3, bands - 1, int((singular > 1e-9 * singular[0]).sum()))
         number = max(0, min(int(np.searchsorted(share, EXPLAINED)) + 1, most))
         loadings[k, :, :number] = directions[:number].T
-        score_var[k, :number] = np.maximum(singular[:number] ** 2 / (len(own) - 1), _TINY)
+        score_var[k, :number] = np.maximum(singular[:number] ** 2 / (len(own) - 1), TINY)
     return mean, loadings, score_var
 
 

@@ -8,6 +8,7 @@ it and still be of it.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,10 +16,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .classes import Folds, Simca, Validation, Verdict, probabilities
+from .classes import TINY, Folds, Simca, Validation, Verdict, probabilities
 
 PENALTY = 1.0  # of the logistic regression, on scores of sd 1: two classes that never meet get no infinite odds
-_TINY = np.finfo(np.float64).tiny ** 0.25
 
 
 def class_folds(codes: np.ndarray, groups: Any, folds: int, random_state: int, names: np.ndarray) -> Folds:
@@ -40,7 +40,7 @@ def class_folds(codes: np.ndarray, groups: Any, folds: int, random_state: int, n
     return list(split.split(codes[:, None], codes, members))
 
 
-class Classifier(ClassifierMixin, BaseEstimator):
+class Classifier(ClassifierMixin, BaseEstimator, ABC):
     """A subclass learns scores (`_learn`, `_scores`); here they become probabilities, and an unknown is told.
 
     Every class weighs the same: how often a material came to the laboratory says nothing of how often it comes down the
@@ -76,12 +76,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self.validation_ = Validation(self.classes_, codes, probabilities(unseen, self.calibration_), distance)
         return self
 
+    @abstractmethod
     def _learn(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> None:
-        raise NotImplementedError
+        """X (n, bands), codes (n,) of the classes, groups (n,) or None"""
 
+    @abstractmethod
     def _class_scores(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, K)"""
-        raise NotImplementedError
 
     def _space(self, X: np.ndarray) -> np.ndarray:
         """Where distances from a class are taken: the spectra as they come, unless they come untreated."""
@@ -105,11 +106,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """(n, bands)"""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        return self.judge_scores(self._class_scores(X), self._space(X))
-
-    def judge_scores(self, scores: np.ndarray, space: np.ndarray) -> Verdict:
-        """Scores (n, K), however they were computed, and the treated spectra (n, bands) that they are of."""
-        return Verdict(self.classes_, probabilities(scores, self.calibration_), self.simca_.distance(space))
+        chance = probabilities(self._class_scores(X), self.calibration_)
+        return Verdict(self.classes_, chance, self.simca_.distance(self._space(X)))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n, K), in the order of `classes_`; among the classes taught, however far away."""
@@ -140,7 +138,7 @@ def _logistic(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """(n, K) -> (K + 1, K): scores and 1 to logits, every class weighing the same."""
     from sklearn.linear_model import LogisticRegression
 
-    sd = np.maximum(scores.std(axis=0), _TINY)
+    sd = np.maximum(scores.std(axis=0), TINY)
     fitted = LogisticRegression(C=1 / PENALTY, class_weight="balanced", max_iter=1000).fit(scores / sd, codes)
     coef, offset = fitted.coef_, fitted.intercept_
     if len(coef) == 1:  # two classes: one logit is the other's negative

@@ -207,13 +207,14 @@ def compare(
     file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
     target: Annotated[list[str], typer.Option(help="Column to predict; of texts, its classes. May be repeated.")],
     models: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Of plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees with encoders); with "
             "--pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; of classes pls-da, "
-            "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well; parted by commas."
+            "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well; parted by commas. "
+            "Else plsr,local-pls,committee, and of classes pls-da,committee."
         ),
-    ] = "plsr,local-pls,committee",
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Column that says cal/train or test/val; else a third.")] = None,
     test: Annotated[
         list[str] | None, typer.Option(help="Of classes: COLUMN=VALUE are the test rows. May be repeated.")
@@ -257,7 +258,9 @@ def compare(
     _quiet()
     reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
     how = {"split": split, "group": group, "labels": sorted(labels or []), "seeds": seeds, "reading": reading}
-    names = [name.strip() for name in models.split(",")]
+    of_classes = stream is None and (test or hide or holds_classes(file, target, reading))
+    usual = "pls-da,committee" if of_classes else "plsr,local-pls,committee"
+    names = [name.strip() for name in (models or usual).split(",")]
     try:
         if stream is not None:
             for given, option in ((split, "--split"), (pairs, "--pairs"), (unlabeled, "--unlabeled"), (html, "--html")):
@@ -266,10 +269,9 @@ def compare(
             if len(how["labels"]) > 1:
                 raise BadSettings("--stream takes --labels once: so many of each value of the column")
             run_stream(file, target, stream, names, how, json)
-        elif test or hide or holds_classes(file, target, reading):
-            taken = {"plsr,local-pls,committee": "pls-da,committee"}.get(models, models).split(",")
+        elif of_classes:
             how = {"split": split, "test": _values(test, "--test"), "hide": hide or [], "group": group}
-            run_compare_classes(file, target, taken, how | {"seeds": seeds, "reading": reading}, json, html)
+            run_compare_classes(file, target, names, how | {"seeds": seeds, "reading": reading}, json, html)
         else:
             run_compare(file, target, names, how | {"pairs": pairs, "unlabeled": unlabeled or []}, json, html)
     except ValueError as error:

@@ -14,9 +14,10 @@ import numpy as np
 
 from .. import BadFile, __version__
 from ..models.evaluate import Scores, few_labels, paired_difference, split_rows
+from ..models.model import Model
 from ..ssl.buffer import Unlabeled
 from ..ssl.contenders import Context, Fitted, Pairs, Trained, fit
-from .page import DISC, Chart, Kind, figure, page_of
+from .page import DISC, Chart, Kind, figure, html_table, page_of
 from .pretraining import read_unlabeled
 from .records import Table, read_table
 
@@ -142,8 +143,8 @@ def compare(
                     seed=seed,
                     scores=Scores.of(y[test], predicted),
                     fit_s=fitted.fit_s,
-                    us_at_1=_microseconds(fitted, spectra[test][:1], table),
-                    us_at_256=_microseconds(fitted, np.resize(spectra[test], (256, spectra.shape[1])), table),
+                    us_at_1=microseconds(fitted, spectra[test][:1], table),
+                    us_at_256=microseconds(fitted, np.resize(spectra[test], (256, spectra.shape[1])), table),
                     parameters=fitted.parameters,
                     chosen=fitted.chosen,
                     predicted=predicted,
@@ -203,7 +204,7 @@ def numbers_of(table: Table, name: str) -> np.ndarray:
     return values
 
 
-def _microseconds(fitted: Trained | Fitted, spectra: np.ndarray, table: Table) -> float:
+def microseconds(fitted: Trained | Fitted | Model, spectra: np.ndarray, table: Table) -> float:
     """A spectrum, the best of three: what the model costs, not what else the machine did."""
     times = []
     for _ in range(3):
@@ -288,8 +289,6 @@ def _counts(done: Comparison, target: str) -> list[int]:
 
 
 def _section(done: Comparison, target: str, labels: int) -> str:
-    head = "".join(f"<th>{escape(name)}" for name in HEADINGS)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}" for text in row) for row in rows_of(done, target, labels))
     chosen = "".join(
         f"<li><b>{escape(model)}</b>: {escape(done.of(target, model, labels)[0].chosen)}" for model in done.models
     )
@@ -309,7 +308,7 @@ def _section(done: Comparison, target: str, labels: int) -> str:
     note = "The first draw of labels; on the dashed line, both agree."
     return (
         f"<section><h2>{escape(target)}, {labels} labels, {len(measured)} test rows</h2>"
-        f"<table><thead><tr>{head}<tbody>{body}</table><ul class=sub>{told}</ul>"
+        f"{html_table(HEADINGS, rows_of(done, target, labels))}<ul class=sub>{told}</ul>"
         f"<div class=pair>{figure(against, 'Predicted against measured', target, note, kinds)}"
         f"{figure(along, 'Residuals in the order of the file', target, 'A trend here is drift that the model missed.')}"
         f"</div><p class=sub>Chosen on the training rows:</p><ul class=sub>{chosen}</ul></section>"

@@ -17,9 +17,9 @@ from ..models.evaluate import PRETREATMENTS, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..ssl.pseudo import self_train
-from .compare import column_of
+from .compare import column_of, microseconds
 from .fitting import class_values
-from .page import page_of
+from .page import html_table, page_of
 from .records import Table, read_table
 
 SELF_TRAINED = "-self"  # ends the name of a model that learns from unlabeled spectra of the test's kind as well
@@ -121,7 +121,7 @@ def compare_classes(
             verdict = _verdict(model, spectra[held_out], table)
             called = np.where(verdict[1], len(classes), verdict[0].argmax(axis=1))
             of_strange = float(_verdict(model, spectra[strange], table)[1].mean()) if len(strange) else None
-            us_at_256 = _microseconds(model, np.resize(spectra[held_out], (256, spectra.shape[1])), table)
+            us_at_256 = microseconds(model, np.resize(spectra[held_out], (256, spectra.shape[1])), table)
             scores = ClassScores.of(true, called, len(classes))
             cells.append(ClassCell(name, seed, scores, called, of_strange, fit_s, us_at_256, chosen))
     return ClassComparison(str(path), target, classes.tolist(), told, len(train), true, cells)
@@ -209,15 +209,6 @@ def choose_treatment(spectra: np.ndarray, table: Table, names: np.ndarray, group
     return best[0]
 
 
-def _microseconds(model: Model, spectra: np.ndarray, table: Table) -> float:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        model.predict(spectra, table.axis)
-        times.append(time.perf_counter() - start)
-    return min(times) / len(spectra) * 1e6
-
-
 HEADINGS = ("model", "balanced accuracy", "unknown", "not taught, called so", "fit s", "µs at 256", "pre-treatment")
 
 
@@ -267,19 +258,14 @@ def as_json(done: ClassComparison) -> dict[str, Any]:
 
 
 def page(done: ClassComparison) -> str:
-    def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-        head = "".join(f"<th>{escape(name)}" for name in heads)
-        body = "".join("<tr>" + "".join(f"<td>{escape(text)}" for text in row) for row in rows)
-        return f"<table><thead><tr>{head}<tbody>{body}</table>"
-
     intro = (
         f"<header><h1>Classes compared on {escape(Path(done.path).name)}</h1><p class=sub>{escape(done.target)}: "
         f"{done.train} training rows, {len(done.true)} test rows ({escape(done.split)}). Parameters were chosen on "
         "training rows alone.</p></header>"
     )
-    summary = f"<section><h2>Models</h2>{table(HEADINGS, rows_of(done))}</section>"
+    summary = f"<section><h2>Models</h2>{html_table(HEADINGS, rows_of(done))}</section>"
     each = [
-        f"<section><h2>{escape(name)}</h2>{table(class_headings(done), by_class(done, name))}</section>"
+        f"<section><h2>{escape(name)}</h2>{html_table(class_headings(done), by_class(done, name))}</section>"
         for name in done.models
     ]
     return page_of(f"Classes compared on {Path(done.path).name}", [intro, summary, *each])

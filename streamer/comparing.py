@@ -153,9 +153,9 @@ def _write_comparison(
 
 def holds_classes(file: Path, targets: Sequence[str], reading: Mapping[str, Any]) -> bool:
     """Whether the target is a column of texts; raises BadFile."""
-    from .records import read_table
+    from .records import read_head
 
-    columns = read_table(file, **reading).columns
+    columns = read_head(file, **reading).columns
     return any(columns[target].dtype.kind in "OU" for target in targets if target in columns)
 
 

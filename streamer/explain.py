@@ -11,7 +11,7 @@ from .. import BadFile
 from ..models.axis import resampler
 from ..models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ..models.model import Model
-from .page import Chart, figure, page_of
+from .page import Chart, figure, html_table, page_of
 from .records import Table
 
 MOST_SPECTRA = 64
@@ -107,11 +107,6 @@ def page(done: Explained) -> str:
         importance.line(x, done.by_attention, "process")
         lines.append(("process", f"by attention (rank correlation {done.agreement:+.2f})"))
 
-    def listed(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-        head = "".join(f"<th>{escape(name)}" for name in heads)
-        body = "".join("<tr>" + "".join(f"<td>{escape(text)}" for text in row) for row in rows)
-        return f"<table><thead><tr>{head}<tbody>{body}</table>"
-
     of_peaks = [(f"{p.position:.4g}", f"{p.prominence:.3g}", p.known or "-") for p in done.peaks]
     title = f"What {done.target} rests on"
     intro = (
@@ -119,8 +114,8 @@ def page(done: Explained) -> str:
         "Occlusion: how much the prediction changes where a window of 4 % of the axis is hidden. Attention: what "
         "SpectraTr's patches took from each other, which need not be what the prediction rests on.</p></header>"
     )
-    rests = listed((unit, "occlusion", "attention", "known to absorb"), rows_of(done))
-    peaking = listed((unit, "prominence", "known to absorb"), of_peaks)
+    rests = html_table((unit, "occlusion", "attention", "known to absorb"), rows_of(done))
+    peaking = html_table((unit, "prominence", "known to absorb"), of_peaks)
     sections = [
         intro,
         f"<section>{figure(importance, 'Importance', title, '', lines=lines)}</section>",

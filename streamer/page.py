@@ -41,6 +41,13 @@ def page_of(title: str, sections: Iterable[str]) -> str:
     return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(sections))
 
 
+def html_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Every text is escaped."""
+    head = "".join(f"<th>{escape(name)}" for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}" for text in row) for row in rows)
+    return f"<table><thead><tr>{head}<tbody>{body}</table>"
+
+
 def write_page(html: str, path: Path) -> None:
     """Write a page to `path` whole or not at all; its folder is made if need be.
 

@@ -135,6 +135,18 @@ def read_table(
     return replace(table, spectra=table.spectra.astype(exact, copy=False))
 
 
+def read_head(
+    path: str | Path,
+    *,
+    axis_unit: str | None = None,
+    quantity: str | None = None,
+    where: Mapping[str, str] | None = None,
+) -> Table:
+    """The first rows of a file, which tell what its columns hold. Arguments and errors as `read_frames`."""
+    tables = _tables(path, None, axis_unit, quantity, lambda bad: None, where, TABLE_ROWS, None)
+    return next(tables)
+
+
 def write_parquet(
     path: str | Path, frames: Iterable[Frame], texts: Callable[[Frame], Mapping[str, Sequence[str]]] = lambda frame: {}
 ) -> int:
