@@ -217,18 +217,26 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: Non
         while checker.read() and not checker.has(expected, places):  # workers go on meanwhile
             for process in everyone:
                 process.keep()
-        until = time.monotonic() + PATIENCE_S
-        while not checker.has_read(f"{topics}-trainer") and time.monotonic() < until:
-            trainer.keep()
-            time.sleep(0.5)
         for process in everyone:
-            if process.name != "replay":
+            if process.name == "worker":
                 process.end(signal.SIGTERM)
+        _wait_for(trainer, partial(checker.unread, f"{topics}-trainer"))
+        trainer.end(signal.SIGTERM)
         found.taught = _taught(folder)
         checker.read(patience_s=3.0)  # what was in hand
         checker.count(found, expected, places)
     found.frames, found.spectra = plan.frames + len(places), len(expected)
     return found
+
+
+def _wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
+    """Until it has read all, or has not come further for so long: it runs with what others leave of the processor."""
+    fewest, until = unread(), time.monotonic() + PATIENCE_S
+    while fewest and time.monotonic() < until:
+        trainer.keep()
+        time.sleep(0.5)
+        if (now := unread()) < fewest:
+            fewest, until = now, time.monotonic() + PATIENCE_S
 
 
 def _disturb(
@@ -392,13 +400,13 @@ class Checker:
     def has(self, expected: set[str], places: set[tuple[int, int]]) -> bool:
         return expected <= self.results.keys() and places <= self.rejects.keys()
 
-    def has_read(self, group: str) -> bool:
-        """Whether a group has committed all that is in the topic of spectra."""
+    def unread(self, group: str) -> int:
+        """How many messages of the topic of spectra a group has not committed yet."""
         from kafka.structs import TopicPartition
 
         ends = {TopicPartition(f"{self._topics}.spectra", partition): end for partition, end in self._sent_to.items()}
         with closing(self._client(group_id=group)) as consumer:
-            return all((consumer.committed(place) or 0) >= end for place, end in ends.items())
+            return sum(max(end - (consumer.committed(place) or 0), 0) for place, end in ends.items())
 
     def count(self, found: Found, expected: set[str], places: set[tuple[int, int]]) -> None:
         """Of spectra, and of messages that could not be read."""
