@@ -74,7 +74,7 @@ def run(module: str, *words: str) -> Any:
 
 
 def parts(scale: float, gpu: Path | None) -> dict[str, Callable[[], Any]]:
-    rounds, most = str(max(3, round(7 * scale))), "1000000" if scale >= 1 else "100000"
+    rounds, most = str(max(3, round(7 * scale))), "1000000" if scale >= 0.4 else "100000"
 
     def of(module: str, part: str, *words: str) -> Callable[[], Any]:
         return lambda: run(module, "--only", part, *words)[part]

@@ -46,9 +46,9 @@ def plant(kind: str, broker: str = "tansu", **how: Any) -> Iterator[Plant]:
 
 
 def throughput(scale: float) -> Iterator[dict[str, Any]]:
-    """Each model, both guarantees, frames of 256; and PLSR with one spectrum a message."""
-    for kind, rows in [*((kind, ROWS) for kind in FRAMES), ("plsr", 1)]:
-        count = max(8, round(scale * (FRAMES[kind] if rows > 1 else 5_000)))
+    """Each model, both guarantees, frames of 256 and one spectrum a message."""
+    for kind, rows in [(kind, rows) for rows in (ROWS, 1) for kind in FRAMES]:
+        count = max(8, round(scale * (FRAMES[kind] if rows > 1 else 3_000)))
         for guarantee, broker in GUARANTEES.items():
             with plant(kind, broker) as made:
                 made.send(messages(count, BANDS, rows))
@@ -108,15 +108,19 @@ def latency(
 
 
 def rising(scale: float) -> Iterator[dict[str, Any]]:
-    """Rates that rise until the worker lags: each model in frames, PLSR in single spectra too, both guarantees."""
-    for kind, rows, rates in (
-        ("plsr", ROWS, (5_000, 10_000, 20_000, 40_000, 80_000, 120_000)),
-        ("plsr", 1, (100, 300, 600, 1_200, 2_400)),
-        ("local-pls", ROWS, (250, 500, 1_000, 2_000, 4_000)),
-        ("committee", ROWS, (2_000, 4_000, 8_000, 16_000)),
-        ("cnn", ROWS, (5_000, 10_000, 20_000, 40_000)),
-        ("spectratr", ROWS, (500, 1_000, 2_000, 4_000, 8_000)),
-    ):
+    """Rates that rise until the worker lags: each model in frames and in single spectra, both guarantees."""
+    rising_rates = {
+        "plsr": (5_000, 10_000, 20_000, 40_000, 80_000, 120_000),
+        "local-pls": (250, 500, 1_000, 2_000, 4_000),
+        "committee": (2_000, 4_000, 8_000, 16_000),
+        "cnn": (5_000, 10_000, 20_000, 40_000),
+        "spectratr": (500, 1_000, 2_000, 4_000, 8_000),
+    }
+    singly = (100, 200, 400, 800, 1_600)
+    for kind, rows, rates in [
+        *((kind, ROWS, rates) for kind, rates in rising_rates.items()),
+        *((kind, 1, singly) for kind in rising_rates),
+    ]:
         frames = messages(64, BANDS, rows)
         for guarantee, broker in GUARANTEES.items():
             with (

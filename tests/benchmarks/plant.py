@@ -100,7 +100,7 @@ class Running:
                 first = now, done
             if first and done >= total:
                 return (done - first[1]) / max(now - first[0], 1e-9)
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def check(self) -> None:
         if self.process.poll() is not None:
