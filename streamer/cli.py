@@ -585,6 +585,12 @@ def replay(
     line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or its name.")] = None,
     instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,
     encoding: Annotated[Literal["arrow", "raw", "json"], typer.Option(help="raw carries no ids or times.")] = "arrow",
+    sent_as: Annotated[
+        Literal["white", "dark"] | None, typer.Option("--as", help="A reference of the line's camera, not spectra.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Draw the belt, as workers tell of it meanwhile, into this HTML file.")
+    ] = None,
     white: White = None,
     dark: Dark = None,
     where: Where = None,
@@ -593,7 +599,7 @@ def replay(
     config: Config = None,
     brokers: Brokers = None,
 ) -> None:
-    """Send recorded files down the line as if they were measured now.
+    """Send recorded files down the line as if they were measured now, or a reference of its camera.
 
     \b
     Examples:
@@ -601,6 +607,8 @@ def replay(
       tamis replay monday.csv.gz tuesday.csv.gz --axis-unit nm --realtime
       tamis replay line.parquet --loop --limit 1000000
       tamis replay cube.hdr --white white.hdr --dark dark.hdr --frame 320 --rate 96000
+      tamis replay cube.hdr --frame 320 --rate 32000 --line belt --report belt.html
+      tamis replay white.hdr --as white --frame 320 --line belt --quantity counts
     """
     if rate is not None and realtime:
         raise BadSettings("--rate and --realtime exclude each other: give one")
@@ -620,11 +628,53 @@ def replay(
         "where": _pairs(where, "--where"),
         "reference": _reference(white, dark),
     }
-    how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "resume": resume, "reading": reading}
-    sent = run_replay(settings, stop, files, encoding, how)
+    how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "resume": resume,
+           "sent_as": sent_as or "", "reading": reading}  # fmt: skip
+    if report is None:
+        print(_told(run_replay(settings, stop, files, encoding, how)))
+        return
+    from .belt import MOST_LINES, Belt
+    from .view import following, settle, write_belt
+
+    belt = Belt(line, MOST_LINES)
+    with following(settings, belt) as trouble:
+        told = _told(run_replay(settings, stop, files, encoding, how))
+        print(told, flush=True)
+        settle(belt, stop)
+        if trouble():
+            print(f"the report may be short: {trouble()}", file=sys.stderr)
+    write_belt(belt, report, f"Belt: {', '.join(path.name for path in files)}", f"{told}.")
+    seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
+    print(f"{report}: {seen}")
+
+
+def _told(sent: Any) -> str:
     per_s = sent.spectra / max(sent.seconds, 1e-9)
     after = f"; {sent.before} were there already" if sent.before else ""
-    print(f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s{after}")
+    return f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s{after}"
+
+
+@app.command()
+def view(
+    line: Annotated[str | None, typer.Option(help="The line to watch; else the first one that is heard.")] = None,
+    lines: Annotated[int, typer.Option(min=50, max=12_000, help="Camera lines that are shown.")] = 900,
+    host: Annotated[str, typer.Option(help="Loopback unless asked: the page tells much about a plant.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 9110,
+    config: Config = None,
+    brokers: Brokers = None,
+) -> None:
+    """Show the belt in a browser while it runs: what lies on it, what was decided, and how late.
+
+    \b
+    Example:
+      tamis view --line belt
+    """
+    stop = _Stop()
+    settings = _settings(config, brokers=brokers)
+    _quiet()
+    from .view import run_view
+
+    run_view(settings, stop, line, lines, host, port)
 
 
 @app.command()
@@ -838,7 +888,7 @@ def _reference(white: Path | None, dark: Path | None) -> Any:
         return None
     from .cube import Reflectance
 
-    return Reflectance(str(white), None if dark is None else str(dark))
+    return Reflectance.of_files(str(white), None if dark is None else str(dark))
 
 
 def _values(given: list[str] | None, option: str) -> dict[str, list[str]]:

@@ -108,33 +108,57 @@ class Reflectance:
     """(counts - dark) / (white - dark), pixel by pixel of the camera.
 
     A band of a pixel that hardly tells white from dark is dead: it takes the line between the nearest living bands of
-    the same pixel. A pixel with fewer than two living bands gives no numbers, and its spectra are set aside.
+    the same pixel. A pixel with fewer than two living bands takes the mean of its neighbours where whole camera lines
+    come; elsewhere it gives no numbers, and its spectra are set aside.
 
     Args:
-        white, dark: ENVI cubes of the references, averaged over their lines; without a dark one, it is zero.
+        white, dark: (pixels, bands) counts; without a dark one, it is zero.
 
     Raises:
-        BadFile: a cube can not be read, is too large to average, or has another shape; no pixel is alive.
+        ValueError: they differ in shape, or no pixel is alive.
     """
 
-    def __init__(self, white: str, dark: str | None = None) -> None:
-        self.white = _mean_of(white)
-        self.dark = np.zeros_like(self.white) if dark is None else _mean_of(dark)
+    def __init__(self, white: np.ndarray, dark: np.ndarray | None = None) -> None:
+        self.white = np.asarray(white, np.float64)
+        self.dark = np.zeros_like(self.white) if dark is None else np.asarray(dark, np.float64)
         shape, other = self.white.shape, self.dark.shape
         if shape != other:
-            raise BadFile(f"{dark}: expected {shape} pixels and bands, as {white} has, got {other}")
+            raise ValueError(
+                f"expected a dark reference of {shape} pixels and bands, as the white one has, got {other}"
+            )
         span = self.white - self.dark
         usual = np.nanmedian(span, axis=0)
-        self.dead = ~((span > LEAST_SPAN * usual) & (span > 0))
-        if (self.dead.sum(axis=1) > shape[1] - 2).all():
-            raise BadFile(
-                f"{white}: expected light in the white reference, got none that is brighter than the dark one"
-            )
-        if self.dead.any():
-            log.warning(
-                "dead bands are bridged", bands=int(self.dead.sum()), of_pixels=int(self.dead.any(axis=1).sum())
-            )
-        self._span = np.where(self.dead, np.nan, span)
+        alive = (span > LEAST_SPAN * usual) & (span > 0)
+        self.dead = ~alive
+        self.blind = alive.sum(axis=1) < 2
+        if self.blind.all():
+            raise ValueError("expected light in the white reference, got none that is brighter than the dark one")
+        self._dark, self._gain = self.dark.astype(np.float32), np.where(alive, 1 / np.where(alive, span, 1), np.nan)
+        self._gain = self._gain.astype(np.float32)
+        self._bridges = [
+            _Bridge.over(pixel, alive[pixel]) for pixel in np.flatnonzero(self.dead.any(1) & ~self.blind).tolist()
+        ]
+        seeing = np.flatnonzero(~self.blind)
+        place = np.searchsorted(seeing, np.flatnonzero(self.blind))
+        beside = seeing[np.clip([place - 1, place], 0, len(seeing) - 1)]
+        self._beside = list(zip(np.flatnonzero(self.blind).tolist(), *beside.tolist(), strict=True))
+
+    @classmethod
+    def of_files(cls, white: str, dark: str | None = None) -> Reflectance:
+        """From ENVI cubes, averaged over their lines.
+
+        Raises:
+            BadFile: a cube can not be read, is too large to average, or has another shape; no pixel is alive.
+        """
+        averaged = _mean_of(white), None if dark is None else _mean_of(dark)
+        try:
+            made = cls(*averaged)
+        except ValueError as error:
+            raise BadFile(f"{white}{f' and {dark}' if dark else ''}: {error}") from error
+        if made.dead.any():
+            pixels = int(made.dead.any(axis=1).sum())
+            log.warning("dead bands are bridged", bands=int(made.dead.sum()), of_pixels=pixels, white=white)
+        return made
 
     def __call__(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
         """(n, bands), and the pixel of each (n,) -> (n, bands) float32
@@ -149,13 +173,44 @@ class Reflectance:
                 f"expected {bands} bands and pixels 0 to {samples - 1}, as the references have, got {counts.shape[1]} "
                 f"bands and pixel {int(pixel.max(initial=0))}"
             )
-        told = (counts - self.dark[pixel]) / self._span[pixel]
-        place = np.arange(bands)
-        for i in np.flatnonzero(self.dead[pixel].any(axis=1)).tolist():
-            dead = self.dead[pixel[i]]
-            if dead.sum() <= bands - 2:
-                told[i, dead] = np.interp(place[dead], place[~dead], told[i, ~dead])
-        return told.astype(np.float32)
+        whole = len(pixel) % samples == 0 and bool((pixel.reshape(-1, samples) == np.arange(samples)).all())
+        if not whole:
+            told = (counts - self._dark[pixel]) * self._gain[pixel]
+            for bridge in self._bridges:
+                bridge.mend(told, pixel == bridge.pixel)
+            return told.astype(np.float32, copy=False)
+        lines = counts.reshape(-1, samples, bands).astype(np.float32)
+        lines -= self._dark
+        lines *= self._gain
+        for bridge in self._bridges:
+            bridge.mend(lines, (slice(None), bridge.pixel))
+        for blind, left, right in self._beside:
+            lines[:, blind] = (lines[:, left] + lines[:, right]) / 2
+        return lines.reshape(-1, bands)
+
+
+@dataclass(frozen=True)
+class _Bridge:
+    """The dead bands of one pixel, the living ones beside each, and how near the right one is."""
+
+    pixel: int
+    dead: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    share: np.ndarray
+
+    @classmethod
+    def over(cls, pixel: int, alive: np.ndarray) -> _Bridge:
+        dead, living = np.flatnonzero(~alive), np.flatnonzero(alive)
+        place = np.searchsorted(living, dead)
+        left, right = living[np.clip([place - 1, place], 0, len(living) - 1)]
+        share = (dead - left) / np.maximum(right - left, 1)
+        return cls(pixel, dead, left, right, share.astype(np.float32))
+
+    def mend(self, spectra: np.ndarray, rows: Any) -> None:
+        own = spectra[rows]
+        own[:, self.dead] = own[:, self.left] + (own[:, self.right] - own[:, self.left]) * self.share
+        spectra[rows] = own
 
 
 def _mean_of(path: str) -> np.ndarray:

@@ -19,7 +19,7 @@ import structlog
 from .. import BadSettings
 from ..models.classes import UNKNOWN
 from ..models.serving import ServedModel
-from .frame import Frame
+from .camera import Seen
 from .outcome import Predictions
 from .rules import Rule, conformal_limits, threshold
 from .settings import Decide
@@ -28,7 +28,8 @@ from .wire import ARROW, JSON, Message, arrow_bytes
 log = structlog.get_logger()
 LEVEL = 0.9  # of the interval <target>_low to <target>_high
 MOST_OPEN = 10_000  # objects of a line that wait for more spectra: beyond, the oldest are decided as they are
-_ALWAYS = ("spectra", "trusted", "odd", "known")
+IDLE_S = 1.0  # an object that a camera follows is decided when its line has stood still for so long
+_ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
 _OF_CLASSES = ("confidence", "distance", "certain")
 
 
@@ -40,6 +41,8 @@ class Pooled:
         source_id: the message of its first spectrum and its row there: the same when they are read again.
         total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
         known: how many those are. heard: by the monotonic clock.
+        low, high: (2,), from which pixel and camera line to which; NaN where unknown.
+        followed: by a camera, which tells when it has left the view.
     """
 
     object_id: str
@@ -53,8 +56,19 @@ class Pooled:
     trusted: int = 0
     odd: int = 0
     distance: float = np.inf
-    x: float = np.nan
     heard: float = 0.0
+    low: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
+    high: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
+    followed: bool = False
+
+    def absorb(self, other: Pooled) -> None:
+        """Makes another part of the same object its own."""
+        self.total, self.squares = self.total + other.total, self.squares + other.squares
+        self.last, self.heard = np.fmax(self.last, other.last), max(self.heard, other.heard)
+        self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
+        self.distance = min(self.distance, other.distance)
+        for name in ("spectra", "known", "trusted", "odd"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,9 @@ class Judged:
         """By the names that rules use; None where nothing is known."""
         n = pooled.spectra
         common = {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
+        if np.isfinite(pooled.low).all():
+            places = zip(("x_low", "y_low", "x_high", "y_high"), [*pooled.low, *pooled.high], strict=True)
+            common |= {name: round(float(place)) for name, place in places}
         if self.model.class_of:
             return {**self._class_facts(pooled), **common}
         mean = pooled.total / n
@@ -194,21 +211,36 @@ class Decider:
         self._open: dict[str, dict[tuple[str, str], Pooled]] = {}
 
     def take(
-        self, table: Decide, frame: Frame, predictions: Predictions, model: ServedModel, source_id: str
+        self, table: Decide, seen: Seen, predictions: Predictions, model: ServedModel, source_id: str
     ) -> Iterator[Decision]:
         """Adds a frame's spectra to their objects, and gives what is decided by it, the nearest deadline first.
 
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
         """
-        line = predictions.line
+        line, instrument = predictions.line, seen.frame.instrument
         self.bind(table, line, predictions.model, model, predictions.model_version)
         opened = self._open.setdefault(line, {})
         now, clock = np.max(predictions.time), time.monotonic()
-        self._pool(opened, frame, predictions, source_id, clock)
+        self._pool(opened, seen, predictions, source_id, clock)
+        yield from self.end(line, instrument, seen)
         whole = [key for key, pooled in opened.items() if _is_whole(pooled, table.close_s, now, clock)]
         whole += list(opened)[: len(opened) - len(whole) - MOST_OPEN] if len(opened) > MOST_OPEN else []
         yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
+
+    def end(self, line: str, instrument: str, seen: Seen) -> Iterator[Decision]:
+        """Joins what a camera saw to be one, and decides what has left its view."""
+        opened = self._open.get(line, {})
+        for part, of in seen.merged.items():
+            pooled = opened.pop((instrument, part), None)
+            if pooled is not None and (instrument, of) in opened:
+                opened[instrument, of].absorb(pooled)
+            elif pooled is not None:
+                pooled.object_id = of
+                opened[instrument, of] = pooled
+        gone = [opened.pop(key) for name in seen.ended or () if (key := (instrument, name)) in opened]
+        if gone:
+            yield from self._decisions(line, gone)
 
     def idle(self) -> Iterator[Decision]:
         """What is decided because nothing more came."""
@@ -216,7 +248,11 @@ class Decider:
         for line, opened in self._open.items():
             if opened:
                 close_s = self._bound[line][1].table.close_s
-                whole = [key for key, pooled in opened.items() if clock - pooled.heard >= close_s]
+                whole = [
+                    key
+                    for key, pooled in opened.items()
+                    if clock - pooled.heard >= (max(close_s, IDLE_S) if pooled.followed else close_s)
+                ]
                 yield from self._decisions(line, [opened.pop(key) for key in whole])
 
     def rest(self) -> Iterator[Decision]:
@@ -252,8 +288,9 @@ class Decider:
 
     @staticmethod
     def _pool(
-        opened: dict[tuple[str, str], Pooled], frame: Frame, predictions: Predictions, source_id: str, clock: float
+        opened: dict[tuple[str, str], Pooled], seen: Seen, predictions: Predictions, source_id: str, clock: float
     ) -> None:
+        frame = seen.frame
         names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
         rows = np.flatnonzero([bool(name) for name in names])  # a camera's empty belt is no object
         if len(rows) < len(names):
@@ -280,22 +317,22 @@ class Decider:
         np.maximum.at(last.view(np.int64), codes, predictions.time.view(np.int64))  # NaT is the least of them
         first = np.full(len(place), len(frame))
         np.minimum.at(first, codes, rows)
+        low, high = np.full((len(place), 2), np.nan), np.full((len(place), 2), np.nan)
+        if predictions.x is not None and predictions.y is not None:
+            at = np.column_stack([predictions.x, predictions.y])
+            np.fmin.at(low, codes, at)
+            np.fmax.at(high, codes, at)
         for name, i in place.items():
             key = (frame.instrument, name)
-            pooled = opened.get(key)
-            if pooled is None:
-                origin = f"{source_id}-{first[i]}"
-                zero = np.zeros(values.shape[1])
-                pooled = Pooled(name, frame.instrument, origin, zero, zero.copy(), last[i])
-            pooled.total = pooled.total + total[i]
-            pooled.squares = pooled.squares + squares[i]
-            pooled.last, pooled.heard = np.fmax(pooled.last, last[i]), clock
-            pooled.spectra += int(counts[i])
-            pooled.known += int(are_known[i])
-            pooled.trusted += int(trusted[i])
-            pooled.odd += int(odd[i])
-            pooled.distance = min(pooled.distance, float(nearest[i]))
-            opened[key] = pooled
+            part = Pooled(
+                name, frame.instrument, f"{source_id}-{first[i]}", total[i], squares[i], last[i], int(counts[i]),
+                int(are_known[i]), int(trusted[i]), int(odd[i]), float(nearest[i]), clock, low[i], high[i],
+                seen.ended is not None,
+            )  # fmt: skip
+            if (before := opened.get(key)) is None:
+                opened[key] = part
+            else:
+                before.absorb(part)
 
     def _decisions(self, line: str, whole: Sequence[Pooled]) -> Iterator[Decision]:
         _, judged = self._bound[line]
@@ -313,6 +350,8 @@ class Decider:
 
 
 def _is_whole(pooled: Pooled, close_s: float, now: np.datetime64, clock: float) -> bool:
+    if pooled.followed:
+        return clock - pooled.heard >= max(close_s, IDLE_S)
     if close_s <= 0 or np.isnat(pooled.last):
         return close_s <= 0 or clock - pooled.heard >= close_s
     return bool(now - pooled.last >= np.timedelta64(round(close_s * 1e6), "us"))

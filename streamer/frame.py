@@ -11,6 +11,7 @@ import numpy as np
 from ..models.axis import Axis
 
 QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
+REFERENCES = ("", "white", "dark")
 MOST_TEXT = 512  # characters of an id or a name: they are repeated in results, rejects, logs and labels
 _EARLIEST, _LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2200-01-01", "us")
 # Columns of a frame or of its predictions: no target may be called so.
@@ -43,8 +44,9 @@ class Frame:
         spectrum_id: n texts, unique within the frame.
         time: (n,) datetime64[us], UTC; NaT where it is not known.
         object_id: n texts that group several spectra of one object.
-        x, y: (n,) float32, position on the belt.
+        x, y: (n,) float64, position on the belt: of a line camera the pixel, and the number of its line.
         targets: name -> (n,) float64, NaN where not measured.
+        reference: "white" or "dark" where these spectra are a reference of the camera, and of no object; else "".
     """
 
     line: str
@@ -58,6 +60,7 @@ class Frame:
     x: np.ndarray | None = None
     y: np.ndarray | None = None
     targets: dict[str, np.ndarray] = field(default_factory=dict)
+    reference: str = ""
 
     def __len__(self) -> int:
         return len(self.spectrum_id)

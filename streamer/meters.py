@@ -1,34 +1,21 @@
-"""Every Prometheus metric in one table, and the small server that shows them beside liveness and readiness."""
+"""Every Prometheus metric in one table, and the server that shows them beside liveness and readiness."""
 
 from __future__ import annotations
 
-import ipaddress
-import socket
-import sys
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import prometheus_client as prometheus
-import structlog
 from prometheus_client.exposition import make_wsgi_app
 
-from .. import BadSettings
-
-log = structlog.get_logger()
+from .web import WebServer, answer
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # A line's name comes from a message: a faulty producer must not fill Prometheus with series.
 MOST_LINES = 200
 OTHER_LINES = "(other)"
-# A scrape takes milliseconds, and comes from a handful of places.
-REQUEST_S = 10.0
-MOST_CLIENTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +39,10 @@ _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 TABLE = (
     # The worker's.
     Meter(
-        _C, "tamis_spectra_processed_total", "Spectra, by outcome: trusted, untrusted, rejected", ("line", "outcome")
+        _C,
+        "tamis_spectra_processed_total",
+        "Spectra, by outcome: trusted, untrusted, rejected, belt",
+        ("line", "outcome"),
     ),
     Meter(_C, "tamis_frames_total", "Messages read from the spectra topic"),
     Meter(_C, "tamis_dead_letter_total", "Messages sent to the rejects: whole ones, or bad rows", ("line", "reason")),
@@ -88,6 +78,12 @@ TABLE = (
         ("line",),
         "s",
         _LATENCY,
+    ),
+    Meter(
+        _G,
+        "tamis_camera_reference_change_ratio",
+        "Change of a camera's white or dark reference since its first one, in shares of the light of then",
+        ("line", "reference"),
     ),
     Meter(_C, "tamis_label_requests_total", "Objects whose laboratory values were asked for", ("line",)),
     # The worker's, and for labels and residuals the trainer's.
@@ -180,58 +176,7 @@ class Meters:
         return prometheus.generate_latest(self.registry)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a client, and few of both: one that is slow, or many at once, hold up neither probes nor worker."""
-
-    daemon_threads = True
-    request_queue_size = 64  # else a probe waits with the slow ones for its connection
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._since: dict[Any, float] = {}  # by connection, the oldest first
-        self._lock = threading.Lock()
-        super().__init__(*args, **kwargs)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._hang_up(MOST_CLIENTS - 1)
-        with self._lock:
-            self._since[request] = time.monotonic()
-        super().process_request(request, client_address)
-
-    def service_actions(self) -> None:  # twice a second
-        super().service_actions()
-        self._hang_up(MOST_CLIENTS)
-
-    def _hang_up(self, most: int) -> None:
-        """Of too many, the oldest go, and whoever takes too long: its thread finds the connection at its end."""
-        with self._lock:
-            too_old = time.monotonic() - REQUEST_S
-            surplus = len(self._since) - most
-            for i, (request, since) in enumerate(list(self._since.items())):
-                if i < surplus or since < too_old:
-                    del self._since[request]
-                    with suppress(OSError):
-                        request.shutdown(socket.SHUT_RDWR)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._lock:
-            self._since.pop(request, None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away in the middle is no news either, and must not fill the log."""
-        log.debug("metrics: request failed", client=str(client_address), error=repr(sys.exc_info()[1]))
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """A scrape every few seconds is no news."""
-
-
-class MetricsServer:
+class MetricsServer(WebServer):
     """/metrics, /healthz (the loop turns) and /readyz (it is fit to serve) on one port.
 
     Args:
@@ -248,45 +193,16 @@ class MetricsServer:
         probes = {"/healthz": alive, "/readyz": ready}
 
         def app(environ: dict[str, Any], start_response: Any) -> Any:
-            if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-                start_response("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Type", "text/plain")])
-                return [b"here is only something to read\n"]
             path = environ.get("PATH_INFO", "")
             if path == "/metrics":
                 return metrics(environ, start_response)
             if path not in probes:
-                start_response("404 Not Found", [("Content-Type", "text/plain")])
-                return [b"here: /metrics /healthz /readyz\n"]
+                return answer(start_response, "404 Not Found", b"here: /metrics /healthz /readyz\n")
             trouble = probes[path]()
             status = "503 Service Unavailable" if trouble else "200 OK"
-            start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-            return [(trouble or "ok").encode() + b"\n"]
+            return answer(start_response, status, (trouble or "ok").encode() + b"\n")
 
-        try:
-            self._server: WSGIServer = make_server(host, port, app, _Server6 if ":" in host else _Server, _Quiet)
-        except (OSError, OverflowError) as error:
-            raise BadSettings(
-                f"metrics.port: can not listen on {host}:{port}: {error}; set another, or 0 for any free one"
-            ) from error
-        self.port = int(self._server.server_port)
-        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-
-    def __enter__(self) -> MetricsServer:
-        bound = str(self._server.server_address[0])
-        if not ipaddress.ip_address(bound).is_loopback:
-            log.warning(
-                "metrics and health can be read from other machines, by whoever reaches the port: without TLS or login",
-                listens=f"{bound}:{self.port}",
-                setting="metrics.host",
-            )
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(host, port, app, "metrics")
 
 
 def page() -> str:

@@ -35,6 +35,7 @@ class Predictions:
         odd: beyond what is usual for the running process; warm_up: odd without a break since the line's start.
         frozen: bit-identical to a neighbour in time.
         reason: why not trusted, why odd, or '' where there is nothing to say.
+        x, y: (n,) position on the belt, or None.
         classes: of a model of classes: the likeliest class or "unknown", its probability, and the spectrum's distance
             from the nearest class over that class's limit; by the names of their columns.
         limits: 't2' and 'q' -> the calibration's limits at 95 % and 99 %.
@@ -58,6 +59,8 @@ class Predictions:
     warm_up: np.ndarray
     frozen: np.ndarray
     reason: list[str]
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
     classes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -82,6 +85,8 @@ class Predictions:
             "spectrum_id": self.spectrum_id,
             "time": self.time,
             **({} if self.object_id is None else {"object_id": self.object_id}),
+            **({} if self.x is None else {"x": self.x}),
+            **({} if self.y is None else {"y": self.y}),
             **self.classes,
             **self.values,
             "t2": self.t2,

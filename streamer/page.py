@@ -2,11 +2,13 @@
 
 The charts are SVG written by hand: their colours are the page's own CSS variables (light, dark and print), their text
 stays text, 1,629 spectra weigh some 100 KB, and a plain install of Tamis can write it. A policy in the page's head
-forbids it to load or run anything, whatever stands in the names that came from outside.
+forbids it to load or run anything but what stands in it, whatever names came from outside.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import os
 from collections.abc import Iterable
@@ -36,9 +38,17 @@ class Kind(NamedTuple):
     rows: np.ndarray
 
 
-def page_of(title: str, sections: Iterable[str]) -> str:
-    """The whole HTML page. `title` is escaped here; the sections are HTML already."""
-    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(sections))
+def page_of(title: str, sections: Iterable[str], script: str = "") -> str:
+    """The whole HTML page. `title` is escaped here; the sections are HTML already.
+
+    A page with a `script` may run that one and no other, and read from where it came.
+    """
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'; connect-src 'self'"
+        script = f"<script>{script}</script>"
+    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(sections), policy=policy, script=script)
 
 
 def html_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -219,7 +229,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
@@ -227,7 +237,7 @@ _PAGE = """<!DOCTYPE html>
 </head>
 <body><main>
 {body}
-</main></body>
+</main>{script}</body>
 </html>
 """
 _STYLE = """
@@ -273,6 +283,11 @@ svg .odd { fill: var(--odd); } svg .warm { fill: var(--warm); } svg .frozen { fi
 svg .lab { fill: var(--ink); } svg .left { fill: var(--card); stroke: var(--ink); stroke-width: 1.4; }
 .level, .even { stroke: var(--ink); stroke-width: 1.1; } .p95, .even { stroke-dasharray: 4 3; }
 .process { stroke: var(--process); stroke-width: 1.8; } .flow { stroke: var(--in); stroke-width: 1.8; }
+.belt { display: block; width: 100%; height: auto; margin-top: .5rem; background: #23282d; }
+.belt image { image-rendering: pixelated; }
+.box { fill: none; stroke-width: 2; } .swatch { stroke: var(--soft); stroke-width: 1; }
+.b0 { stroke: #8d99a5; } .b1 { stroke: #ff4d5e; } .b2 { stroke: #ffd166; } .b3 { stroke: #4cc9bc; }
+.b4 { stroke: #b99bff; } .b5 { stroke: #ffffff; }
 .pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 1rem; align-items: start; }
 .pair figure { position: sticky; top: 1rem; }
 table { width: 100%; border-spacing: 0; padding: .25rem .5rem; font-variant-numeric: tabular-nums; line-height: 1.35; }

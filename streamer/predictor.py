@@ -187,6 +187,8 @@ class Predictor:
             spectrum_id=frame.spectrum_id,
             time=frame.time,
             object_id=frame.object_id,
+            x=frame.x,
+            y=frame.y,
             values={target: result.values[:, i] for i, target in enumerate(model.targets)},
             t2=result.t2,
             q=result.q,

@@ -337,7 +337,7 @@ def _frames(table: Table, line: str | None, instrument: str | None) -> Iterator[
         with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the worker's screening names
             dtype = np.uint16 if part.spectra.dtype in (np.uint8, np.uint16) else np.float32
             spectra = np.ascontiguousarray(part.spectra, dtype)
-            positions = {name: numbers[name].astype(np.float32) for name in ("x", "y") if name in numbers}
+            positions = {name: numbers[name] for name in ("x", "y") if name in numbers}
         yield Frame(
             line=this_line,
             instrument=this_instrument,
@@ -348,5 +348,6 @@ def _frames(table: Table, line: str | None, instrument: str | None) -> Iterator[
             time=part.time,
             object_id=None if part.object_id is None else part.object_id.tolist(),
             targets={name: values for name, values in numbers.items() if name not in RESERVED},
-            **positions,
+            x=positions.get("x"),
+            y=positions.get("y"),
         )

@@ -48,6 +48,7 @@ class Replay:
         limit: stop after so many spectra.
         resume: keeps in its consumer group how many spectra were sent: a replay that was killed goes on there. With a
             sink that has a transactional id none is sent twice; else at most what was on its way.
+        sent_as: white or dark: what the files hold is that reference of the line's camera.
         content_type: the encoding of the messages (see `wire`).
         reading: passed on to `records.read_frames` (line, instrument, axis, where, ...).
     """
@@ -60,6 +61,7 @@ class Replay:
     loop: bool = False
     limit: int | None = None
     resume: KafkaSource | None = None
+    sent_as: str = ""
     reading: dict[str, Any]
 
     def run(
@@ -117,6 +119,7 @@ class Replay:
                     if turn > 1:
                         ids = [f"{name}~{turn}" for name in frame.spectrum_id]
                         frame = replace(frame, spectrum_id=ids, time=frame.time + shift)
+                    frame = replace(frame, reference=self.sent_as)
                     yield frame if left is None else frame[:left]
                     left = None if left is None else left - len(frame)
                     if left is not None and left <= 0:

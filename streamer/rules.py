@@ -97,11 +97,11 @@ class Rule:
                 return lambda facts: -value
             case ast.Name(name):
                 self.names.add(name)
-                return lambda facts: facts[name]
+                return lambda facts: facts.get(name)
             case ast.Subscript(ast.Name("p" | "value" as of), ast.Constant(str(value))):
                 name = f"p[{value}]" if of == "p" else value
                 self.names.add(name)
-                return lambda facts: facts[name]
+                return lambda facts: facts.get(name)
         raise ValueError(f'{self._told(node)}: expected a name, a number, a text in quotes, or p["class"]')
 
     def _told(self, node: ast.expr) -> str:

@@ -17,6 +17,7 @@ import structlog
 
 from .. import BadFile
 from ..models.store import Store
+from .camera import Cameras
 from .formats import parts as compressions
 from .meters import MetricsServer
 from .predictor import Predictor
@@ -45,6 +46,10 @@ class Stop(Protocol):
 
     def __call__(self) -> bool: ...
 
+    def wait(self, while_true: Callable[[], bool]) -> None:
+        """Until it is asked for, or what holds meanwhile does not hold any more."""
+        ...
+
 
 def kafka_sink(settings: Settings, transactional_id: str | None = None) -> KafkaSink:
     return KafkaSink(
@@ -69,7 +74,8 @@ def kafka_source(settings: Settings, topics: Sequence[str], group: str, partitio
     )
 
 
-def _ensure(settings: Settings, names: Sequence[str]) -> None:
+def ensure(settings: Settings, names: Sequence[str]) -> None:
+    """Topics that are there; says where the connection to the broker is weak."""
     for weakness in weaknesses(settings.kafka):
         log.warning("the connection to the broker is weak", why=weakness)
     largest = settings.frame_max_bytes + 2 * _ENVELOPE_BYTES
@@ -109,7 +115,7 @@ def run_worker(
         )
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
-            _ensure(settings, needed)
+            ensure(settings, needed)
         # The sink first: what a transaction of our slot left open is aborted before we ask where to go on.
         sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
@@ -117,7 +123,8 @@ def run_worker(
         drift = DriftWatch(settings.drift, folder, loader)
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
-        worker = Worker(settings, source, sink, predictor, drift=drift, decisions=decisions)
+        cameras = Cameras(None if folder is None else folder / "cameras")
+        worker = Worker(settings, source, sink, predictor, drift=drift, cameras=cameras, decisions=decisions)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
@@ -150,7 +157,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     topics = settings.topics
     with ExitStack() as parts:
         log.info("looking for the broker", brokers=settings.brokers, group=settings.trainer.group)
-        _ensure(settings, [topics.spectra, topics.labels])
+        ensure(settings, [topics.spectra, topics.labels])
         source = kafka_source(settings, [topics.spectra, topics.labels], settings.trainer.group)
         parts.enter_context(closing(source))
         trainer = Trainer(settings, source, Store(settings.store))
@@ -237,7 +244,7 @@ def run_tail(settings: Settings, stop: Stop, topic: str, new_only: bool, limit: 
     from .outcome import decode_predictions
 
     rejects = topic == settings.topics.rejects
-    _ensure(settings, [topic])
+    ensure(settings, [topic])
     settings = settings.model_copy(update={"start_at": "latest" if new_only else "earliest"})
     source = kafka_source(settings, [topic], f"tamis-tail-{uuid.uuid4().hex[:8]}")  # of its own, that never commits
     told = 0
@@ -257,7 +264,7 @@ def run_tail(settings: Settings, stop: Stop, topic: str, new_only: bool, limit: 
 def run_simulate(settings: Settings, stop: Stop, belt: Belt, seconds: float, lines: int, truth: Path | None) -> Sent:
     """Sends a simulated belt to the spectra topic at the camera's pace; tells how far it fell behind."""
     topics, sent = settings.topics, Sent()
-    _ensure(settings, [topics.spectra])
+    ensure(settings, [topics.spectra])
     with closing(kafka_sink(settings)) as sink:
         begun, start = time.monotonic(), np.datetime64(time.time_ns() // 1000, "us")
         if truth is not None:
@@ -285,7 +292,7 @@ def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: 
         compressions(str(path))  # told before a broker is looked for
     content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
     topics = settings.topics
-    _ensure(settings, [topics.spectra])
+    ensure(settings, [topics.spectra])
     name = how.pop("resume")
     group = f"tamis-replay-{name}"
     once = bool(name) and settings.processing_guarantee == "exactly_once"

@@ -160,6 +160,28 @@ class Decide(_Table):
     encoding: Literal["json", "arrow"] = "json"
 
 
+class Camera(_Table):
+    """A line camera over a belt: its pixels become reflectance, and objects."""
+
+    pixels: int = Field(0, ge=0, le=65_536, description="across the belt; 0: the line has no camera")
+    white: str = Field("", description="ENVI cube of a white reference; messages of one refresh it")
+    dark: str = Field("", description="ENVI cube of a dark reference; else zero")
+    belt: tuple[float, float] | None = Field(
+        None, description="mean reflectance of the empty belt, from and to: pixels outside are of objects"
+    )
+    longest_lines: int = Field(2_000, ge=2, le=100_000, description="an object that is longer is cut")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Camera:
+        if not self.pixels and (self.white or self.dark or self.belt):
+            raise ValueError("a camera needs its number of pixels")
+        if self.dark and not self.white:
+            raise ValueError("dark needs white: reflectance is measured between the two")
+        if self.belt and not self.belt[0] < self.belt[1]:
+            raise ValueError(f"belt: expected a lower and an upper reflectance, got {list(self.belt)}")
+        return self
+
+
 class Line(_Table):
     """One sorting line; the table ``"*"`` stands for every line that has no table of its own."""
 
@@ -168,6 +190,7 @@ class Line(_Table):
         None, allow_inf_nan=False, description="a band at or above this is saturated, in the frame's quantity"
     )
     decide: Decide = Decide()  # type: ignore[call-arg]
+    camera: Camera = Camera()  # type: ignore[call-arg]
     runs: str = Field("", description="when spectra are expected, such as 'Mon-Fri 06:00-22:00'; '' is always")
 
     @model_validator(mode="after")

@@ -179,7 +179,7 @@ class Belt:
             self.line, "camera", self.axis, "reflectance", reflectance.astype(np.float32),
             [f"{j}-{i}" for j, i in zip(y.tolist(), x.tolist(), strict=True)], at,
             object_id=[things[k].number if k >= 0 else "" for k in owner.tolist()],
-            x=x.astype(np.float32), y=y.astype(np.float32), targets={"coverage": cover},
+            x=x.astype(np.float64), y=y.astype(np.float64), targets={"coverage": cover},
         )  # fmt: skip
 
 

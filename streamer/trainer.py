@@ -26,6 +26,7 @@ from ..ssl.buffer import Buffer, Unlabeled
 from ..ssl.gate import Limits
 from ..ssl.pretrain import Interrupted, Recipe
 from ..ssl.refit import Gold, Judged, Labels, improve, refit
+from .camera import Cameras
 from .drift import LabelDrift
 from .frame import screen
 from .labels import decode_labels
@@ -89,6 +90,7 @@ class Trainer:
         self._labeled = time.monotonic()  # when the newest label came
         self._tried_labels = self._tried_spectra = 0
         self._label_drift: LabelDrift | None = None
+        self._cameras = Cameras(self._folder / "cameras")
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     @property
@@ -196,6 +198,7 @@ class Trainer:
             if line is None or line.model != self.table.model:
                 return
             frame, _ = screen(frame, line.saturation, [])
+            frame = self._cameras.take(frame, line).frame if len(frame) else frame
             if len(frame):
                 buffer.add(
                     *(frame.spectra, frame.axis, frame.spectrum_id, frame.object_id),

@@ -18,7 +18,7 @@ import orjson
 
 from .. import BadMessage, BadSettings
 from ..models.axis import Axis
-from .frame import MOST_TEXT, QUANTITIES, RESERVED, BadRow, Frame, set_aside
+from .frame import MOST_TEXT, QUANTITIES, REFERENCES, RESERVED, BadRow, Frame, set_aside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,9 +133,10 @@ def _decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         spectrum_id=_ids(texts("spectrum_id"), record, n),
         time=_arrow_time(table, record, n),
         object_id=texts("object_id"),
-        x=_as_float32(numbers("x")),
-        y=_as_float32(numbers("y")),
+        x=numbers("x"),
+        y=numbers("y"),
         targets={name: _arrow_numbers(table[name], name) for name in names},
+        reference=_reference(meta.get("reference", "")),
     )
     return set_aside(frame, lengths, ragged)
 
@@ -301,6 +302,7 @@ def _decode_raw(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         )
     spectra = np.frombuffer(record.value, dtype).reshape(-1, len(axis))
     n = len(spectra)
+    x, y = _raw_places(record.headers, n)
     frame = Frame(
         line=record.headers["line"],
         instrument=record.headers.get("instrument", ""),
@@ -309,8 +311,23 @@ def _decode_raw(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         spectra=spectra,
         spectrum_id=_ids(None, record, n),
         time=arrival(record, n),
+        x=x,
+        y=y,
+        reference=_reference(record.headers.get("reference", "")),
     )
     return set_aside(frame, np.full(n, len(axis)), None)
+
+
+def _raw_places(headers: Mapping[str, str], n: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Rows of a line camera follow one another from pixel `x` of line `y`; the next line begins after `pixels`."""
+    if "y" not in headers:
+        return None, None
+    given = [headers.get(name, default) for name, default in (("x", "0"), ("y", ""), ("pixels", str(1 << 30)))]
+    if not all(text.isdecimal() and text.isascii() and len(text) <= 15 for text in given) or given[2] == "0":
+        raise BadMessage(f"expected headers x, y and pixels as whole numbers, got {', '.join(given):.80}", "headers")
+    first_x, first_y, pixels = map(int, given)
+    y, x = np.divmod(first_x + np.arange(n), pixels)
+    return x.astype(np.float64), (first_y + y).astype(np.float64)
 
 
 def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
@@ -324,7 +341,7 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     rows = document.get("spectra")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadMessage('expected "spectra": [{"spectrum": [...]}, ...], got another shape', "json_shape")
-    for key in ("line", "instrument", "quantity", "axis_unit"):
+    for key in ("line", "instrument", "quantity", "axis_unit", "reference"):
         if not isinstance(document.get(key, ""), str):
             raise BadMessage(f'expected "{key}" to be a text, got {told(document[key])}', "json_shape")
     axis = _axis(document.get("axis"), document.get("axis_unit"), axes)
@@ -354,9 +371,10 @@ def _decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         spectrum_id=ids,
         time=time,
         object_id=[_text(row.get("object_id")) for row in rows] if any("object_id" in row for row in rows) else None,
-        x=_json_column(rows, "x", np.float32),
-        y=_json_column(rows, "y", np.float32),
-        targets={name: column for name in names if (column := _json_column(rows, name, np.float64)) is not None},
+        x=_json_column(rows, "x"),
+        y=_json_column(rows, "y"),
+        targets={name: column for name in names if (column := _json_column(rows, name)) is not None},
+        reference=_reference(document.get("reference", "")),
     )
     return set_aside(frame, np.array([len(row) for row in spectra], dtype=int), spectra, unreadable)
 
@@ -387,13 +405,13 @@ def json_time(value: Any) -> np.datetime64:
         raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {told(value)}') from error
 
 
-def _json_column(rows: list[dict[str, Any]], name: str, dtype: type) -> np.ndarray | None:
+def _json_column(rows: list[dict[str, Any]], name: str) -> np.ndarray | None:
     """The numbers under one key; None where no row has one."""
 
     def number(value: Any) -> float:
         return float(value) if _is_json_number(value) else math.nan
 
-    column = np.array([number(row.get(name)) for row in rows], dtype)
+    column = np.array([number(row.get(name)) for row in rows])
     return None if np.isnan(column).all() else column
 
 
@@ -466,6 +484,7 @@ def _encode_arrow(frame: Frame) -> Message:
         "axis": orjson.dumps(frame.axis.values.tolist()),
         "axis_unit": frame.axis.unit,
         "quantity": frame.quantity,
+        "reference": frame.reference,
     }
     return arrow_bytes(pa.table(columns), metadata), {}
 
@@ -482,7 +501,10 @@ def arrow_bytes(table: pa.Table, metadata: Mapping[str, str | bytes]) -> bytes:
 
 
 def _encode_raw(frame: Frame) -> Message:
-    """Numbers alone: ids, times and targets do not travel, and the axis goes by its id (the reader must know it)."""
+    """Numbers alone: ids, times and targets do not travel, and the axis goes by its id (the reader must know it).
+
+    Places on the belt do, where the rows are pixels of camera lines that follow one another.
+    """
     dtype = "uint16" if frame.spectra.dtype == np.uint16 else "float32"
     headers = {
         "dtype": dtype,
@@ -491,8 +513,24 @@ def _encode_raw(frame: Frame) -> Message:
         "instrument": frame.instrument,
         "axis": frame.axis.id,
         "quantity": frame.quantity,
+        **_place_headers(frame),
+        **({"reference": frame.reference} if frame.reference else {}),
     }
     return np.ascontiguousarray(frame.spectra, RAW_DTYPES[dtype]).tobytes(), headers
+
+
+def _place_headers(frame: Frame) -> dict[str, str]:
+    """As `_raw_places` reads them; none where rows do not follow one another."""
+    if frame.x is None or frame.y is None or not len(frame):
+        return {}
+    turns = np.flatnonzero(np.diff(frame.y))
+    try:
+        headers = {"x": str(int(frame.x[0])), "y": str(int(frame.y[0]))}
+        headers |= {"pixels": str(int(frame.x[turns[0]]) + 1)} if len(turns) else {}
+        x, y = _raw_places(headers, len(frame))
+    except (BadMessage, ValueError, OverflowError):  # a place below zero, or none
+        return {}
+    return headers if np.array_equal(x, frame.x) and np.array_equal(y, frame.y) else {}  # type: ignore[arg-type]
 
 
 def _encode_json(frame: Frame) -> Message:
@@ -513,6 +551,7 @@ def _encode_json(frame: Frame) -> Message:
         "instrument": frame.instrument,
         "quantity": frame.quantity,
         "axis_unit": frame.axis.unit,
+        "reference": frame.reference,
         "axis": frame.axis.values,
         "spectra": rows,
     }
@@ -566,6 +605,12 @@ def _quantity(given: str) -> str:
     return given
 
 
+def _reference(given: str) -> str:
+    if given not in REFERENCES:
+        raise BadMessage(f"expected reference white or dark, got {given!r:.60}", "reference")
+    return given
+
+
 def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
     """A spectrum without an id is called after its place, so that a second reading gives it the same name."""
     if given is None:
@@ -581,10 +626,6 @@ def arrival(record: Record, n: int) -> np.ndarray:
 
 def _text(value: Any) -> str:
     return "" if value is None else told(value) if isinstance(value, list | dict) else str(value)
-
-
-def _as_float32(values: np.ndarray | None) -> np.ndarray | None:
-    return None if values is None else values.astype(np.float32)
 
 
 def _glimpse(value: bytes) -> str:

@@ -20,6 +20,7 @@ import structlog
 from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, TamisError, TooManyRejects, __version__
 from ..models.axis import Axis
 from .asking import Asker
+from .camera import Cameras, Seen
 from .decide import CONTENT_TYPES, Decider, Decision
 from .frame import BadRow, Frame, screen
 from .labels import encode_requests
@@ -51,6 +52,7 @@ class Worker:
     predictor: Predictor
     meters: Meters = field(default_factory=Meters)
     drift: DriftWatch | None = None  # None: references are kept in memory alone
+    cameras: Cameras = field(default_factory=Cameras)
     decisions: Sink | None = None  # where decisions go: they can not wait for a transaction. None: with all else
     stopping: bool = False
 
@@ -178,6 +180,14 @@ class Worker:
             return
         line = self.settings.line(frame.line)
         frame, bad = screen(frame, line.saturation if line else None, bad)
+        try:
+            seen = self.cameras.take(frame, line) if len(frame) else Seen(frame)
+        except BadMessage as error:
+            self.reject(record, frame.line, f"{record.place}: {error}", error.reason, spectra=len(frame) + len(bad))
+            return
+        if seen.change is not None:
+            self._tell_reference(frame, seen.change)
+        frame = seen.frame
         if len(frame):
             try:
                 predictions = self.predict(frame)
@@ -193,10 +203,15 @@ class Worker:
                 self.reject(record, frame.line, text, "failed", spectra=len(frame) + len(bad))
                 return
             if self._decider is not None:
-                self.decide(record, frame, predictions)
+                self.decide(record, seen, predictions)
             self.send(record, predictions)
             self.ask(frame, predictions)
             self.watch(record, frame, predictions)
+        elif self._decider is not None:
+            self._tell_decisions(self._decider.end(frame.line, frame.instrument, seen))
+        if seen.belt:
+            label = self.meters.line(frame.line)
+            self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(seen.belt)
         if bad:
             self.set_aside(record, frame, bad)
 
@@ -219,12 +234,17 @@ class Worker:
         if not np.isnat(newest := np.max(predictions.time)):
             self._sent.append((line, newest))
 
-    def decide(self, record: Record, frame: Frame, predictions: Predictions) -> None:
+    def decide(self, record: Record, seen: Seen, predictions: Predictions) -> None:
         """Tells what is decided of the objects of a frame, before anything else is done with it."""
-        line = self.settings.line(frame.line)
+        line = self.settings.line(predictions.line)
         if line is not None and line.decide.rules and self._decider is not None:
-            _, served = self.predictor.serving(frame.line)
-            self._tell_decisions(self._decider.take(line.decide, frame, predictions, served.model, record.id))
+            _, served = self.predictor.serving(predictions.line)
+            self._tell_decisions(self._decider.take(line.decide, seen, predictions, served.model, record.id))
+
+    def _tell_reference(self, frame: Frame, change: float) -> None:
+        log.info("reference refreshed", line=frame.line, reference=frame.reference, change=round(change, 4))
+        gauge = self.meters["tamis_camera_reference_change_ratio"]
+        gauge.labels(self.meters.line(frame.line), frame.reference).set(change)
 
     def _tell_decisions(self, decided: Iterable[Decision]) -> None:
         sink = self.decisions or self.sink
@@ -243,6 +263,7 @@ class Worker:
 
     def _check_rules(self) -> None:
         """Before anything is read: a line whose rules do not suit its model would pass everything."""
+        self.cameras.check(self.settings.lines)
         for name, line in self.settings.lines.items():
             if self._decider is not None and line.decide.rules:
                 served = self.predictor.served[line.model]
@@ -314,6 +335,7 @@ class Worker:
         self.sink.abandon()
         if self._decider is not None:
             self._decider.forget()
+        self.cameras.restart()
         self.source.rewind()
         self._settle(delivered=False)
 

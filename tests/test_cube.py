@@ -71,12 +71,12 @@ def test_counts_become_reflectance_and_dead_bands_are_bridged(tmp_path: Path) ->
     white = np.repeat((gain + dark)[None], 5, axis=0)
     for name, data in (("cube", cube), ("white", white), ("dark", np.repeat(dark[None], 5, axis=0))):
         save(tmp_path / f"{name}.hdr", data.astype(np.float32))
-    reference = Reflectance(str(tmp_path / "white.hdr"), str(tmp_path / "dark.hdr"))
+    reference = Reflectance.of_files(str(tmp_path / "white.hdr"), str(tmp_path / "dark.hdr"))
     table = read_table(tmp_path / "cube.hdr", reference=reference)
     assert table.quantity == "reflectance"
     np.testing.assert_allclose(table.spectra.reshape(12, 9, 40), truth, atol=2e-3)
     with pytest.raises(BadFile, match="expected light in the white reference"):
-        Reflectance(str(tmp_path / "dark.hdr"), str(tmp_path / "white.hdr"))
+        Reflectance.of_files(str(tmp_path / "dark.hdr"), str(tmp_path / "white.hdr"))
 
 
 @pytest.mark.parametrize(

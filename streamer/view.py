@@ -1,0 +1,125 @@
+"""A belt followed while it runs: the page that an operator watches, and the report of a replay."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from .belt import Belt
+from .page import page_of, write_page
+from .service import Stop, ensure, kafka_source
+from .settings import Settings
+from .web import WebServer, answer
+
+log = structlog.get_logger()
+
+QUIET_S = 10.0  # a belt so long unheard is said to stand still
+REFRESH_MS = 500
+SETTLE_S = 3.0  # after a replay, a worker that has told nothing for so long is through
+_SCRIPT = f"""
+const belt = document.getElementById("belt"), trouble = document.getElementById("trouble");
+async function turn() {{
+  try {{
+    const told = await fetch("belt", {{cache: "no-store"}});
+    if (!told.ok) throw told.status;
+    belt.innerHTML = await told.text();
+    trouble.textContent = "";
+  }} catch (error) {{
+    trouble.textContent = "tamis view does not answer: what is shown here is old.";
+  }}
+  setTimeout(turn, {REFRESH_MS});
+}}
+turn();
+"""
+
+
+@contextmanager
+def following(settings: Settings, belt: Belt) -> Iterator[Callable[[], str]]:
+    """Tells a belt what workers say from now on, in a thread of its own; gives what keeps it from doing so, or ''."""
+    topics = settings.topics
+    ensure(settings, [topics.predictions, topics.decisions])
+    source = kafka_source(
+        settings.model_copy(update={"start_at": "latest"}),
+        [topics.predictions, topics.decisions],
+        f"tamis-view-{uuid.uuid4().hex[:8]}",  # of its own, that never commits
+    )
+    done, ended = threading.Event(), []
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                for record in source.poll(0.2):
+                    decision = record.topic == topics.decisions
+                    belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
+        except Exception as error:  # told on the page: a thread's end is silent
+            log.exception("the belt is not followed any more")
+            ended.append(f"{type(error).__name__}: {error}")
+
+    with closing(source):
+        source.poll(0.0)
+        reader = threading.Thread(target=read, name="view", daemon=True)
+        reader.start()
+        try:
+            yield lambda: ended[0] if ended else source.trouble
+        finally:
+            done.set()
+            reader.join(10)
+
+
+def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host: str, port: int) -> None:
+    """Serves the page until stopped.
+
+    Raises:
+        TamisError: no broker answers, or the port can not be had.
+    """
+    belt = Belt(line, lines)
+    with following(settings, belt) as trouble:
+
+        def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            path = environ.get("PATH_INFO", "")
+            if path == "/belt":
+                fragment = f"<p class=sub>{escape(_state(belt, trouble()))}</p>{belt.html()}"
+                return answer(start_response, "200 OK", fragment.encode("utf-8", "replace"), "text/html; charset=utf-8")
+            if path != "/":
+                return answer(start_response, "404 Not Found", b"here: / and /belt\n")
+            title = f"The belt of line {line}" if line else "The belt"
+            head = f"<header><h1>{escape(title)}</h1><p class=alarm id=trouble></p></header><div id=belt></div>"
+            html = page_of(title, [head], _SCRIPT)
+            return answer(start_response, "200 OK", html.encode(), "text/html; charset=utf-8")
+
+        with WebServer(host, port, app, "view") as server:
+            print(f"{server.url} shows the belt; Ctrl-C ends it", flush=True)
+            stop.wait(lambda: True)
+
+
+def _state(belt: Belt, trouble: str) -> str:
+    if trouble:
+        return trouble
+    if not belt.heard:
+        return "Waiting for predictions: is a worker running, and are spectra sent?"
+    still_s = time.monotonic() - belt.heard
+    name = f"Line {belt.line}" if belt.line else "The line"
+    return f"{name}: nothing has come for {still_s:.0f} s." if still_s > QUIET_S else f"{name} is running."
+
+
+def settle(belt: Belt, stop: Stop) -> None:
+    """Waits until workers have told all: nothing new for a while."""
+    told, since = -1, time.monotonic()
+    while not stop() and time.monotonic() - since < SETTLE_S:
+        if (now := belt.spectra + belt.decided) != told:
+            told, since = now, time.monotonic()
+        time.sleep(0.1)
+
+
+def write_belt(belt: Belt, path: Path, title: str, told: str) -> None:
+    """Raises BadFile: the report can not be written."""
+    head = f"<header><h1>{escape(title)}</h1><p class=sub>{escape(told)}</p></header>"
+    write_page(page_of(title, [head, belt.html()]), path)

@@ -1,0 +1,367 @@
+"""A line camera: its places on the wire, references that are refreshed while it runs, and objects across messages."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tamis import BadFile, BadMessage, BadSettings
+from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.plsda import PLSDA
+from tamis.models.preprocess import Pipeline
+from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Segmenter
+from tamis.streamer.cube import Reflectance, write_envi
+from tamis.streamer.frame import Frame
+from tamis.streamer.settings import Camera as Table
+from tamis.streamer.settings import load
+from tamis.streamer.simulate import Belt
+from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
+
+from .test_decide import decided
+from .test_worker import Flaky
+
+NM = Axis(np.linspace(950, 1700, 12), "nm")
+PIXELS = 9
+START = np.datetime64("2026-01-02T03:04:05", "us")
+
+
+def shot(spectra: np.ndarray, y: int = 0, x: int = 0, pixels: int = PIXELS, **changes: Any) -> Frame:
+    """Camera lines of so many pixels, from pixel `x` of line `y` on."""
+    n = len(spectra)
+    down, across = np.divmod(x + np.arange(n), pixels)
+    made = Frame("belt", "camera", NM, "counts", spectra.astype(np.float32), [f"{y}-{i}" for i in range(n)],
+                 np.full(n, START), x=across.astype(float), y=(y + down).astype(float))  # fmt: skip
+    return replace(made, **changes)
+
+
+# --- the wire ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content_type", [ARROW, RAW, JSON])
+@pytest.mark.parametrize(("x", "n"), [(0, 27), (4, 20), (0, 5), (3, 4)])
+def test_places_and_references_travel(content_type: str, x: int, n: int) -> None:
+    """Whole lines, parts of lines, and a day of lines, which single precision could not count."""
+    sent = shot(np.random.default_rng(0).random((n, 12)), y=20_000_001, x=x, reference="dark")
+    ((value, headers),) = encode(sent, content_type, 1_000_000)
+    got, bad = decode(Record("t", 0, 7, None, value, headers, 1.7e9), {NM.id: NM}, 1_000_000)
+    assert not bad
+    assert got.reference == "dark"
+    for name in ("x", "y"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
+
+
+def test_what_is_no_row_of_pixels_travels_raw_without_places() -> None:
+    whole = shot(np.ones((27, 12)))
+    for frame in (whole[np.array([0, 1, 5])], replace(whole, y=None), replace(whole, x=-whole.x)):  # type: ignore[operator]
+        ((_, headers),) = encode(frame, RAW, 1_000_000)
+        assert not {"x", "y", "pixels"} & headers.keys()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"y": "-1"}, {"y": "1", "x": "²"}, {"y": "1", "pixels": "0"}, {"y": "9" * 40}, {"y": "1", "reference": "grey"}],
+)
+def test_places_that_are_none_are_rejected(headers: dict[str, str]) -> None:
+    ((value, good),) = encode(shot(np.ones((9, 12))), RAW, 1_000_000)
+    with pytest.raises(BadMessage, match="expected"):
+        decode(Record("t", 0, 7, None, value, good | headers, 1.7e9), {NM.id: NM}, 1_000_000)
+
+
+# --- objects ----------------------------------------------------------------------------------------------------------
+
+
+def followed(image: np.ndarray, cuts: list[int]) -> tuple[np.ndarray, dict[int, int], list[set[int]]]:
+    """Codes of an image's pixels, told as they came and then joined; and what ended with each message."""
+    pixels = image.shape[1]
+    y, x = np.divmod(np.arange(image.size), pixels)
+    segmenter = Segmenter(pixels, 100_000)
+    codes, joined, ended = [], {}, []
+    for a, b in zip([0, *cuts], [*cuts, image.size], strict=True):
+        if a == b:
+            continue
+        told, merged, gone = segmenter.take(x[a:b], y[a:b], image.ravel()[a:b])
+        codes.append(told)
+        joined |= merged
+        ended.append(gone)
+    return np.concatenate(codes), joined, ended
+
+
+def labelled(image: np.ndarray) -> tuple[np.ndarray, int]:
+    labels = np.zeros(image.shape, np.int64)
+    return labels, int(ndimage.label(image, np.ones((3, 3), int), output=labels))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_objects_are_those_of_the_whole_image_wherever_messages_are_cut(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = np.asarray(ndimage.binary_dilation(rng.random((60, 17)) < rng.uniform(0.01, 0.12), iterations=1), bool)
+    cuts = sorted(rng.integers(0, image.size, rng.integers(0, 25)).tolist())
+    if seed % 2:
+        cuts = [cut // 17 * 17 for cut in cuts]  # whole lines
+    codes, joined, ended = followed(image, cuts)
+
+    def last(code: int) -> int:
+        while code in joined:
+            code = joined[code]
+        return code
+
+    ours = np.array([last(code) for code in codes.tolist()])
+    labels, count = labelled(image)
+    pairs = set(zip(labels.ravel()[image.ravel()].tolist(), ours[image.ravel()].tolist(), strict=True))
+    assert len(pairs) == count == len({b for _, b in pairs}), "one object here is one there"
+    assert (ours[~image.ravel()] == -1).all()
+    firsts = {int(np.flatnonzero(labels.ravel() == label)[0]) for label in range(1, count + 1)}
+    assert {b for _, b in pairs} == firsts, "called after its first pixel"
+    every = [code for gone in ended for code in gone]
+    assert len(every) == len(set(every)), "nothing ends twice"
+    rows = {label: int(np.flatnonzero((labels == label).any(axis=1)).max()) for label in range(1, count + 1)}
+    by_name = {b: a for a, b in pairs}
+    assert all(last(code) == code for code in every)
+    assert {code for code in by_name if rows[by_name[code]] < 58} <= set(every), "what has left the view has ended"
+    assert not {code for code in by_name if rows[by_name[code]] == 59} & set(every), "and what is in it has not"
+
+
+def test_nothing_of_an_object_comes_after_its_end() -> None:
+    rng = np.random.default_rng(1)
+    image = np.asarray(ndimage.binary_dilation(rng.random((200, 17)) < 0.03, iterations=2), bool)
+    segmenter, over = Segmenter(17, 100_000), set()
+    for first in range(0, 200, 4):
+        y, x = np.divmod(np.arange(4 * 17), 17)
+        codes, merged, ended = segmenter.take(x, y + first, image[first : first + 4].ravel())
+        assert not over & set(codes.tolist())
+        assert not over & set(merged.values())
+        over |= ended
+
+
+def test_an_object_without_end_is_cut_and_goes_on() -> None:
+    segmenter = Segmenter(5, 10)
+    y, x = np.divmod(np.arange(20), 5)
+    codes, ended = [], set()
+    for first in range(0, 400, 4):
+        told, merged, gone = segmenter.take(x, y + first, x == 2)
+        assert not merged
+        codes += told[told >= 0].tolist()
+        ended |= gone
+    lengths = np.unique(codes, return_counts=True)[1]
+    assert lengths.max() <= 16
+    assert len(lengths) >= 400 / 16
+    assert len(ended) >= len(lengths) - 2
+
+
+def test_lines_that_are_missing_part_objects_and_a_camera_may_begin_anew() -> None:
+    segmenter = Segmenter(5, 100)
+    y, x = np.divmod(np.arange(10), 5)
+    (first,) = set(segmenter.take(x, y, x == 2)[0].tolist()) - {-1}
+    again, _, ended = segmenter.take(x, y + 2 + MOST_GAP, x == 2)
+    assert ended == {first}, "across a gap nothing is known"
+    (second,) = set(again.tolist()) - {-1}
+    third, _, ended = segmenter.take(x, y + 1_000_000, x == 2)
+    assert ended == {second}
+    back, _, ended = segmenter.take(x, y, x == 3)
+    assert ended == set(third.tolist()) - {-1}
+    assert set(back.tolist()) == {-1, 3}
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+def references() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    dark = rng.uniform(100, 200, (PIXELS, 12))
+    return dark + rng.uniform(1000, 3000, (PIXELS, 12)), dark
+
+
+def camera(tmp_path: Path | None = None, **table: Any) -> Camera:
+    return Camera(Table(pixels=PIXELS, **table), tmp_path and tmp_path / "kept.safetensors")
+
+
+def test_references_are_refreshed_while_it_runs_and_their_change_is_told(tmp_path: Path) -> None:
+    white, dark = references()
+    truth = np.random.default_rng(4).uniform(0.1, 0.9, (3 * PIXELS, 12))
+    one = camera(tmp_path)
+    assert one.see(shot(truth)).frame.quantity == "counts", "as long as nothing is known"
+    lines = np.vstack([white, white])
+    assert one.learn(shot(np.tile(dark, (2, 1)), reference="dark")) == 0
+    assert one.learn(shot(lines[:14], reference="white")) == 0
+    assert one.learn(shot(lines[14:], x=14 % PIXELS, y=1, reference="white")) == pytest.approx(0, abs=1e-6)
+
+    def counts(lamp: float, rise: float) -> np.ndarray:
+        return truth * np.tile((white - dark) * lamp, (3, 1)) + np.tile(dark + rise, (3, 1))
+
+    for lamp, rise in ((1.0, 0.0), (0.8, 0.0), (0.8, 40.0)):
+        told_dark = one.learn(shot(dark + rise, reference="dark"))
+        told = one.learn(shot((white - dark) * lamp + dark + rise, reference="white"))
+        assert told == pytest.approx(lamp - 1, abs=1e-4)
+        assert told_dark == pytest.approx(rise / np.median(white - dark), abs=0.01)
+        seen = one.see(shot(counts(lamp, rise)))
+        assert seen.frame.quantity == "reflectance"
+        np.testing.assert_allclose(seen.frame.spectra, truth, atol=1e-3)
+    again = camera(tmp_path)
+    np.testing.assert_allclose(again.see(shot(counts(0.8, 40.0))).frame.spectra, truth, atol=1e-3)
+
+
+def test_a_reference_in_pieces_counts_once_every_pixel_was_in_it() -> None:
+    white, _ = references()
+    one = camera()
+    assert one.learn(shot(white[:5], reference="white")) is None
+    one.see(shot(white))
+    assert one.learn(shot(white[5:], x=5, reference="white")) is None, "what came between ended the first piece"
+    assert one.see(shot(white)).frame.quantity == "counts"
+    assert one.learn(shot(white, reference="white")) == 0
+
+
+def test_a_reference_that_can_not_be_leaves_the_one_before() -> None:
+    white, dark = references()
+    one = camera()
+    one.learn(shot(dark, reference="dark"))
+    one.learn(shot(white, reference="white"))
+    with pytest.raises(BadMessage, match="expected light in the white reference"):
+        one.learn(shot(dark, reference="white"))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+    wide = Axis(np.linspace(950, 1700, 13), "nm")
+    with pytest.raises(BadMessage, match="as the white one has"):
+        one.learn(shot(np.ones((PIXELS, 13)), reference="dark", axis=wide))
+
+
+def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
+    white, dark = references()
+    white[4] = dark[4]
+    white[0], white[2, 7] = dark[0], dark[2, 7]
+    made = Reflectance(white, dark)
+    told = made(np.tile(white, (2, 1)), np.tile(np.arange(PIXELS), 2))
+    np.testing.assert_allclose(told, 1, atol=1e-5)
+    partly = made(white[1:5], np.arange(1, 5))
+    np.testing.assert_allclose(partly[:3], 1, atol=1e-5)
+    assert np.isnan(partly[3]).all(), "without its line it has no neighbours"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"x": None}, "expected the place of each pixel"),
+        ({"x": np.full(9, np.nan)}, "some that are no numbers"),
+        ({"x": np.arange(9.0) + 1}, "expected pixels 0 to 8, as camera.pixels says, got 9"),
+        ({"x": -np.arange(9.0)}, "expected pixels 0 to 8, as camera.pixels says, got -8"),
+        ({"y": np.arange(9.0) * 1e12}, "expected camera lines that follow one another"),
+        ({"y": np.full(9, 1e300)}, "some that are no numbers"),
+    ],
+)
+def test_pixels_without_a_place_are_rejected(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadMessage, match=told):
+        camera(belt=(0.0, 0.1)).see(replace(shot(np.ones((9, 12))), **changes))
+
+
+def test_settings_that_make_no_camera_are_refused(tmp_path: Path) -> None:
+    for table, told in (
+        ({"belt": [0, 1]}, "a camera needs its number of pixels"),
+        ({"pixels": 9, "dark": "d.hdr"}, "dark needs white"),
+        ({"pixels": 9, "belt": [0.3, 0.1]}, "expected a lower and an upper reflectance"),
+    ):
+        with pytest.raises(BadSettings, match=told):
+            load(None, {"lines": {"belt": {"camera": table}}})
+    pytest.importorskip("spectral", reason="needs tamis[envi]")
+    write_envi(tmp_path / "white.hdr", iter([np.ones((7, 12))]), NM.values, "counts")
+    with pytest.raises(BadFile, match="expected 9 pixels, as camera.pixels says, got 7"):
+        Cameras().check(
+            load(None, {"lines": {"b": {"camera": {"pixels": 9, "white": str(tmp_path / "white.hdr")}}}}).lines
+        )
+
+
+# --- a whole worker ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def belts() -> tuple[Model, Belt]:
+    """PLS-DA taught on the inner pixels of one belt, and another belt, seen whole."""
+    small: dict[str, Any] = {"pixels": 80, "lines_per_s": 60, "objects_per_s": 3, "size_px": 14}
+    taught, other = Belt(**small, seed=9), Belt(**small, seed=21, foreground=False)
+    names = {thing.number: thing.material for thing in taught.objects(40)}
+    spectra, labels, groups = [], [], []
+    for frame in taught.frames(40, START):
+        keep = np.flatnonzero(frame.targets["coverage"] >= 0.9)[::7]
+        spectra.append(frame.spectra[keep])
+        groups += [frame.object_id[i] for i in keep.tolist()]  # type: ignore[index]
+    labels = np.array([names[number] for number in groups])
+    parts: dict[str, Any] = {"pipeline": Pipeline.parse("snv, savgol 9 2 1"), "estimator": PLSDA()}
+    model = Model.fit(np.vstack(spectra), taught.axis, labels, ["material"], groups=np.array(groups),
+                      quantity="reflectance", **parts)  # fmt: skip
+    return model, other
+
+
+def test_objects_are_found_on_the_moving_belt_and_decided_as_their_truth_says(
+    tamis_line: Any, belts: tuple[Model, Belt]
+) -> None:
+    """Counts of a camera whose lamp was measured, whole lines with the empty belt, five lines a message."""
+    model, belt = belts
+    rng = np.random.default_rng(2)
+    dark = rng.uniform(100, 200, (80, 160))
+    white = dark + rng.uniform(2000, 3000, (80, 160))
+    rules = [{"action": "eject", "when": 'material == "PVC" and spectra > 3'}]
+    table = {"pixels": 80, "belt": [0.0, 0.115]}
+    line = tamis_line(lines={"belt": {"camera": table, "decide": {"rules": rules}}})
+    line.publish(model)
+    blank = next(belt.frames(1, START, lines=1))
+    for kind, counts in (("dark", dark), ("white", white)):
+        line.arrives(replace(blank, spectra=counts.astype(np.float32), reference=kind, quantity="counts"))
+    frames = list(belt.frames(20, START, lines=5))
+    for frame in frames:
+        lines = len(frame) // 80
+        counts = frame.spectra * np.tile(white - dark, (lines, 1)) + np.tile(dark, (lines, 1))
+        line.arrives(replace(frame, spectra=counts.astype(np.float32), quantity="counts", object_id=None))
+    told = [row for row in decided(line.run()) if row["spectra"] > 3]
+    truth = belt.objects(20)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in told:
+        x, y = (row["x_low"] + row["x_high"]) / 2, (row["y_low"] + row["y_high"]) / 2
+        nearest = min(truth, key=lambda one: (one.x - x) ** 2 + (one.y - y) ** 2)
+        assert abs(nearest.x - x) < 3
+        assert abs(nearest.y - y) < 6, "the first and the last of the belt are cut"
+        found[nearest.number].append(row)
+    assert set(found) == {one.number for one in truth}
+    assert all(len(rows) == 1 for rows in found.values()), "an object is one decision, whatever messages it lay in"
+    right = [found[one.number][0]["material"] == one.material for one in truth]
+    assert np.mean(right) >= 0.95
+    ejected = {name for name, (row,) in found.items() if row["action"] == "eject"}
+    assert ejected == {name for name, (row,) in found.items() if row["material"] == "PVC"}
+    metrics = line.worker.meters.exposition().decode()
+    assert 'tamis_camera_reference_change_ratio{line="belt",reference="white"} 0.0' in metrics
+    whole = sum(len(frame) for frame in frames)
+    predicted = len(line.predictions)
+    assert predicted < whole / 3
+    assert f'tamis_spectra_processed_total{{line="belt",outcome="belt"}} {whole - predicted:.1f}' in metrics
+    assert {"x", "y", "object_id"} <= line.predictions[0].keys()
+    assert line.rejected == []
+
+
+def test_a_reference_for_a_line_without_a_camera_is_rejected(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
+    line = tamis_line()
+    line.publish(belts[0])
+    line.arrives(replace(next(belts[1].frames(1, START, lines=1)), reference="white"))
+    assert "has no camera in the settings" in line.run().rejected[0]
+    assert line.predictions == []
+
+
+def test_a_batch_that_is_read_again_is_decided_alike(
+    tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    model, belt = belts
+    rules = [{"action": "eject", "when": 'material == "PVC"'}]
+    lines = {"belt": {"camera": {"pixels": 80, "belt": [0.0, 0.115]}, "decide": {"rules": rules}}}
+    told = []
+    for failures in (0, 1):
+        line = tamis_line(lines=lines)
+        line.publish(model)
+        line.sink = line.worker.sink = Flaky(failures)
+        for frame in belt.frames(4, START, lines=5):
+            line.arrives(replace(frame, object_id=None))
+        told.append([(row["object_id"], row["spectra"], row["action"]) for row in decided(line.run())])
+    assert len(told[0]) > 5
+    assert told[0] == told[1]
