@@ -1,4 +1,4 @@
-"""Recorded files of spectra as batches of numbers: Parquet, CSV, NumPy and ENVI cubes, the first three also compressed.
+"""Recorded files of spectra as batches of numbers: Parquet, CSV, NumPy, ENVI cubes and the files of spectrometers.
 
 Here a file becomes a matrix, an axis and named columns, in one pass and in memory that does not grow with it. What the
 columns mean stands in records.py. Nothing in a file is ever executed: no pickle, no object arrays.
@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 import math
+import re
 import tempfile
 import tokenize
 import zipfile
@@ -28,6 +29,7 @@ from ..models.axis import MOST_BANDS, Axis
 from .columns import BadRows, Batch, Content, is_number, values_of, wavelength_columns
 from .csv_file import open_csv
 from .cube import open_envi
+from .instruments import UNREAD, open_jcamp, open_opus, open_spc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +41,7 @@ MAGIC = {
     ".parquet": b"PAR1",
     ".npy": b"\x93NUMPY",
     ".npz": b"PK\x03\x04",
+    ".opus": b"\n\n\xfe\xfe",
     ".gz": b"\x1f\x8b",
     ".zst": b"\x28\xb5\x2f\xfd",
 }
@@ -100,8 +103,12 @@ def parts(path: str) -> tuple[str, str, str]:
     compression = file.suffix.lower() if file.suffix.lower() in COMPRESSIONS else ""
     inner = Path(file.stem) if compression else file
     kind = inner.suffix.lower()
+    if re.fullmatch(r"\.[0-9]{1,4}", kind):  # OPUS counts the spectra of a sample: sample.0, sample.1
+        return inner.name, ".opus", compression
+    if kind in UNREAD:
+        raise BadFile(f"{path}: {UNREAD[kind]} files are not read: export them as CSV or JCAMP-DX from its software")
     if kind not in FORMATS:
-        known = f"{', '.join(FORMATS)}, each also with .gz or .zst"
+        known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
         raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
     return inner.stem, kind, compression
 
@@ -120,7 +127,7 @@ def _check_begin(path: str, kind: str, compression: str) -> None:
     if not head:
         raise BadFile(f"{path}: expected spectra, got an empty file")
     text = b"\0" not in head and not head.startswith(tuple(MAGIC.values()))
-    if not (head.startswith(MAGIC[kind]) if kind in MAGIC else text):
+    if not (head.startswith(MAGIC[kind]) if kind in MAGIC else text or kind == ".spc"):
         raise BadFile(f"{path}: expected a {kind[1:]} file, got one that begins with {head[:8]!r}")
 
 
@@ -323,4 +330,9 @@ FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
     ".npy": lambda path, stream, _: _open_arrays(path, {"spectra": stream}),
     ".npz": _open_npz,
     ".hdr": open_envi,
+    ".spc": open_spc,
+    ".opus": open_opus,
+    ".jdx": open_jcamp,
+    ".dx": open_jcamp,
+    ".jcamp": open_jcamp,
 }

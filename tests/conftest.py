@@ -17,6 +17,8 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
+# Real ones: tests/data/README.md
+SPECTROMETER_FILES = {path.name: path for path in (ROOT / "tests" / "data").iterdir() if path.suffix != ".md"}
 SHARED = ROOT.parent / "shared"
 
 

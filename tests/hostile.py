@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -50,7 +51,7 @@ from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
-from .conftest import ROOT, simulate
+from .conftest import ROOT, SPECTROMETER_FILES, simulate
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 KNOWN = {"nir1": AXIS, AXIS.id: AXIS}
@@ -690,6 +691,11 @@ def _numpy_seeds() -> list[bytes]:
     return made
 
 
+def _spectrometer_seeds(*suffixes: str) -> list[bytes]:
+    files = [path for path in SPECTROMETER_FILES.values() if path.suffix in suffixes]
+    return [file_case(path.suffix, path.read_bytes(), "unit", *words) for path in files for words in ((), ("gz",))]
+
+
 def _file(suffixes: tuple[str, ...], case: bytes, folder: Path) -> None:
     head, _, content = case.partition(b"\n")
     suffix, *words = head.decode("latin-1").split(" ")
@@ -704,7 +710,8 @@ def _file(suffixes: tuple[str, ...], case: bytes, folder: Path) -> None:
     try:
         count_spectra(path)
         axis = AXIS if "axis" in words else None
-        for got in islice(read_frames(path, axis=axis, axis_unit=None if axis else "nm", on_bad_row=len_of), 20):
+        unit = None if axis or "unit" in words else "nm"  # unit: the file says its own
+        for got in islice(read_frames(path, axis=axis, axis_unit=unit, on_bad_row=len_of), 20):
             assert got.spectra.shape == (len(got), len(got.axis))
             assert got.spectra.dtype in (np.float32, np.uint16)
             assert all(column.shape == (len(got),) for column in got.targets.values())
@@ -912,6 +919,17 @@ TARGETS = {
     "numpy file": Target(
         _numpy_seeds, _in_file(_strange_npz, _strange_npy, mutated_bytes), _files(".npy", ".npz"), (BadFile,)
     ),
+    **{
+        f"{name} file": Target(
+            partial(_spectrometer_seeds, suffix), _in_file(mutated_bytes), _files(suffix), (BadFile,)
+        )
+        for name, suffix, library in (
+            ("opus", ".0", "brukeropus"),
+            ("spc", ".spc", "spc_io"),
+            ("jcamp", ".jdx", "jcamp"),
+        )
+        if find_spec(library)
+    },
     "settings": Target(
         _settings_seeds, _chain(_strange_settings, _strange_settings, mutated_bytes), _settings, (BadSettings,)
     ),

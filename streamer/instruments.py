@@ -1,0 +1,279 @@
+"""Files of laboratory spectrometers: Bruker OPUS, Galactic SPC and JCAMP-DX, by the libraries of `tamis[instruments]`.
+
+These libraries trust what they read. So what a file promises is held against its length and against bounds before they
+see it, and whatever they raise is a refusal.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stdout
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import BadFile
+from ..models.axis import MOST_BANDS
+from .columns import BadRows, Batch, Content
+from .frame import MOST_TEXT
+
+MOST_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
+MOST_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
+MOST_BLOCKS = 256  # of an OPUS file: its own programs leave room for 40
+LONGEST_LINE = 1 << 10  # characters of JCAMP-DX, which asks for 80: a line of repeats unfolds to twice its square
+LONGEST_TABLE = 1 << 20  # characters of one JCAMP-DX spectrum: 64 a value
+# What no library that Tamis would depend on reads.
+UNREAD = {".asd": "ASD", ".sp": "PerkinElmer", ".spa": "Thermo OMNIC", ".wdf": "Renishaw WiRE"}
+
+_UNITS = {
+    **dict.fromkeys(("cm-1", "cm^-1", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
+    **dict.fromkeys(("nm", "nanometers", "nanometer", "nanometres", "xnmetr"), "nm"),
+    **dict.fromkeys(("um", "micrometers", "micrometer", "microns", "xumetr", "mi"), "um"),
+    **dict.fromkeys(("arbitrary", "arbitrary units", "xarb"), ""),
+}
+_QUANTITIES = {
+    **dict.fromkeys(("absorbance", "a", "log(1/r)", "log 1/r", "yabsrb", "ylogdr"), "absorbance"),
+    **dict.fromkeys(("reflectance", "r", "yreflec"), "reflectance"),
+    **dict.fromkeys(("counts", "ycount"), "counts"),
+}  # a transmittance is none of ours: its numbers are left as they are
+_RESULTS = ("a", "r", "t", "km", "atr", "logr", "ra", "e", "sm")  # what OPUS may hold, best first; sm: a single channel
+_SPC_VERSIONS = {0x4C: "one of big-endian machines", 0x4D: "one of before 1996"}
+_TABLES = ("xydata", "xypoints")
+_NUMBERS = ("npoints", "firstx", "lastx", "xfactor", "yfactor")
+_LABELS = {*_TABLES, *_NUMBERS, "title", "xunits", "yunits", "longdate", "date", "time"}
+
+
+class Spectrum(NamedTuple):
+    x: np.ndarray  # (bands,)
+    y: np.ndarray  # (bands,)
+    unit: str
+    quantity: str
+    sample: str
+    time: str  # ISO 8601, or ''
+
+
+def open_spc(path: str, stream: Any, stack: ExitStack) -> Content:
+    return _content(path, "SPC", _spc(_whole(path, stream)))
+
+
+def open_opus(path: str, stream: Any, stack: ExitStack) -> Content:
+    return _content(path, "OPUS", _opus(_whole(path, stream)))
+
+
+def open_jcamp(path: str, stream: Any, stack: ExitStack) -> Content:
+    lines = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"))
+    return _content(path, "JCAMP-DX", _jcamp(lines))
+
+
+def _whole(path: str, stream: Any) -> bytes:
+    if len(data := stream.read(MOST_BYTES + 1)) > MOST_BYTES:
+        raise BadFile(f"{path}: expected at most {MOST_BYTES} bytes, got more")
+    return data
+
+
+def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
+    """Every spectrum of a file; a row whose axis or quantity is not that of the first one is a bad row."""
+    rows = _guarded(path, kind, spectra)
+    first = next(rows, None)
+    if first is None:
+        raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not read)")
+    head = first[1]
+    factor, unit = (1000, "nm") if head.unit == "um" else (1, head.unit)
+
+    def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
+        rest = chain([first], rows)
+        while block := list(islice(rest, n)):
+            good = []
+            for row, one in block:
+                if (one.unit, one.quantity) != (head.unit, head.quantity) or not np.array_equal(one.x, head.x):
+                    bad.append((row, f"expected {_seen(head)}, as the first spectrum has; got {_seen(one)}"))
+                else:
+                    good.append((row, one))
+            columns = {name: np.array([getattr(one, name) for _, one in good], object) for name in ("sample", "time")}
+            values = np.array([one.y for _, one in good]).reshape(-1, bands)
+            yield Batch(np.array([row for row, _ in good], np.int64), values, columns)
+
+    meta = {"axis_unit": unit, "quantity": head.quantity}
+    return Content(["sample", "time"], head.x * factor, len(head.x), None, meta, batches)
+
+
+def _seen(one: Spectrum) -> str:
+    return f"{one.quantity} at {len(one.x)} points {one.x[0]:g} to {one.x[-1]:g} {one.unit:.40}"
+
+
+def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tuple[int, Spectrum]]:
+    row = 0
+    try:
+        for one in spectra:
+            if not 2 <= len(one.x) <= MOST_BANDS or one.x.shape != one.y.shape:
+                raise ValueError(f"expected 2 to {MOST_BANDS} points, got {one.x.shape} x and {one.y.shape} y")
+            row += 1
+            with np.errstate(invalid="ignore"):  # a signalling NaN, which the axis refuses
+                x = one.x.astype(np.float64)
+            yield row, one._replace(x=x, sample=one.sample.strip()[:MOST_TEXT])
+    except ImportError as error:
+        needed = f"{kind} files need the library {error.name}: pip install 'tamis[instruments]'"
+        raise BadFile(f"{path}: {needed}") from error
+    except Exception as error:  # the libraries raise anything
+        said = " ".join(str(error).split()) if type(error) is ValueError else f"{type(error).__name__} {error!s:.200}"
+        raise BadFile(f"{path}: can not be read as {kind} after {row} spectra: {said:.300}") from error
+
+
+def _unit(said: str) -> str:
+    """nm, um, cm-1; '' where it is not said; else the file's word, which the axis refuses by name."""
+    word = said.strip().lower()
+    inside = re.search(r"\(([^()]*)\)", word)  # 'Wavenumber (cm-1)'
+    return _UNITS.get(inside[1].strip() if inside else word, word)
+
+
+def _time(said: str, *dates: str) -> str:
+    """ISO 8601 of '16/03/2023 12:27:26.808 (GMT+1)' or '2011/10/18 12:13:14 +0100'; '' where no form of a date fits."""
+    day, _, rest = said.strip().partition(" ")
+    found = re.fullmatch(r"(\d+:\d+)(:\d+)?(\.\d{1,6})?\d*\s*(?:\(GMT)?([+-][\d.]+)?\)?", rest.strip() or "0:0")
+    if found is None:
+        return ""
+    clock, zone = f"{found[1]}{found[2] or ':0'}{found[3] or '.0'}", found[4] or "0"
+    for date in dates:
+        try:
+            hours = float(zone)
+            if re.fullmatch(r"[+-]\d{4}", zone):
+                hours = math.copysign(int(zone[1:3]) + int(zone[3:]) / 60, hours)
+            moment = datetime.strptime(f"{day} {clock}", f"{date} %H:%M:%S.%f")
+            return moment.replace(tzinfo=timezone(timedelta(hours=hours))).isoformat()
+        except ValueError:
+            continue
+    return ""
+
+
+# --- SPC --------------------------------------------------------------------------------------------------------------
+
+
+def _spc(data: bytes) -> Iterator[Spectrum]:
+    from spc_io import SpcRaw
+
+    logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns of what stands behind the spectra
+    flags, version, points, spectra = struct.unpack_from("<BB2xI16xI", data)
+    if version != 0x4B:
+        raise ValueError(f"expected an SPC file of version 0x4b, got {_SPC_VERSIONS.get(version, hex(version))}")
+    if not flags & 0x40 and not 2 <= points <= MOST_BANDS:  # 0x40: each spectrum has its own number of points
+        raise ValueError(f"expected 2 to {MOST_BANDS} points, got {points}")
+    if not 1 <= spectra <= MOST_SPECTRA:
+        raise ValueError(f"expected 1 to {MOST_SPECTRA} spectra, got {spectra}")
+    # Without its log, which is of no use here and often broken.
+    file: Any = SpcRaw.from_bytes_io(io.BytesIO(data[:248] + bytes(4) + data[252:]))
+    header = file.main_header
+    labels = [label.decode("latin-1") for label in data[218:248].split(b"\0")] if flags & 0x20 else []
+    unit = _unit(labels[0] if labels else str(header.fxtype))
+    said = labels[1].strip().lower() if len(labels) > 1 and labels[1].strip() else str(header.fytype).lower()
+    date = header.fdate
+    time = _time(f"{date.year}/{date.month}/{date.day} {date.hour}:{date.min}", "%Y/%m/%d") if date.year > 1900 else ""
+    for one in file.subs:
+        if not flags & 0x04:  # a lone spectrum is scaled by the exponent of the file
+            one.header.subexp = header.fexp
+        x = one.xarray if flags & 0x40 else file.xarray
+        x = np.linspace(header.ffirst, header.flast, points) if x is None else x
+        yield Spectrum(x, one.yarray, unit, _QUANTITIES.get(said, "unknown"), header.fcmnt.decode("latin-1"), time)
+
+
+# --- OPUS -------------------------------------------------------------------------------------------------------------
+
+
+def _opus(data: bytes) -> Iterator[Spectrum]:
+    """The one result of a file: its absorbance if it has one, else its reflectance, and so on."""
+    from brukeropus.file import Data, FileBlock, Parameters, pair_data_and_status_blocks, parse_directory, parse_header
+
+    _, start, most, _ = parse_header(data)
+    entries = parse_directory(data[start : start + 12 * min(max(most, 0), MOST_BLOCKS)])
+    if any(size < 0 or at + size > len(data) for _, size, at in entries) or sum(e[1] for e in entries) > len(data):
+        raise ValueError(f"expected blocks within the {len(data)} bytes of the file: it ends early")
+    blocks, series = [], ""
+    for kind, size, at in entries:
+        block = FileBlock(data, kind, size, at)
+        if block.is_data_series():
+            series = ", and a series, which is not read: save its spectra one a file"
+        elif block.is_data() or ((block.is_data_status() or block.is_sm_param()) and _leads_on(block.bytes)):
+            block.parse()
+            blocks += [block] if block.parse_error is None else []
+    pairs: dict[str, Any] = {}
+    for values, status in pair_data_and_status_blocks(blocks):  # the last one of a kind first, as OPUS itself shows
+        pairs.setdefault(values.get_data_key(), (values, status))
+    key = next((key for key in _RESULTS if key in pairs), None)
+    if key is None:
+        raise ValueError(f"expected a spectrum of a sample, got {', '.join(pairs) or 'none'}{series}")
+    values, status = pairs[key]
+    if not 2 <= status.data["npt"] <= MOST_BANDS or status.data["dpf"] != 1:
+        raise ValueError(f"expected 2 to {MOST_BANDS} points of float32, got {status.data['npt']}")
+    sample = dict(Parameters([block for block in blocks if block.is_sm_param()]).items()).get("snm", "")
+    one = Data(values, status, key=key, vel=0)
+    said = dict(one.params.items())
+    time = _time(f"{said.get('dat', '')} {said.get('tim', '')}", "%d/%m/%Y", "%Y/%m/%d")
+    yield Spectrum(one.x, one.y, _unit(said["dxu"]), _QUANTITIES.get(key, "unknown"), str(sample), time)
+
+
+def _leads_on(block: bytes) -> bool:
+    """Whether each parameter's length leads on to the next one: the library would follow it back for ever."""
+    at = 0
+    while at + 8 <= len(block) and block[at : at + 3] != b"END":
+        (words,) = struct.unpack_from("<h", block, at + 6)
+        if words < 0:
+            return False
+        at += 8 + 2 * words
+    return True
+
+
+# --- JCAMP-DX ---------------------------------------------------------------------------------------------------------
+
+
+def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
+    import jcamp
+
+    for said, block in _blocks(lines):
+        if not said.keys() & set(_TABLES):  # it links others, or holds peaks
+            continue
+        points = said.get("npoints", "")
+        if not re.fullmatch(r"[0-9]{1,9}", points) or not 2 <= int(points) <= MOST_BANDS:
+            raise ValueError(f"expected NPOINTS of 2 to {MOST_BANDS}, got {points!r:.40}")
+        with redirect_stdout(io.StringIO()) as printed:
+            read = jcamp.read(block)
+        if "Y-Check" in printed.getvalue():
+            raise ValueError("expected each line to begin with the value that ended the one before")
+        if len(read["y"]) != int(points):
+            raise ValueError(f"expected {points} points, as NPOINTS says; got {len(read['y'])}")
+        date = said.get("longdate") or said.get("date", "")
+        time = _time(date if ":" in date else f"{date} {said.get('time', '')}", "%Y/%m/%d", "%y/%m/%d")
+        quantity = _QUANTITIES.get(said.get("yunits", "").lower(), "unknown")
+        yield Spectrum(read["x"], read["y"], _unit(said.get("xunits", "")), quantity, said.get("title", ""), time)
+
+
+def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Block by block what its labels say, and of its lines those with numbers, written as the library wants them."""
+    said: dict[str, str] = {}
+    block: list[str] = []
+    label, held = "", 0
+    for line in chain(iter(partial(lines.readline, LONGEST_LINE), ""), ["##END="]):
+        text = line.partition("$$")[0].strip()
+        if text.startswith("##"):
+            name, _, value = text[2:].partition("=")
+            label, value = re.sub(r"[\s/_-]", "", name).lower(), value.strip()
+            if label in ("title", "end"):
+                yield said, block
+                said, block, held = {}, [], 0
+            if label in _LABELS:
+                said[label] = value
+            if label in _TABLES:
+                block.append(f"##{label}={value.upper().replace(' ', '')}")
+            elif label in _NUMBERS:
+                block.append(f"##{label}={value}")
+        elif label in _TABLES:
+            block.append(text)
+            held += len(line)
+            if held > LONGEST_TABLE or len(line) == LONGEST_LINE:
+                raise ValueError(f"expected lines of 80 characters and {LONGEST_TABLE} a spectrum, got more")
