@@ -45,12 +45,13 @@ class Belt:
     def __init__(self, line: str | None = None, lines: int = STRIP) -> None:
         self.line = line
         self.lines = min(lines, MOST_LINES)
-        self.names: list[str] = []  # of classes, by the order in which they came
+        self.names: list[str] = []  # of classes, in the order of the model
         self.target = ""
         self.of_classes = False
         self.newest = -1  # camera line
         self.spectra = self.decided = self.late = 0
         self.actions: Counter[tuple[str, str]] = Counter()  # class or '', action
+        self.frames: dict[str, int] = {}  # action -> the number of its colour; 0 where no rule held
         self.decisions: deque[dict[str, Any]] = deque(maxlen=MOST_BOXES)
         self.latency_s: deque[float] = deque(maxlen=MOST_BOXES)
         self.heard = 0.0  # by the monotonic clock
@@ -85,8 +86,11 @@ class Belt:
         self.decided += 1
         self.late += bool(row.get("late"))
         known = str(row.get(self.target, "")) if self.target in row else ""
+        action = str(row.get("action", ""))
         if len(self.actions) < MOST_NAMES:
-            self.actions[known, str(row.get("action", ""))] += 1
+            self.actions[known, action] += 1
+        if action not in self.frames and len(self.frames) < MOST_NAMES:
+            self.frames[action] = 0 if row.get("rule") == 0 else 1 + sum(map(bool, self.frames.values())) % 5
         self.decisions.append(row)
         with suppress(ValueError):
             last = np.datetime64(str(row.get("time", "")).removesuffix("Z"), "us")
@@ -101,6 +105,9 @@ class Belt:
         self.target = of_class or next((name for name in first if name not in RESERVED), "")
         x, y = (_numbers(rows, name) for name in "xy")
         if of_class:
+            for name in first:  # a model's classes in its own order, so that each keeps its colour
+                if name.startswith(f"{of_class}="):
+                    self._code(name.removeprefix(f"{of_class}="))
             told = np.array([self._code(str(row.get(of_class))) for row in rows], float)
         else:
             told = _numbers(rows, self.target)
@@ -157,8 +164,7 @@ class Belt:
         first = max(0, self.newest - self.lines + 1)
         there = self._of[self._of >= first]
         first = int(there.min()) if len(there) else first
-        actions = [action for action, _ in Counter(str(row.get("action")) for row in self.decisions).most_common()]
-        strips = [self._strip(at, actions) for at in range(first, self.newest + 1, STRIP)]
+        strips = [self._strip(at) for at in range(first, self.newest + 1, STRIP)]
         if self.of_classes:
             classes = zip(self.names, self._palette(), strict=False)
             key = [(colour, name) for name, colour in classes] + [(_UNKNOWN, UNKNOWN)]
@@ -169,8 +175,8 @@ class Belt:
         legend = "".join(f'<li><svg viewBox="0 0 12 12"><rect width=12 height=12 fill="{c}" class=swatch /></svg>'
                          f"{escape(name)}" for c, name in key)  # fmt: skip
         frames = "".join(
-            f'<li><svg viewBox="0 0 12 12"><rect x=1 y=1 width=10 height=10 class="box b{i % 6}"/></svg>{escape(name)}'
-            for i, name in enumerate(actions[:MOST_NAMES])
+            f'<li><svg viewBox="0 0 12 12"><rect x=1 y=1 width=10 height=10 class="box b{colour}"/></svg>{escape(name)}'
+            for name, colour in self.frames.items()
         )
         return (
             f"<section><h2>The belt</h2><figure><figcaption><p>Camera line {first:,} to {self.newest:,}, from left to "
@@ -178,7 +184,7 @@ class Belt:
             f"<ul class=key>{legend}</ul><ul class=key>{frames}</ul></figcaption>{''.join(strips)}</figure></section>"
         )
 
-    def _strip(self, first: int, actions: list[str]) -> str:
+    def _strip(self, first: int) -> str:
         width, height = min(STRIP, self.newest - first + 1), self._image.shape[1]
         lines = np.arange(first, first + width)
         shown = self._image[lines % self.lines].copy()
@@ -192,7 +198,7 @@ class Belt:
             told = f"{row.get('object_id')}: {action}; {row.get(self.target, '')} {row.get('confidence', '')}"
             corner = f'x="{left - first - 1:g}" y="{top - 1:g}"'
             size = f'width="{right - left + 2:g}" height="{bottom - top + 2:g}"'
-            css = f"box b{actions.index(action) % 6}"
+            css = f"box b{self.frames.get(action, 0)}"
             boxes.append(f'<rect {corner} {size} class="{css}"><title>{escape(told)}</title></rect>')
         data = base64.b64encode(png(self._indexed(shown).T, [_BELT, _UNKNOWN, *self._palette()])).decode()
         return (
