@@ -35,6 +35,8 @@ class Seen:
         belt: how many pixels were none.
         merged: object -> the one that it turned out to be a part of.
         ended: objects that have left the view; None where nobody looks for objects.
+        one_each: rows of the frame, one of each object that began in it: what drift is judged by, or it would be by a
+            handful of objects. None: all rows.
         change: where it was the rest of a reference, by how much that has changed (see `Camera.learn`).
     """
 
@@ -42,6 +44,7 @@ class Seen:
     belt: int = 0
     merged: Mapping[str, str] = field(default_factory=dict)
     ended: frozenset[str] | None = None
+    one_each: np.ndarray | None = None
     change: float | None = None
 
 
@@ -225,12 +228,16 @@ class Camera:
         mask = ~((brightness >= low) & (brightness <= high)) & np.isfinite(brightness)
         codes, merged, ended = self._segmenter.take(x, y, mask)
         inner = np.flatnonzero(_inner(x, y, mask))
-        objects = replace(frame[inner], object_id=[self._name(code) for code in codes[inner].tolist()])
+        codes = codes[inner]
+        order = np.argsort(codes, kind="stable")
+        code, first, count = np.unique(codes[order], return_index=True, return_counts=True)
+        middle = order[first + count // 2]
         return Seen(
-            objects,
+            replace(frame[inner], object_id=[self._name(code) for code in codes.tolist()]),
             len(frame) - len(inner),
             {self._name(a): self._name(b) for a, b in merged.items()},
             frozenset(map(self._name, ended)),
+            middle[code >= y.min() * self.table.pixels],
         )
 
     def restart(self) -> None:
@@ -311,6 +318,7 @@ class Cameras:
         for line in lines.values():
             if line.camera.pixels:
                 Camera(line.camera)
+                _connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
 
     def take(self, frame: Frame, line: Line | None) -> Seen:
         """A message as its line's camera sees it; as it is, where the line has none.

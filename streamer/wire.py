@@ -613,9 +613,10 @@ def _reference(given: str) -> str:
 
 def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
     """A spectrum without an id is called after its place, so that a second reading gives it the same name."""
+    place = record.id
     if given is None:
-        return [f"{record.id}-{i}" for i in range(n)]
-    return [name or f"{record.id}-{i}" for i, name in enumerate(given)]
+        return [f"{place}-{i}" for i in range(n)]
+    return [name or f"{place}-{i}" for i, name in enumerate(given)]
 
 
 def arrival(record: Record, n: int) -> np.ndarray:

@@ -206,7 +206,10 @@ class Worker:
                 self.decide(record, seen, predictions)
             self.send(record, predictions)
             self.ask(frame, predictions)
-            self.watch(record, frame, predictions)
+            if seen.one_each is None:
+                self.watch(record, frame, predictions)
+            elif len(seen.one_each):
+                self.watch(record, frame[seen.one_each], predictions[seen.one_each])
         elif self._decider is not None:
             self._tell_decisions(self._decider.end(frame.line, frame.instrument, seen))
         if seen.belt:

@@ -365,3 +365,35 @@ def test_a_batch_that_is_read_again_is_decided_alike(
         told.append([(row["object_id"], row["spectra"], row["action"]) for row in decided(line.run())])
     assert len(told[0]) > 5
     assert told[0] == told[1]
+
+
+def test_a_lamp_that_fades_is_drift_until_the_white_reference_is_refreshed(
+    tamis_line: Any, belts: tuple[Model, Belt]
+) -> None:
+    """One pixel of each object is judged, so that what lies on the belt is no drift, and what the lamp does is."""
+    axis = Axis(np.linspace(950, 1740, 60), "nm")
+    belt = Belt(axis=axis, pixels=60, lines_per_s=40, objects_per_s=6, size_px=7, seed=5, foreground=False)
+    table = {"pixels": 60, "belt": [0.0, 0.115]}
+    line = tamis_line(lines={"belt": {"camera": table}}, drift={"block_spectra": 32, "learn_blocks": 4, "pace_s": 0})
+    line.publish(belts[0])
+    white = np.full((60, 60), 3000.0)
+    blank = next(belt.frames(1, START, lines=1))
+
+    def reference(lamp: float) -> Frame:
+        return replace(blank, spectra=(white * lamp).astype(np.float32), reference="white", quantity="counts")
+
+    def alarm() -> bool:
+        told = line.worker.meters.exposition().decode().splitlines()
+        return any(text.startswith("tamis_drift_alarm{") and text.endswith(" 1.0") for text in told)
+
+    line.arrives(reference(1.0))
+    alarms = {}
+    for i, frame in enumerate(belt.frames(190, START, lines=20)):
+        lamp = 1.0 if i < 100 else 0.75
+        if i == 200:
+            line.arrives(reference(lamp))
+        line.arrives(replace(frame, spectra=frame.spectra * np.float32(3000 * lamp), quantity="counts", object_id=None))
+        if i in (99, 199, 379):
+            line.run()
+            alarms[i] = alarm()
+    assert alarms == {99: False, 199: True, 379: False}

@@ -1,0 +1,231 @@
+"""A belt followed: a simulated line camera at its own pace, one worker, and each decision held against the truth.
+
+    python -m tests.benchmarks.belt [--lines 300] [--seconds 600] [--pixels 320] [--batch 4] [--kind pls-da]
+
+The camera's counts (uint16, raw messages) are made before: twenty seconds of belt, sent again and again with the lines
+counted on. Sender, broker, worker and reader share this machine. How late a decision is, is told from when the message
+with the object's last line was sent to when a reader has the decision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.network import CNNClassifier
+from tamis.models.plsda import PLSDA
+from tamis.models.preprocess import Pipeline
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.frame import Frame
+from tamis.streamer.simulate import Belt, Thing
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import KafkaSource, ensure_topics
+from tamis.streamer.wire import RAW, Message, encode
+
+from .plant import Plant, Running
+
+STRETCH_S = 20
+TAUGHT_SPECTRA = 6_000
+BELT_RANGE = (0.0, 0.115)
+EJECT = ("PVC", "PET")
+_ESTIMATORS = {"pls-da": PLSDA, "cnn-da": CNNClassifier}
+REACH = 8  # pixels and lines between an object's middle and that of its decision
+
+
+@dataclass
+class Camera:
+    """Counts of a belt, by references of its own."""
+
+    belt: Belt
+    batch: int
+    seed: int = 3
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        shape = self.belt.pixels, len(self.belt.axis)
+        self.dark = rng.uniform(500, 700, shape)
+        self.white = self.dark + rng.uniform(30_000, 45_000, shape)
+
+    def references(self) -> list[Message]:
+        blank = next(self.belt.frames(1, np.datetime64("2026-01-01", "us"), lines=1))
+        made = []
+        for kind, counts in (("dark", self.dark), ("white", self.white)):
+            frame = replace(blank, spectra=np.round(counts).astype(np.uint16), reference=kind, quantity="counts")
+            made += encode(frame, RAW, 50_000_000)
+        return made
+
+    def messages(self) -> list[Message]:
+        made = []
+        for frame in self.belt.frames(STRETCH_S, np.datetime64("2026-01-01", "us"), lines=self.batch):
+            lines = frame.spectra.reshape(-1, *self.white.shape)
+            counts = np.round(lines * (self.white - self.dark) + self.dark).clip(0, 65_534).astype(np.uint16)
+            made += encode(self._counted(frame, counts), RAW, 50_000_000)
+        return made
+
+    def _counted(self, frame: Frame, counts: np.ndarray) -> Frame:
+        flat = counts.reshape(-1, counts.shape[2])
+        return replace(frame, spectra=flat, quantity="counts", object_id=None, targets={})
+
+
+def taught(kind: str, axis: Axis, pixels: int) -> Model:
+    """On the inner pixels of another belt."""
+    belt = Belt(axis=axis, pixels=pixels, lines_per_s=100, seed=9)
+    names = {thing.number: thing.material for thing in belt.objects(30)}
+    spectra, groups = [], []
+    for frame in belt.frames(30, np.datetime64("2026-01-01", "us")):
+        keep = np.flatnonzero(frame.targets["coverage"] >= 0.9)
+        spectra.append(frame.spectra[keep])
+        groups += [(frame.object_id or [])[i] for i in keep.tolist()]
+    every = np.vstack(spectra)
+    rows = np.random.default_rng(0).permutation(len(every))[:TAUGHT_SPECTRA]
+    group = np.array(groups)[rows]
+    labels = np.array([names[number] for number in group.tolist()])
+    parts: dict[str, Any] = {
+        "pipeline": Pipeline.parse("snv, savgol 9 2 1"),
+        "estimator": PLSDA() if kind == "pls-da" else CNNClassifier(),
+    }
+    return Model.fit(every[rows], axis, labels, ["material"], groups=group, quantity="reflectance", **parts)
+
+
+@dataclass
+class Told:
+    """What came of it."""
+
+    late_s: list[float] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    behind_s: float = 0.0
+    sent: int = 0
+
+
+def read(source: KafkaSource, told: Told, done: threading.Event) -> None:
+    while not done.is_set():
+        records = source.poll(0)
+        if not records:
+            time.sleep(0.002)  # by ourselves: not every broker waits
+        for record in records:
+            now = np.datetime64(time.time_ns(), "ns")
+            row = orjson.loads(record.value)
+            told.rows.append(row)
+            told.late_s.append(float((now - np.datetime64(row["time"].removesuffix("Z"))) / np.timedelta64(1, "s")))
+
+
+def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
+    told, done = Told(), threading.Event()
+    belt, topic = camera.belt, f"{plant.prefix}.spectra"
+    messages = camera.messages()
+    client = plant.broker.client_settings
+    with (
+        closing(KafkaSource(plant.broker.bootstrap, [f"{plant.prefix}.decisions"], "reader", partitions=[0],
+                            client_settings=client)) as source,
+        closing(KafkaSink(plant.broker.bootstrap, max_message_bytes=plant.cap + 16_384,
+                          client_settings={**client, "linger_ms": 0})) as sink,
+    ):  # fmt: skip
+        for value, headers in camera.references():
+            sink.send(topic, value, key=b"belt", headers=headers)
+        sink.flush(30)
+        reader = threading.Thread(target=read, args=(source, told, done))
+        reader.start()
+        begun, tick = time.monotonic(), 0.0
+        total = round(seconds * belt.lines_per_s / camera.batch)
+        for number in range(total):
+            due_s = (number + 1) * camera.batch / belt.lines_per_s  # a line is sent once it was seen
+            while (wait_s := begun + due_s - time.monotonic()) > 0:
+                time.sleep(wait_s)
+            told.behind_s = max(told.behind_s, -wait_s)
+            value, headers = messages[number % len(messages)]
+            sink.send(topic, value, key=b"belt", headers={**headers, "y": str(number * camera.batch)})
+            told.sent += 1
+            if number % 8 == 7:
+                sink.flush(30)
+            if due_s - tick >= 30:
+                tick = due_s
+                worker.check()
+                p99_ms = 1e3 * np.quantile(told.late_s[-200:] or [0], 0.99)
+                print(f"{tick:5.0f} s: {len(told.rows)} decisions, p99 of the last 200 {p99_ms:.0f} ms, "
+                      f"RSS {worker.memory_mb():.0f} MB, sender up to {told.behind_s:.2f} s behind", flush=True)  # fmt: skip
+        sink.flush(30)
+        time.sleep(3)
+        done.set()
+        reader.join()
+    return told
+
+
+def judge(told: Told, belt: Belt, lines: int) -> dict[str, Any]:
+    """Each object of each stretch that lay whole in it, and the decision nearest to it."""
+    stretch = round(STRETCH_S * belt.lines_per_s)
+    truth: list[Thing] = [one for one in belt.objects(STRETCH_S) if one.first > 1 and one.last < stretch - 2]
+    place = np.array([[(row["x_low"] + row["x_high"]) / 2, (row["y_low"] + row["y_high"]) / 2] for row in told.rows])
+    large = np.array([row["spectra"] > 3 for row in told.rows])
+    used = np.zeros(len(place), bool)
+    right = missed = objects = 0
+    ejected, wanted, both = Counter(), Counter(), Counter()
+    for turn in range(lines // stretch):
+        for one in truth:
+            objects += 1
+            far = np.hypot(place[:, 0] - one.x, place[:, 1] - one.y - turn * stretch) + 1e9 * ~large
+            nearest = int(far.argmin())
+            wanted[one.material] += one.material in EJECT
+            if far[nearest] > REACH:
+                missed += 1
+                continue
+            used[nearest] = True
+            row = told.rows[nearest]
+            right += row["material"] == one.material
+            ejected[row["material"]] += row["action"] == "eject"
+            both[one.material] += row["action"] == "eject" and one.material in EJECT
+    late = np.array(told.late_s)
+    return {
+        "objects": objects, "missed": missed, "right": round(right / objects, 4),
+        "purity": round(sum(both.values()) / max(sum(ejected.values()), 1), 4),
+        "recovery": round(sum(both.values()) / max(sum(wanted.values()), 1), 4),
+        "twice": len(told.rows) - len({row["object_id"] for row in told.rows}),
+        **{f"p{q}_ms": round(1e3 * float(np.quantile(late, q / 100)), 1) for q in (50, 99, 100)},
+        "behind_s": round(told.behind_s, 2),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=float, default=300, help="a second")
+    parser.add_argument("--pixels", type=int, default=320)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--batch", type=int, default=4, help="lines a message")
+    parser.add_argument("--objects", type=float, default=20, help="a second")
+    parser.add_argument("--kind", default="pls-da", choices=sorted(_ESTIMATORS))
+    parser.add_argument("--broker", default="tansu", choices=["tansu", "noida"])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    belt = Belt(pixels=given.pixels, lines_per_s=given.lines, objects_per_s=given.objects, seed=21, foreground=False)
+    camera = Camera(belt, given.batch)
+    decide = {"rules": [{"action": "eject", "when": " or ".join(f'material == "{name}"' for name in EJECT)}]}
+    line = {"camera": {"pixels": given.pixels, "belt": BELT_RANGE}, "decide": {**decide, "deadline_s": 0.05}}
+    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(given.broker) as broker:
+        plant = Plant(Path(folder), broker, cap=4_000_000)
+        plant.publish(taught(given.kind, belt.axis, given.pixels))
+        ensure_topics(broker.bootstrap, [f"{plant.prefix}.decisions"], 1, create=True,
+                      client_settings=broker.client_settings)  # fmt: skip
+        with plant.worker(lines=json.dumps({"belt": line}), predict_threads="1", partitions="[0]") as worker:
+            told = run(plant, camera, worker, given.seconds)
+            found = judge(told, belt, round(given.seconds * given.lines))
+            found |= {"lines_per_s": given.lines, "seconds": given.seconds, "batch": given.batch, "kind": given.kind,
+                      "rss_mb": round(worker.memory_mb("VmHWM"))}  # fmt: skip
+    print(" ".join(f"{name}={value}" for name, value in found.items()))
+    if given.json is not None:
+        given.json.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
