@@ -21,6 +21,8 @@ from .compare import column_of, microseconds
 from .fitting import class_values
 from .page import html_table, page_of
 from .records import Table, read_table
+from .rules import conformal_limits
+from .settings import Decide
 
 SELF_TRAINED = "-self"  # ends the name of a model that learns from unlabeled spectra of the test's kind as well
 FOLDS = 5
@@ -28,13 +30,19 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class ClassCell:
-    """One model, fitted once, and what it told of the m test rows; the code K stands for unknown."""
+    """One model, fitted once, and what it told of the m test rows; the code K stands for unknown.
+
+    Attributes:
+        rejected: share of the test rows that are unknown or whose conformal set does not hold one class alone.
+        strange: class that was not taught -> how many rows it has, the shares of them called unknown, and rejected.
+    """
 
     model: str
     seed: int
     scores: ClassScores
     told: np.ndarray
-    strange: float | None  # of the rows of classes that were not taught, the share called unknown
+    rejected: float
+    strange: dict[str, tuple[int, float, float]]
     fit_s: float
     us_at_256: float
     chosen: str
@@ -120,10 +128,14 @@ def compare_classes(
             fit_s = time.perf_counter() - began
             verdict = _verdict(model, spectra[held_out], table)
             called = np.where(verdict[1], len(classes), verdict[0].argmax(axis=1))
-            of_strange = float(_verdict(model, spectra[strange], table)[1].mean()) if len(strange) else None
+            rejected = _rejected(model, *verdict)
+            of_strange = {}
+            for other in dict.fromkeys(names[strange].tolist()):
+                verdict = _verdict(model, spectra[strange[names[strange] == other]], table)
+                of_strange[other] = len(verdict[1]), float(verdict[1].mean()), _rejected(model, *verdict)
             us_at_256 = microseconds(model, np.resize(spectra[held_out], (256, spectra.shape[1])), table)
             scores = ClassScores.of(true, called, len(classes))
-            cells.append(ClassCell(name, seed, scores, called, of_strange, fit_s, us_at_256, chosen))
+            cells.append(ClassCell(name, seed, scores, called, rejected, of_strange, fit_s, us_at_256, chosen))
     return ClassComparison(str(path), target, classes.tolist(), told, len(train), true, cells)
 
 
@@ -132,6 +144,13 @@ def _verdict(model: Model, spectra: np.ndarray, table: Table) -> tuple[np.ndarra
     result = model.predict(spectra, table.axis)
     assert result.distance is not None
     return result.values, ~(result.distance.min(axis=1) <= 1)
+
+
+def _rejected(model: Model, probability: np.ndarray, unknown: np.ndarray) -> float:
+    """The share that the rule 'unknown or not certain' keeps from being sorted, with the settings' own `conformal`."""
+    level = Decide().conformal  # type: ignore[call-arg]
+    likely = probability >= conformal_limits(model.estimator.validation_, level)
+    return float(np.mean(unknown | (likely.sum(axis=1) != 1)))
 
 
 def _split(
@@ -209,7 +228,10 @@ def choose_treatment(spectra: np.ndarray, table: Table, names: np.ndarray, group
     return best[0]
 
 
-HEADINGS = ("model", "balanced accuracy", "unknown", "not taught, called so", "fit s", "µs at 256", "pre-treatment")
+HEADINGS = (
+    *("model", "balanced accuracy", "unknown", "rejected", "not taught: unknown", "rejected", "fit s", "µs at 256"),
+    "pre-treatment",
+)
 
 
 def rows_of(done: ClassComparison) -> list[tuple[str, ...]]:
@@ -219,13 +241,31 @@ def rows_of(done: ClassComparison) -> list[tuple[str, ...]]:
         accuracy = np.array([cell.scores.balanced_accuracy for cell in cells])
         spread = f" ±{accuracy.std(ddof=1):.2g}" if len(cells) > 1 and accuracy.std() > 0 else ""
         unknown = np.mean([np.mean(cell.told == len(done.classes)) for cell in cells])
-        strange = [cell.strange for cell in cells if cell.strange is not None]
+        rejected = np.mean([cell.rejected for cell in cells])
+        strange = [_of_strange(cells, other) for other in cells[0].strange]
+        total = max(sum(n for n, _, _ in strange), 1)
+        of_strange = [f"{sum(row[0] * row[i] for row in strange) / total:.1%}" if strange else "-" for i in (1, 2)]
         rows.append(
-            (name, f"{accuracy.mean():.3f}{spread}", f"{unknown:.1%}", f"{np.mean(strange):.1%}" if strange else "-",
+            (name, f"{accuracy.mean():.3f}{spread}", f"{unknown:.1%}", f"{rejected:.1%}", *of_strange,
              f"{np.mean([cell.fit_s for cell in cells]):.1f}", f"{np.median([cell.us_at_256 for cell in cells]):.1f}",
              cells[0].chosen)
         )  # fmt: skip
     return rows
+
+
+def _of_strange(cells: Sequence[ClassCell], other: str) -> tuple[int, float, float]:
+    told = [cell.strange[other] for cell in cells]
+    return told[0][0], float(np.mean([unknown for _, unknown, _ in told])), float(np.mean([r for *_, r in told]))
+
+
+STRANGE_HEADINGS = ("not taught", "rows", "unknown", "rejected")
+
+
+def by_strange(done: ClassComparison, model: str) -> list[tuple[str, ...]]:
+    """Of each class that nobody was taught, what was called unknown and what was rejected."""
+    cells = done.of(model)
+    told = {other: _of_strange(cells, other) for other in sorted(cells[0].strange)}
+    return [(other, str(n), f"{unknown:.1%}", f"{rejected:.1%}") for other, (n, unknown, rejected) in told.items()]
 
 
 def by_class(done: ClassComparison, model: str) -> list[tuple[str, ...]]:
@@ -246,7 +286,10 @@ def class_headings(done: ClassComparison) -> tuple[str, ...]:
 def as_json(done: ClassComparison) -> dict[str, Any]:
     cells = [
         {
-            **{name: getattr(cell, name) for name in ("model", "seed", "strange", "fit_s", "us_at_256", "chosen")},
+            **{
+                name: getattr(cell, name)
+                for name in ("model", "seed", "rejected", "strange", "fit_s", "us_at_256", "chosen")
+            },
             "balanced_accuracy": cell.scores.balanced_accuracy,
             **{name: getattr(cell.scores, name).tolist() for name in ("purity", "recovery", "confusion")},
             "told": cell.told.tolist(),
@@ -265,7 +308,9 @@ def page(done: ClassComparison) -> str:
     )
     summary = f"<section><h2>Models</h2>{html_table(HEADINGS, rows_of(done))}</section>"
     each = [
-        f"<section><h2>{escape(name)}</h2>{html_table(class_headings(done), by_class(done, name))}</section>"
+        f"<section><h2>{escape(name)}</h2>{html_table(class_headings(done), by_class(done, name))}"
+        + (html_table(STRANGE_HEADINGS, by_strange(done, name)) if done.of(name)[0].strange else "")
+        + "</section>"
         for name in done.models
     ]
     return page_of(f"Classes compared on {Path(done.path).name}", [intro, summary, *each])

@@ -168,7 +168,17 @@ def run_compare_classes(
     html_path: Path | None,
 ) -> None:
     """As `run_compare`, for a target that holds classes."""
-    from .compare_classes import HEADINGS, as_json, by_class, class_headings, compare_classes, page, rows_of
+    from .compare_classes import (
+        HEADINGS,
+        STRANGE_HEADINGS,
+        as_json,
+        by_class,
+        by_strange,
+        class_headings,
+        compare_classes,
+        page,
+        rows_of,
+    )
 
     if len(targets) > 1:
         raise BadFile(f"{file}: expected one target where it holds classes, got {', '.join(targets)}")
@@ -179,6 +189,7 @@ def run_compare_classes(
         (f"{done.target}: {done.train} training, {len(done.true)} test rows ({done.split})", HEADINGS, rows_of(done))
     ]
     tables += [(name, class_headings(done), by_class(done, name)) for name in done.models[:1]]
+    tables += [(name, STRANGE_HEADINGS, by_strange(done, name)) for name in done.models[:1] if done.cells[0].strange]
     out = _wide_console()
     for title, heads, rows in tables:
         out.print(_rich_table(title, heads, rows))
