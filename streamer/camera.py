@@ -179,6 +179,11 @@ class Camera:
         """
         x, y = self._places(frame)
         shape = self.table.pixels, len(frame.axis)
+        if self._first is not None and shape != (before := self._first.white.shape):
+            raise BadMessage(
+                f"{frame.reference} reference: expected {before[1]} bands, as the white one has, got {shape[1]}",
+                "reference",
+            )
         if self._learning is None or not self._learning.goes_on(frame.reference, shape, y * shape[0] + x):
             self._learning = _Mean(frame.reference, np.zeros(shape), np.zeros(shape[0], int))
         mean = self._learning.add(x, y, frame.spectra)

@@ -228,6 +228,11 @@ def test_a_reference_that_can_not_be_leaves_the_one_before() -> None:
     wide = Axis(np.linspace(950, 1700, 13), "nm")
     with pytest.raises(BadMessage, match="as the white one has"):
         one.learn(shot(np.ones((PIXELS, 13)), reference="dark", axis=wide))
+    one = camera()
+    one.learn(shot(white, reference="white"))
+    with pytest.raises(BadMessage, match="white reference: expected 12 bands, as the white one has, got 13"):
+        one.learn(shot(np.ones((PIXELS, 13)), reference="white", axis=wide))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
 
 
 def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
