@@ -261,6 +261,7 @@ class Camera:
         return x, y
 
     def _save(self) -> None:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         if self.kept is None:
@@ -271,7 +272,7 @@ class Camera:
             draft = self.kept.with_suffix(".tmp")
             save_file(arrays, draft)
             draft.replace(self.kept)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # of a full disk it is the latter
             log.error("reference not kept: after a restart it is the one before", path=str(self.kept), error=str(error))
 
     def _load(self) -> None:
@@ -286,11 +287,13 @@ class Camera:
             return
         try:
             arrays = load_file(self.kept)
-            if any(len(array) != self.table.pixels for array in arrays.values()):
+            if any(array.ndim != 2 or len(array) != self.table.pixels for array in arrays.values()):
                 raise ValueError(f"expected {self.table.pixels} pixels")
-            white, dark = arrays.get("white"), arrays.get("dark")
+            white, dark = arrays.get("white", self._white), arrays.get("dark", self._dark)
+            if white is not None and self._white is not None and white.shape != self._white.shape:
+                raise ValueError(f"expected {self._white.shape[1]} bands, as {self.table.white} has")
             made = None if white is None else Reflectance(white, dark)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, TypeError, ValueError, SafetensorError) as error:
             log.error("kept references left out", path=str(self.kept), error=str(error))
             return
         self._white, self._dark, self._reflectance = white, dark, made

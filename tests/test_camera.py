@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy import ndimage
 
 from tamis import BadFile, BadMessage, BadSettings
@@ -232,6 +234,40 @@ def test_a_reference_that_can_not_be_leaves_the_one_before() -> None:
     one.learn(shot(white, reference="white"))
     with pytest.raises(BadMessage, match="white reference: expected 12 bands, as the white one has, got 13"):
         one.learn(shot(np.ones((PIXELS, 13)), reference="white", axis=wide))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{"white": np.array(3.0)}, {"white": np.ones((PIXELS, 12, 2))}, {"white": np.ones((4, 12))}, {"dark": np.ones(9)}],
+)
+def test_kept_references_of_another_shape_are_left_out(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    white, _ = references()
+    save_file(arrays, tmp_path / "kept.safetensors")
+    one = camera(tmp_path)
+    assert one.see(shot(white)).frame.quantity == "counts"
+    assert one.learn(shot(white, reference="white")) == 0
+
+
+def test_a_kept_dark_reference_goes_with_the_white_one_of_the_settings(tmp_path: Path) -> None:
+    pytest.importorskip("spectral", reason="needs tamis[envi]")
+    white, dark = references()
+    write_envi(tmp_path / "white.hdr", iter([white]), NM.values, "counts")
+    os.utime(tmp_path / "white.hdr", (0, 0))
+    camera(tmp_path).learn(shot(dark, reference="dark"))
+    one = camera(tmp_path, white=str(tmp_path / "white.hdr"))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+    np.testing.assert_allclose(one.see(shot(dark)).frame.spectra, 0, atol=1e-4)
+    save_file({"white": np.ones((PIXELS, 13))}, tmp_path / "kept.safetensors")
+    one = camera(tmp_path, white=str(tmp_path / "white.hdr"))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+
+
+def test_a_reference_that_can_not_be_kept_counts_all_the_same(tmp_path: Path) -> None:
+    white, _ = references()
+    (tmp_path / "kept.tmp").mkdir()  # as good as a full disk
+    one = camera(tmp_path)
+    one.learn(shot(white, reference="white"))
     np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
 
 
