@@ -23,7 +23,8 @@ log = structlog.get_logger()
 
 MOST_CAMERAS = 64  # lines x instruments
 MOST_GAP = 16  # camera lines that may be missing: beyond, what comes is another belt
-MOST_IMAGE = 1 << 24  # pixels of one message's camera lines, as y tells them
+MOST_IMAGE = 1 << 22  # pixels of one message's camera lines, as y tells them: 150 MB while they are parted
+MOST_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,10 @@ class Segmenter:
         """(2, pixels) codes; each piece of an object that has become too long goes on under a code of its own."""
         long = (newest >= 0) & (newest // self.pixels < high - self.longest)
         if long.any():
-            parts, count = _connected(long)
-            place = (high - 1) * self.pixels + np.arange(newest.size).reshape(newest.shape)
-            for part in range(1, count + 1):
-                newest[parts == part] = place[parts == part].min()
+            parts, _ = _connected(long)
+            _, first, part = np.unique(parts[long], return_index=True, return_inverse=True)
+            place = (high - 1) * self.pixels + np.flatnonzero(long)
+            newest[long] = place[first][part]
         return newest
 
 
@@ -250,15 +251,16 @@ class Camera:
         """(n,), (n,): pixel and line"""
         if frame.x is None or frame.y is None:
             raise BadMessage("expected the place of each pixel (x, and y as the number of the camera's line)", "place")
-        if not (np.isfinite(frame.x).all() and np.isfinite(frame.y).all() and (np.abs(frame.y) < 2**52).all()):
-            raise BadMessage("expected x and y of every pixel, got some that are no numbers", "place")
-        x, y = frame.x.astype(np.int64), frame.y.astype(np.int64)
-        if len(x) and not 0 <= x.min() <= x.max() < self.table.pixels:
-            wrong = x.min() if x.min() < 0 else x.max()
+        if not all((np.isfinite(place) & (place == np.trunc(place))).all() for place in (frame.x, frame.y)):
+            raise BadMessage("expected x and y of every pixel, got some that are no whole numbers", "place")
+        if not ((frame.y >= 0) & (frame.y < MOST_LINE)).all():
+            raise BadMessage(f"expected y from 0 to {MOST_LINE}, got {frame.y.min():g} to {frame.y.max():g}", "place")
+        if len(frame) and not 0 <= frame.x.min() <= frame.x.max() < self.table.pixels:
+            wrong = frame.x.min() if frame.x.min() < 0 else frame.x.max()
             raise BadMessage(
-                f"expected pixels 0 to {self.table.pixels - 1}, as camera.pixels says, got {wrong}", "place"
+                f"expected pixels 0 to {self.table.pixels - 1}, as camera.pixels says, got {wrong:g}", "place"
             )
-        return x, y
+        return frame.x.astype(np.int64), frame.y.astype(np.int64)
 
     def _save(self) -> None:
         from safetensors import SafetensorError

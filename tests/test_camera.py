@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,16 @@ def test_an_object_without_end_is_cut_and_goes_on() -> None:
     assert len(ended) >= len(lengths) - 2
 
 
+def test_many_objects_without_end_are_cut_in_time() -> None:
+    segmenter = Segmenter(65_536, 2)
+    x = np.arange(65_536)
+    start = time.monotonic()
+    for y in range(8):
+        codes, _, _ = segmenter.take(x, np.full(len(x), 2**45 + y), x % 2 == 0)
+        assert len(np.unique(codes)) == 32_769
+    assert time.monotonic() - start < 10, "0.1 s a message, not a loop over the pixels for each object"
+
+
 def test_lines_that_are_missing_part_objects_and_a_camera_may_begin_anew() -> None:
     segmenter = Segmenter(5, 100)
     y, x = np.divmod(np.arange(10), 5)
@@ -287,11 +298,15 @@ def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
     ("changes", "told"),
     [
         ({"x": None}, "expected the place of each pixel"),
-        ({"x": np.full(9, np.nan)}, "some that are no numbers"),
+        ({"x": np.full(9, np.nan)}, "some that are no whole numbers"),
+        ({"y": np.arange(9.0) / 4}, "some that are no whole numbers"),
+        ({"y": np.arange(-9.0, 0)}, "expected y from 0"),
+        ({"y": np.full(9, 2.0**51)}, "expected y from 0"),
+        ({"y": np.linspace(0, 8, 9) * 2**16}, "expected camera lines that follow one another"),
         ({"x": np.arange(9.0) + 1}, "expected pixels 0 to 8, as camera.pixels says, got 9"),
         ({"x": -np.arange(9.0)}, "expected pixels 0 to 8, as camera.pixels says, got -8"),
         ({"y": np.arange(9.0) * 1e12}, "expected camera lines that follow one another"),
-        ({"y": np.full(9, 1e300)}, "some that are no numbers"),
+        ({"y": np.full(9, 1e300)}, "expected y from 0"),
     ],
 )
 def test_pixels_without_a_place_are_rejected(changes: dict[str, Any], told: str) -> None:
