@@ -225,7 +225,7 @@ class Decider:
         self._pool(opened, seen, predictions, source_id, clock)
         yield from self.end(line, instrument, seen)
         whole = [key for key, pooled in opened.items() if _is_whole(pooled, table.close_s, now, clock)]
-        whole += list(opened)[: len(opened) - len(whole) - MOST_OPEN] if len(opened) > MOST_OPEN else []
+        whole += list(opened)[: max(0, len(opened) - len(whole) - MOST_OPEN)]
         yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
 
     def end(self, line: str, instrument: str, seen: Seen) -> Iterator[Decision]:

@@ -142,6 +142,19 @@ def test_an_object_of_several_spectra_is_one_decision(tamis_line: Any, grid: Axi
     assert len(line.predictions) == 16
 
 
+def test_objects_that_are_whole_make_room_and_the_others_stay_open(
+    tamis_line: Any, grid: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.streamer.decide.MOST_OPEN", 10)
+    line = tamis_line(lines=by([EJECT_PVC], close_s=5.0))
+    line.publish(classified(grid))
+    for seed, first, n in ((1, 0, 8), (2, 8, 6), (3, 8, 6)):
+        sent = frame(grid, n, seed, object_id=[f"bottle-{first + i}" for i in range(n)])
+        line.arrives(replace(sent, time=sent.time + np.timedelta64(10 * (first > 0), "s")))
+    told = [(row["object_id"], row["spectra"]) for row in decided(line.run())]
+    assert told == [(f"bottle-{i}", 1 if i < 8 else 2) for i in range(14)]
+
+
 def test_an_object_that_comes_in_several_messages_waits_for_its_rest(tamis_line: Any, grid: Axis) -> None:
     line = tamis_line(lines=by([EJECT_PVC], close_s=0.5))
     line.publish(classified(grid))
