@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..models.classes import UNKNOWN
-from .frame import RESERVED
+from .frame import MOST_TEXT, RESERVED
 from .outcome import decode_predictions
 from .page import fixed, html_table
 
@@ -26,6 +26,7 @@ MOST_PIXELS = 4_096  # across the belt
 STRIP = 900  # camera lines beside each other in one picture
 MOST_BOXES = 2_000  # decisions that are drawn
 MOST_NAMES = 250  # classes and actions that are told apart
+MOST_DECISION_BYTES = 1 << 17  # a worker's has some hundred for each class
 NEWEST = 12  # decisions in the table
 
 # Told apart with the usual colour blindness, after Okabe and Ito, Color Universal Design (2008); unknown is white.
@@ -66,15 +67,17 @@ class Belt:
         """
         if self.line is not None and headers.get("line", self.line) != self.line:
             return
+        if decision and len(value) > MOST_DECISION_BYTES:
+            return
         try:
             rows = decode_predictions(value, headers)
         except (ValueError, OverflowError):
             return
-        rows = [row for row in rows if self.line in (None, row.get("line"))]
+        rows = [row for row in rows if isinstance(row.get("line"), str) and self.line in (None, row["line"])]
         if not rows:
             return
         with self._lock:
-            self.line = self.line if self.line is not None else str(rows[0].get("line", ""))
+            self.line = rows[0]["line"]
             self.heard = time.monotonic()
             for row in rows if decision else ():
                 self._decide(row, sent_s)
@@ -84,9 +87,11 @@ class Belt:
     def _decide(self, row: dict[str, Any], sent_s: float) -> None:
         self.decided += 1
         self.late += bool(row.get("late"))
-        known = str(row.get(self.target, "")) if self.target in row else ""
-        if len(self.actions) < MOST_NAMES:
-            self.actions[known, str(row.get("action", ""))] += 1
+        row = {name: one[:MOST_TEXT] if isinstance(one, str) else one for name, one in row.items()}
+        known = str(row.get(self.target, ""))[:MOST_TEXT] if self.of_classes else ""
+        kind = known, str(row.get("action", ""))[:MOST_TEXT]
+        if kind in self.actions or len(self.actions) < MOST_NAMES:
+            self.actions[kind] += 1
         self.decisions.append(row)
         with suppress(ValueError):
             last = np.datetime64(str(row.get("time", "")).removesuffix("Z"), "us")
@@ -101,7 +106,7 @@ class Belt:
         self.target = of_class or next((name for name in first if name not in RESERVED), "")
         x, y = (_numbers(rows, name) for name in "xy")
         if of_class:
-            told = np.array([self._code(str(row.get(of_class))) for row in rows], float)
+            told = np.array([self._code(str(row.get(of_class))[:MOST_TEXT]) for row in rows], float)
         else:
             told = _numbers(rows, self.target)
         good = np.isfinite(x) & np.isfinite(y) & np.isfinite(told) & (x >= 0) & (x < MOST_PIXELS) & (abs(y) < 2**52)

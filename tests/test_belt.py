@@ -117,6 +117,20 @@ def test_decisions_are_boxes_counts_and_latencies() -> None:
     assert "eject (late)" not in html.split("The newest")[1].split("</table>")[0], "the newest twelve, of 8 to 19"
 
 
+def test_decisions_by_values_are_counted_by_action_alone_and_all_of_them() -> None:
+    belt = Belt()
+    row = {"line": "belt", "spectrum_id": "a", "x": 0, "y": 0, "fat": 3.0, "t2": 1.0}
+    belt.take(orjson.dumps(row), HEADERS, decision=False)
+    for i in range(300):
+        belt.take(decision(f"{i}-0", "eject", (0, 1, i, i + 1), fat=i / 7), HEADERS, decision=True)
+    assert belt.actions == {("", "eject"): 300}
+    belt = Belt()
+    belt.take(rows(range(1), range(1), "PET"), HEADERS, decision=False)
+    for i in range(600):
+        belt.take(decision(f"{i}-0", "eject", (0, 1, i, i + 1), sort=f"{i % 300}"), HEADERS, decision=True)
+    assert belt.actions["0", "eject"] == 2, "beyond the most names those that are known are counted on"
+
+
 def test_only_the_newest_lines_are_kept_and_a_camera_may_begin_anew() -> None:
     belt = Belt(lines=50)
     for first in range(0, 400, 10):
@@ -149,6 +163,26 @@ def test_what_draws_nothing_is_left_out(value: bytes, headers: dict[str, str]) -
     belt.take(decision("a", "<eject>", (1, 2, 3, 4), x_low="left", sort=["a"]), {"content-type": JSON}, decision=True)
     assert "Nothing has been seen on the belt yet" in belt.html()
     assert "&lt;eject&gt;" in belt.html()
+
+
+def test_the_first_line_that_is_heard_is_one() -> None:
+    belt = Belt()
+    for value in (b'{"a": 1}', b'{"line": null}', b'{"line": ["belt"]}'):
+        belt.take(value, {"content-type": JSON}, decision=False)
+    belt.take(rows(range(3), range(3), "PET"), HEADERS, decision=False)
+    assert belt.line == "belt"
+    assert belt.spectra == 9
+
+
+def test_texts_from_outside_are_cut() -> None:
+    belt = Belt()
+    belt.take(rows(range(3), range(3), "a" * 100_000), HEADERS, decision=False)
+    for _ in range(20):
+        message = decision("b" * 30_000, "c" * 30_000, (0, 2, 0, 2), reason="d" * 30_000, sort="e" * 30_000)
+        belt.take(message, HEADERS, decision=True)
+    belt.take(decision("f" * 1_000_000, "eject", (0, 2, 0, 2)), HEADERS, decision=True)
+    assert belt.decided == 20
+    assert len(belt.html()) < 100_000
 
 
 def test_names_from_outside_are_escaped() -> None:
