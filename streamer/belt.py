@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from html import escape
 from typing import Any
@@ -163,7 +163,8 @@ class Belt:
         there = self._of[self._of >= first]
         first = int(there.min()) if len(there) else first
         actions = [action for action, _ in Counter(str(row.get("action")) for row in self.decisions).most_common()]
-        strips = [self._strip(at, actions) for at in range(first, self.newest + 1, STRIP)]
+        places = np.array([_numbers(self.decisions, name) for name in ("y_low", "x_low", "y_high", "x_high")])
+        strips = [self._strip(at, actions, places) for at in range(first, self.newest + 1, STRIP)]
         if self.of_classes:
             classes = zip(self.names, self._palette(), strict=False)
             key = [(colour, name) for name, colour in classes] + [(_UNKNOWN, UNKNOWN)]
@@ -183,15 +184,15 @@ class Belt:
             f"<ul class=key>{legend}</ul><ul class=key>{frames}</ul></figcaption>{''.join(strips)}</figure></section>"
         )
 
-    def _strip(self, first: int, actions: list[str]) -> str:
+    def _strip(self, first: int, actions: list[str], places: np.ndarray) -> str:
         width, height = min(STRIP, self.newest - first + 1), self._image.shape[1]
         lines = np.arange(first, first + width)
         shown = self._image[lines % self.lines].copy()
         shown[self._of[lines % self.lines] != lines] = np.nan
+        here = (places[0] < first + width) & (places[2] >= first) & (places[1] <= places[3])  # NaN is nowhere
         boxes = []
-        for row in self.decisions:
-            left, top, right, bottom = (_numbers([row], name)[0] for name in ("y_low", "x_low", "y_high", "x_high"))
-            if not (left < first + width and right >= first and top <= bottom):  # NaN is nowhere
+        for row, drawn, (left, top, right, bottom) in zip(self.decisions, here, places.T, strict=True):
+            if not drawn:
                 continue
             action = str(row.get("action"))
             told = f"{row.get('object_id')}: {action}; {row.get(self.target, '')} {row.get('confidence', '')}"
@@ -249,7 +250,7 @@ class Belt:
         )
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+def _numbers(rows: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:
     """NaN where there is none"""
     every = (row.get(name) for row in rows)
     return np.array([one if isinstance(one, int | float) and abs(one) < 1e300 else np.nan for one in every], float)
