@@ -634,8 +634,9 @@ def replay(
         print(_told(run_replay(settings, stop, files, encoding, how)))
         return
     from .belt import MOST_LINES, Belt
-    from .view import following, settle, write_belt
+    from .view import following, refuse_unwritable, settle, write_belt
 
+    refuse_unwritable(report)
     belt = Belt(line, MOST_LINES)
     with following(settings, belt) as trouble:
         told = _told(run_replay(settings, stop, files, encoding, how))

@@ -22,12 +22,14 @@ import numpy as np
 import orjson
 import pytest
 
+from tamis import BadFile
 from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.belt import COLOURS, MOST_LINES, Belt, png
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import JSON_LINES
 from tamis.streamer.simulate import Belt as Simulated
+from tamis.streamer.view import refuse_unwritable
 from tamis.streamer.wire import JSON
 
 from .test_camera import belts  # noqa: F401 (a fixture)
@@ -191,6 +193,15 @@ def test_names_from_outside_are_escaped() -> None:
     belt.take(rows(range(3), range(3), evil), HEADERS, decision=False)
     belt.take(decision(evil, evil, (0, 2, 0, 2), reason=evil, sort=evil), {"content-type": JSON}, decision=True)
     assert "<script" not in belt.html()
+
+
+def test_a_report_that_can_not_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "belt.html"):
+        with pytest.raises(BadFile, match=f"can not write {path}"):
+            refuse_unwritable(path)
+    refuse_unwritable(tmp_path / "new" / "belt.html")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 # --- through a broker -------------------------------------------------------------------------------------------------
