@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -187,6 +187,9 @@ class Worker:
             return
         if seen.change is not None:
             self._tell_reference(frame, seen.change)
+        if seen.ended is None and seen.frame is not frame:  # made reflectance: a blind pixel without its line has none
+            frame, bad = screen(seen.frame, None, bad)
+            seen = replace(seen, frame=frame)
         frame = seen.frame
         if len(frame):
             try:

@@ -27,6 +27,7 @@ from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
+from .conftest import simulate
 from .test_decide import decided
 from .test_worker import Flaky
 
@@ -402,6 +403,17 @@ def test_a_reference_for_a_line_without_a_camera_is_rejected(tamis_line: Any, be
     line.arrives(replace(next(belts[1].frames(1, START, lines=1)), reference="white"))
     assert "has no camera in the settings" in line.run().rejected[0]
     assert line.predictions == []
+
+
+def test_a_blind_pixel_without_its_line_is_set_aside(tamis_line: Any, model: Model, grid: Axis) -> None:
+    line = tamis_line(lines={"belt": {"camera": {"pixels": PIXELS}}})
+    line.publish(replace(model, quantity="reflectance"))
+    white = np.full((PIXELS, len(grid)), 1000.0)
+    white[4] = 0
+    counts, _ = simulate(PIXELS, grid)
+    line.arrives(shot(white, reference="white", axis=grid), shot(counts[2:7] * 1000, x=2, y=1, axis=grid))
+    assert [row["x"] for row in line.run().predictions] == [2, 3, 5, 6]
+    assert "row 2 (1-2): expected finite numbers, got nan" in line.rejected[0]
 
 
 def test_a_batch_that_is_read_again_is_decided_alike(
