@@ -166,7 +166,18 @@ class Camera:
                     f"{table.white}: expected {table.pixels} pixels, as camera.pixels says, got {len(self._white)}"
                 )
         self._first = self._reflectance  # what the change is told against
-        self._load()
+        self._kept_ns = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes what another worker has learned, where the line was with that one meanwhile."""
+        try:
+            kept_ns = 0 if self.kept is None else self.kept.stat().st_mtime_ns
+        except OSError:
+            return
+        if kept_ns != self._kept_ns:
+            self._kept_ns = kept_ns
+            self._load()
 
     def learn(self, frame: Frame) -> float | None:
         """Takes a reference, averaged over the messages of it that follow one another, once each pixel was seen.
@@ -274,6 +285,7 @@ class Camera:
             draft = self.kept.with_suffix(".tmp")
             save_file(arrays, draft)
             draft.replace(self.kept)
+            self._kept_ns = self.kept.stat().st_mtime_ns
         except (OSError, SafetensorError) as error:  # of a full disk it is the latter
             log.error("reference not kept: after a restart it is the one before", path=str(self.kept), error=str(error))
 
@@ -282,18 +294,18 @@ class Camera:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        if self.kept is None or not self.kept.exists():
-            return
-        files = [Path(name).stat().st_mtime for name in (self.table.white, self.table.dark) if name]
-        if max(files, default=0.0) > self.kept.stat().st_mtime:
+        if self.kept is None:
             return
         try:
+            files = [Path(name).stat().st_mtime for name in (self.table.white, self.table.dark) if name]
+            if max(files, default=0.0) > self.kept.stat().st_mtime:
+                return
             arrays = load_file(self.kept)
             if any(array.ndim != 2 or len(array) != self.table.pixels for array in arrays.values()):
                 raise ValueError(f"expected {self.table.pixels} pixels")
             white, dark = arrays.get("white", self._white), arrays.get("dark", self._dark)
             if white is not None and self._white is not None and white.shape != self._white.shape:
-                raise ValueError(f"expected {self._white.shape[1]} bands, as {self.table.white} has")
+                raise ValueError(f"expected {self._white.shape[1]} bands, as the white one before it has")
             made = None if white is None else Reflectance(white, dark)
         except (OSError, TypeError, ValueError, SafetensorError) as error:
             log.error("kept references left out", path=str(self.kept), error=str(error))
@@ -343,6 +355,8 @@ class Cameras:
         if camera is None:
             name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
             camera = Camera(table, None if self.folder is None else self.folder / f"{name}.safetensors")
+        else:
+            camera.refresh()
         self._cameras[key] = camera
         if len(self._cameras) > MOST_CAMERAS:
             del self._cameras[next(iter(self._cameras))]

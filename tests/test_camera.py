@@ -275,6 +275,15 @@ def test_a_kept_dark_reference_goes_with_the_white_one_of_the_settings(tmp_path:
     np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
 
 
+def test_a_line_that_was_with_another_worker_meanwhile_comes_back_with_its_references(tmp_path: Path) -> None:
+    white, _ = references()
+    line = load(None, {"lines": {"belt": {"camera": {"pixels": PIXELS}}}}).lines["belt"]
+    one, other = Cameras(tmp_path), Cameras(tmp_path)
+    one.take(shot(white, reference="white"), line)
+    other.take(shot(white / 2, reference="white"), line)
+    np.testing.assert_allclose(one.take(shot(white / 2), line).frame.spectra, 1, atol=1e-4)
+
+
 def test_a_reference_that_can_not_be_kept_counts_all_the_same(tmp_path: Path) -> None:
     white, _ = references()
     (tmp_path / "kept.tmp").mkdir()  # as good as a full disk
