@@ -242,9 +242,8 @@ class Decider:
         if gone:
             yield from self._decisions(line, gone)
 
-    def idle(self) -> Iterator[Decision]:
-        """What is decided because nothing more came."""
-        clock = time.monotonic()
+    def idle(self, clock: float) -> Iterator[Decision]:
+        """What is decided because nothing more had come by then, by the monotonic clock."""
         for line, opened in self._open.items():
             if opened:
                 close_s = self._bound[line][1].table.close_s
