@@ -190,6 +190,11 @@ class Camera:
             BadMessage: it is none of this camera; the reference before it stays.
         """
         x, y = self._places(frame)
+        if frame.quantity not in ("counts", "unknown"):
+            raise BadMessage(
+                f"{frame.reference} reference: expected counts, as the camera has them, got {frame.quantity}",
+                "reference",
+            )
         shape = self.table.pixels, len(frame.axis)
         if self._first is not None and shape != (before := self._first.white.shape):
             raise BadMessage(

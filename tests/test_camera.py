@@ -244,6 +244,8 @@ def test_a_reference_that_can_not_be_leaves_the_one_before() -> None:
         one.learn(shot(np.ones((PIXELS, 13)), reference="dark", axis=wide))
     one = camera()
     one.learn(shot(white, reference="white"))
+    with pytest.raises(BadMessage, match="expected counts, as the camera has them, got reflectance"):
+        one.learn(shot(white / white, reference="white", quantity="reflectance"))
     with pytest.raises(BadMessage, match="white reference: expected 12 bands, as the white one has, got 13"):
         one.learn(shot(np.ones((PIXELS, 13)), reference="white", axis=wide))
     np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
