@@ -14,7 +14,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,22 @@ import orjson
 import pytest
 
 from tamis import BadFile
+from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.belt import COLOURS, MOST_LINES, Belt, png
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import JSON_LINES
+from tamis.streamer.records import write_parquet
 from tamis.streamer.simulate import Belt as Simulated
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import ensure_topics
 from tamis.streamer.view import refuse_unwritable
 from tamis.streamer.wire import JSON
 
 from .test_camera import belts  # noqa: F401 (a fixture)
 from .test_report import CHROMIUM
+from .test_worker import frame
 
 HEADERS = {"content-type": JSON_LINES, "line": "belt"}
 
@@ -262,6 +267,30 @@ def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
     assert (drawn == rgb("#23282d")).all(axis=2).mean() > 0.6, "the rest is belt"
     assert "eject" in html
     assert html.count('class="box b') >= len(truth)
+
+
+def test_a_report_is_of_the_line_that_is_replayed(
+    grid: Axis, tamis_broker_with: Callable[..., EmbeddedBroker], tmp_path: Path
+) -> None:
+    broker, prefix = tamis_broker_with("latest"), f"belt-{uuid.uuid4().hex[:8]}"
+    write_parquet(tmp_path / "mine.parquet", [frame(grid, 40)])
+    environment = {
+        **os.environ, "TAMIS_BROKERS": broker.bootstrap, "TAMIS_KAFKA": json.dumps(broker.client_settings),
+        "TAMIS_TOPICS__PREFIX": prefix,
+    }  # fmt: skip
+    words = ["replay", "mine.parquet", "--rate", "20", "--report", "b.html"]
+    command = [sys.executable, "-m", "tamis.streamer.cli", *words]
+    with closing(KafkaSink(broker.bootstrap, client_settings=broker.client_settings)) as sink:
+        ensure_topics(
+            broker.bootstrap, [f"{prefix}.predictions"], 1, create=True, client_settings=broker.client_settings
+        )
+        replayed = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 20
+        while replayed.poll() is None and time.monotonic() < deadline:
+            sink.send(f"{prefix}.predictions", rows(range(3), range(3), "PET"), key=b"belt", headers=HEADERS)
+            sink.flush(10.0)
+            time.sleep(0.1)
+    assert "b.html: 0 predictions" in replayed.communicate()[0]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
