@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from html import escape
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..models.classes import UNKNOWN
-from .frame import RESERVED
+from .frame import MOST_TEXT, RESERVED
 from .outcome import decode_predictions
 from .page import fixed, html_table
 
@@ -26,6 +26,7 @@ MOST_PIXELS = 4_096  # across the belt
 STRIP = 900  # camera lines beside each other in one picture
 MOST_BOXES = 2_000  # decisions that are drawn
 MOST_NAMES = 250  # classes and actions that are told apart
+MOST_DECISION_BYTES = 1 << 17  # a worker's has some hundred for each class
 NEWEST = 12  # decisions in the table
 
 # Told apart with the usual colour blindness, after Okabe and Ito, Color Universal Design (2008); unknown is white.
@@ -67,15 +68,17 @@ class Belt:
         """
         if self.line is not None and headers.get("line", self.line) != self.line:
             return
+        if decision and len(value) > MOST_DECISION_BYTES:
+            return
         try:
             rows = decode_predictions(value, headers)
         except (ValueError, OverflowError):
             return
-        rows = [row for row in rows if self.line in (None, row.get("line"))]
+        rows = [row for row in rows if isinstance(row.get("line"), str) and self.line in (None, row["line"])]
         if not rows:
             return
         with self._lock:
-            self.line = self.line if self.line is not None else str(rows[0].get("line", ""))
+            self.line = rows[0]["line"]
             self.heard = time.monotonic()
             for row in rows if decision else ():
                 self._decide(row, sent_s)
@@ -85,9 +88,10 @@ class Belt:
     def _decide(self, row: dict[str, Any], sent_s: float) -> None:
         self.decided += 1
         self.late += bool(row.get("late"))
-        known = str(row.get(self.target, "")) if self.target in row else ""
-        action = str(row.get("action", ""))
-        if len(self.actions) < MOST_NAMES:
+        row = {name: one[:MOST_TEXT] if isinstance(one, str) else one for name, one in row.items()}
+        known = str(row.get(self.target, ""))[:MOST_TEXT] if self.of_classes else ""
+        action = str(row.get("action", ""))[:MOST_TEXT]
+        if (known, action) in self.actions or len(self.actions) < MOST_NAMES:
             self.actions[known, action] += 1
         if action not in self.frames and len(self.frames) < MOST_NAMES:
             self.frames[action] = 0 if row.get("rule") == 0 else 1 + sum(map(bool, self.frames.values())) % 5
@@ -107,8 +111,8 @@ class Belt:
         if of_class:
             for name in first:  # a model's classes in its own order, so that each keeps its colour
                 if name.startswith(f"{of_class}="):
-                    self._code(name.removeprefix(f"{of_class}="))
-            told = np.array([self._code(str(row.get(of_class))) for row in rows], float)
+                    self._code(name.removeprefix(f"{of_class}=")[:MOST_TEXT])
+            told = np.array([self._code(str(row.get(of_class))[:MOST_TEXT]) for row in rows], float)
         else:
             told = _numbers(rows, self.target)
         good = np.isfinite(x) & np.isfinite(y) & np.isfinite(told) & (x >= 0) & (x < MOST_PIXELS) & (abs(y) < 2**52)
@@ -164,7 +168,8 @@ class Belt:
         first = max(0, self.newest - self.lines + 1)
         there = self._of[self._of >= first]
         first = int(there.min()) if len(there) else first
-        strips = [self._strip(at) for at in range(first, self.newest + 1, STRIP)]
+        places = np.array([_numbers(self.decisions, name) for name in ("y_low", "x_low", "y_high", "x_high")])
+        strips = [self._strip(at, places) for at in range(first, self.newest + 1, STRIP)]
         if self.of_classes:
             classes = zip(self.names, self._palette(), strict=False)
             key = [(colour, name) for name, colour in classes] + [(_UNKNOWN, UNKNOWN)]
@@ -184,15 +189,15 @@ class Belt:
             f"<ul class=key>{legend}</ul><ul class=key>{frames}</ul></figcaption>{''.join(strips)}</figure></section>"
         )
 
-    def _strip(self, first: int) -> str:
+    def _strip(self, first: int, places: np.ndarray) -> str:
         width, height = min(STRIP, self.newest - first + 1), self._image.shape[1]
         lines = np.arange(first, first + width)
         shown = self._image[lines % self.lines].copy()
         shown[self._of[lines % self.lines] != lines] = np.nan
+        here = (places[0] < first + width) & (places[2] >= first) & (places[1] <= places[3])  # NaN is nowhere
         boxes = []
-        for row in self.decisions:
-            left, top, right, bottom = (_numbers([row], name)[0] for name in ("y_low", "x_low", "y_high", "x_high"))
-            if not (left < first + width and right >= first and top <= bottom):  # NaN is nowhere
+        for row, drawn, (left, top, right, bottom) in zip(self.decisions, here, places.T, strict=True):
+            if not drawn:
                 continue
             action = str(row.get("action"))
             told = f"{row.get('object_id')}: {action}; {row.get(self.target, '')} {row.get('confidence', '')}"
@@ -250,7 +255,7 @@ class Belt:
         )
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+def _numbers(rows: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:
     """NaN where there is none"""
     every = (row.get(name) for row in rows)
     return np.array([one if isinstance(one, int | float) and abs(one) < 1e300 else np.nan for one in every], float)

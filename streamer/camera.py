@@ -23,7 +23,8 @@ log = structlog.get_logger()
 
 MOST_CAMERAS = 64  # lines x instruments
 MOST_GAP = 16  # camera lines that may be missing: beyond, what comes is another belt
-MOST_IMAGE = 1 << 24  # pixels of one message's camera lines, as y tells them
+MOST_IMAGE = 1 << 22  # pixels of one message's camera lines, as y tells them: 150 MB while they are parted
+MOST_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,10 @@ class Segmenter:
         """(2, pixels) codes; each piece of an object that has become too long goes on under a code of its own."""
         long = (newest >= 0) & (newest // self.pixels < high - self.longest)
         if long.any():
-            parts, count = _connected(long)
-            place = (high - 1) * self.pixels + np.arange(newest.size).reshape(newest.shape)
-            for part in range(1, count + 1):
-                newest[parts == part] = place[parts == part].min()
+            parts, _ = _connected(long)
+            _, first, part = np.unique(parts[long], return_index=True, return_inverse=True)
+            place = (high - 1) * self.pixels + np.flatnonzero(long)
+            newest[long] = place[first][part]
         return newest
 
 
@@ -168,7 +169,18 @@ class Camera:
                     f"{table.white}: expected {table.pixels} pixels, as camera.pixels says, got {len(self._white)}"
                 )
         self._first = self._reflectance  # what the change is told against
-        self._load()
+        self._kept_ns = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes what another worker has learned, where the line was with that one meanwhile."""
+        try:
+            kept_ns = 0 if self.kept is None else self.kept.stat().st_mtime_ns
+        except OSError:
+            return
+        if kept_ns != self._kept_ns:
+            self._kept_ns = kept_ns
+            self._load()
 
     def learn(self, frame: Frame) -> float | None:
         """Takes a reference, averaged over the messages of it that follow one another, once each pixel was seen.
@@ -181,7 +193,17 @@ class Camera:
             BadMessage: it is none of this camera; the reference before it stays.
         """
         x, y = self._places(frame)
+        if frame.quantity not in ("counts", "unknown"):
+            raise BadMessage(
+                f"{frame.reference} reference: expected counts, as the camera has them, got {frame.quantity}",
+                "reference",
+            )
         shape = self.table.pixels, len(frame.axis)
+        if self._first is not None and shape != (before := self._first.white.shape):
+            raise BadMessage(
+                f"{frame.reference} reference: expected {before[1]} bands, as the white one has, got {shape[1]}",
+                "reference",
+            )
         if self._learning is None or not self._learning.goes_on(frame.reference, shape, y * shape[0] + x):
             self._learning = _Mean(frame.reference, np.zeros(shape), np.zeros(shape[0], int))
         mean = self._learning.add(x, y, frame.spectra)
@@ -252,17 +274,19 @@ class Camera:
         """(n,), (n,): pixel and line"""
         if frame.x is None or frame.y is None:
             raise BadMessage("expected the place of each pixel (x, and y as the number of the camera's line)", "place")
-        if not (np.isfinite(frame.x).all() and np.isfinite(frame.y).all() and (np.abs(frame.y) < 2**52).all()):
-            raise BadMessage("expected x and y of every pixel, got some that are no numbers", "place")
-        x, y = frame.x.astype(np.int64), frame.y.astype(np.int64)
-        if len(x) and not 0 <= x.min() <= x.max() < self.table.pixels:
-            wrong = x.min() if x.min() < 0 else x.max()
+        if not all((np.isfinite(place) & (place == np.trunc(place))).all() for place in (frame.x, frame.y)):
+            raise BadMessage("expected x and y of every pixel, got some that are no whole numbers", "place")
+        if not ((frame.y >= 0) & (frame.y < MOST_LINE)).all():
+            raise BadMessage(f"expected y from 0 to {MOST_LINE}, got {frame.y.min():g} to {frame.y.max():g}", "place")
+        if len(frame) and not 0 <= frame.x.min() <= frame.x.max() < self.table.pixels:
+            wrong = frame.x.min() if frame.x.min() < 0 else frame.x.max()
             raise BadMessage(
-                f"expected pixels 0 to {self.table.pixels - 1}, as camera.pixels says, got {wrong}", "place"
+                f"expected pixels 0 to {self.table.pixels - 1}, as camera.pixels says, got {wrong:g}", "place"
             )
-        return x, y
+        return frame.x.astype(np.int64), frame.y.astype(np.int64)
 
     def _save(self) -> None:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         if self.kept is None:
@@ -273,7 +297,8 @@ class Camera:
             draft = self.kept.with_suffix(".tmp")
             save_file(arrays, draft)
             draft.replace(self.kept)
-        except OSError as error:
+            self._kept_ns = self.kept.stat().st_mtime_ns
+        except (OSError, SafetensorError) as error:  # of a full disk it is the latter
             log.error("reference not kept: after a restart it is the one before", path=str(self.kept), error=str(error))
 
     def _load(self) -> None:
@@ -281,18 +306,20 @@ class Camera:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        if self.kept is None or not self.kept.exists():
-            return
-        files = [Path(name).stat().st_mtime for name in (self.table.white, self.table.dark) if name]
-        if max(files, default=0.0) > self.kept.stat().st_mtime:
+        if self.kept is None:
             return
         try:
+            files = [Path(name).stat().st_mtime for name in (self.table.white, self.table.dark) if name]
+            if max(files, default=0.0) > self.kept.stat().st_mtime:
+                return
             arrays = load_file(self.kept)
-            if any(len(array) != self.table.pixels for array in arrays.values()):
+            if any(array.ndim != 2 or len(array) != self.table.pixels for array in arrays.values()):
                 raise ValueError(f"expected {self.table.pixels} pixels")
-            white, dark = arrays.get("white"), arrays.get("dark")
+            white, dark = arrays.get("white", self._white), arrays.get("dark", self._dark)
+            if white is not None and self._white is not None and white.shape != self._white.shape:
+                raise ValueError(f"expected {self._white.shape[1]} bands, as the white one before it has")
             made = None if white is None else Reflectance(white, dark)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, TypeError, ValueError, SafetensorError) as error:
             log.error("kept references left out", path=str(self.kept), error=str(error))
             return
         self._white, self._dark, self._reflectance = white, dark, made
@@ -341,6 +368,8 @@ class Cameras:
         if camera is None:
             name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
             camera = Camera(table, None if self.folder is None else self.folder / f"{name}.safetensors")
+        else:
+            camera.refresh()
         self._cameras[key] = camera
         if len(self._cameras) > MOST_CAMERAS:
             del self._cameras[next(iter(self._cameras))]

@@ -634,8 +634,12 @@ def replay(
         print(_told(run_replay(settings, stop, files, encoding, how)))
         return
     from .belt import MOST_LINES, Belt
-    from .view import following, settle, write_belt
+    from .records import read_frames
+    from .view import following, refuse_unwritable, settle, write_belt
 
+    refuse_unwritable(report)
+    if line is None:  # others may run meanwhile
+        line = next((frame.line for frame in read_frames(files[0], **reading)), None)
     belt = Belt(line, MOST_LINES)
     with following(settings, belt) as trouble:
         told = _told(run_replay(settings, stop, files, encoding, how))

@@ -225,7 +225,7 @@ class Decider:
         self._pool(opened, seen, predictions, source_id, clock)
         yield from self.end(line, instrument, seen)
         whole = [key for key, pooled in opened.items() if _is_whole(pooled, table.close_s, now, clock)]
-        whole += list(opened)[: len(opened) - len(whole) - MOST_OPEN] if len(opened) > MOST_OPEN else []
+        whole += list(opened)[: max(0, len(opened) - len(whole) - MOST_OPEN)]
         yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
 
     def end(self, line: str, instrument: str, seen: Seen) -> Iterator[Decision]:
@@ -242,9 +242,8 @@ class Decider:
         if gone:
             yield from self._decisions(line, gone)
 
-    def idle(self) -> Iterator[Decision]:
-        """What is decided because nothing more came."""
-        clock = time.monotonic()
+    def idle(self, clock: float) -> Iterator[Decision]:
+        """What is decided because nothing more had come by then, by the monotonic clock."""
         for line, opened in self._open.items():
             if opened:
                 close_s = self._bound[line][1].table.close_s

@@ -198,7 +198,8 @@ class Trainer:
             if line is None or line.model != self.table.model:
                 return
             frame, _ = screen(frame, line.saturation, [])
-            frame = self._cameras.take(frame, line).frame if len(frame) else frame
+            if len(frame):
+                frame, _ = screen(self._cameras.take(frame, line).frame, None, [])  # reflectance may have its own gaps
             if len(frame):
                 buffer.add(
                     *(frame.spectra, frame.axis, frame.spectrum_id, frame.object_id),

@@ -7,12 +7,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from errno import EISDIR
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import structlog
 
+from .. import BadFile
 from .belt import Belt
 from .page import page_of, write_page
 from .service import Stop, ensure, kafka_source
@@ -117,6 +120,18 @@ def settle(belt: Belt, stop: Stop) -> None:
         if (now := belt.spectra + belt.decided) != told:
             told, since = now, time.monotonic()
         time.sleep(0.1)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raises BadFile: no report can be written there. Told before the minutes of a replay, not after."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise BadFile(f"can not write {path}: {error.strerror}") from error
 
 
 def write_belt(belt: Belt, path: Path, title: str, told: str) -> None:

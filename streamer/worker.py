@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -83,8 +83,10 @@ class Worker:
                 slot. TooManyRejects: what came since the last delivery is left as it is. Stalled: see `source`.
         """
         self.wait_for_models()
+        polled = time.monotonic()
         while not (self.stopping or self.source.exhausted):
-            self._turned = time.monotonic()
+            before, polled = polled, time.monotonic()
+            self._turned = polled
             records = self.source.poll(self._patience_s())
             if self.source.taken():
                 log.warning("partitions taken in mid-transaction: it is undone, others read these again")
@@ -96,7 +98,10 @@ class Worker:
             self.predictor.refresh()
             self._handle_all(records)
             if self._decider is not None and not records:
-                self._tell_decisions(self._decider.idle())
+                self._tell_decisions(self._decider.idle(time.monotonic()))
+            elif self._decider is not None and not any(self.source.lag_records().values()):
+                # Other lines keep us busy, but all that was sent before the last poll but one is handled.
+                self._tell_decisions(self._decider.idle(before))
             self.observe()
         if self._decider is not None:
             self._tell_decisions(self._decider.rest())
@@ -187,6 +192,9 @@ class Worker:
             return
         if seen.change is not None:
             self._tell_reference(frame, seen.change)
+        if seen.ended is None and seen.frame is not frame:  # made reflectance: a blind pixel without its line has none
+            frame, bad = screen(seen.frame, None, bad)
+            seen = replace(seen, frame=frame)
         frame = seen.frame
         if len(frame):
             try:

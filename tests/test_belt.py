@@ -13,7 +13,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,23 @@ import numpy as np
 import orjson
 import pytest
 
+from tamis import BadFile
+from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.belt import COLOURS, Belt, png
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import JSON_LINES
+from tamis.streamer.records import write_parquet
 from tamis.streamer.simulate import Belt as Simulated
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import ensure_topics
+from tamis.streamer.view import refuse_unwritable
 from tamis.streamer.wire import JSON
 
 from .test_camera import belts  # noqa: F401 (a fixture)
 from .test_report import CHROMIUM
+from .test_worker import frame
 
 HEADERS = {"content-type": JSON_LINES, "line": "belt"}
 
@@ -117,6 +124,20 @@ def test_decisions_are_boxes_counts_and_latencies() -> None:
     assert "eject (late)" not in html.split("The newest")[1].split("</table>")[0], "the newest twelve, of 8 to 19"
 
 
+def test_decisions_by_values_are_counted_by_action_alone_and_all_of_them() -> None:
+    belt = Belt()
+    row = {"line": "belt", "spectrum_id": "a", "x": 0, "y": 0, "fat": 3.0, "t2": 1.0}
+    belt.take(orjson.dumps(row), HEADERS, decision=False)
+    for i in range(300):
+        belt.take(decision(f"{i}-0", "eject", (0, 1, i, i + 1), fat=i / 7), HEADERS, decision=True)
+    assert belt.actions == {("", "eject"): 300}
+    belt = Belt()
+    belt.take(rows(range(1), range(1), "PET"), HEADERS, decision=False)
+    for i in range(600):
+        belt.take(decision(f"{i}-0", "eject", (0, 1, i, i + 1), sort=f"{i % 300}"), HEADERS, decision=True)
+    assert belt.actions["0", "eject"] == 2, "beyond the most names those that are known are counted on"
+
+
 def test_only_the_newest_lines_are_kept_and_a_camera_may_begin_anew() -> None:
     belt = Belt(lines=50)
     for first in range(0, 400, 10):
@@ -151,12 +172,41 @@ def test_what_draws_nothing_is_left_out(value: bytes, headers: dict[str, str]) -
     assert "&lt;eject&gt;" in belt.html()
 
 
+def test_the_first_line_that_is_heard_is_one() -> None:
+    belt = Belt()
+    for value in (b'{"a": 1}', b'{"line": null}', b'{"line": ["belt"]}'):
+        belt.take(value, {"content-type": JSON}, decision=False)
+    belt.take(rows(range(3), range(3), "PET"), HEADERS, decision=False)
+    assert belt.line == "belt"
+    assert belt.spectra == 9
+
+
+def test_texts_from_outside_are_cut() -> None:
+    belt = Belt()
+    belt.take(rows(range(3), range(3), "a" * 100_000), HEADERS, decision=False)
+    for _ in range(20):
+        message = decision("b" * 30_000, "c" * 30_000, (0, 2, 0, 2), reason="d" * 30_000, sort="e" * 30_000)
+        belt.take(message, HEADERS, decision=True)
+    belt.take(decision("f" * 1_000_000, "eject", (0, 2, 0, 2)), HEADERS, decision=True)
+    assert belt.decided == 20
+    assert len(belt.html()) < 100_000
+
+
 def test_names_from_outside_are_escaped() -> None:
     evil = "</svg><script>alert(1)</script>"
     belt = Belt()
     belt.take(rows(range(3), range(3), evil), HEADERS, decision=False)
     belt.take(decision(evil, evil, (0, 2, 0, 2), reason=evil, sort=evil), {"content-type": JSON}, decision=True)
     assert "<script" not in belt.html()
+
+
+def test_a_report_that_can_not_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "belt.html"):
+        with pytest.raises(BadFile, match=f"can not write {path}"):
+            refuse_unwritable(path)
+    refuse_unwritable(tmp_path / "new" / "belt.html")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 # --- through a broker -------------------------------------------------------------------------------------------------
@@ -217,6 +267,30 @@ def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
     assert (drawn == rgb("#23282d")).all(axis=2).mean() > 0.6, "the rest is belt"
     assert "eject" in html
     assert html.count('class="box b') >= len(truth)
+
+
+def test_a_report_is_of_the_line_that_is_replayed(
+    grid: Axis, tamis_broker_with: Callable[..., EmbeddedBroker], tmp_path: Path
+) -> None:
+    broker, prefix = tamis_broker_with("latest"), f"belt-{uuid.uuid4().hex[:8]}"
+    write_parquet(tmp_path / "mine.parquet", [frame(grid, 40)])
+    environment = {
+        **os.environ, "TAMIS_BROKERS": broker.bootstrap, "TAMIS_KAFKA": json.dumps(broker.client_settings),
+        "TAMIS_TOPICS__PREFIX": prefix,
+    }  # fmt: skip
+    words = ["replay", "mine.parquet", "--rate", "20", "--report", "b.html"]
+    command = [sys.executable, "-m", "tamis.streamer.cli", *words]
+    with closing(KafkaSink(broker.bootstrap, client_settings=broker.client_settings)) as sink:
+        ensure_topics(
+            broker.bootstrap, [f"{prefix}.predictions"], 1, create=True, client_settings=broker.client_settings
+        )
+        replayed = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 20
+        while replayed.poll() is None and time.monotonic() < deadline:
+            sink.send(f"{prefix}.predictions", rows(range(3), range(3), "PET"), key=b"belt", headers=HEADERS)
+            sink.flush(10.0)
+            time.sleep(0.1)
+    assert "b.html: 0 predictions" in replayed.communicate()[0]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")

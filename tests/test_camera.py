@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy import ndimage
 
 from tamis import BadFile, BadMessage, BadSettings
@@ -24,6 +27,7 @@ from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
+from .conftest import simulate
 from .test_decide import decided
 from .test_worker import Flaky
 
@@ -155,6 +159,16 @@ def test_an_object_without_end_is_cut_and_goes_on() -> None:
     assert len(ended) >= len(lengths) - 2
 
 
+def test_many_objects_without_end_are_cut_in_time() -> None:
+    segmenter = Segmenter(65_536, 2)
+    x = np.arange(65_536)
+    start = time.monotonic()
+    for y in range(8):
+        codes, _, _ = segmenter.take(x, np.full(len(x), 2**45 + y), x % 2 == 0)
+        assert len(np.unique(codes)) == 32_769
+    assert time.monotonic() - start < 10, "0.1 s a message, not a loop over the pixels for each object"
+
+
 def test_lines_that_are_missing_part_objects_and_a_camera_may_begin_anew() -> None:
     segmenter = Segmenter(5, 100)
     y, x = np.divmod(np.arange(10), 5)
@@ -228,6 +242,56 @@ def test_a_reference_that_can_not_be_leaves_the_one_before() -> None:
     wide = Axis(np.linspace(950, 1700, 13), "nm")
     with pytest.raises(BadMessage, match="as the white one has"):
         one.learn(shot(np.ones((PIXELS, 13)), reference="dark", axis=wide))
+    one = camera()
+    one.learn(shot(white, reference="white"))
+    with pytest.raises(BadMessage, match="expected counts, as the camera has them, got reflectance"):
+        one.learn(shot(white / white, reference="white", quantity="reflectance"))
+    with pytest.raises(BadMessage, match="white reference: expected 12 bands, as the white one has, got 13"):
+        one.learn(shot(np.ones((PIXELS, 13)), reference="white", axis=wide))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{"white": np.array(3.0)}, {"white": np.ones((PIXELS, 12, 2))}, {"white": np.ones((4, 12))}, {"dark": np.ones(9)}],
+)
+def test_kept_references_of_another_shape_are_left_out(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    white, _ = references()
+    save_file(arrays, tmp_path / "kept.safetensors")
+    one = camera(tmp_path)
+    assert one.see(shot(white)).frame.quantity == "counts"
+    assert one.learn(shot(white, reference="white")) == 0
+
+
+def test_a_kept_dark_reference_goes_with_the_white_one_of_the_settings(tmp_path: Path) -> None:
+    pytest.importorskip("spectral", reason="needs tamis[envi]")
+    white, dark = references()
+    write_envi(tmp_path / "white.hdr", iter([white]), NM.values, "counts")
+    os.utime(tmp_path / "white.hdr", (0, 0))
+    camera(tmp_path).learn(shot(dark, reference="dark"))
+    one = camera(tmp_path, white=str(tmp_path / "white.hdr"))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+    np.testing.assert_allclose(one.see(shot(dark)).frame.spectra, 0, atol=1e-4)
+    save_file({"white": np.ones((PIXELS, 13))}, tmp_path / "kept.safetensors")
+    one = camera(tmp_path, white=str(tmp_path / "white.hdr"))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+
+
+def test_a_line_that_was_with_another_worker_meanwhile_comes_back_with_its_references(tmp_path: Path) -> None:
+    white, _ = references()
+    line = load(None, {"lines": {"belt": {"camera": {"pixels": PIXELS}}}}).lines["belt"]
+    one, other = Cameras(tmp_path), Cameras(tmp_path)
+    one.take(shot(white, reference="white"), line)
+    other.take(shot(white / 2, reference="white"), line)
+    np.testing.assert_allclose(one.take(shot(white / 2), line).frame.spectra, 1, atol=1e-4)
+
+
+def test_a_reference_that_can_not_be_kept_counts_all_the_same(tmp_path: Path) -> None:
+    white, _ = references()
+    (tmp_path / "kept.tmp").mkdir()  # as good as a full disk
+    one = camera(tmp_path)
+    one.learn(shot(white, reference="white"))
+    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
 
 
 def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
@@ -246,11 +310,15 @@ def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
     ("changes", "told"),
     [
         ({"x": None}, "expected the place of each pixel"),
-        ({"x": np.full(9, np.nan)}, "some that are no numbers"),
+        ({"x": np.full(9, np.nan)}, "some that are no whole numbers"),
+        ({"y": np.arange(9.0) / 4}, "some that are no whole numbers"),
+        ({"y": np.arange(-9.0, 0)}, "expected y from 0"),
+        ({"y": np.full(9, 2.0**51)}, "expected y from 0"),
+        ({"y": np.linspace(0, 8, 9) * 2**16}, "expected camera lines that follow one another"),
         ({"x": np.arange(9.0) + 1}, "expected pixels 0 to 8, as camera.pixels says, got 9"),
         ({"x": -np.arange(9.0)}, "expected pixels 0 to 8, as camera.pixels says, got -8"),
         ({"y": np.arange(9.0) * 1e12}, "expected camera lines that follow one another"),
-        ({"y": np.full(9, 1e300)}, "some that are no numbers"),
+        ({"y": np.full(9, 1e300)}, "expected y from 0"),
     ],
 )
 def test_pixels_without_a_place_are_rejected(changes: dict[str, Any], told: str) -> None:
@@ -346,6 +414,17 @@ def test_a_reference_for_a_line_without_a_camera_is_rejected(tamis_line: Any, be
     line.arrives(replace(next(belts[1].frames(1, START, lines=1)), reference="white"))
     assert "has no camera in the settings" in line.run().rejected[0]
     assert line.predictions == []
+
+
+def test_a_blind_pixel_without_its_line_is_set_aside(tamis_line: Any, model: Model, grid: Axis) -> None:
+    line = tamis_line(lines={"belt": {"camera": {"pixels": PIXELS}}})
+    line.publish(replace(model, quantity="reflectance"))
+    white = np.full((PIXELS, len(grid)), 1000.0)
+    white[4] = 0
+    counts, _ = simulate(PIXELS, grid)
+    line.arrives(shot(white, reference="white", axis=grid), shot(counts[2:7] * 1000, x=2, y=1, axis=grid))
+    assert [row["x"] for row in line.run().predictions] == [2, 3, 5, 6]
+    assert "row 2 (1-2): expected finite numbers, got nan" in line.rejected[0]
 
 
 def test_a_batch_that_is_read_again_is_decided_alike(

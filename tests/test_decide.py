@@ -31,8 +31,8 @@ from tamis.streamer.records import write_parquet
 from tamis.streamer.rules import Rule, conformal_limits, threshold
 from tamis.streamer.settings import load
 from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, ensure_topics
-from tamis.streamer.wire import ARROW, encode
+from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
+from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
 from .test_classes import classified, strangers
@@ -140,6 +140,49 @@ def test_an_object_of_several_spectra_is_one_decision(tamis_line: Any, grid: Axi
     each = [row["sort=PVC"] for row in line.predictions if row["object_id"] == "bottle-1"]
     assert told["bottle-1"]["confidence"] == pytest.approx(np.mean(each)), "its spectra's probabilities, averaged"
     assert len(line.predictions) == 16
+
+
+class Busy(MemorySource):
+    """After what it was given, another line's messages come one by one, without a pause, for two seconds."""
+
+    other: Any = None
+    until = np.inf
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        if self._position == len(self.records):
+            self.until = min(self.until, time.monotonic() + 2.0)
+            time.sleep(0.01)
+            self.records.append(self.other)
+        return super().poll(timeout_s)
+
+    @property
+    def exhausted(self) -> bool:
+        return time.monotonic() > self.until
+
+
+def test_a_line_that_pauses_is_decided_while_another_one_is_busy(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line(lines=by([EJECT_PVC], close_s=0.05, deadline_s=1.5))
+    line.publish(classified(grid))
+    now = np.full(4, np.datetime64(time.time_ns() // 1000, "us"))
+    line.arrives(frame(grid, line="busy"), frame(grid, time=now, object_id=["bottle"] * 4))
+    busy, *given = line.source.records
+    line.source = line.worker.source = Busy(given)
+    line.source.other = busy
+    told = [row for row in decided(line.run()) if row["object_id"] == "bottle"]
+    assert [(row["spectra"], row["late"]) for row in told] == [(4, False)]
+
+
+def test_objects_that_are_whole_make_room_and_the_others_stay_open(
+    tamis_line: Any, grid: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.streamer.decide.MOST_OPEN", 10)
+    line = tamis_line(lines=by([EJECT_PVC], close_s=5.0))
+    line.publish(classified(grid))
+    for seed, first, n in ((1, 0, 8), (2, 8, 6), (3, 8, 6)):
+        sent = frame(grid, n, seed, object_id=[f"bottle-{first + i}" for i in range(n)])
+        line.arrives(replace(sent, time=sent.time + np.timedelta64(10 * (first > 0), "s")))
+    told = [(row["object_id"], row["spectra"]) for row in decided(line.run())]
+    assert told == [(f"bottle-{i}", 1 if i < 8 else 2) for i in range(14)]
 
 
 def test_an_object_that_comes_in_several_messages_waits_for_its_rest(tamis_line: Any, grid: Axis) -> None:
