@@ -6,7 +6,7 @@ What comes from it is the pixels of objects alone, named after their object: the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import numpy as np
 import structlog
 
 from .. import BadFile, BadMessage
-from .cube import Reflectance
-from .frame import Frame
+from .cube import Reflectance, some_bands
+from .frame import BadRow, Frame, screen
 from .settings import Camera as Table
 from .settings import Line
 
@@ -33,20 +33,34 @@ class Seen:
 
     Attributes:
         frame: the pixels of objects, named by `object_id`.
+        bad: rows that were set aside.
         belt: how many pixels were none.
         merged: object -> the one that it turned out to be a part of.
         ended: objects that have left the view; None where nobody looks for objects.
-        one_each: rows of the frame, one of each object that began in it: what drift is judged by, or it would be by a
-            handful of objects. None: all rows.
+        began: objects whose first pixel is in this message.
         change: where it was the rest of a reference, by how much that has changed (see `Camera.learn`).
     """
 
     frame: Frame
+    bad: list[BadRow] = field(default_factory=list)
     belt: int = 0
     merged: Mapping[str, str] = field(default_factory=dict)
     ended: frozenset[str] | None = None
-    one_each: np.ndarray | None = None
+    began: frozenset[str] = frozenset()
     change: float | None = None
+
+    def one_each(self) -> np.ndarray | None:
+        """Rows of the frame, one from the middle of each object that began; None where nobody looks for objects.
+
+        Drift is judged by these: a block of neighbours would be a handful of objects.
+        """
+        if self.ended is None:
+            return None
+        rows: dict[str, list[int]] = {}
+        for i, name in enumerate(self.frame.object_id or ()):
+            if name in self.began:
+                rows.setdefault(name, []).append(i)
+        return np.array([own[len(own) // 2] for own in rows.values()], int)
 
 
 class Segmenter:
@@ -227,8 +241,12 @@ class Camera:
             return float(np.median((now.dark - first.dark)[alive] / light[alive]))
         return float(np.median((now.white - now.dark)[alive] / light[alive])) - 1
 
-    def see(self, frame: Frame) -> Seen:
+    def see(self, frame: Frame, bad: Sequence[BadRow] = (), saturation: float | None = None) -> Seen:
         """
+        Args:
+            bad: rows of the message that are not in the frame.
+            saturation: see `screen`; in counts, where counts come.
+
         Raises:
             BadMessage: its pixels have no place on the belt, or are none of this camera.
         """
@@ -236,31 +254,56 @@ class Camera:
         if self._learning is not None and not self._learning.count.all():
             log.warning("reference left out: not every pixel was in it", line=frame.line, reference=self._learning.kind)
         self._learning = None
-        if self._reflectance is not None and frame.quantity in ("counts", "unknown"):
-            try:
-                frame = replace(frame, spectra=self._reflectance(frame.spectra, x), quantity="reflectance")
-            except BadFile as error:
-                raise BadMessage(str(error), "band_count") from error
+        bad = list(bad)
         if self.table.belt is None:
-            return Seen(frame)
+            frame, bad = screen(frame, saturation, bad)
+            return Seen(*screen(self._corrected(frame), None, bad))  # a blind pixel without its line has no numbers
         if (int(y.max()) - int(y.min()) + MOST_GAP + 2) * self.table.pixels > MOST_IMAGE:
             raise BadMessage(f"expected camera lines that follow one another, got {y.min()} to {y.max()}", "place")
         low, high = self.table.belt
-        brightness = frame.spectra.mean(axis=1, dtype=np.float32)
-        mask = ~((brightness >= low) & (brightness <= high)) & np.isfinite(brightness)
+        brightness, blind = self._brightness(frame, x)
+        mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
         codes, merged, ended = self._segmenter.take(x, y, mask)
-        inner = np.flatnonzero(_inner(x, y, mask))
-        codes = codes[inner]
-        order = np.argsort(codes, kind="stable")
-        code, first, count = np.unique(codes[order], return_index=True, return_counts=True)
-        middle = order[first + count // 2]
+        picked = self._picked(codes, _inner(x, y, mask) & ~blind)
+        names = [self._name(code) for code in codes[picked].tolist()]
+        objects, more = screen(replace(frame[picked], object_id=names), saturation, [])
+        row_number = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad])[picked]
         return Seen(
-            replace(frame[inner], object_id=[self._name(code) for code in codes.tolist()]),
-            len(frame) - len(inner),
+            self._corrected(objects),
+            bad + [replace(row, row=int(row_number[row.row])) for row in more],
+            len(frame) - len(picked),
             {self._name(a): self._name(b) for a, b in merged.items()},
             frozenset(map(self._name, ended)),
-            middle[code >= y.min() * self.table.pixels],
+            frozenset(map(self._name, set(codes[codes >= y.min() * self.table.pixels].tolist()))),
         )
+
+    def _brightness(self, frame: Frame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) mean of some bands, as reflectance where that can be; (n,) whether the pixel is blind"""
+        if self._reflectance is None or frame.quantity not in ("counts", "unknown"):
+            return frame.spectra[:, some_bands(len(frame.axis))].mean(axis=1, dtype=np.float32), np.zeros(len(x), bool)
+        try:
+            return self._reflectance.brightness(frame.spectra, x), self._reflectance.blind[x]
+        except BadFile as error:
+            raise BadMessage(str(error), "band_count") from error
+
+    def _corrected(self, frame: Frame) -> Frame:
+        if self._reflectance is None or frame.quantity not in ("counts", "unknown") or frame.x is None:
+            return frame
+        try:
+            spectra = self._reflectance(frame.spectra, frame.x)
+        except BadFile as error:
+            raise BadMessage(str(error), "band_count") from error
+        return replace(frame, spectra=spectra, quantity="reflectance")
+
+    def _picked(self, codes: np.ndarray, inner: np.ndarray) -> np.ndarray:
+        """Rows of inner pixels; of each object every so-many-th, its first one among them."""
+        rows = np.flatnonzero(inner)
+        if self.table.every == 1:
+            return rows
+        order = np.argsort(codes[rows], kind="stable")
+        _, first, count = np.unique(codes[rows][order], return_index=True, return_counts=True)
+        place = np.arange(len(rows)) - np.repeat(first, count)  # within its object
+        return np.sort(rows[order[place % self.table.every == 0]])
 
     def restart(self) -> None:
         """What was seen since will be seen again."""
@@ -347,20 +390,23 @@ class Cameras:
                 Camera(line.camera)
                 _connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
 
-    def take(self, frame: Frame, line: Line | None) -> Seen:
-        """A message as its line's camera sees it; as it is, where the line has none.
+    def take(self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = ()) -> Seen:
+        """A message as its line's camera sees it, or as it is where the line has none, less what `screen` sets aside.
 
         Raises:
             BadMessage: see `Camera`; or a reference for a line without a camera.
         """
+        saturation = line.saturation if line else None
+        if line is not None and line.camera.pixels and len(frame) and not frame.reference:
+            return self._camera(frame, line.camera).see(frame, bad, saturation)
+        frame, bad = screen(frame, saturation, list(bad))
+        if not frame.reference or not len(frame):
+            return Seen(frame, bad)
         if line is None or not line.camera.pixels:
-            if frame.reference:
-                raise BadMessage(
-                    f"a {frame.reference} reference, but line {frame.line!r} has no camera in the settings", "reference"
-                )
-            return Seen(frame)
-        camera = self._camera(frame, line.camera)
-        return Seen(frame[:0], change=camera.learn(frame)) if frame.reference else camera.see(frame)
+            raise BadMessage(
+                f"a {frame.reference} reference, but line {frame.line!r} has no camera in the settings", "reference"
+            )
+        return Seen(frame[:0], bad, change=self._camera(frame, line.camera).learn(frame))
 
     def _camera(self, frame: Frame, table: Table) -> Camera:
         key = (frame.line, frame.instrument)

@@ -142,6 +142,10 @@ class Reflectance:
         place = np.searchsorted(seeing, np.flatnonzero(self.blind))
         beside = seeing[np.clip([place - 1, place], 0, len(seeing) - 1)]
         self._beside = list(zip(np.flatnonzero(self.blind).tolist(), *beside.tolist(), strict=True))
+        some = self._gain[:, some_bands(shape[1])]
+        self._share = np.nan_to_num(some) / np.maximum(np.isfinite(some).sum(axis=1, keepdims=True), 1)
+        self._base = np.einsum("pb,pb->p", self._dark[:, some_bands(shape[1])], self._share)
+        self._base[self.blind | ~np.isfinite(some).any(axis=1)] = np.nan
 
     @classmethod
     def of_files(cls, white: str, dark: str | None = None) -> Reflectance:
@@ -166,15 +170,9 @@ class Reflectance:
         Raises:
             BadFile: other bands than the references have, or a pixel that they have not.
         """
-        pixel = np.asarray(x, np.int64)
+        pixel = self._pixels(counts, x)
         samples, bands = self.white.shape
-        if counts.shape[1] != bands or (len(pixel) and not 0 <= pixel.min() <= pixel.max() < samples):
-            raise BadFile(
-                f"expected {bands} bands and pixels 0 to {samples - 1}, as the references have, got {counts.shape[1]} "
-                f"bands and pixel {int(pixel.max(initial=0))}"
-            )
-        whole = len(pixel) % samples == 0 and bool((pixel.reshape(-1, samples) == np.arange(samples)).all())
-        if not whole:
+        if not self._whole(pixel):
             told = (counts - self._dark[pixel]) * self._gain[pixel]
             for bridge in self._bridges:
                 bridge.mend(told, pixel == bridge.pixel)
@@ -187,6 +185,39 @@ class Reflectance:
         for blind, left, right in self._beside:
             lines[:, blind] = (lines[:, left] + lines[:, right]) / 2
         return lines.reshape(-1, bands)
+
+    def brightness(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """(n, bands), (n,) -> (n,): the mean reflectance of some bands, which tells an object from a belt
+
+        NaN for a blind pixel, but where whole camera lines come. Raises as a call does.
+        """
+        pixel = self._pixels(counts, x)
+        some = counts[:, some_bands(counts.shape[1])].astype(np.float32)
+        told = np.einsum("nb,nb->n", some, self._share[pixel]) - self._base[pixel]
+        if self._beside and self._whole(pixel):
+            lines = told.reshape(-1, len(self.white))
+            for blind, left, right in self._beside:
+                lines[:, blind] = (lines[:, left] + lines[:, right]) / 2
+        return told
+
+    def _pixels(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
+        pixel = np.asarray(x, np.int64)
+        samples, bands = self.white.shape
+        if counts.shape[1] != bands or (len(pixel) and not 0 <= pixel.min() <= pixel.max() < samples):
+            raise BadFile(
+                f"expected {bands} bands and pixels 0 to {samples - 1}, as the references have, got {counts.shape[1]} "
+                f"bands and pixel {int(pixel.max(initial=0))}"
+            )
+        return pixel
+
+    def _whole(self, pixel: np.ndarray) -> bool:
+        samples = len(self.white)
+        return len(pixel) % samples == 0 and bool((pixel.reshape(-1, samples) == np.arange(samples)).all())
+
+
+def some_bands(bands: int) -> slice:
+    """Sixteen or some more, evenly spaced."""
+    return slice(None, None, max(1, bands // 16))
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,9 @@ class Camera(_Table):
     belt: tuple[float, float] | None = Field(
         None, description="mean reflectance of the empty belt, from and to: pixels outside are of objects"
     )
+    every: int = Field(
+        1, ge=1, le=10_000, description="of an object's pixels in a message, every so-many-th is predicted"
+    )
     longest_lines: int = Field(2_000, ge=2, le=100_000, description="an object that is longer is cut")
 
     @model_validator(mode="after")

@@ -28,7 +28,6 @@ from ..ssl.pretrain import Interrupted, Recipe
 from ..ssl.refit import Gold, Judged, Labels, improve, refit
 from .camera import Cameras
 from .drift import LabelDrift
-from .frame import screen
 from .labels import decode_labels
 from .meters import Meters
 from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
@@ -197,9 +196,7 @@ class Trainer:
             line = self.settings.line(frame.line)
             if line is None or line.model != self.table.model:
                 return
-            frame, _ = screen(frame, line.saturation, [])
-            if len(frame):
-                frame, _ = screen(self._cameras.take(frame, line).frame, None, [])  # reflectance may have its own gaps
+            frame = self._cameras.take(frame, line).frame
             if len(frame):
                 buffer.add(
                     *(frame.spectra, frame.axis, frame.spectrum_id, frame.object_id),

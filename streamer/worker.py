@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -22,7 +22,7 @@ from ..models.axis import Axis
 from .asking import Asker
 from .camera import Cameras, Seen
 from .decide import CONTENT_TYPES, Decider, Decision
-from .frame import BadRow, Frame, screen
+from .frame import BadRow, Frame
 from .labels import encode_requests
 from .meters import Meters
 from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
@@ -184,17 +184,14 @@ class Worker:
             self.reject(record, "", str(error), error.reason)
             return
         line = self.settings.line(frame.line)
-        frame, bad = screen(frame, line.saturation if line else None, bad)
         try:
-            seen = self.cameras.take(frame, line) if len(frame) else Seen(frame)
+            seen = self.cameras.take(frame, line, bad)
         except BadMessage as error:
             self.reject(record, frame.line, f"{record.place}: {error}", error.reason, spectra=len(frame) + len(bad))
             return
         if seen.change is not None:
             self._tell_reference(frame, seen.change)
-        if seen.ended is None and seen.frame is not frame:  # made reflectance: a blind pixel without its line has none
-            frame, bad = screen(seen.frame, None, bad)
-            seen = replace(seen, frame=frame)
+        bad = seen.bad
         frame = seen.frame
         if len(frame):
             try:
@@ -214,10 +211,10 @@ class Worker:
                 self.decide(record, seen, predictions)
             self.send(record, predictions)
             self.ask(frame, predictions)
-            if seen.one_each is None:
+            if (some := seen.one_each()) is None:
                 self.watch(record, frame, predictions)
-            elif len(seen.one_each):
-                self.watch(record, frame[seen.one_each], predictions[seen.one_each])
+            elif len(some):
+                self.watch(record, frame[some], predictions[some])
         elif self._decider is not None:
             self._tell_decisions(self._decider.end(frame.line, frame.instrument, seen))
         if seen.belt:

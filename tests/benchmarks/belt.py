@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=320)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--batch", type=int, default=4, help="lines a message")
+    parser.add_argument("--every", type=int, default=1, help="camera.every")
     parser.add_argument("--objects", type=float, default=20, help="a second")
     parser.add_argument("--kind", default="pls-da", choices=sorted(_ESTIMATORS))
     parser.add_argument("--broker", default="tansu", choices=["tansu", "noida"])
@@ -211,7 +212,10 @@ def main() -> None:
     belt = Belt(pixels=given.pixels, lines_per_s=given.lines, objects_per_s=given.objects, seed=21, foreground=False)
     camera = Camera(belt, given.batch)
     decide = {"rules": [{"action": "eject", "when": " or ".join(f'material == "{name}"' for name in EJECT)}]}
-    line = {"camera": {"pixels": given.pixels, "belt": BELT_RANGE}, "decide": {**decide, "deadline_s": 0.05}}
+    line = {
+        "camera": {"pixels": given.pixels, "belt": BELT_RANGE, "every": given.every},
+        "decide": {**decide, "deadline_s": 0.05},
+    }
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(given.broker) as broker:
         plant = Plant(Path(folder), broker, cap=4_000_000)
         plant.publish(taught(given.kind, belt.axis, given.pixels))
@@ -220,7 +224,8 @@ def main() -> None:
         with plant.worker(lines=json.dumps({"belt": line}), predict_threads="1", partitions="[0]") as worker:
             told = run(plant, camera, worker, given.seconds)
             found = judge(told, belt, round(given.seconds * given.lines))
-            found |= {"lines_per_s": given.lines, "seconds": given.seconds, "batch": given.batch, "kind": given.kind,
+            found |= {"lines_per_s": given.lines, "seconds": given.seconds, "batch": given.batch, "every": given.every,
+                      "kind": given.kind,
                       "rss_mb": round(worker.memory_mb("VmHWM"))}  # fmt: skip
     print(" ".join(f"{name}={value}" for name, value in found.items()))
     if given.json is not None:
