@@ -685,8 +685,12 @@ def view(
 def simulate(
     out: Annotated[Path | None, typer.Argument(help="A .parquet or .hdr file to write; without one, Kafka.")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long the belt runs.")] = 10.0,
-    materials: Annotated[Path | None, typer.Option(help="Spectra of materials; else some polymers of ours.")] = None,
-    label: Annotated[str, typer.Option(help="Its column that names them.")] = "label",
+    materials: Annotated[
+        Path | None, typer.Option(help="A file of their spectra, or earthlib; else some polymers of ours.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Its column that names them: label, or earthlib's LEVEL_2.")
+    ] = None,
     pixels: Annotated[int, typer.Option(help="Across the belt.")] = 320,
     lines: Annotated[float, typer.Option(help="Of the camera, a second.")] = 300.0,
     objects: Annotated[float, typer.Option(help="That come, a second.")] = 20.0,
@@ -710,12 +714,13 @@ def simulate(
       tamis simulate belt.parquet --seconds 20 && tamis fit belt.parquet --target material --group object_id
       tamis simulate --seconds 600 --truth truth.csv --lamp 0.1 --new PVC=300
       tamis simulate belt.parquet --materials plastics.parquet --label label --pixels 64 --lines 50
+      tamis simulate belt.parquet --materials earthlib --label LEVEL_3 --seconds 20
     """
     from dataclasses import replace
 
     from ..models.axis import Axis
     from .records import read_table, write_parquet
-    from .simulate import Belt, library_of, write_truth
+    from .simulate import Belt, earthlib_materials, library_of, write_truth
 
     stop = _Stop()
     settings = _settings(config, brokers=brokers)
@@ -723,9 +728,12 @@ def simulate(
     try:
         come = {name: float(at_s) for name, at_s in _pairs(new, "--new").items()}
         more: dict[str, Any] = {}
-        if materials is not None:
+        if materials == Path("earthlib") and not materials.exists():
+            library, axis = earthlib_materials(label or "LEVEL_2")
+            more = {"materials": library, "axis": axis}
+        elif materials is not None:
             table = read_table(materials)
-            more = {"materials": library_of(table, label), "axis": Axis(table.axis.values, table.axis.unit)}
+            more = {"materials": library_of(table, label or "label"), "axis": Axis(table.axis.values, table.axis.unit)}
         belt = Belt(
             pixels=pixels, lines_per_s=lines, objects_per_s=objects, size_px=size, new=come, noise=noise,
             lamp_per_h=lamp, shift_nm_per_h=shift, foreground=not whole, line=line, seed=seed, **more,

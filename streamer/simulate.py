@@ -7,11 +7,14 @@ ages, the wavelengths drift, the belt gets dirty, and a material may come that n
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -251,6 +254,39 @@ def library_of(table: Table, column: str) -> dict[str, np.ndarray]:
         spectra = -np.log10(np.clip(spectra / (100.0 if np.nanmedian(spectra) > 2 else 1.0), 1e-4, None))
     good = np.isfinite(spectra).all(axis=1)
     return {str(name): spectra[good & (names == name)] for name in np.unique(names[good].astype(str)) if name}
+
+
+def earthlib_materials(level: str) -> tuple[dict[str, np.ndarray], Axis]:
+    """Measured spectra of the package earthlib, by the names of one of its levels (LEVEL_2: bare, built, npv, ...).
+
+    Its files are read and none of its code; the canopies that it has simulated are left out.
+
+    Raises:
+        BadFile: the package or the library to read it is not installed, or there is no such level.
+    """
+    spec = find_spec("earthlib")
+    if spec is None or not spec.submodule_search_locations:
+        raise BadFile("earthlib is not installed: pip install 'tamis[earthlib]', or give a file of your own materials")
+    from spectral.io import envi
+
+    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
+    try:
+        library: Any = envi.open(str(folder / "spectra.sli.hdr"), str(folder / "spectra.sli"))
+        with open(folder / "spectra.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [row[level] if row["LEVEL_4"] == "measured" else "" for row in rows]
+        spectra = np.asarray(library.spectra, np.float64)
+        centres = np.asarray(library.bands.centers, np.float64)
+    except KeyError as error:
+        levels = ", ".join(name for name in rows[0] if name.startswith("LEVEL")) if rows else "none"
+        raise BadFile(f"earthlib: expected one of {levels}, got {level!r}") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadFile(f"earthlib: its spectra can not be read: {error}") from error
+    axis = Axis(centres * (1000 if centres.max() < 100 else 1), "nm")
+    absorbance = -np.log10(np.clip(spectra, 1e-4, None))
+    good = np.isfinite(absorbance).all(axis=1)
+    own = np.array(names)
+    return {name: absorbance[good & (own == name)] for name in dict.fromkeys(names) if name and name != "other"}, axis
 
 
 def write_truth(path: Path, belt: Belt, seconds: float, start: np.datetime64) -> int:

@@ -138,6 +138,20 @@ def test_materials_of_a_file_come_down_the_belt(shared_data: Path, tmp_path: Pat
     )
 
 
+def test_materials_of_earthlib_come_down_the_belt(tmp_path: Path) -> None:
+    pytest.importorskip("earthlib", reason="needs tamis[earthlib]")
+    words = ["--materials", "earthlib", "--label", "LEVEL_2", "--pixels", "64", "--lines", "40", "--seconds", "6"]
+    command = [sys.executable, "-m", "tamis.streamer.cli", "simulate"]
+    done = subprocess.run([*command, "belt.parquet", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    table = read_table(tmp_path / "belt.parquet")
+    assert (len(table.axis), table.axis.values[0], table.axis.values[-1]) == (180, 400.0, 2450.0)
+    assert set(table.columns["material"]) <= {"bare", "built", "npv", "burned", "vegetation"}
+    words[3] = "LEVEL_9"
+    done = subprocess.run([*command, "b.parquet", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "earthlib: expected one of LEVEL_1, LEVEL_2, LEVEL_3, LEVEL_4, got 'LEVEL_9'" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def sorter() -> Model:
     """PLS-DA taught on another stretch of such a belt."""

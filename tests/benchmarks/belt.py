@@ -5,6 +5,9 @@
 The camera's counts (uint16, raw messages) are made before: twenty seconds of belt, sent again and again with the lines
 counted on. Sender, broker, worker and reader share this machine. How late a decision is, is told from when the message
 with the object's last line was sent to when a reader has the decision.
+
+The embedded broker keeps all in memory, and grows slow with the length of a partition: each half minute goes to one of
+its own, and ten minutes want few bands (--bands 80: 10 GB).
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ TAUGHT_SPECTRA = 6_000
 BELT_RANGE = (0.0, 0.115)
 EJECT = ("PVC", "PET")
 _ESTIMATORS = {"pls-da": PLSDA, "cnn-da": CNNClassifier}
+HALF_MINUTES = 24  # partitions
 REACH = 8  # pixels and lines between an object's middle and that of its decision
 
 
@@ -134,10 +138,11 @@ def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
                           client_settings={**client, "linger_ms": 0})) as sink,
     ):  # fmt: skip
         for value, headers in camera.references():
-            sink.send(topic, value, key=b"belt", headers=headers)
+            sink.send(topic, value, key=_keys(plant.partitions)[0], headers=headers)
         sink.flush(30)
         reader = threading.Thread(target=read, args=(source, told, done))
         reader.start()
+        keys = _keys(plant.partitions)
         begun, tick = time.monotonic(), 0.0
         total = round(seconds * belt.lines_per_s / camera.batch)
         for number in range(total):
@@ -146,7 +151,8 @@ def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
                 time.sleep(wait_s)
             told.behind_s = max(told.behind_s, -wait_s)
             value, headers = messages[number % len(messages)]
-            sink.send(topic, value, key=b"belt", headers={**headers, "y": str(number * camera.batch)})
+            key = keys[int(due_s / 30) % len(keys)]
+            sink.send(topic, value, key=key, headers={**headers, "y": str(number * camera.batch)})
             told.sent += 1
             if number % 8 == 7:
                 sink.flush(30)
@@ -161,6 +167,16 @@ def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
         done.set()
         reader.join()
     return told
+
+
+def _keys(partitions: int) -> list[bytes]:
+    """A key that falls on each partition, in their order."""
+    from kafka.partitioner.default import murmur2
+
+    found: dict[int, bytes] = {}
+    for i in range(10_000):
+        found.setdefault((murmur2(b"belt-%d" % i) & 0x7FFFFFFF) % partitions, b"belt-%d" % i)
+    return [found[place] for place in range(partitions)]
 
 
 def judge(told: Told, belt: Belt, lines: int) -> dict[str, Any]:
@@ -201,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=float, default=300, help="a second")
     parser.add_argument("--pixels", type=int, default=320)
+    parser.add_argument("--bands", type=int, default=160)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--batch", type=int, default=4, help="lines a message")
     parser.add_argument("--every", type=int, default=1, help="camera.every")
@@ -209,7 +226,10 @@ def main() -> None:
     parser.add_argument("--broker", default="tansu", choices=["tansu", "noida"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    belt = Belt(pixels=given.pixels, lines_per_s=given.lines, objects_per_s=given.objects, seed=21, foreground=False)
+    axis = Axis(np.linspace(950.0, 1740.0, given.bands), "nm")
+    belt = Belt(
+        axis=axis, pixels=given.pixels, lines_per_s=given.lines, objects_per_s=given.objects, seed=21, foreground=False
+    )
     camera = Camera(belt, given.batch)
     decide = {"rules": [{"action": "eject", "when": " or ".join(f'material == "{name}"' for name in EJECT)}]}
     line = {
@@ -217,16 +237,18 @@ def main() -> None:
         "decide": {**decide, "deadline_s": 0.05},
     }
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(given.broker) as broker:
-        plant = Plant(Path(folder), broker, cap=4_000_000)
+        plant = Plant(Path(folder), broker, partitions=HALF_MINUTES, cap=4_000_000)
         plant.publish(taught(given.kind, belt.axis, given.pixels))
         ensure_topics(broker.bootstrap, [f"{plant.prefix}.decisions"], 1, create=True,
                       client_settings=broker.client_settings)  # fmt: skip
-        with plant.worker(lines=json.dumps({"belt": line}), predict_threads="1", partitions="[0]") as worker:
+        with plant.worker(
+            lines=json.dumps({"belt": line}), predict_threads="1", partitions=json.dumps(list(range(HALF_MINUTES)))
+        ) as worker:
             told = run(plant, camera, worker, given.seconds)
             found = judge(told, belt, round(given.seconds * given.lines))
-            found |= {"lines_per_s": given.lines, "seconds": given.seconds, "batch": given.batch, "every": given.every,
-                      "kind": given.kind,
-                      "rss_mb": round(worker.memory_mb("VmHWM"))}  # fmt: skip
+            how = ("bands", "seconds", "batch", "every", "kind")
+            found |= {"lines_per_s": given.lines} | {name: getattr(given, name) for name in how}
+            found["rss_mb"] = round(worker.memory_mb("VmHWM"))
     print(" ".join(f"{name}={value}" for name, value in found.items()))
     if given.json is not None:
         given.json.write_text(json.dumps(found))
