@@ -688,9 +688,7 @@ def simulate(
     materials: Annotated[
         Path | None, typer.Option(help="A file of their spectra, or earthlib; else some polymers of ours.")
     ] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Its column that names them: label, or earthlib's LEVEL_2.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="Its column that names them: label, or earthlib's LEVEL_2.")] = None,
     pixels: Annotated[int, typer.Option(help="Across the belt.")] = 320,
     lines: Annotated[float, typer.Option(help="Of the camera, a second.")] = 300.0,
     objects: Annotated[float, typer.Option(help="That come, a second.")] = 20.0,
