@@ -726,7 +726,7 @@ def simulate(
     try:
         come = {name: float(at_s) for name, at_s in _pairs(new, "--new").items()}
         more: dict[str, Any] = {}
-        if materials == Path("earthlib") and not materials.exists():
+        if materials is not None and str(materials) == "earthlib" and not materials.exists():
             library, axis = earthlib_materials(label or "LEVEL_2")
             more = {"materials": library, "axis": axis}
         elif materials is not None:
