@@ -117,7 +117,7 @@ def fit(
             labels=labels,
             group=group,
             encoder=_encoder(encoder),
-            reading={"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")},
+            reading={"axis_unit": axis_unit, "quantity": quantity, "where": _values(where, "--where")},
         )
     except ValueError as error:  # a parameter that does not suit these data; the text says which
         raise BadSettings(str(error)) from error
@@ -192,7 +192,7 @@ def pretrain(
         **{"encoder": encoder, "objective": objective, "preprocess": preprocess, "augment": augment},
         **{"steps": steps, "batch": batch, "seed": seed},
     }
-    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
+    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _values(where, "--where")}
     how = {"group": group, "gold": gold or [], "reading": reading, "checkpoint": checkpoint, "stop": stop}
     try:
         passed = run_pretrain(settings, files, recipe, name, out, how)
@@ -256,7 +256,7 @@ def compare(
     from .comparing import holds_classes, run_compare, run_compare_classes, run_stream
 
     _quiet()
-    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
+    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _values(where, "--where")}
     how = {"split": split, "group": group, "labels": sorted(labels or []), "seeds": seeds, "reading": reading}
     of_classes = stream is None and (test or hide or holds_classes(file, target, reading))
     usual = "pls-da,committee" if of_classes else "plsr,local-pls,committee"
@@ -303,7 +303,7 @@ def explain(
 
     settings = _settings(config, store=store)
     _quiet()
-    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _pairs(where, "--where")}
+    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _values(where, "--where")}
     try:
         run_explain(Store(settings.store), name, version, file, target, reading, html)
     except ValueError as error:
@@ -461,7 +461,7 @@ def worker(
     configure(settings.log)
     from .service import run_worker
 
-    reading = {"line": line, "where": _pairs(where, "--where"), "axis_unit": axis_unit, "quantity": quantity}
+    reading = {"line": line, "where": _values(where, "--where"), "axis_unit": axis_unit, "quantity": quantity}
     reading["reference"] = _reference(white, dark)
     try:
         run_worker(settings, stop, source, sink, reading)
@@ -582,7 +582,7 @@ def replay(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many spectra.")] = None,
     resume: Annotated[str | None, typer.Option(help="A name: go on where the replay of that name stopped.")] = None,
     frame: Annotated[int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate.")] = None,
-    line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or its name.")] = None,
+    line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or 'unknown'.")] = None,
     instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,
     encoding: Annotated[Literal["arrow", "raw", "json"], typer.Option(help="raw carries no ids or times.")] = "arrow",
     sent_as: Annotated[
@@ -625,7 +625,7 @@ def replay(
         "instrument": instrument,
         "axis_unit": axis_unit,
         "quantity": quantity,
-        "where": _pairs(where, "--where"),
+        "where": _values(where, "--where"),
         "reference": _reference(white, dark),
     }
     how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "resume": resume,
@@ -649,7 +649,12 @@ def replay(
             print(f"the report may be short: {trouble()}", file=sys.stderr)
     write_belt(belt, report, f"Belt: {', '.join(path.name for path in files)}", f"{told}.")
     seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
-    print(f"{report}: {seen}")
+    hint = (
+        ""
+        if belt.spectra
+        else "; does a worker run, and know this line? `tamis tail --rejects` tells what it set aside"
+    )
+    print(f"{report}: {seen}{hint}")
 
 
 def _told(sent: Any) -> str:

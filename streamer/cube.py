@@ -45,7 +45,11 @@ def open_cube(path: str) -> Cube:
         from spectral.utilities.errors import SpyException
     except ImportError as error:
         raise BadFile(f"{path}: ENVI cubes need the library spectral: pip install 'tamis[envi]'") from error
-    if Path(path).stat().st_size > MOST_HEADER_BYTES:
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror}") from error
+    if size > MOST_HEADER_BYTES:
         raise BadFile(f"{path}: expected an ENVI header of at most {MOST_HEADER_BYTES} bytes")
     try:
         image: Any = envi.open(path)

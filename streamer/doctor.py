@@ -29,6 +29,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("broker", _broker),
         ("store", _store),
         *((f"model of line {name!r}", _model_of(name)) for name in settings.lines),
+        *([("cameras", _cameras)] if any(line.camera.pixels for line in settings.lines.values()) else []),
         ("metrics", _metrics),
     ]
     findings = []
@@ -57,6 +58,15 @@ def _broker(settings: Settings) -> str:
     later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
     weak = "".join(f"; {weakness}" for weakness in weaknesses(settings.kafka))
     return f"{settings.brokers} answers{later}{weak}"
+
+
+def _cameras(settings: Settings) -> str:
+    from .camera import Cameras
+
+    Cameras().check(settings.lines)
+    return ", ".join(
+        f"{name}: {line.camera.pixels} pixels" for name, line in settings.lines.items() if line.camera.pixels
+    )
 
 
 def _store(settings: Settings) -> str:

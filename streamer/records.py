@@ -94,7 +94,7 @@ def read_frames(
     axis_unit: str | None = None,
     quantity: str | None = None,
     on_bad_row: OnBadRow | None = None,
-    where: Mapping[str, str] | None = None,
+    where: Mapping[str, str | Sequence[str]] | None = None,
     reference: Reflectance | None = None,
 ) -> Iterator[Frame]:
     """Frames of a file in its order, in memory that does not grow with it (but for a `spectrum_id`: 60 bytes each).
@@ -108,7 +108,7 @@ def read_frames(
         axis_unit: for a file that lists its wavelengths without a unit.
         quantity: one of absorbance, reflectance, counts, unknown, whatever the file says.
         on_bad_row: is given each row that is no spectrum, or repeats a spectrum_id; without it, they are logged.
-        where: column -> text; only rows with these values ('1' matches the number 1 as well).
+        where: column -> text, or several; only rows with one of these values ('1' matches the number 1 as well).
         reference: of a camera's counts, whose column `x` tells the pixel: they become reflectance.
 
     Raises:
@@ -125,7 +125,7 @@ def read_table(
     axis_unit: str | None = None,
     quantity: str | None = None,
     on_bad_row: OnBadRow | None = None,
-    where: Mapping[str, str] | None = None,
+    where: Mapping[str, str | Sequence[str]] | None = None,
     reference: Reflectance | None = None,
 ) -> Table:
     """The whole file in memory, for fitting. Arguments and errors as `read_frames`."""
@@ -140,7 +140,7 @@ def read_head(
     *,
     axis_unit: str | None = None,
     quantity: str | None = None,
-    where: Mapping[str, str] | None = None,
+    where: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Table:
     """The first rows of a file, which tell what its columns hold. Arguments and errors as `read_frames`."""
     tables = _tables(path, None, axis_unit, quantity, lambda bad: None, where, TABLE_ROWS, None)
@@ -202,7 +202,7 @@ def _tables(
     axis_unit: str | None,
     quantity: str | None,
     on_bad_row: OnBadRow | None,
-    where: Mapping[str, str] | None,
+    where: Mapping[str, str | Sequence[str]] | None,
     n: int,
     reference: Reflectance | None,
 ) -> Iterator[Table]:
@@ -232,7 +232,7 @@ def _tables(
             table = _table(batch, content, path, stem, axis, quantity)
             keep = np.ones(len(table), bool)
             for column, wanted in where.items():
-                keep &= _equals(batch.columns[column], wanted)
+                keep &= np.any([_equals(batch.columns[column], word) for word in _words(wanted)], axis=0)
             # Hashes, not texts: among ten million ids two would be taken for one once in 300,000 files.
             for i in np.flatnonzero(keep).tolist() if _find(batch.columns, "spectrum_id") is not None else ():
                 name = table.spectrum_id[i]
@@ -248,7 +248,11 @@ def _tables(
             if keep.any():
                 yield table if keep.all() else table[keep]
         if not good_rows:
-            asked = " with " + " and ".join(f"{name}={wanted}" for name, wanted in where.items()) if where else ""
+            asked = (
+                " with " + " and ".join(f"{name}={' or '.join(_words(wanted))}" for name, wanted in where.items())
+                if where
+                else ""
+            )
             raise BadFile(f"{path}: expected spectra{asked}, got none in {rows} rows ({bad_rows} of them bad)")
 
 
@@ -275,6 +279,10 @@ def _table(batch: Batch, content: Content, path: str, stem: str, axis: Axis, qua
 def _find(columns: Mapping[str, np.ndarray], *names: str) -> np.ndarray | None:
     lower = {column.lower(): values for column, values in columns.items()}
     return next((lower[name] for name in names if name in lower), None)
+
+
+def _words(wanted: str | Sequence[str]) -> Sequence[str]:
+    return [wanted] if isinstance(wanted, str) else wanted
 
 
 def _equals(values: np.ndarray, wanted: str) -> np.ndarray:

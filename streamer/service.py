@@ -102,6 +102,8 @@ def run_worker(
     needed += [topics.predictions, topics.rejects] if write_to is None else []
     needed += [topics.decisions] if write_to is None and settings.decides else []
     needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
+    cameras = Cameras(None if read_from is not None else Path(settings.drift.folder) / "cameras")
+    cameras.check(settings.lines)  # before a broker is looked for
     with ExitStack() as parts:
         # A recorded file is the same each time it is read: there a new version is waited for.
         loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
@@ -123,7 +125,6 @@ def run_worker(
         drift = DriftWatch(settings.drift, folder, loader)
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
-        cameras = Cameras(None if folder is None else folder / "cameras")
         worker = Worker(settings, source, sink, predictor, drift=drift, cameras=cameras, decisions=decisions)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)

@@ -17,6 +17,9 @@ from .wire import ARROW, Record, encode
 
 log = structlog.get_logger()
 
+# A broker that heeds the limits of a fetch never sends so much; the embedded noida sends all it has, and the client
+# would wait in silence beyond its own 100 MB.
+RECEIVE_MAX_BYTES = 1 << 30
 # A frame takes about a megabyte: so many are in hand at once, and are finished when we are asked to stop.
 MAX_POLL_RECORDS = 16
 # A commit is tried for so long. kafka-python's own limit is minutes, during which nobody could stop the worker.
@@ -144,6 +147,7 @@ class KafkaSource:
             isolation_level="read_committed",
             max_poll_records=max(1, min(MAX_POLL_RECORDS, in_flight_max_bytes // frame_max_bytes)),
             fetch_max_bytes=in_flight_max_bytes,
+            receive_message_max_bytes=RECEIVE_MAX_BYTES,
             max_partition_fetch_bytes=min(in_flight_max_bytes, max(1 << 20, 2 * frame_max_bytes)),
             allow_auto_create_topics=False,
             partition_assignment_strategy=[CooperativeStickyAssignor()],

@@ -38,6 +38,7 @@ log = structlog.get_logger()
 # After a batch that the broker did not confirm: long enough for a leader to be elected, short beside a night.
 RETRY_S = 1.0
 OBSERVE_S = 0.5
+TELL_CHANGE = 0.005  # of a reference, in shares of the light
 QUANTILES = (0.05, 0.5, 0.95)  # of a frame's predictions
 _ENCODINGS = {"arrow": ARROW, "json": JSON_LINES}
 
@@ -61,6 +62,7 @@ class Worker:
         self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not confirmed yet
         self._newest: dict[str, Predictions] = {}  # of each line, to be told with the next look at the lines
         self._drifts: dict[str, Watched] = {}  # likewise
+        self._references: dict[tuple[str, str, str], float] = {}  # change of each when it was last told
         self._observed = -np.inf
         self._turned = np.inf  # when the loop last did; it has not begun
         self._axes: dict[str, Axis] = self.settings.known_axes()
@@ -250,7 +252,10 @@ class Worker:
             self._tell_decisions(self._decider.take(line.decide, seen, predictions, served.model, record.id))
 
     def _tell_reference(self, frame: Frame, change: float) -> None:
-        log.info("reference refreshed", line=frame.line, reference=frame.reference, change=round(change, 4))
+        key = frame.line, frame.instrument, frame.reference
+        if abs(change - self._references.get(key, np.inf)) > TELL_CHANGE:  # each message of one refreshes it
+            self._references[key] = change
+            log.info("reference refreshed", line=frame.line, reference=frame.reference, change=round(change, 4))
         gauge = self.meters["tamis_camera_reference_change_ratio"]
         gauge.labels(self.meters.line(frame.line), frame.reference).set(change)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -340,6 +343,21 @@ def test_settings_that_make_no_camera_are_refused(tmp_path: Path) -> None:
         Cameras().check(
             load(None, {"lines": {"b": {"camera": {"pixels": 9, "white": str(tmp_path / "white.hdr")}}}}).lines
         )
+
+
+def test_a_reference_that_is_not_there_is_told_before_a_broker_is_looked_for(tmp_path: Path) -> None:
+    pytest.importorskip("spectral", reason="needs tamis[envi]")
+    lines = {"belt": {"camera": {"pixels": 9, "white": str(tmp_path / "absent.hdr")}}}
+    environment = {**os.environ, "TAMIS_LINES": json.dumps(lines), "TAMIS_BROKERS": "127.0.0.1:9"}
+    cli = [sys.executable, "-m", "tamis.streamer.cli"]
+    told = [
+        subprocess.run([*cli, word], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        for word in ("worker", "doctor")
+    ]
+    assert [done.returncode for done in told] == [1, 1]
+    assert "absent.hdr: No such file or directory" in told[0].stderr
+    assert "Traceback" not in told[0].stderr
+    assert "FAIL cameras:" in told[1].stdout
 
 
 # --- a whole worker ---------------------------------------------------------------------------------------------------

@@ -668,3 +668,12 @@ def test_the_fermentation_in_the_chemotools_wheel() -> None:
     assert sum(len(frame) for frame in frames) == 1629
     assert str(frames[0].axis) == "428-1833 cm-1, 1047 bands"
     assert frames[0].spectrum_id[0] == "fermentation_spectra-2"
+
+
+def test_rows_with_one_of_several_values_are_read(tmp_path: Path) -> None:
+    rows = "\n".join(f"{label},0.1,0.2,0.3" for label in ("PET", "HDPE", "PVC", "PET"))
+    (tmp_path / "some.csv").write_text(f"label,1100,1200,1300\n{rows}\n")
+    table = read_table(tmp_path / "some.csv", axis_unit="nm", where={"label": ["PET", "PVC"]})
+    assert table.columns["label"].tolist() == ["PET", "PVC", "PET"]
+    with pytest.raises(BadFile, match="expected spectra with label=PS or PP, got none"):
+        read_table(tmp_path / "some.csv", axis_unit="nm", where={"label": ["PS", "PP"]})
