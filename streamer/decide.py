@@ -61,6 +61,10 @@ class Pooled:
     high: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     followed: bool = False
 
+    def is_silent(self, close_s: float, clock: float) -> bool:
+        """Whether nothing came for so long that nothing more is waited for."""
+        return clock - self.heard >= (max(close_s, IDLE_S) if self.followed else close_s)
+
     def absorb(self, other: Pooled) -> None:
         """Makes another part of the same object its own."""
         self.total, self.squares = self.total + other.total, self.squares + other.squares
@@ -247,11 +251,7 @@ class Decider:
         for line, opened in self._open.items():
             if opened:
                 close_s = self._bound[line][1].table.close_s
-                whole = [
-                    key
-                    for key, pooled in opened.items()
-                    if clock - pooled.heard >= (max(close_s, IDLE_S) if pooled.followed else close_s)
-                ]
+                whole = [key for key, pooled in opened.items() if pooled.is_silent(close_s, clock)]
                 yield from self._decisions(line, [opened.pop(key) for key in whole])
 
     def rest(self) -> Iterator[Decision]:
@@ -349,10 +349,10 @@ class Decider:
 
 
 def _is_whole(pooled: Pooled, close_s: float, now: np.datetime64, clock: float) -> bool:
-    if pooled.followed:
-        return clock - pooled.heard >= max(close_s, IDLE_S)
-    if close_s <= 0 or np.isnat(pooled.last):
-        return close_s <= 0 or clock - pooled.heard >= close_s
+    if pooled.followed or np.isnat(pooled.last):
+        return pooled.is_silent(close_s, clock)
+    if close_s <= 0:
+        return True
     return bool(now - pooled.last >= np.timedelta64(round(close_s * 1e6), "us"))
 
 

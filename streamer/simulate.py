@@ -267,8 +267,10 @@ def earthlib_materials(level: str) -> tuple[dict[str, np.ndarray], Axis]:
     spec = find_spec("earthlib")
     if spec is None or not spec.submodule_search_locations:
         raise BadFile("earthlib is not installed: pip install 'tamis[earthlib]', or give a file of your own materials")
-    from spectral.io import envi
-
+    try:
+        from spectral.io import envi
+    except ImportError as error:
+        raise BadFile("earthlib's spectra need the library spectral: pip install 'tamis[earthlib]'") from error
     folder = Path(next(iter(spec.submodule_search_locations))) / "data"
     try:
         library: Any = envi.open(str(folder / "spectra.sli.hdr"), str(folder / "spectra.sli"))
