@@ -401,6 +401,7 @@ def test_a_login_passes_to_an_embedded_broker(tamis_broker_with: Callable[..., E
 
 SCRIPT = """
 import os, sys
+from unittest import mock
 os.nice = lambda n: n  # of the trainer: here it would only make the test slow
 from tamis.streamer import cli, service
 for command in {commands!r}:
@@ -419,9 +420,9 @@ except RuntimeError:
     structlog.get_logger().exception("prediction failed")
 def crash(settings, names):
     raise RuntimeError("a crash at the start")
-service._ensure = crash
 sys.argv = ["tamis", "tail"]
-cli.main()
+with mock.patch.object(service, "ensure", crash):
+    cli.main()
 """
 
 
