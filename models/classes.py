@@ -138,6 +138,16 @@ class Verdict:
         return ~(self.distance.min(axis=1) <= 1)
 
     @property
+    def ambiguity(self) -> np.ndarray:
+        """(n,), 0 to 1: distance from the nearest class over that from the next, 0 beyond the next one's limit.
+
+        Near 1 a spectrum lies in a second class as well as in the first: often one of a dark object, that shows hardly
+        anything.
+        """
+        nearest, second = np.partition(self.distance, 1, axis=1)[:, :2].T
+        return np.divide(nearest, second, out=np.zeros(len(second)), where=(second <= 1) & (second > 0))
+
+    @property
     def best(self) -> np.ndarray:
         """(n,), the index of the likeliest class."""
         return self.probability.argmax(axis=1)

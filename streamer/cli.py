@@ -112,7 +112,7 @@ def fit(
             preprocess=preprocess,
             parameters={"n_components": components, "epochs": epochs},
             random_state=seed,
-            progress=sys.stderr.isatty(),
+            progress=_told_at_a_terminal(f"fitting {model} on {file} ..."),
             units=_pairs(unit, "--unit"),
             labels=labels,
             group=group,
@@ -135,6 +135,13 @@ def fit(
         also = "" if validated is None else f", RMSECV {validated:.4g}"
         print(f"  {key}: RMSEC {rmsec:.4g}{also} {done.model.units.get(key, '')}".rstrip())
     print(f"  store: {settings.store}")
+
+
+def _told_at_a_terminal(text: str) -> bool:
+    """Says it where somebody waits and watches; gives whether."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+    return sys.stderr.isatty()
 
 
 def _class_figures(figures: dict[str, Any] | None) -> list[str]:
@@ -258,7 +265,9 @@ def compare(
     _quiet()
     reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _values(where, "--where")}
     how = {"split": split, "group": group, "labels": sorted(labels or []), "seeds": seeds, "reading": reading}
-    of_classes = stream is None and (test or hide or holds_classes(file, target, reading))
+    of_classes = stream is None and holds_classes(file, target, reading)
+    if (test or hide) and not of_classes:
+        raise BadSettings(f"--test and --hide are for a target of classes: {', '.join(target)} is none; see --split")
     usual = "pls-da,committee" if of_classes else "plsr,local-pls,committee"
     names = [name.strip() for name in (models or usual).split(",")]
     try:

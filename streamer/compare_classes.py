@@ -99,6 +99,7 @@ def compare_classes(
     """
     table = read_table(path, **reading)
     names, there = class_values({target: column_of(table, target)}, [target], path, few=False)
+    refuse_absent(hide, names, target, table)
     rows = np.flatnonzero(there & np.isfinite(table.spectra).all(axis=1))
     groups = None if group is None else np.unique(column_of(table, group), return_inverse=True)[1]
     taught = rows[~np.isin(names[rows], list(hide))]
@@ -167,13 +168,26 @@ def _split(
     elif test:
         held = np.ones(len(rows), bool)
         for column, values in test.items():
-            held &= np.isin(column_of(table, column)[rows].astype(str), list(values))
+            there = column_of(table, column)[rows].astype(str)
+            refuse_absent(values, there, column, table)
+            held &= np.isin(there, list(values))
         words, told = np.where(held, "test", "train"), " and ".join(f"{k} {', '.join(v)}" for k, v in test.items())
     try:
         train, held_out = split_rows(len(rows), words, of_rows)
     except ValueError as error:
         raise BadFile(f"{table.path}: {error}") from error
     return rows[train], rows[held_out], told
+
+
+def refuse_absent(values: Sequence[str], there: np.ndarray, column: str, table: Table) -> None:
+    """Raises BadFile where no row has one of the values: a misspelt one would be left out in silence."""
+    if absent := [value for value in values if value not in there]:
+        known = np.unique(there)
+        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+        raise BadFile(
+            f"{table.path}: column {column!r}: no row has {', '.join(map(repr, absent))}; values there: "
+            f"{', '.join(known[:12])}{more}"
+        )
 
 
 def _halves(rows: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

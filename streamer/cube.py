@@ -63,6 +63,11 @@ def open_cube(path: str) -> Cube:
             raise BadFile(f"{path}: expected an image of {size} bytes, as the header says; got {there}")
         mapped = partial(image.open_memmap, interleave="bip", writable=False)
         data = mapped()
+    except envi.EnviDataFileNotFoundError as error:
+        stem = Path(path).stem
+        raise BadFile(
+            f"{path}: no image beside the header: expected {stem}, {stem}.img, {stem}.bip or the like"
+        ) from error
     except (SpyException, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         told = f"{type(error).__name__} {error!s:.200}"
         raise BadFile(f"{path}: expected an ENVI header and its image: {told}") from error

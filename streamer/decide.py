@@ -30,7 +30,7 @@ LEVEL = 0.9  # of the interval <target>_low to <target>_high
 MOST_OPEN = 10_000  # objects of a line that wait for more spectra: beyond, the oldest are decided as they are
 IDLE_S = 1.0  # an object that a camera follows is decided when its line has stood still for so long
 _ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
-_OF_CLASSES = ("confidence", "distance", "certain")
+_OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
 
 @dataclass(slots=True)
@@ -55,6 +55,7 @@ class Pooled:
     known: int = 0
     trusted: int = 0
     odd: int = 0
+    ambiguity: float = 0.0
     distance: float = np.inf
     heard: float = 0.0
     low: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
@@ -71,7 +72,7 @@ class Pooled:
         self.last, self.heard = np.fmax(self.last, other.last), max(self.heard, other.heard)
         self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
         self.distance = min(self.distance, other.distance)
-        for name in ("spectra", "known", "trusted", "odd"):
+        for name in ("spectra", "known", "trusted", "odd", "ambiguity"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -194,6 +195,7 @@ class Judged:
             self.model.class_of: names[best] if is_known else UNKNOWN,
             "confidence": float(chance[best]) if is_known else 0.0,
             "distance": pooled.distance,
+            "ambiguity": pooled.ambiguity / pooled.spectra,
             "set": likely,
             "certain": len(likely) == 1,
             **{f"p[{name}]": float(p) for name, p in zip(names, chance, strict=True)},
@@ -297,7 +299,8 @@ class Decider:
         if not names:
             return
         values = np.column_stack(list(predictions.values.values()))  # (n, targets)
-        distance = next((c for name, c in predictions.classes.items() if name.endswith("_distance")), None)
+        of_classes = {name.rpartition("_")[2]: column for name, column in predictions.classes.items()}
+        distance = of_classes.get("distance")
         known = np.ones(len(values), bool) if distance is None else distance <= 1
         place = {name: i for i, name in enumerate(dict.fromkeys(names))}
         codes = np.array([place[name] for name in names])
@@ -309,6 +312,7 @@ class Decider:
             np.bincount(codes, weights=w, minlength=len(place)).astype(int)
             for w in (None, known, predictions.trusted, predictions.odd)
         )
+        ambiguity = np.bincount(codes, weights=of_classes.get("ambiguity"), minlength=len(place))
         nearest = np.full(len(place), np.inf)
         if distance is not None:
             np.minimum.at(nearest, codes, distance)
@@ -325,8 +329,8 @@ class Decider:
             key = (frame.instrument, name)
             part = Pooled(
                 name, frame.instrument, f"{source_id}-{first[i]}", total[i], squares[i], last[i], int(counts[i]),
-                int(are_known[i]), int(trusted[i]), int(odd[i]), float(nearest[i]), clock, low[i], high[i],
-                seen.ended is not None,
+                int(are_known[i]), int(trusted[i]), int(odd[i]), float(ambiguity[i]), float(nearest[i]), clock, low[i],
+                high[i], seen.ended is not None,
             )  # fmt: skip
             if (before := opened.get(key)) is None:
                 opened[key] = part

@@ -50,6 +50,7 @@ def _settings(settings: Settings) -> str:
 def _broker(settings: Settings) -> str:
     topics = settings.topics
     names = [topics.spectra, topics.predictions, topics.rejects]
+    names += [topics.decisions] if settings.decides else []
     missing = ensure_topics(settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka)
     if missing and not topics.create:
         raise TamisError(
@@ -79,10 +80,16 @@ def _store(settings: Settings) -> str:
 
 
 def _model_of(line: str) -> Callable[[Settings], str]:
+    from .decide import Judged
+
     def check(settings: Settings) -> str:
-        name = settings.lines[line].model
-        model, version = Store(settings.store).load(name)
-        return f"{name} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}"
+        table, store = settings.lines[line], Store(settings.store)
+        model, version = store.load(table.model)
+        rules = table.decide.rules
+        if rules:
+            Judged(table.decide, table.model, store.serve(table.model, version), version)
+        held = f"; {len(rules)} rules suit it" if rules else ""
+        return f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}{held}"
 
     return check
 

@@ -245,6 +245,7 @@ def class_columns(class_of: str, named: Verdict) -> dict[str, np.ndarray]:
         class_of: named.names(),
         f"{class_of}_confidence": named.probability.max(axis=1),
         f"{class_of}_distance": named.distance.min(axis=1),
+        f"{class_of}_ambiguity": named.ambiguity,
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tamis import BadBundle
 from tamis.models.axis import Axis
-from tamis.models.classes import UNKNOWN, ClassScores, Simca
+from tamis.models.classes import UNKNOWN, ClassScores, Simca, Verdict
 from tamis.models.heads import CommitteeClassifier
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
@@ -156,6 +156,12 @@ def test_a_new_campaign_is_learned_from_its_unlabeled_spectra(grid: Axis) -> Non
     assert adapted >= static
 
 
+def test_what_lies_in_two_classes_is_ambiguous_and_what_lies_in_one_or_none_is_not() -> None:
+    distance = np.array([[0.3, 0.6, 2.0], [0.9, 5.0, 0.95], [0.2, 1.01, 3.0], [1.2, 1.3, 1.4], [0.0, 0.0, 9.0]])
+    ambiguity = Verdict(np.array(["a", "b", "c"]), np.full((5, 3), 1 / 3), distance).ambiguity
+    np.testing.assert_allclose(ambiguity, [0.5, 0.9 / 0.95, 0, 0, 0])
+
+
 def test_figures_of_merit_count_unknown_against_recovery_and_not_against_purity() -> None:
     scores = ClassScores.of(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 2, 1, 1, 1]), 2)
     np.testing.assert_allclose(scores.recovery, [0.5, 1.0])
@@ -182,6 +188,7 @@ def sorts(grid: Axis, tmp_path: Path) -> Path:
         "sort": sort,
         "item": [f"i{i // 2}" for i in range(90)],
         "day": ["mon" if i < 60 else "tue" for i in range(90)],
+        "share": np.linspace(0, 1, 90).tolist(),
     }
     for name, values in columns.items():
         table = table.append_column(name, pa.array(list(values)))
@@ -216,8 +223,13 @@ def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> No
             ("compare", "--target", "sort", "--models", "best"),
             "unknown model 'best' of classes; known: plsr, committee",
         ),
-        (("compare", "--target", "sort", "--test", "day=sun"), "expected cal... or train... and test"),
+        (("compare", "--target", "sort", "--test", "day=sun"), "column 'day': no row has 'sun'; values there: "),
+        (("compare", "--target", "sort", "--hide", "Glass"), "column 'sort': no row has 'Glass'; values there: "),
         (("compare", "--target", "sort", "--test", "month=may"), "no column 'month'"),
+        (
+            ("compare", "--target", "share", "--test", "day=tue"),
+            "--test and --hide are for a target of classes: share is",
+        ),
     ],
 )
 def test_what_makes_no_classes_is_refused_by_name(words: tuple[str, ...], told: str, sorts: Path) -> None:

@@ -400,6 +400,15 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "FAIL" not in well.stdout
     assert "default v0001: plsr for fat on 1000-1600 nm, 61 bands" in well.stdout
     assert "doctor.spectra, doctor.predictions, doctor.rejects will be created by the worker" in well.stdout
+    table = {"action": "eject", "when": "fat > 12"}
+    for when, code, words in (
+        ("fat > 12", 0, "61 bands; 1 rules suit it"),
+        ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
+    ):
+        lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
+        told = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap,
+                     TAMIS_KAFKA=kafka, TAMIS_METRICS__PORT="0", TAMIS_LINES=lines)  # fmt: skip
+        assert (told.returncode, words in told.stdout) == (code, True), told.stdout + told.stderr
 
 
 def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(

@@ -155,3 +155,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     table = read_table(tmp_path / "made.hdr")
     np.testing.assert_array_equal(table.spectra, cube.reshape(-1, 40))
     assert table.quantity == "reflectance"
+    (tmp_path / "made.bip").unlink()
+    with pytest.raises(BadFile, match="no image beside the header: expected made, made.img, made.bip"):
+        read_table(tmp_path / "made.hdr")

@@ -137,6 +137,8 @@ def test_an_object_of_several_spectra_is_one_decision(tamis_line: Any, grid: Axi
     assert told["bottle-1"]["reason"] == EJECT_PVC["when"]
     assert (told["what"]["sort"], told["what"]["confidence"], told["what"]["set"]) == ("unknown", 0.0, [])
     assert told["bottle-2"]["model_version"] == "v0001"
+    doubts = [row["sort_ambiguity"] for row in line.predictions if row["object_id"] == "bottle-1"]
+    assert told["bottle-1"]["ambiguity"] == pytest.approx(np.mean(doubts))
     each = [row["sort=PVC"] for row in line.predictions if row["object_id"] == "bottle-1"]
     assert told["bottle-1"]["confidence"] == pytest.approx(np.mean(each)), "its spectra's probabilities, averaged"
     assert len(line.predictions) == 16

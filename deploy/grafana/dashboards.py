@@ -306,8 +306,68 @@ PIPELINE_PAGE = [
         least=0,
     ),
 ]
+DECIDED = f"sum by (line) (rate(tamis_decisions_total{{{LINE}}}[1m]))"
+SORTING_PAGE = [
+    big("Objects a second", "As decisions are told", DECIDED, "short", ((None, GREEN),), decimals=1),
+    big(
+        "Late",
+        "Share of the decisions that were told after their deadline, over five minutes",
+        f"sum by (line) (rate(tamis_decisions_late_total{{{LINE}}}[5m]))"
+        f" / clamp_min(sum by (line) (rate(tamis_decisions_total{{{LINE}}}[5m])), 1e-9)",
+        "percentunit",
+        ((None, GREEN), (0.001, YELLOW), (0.01, RED)),
+        decimals=1,
+    ),
+    Panel(
+        "What is done",
+        "Share of each action, over five minutes",
+        {
+            "{{line}} {{action}}": f"sum by (line, action) (rate(tamis_decisions_total{{{LINE}}}[5m]))"
+            f" / on (line) group_left clamp_min(sum by (line) (rate(tamis_decisions_total{{{LINE}}}[5m])), 1e-9)"
+        },
+        "percentunit",
+        "stat",
+        12,
+        steps=((None, GREEN),),
+        decimals=1,
+    ),
+    Panel(
+        "Decision latency",
+        "From an object's last spectrum to its decision on the way",
+        {
+            "p50 {{line}}": quantile(0.5, "tamis_decision_latency_seconds"),
+            "p99 {{line}}": quantile(0.99, "tamis_decision_latency_seconds"),
+        },
+        "s",
+        least=0,
+    ),
+    Panel(
+        "Objects, by action",
+        "A second",
+        {"{{line}} {{action}}": f"sum by (line, action) (rate(tamis_decisions_total{{{LINE}}}[1m]))"},
+        least=0,
+    ),
+    Panel(
+        "Belt covered",
+        "Share of the camera's pixels that are of objects",
+        {
+            "{{line}}": f'1 - sum by (line) (rate(tamis_spectra_processed_total{{{LINE},outcome="belt"}}[1m]))'
+            f" / clamp_min(sum by (line) (rate(tamis_spectra_processed_total{{{LINE}}}[1m])), 1e-9)"
+        },
+        "percentunit",
+        least=0,
+    ),
+    Panel(
+        "References",
+        "Change of white and dark since the first ones, in shares of the light of then",
+        {"{{line}} {{reference}}": f"tamis_camera_reference_change_ratio{{{LINE}}}"},
+        "percentunit",
+        steps=((None, RED), (-0.2, GREEN), (0.2, RED)),
+    ),
+]
 PAGES = {
     "line": ("Tamis: line", LINE_PAGE),
+    "sorting": ("Tamis: sorting", SORTING_PAGE),
     "drift": ("Tamis: drift", DRIFT_PAGE),
     "model": ("Tamis: model and training", MODEL_PAGE),
     "pipeline": ("Tamis: pipeline", PIPELINE_PAGE),
