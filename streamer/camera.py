@@ -28,6 +28,21 @@ MOST_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
 
 
 @dataclass(frozen=True)
+class Reach:
+    """Where an object was seen so far, to its edges: from which pixel and line to which, (2,) each, and when last."""
+
+    low: np.ndarray
+    high: np.ndarray
+    last: np.datetime64
+
+    def with_(self, other: Reach | None) -> Reach:
+        if other is None:
+            return self
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return Reach(low, high, np.fmax(self.last, other.last))
+
+
+@dataclass(frozen=True)
 class Seen:
     """What a camera made of a message.
 
@@ -38,6 +53,7 @@ class Seen:
         merged: object -> the one that it turned out to be a part of.
         ended: objects that have left the view; None where nobody looks for objects.
         began: objects whose first pixel is in this message.
+        reach: of the objects that are in this message; their edges and what `every` leaves out count too.
         change: where it was the rest of a reference, by how much that has changed (see `Camera.learn`).
     """
 
@@ -47,6 +63,7 @@ class Seen:
     merged: Mapping[str, str] = field(default_factory=dict)
     ended: frozenset[str] | None = None
     began: frozenset[str] = frozenset()
+    reach: Mapping[str, Reach] = field(default_factory=dict)
     change: float | None = None
 
     def one_each(self) -> np.ndarray | None:
@@ -171,6 +188,7 @@ class Camera:
     def __init__(self, table: Table, kept: Path | None = None) -> None:
         self.table, self.kept = table, kept
         self._segmenter = Segmenter(table.pixels, table.longest_lines)
+        self._reach: dict[int, Reach] = {}  # of the objects in view
         self._white: np.ndarray | None = None
         self._dark: np.ndarray | None = None
         self._reflectance: Reflectance | None = None
@@ -264,6 +282,7 @@ class Camera:
         brightness, blind = self._brightness(frame, x)
         mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
         codes, merged, ended = self._segmenter.take(x, y, mask)
+        reach = self._reached(_reaches(codes, x, y, frame.time), merged, ended)
         picked = self._picked(codes, _inner(x, y, mask) & ~blind)
         names = [self._name(code) for code in codes[picked].tolist()]
         objects, more = screen(replace(frame[picked], object_id=names), saturation, [])
@@ -275,7 +294,19 @@ class Camera:
             {self._name(a): self._name(b) for a, b in merged.items()},
             frozenset(map(self._name, ended)),
             frozenset(map(self._name, set(codes[codes >= y.min() * self.table.pixels].tolist()))),
+            {self._name(code): reach[code] for code in reach},
         )
+
+    def _reached(self, here: dict[int, Reach], merged: Mapping[int, int], ended: Iterable[int]) -> dict[int, Reach]:
+        """As `here`, with what was seen of these objects before."""
+        for part, of in merged.items():
+            if (before := self._reach.pop(part, None)) is not None:
+                self._reach[of] = before.with_(self._reach.get(of))
+        told = {code: reach.with_(self._reach.get(code)) for code, reach in here.items()}
+        self._reach.update(told)
+        for code in ended:
+            self._reach.pop(code, None)
+        return told
 
     def _brightness(self, frame: Frame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) mean of some bands, as reflectance where that can be; (n,) whether the pixel is blind"""
@@ -308,6 +339,7 @@ class Camera:
     def restart(self) -> None:
         """What was seen since will be seen again."""
         self._segmenter.restart()
+        self._reach.clear()
 
     def _name(self, code: int) -> str:
         y, x = divmod(code, self.table.pixels)
@@ -424,6 +456,19 @@ class Cameras:
     def restart(self) -> None:
         for camera in self._cameras.values():
             camera.restart()
+
+
+def _reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -> dict[int, Reach]:
+    """By code, of the (n,) pixels that have one."""
+    rows = np.flatnonzero(codes >= 0)
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    own = codes[rows]
+    first = np.flatnonzero(np.diff(own, prepend=-1))
+    if not len(first):
+        return {}
+    at = np.column_stack([x[rows], y[rows]]).astype(np.float64)
+    ends = np.minimum.reduceat(at, first), np.maximum.reduceat(at, first), np.fmax.reduceat(time[rows], first)
+    return {code: Reach(*end) for code, *end in zip(own[first].tolist(), *ends, strict=True)}
 
 
 def _inner(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -235,7 +235,7 @@ class Decider:
         yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
 
     def end(self, line: str, instrument: str, seen: Seen) -> Iterator[Decision]:
-        """Joins what a camera saw to be one, and decides what has left its view."""
+        """Joins what a camera saw to be one, takes how far it reaches, and decides what has left its view."""
         opened = self._open.get(line, {})
         for part, of in seen.merged.items():
             pooled = opened.pop((instrument, part), None)
@@ -244,9 +244,21 @@ class Decider:
             elif pooled is not None:
                 pooled.object_id = of
                 opened[instrument, of] = pooled
+        for name, reach in seen.reach.items():
+            if (pooled := opened.get((instrument, name))) is not None:
+                pooled.low, pooled.high = np.fmin(pooled.low, reach.low), np.fmax(pooled.high, reach.high)
+                pooled.last = np.fmax(pooled.last, reach.last)
         gone = [opened.pop(key) for name in seen.ended or () if (key := (instrument, name)) in opened]
         if gone:
             yield from self._decisions(line, gone)
+
+    def is_due(self, clock: float) -> bool:
+        """Whether `idle` has something to decide."""
+        return any(
+            pooled.is_silent(self._bound[line][1].table.close_s, clock)
+            for line, opened in self._open.items()
+            for pooled in opened.values()
+        )
 
     def idle(self, clock: float) -> Iterator[Decision]:
         """What is decided because nothing more had come by then, by the monotonic clock."""

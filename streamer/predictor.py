@@ -261,12 +261,12 @@ def _reasons(
     reasons = [""] * len(outside)
     (t2_95, t2_99), (q_95, q_99) = model.limits["t2"], model.limits["q"]
     worth_telling = outside | frozen | verdict.odd | (result.t2 > t2_95) | (result.q > q_95)
-    if named is not None:
-        worth_telling |= named.unknown
+    unknown = np.zeros(len(reasons), bool) if named is None else named.unknown
+    worth_telling |= unknown
     for i in np.flatnonzero(worth_telling).tolist():
         t2, q = result.t2[i], result.q[i]
         parts = []
-        if named is not None and named.unknown[i]:
+        if named is not None and unknown[i]:
             nearest = int(named.distance[i].argmin())
             parts.append(
                 f"unknown: nearest to {named.classes[nearest]}, at {named.distance[i, nearest]:.3g} times its limit"

@@ -28,6 +28,8 @@ _COMMIT_S = 5.0
 _SILENCE_S = 5.0
 # After an error that passes by itself, as a rule: an election, a restart.
 _PAUSE_S = 0.5
+# Asking for the lag of many partitions with every message would cost a busy line a sixth of its time.
+_WATCH_S = 1.0
 
 
 class Progress(NamedTuple):
@@ -160,7 +162,7 @@ class KafkaSource:
         self._still: dict[Any, float] = {}  # by partition, since when messages are there and none comes
         self.group, self._brokers = group, brokers
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
-        self._heard = self._polled = time.monotonic()
+        self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
         self.skipped = 0
         self.trouble = ""
@@ -213,7 +215,12 @@ class KafkaSource:
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line: said only by messages that are there and do not come."""
+        for partition in batches:
+            self._still.pop(partition, None)
         now = time.monotonic()
+        if now - self._watched < _WATCH_S:
+            return
+        self._watched = now
         behind = {} if self.trouble else {p: lag for p, lag in self._lags().items() if lag > 0 and p not in batches}
         self._still = {partition: self._still.get(partition, now) for partition in behind}
         for partition, since in self._still.items():

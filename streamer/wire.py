@@ -615,8 +615,14 @@ def _ids(given: list[str] | None, record: Record, n: int) -> list[str]:
     """A spectrum without an id is called after its place, so that a second reading gives it the same name."""
     place = record.id
     if given is None:
-        return [f"{place}-{i}" for i in range(n)]
+        return list(map(place.__add__, _row_numbers(n)))
     return [name or f"{place}-{i}" for i, name in enumerate(given)]
+
+
+@lru_cache(maxsize=2)
+def _row_numbers(n: int) -> list[str]:
+    """'-0' to '-(n - 1)': messages of one line are alike in size."""
+    return [f"-{i}" for i in range(n)]
 
 
 def arrival(record: Record, n: int) -> np.ndarray:

@@ -99,17 +99,19 @@ class Worker:
                     self._asker.restore(note)
             self.predictor.refresh()
             self._handle_all(records)
-            if self._decider is not None and not records:
-                self._tell_decisions(self._decider.idle(time.monotonic()))
-            elif self._decider is not None and not any(self.source.lag_records().values()):
-                # Other lines keep us busy, but all that was sent before the last poll but one is handled.
-                self._tell_decisions(self._decider.idle(before))
-            self.observe()
+            if self._decider is not None:
+                # Where other lines keep us busy, all that was sent before the last poll but one is handled.
+                until = before if records else time.monotonic()
+                if self._decider.is_due(until) and not (records and any(self.source.lag_records().values())):
+                    self._tell_decisions(self._decider.idle(until))
+            if (now := time.monotonic()) - self._observed >= OBSERVE_S:
+                self._observed = now
+                self.observe()
         if self._decider is not None:
             self._tell_decisions(self._decider.rest())
         if self._handled:
             self.deliver()
-        self._observe_lines()
+        self.observe()
 
     def _handle_all(self, records: list[Record]) -> None:
         """A batch, delivered when it is due; what is left when a delivery failed is polled again."""
@@ -359,17 +361,16 @@ class Worker:
             self._asker.settle(delivered=delivered)
 
     def observe(self) -> None:
+        """What need not be told with every frame."""
         for (topic, partition), lag in self.source.lag_records().items():
             self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
         self.meters["tamis_broker_connected"].set(not self.source.trouble)
         self.meters["tamis_skipped_messages_total"].inc(self.source.skipped - self._skipped)
         self._skipped = self.source.skipped
-        if (now := time.monotonic()) - self._observed >= OBSERVE_S:
-            self._observed = now
-            self._observe_lines()
+        self._observe_lines()
 
     def _observe_lines(self) -> None:
-        """What need not be told with every frame: drift, models, the lines that are expected or were forgotten."""
+        """Drift, models, the lines that are expected or were forgotten."""
         for line, predictions in self._newest.items():
             self._tell(line, predictions)
         self._newest.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -145,6 +146,29 @@ def test_nothing_of_an_object_comes_after_its_end() -> None:
         assert not over & set(codes.tolist())
         assert not over & set(merged.values())
         over |= ended
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_an_object_reaches_from_its_first_pixel_to_its_last_however_many_are_predicted(every: int) -> None:
+    rng = np.random.default_rng(4)
+    image = np.asarray(ndimage.binary_dilation(rng.random((120, 40)) < 0.006, iterations=3), bool)
+    labels, count = labelled(image)
+    eye, told, parts = Camera(Table(pixels=40, belt=(0.0, 0.5), every=every)), {}, {}
+    cuts = [0, *sorted(rng.integers(1, image.size, 30).tolist()), image.size]
+    for a, b in itertools.pairwise(dict.fromkeys(cuts)):
+        spectra = np.repeat(image.ravel()[a:b, None], 12, axis=1)
+        time = START + (np.arange(a, b) // 40) * np.timedelta64(3333, "us")
+        seen = eye.see(shot(spectra, a // 40, a % 40, 40, time=time, quantity="reflectance"))
+        parts |= seen.merged
+        told |= seen.reach
+    ours = {name: reach for name, reach in told.items() if name not in parts}
+    assert len(ours) == count > 10
+    for label, (down, across) in enumerate(ndimage.find_objects(labels), start=1):
+        first = int(np.flatnonzero(labels.ravel() == label)[0])
+        reach = ours[f"{first // 40}-{first % 40}"]
+        assert (*reach.low, *reach.high) == (across.start, down.start, across.stop - 1, down.stop - 1)
+        assert reach.last == START + (down.stop - 1) * np.timedelta64(3333, "us")
+    assert not eye._reach or image[-2:].any(), "what has left the view is forgotten"
 
 
 def test_an_object_without_end_is_cut_and_goes_on() -> None:
