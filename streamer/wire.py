@@ -500,6 +500,13 @@ def arrow_bytes(table: pa.Table, metadata: Mapping[str, str | bytes]) -> bytes:
     return out.getvalue().to_pybytes()
 
 
+def warm_up() -> None:
+    """What the first message would wait for: pyarrow looks for pandas, which takes a third of a second."""
+    import pyarrow as pa
+
+    arrow_bytes(pa.table({"": [""]}), {})
+
+
 def _encode_raw(frame: Frame) -> Message:
     """Numbers alone: ids, times and targets do not travel, and the axis goes by its id (the reader must know it).
 

@@ -31,7 +31,7 @@ from .settings import Settings
 from .sink import Sink
 from .source import Record, Source
 from .watch import DriftWatch, Watched, tell_drift
-from .wire import ARROW, decode
+from .wire import ARROW, decode, warm_up
 
 log = structlog.get_logger()
 
@@ -84,6 +84,7 @@ class Worker:
             BadBundle: the model to start with is damaged: no restart could mend that. Fenced: another worker has our
                 slot. TooManyRejects: what came since the last delivery is left as it is. Stalled: see `source`.
         """
+        warm_up()
         self.wait_for_models()
         polled = time.monotonic()
         while not (self.stopping or self.source.exhausted):
