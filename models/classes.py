@@ -12,6 +12,7 @@ UNKNOWN = "unknown"  # what a spectrum is said to be that lies beyond the limits
 LEVEL = 0.99  # of a class's own spectra lie within its limit
 MOST_COMPONENTS = 10  # of a class's own principal components
 EXPLAINED = 0.99
+MOST_AT_ONCE = 1 << 17  # numbers of spectra that are held against all classes together
 TINY = np.finfo(np.float64).tiny ** 0.25
 Folds = list[tuple[np.ndarray, np.ndarray]]
 
@@ -86,8 +87,11 @@ class Simca:
 
     def distance(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, K): the full distance over its limit; above 1 a spectrum is not of that class."""
-        parts = zip(self.mean, self.loadings, self.score_var, self.freedom / self.scale, self.limit, strict=True)
-        return np.column_stack([_h_q(X, *own) @ per / limit for *own, per, limit in parts])
+        parts = self.mean[:, None], self.loadings, self.score_var[:, None]  # (K, 1, bands), (K, bands, A), (K, 1, A)
+        weights = (self.freedom / self.scale / self.limit[:, None])[:, None]
+        rows = max(1, MOST_AT_ONCE // self.mean.size)
+        blocks = [X[first : first + rows] for first in range(0, max(len(X), 1), rows)]
+        return np.concatenate([(_h_q(block, *parts) * weights).sum(axis=2).T for block in blocks])
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {f"simca.{f.name}": getattr(self, f.name) for f in fields(self)}
@@ -117,11 +121,11 @@ def _components(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndar
 
 
 def _h_q(X: np.ndarray, mean: np.ndarray, loadings: np.ndarray, score_var: np.ndarray) -> np.ndarray:
-    """(n, bands) -> (n, 2): score distance and squared residual"""
+    """(n, bands) -> (n, 2), or with a leading axis of classes: score distance and squared residual"""
     centred = X - mean
     scores = centred @ loadings
-    residual = np.einsum("nb,nb->n", centred, centred) - np.einsum("na,na->n", scores, scores)
-    return np.column_stack([(scores**2 / score_var).sum(axis=1), np.maximum(residual, 0)])
+    residual = np.einsum("...b,...b->...", centred, centred) - np.einsum("...a,...a->...", scores, scores)
+    return np.stack([(scores**2 / score_var).sum(axis=-1), np.maximum(residual, 0)], axis=-1)
 
 
 @dataclass(frozen=True)

@@ -66,16 +66,20 @@ class Seen:
     reach: Mapping[str, Reach] = field(default_factory=dict)
     change: float | None = None
 
-    def one_each(self) -> np.ndarray | None:
-        """Rows of the frame, one from the middle of each object that began; None where nobody looks for objects.
+    def one_each(self, sorts: bool) -> np.ndarray | None:
+        """Rows of the frame, one from the middle of each object that began; None where spectra are no objects'.
 
         Drift is judged by these: a block of neighbours would be a handful of objects.
+
+        Args:
+            sorts: the line decides objects; where it has no camera, each that is in the frame counts.
         """
-        if self.ended is None:
+        names = self.frame.object_id
+        if self.ended is None and (names is None or not sorts):
             return None
         rows: dict[str, list[int]] = {}
-        for i, name in enumerate(self.frame.object_id or ()):
-            if name in self.began:
+        for i, name in enumerate(names or ()):
+            if name in self.began or (self.ended is None and name):
                 rows.setdefault(name, []).append(i)
         return np.array([own[len(own) // 2] for own in rows.values()], int)
 

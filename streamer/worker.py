@@ -216,7 +216,7 @@ class Worker:
                 self.decide(record, seen, predictions)
             self.send(record, predictions)
             self.ask(frame, predictions)
-            if (some := seen.one_each()) is None:
+            if (some := seen.one_each(bool(line and line.decide.rules))) is None:
                 self.watch(record, frame, predictions)
             elif len(some):
                 self.watch(record, frame[some], predictions[some])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Before scipy is imported: scikit-learn's check_array_api_input is skipped without it.
@@ -10,6 +13,7 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest
+import structlog
 
 from tamis.models.axis import Axis
 from tamis.models.model import Model
@@ -38,6 +42,37 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def grid() -> Axis:
     return Axis(np.linspace(1000.0, 1600.0, 61), "nm")
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A command of `tamis`, in this process: a table of what it refuses need not import torch for each of its rows."""
+    from tamis.streamer.cli import main
+
+    def call(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        before = structlog.get_config()
+        with monkeypatch.context() as changed:
+            for name in os.environ:
+                if name.startswith("TAMIS_"):
+                    changed.delenv(name)
+            for name, value in environment.items():
+                changed.setenv(name, value)
+            changed.chdir(tmp_path)
+            changed.setattr(sys, "argv", ["tamis", *map(str, words)])
+            changed.setattr(sys, "unraisablehook", sys.unraisablehook)
+            try:
+                main()
+                code = 0
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+            finally:
+                structlog.configure(**before)
+        told = capfd.readouterr()
+        return subprocess.CompletedProcess(words, code, told.out, told.err)
+
+    return call
 
 
 def simulate(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

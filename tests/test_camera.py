@@ -23,7 +23,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Segmenter
+from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Segmenter, Seen
 from tamis.streamer.cube import Reflectance, write_envi
 from tamis.streamer.frame import Frame
 from tamis.streamer.settings import Camera as Table
@@ -169,6 +169,16 @@ def test_an_object_reaches_from_its_first_pixel_to_its_last_however_many_are_pre
         assert (*reach.low, *reach.high) == (across.start, down.start, across.stop - 1, down.stop - 1)
         assert reach.last == START + (down.stop - 1) * np.timedelta64(3333, "us")
     assert not eye._reach or image[-2:].any(), "what has left the view is forgotten"
+
+
+def test_drift_is_judged_by_one_spectrum_of_each_object_where_objects_are_decided() -> None:
+    names = ["a", "a", "a", "", "b", "a", "c", "c"]
+    seen = Seen(shot(np.ones((8, 12)), object_id=names))
+    some = seen.one_each(sorts=True)
+    assert some is not None
+    assert [names[i] for i in some.tolist()] == ["a", "b", "c"]
+    assert seen.one_each(sorts=False) is None, "repeats of a sample are spectra like any other"
+    assert Seen(shot(np.ones((8, 12)))).one_each(sorts=True) is None
 
 
 def test_an_object_without_end_is_cut_and_goes_on() -> None:

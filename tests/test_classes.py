@@ -232,9 +232,9 @@ def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> No
         ),
     ],
 )
-def test_what_makes_no_classes_is_refused_by_name(words: tuple[str, ...], told: str, sorts: Path) -> None:
+def test_what_makes_no_classes_is_refused_by_name(words: tuple[str, ...], told: str, sorts: Path, here: Any) -> None:
     command, *rest = words
-    done = tamis(command, "sorts.parquet", *rest, cwd=sorts.parent)
+    done = here(command, sorts, *rest)
     assert done.returncode in (1, 2)
     assert told in done.stderr, done.stderr
 

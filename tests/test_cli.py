@@ -323,7 +323,7 @@ def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_pat
         broker.kill()
         running.wait_for(lambda: running.get("/readyz")[0] == 503, "the news of the broker's absence")
         assert running.get("/readyz")[1] == f"no broker answers at {broker.bootstrap}\n"
-        assert "tamis_broker_connected 0.0" in running.get("/metrics")[1]
+        running.wait_for(lambda: "tamis_broker_connected 0.0" in running.get("/metrics")[1], "the metric")
         broker.start()
         running.wait_for(lambda: running.get("/readyz")[0] == 200, "the news of its return")
     log = running.log.read_text()
@@ -373,10 +373,10 @@ def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path
     ],
 )
 def test_what_can_not_be_done_is_told_without_a_traceback(
-    words: list[str], told: str, meat: Path, model: Model, tmp_path: Path
+    words: list[str], told: str, meat: Path, model: Model, tmp_path: Path, here: Any
 ) -> None:
     Store(tmp_path / "store").publish("default", model)
-    done = tamis(*words, cwd=tmp_path, TAMIS_FRAME_MAX_BYTES="1000")
+    done = here(*words, TAMIS_FRAME_MAX_BYTES="1000")
     assert done.returncode in (1, 2)
     assert told in done.stderr
     assert "Traceback" not in done.stderr
@@ -441,8 +441,8 @@ def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
         (["worker", "--config", "nowhere.toml"], 2, "can not read the settings file nowhere.toml"),
     ],
 )
-def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, told: str, meat: Path, tmp_path: Path) -> None:
-    done = tamis(*words, cwd=tmp_path)
+def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, told: str, meat: Path, here: Any) -> None:
+    done = here(*words)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr

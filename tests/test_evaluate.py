@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,11 +130,10 @@ def test_compare_gives_table_json_and_page(tmp_path: Path, grid: Axis) -> None:
         (["--target", "assay", "--labels", "3"], 2, "Input should be greater than or equal to 10"),
     ],
 )
-def test_a_wrong_comparison_says_what_is_wrong(words: list[str], code: int, told: str, shared_data: Path) -> None:
-    file = shared_data / "tablets_idrc2002_2instruments.parquet"
-    done = subprocess.run(
-        [sys.executable, "-m", "tamis.streamer.cli", "compare", str(file), *words], capture_output=True, text=True
-    )
+def test_a_wrong_comparison_says_what_is_wrong(
+    words: list[str], code: int, told: str, shared_data: Path, here: Any
+) -> None:
+    done = here("compare", shared_data / "tablets_idrc2002_2instruments.parquet", *words)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,8 +85,8 @@ def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_pa
         (("models", "promote", "nobody", "v0001"), "no model 'nobody'"),
     ],
 )
-def test_what_can_not_be_done_is_told(words: tuple[str, ...], told: str, tablets: Path, tmp_path: Path) -> None:
-    done = tamis(*[str(tablets) if word == "FILE" else word for word in words], cwd=tmp_path)
+def test_what_can_not_be_done_is_told(words: tuple[str, ...], told: str, tablets: Path, here: Any) -> None:
+    done = here(*[tablets if word == "FILE" else word for word in words])
     assert done.returncode in (1, 2), done.stdout
     assert told in done.stderr
     assert "Traceback" not in done.stderr
