@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from .. import BadFile, __version__
-from ..models.classes import UNKNOWN, ClassScores
+from ..models.classes import UNKNOWN, ClassScores, Verdict
 from ..models.evaluate import PRETREATMENTS, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
@@ -28,21 +28,52 @@ SELF_TRAINED = "-self"  # ends the name of a model that learns from unlabeled sp
 FOLDS = 5
 
 
+AMBIGUOUS = 0.5  # the second class is not twice as far
+
+
+class Shares(NamedTuple):
+    """Of some rows: how many they are, and which shares of them rules may keep from being sorted.
+
+    Attributes:
+        unknown: beyond every class's limit. rejected: or not certain, with the settings' own `conformal`.
+        doubtful: or ambiguous.
+    """
+
+    rows: int
+    unknown: float
+    rejected: float
+    doubtful: float
+
+    @classmethod
+    def of(cls, model: Model, verdict: Verdict) -> Self:
+        level = Decide().conformal  # type: ignore[call-arg]
+        likely = verdict.probability >= conformal_limits(model.estimator.validation_, level)
+        rejected = verdict.unknown | (likely.sum(axis=1) != 1)
+        each = verdict.unknown, rejected, rejected | (verdict.ambiguity > AMBIGUOUS)
+        return cls(len(rejected), *(float(share.mean()) for share in each))
+
+    @classmethod
+    def mean(cls, some: Sequence[Self]) -> Self:
+        """Weighed by how many rows there are."""
+        rows = np.array([shares.rows for shares in some])
+        each = np.array([shares[1:] for shares in some]).T @ rows / max(rows.sum(), 1)
+        return cls(int(rows.sum()), *map(float, each))
+
+
 @dataclass(frozen=True)
 class ClassCell:
     """One model, fitted once, and what it told of the m test rows; the code K stands for unknown.
 
     Attributes:
-        rejected: share of the test rows that are unknown or whose conformal set does not hold one class alone.
-        strange: class that was not taught -> how many rows it has, the shares of them called unknown, and rejected.
+        known: of the test rows. strange: class that was not taught -> of its rows.
     """
 
     model: str
     seed: int
     scores: ClassScores
     told: np.ndarray
-    rejected: float
-    strange: dict[str, tuple[int, float, float]]
+    known: Shares
+    strange: dict[str, Shares]
     fit_s: float
     us_at_256: float
     chosen: str
@@ -128,30 +159,22 @@ def compare_classes(
             model, chosen = _fit(name, spectra, table, names, train, of_train, unlabeled, seed, target)
             fit_s = time.perf_counter() - began
             verdict = _verdict(model, spectra[held_out], table)
-            called = np.where(verdict[1], len(classes), verdict[0].argmax(axis=1))
-            rejected = _rejected(model, *verdict)
-            of_strange = {}
-            for other in dict.fromkeys(names[strange].tolist()):
-                verdict = _verdict(model, spectra[strange[names[strange] == other]], table)
-                of_strange[other] = len(verdict[1]), float(verdict[1].mean()), _rejected(model, *verdict)
+            called = np.where(verdict.unknown, len(classes), verdict.best)
+            known = Shares.of(model, verdict)
+            of_strange = {
+                other: Shares.of(model, _verdict(model, spectra[strange[names[strange] == other]], table))
+                for other in dict.fromkeys(names[strange].tolist())
+            }
             us_at_256 = microseconds(model, np.resize(spectra[held_out], (256, spectra.shape[1])), table)
             scores = ClassScores.of(true, called, len(classes))
-            cells.append(ClassCell(name, seed, scores, called, rejected, of_strange, fit_s, us_at_256, chosen))
+            cells.append(ClassCell(name, seed, scores, called, known, of_strange, fit_s, us_at_256, chosen))
     return ClassComparison(str(path), target, classes.tolist(), told, len(train), true, cells)
 
 
-def _verdict(model: Model, spectra: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities (n, K), and (n,) whether it is unknown"""
+def _verdict(model: Model, spectra: np.ndarray, table: Table) -> Verdict:
     result = model.predict(spectra, table.axis)
     assert result.distance is not None
-    return result.values, ~(result.distance.min(axis=1) <= 1)
-
-
-def _rejected(model: Model, probability: np.ndarray, unknown: np.ndarray) -> float:
-    """The share that the rule 'unknown or not certain' keeps from being sorted, with the settings' own `conformal`."""
-    level = Decide().conformal  # type: ignore[call-arg]
-    likely = probability >= conformal_limits(model.estimator.validation_, level)
-    return float(np.mean(unknown | (likely.sum(axis=1) != 1)))
+    return Verdict(model.estimator.classes_, result.values, result.distance)
 
 
 def _split(
@@ -243,8 +266,8 @@ def choose_treatment(spectra: np.ndarray, table: Table, names: np.ndarray, group
 
 
 HEADINGS = (
-    *("model", "balanced accuracy", "unknown", "rejected", "not taught: unknown", "rejected", "fit s", "µs at 256"),
-    "pre-treatment",
+    *("model", "balanced accuracy", "unknown", "rejected", "doubtful"),
+    *("not taught: unknown", "rejected", "doubtful", "fit s", "µs at 256", "pre-treatment"),
 )
 
 
@@ -254,32 +277,28 @@ def rows_of(done: ClassComparison) -> list[tuple[str, ...]]:
         cells = done.of(name)
         accuracy = np.array([cell.scores.balanced_accuracy for cell in cells])
         spread = f" ±{accuracy.std(ddof=1):.2g}" if len(cells) > 1 and accuracy.std() > 0 else ""
-        unknown = np.mean([np.mean(cell.told == len(done.classes)) for cell in cells])
-        rejected = np.mean([cell.rejected for cell in cells])
-        strange = [_of_strange(cells, other) for other in cells[0].strange]
-        total = max(sum(n for n, _, _ in strange), 1)
-        of_strange = [f"{sum(row[0] * row[i] for row in strange) / total:.1%}" if strange else "-" for i in (1, 2)]
+        known = Shares.mean([cell.known for cell in cells])
+        strange = [shares for cell in cells for shares in cell.strange.values()]
+        of_strange = [f"{share:.1%}" for share in Shares.mean(strange)[1:]] if strange else ["-"] * 3
         rows.append(
-            (name, f"{accuracy.mean():.3f}{spread}", f"{unknown:.1%}", f"{rejected:.1%}", *of_strange,
+            (name, f"{accuracy.mean():.3f}{spread}", *(f"{share:.1%}" for share in known[1:]), *of_strange,
              f"{np.mean([cell.fit_s for cell in cells]):.1f}", f"{np.median([cell.us_at_256 for cell in cells]):.1f}",
              cells[0].chosen)
         )  # fmt: skip
     return rows
 
 
-def _of_strange(cells: Sequence[ClassCell], other: str) -> tuple[int, float, float]:
-    told = [cell.strange[other] for cell in cells]
-    return told[0][0], float(np.mean([unknown for _, unknown, _ in told])), float(np.mean([r for *_, r in told]))
-
-
-STRANGE_HEADINGS = ("not taught", "rows", "unknown", "rejected")
+STRANGE_HEADINGS = ("not taught", "rows", "unknown", "rejected", "doubtful")
 
 
 def by_strange(done: ClassComparison, model: str) -> list[tuple[str, ...]]:
-    """Of each class that nobody was taught, what was called unknown and what was rejected."""
+    """`Shares` of each class that nobody was taught."""
     cells = done.of(model)
-    told = {other: _of_strange(cells, other) for other in sorted(cells[0].strange)}
-    return [(other, str(n), f"{unknown:.1%}", f"{rejected:.1%}") for other, (n, unknown, rejected) in told.items()]
+    told = {other: Shares.mean([cell.strange[other] for cell in cells]) for other in sorted(cells[0].strange)}
+    return [
+        (other, str(cells[0].strange[other].rows), *(f"{share:.1%}" for share in shares[1:]))
+        for other, shares in told.items()
+    ]
 
 
 def by_class(done: ClassComparison, model: str) -> list[tuple[str, ...]]:
@@ -300,10 +319,9 @@ def class_headings(done: ClassComparison) -> tuple[str, ...]:
 def as_json(done: ClassComparison) -> dict[str, Any]:
     cells = [
         {
-            **{
-                name: getattr(cell, name)
-                for name in ("model", "seed", "rejected", "strange", "fit_s", "us_at_256", "chosen")
-            },
+            **{name: getattr(cell, name) for name in ("model", "seed", "fit_s", "us_at_256", "chosen")},
+            "known": cell.known._asdict(),
+            "strange": {other: shares._asdict() for other, shares in cell.strange.items()},
             "balanced_accuracy": cell.scores.balanced_accuracy,
             **{name: getattr(cell.scores, name).tolist() for name in ("purity", "recovery", "confusion")},
             "told": cell.told.tolist(),

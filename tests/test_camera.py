@@ -23,7 +23,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Segmenter, Seen
+from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
 from tamis.streamer.cube import Reflectance, write_envi
 from tamis.streamer.frame import Frame
 from tamis.streamer.settings import Camera as Table
