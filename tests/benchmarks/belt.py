@@ -170,10 +170,38 @@ def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
     return told
 
 
+def whole(belt: Belt) -> list[Thing]:
+    """The objects that lie whole in a stretch."""
+    stretch = round(STRETCH_S * belt.lines_per_s)
+    return [one for one in belt.objects(STRETCH_S) if one.first > 1 and one.last < stretch - 2]
+
+
+def offline(model: Model, belt: Belt) -> dict[str, float]:
+    """What the same model makes of the same objects without line, camera and haste: of all their inner pixels."""
+    chance: dict[str, list[np.ndarray]] = {}
+    for frame in belt.frames(STRETCH_S, np.datetime64("2026-01-01", "us")):
+        rows = np.flatnonzero(frame.targets["coverage"] >= 0.9)
+        result = model.predict(frame.spectra[rows], frame.axis)
+        assert result.distance is not None
+        result.values[result.distance.min(axis=1) > 1] = np.nan
+        for row, values in zip(rows.tolist(), result.values, strict=True):
+            chance.setdefault((frame.object_id or [])[row], []).append(values)
+    names = [target.partition("=")[2] for target in model.targets]
+    right, wanted, both = [], 0, 0
+    for one in whole(belt):
+        each = np.array(chance[one.number])
+        known = np.isfinite(each[:, 0])
+        called = names[int(each[known].mean(axis=0).argmax())] if 2 * known.sum() >= len(known) else "unknown"
+        right.append(called == one.material)
+        wanted += one.material in EJECT
+        both += one.material in EJECT and called in EJECT
+    return {"offline_right": round(float(np.mean(right)), 4), "offline_recovery": round(both / max(wanted, 1), 4)}
+
+
 def judge(told: Told, belt: Belt, lines: int) -> dict[str, Any]:
     """Each object of each stretch that lay whole in it, and the decision nearest to it."""
     stretch = round(STRETCH_S * belt.lines_per_s)
-    truth: list[Thing] = [one for one in belt.objects(STRETCH_S) if one.first > 1 and one.last < stretch - 2]
+    truth = whole(belt)
     place = np.array([[(row["x_low"] + row["x_high"]) / 2, (row["y_low"] + row["y_high"]) / 2] for row in told.rows])
     large = np.array([row["spectra"] > 3 for row in told.rows])
     used = np.zeros(len(place), bool)
@@ -230,7 +258,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(given.broker) as broker:
         plant = Plant(Path(folder), broker, partitions=HALF_MINUTES, cap=4_000_000)
-        plant.publish(taught(given.kind, belt.axis, given.pixels))
+        model = taught(given.kind, belt.axis, given.pixels)
+        plant.publish(model)
         ensure_topics(broker.bootstrap, [f"{plant.prefix}.decisions"], 1, create=True,
                       client_settings=broker.client_settings)  # fmt: skip
         with plant.worker(
@@ -240,6 +269,7 @@ def main() -> None:
             found = judge(told, belt, round(given.seconds * given.lines))
             how = ("bands", "seconds", "batch", "every", "kind")
             found |= {"lines_per_s": given.lines} | {name: getattr(given, name) for name in how}
+            found |= offline(model, belt)
             found["rss_mb"] = round(worker.memory_mb("VmHWM"))
     print(" ".join(f"{name}={value}" for name, value in found.items()))
     if given.json is not None:
