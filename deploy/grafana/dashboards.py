@@ -348,8 +348,8 @@ SORTING_PAGE = [
         least=0,
     ),
     Panel(
-        "Belt covered",
-        "Share of the camera's pixels that are of objects",
+        "Pixels predicted",
+        "Share of the camera's pixels: those of objects, less what lines.NAME.camera.every leaves out",
         {
             "{{line}}": f'1 - sum by (line) (rate(tamis_spectra_processed_total{{{LINE},outcome="belt"}}[1m]))'
             f" / clamp_min(sum by (line) (rate(tamis_spectra_processed_total{{{LINE}}}[1m])), 1e-9)"

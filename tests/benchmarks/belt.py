@@ -181,6 +181,8 @@ def offline(model: Model, belt: Belt) -> dict[str, float]:
     chance: dict[str, list[np.ndarray]] = {}
     for frame in belt.frames(STRETCH_S, np.datetime64("2026-01-01", "us")):
         rows = np.flatnonzero(frame.targets["coverage"] >= 0.9)
+        if not len(rows):
+            continue
         result = model.predict(frame.spectra[rows], frame.axis)
         assert result.distance is not None
         result.values[result.distance.min(axis=1) > 1] = np.nan
