@@ -154,7 +154,7 @@ def test_an_object_reaches_from_its_first_pixel_to_its_last_however_many_are_pre
     rng = np.random.default_rng(4)
     image = np.asarray(ndimage.binary_dilation(rng.random((120, 40)) < 0.006, iterations=3), bool)
     labels, count = labelled(image)
-    eye, told, parts = Camera(Table(pixels=40, belt=(0.0, 0.5), every=every)), {}, {}
+    eye, told, parts = camera(pixels=40, belt=(0.0, 0.5), every=every), {}, {}
     cuts = [0, *sorted(rng.integers(1, image.size, 30).tolist()), image.size]
     for a, b in itertools.pairwise(dict.fromkeys(cuts)):
         spectra = np.repeat(image.ravel()[a:b, None], 12, axis=1)
@@ -176,7 +176,7 @@ def test_a_message_that_comes_twice_changes_nothing_and_is_told() -> None:
     """As a producer without idempotence sends it when a confirmation was lost."""
     image = np.zeros((12, 9))
     image[2:10, 3:6] = 1.0
-    eyes, ended = [Camera(Table(pixels=9, belt=(0.0, 0.5))) for _ in range(2)], [[], []]
+    eyes, ended = [camera(belt=(0.0, 0.5)) for _ in range(2)], [[], []]
     with structlog.testing.capture_logs() as logs:
         for first in range(0, 12, 3):
             spectra = np.repeat(image[first : first + 3].reshape(-1, 1), 12, axis=1)
@@ -246,8 +246,8 @@ def references() -> tuple[np.ndarray, np.ndarray]:
     return dark + rng.uniform(1000, 3000, (PIXELS, 12)), dark
 
 
-def camera(tmp_path: Path | None = None, **table: Any) -> Camera:
-    return Camera(Table(pixels=PIXELS, **table), tmp_path and tmp_path / "kept.safetensors")
+def camera(tmp_path: Path | None = None, pixels: int = PIXELS, **table: Any) -> Camera:
+    return Camera(Table(pixels=pixels, **table), tmp_path and tmp_path / "kept.safetensors")
 
 
 def test_references_are_refreshed_while_it_runs_and_their_change_is_told(tmp_path: Path) -> None:
