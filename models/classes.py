@@ -89,7 +89,7 @@ class Simca:
         """(n, bands) -> (n, K): the full distance over its limit; above 1 a spectrum is not of that class."""
         parts = self.mean[:, None], self.loadings, self.score_var[:, None]  # (K, 1, bands), (K, bands, A), (K, 1, A)
         weights = (self.freedom / self.scale / self.limit[:, None])[:, None]
-        rows = max(1, MOST_AT_ONCE // self.mean.size)
+        rows = max(16, MOST_AT_ONCE // self.mean.size)
         blocks = [X[first : first + rows] for first in range(0, max(len(X), 1), rows)]
         return np.concatenate([(_h_q(block, *parts) * weights).sum(axis=2).T for block in blocks])
 

@@ -193,8 +193,6 @@ class Camera:
         self.table, self.kept = table, kept
         self._segmenter = Segmenter(table.pixels, table.longest_lines)
         self._reach: dict[int, Reach] = {}  # of the objects in view
-        self._newest: tuple[int, ...] = ()  # where the newest message began and ended: line, pixel, line, pixel
-        self._repeats = False
         self._white: np.ndarray | None = None
         self._dark: np.ndarray | None = None
         self._reflectance: Reflectance | None = None
@@ -284,13 +282,6 @@ class Camera:
             return Seen(*screen(self._corrected(frame), None, bad))  # a blind pixel without its line has no numbers
         if (int(y.max()) - int(y.min()) + MOST_GAP + 2) * self.table.pixels > MOST_IMAGE:
             raise BadMessage(f"expected camera lines that follow one another, got {y.min()} to {y.max()}", "place")
-        lines = int(y.min()), int(x[0]), int(y.max()), int(x[-1])
-        if lines == self._newest:
-            if not self._repeats:
-                log.warning("camera lines seen already are left out; does y count on?", line=frame.line, y=lines[::2])
-            self._repeats = True
-            return Seen(frame[:0], bad, len(frame), ended=frozenset())
-        self._newest, self._repeats = lines, False
         low, high = self.table.belt
         brightness, blind = self._brightness(frame, x)
         mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
@@ -353,7 +344,6 @@ class Camera:
         """What was seen since will be seen again."""
         self._segmenter.restart()
         self._reach.clear()
-        self._newest = ()
 
     def _name(self, code: int) -> str:
         y, x = divmod(code, self.table.pixels)

@@ -195,7 +195,7 @@ class Judged:
             self.model.class_of: names[best] if is_known else UNKNOWN,
             "confidence": float(chance[best]) if is_known else 0.0,
             "distance": pooled.distance,
-            "ambiguity": pooled.ambiguity / pooled.spectra,
+            "ambiguity": pooled.ambiguity / max(pooled.known, 1),
             "set": likely,
             "certain": len(likely) == 1,
             **{f"p[{name}]": float(p) for name, p in zip(names, chance, strict=True)},

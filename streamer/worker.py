@@ -271,8 +271,7 @@ class Worker:
             sink.send(self.settings.topics.decisions, value, key=decision.line.encode(), headers=headers)
             label = self.meters.line(decision.line)
             self.meters["tamis_decisions_total"].labels(label, decision.action).inc()
-            if decision.late:
-                self.meters["tamis_decisions_late_total"].labels(label).inc()
+            self.meters["tamis_decisions_late_total"].labels(label).inc(decision.late)
             if not np.isnat(decision.time):
                 took_s = (np.datetime64(time.time_ns(), "ns") - decision.time) / np.timedelta64(1, "s")
                 self.meters["tamis_decision_latency_seconds"].labels(label).observe(max(0.0, took_s))

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import structlog
 from safetensors.numpy import save_file
 from scipy import ndimage
 
@@ -170,22 +169,6 @@ def test_an_object_reaches_from_its_first_pixel_to_its_last_however_many_are_pre
         assert (*reach.low, *reach.high) == (across.start, down.start, across.stop - 1, down.stop - 1)
         assert reach.last == START + (down.stop - 1) * np.timedelta64(3333, "us")
     assert not eye._reach or image[-2:].any(), "what has left the view is forgotten"
-
-
-def test_a_message_that_comes_twice_changes_nothing_and_is_told() -> None:
-    """As a producer without idempotence sends it when a confirmation was lost."""
-    image = np.zeros((12, 9))
-    image[2:10, 3:6] = 1.0
-    eyes, ended = [camera(belt=(0.0, 0.5)) for _ in range(2)], [[], []]
-    with structlog.testing.capture_logs() as logs:
-        for first in range(0, 12, 3):
-            spectra = np.repeat(image[first : first + 3].reshape(-1, 1), 12, axis=1)
-            for eye, over, times in zip(eyes, ended, (1, 3), strict=True):
-                for _ in range(times):
-                    seen = eye.see(shot(spectra, first, quantity="reflectance"))
-                    over += sorted(seen.ended or ())
-    assert ended == [["2-3"], ["2-3"]]
-    assert [row["y"] for row in logs] == [(first, first + 2) for first in range(0, 12, 3)]
 
 
 def test_drift_is_judged_by_one_spectrum_of_each_object_where_objects_are_decided() -> None:

@@ -112,6 +112,8 @@ def monitoring_files(folder: Path, worker: str, trainer: str, alertmanager: int,
 def panel_queries() -> Iterator[tuple[str, str]]:
     """Where, and what every panel of every dashboard asks for, of all lines."""
     for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")):
+        if path.stem == "sorting":  # this line decides nothing; test_dashboards asks for its metrics by name
+            continue
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
                 yield f"{path.stem}: {panel['title']}", target["expr"].replace("$line", ".*")
