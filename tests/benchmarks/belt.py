@@ -114,7 +114,7 @@ class Told:
 
 
 def read(brokers: str, topic: str, told: Told, done: threading.Event) -> None:
-    from confluent_kafka import Consumer, TopicPartition
+    from confluent_kafka import Consumer, TopicPartition  # pyright: ignore[reportMissingImports]
 
     how = {"bootstrap.servers": brokers, "group.id": "reader", "fetch.wait.max.ms": 20, "enable.auto.commit": False}
     source = Consumer(how)
@@ -130,7 +130,7 @@ def read(brokers: str, topic: str, told: Told, done: threading.Event) -> None:
 
 
 def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
-    from confluent_kafka import Producer
+    from confluent_kafka import Producer  # pyright: ignore[reportMissingImports]
 
     told, done = Told(), threading.Event()
     belt, topic = camera.belt, f"{plant.prefix}.spectra"
