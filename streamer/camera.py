@@ -371,6 +371,8 @@ class Camera:
         if self.kept is None:
             return
         arrays = {name: value for name, value in (("white", self._white), ("dark", self._dark)) if value is not None}
+        if self._first is not None and not self.table.white:  # that of the settings is read again
+            arrays |= {"first_white": self._first.white, "first_dark": self._first.dark}
         try:
             self.kept.parent.mkdir(parents=True, exist_ok=True)
             draft = self.kept.with_suffix(".tmp")
@@ -398,11 +400,16 @@ class Camera:
             if white is not None and self._white is not None and white.shape != self._white.shape:
                 raise ValueError(f"expected {self._white.shape[1]} bands, as the white one before it has")
             made = None if white is None else Reflectance(white, dark)
+            first = self._first or made
+            if not self.table.white and made is not None and "first_white" in arrays:
+                first = Reflectance(arrays["first_white"], arrays.get("first_dark"))
+                if first.white.shape != made.white.shape:
+                    raise ValueError(f"expected {made.white.shape[1]} bands in the first one, as the white one has")
         except (OSError, TypeError, ValueError, SafetensorError) as error:
             log.error("kept references left out", path=str(self.kept), error=str(error))
             return
         self._white, self._dark, self._reflectance = white, dark, made
-        self._first = self._first or made
+        self._first = first
 
 
 class Cameras:

@@ -82,7 +82,8 @@ TABLE = (
     Meter(
         _G,
         "tamis_camera_reference_change_ratio",
-        "Change of a camera's white or dark reference since its first one, in shares of the light of then",
+        "Change of a camera's white or dark reference since its first one, in shares of the light of then; of a line's "
+        "cameras the largest",
         ("line", "reference"),
     ),
     Meter(_C, "tamis_label_requests_total", "Objects whose laboratory values were asked for", ("line",)),

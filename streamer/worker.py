@@ -256,11 +256,14 @@ class Worker:
 
     def _tell_reference(self, frame: Frame, change: float) -> None:
         key = frame.line, frame.instrument, frame.reference
-        if abs(change - self._references.get(key, np.inf)) > TELL_CHANGE:  # each message of one refreshes it
-            self._references[key] = change
-            log.info("reference refreshed", line=frame.line, reference=frame.reference, change=round(change, 4))
+        told = abs(change - self._references.get(key, np.inf)) <= TELL_CHANGE  # each message of one refreshes it
+        self._references[key] = change
+        if not told:
+            where = {"line": frame.line, "instrument": frame.instrument, "reference": frame.reference}
+            log.info("reference refreshed", **where, change=round(change, 4))
+        of_line = [one for name, one in self._references.items() if (name[0], name[2]) == (key[0], key[2])]
         gauge = self.meters["tamis_camera_reference_change_ratio"]
-        gauge.labels(self.meters.line(frame.line), frame.reference).set(change)
+        gauge.labels(self.meters.line(frame.line), frame.reference).set(max(of_line, key=abs))
 
     def _tell_decisions(self, decided: Iterable[Decision]) -> None:
         sink = self.decisions or self.sink

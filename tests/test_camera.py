@@ -323,6 +323,26 @@ def test_a_line_that_was_with_another_worker_meanwhile_comes_back_with_its_refer
     np.testing.assert_allclose(one.take(shot(white / 2), line).frame.spectra, 1, atol=1e-4)
 
 
+def test_change_is_told_against_the_first_reference_over_restarts_too(tmp_path: Path) -> None:
+    white, dark = references()
+    camera(tmp_path).learn(shot(dark, reference="dark"))
+    assert camera(tmp_path).learn(shot(white, reference="white")) == 0
+    fading = [camera(tmp_path).learn(shot(dark + share * (white - dark), reference="white")) for share in (0.9, 0.7)]
+    np.testing.assert_allclose(fading, [-0.1, -0.3], atol=1e-3)
+
+
+def test_of_several_cameras_of_a_line_the_largest_change_is_told(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
+    line = tamis_line(lines={"belt": {"camera": {"pixels": 80}}})
+    line.publish(belts[0])
+    blank = next(belts[1].frames(1, START, lines=1))
+    for instrument, light in (("left", 1000), ("right", 1000), ("left", 700), ("right", 990)):
+        counts = np.full((80, blank.spectra.shape[1]), light, np.float32)
+        line.arrives(replace(blank, instrument=instrument, spectra=counts, reference="white", quantity="counts"))
+    assert line.run().rejected == []
+    metrics = line.worker.meters.exposition().decode()
+    assert 'tamis_camera_reference_change_ratio{line="belt",reference="white"} -0.3' in metrics
+
+
 def test_a_reference_that_can_not_be_kept_counts_all_the_same(tmp_path: Path) -> None:
     white, _ = references()
     (tmp_path / "kept.tmp").mkdir()  # as good as a full disk
