@@ -328,7 +328,7 @@ def test_change_is_told_against_the_first_reference_over_restarts_too(tmp_path: 
     camera(tmp_path).learn(shot(dark, reference="dark"))
     assert camera(tmp_path).learn(shot(white, reference="white")) == 0
     fading = [camera(tmp_path).learn(shot(dark + share * (white - dark), reference="white")) for share in (0.9, 0.7)]
-    np.testing.assert_allclose(fading, [-0.1, -0.3], atol=1e-3)
+    assert fading == [pytest.approx(-0.1, abs=1e-3), pytest.approx(-0.3, abs=1e-3)]
 
 
 def test_of_several_cameras_of_a_line_the_largest_change_is_told(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
