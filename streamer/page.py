@@ -11,6 +11,7 @@ import base64
 import hashlib
 import math
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from html import escape
@@ -27,6 +28,7 @@ DIAMOND, TRIANGLE, SQUARE = "m0-5l5 5-5 5-5-5z", "m0-5l5 9h-10z", "m-4-4h8v8h-8z
 DISC = "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0"
 # A mark that another of its kind hides is left out: the page stays light for a week of spectra too.
 MOST_MARKS = 3_000
+_NUMBER = re.compile(r"[+\-−]?\.?\d")
 
 
 class Kind(NamedTuple):
@@ -52,10 +54,15 @@ def page_of(title: str, sections: Iterable[str], script: str = "") -> str:
 
 
 def html_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Every text is escaped."""
-    head = "".join(f"<th>{escape(name)}" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}" for text in row) for row in rows)
-    return f"<table><thead><tr>{head}<tbody>{body}</table>"
+    """Every text is escaped. Numbers end below one another; a column without any begins at the left."""
+    heads, rows = list(heads), [list(row) for row in rows]
+    of_numbers = [any(_NUMBER.match(text) for text in column) for column in zip(*rows, strict=True)]
+    cells = ["<{}>{}" if numbers else "<{} class=words>{}" for numbers in of_numbers or [False] * len(heads)]
+
+    def line(kind: str, row: list[str]) -> str:
+        return "<tr>" + "".join(form.format(kind, escape(text)) for form, text in zip(cells, row, strict=True))
+
+    return f"<table><thead>{line('th', heads)}<tbody>{''.join(line('td', row) for row in rows)}</table>"
 
 
 def write_page(html: str, path: Path) -> None:
@@ -293,6 +300,7 @@ svg .lab { fill: var(--ink); } svg .left { fill: var(--card); stroke: var(--ink)
 table { width: 100%; border-spacing: 0; padding: .25rem .5rem; font-variant-numeric: tabular-nums; line-height: 1.35; }
 caption { text-align: left; padding: 0 .5rem .35rem; }
 th, td { text-align: right; padding: .12rem .4rem; overflow-wrap: normal; }
+.words { text-align: left; }
 thead th { border-bottom: 1px solid var(--rule); }
 .versions { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .5rem 1rem; margin: 0;
   padding: .75rem 1rem; }

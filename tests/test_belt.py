@@ -120,7 +120,7 @@ def test_decisions_are_boxes_counts_and_latencies() -> None:
     html = belt.html()
     strip = html.split("<image")[1]
     assert strip.count('class="box b0"') == strip.count('class="box b1"') == 5, "grey where no rule held; those in view"
-    assert "<td>PET<td>10<td>10" in html
+    assert "<td class=words>PET<td>10<td>10" in html
     assert "eject (late)" not in html.split("The newest")[1].split("</table>")[0], "the newest twelve, of 8 to 19"
 
 
