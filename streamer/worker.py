@@ -62,7 +62,8 @@ class Worker:
         self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not confirmed yet
         self._newest: dict[str, Predictions] = {}  # of each line, to be told with the next look at the lines
         self._drifts: dict[str, Watched] = {}  # likewise
-        self._references: dict[tuple[str, str, str], float] = {}  # change of each when it was last told
+        self._references: dict[tuple[str, str, str], float] = {}  # change of each, by line, instrument and kind
+        self._logged: dict[tuple[str, str, str], float] = {}  # likewise, when it was last logged
         self._observed = -np.inf
         self._turned = np.inf  # when the loop last did; it has not begun
         self._axes: dict[str, Axis] = self.settings.known_axes()
@@ -256,9 +257,9 @@ class Worker:
 
     def _tell_reference(self, frame: Frame, change: float) -> None:
         key = frame.line, frame.instrument, frame.reference
-        told = abs(change - self._references.get(key, np.inf)) <= TELL_CHANGE  # each message of one refreshes it
         self._references[key] = change
-        if not told:
+        if abs(change - self._logged.get(key, np.inf)) > TELL_CHANGE:  # each message of one refreshes it
+            self._logged[key] = change
             where = {"line": frame.line, "instrument": frame.instrument, "reference": frame.reference}
             log.info("reference refreshed", **where, change=round(change, 4))
         of_line = [one for name, one in self._references.items() if (name[0], name[2]) == (key[0], key[2])]
@@ -387,6 +388,7 @@ class Worker:
             trained.labels(name).set(served.published)
         for line in self.meters.expire(self.settings.metrics.forget_s):
             self._drift.forget(line)
+            self._references = {key: change for key, change in self._references.items() if key[0] != line}
         running = self.meters["tamis_line_running"]
         here = datetime.now()  # hours are the plant's
         for name in dict.fromkeys([*(name for name in self.settings.lines if name != "*"), *self.meters.lines()]):

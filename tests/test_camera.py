@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 from safetensors.numpy import save_file
 from scipy import ndimage
 
@@ -341,6 +342,19 @@ def test_of_several_cameras_of_a_line_the_largest_change_is_told(tamis_line: Any
     assert line.run().rejected == []
     metrics = line.worker.meters.exposition().decode()
     assert 'tamis_camera_reference_change_ratio{line="belt",reference="white"} -0.3' in metrics
+
+
+def test_a_light_that_fades_slowly_is_logged_too(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
+    line = tamis_line(lines={"belt": {"camera": {"pixels": 80}}})
+    line.publish(belts[0])
+    blank = next(belts[1].frames(1, START, lines=1))
+    for light in range(1000, 979, -2):  # each step is less than what is told
+        counts = np.full((80, blank.spectra.shape[1]), light, np.float32)
+        line.arrives(replace(blank, spectra=counts, reference="white", quantity="counts"))
+    with structlog.testing.capture_logs() as logs:
+        line.run()
+    told = [row["change"] for row in logs if row["event"] == "reference refreshed"]
+    assert told == [0.0, -0.006, -0.012, -0.018]
 
 
 def test_a_reference_that_can_not_be_kept_counts_all_the_same(tmp_path: Path) -> None:
