@@ -1,7 +1,8 @@
 """From predictions to a decision an object: its spectra pooled, the line's rules in their order, in time to eject it.
 
 An object is what shares an object_id; where there is none, each spectrum is one. It is decided once nothing more of it
-is expected: at the end of its message, or `close_s` after its last spectrum.
+is expected: at the end of its message, or once spectra come that are `close_s` later than its last. Where nothing comes
+at all, that may be the transport: then it waits as long as its deadline leaves room for.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .wire import ARROW, JSON, Message, arrow_bytes
 log = structlog.get_logger()
 LEVEL = 0.9  # of the interval <target>_low to <target>_high
 MOST_OPEN = 10_000  # objects of a line that wait for more spectra: beyond, the oldest are decided as they are
-IDLE_S = 1.0  # an object that a camera follows is decided when its line has stood still for so long
+IDLE_S = 2.0  # what an object waits for more at the longest, where nothing comes at all
 _ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
 _OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
@@ -40,7 +41,7 @@ class Pooled:
     Attributes:
         source_id: the message of its first spectrum and its row there: the same when they are read again.
         total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
-        known: how many those are. heard: by the monotonic clock.
+        known: how many those are. heard: by the worker's clock, which stands still while the worker does.
         low, high: (2,), from which pixel and camera line to which; NaN where unknown.
         followed: by a camera, which tells when it has left the view.
     """
@@ -62,9 +63,10 @@ class Pooled:
     high: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     followed: bool = False
 
-    def is_silent(self, close_s: float, clock: float) -> bool:
+    def is_silent(self, table: Decide, clock: float) -> bool:
         """Whether nothing came for so long that nothing more is waited for."""
-        return clock - self.heard >= (max(close_s, IDLE_S) if self.followed else close_s)
+        room_s = IDLE_S if self.followed else min(IDLE_S, table.deadline_s / 2)
+        return clock - self.heard >= max(table.close_s, room_s)
 
     def absorb(self, other: Pooled) -> None:
         """Makes another part of the same object its own."""
@@ -217,7 +219,7 @@ class Decider:
         self._open: dict[str, dict[tuple[str, str], Pooled]] = {}
 
     def take(
-        self, table: Decide, seen: Seen, predictions: Predictions, model: ServedModel, source_id: str
+        self, table: Decide, seen: Seen, predictions: Predictions, model: ServedModel, source_id: str, clock: float
     ) -> Iterator[Decision]:
         """Adds a frame's spectra to their objects, and gives what is decided by it, the nearest deadline first.
 
@@ -227,10 +229,10 @@ class Decider:
         line, instrument = predictions.line, seen.frame.instrument
         self.bind(table, line, predictions.model, model, predictions.model_version)
         opened = self._open.setdefault(line, {})
-        now, clock = np.max(predictions.time), time.monotonic()
+        now = np.max(predictions.time)
         self._pool(opened, seen, predictions, source_id, clock)
         yield from self.end(line, instrument, seen)
-        whole = [key for key, pooled in opened.items() if _is_whole(pooled, table.close_s, now, clock)]
+        whole = [key for key, pooled in opened.items() if _is_whole(pooled, table, now, clock)]
         whole += list(opened)[: max(0, len(opened) - len(whole) - MOST_OPEN)]
         yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
 
@@ -255,17 +257,17 @@ class Decider:
     def is_due(self, clock: float) -> bool:
         """Whether `idle` has something to decide."""
         return any(
-            pooled.is_silent(self._bound[line][1].table.close_s, clock)
+            pooled.is_silent(self._bound[line][1].table, clock)
             for line, opened in self._open.items()
             for pooled in opened.values()
         )
 
     def idle(self, clock: float) -> Iterator[Decision]:
-        """What is decided because nothing more had come by then, by the monotonic clock."""
+        """What is decided because nothing more had come by then, by the worker's clock."""
         for line, opened in self._open.items():
             if opened:
-                close_s = self._bound[line][1].table.close_s
-                whole = [key for key, pooled in opened.items() if pooled.is_silent(close_s, clock)]
+                table = self._bound[line][1].table
+                whole = [key for key, pooled in opened.items() if pooled.is_silent(table, clock)]
                 yield from self._decisions(line, [opened.pop(key) for key in whole])
 
     def rest(self) -> Iterator[Decision]:
@@ -364,12 +366,12 @@ class Decider:
             )  # fmt: skip
 
 
-def _is_whole(pooled: Pooled, close_s: float, now: np.datetime64, clock: float) -> bool:
-    if pooled.followed or np.isnat(pooled.last):
-        return pooled.is_silent(close_s, clock)
-    if close_s <= 0:
+def _is_whole(pooled: Pooled, table: Decide, now: np.datetime64, clock: float) -> bool:
+    if table.close_s <= 0 and not pooled.followed:
         return True
-    return bool(now - pooled.last >= np.timedelta64(round(close_s * 1e6), "us"))
+    if pooled.followed or np.isnat(pooled.last):
+        return pooled.is_silent(table, clock)
+    return bool(now - pooled.last >= np.timedelta64(round(table.close_s * 1e6), "us"))
 
 
 CONTENT_TYPES = {"json": JSON, "arrow": ARROW}

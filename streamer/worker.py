@@ -66,6 +66,7 @@ class Worker:
         self._logged: dict[tuple[str, str, str], float] = {}  # likewise, when it was last logged
         self._observed = -np.inf
         self._turned = np.inf  # when the loop last did; it has not begun
+        self._clock = self._ticked = 0.0  # that of decisions, and when it last went on
         self._axes: dict[str, Axis] = self.settings.known_axes()
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
         per_hour = self.settings.requests.per_hour
@@ -87,10 +88,10 @@ class Worker:
         """
         warm_up()
         self.wait_for_models()
-        polled = time.monotonic()
+        self._ticked, polled = time.monotonic(), self._clock
         while not (self.stopping or self.source.exhausted):
-            before, polled = polled, time.monotonic()
-            self._turned = polled
+            before, polled = polled, self._tick()
+            self._turned = self._ticked
             records = self.source.poll(self._patience_s())
             if self.source.taken():
                 log.warning("partitions taken in mid-transaction: it is undone, others read these again")
@@ -103,7 +104,7 @@ class Worker:
             self._handle_all(records)
             if self._decider is not None:
                 # Where other lines keep us busy, all that was sent before the last poll but one is handled.
-                until = before if records else time.monotonic()
+                until = before if records else self._tick()
                 if self._decider.is_due(until) and not (records and any(self.source.lag_records().values())):
                     self._tell_decisions(self._decider.idle(until))
             if (now := time.monotonic()) - self._observed >= OBSERVE_S:
@@ -145,6 +146,13 @@ class Worker:
             return False
         table = self.settings.transactions
         return self._handled >= table.frames or time.monotonic() - self._since >= table.interval_s
+
+    def _tick(self) -> float:
+        """The clock of decisions. What came while the worker stood still was not heard, so that is no silence."""
+        now = time.monotonic()
+        self._clock += min(now - self._ticked, self.settings.poll_timeout_s)
+        self._ticked = now
+        return self._clock
 
     def _patience_s(self) -> float:
         """How long to wait for messages: an open transaction is not kept waiting for the next one."""
@@ -253,7 +261,9 @@ class Worker:
         line = self.settings.line(predictions.line)
         if line is not None and line.decide.rules and self._decider is not None:
             _, served = self.predictor.serving(predictions.line)
-            self._tell_decisions(self._decider.take(line.decide, seen, predictions, served.model, record.id))
+            self._tell_decisions(
+                self._decider.take(line.decide, seen, predictions, served.model, record.id, self._clock)
+            )
 
     def _tell_reference(self, frame: Frame, change: float) -> None:
         key = frame.line, frame.instrument, frame.reference

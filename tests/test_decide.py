@@ -174,6 +174,39 @@ def test_a_line_that_pauses_is_decided_while_another_one_is_busy(tamis_line: Any
     assert [(row["spectra"], row["late"]) for row in told] == [(4, False)]
 
 
+class Halting(MemorySource):
+    """Before each message nothing comes for .3 s, told by polls of `each_s`: the transport halts, or the worker does."""
+
+    each_s = 0.01
+    waited_s = 0.0
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        if self.waited_s < 0.3:
+            time.sleep(self.each_s)
+            self.waited_s += self.each_s
+            return []
+        self.waited_s = 0.0
+        self.records, rest = self.records[: self._position + 1], self.records[self._position + 1 :]
+        told = super().poll(timeout_s)
+        self.records += rest
+        return told
+
+
+@pytest.mark.parametrize(("each_s", "deadline_s"), [(0.01, 5.0), (0.3, 0.2)], ids=["transport", "worker"])
+def test_an_object_is_not_cut_where_messages_come_late(
+    tamis_line: Any, grid: Axis, each_s: float, deadline_s: float
+) -> None:
+    line = tamis_line(lines=by([EJECT_PVC], close_s=0.1, deadline_s=deadline_s))
+    line.publish(classified(grid))
+    start = np.datetime64("2026-01-02T03:04:05", "us")
+    for part, name in enumerate(["bottle", "bottle", "bottle", "cup"]):
+        times = start + np.array([part * 67] * 2).astype("timedelta64[ms]")
+        line.arrives(frame(grid, 2, part, object_id=[name] * 2, time=times))
+    line.source = line.worker.source = Halting(line.source.records)
+    line.source.each_s = each_s
+    assert [(row["object_id"], row["spectra"]) for row in decided(line.run())] == [("bottle", 6), ("cup", 2)]
+
+
 def test_objects_that_are_whole_make_room_and_the_others_stay_open(
     tamis_line: Any, grid: Axis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
