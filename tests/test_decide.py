@@ -175,7 +175,7 @@ def test_a_line_that_pauses_is_decided_while_another_one_is_busy(tamis_line: Any
 
 
 class Halting(MemorySource):
-    """Before each message nothing comes for .3 s, told by polls of `each_s`: the transport halts, or the worker does."""
+    """Before each message nothing comes for .3 s, in polls of `each_s`: the transport halts, or the worker does."""
 
     each_s = 0.01
     waited_s = 0.0
