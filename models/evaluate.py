@@ -102,6 +102,35 @@ def paired_difference(
     return float(np.sqrt(squares.mean(axis=0)) @ [1, -1]), float(low), float(high)
 
 
+def paired_accuracy(
+    true: np.ndarray,
+    one: np.ndarray,
+    other: np.ndarray,
+    objects: np.ndarray,
+    resamples: int = 2_000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float, float]:
+    """Balanced accuracy of `one` minus that of `other` on the same spectra, and its interval; see `paired_difference`.
+
+    Args:
+        true, one, other: (n,) codes. objects: (n,); spectra of one object are drawn together.
+    """
+    _, owner = np.unique(objects, return_inverse=True)
+    classes, code = np.unique(true, return_inverse=True)
+    cells = np.zeros((2, owner.max() + 1, len(classes)))  # of each object and class: its rows, and right ones more
+    np.add.at(cells[0], (owner, code), 1.0)
+    np.add.at(cells[1], (owner, code), (one == true) * 1.0 - (other == true))
+    rng, n = np.random.default_rng(seed), cells.shape[1]
+    drawn = []
+    for _ in range(resamples):
+        rows, more = np.bincount(rng.integers(n, size=n), minlength=n) @ cells
+        drawn.append(np.mean((more / np.maximum(rows, 1))[rows > 0]))  # a class that was not drawn says nothing
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    rows, more = cells.sum(axis=1)
+    return float(np.mean(more / rows)), float(low), float(high)
+
+
 def split_rows(
     n: int, split: np.ndarray | None = None, groups: np.ndarray | None = None, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -244,8 +244,8 @@ class Belt:
         newest = [
             [
                 str(row.get("time") or "")[11:22], str(row.get("object_id", "")), _short(row.get(self.target)),
-                _short(row.get("confidence")), str(row.get("action", "")) + (" (late)" if row.get("late") else ""),
-                str(row.get("reason", ""))[:120],
+                _short(row.get("confidence"), ".3f"),
+                str(row.get("action", "")) + (" (late)" if row.get("late") else ""), str(row.get("reason", ""))[:120],
             ]
             for row in list(self.decisions)[: -NEWEST - 1 : -1]
         ]  # fmt: skip
@@ -261,8 +261,8 @@ def _numbers(rows: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:
     return np.array([one if isinstance(one, int | float) and abs(one) < 1e300 else np.nan for one in every], float)
 
 
-def _short(value: Any) -> str:
-    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+def _short(value: Any, form: str = ".3g") -> str:
+    return "" if value is None else format(value, form) if isinstance(value, float) else str(value)
 
 
 def png(pixels: np.ndarray, palette: list[str]) -> bytes:

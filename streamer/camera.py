@@ -263,11 +263,18 @@ class Camera:
             return float(np.median((now.dark - first.dark)[alive] / light[alive]))
         return float(np.median((now.white - now.dark)[alive] / light[alive])) - 1
 
-    def see(self, frame: Frame, bad: Sequence[BadRow] = (), saturation: float | None = None) -> Seen:
+    def see(
+        self,
+        frame: Frame,
+        bad: Sequence[BadRow] = (),
+        saturation: float | None = None,
+        first: np.ndarray | None = None,
+    ) -> Seen:
         """
         Args:
             bad: rows of the message that are not in the frame.
             saturation: see `screen`; in counts, where counts come.
+            first: the row where each message begins, where the frame holds several.
 
         Raises:
             BadMessage: its pixels have no place on the belt, or are none of this camera.
@@ -287,7 +294,7 @@ class Camera:
         mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
         codes, merged, ended = self._segmenter.take(x, y, mask)
         reach = self._reached(_reaches(codes, x, y, frame.time), merged, ended)
-        picked = self._picked(codes, _inner(x, y, mask) & ~blind)
+        picked = self._picked(codes, _inner(x, y, mask) & ~blind, first)
         names = [self._name(code) for code in codes[picked].tolist()]
         objects, more = screen(replace(frame[picked], object_id=names), saturation, [])
         row_number = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad])[picked]
@@ -330,14 +337,17 @@ class Camera:
             raise BadMessage(str(error), "band_count") from error
         return replace(frame, spectra=spectra, quantity="reflectance")
 
-    def _picked(self, codes: np.ndarray, inner: np.ndarray) -> np.ndarray:
-        """Rows of inner pixels; of each object every so-many-th, its first one among them."""
+    def _picked(self, codes: np.ndarray, inner: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
+        """Rows of inner pixels; of each object in a message every so-many-th, its first one among them."""
         rows = np.flatnonzero(inner)
         if self.table.every == 1:
             return rows
-        order = np.argsort(codes[rows], kind="stable")
-        _, first, count = np.unique(codes[rows][order], return_index=True, return_counts=True)
-        place = np.arange(len(rows)) - np.repeat(first, count)  # within its object
+        own = codes[rows]
+        if first is not None and len(first) > 1:
+            own = (own - own[:1]) * len(first) + np.searchsorted(first, rows, side="right")
+        order = np.argsort(own, kind="stable")
+        _, begin, count = np.unique(own[order], return_index=True, return_counts=True)
+        place = np.arange(len(rows)) - np.repeat(begin, count)  # within its object
         return np.sort(rows[order[place % self.table.every == 0]])
 
     def restart(self) -> None:
@@ -433,7 +443,9 @@ class Cameras:
                 Camera(line.camera)
                 _connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
 
-    def take(self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = ()) -> Seen:
+    def take(
+        self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: np.ndarray | None = None
+    ) -> Seen:
         """A message as its line's camera sees it, or as it is where the line has none, less what `screen` sets aside.
 
         Raises:
@@ -441,7 +453,7 @@ class Cameras:
         """
         saturation = line.saturation if line else None
         if line is not None and line.camera.pixels and len(frame) and not frame.reference:
-            return self._camera(frame, line.camera).see(frame, bad, saturation)
+            return self._camera(frame, line.camera).see(frame, bad, saturation, first)
         frame, bad = screen(frame, saturation, list(bad))
         if not frame.reference or not len(frame):
             return Seen(frame, bad)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .. import BadSettings, Fenced, Stalled, TamisError, TooManyRejects, __version__
+from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError, TooManyRejects, __version__
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -590,7 +590,7 @@ def replay(
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many spectra.")] = None,
     resume: Annotated[str | None, typer.Option(help="A name: go on where the replay of that name stopped.")] = None,
-    frame: Annotated[int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate.")] = None,
+    frame: Annotated[int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate; of a cube in whole lines.")] = None,
     line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or 'unknown'.")] = None,
     instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,
     encoding: Annotated[Literal["arrow", "raw", "json"], typer.Option(help="raw carries no ids or times.")] = "arrow",
@@ -615,9 +615,9 @@ def replay(
       tamis replay tablets.parquet --line nir1 --rate 500
       tamis replay monday.csv.gz tuesday.csv.gz --axis-unit nm --realtime
       tamis replay line.parquet --loop --limit 1000000
-      tamis replay cube.hdr --white white.hdr --dark dark.hdr --frame 320 --rate 96000
-      tamis replay cube.hdr --frame 320 --rate 32000 --line belt --report belt.html
-      tamis replay white.hdr --as white --frame 320 --line belt --quantity counts
+      tamis replay cube.hdr --white white.hdr --dark dark.hdr --rate 96000
+      tamis replay cube.hdr --rate 5760 --line belt --report belt.html
+      tamis replay white.hdr --as white --line belt --quantity counts
     """
     if rate is not None and realtime:
         raise BadSettings("--rate and --realtime exclude each other: give one")
@@ -712,6 +712,9 @@ def simulate(
     lamp: Annotated[float, typer.Option(help="Share of its light that the lamp loses in an hour.")] = 0.0,
     shift: Annotated[float, typer.Option(help="Drift of the wavelengths, nm an hour.")] = 0.0,
     whole: Annotated[bool, typer.Option("--whole", help="The empty belt's pixels too.")] = False,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="A cube of counts, and its NAME.white.hdr and NAME.dark.hdr.")
+    ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Camera lines a message.")] = 8,
     truth: Annotated[Path | None, typer.Option(help="Write the objects and their materials to this CSV.")] = None,
     line: Annotated[str, typer.Option(help="Its name.")] = "belt",
@@ -727,13 +730,16 @@ def simulate(
       tamis simulate --seconds 600 --truth truth.csv --lamp 0.1 --new PVC=300
       tamis simulate belt.parquet --materials plastics.parquet --label label --pixels 64 --lines 50
       tamis simulate belt.parquet --materials earthlib --label LEVEL_3 --seconds 20
+      tamis simulate cube.hdr --seconds 5 --counts
     """
     from dataclasses import replace
 
     from ..models.axis import Axis
     from .records import read_table, write_parquet
-    from .simulate import Belt, earthlib_materials, library_of, write_truth
+    from .simulate import Belt, Sensor, earthlib_materials, library_of, write_truth
 
+    if counts and (out is None or out.suffix != ".hdr"):
+        raise BadSettings("--counts is of a cube: name a .hdr file to write")
     stop = _Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
@@ -752,6 +758,13 @@ def simulate(
         )  # fmt: skip
     except ValueError as error:
         raise BadSettings(str(error)) from error
+    things = belt.objects(seconds)
+    if len(things) < 0.8 * round(seconds * objects):  # said before the minutes that it takes
+        print(
+            f"{len(things)} of {round(seconds * objects)} objects: no more find room side by side on {pixels} pixels; "
+            "more of them with --pixels or --lines, or a smaller --size",
+            file=sys.stderr,
+        )
     if out is None:
         from .service import run_simulate
 
@@ -761,22 +774,29 @@ def simulate(
         return
     import numpy as np
 
+    made = {thing.number: thing.material for thing in things}
+    held = f"{len(made)} objects, {', '.join(sorted(set(made.values())))}"
     start = np.datetime64("2026-01-01T00:00:00", "us")
     if out.suffix == ".hdr":
         from .cube import write_envi
 
-        whole_belt = replace(belt, foreground=False).frames(seconds, start, 1)
-        count = write_envi(out, (frame.spectra for frame in whole_belt), belt.axis.to("nm").values, "reflectance")
+        whole_belt, nm = replace(belt, foreground=False).frames(seconds, start, 1), belt.axis.to("nm").values
+        if counts:
+            sensor = Sensor(belt)
+            count = write_envi(out, map(sensor.counts, whole_belt), nm, "counts")
+            for name, reference in (("white", sensor.white), ("dark", sensor.dark)):
+                write_envi(out.with_suffix(f".{name}.hdr"), iter([reference]), nm, "counts")
+        else:
+            count = write_envi(out, (frame.spectra for frame in whole_belt), nm, "reflectance")
         if truth is not None:
             write_truth(truth, belt, seconds, start)
-        print(f"{out}: {count} lines of {belt.pixels} pixels, {len(belt.axis)} bands")
+        print(f"{out}: {count} lines of {belt.pixels} pixels, {len(belt.axis)} bands; {held}")
         return
-    made = {thing.number: thing.material for thing in belt.objects(seconds)}
     frames = (frame for frame in belt.frames(seconds, start, batch) if len(frame))
     count = write_parquet(out, frames, lambda frame: {"material": [made.get(n, "") for n in frame.object_id or []]})
     if truth is not None:
         write_truth(truth, belt, seconds, start)
-    print(f"{out}: {count} spectra of {len(made)} objects, {', '.join(sorted(set(made.values())))}")
+    print(f"{out}: {count} spectra of {held}")
 
 
 @app.command()
@@ -800,6 +820,10 @@ def broker(
     with EmbeddedBroker(kind, port) as running:
         print(f"{kind} broker on {running.bootstrap}; Ctrl-C stops it, and its data go with it", flush=True)
         stop.wait(while_true=running.is_running)
+        if not stop():
+            raise BrokerAbsent(f"the {kind} broker on {running.bootstrap} ended by itself; its data are gone")
+        running.kill()  # nothing of it is kept: until it had written its data it would take messages for nobody
+    print("broker stopped", flush=True)
 
 
 @app.command()

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import BadFile, __version__
 from ..models.classes import UNKNOWN, ClassScores, Verdict
-from ..models.evaluate import PRETREATMENTS, split_rows
+from ..models.evaluate import PRETREATMENTS, paired_accuracy, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..ssl.pseudo import self_train
@@ -87,6 +87,7 @@ class ClassComparison:
     split: str
     train: int
     true: np.ndarray
+    objects: np.ndarray  # (m,), of the test rows: equal where spectra are of one object
     cells: list[ClassCell]
 
     @property
@@ -97,6 +98,13 @@ class ClassComparison:
 
     def of(self, model: str) -> list[ClassCell]:
         return [cell for cell in self.cells if cell.model == model]
+
+    def against(self, model: str, other: str) -> tuple[float, float, float]:
+        """Balanced accuracy of `model` minus `other`, 95 % interval by the paired bootstrap; the mean over draws."""
+        pairs = zip(self.of(model), self.of(other), strict=True)
+        rows = [paired_accuracy(self.true, a.told, b.told, self.objects, seed=a.seed) for a, b in pairs]
+        middle, low, high = np.mean(rows, axis=0)
+        return float(middle), float(low), float(high)
 
     def mean(self, model: str, what: str) -> float:
         return float(np.mean([getattr(cell.scores, what) for cell in self.of(model)]))
@@ -168,7 +176,8 @@ def compare_classes(
             us_at_256 = microseconds(model, np.resize(spectra[held_out], (256, spectra.shape[1])), table)
             scores = ClassScores.of(true, called, len(classes))
             cells.append(ClassCell(name, seed, scores, called, known, of_strange, fit_s, us_at_256, chosen))
-    return ClassComparison(str(path), target, classes.tolist(), told, len(train), true, cells)
+    objects = held_out if groups is None else groups[held_out]
+    return ClassComparison(str(path), target, classes.tolist(), told, len(train), true, objects, cells)
 
 
 def _verdict(model: Model, spectra: np.ndarray, table: Table) -> Verdict:
@@ -288,6 +297,19 @@ def rows_of(done: ClassComparison) -> list[tuple[str, ...]]:
     return rows
 
 
+def verdicts(done: ClassComparison) -> list[str]:
+    """Who wins, by how much, and whether it would on other objects of this kind."""
+    best, *others = done.models
+    told = []
+    for other in others:
+        by, low, high = done.against(best, other)
+        sure = "better" if low > 0 else "not told apart"
+        told.append(
+            f"{best} - {other}: {by:+.3f} in balanced accuracy, 95 % interval {low:+.3f} to {high:+.3f}: {sure}"
+        )
+    return [*told, f"a spectrum that is called {UNKNOWN} counts as wrong here; what `tamis fit` tells leaves that out"]
+
+
 STRANGE_HEADINGS = ("not taught", "rows", "unknown", "rejected", "doubtful")
 
 
@@ -338,7 +360,8 @@ def page(done: ClassComparison) -> str:
         f"{done.train} training rows, {len(done.true)} test rows ({escape(done.split)}). Parameters were chosen on "
         "training rows alone.</p></header>"
     )
-    summary = f"<section><h2>Models</h2>{html_table(HEADINGS, rows_of(done))}</section>"
+    told = "".join(f"<li>{escape(text)}" for text in verdicts(done))
+    summary = f"<section><h2>Models</h2>{html_table(HEADINGS, rows_of(done))}<ul>{told}</ul></section>"
     each = [
         f"<section><h2>{escape(name)}</h2>{html_table(class_headings(done), by_class(done, name))}"
         + (html_table(STRANGE_HEADINGS, by_strange(done, name)) if done.of(name)[0].strange else "")

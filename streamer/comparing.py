@@ -83,16 +83,15 @@ def run_explain(
     html_path: Path | None,
 ) -> None:
     """Tells what a model's predictions of a file rest on: a table, and a page where it was asked for."""
-    from .explain import explain, page, rows_of
+    from .explain import explain, headings, page, rows_of
     from .page import write_page
     from .records import read_table
 
     _refuse_folders(html_path)
     model, version = store.load(name, version)
     done, out = explain(model, read_table(file, **reading), target), _wide_console()
-    unit = model.grid.unit
     title = f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra"
-    out.print(_rich_table(title, (unit, "occlusion", "attention", "known to absorb"), rows_of(done)))
+    out.print(_rich_table(title, headings(done), rows_of(done)))
     if done.agreement is not None:
         out.print(f"  attention and occlusion: rank correlation {done.agreement:+.2f}", highlight=False)
     if html_path is not None:
@@ -178,6 +177,7 @@ def run_compare_classes(
         compare_classes,
         page,
         rows_of,
+        verdicts,
     )
 
     if len(targets) > 1:
@@ -185,12 +185,14 @@ def run_compare_classes(
     _refuse_folders(json_path, html_path)
     with _telling() as progress:
         done = compare_classes(file, targets[0], models, **how, progress=progress)
-    tables = [
-        (f"{done.target}: {done.train} training, {len(done.true)} test rows ({done.split})", HEADINGS, rows_of(done))
-    ]
-    tables += [(name, class_headings(done), by_class(done, name)) for name in done.models[:1]]
-    tables += [(name, STRANGE_HEADINGS, by_strange(done, name)) for name in done.models[:1] if done.cells[0].strange]
     out = _wide_console()
-    for title, heads, rows in tables:
-        out.print(_rich_table(title, heads, rows))
+    title = f"{done.target}: {done.train} training, {len(done.true)} test rows ({done.split})"
+    out.print(_rich_table(title, HEADINGS, rows_of(done)))
+    for verdict in verdicts(done):
+        out.print(f"  {verdict}", highlight=False)
+    best, *others = done.models
+    title = f"{best}, class by class" + ("; of the others --html tells" if others and html_path is None else "")
+    out.print(_rich_table(title, class_headings(done), by_class(done, best)))
+    if done.cells[0].strange:
+        out.print(_rich_table(best, STRANGE_HEADINGS, by_strange(done, best)))
     _write_comparison(as_json(done), page(done), json_path, html_path, out)

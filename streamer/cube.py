@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 MOST_HEADER_BYTES = 1 << 22
 MOST_REFERENCE_BYTES = 1 << 30  # of a white or dark cube, which is averaged over its lines
 MOST_MAPPED = 1 << 26  # bytes read through one mapping
+MOST_LINE_BYTES = 1 << 24  # a longer camera line is read in parts
 LEAST_SPAN = 0.05  # of the usual difference between white and dark: less, and a pixel's band is dead
 _UNITS = {"nanometers": "nm", "nanometer": "nm", "nm": "nm", "micrometers": "um", "micrometer": "um", "um": "um",
           "wavenumber": "cm-1", "cm-1": "cm-1"}  # fmt: skip
@@ -89,9 +91,12 @@ def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
     """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line)."""
     cube = open_cube(path)
     lines, samples, bands = cube.open().shape
+    line_bytes = cube.open()[:1].nbytes
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
         data, left = cube.open(), MOST_MAPPED
+        if line_bytes <= MOST_LINE_BYTES:  # a camera sends whole lines: a pixel is judged by those beside it
+            n = math.ceil(n / samples) * samples
         for first in range(0, lines * samples, n):
             if left <= 0:  # what was read counts as ours until it is given back
                 data, left = cube.open(), MOST_MAPPED
@@ -262,23 +267,26 @@ def _mean_of(path: str) -> np.ndarray:
 
 
 def write_envi(path: Path, lines: Iterator[np.ndarray], wavelengths_nm: np.ndarray, quantity: str) -> int:
-    """(samples, bands) arrays, one a camera line, as an ENVI image of float32 beside its header; gives how many lines.
+    """(samples, bands) arrays, one a camera line, as an ENVI image beside its header: of uint16 where they are counts
+    of that type, else of float32; gives how many lines.
 
     Raises:
         BadFile: it can not be written. ValueError: there is no line.
     """
-    image, count, samples = path.with_suffix(".bip"), 0, 0
+    image, count, samples, dtype, number = path.with_suffix(".bip"), 0, 0, "<f4", 4
     try:
         with open(image, "wb") as out:
             for line in lines:
-                out.write(np.ascontiguousarray(line, "<f4").tobytes())
+                if not count and line.dtype == np.uint16:
+                    dtype, number = "<u2", 12
+                out.write(np.ascontiguousarray(line, dtype).tobytes())
                 count, samples = count + 1, len(line)
         if not count:
             raise ValueError(f"{path}: expected at least one line to write, got none")
         centres = ", ".join(f"{value:g}" for value in wavelengths_nm)
         path.write_text(
             f"ENVI\nsamples = {samples}\nlines = {count}\nbands = {len(wavelengths_nm)}\nheader offset = 0\n"
-            "file type = ENVI Standard\ndata type = 4\ninterleave = bip\nbyte order = 0\n"
+            f"file type = ENVI Standard\ndata type = {number}\ninterleave = bip\nbyte order = 0\n"
             f"quantity = {quantity}\nwavelength units = Nanometers\nwavelength = {{{centres}}}\n"
         )
     except OSError as error:

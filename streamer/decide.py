@@ -8,7 +8,7 @@ at all, that may be the transport: then it waits as long as its deadline leaves 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -131,6 +131,7 @@ class Judged:
     model: ServedModel
     version: str
     rules: list[tuple[str, list[Rule], str]] = field(init=False)  # action, conditions, as told
+    told: list[str] = field(default_factory=list, init=False)  # what was chosen for a class, and what it gives
 
     def __post_init__(self) -> None:
         self.conformal = None
@@ -153,8 +154,13 @@ class Judged:
     def _of_class(self, rule: Any) -> str:
         if self.model.validation is None:
             raise ValueError(f"class = {rule.of_class!r}: the line's model tells values, not classes")
-        at = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
-        return f'{self.model.class_of} == "{rule.of_class}" and p["{rule.of_class}"] >= {at:.4g}'
+        cut = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
+        likeliest = f'== "{rule.of_class}"' if rule.recovery is None else f'!= "{UNKNOWN}"'
+        text = f'{self.model.class_of} {likeliest} and p["{rule.of_class}"] >= {_below(cut.at)}'
+        self.told.append(
+            f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} of spectra not seen)"
+        )
+        return text
 
     def known(self) -> list[str]:
         """The names that rules may use."""
@@ -219,9 +225,18 @@ class Decider:
         self._open: dict[str, dict[tuple[str, str], Pooled]] = {}
 
     def take(
-        self, table: Decide, seen: Seen, predictions: Predictions, model: ServedModel, source_id: str, clock: float
+        self,
+        table: Decide,
+        seen: Seen,
+        predictions: Predictions,
+        model: ServedModel,
+        named: Callable[[int], str],
+        clock: float,
     ) -> Iterator[Decision]:
         """Adds a frame's spectra to their objects, and gives what is decided by it, the nearest deadline first.
+
+        Args:
+            named: what a row of the frame is called after, the same whenever it is read.
 
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
@@ -230,7 +245,7 @@ class Decider:
         self.bind(table, line, predictions.model, model, predictions.model_version)
         opened = self._open.setdefault(line, {})
         now = np.max(predictions.time)
-        self._pool(opened, seen, predictions, source_id, clock)
+        self._pool(opened, seen, predictions, named, clock)
         yield from self.end(line, instrument, seen)
         whole = [key for key, pooled in opened.items() if _is_whole(pooled, table, now, clock)]
         whole += list(opened)[: max(0, len(opened) - len(whole) - MOST_OPEN)]
@@ -303,7 +318,11 @@ class Decider:
 
     @staticmethod
     def _pool(
-        opened: dict[tuple[str, str], Pooled], seen: Seen, predictions: Predictions, source_id: str, clock: float
+        opened: dict[tuple[str, str], Pooled],
+        seen: Seen,
+        predictions: Predictions,
+        named: Callable[[int], str],
+        clock: float,
     ) -> None:
         frame = seen.frame
         names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
@@ -342,7 +361,7 @@ class Decider:
         for name, i in place.items():
             key = (frame.instrument, name)
             part = Pooled(
-                name, frame.instrument, f"{source_id}-{first[i]}", total[i], squares[i], last[i], int(counts[i]),
+                name, frame.instrument, named(int(first[i])), total[i], squares[i], last[i], int(counts[i]),
                 int(are_known[i]), int(trusted[i]), int(odd[i]), float(ambiguity[i]), float(nearest[i]), clock, low[i],
                 high[i], seen.ended is not None,
             )  # fmt: skip
@@ -364,6 +383,11 @@ class Decider:
                 line, pooled.object_id, pooled.instrument, action, number, reason, facts, pooled.last, deadline, late,
                 judged.name, judged.version, pooled.source_id,
             )  # fmt: skip
+
+
+def _below(probability: float) -> str:
+    """In four digits, and no more than it is."""
+    return f"{np.floor(probability * 1e4) / 1e4:g}"
 
 
 def _is_whole(pooled: Pooled, table: Decide, now: np.datetime64, clock: float) -> bool:

@@ -85,10 +85,10 @@ def _model_of(line: str) -> Callable[[Settings], str]:
     def check(settings: Settings) -> str:
         table, store = settings.lines[line], Store(settings.store)
         model, version = store.load(table.model)
-        rules = table.decide.rules
+        rules, held = table.decide.rules, ""
         if rules:
-            Judged(table.decide, table.model, store.serve(table.model, version), version)
-        held = f"; {len(rules)} rules suit it" if rules else ""
+            judged = Judged(table.decide, table.model, store.serve(table.model, version), version)
+            held = "; ".join(["", f"{len(rules)} {'rule suits' if len(rules) == 1 else 'rules suit'} it", *judged.told])
         return f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}{held}"
 
     return check

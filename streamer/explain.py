@@ -50,7 +50,7 @@ class Explained:
             position = float(grid.values[top])
             found.append((position, float(self.by_occlusion[near].sum()), of_attention, known_absorption(float(nm))))
             left[near] = 0
-        return found
+        return sorted(found, key=lambda region: -region[1])
 
 
 def explain(model: Model, table: Table, target: str | None) -> Explained:
@@ -85,10 +85,19 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(spearmanr(a, b).statistic)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def headings(done: Explained) -> tuple[str, ...]:
+    return (
+        done.model.grid.unit,
+        "occlusion",
+        *(() if done.by_attention is None else ("attention",)),
+        "known to absorb",
+    )
+
+
 def rows_of(done: Explained) -> list[tuple[str, ...]]:
-    """Position, shares by occlusion and by attention, and what absorbs there."""
+    """Position, shares by occlusion and, where there is any, by attention, and what absorbs there."""
     return [
-        (f"{position:.4g}", f"{hidden:.1%}", "-" if attended is None else f"{attended:.1%}", known or "-")
+        (f"{position:.4g}", f"{hidden:.1%}", *(() if attended is None else (f"{attended:.1%}",)), known or "-")
         for position, hidden, attended, known in done.regions()
     ]
 
@@ -114,7 +123,7 @@ def page(done: Explained) -> str:
         "Occlusion: how much the prediction changes where a window of 4 % of the axis is hidden. Attention: what "
         "SpectraTr's patches took from each other, which need not be what the prediction rests on.</p></header>"
     )
-    rests = html_table((unit, "occlusion", "attention", "known to absorb"), rows_of(done))
+    rests = html_table(headings(done), rows_of(done))
     peaking = html_table((unit, "prominence", "known to absorb"), of_peaks)
     sections = [
         intro,

@@ -14,7 +14,7 @@ import ast
 import operator
 from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -116,11 +116,19 @@ def _all_hold(compare: list[Any], values: list[Any]) -> bool:
     )
 
 
-def threshold(seen: Validation, name: str, *, purity: float | None = None, recovery: float | None = None) -> float:
-    """The probability of a class from which on it is told, so that what is told is so pure, or so much is recovered.
+class Cut(NamedTuple):
+    """The probability of a class from which on a rule takes it, and the purity and recovery that this gave."""
 
-    Chosen on spectra that the model had not seen, every class weighing the same; of purity the least such probability,
-    of recovery the greatest.
+    at: float
+    purity: float
+    recovery: float
+
+
+def threshold(seen: Validation, name: str, *, purity: float | None = None, recovery: float | None = None) -> Cut:
+    """The probability from which on what is told is so pure, or so much of a class is recovered.
+
+    Chosen on spectra that the model had not seen, every class weighing the same. Of purity it is the least such
+    probability, of the spectra for which the class is the likeliest; of recovery the greatest, of all.
 
     Raises:
         ValueError: no such class, or no probability gives that purity; the text says what can be had.
@@ -131,20 +139,26 @@ def threshold(seen: Validation, name: str, *, purity: float | None = None, recov
     k = names.index(name)
     weight = 1 / np.bincount(seen.codes, minlength=len(names))[seen.codes]
     order = np.argsort(-seen.probability[:, k], kind="stable")
+    if recovery is None:
+        order = order[seen.probability.argmax(axis=1)[order] == k]
     own, chance = (seen.codes == k)[order], seen.probability[order, k]
     told, right = np.cumsum(weight[order]), np.cumsum(np.where(own, weight[order], 0.0))
-    last = np.append(np.diff(chance) != 0, True)  # of several alike, all are told or none
-    pure, found, chance = (right / told)[last], (right / right[-1])[last], chance[last]
+    last = np.append(np.diff(chance) != 0, True)[: len(chance)]  # of several alike, all are told or none
+    pure, found, chance = (right / told)[last], right[last], chance[last]  # a class weighs 1
     if recovery is not None:
-        return float(chance[np.argmax(found >= recovery - 1e-12)])
-    enough = np.flatnonzero((pure >= (purity or 0.0) - 1e-12) & (found > 0))
-    if not len(enough):
-        best = int(np.argmax(np.where(found > 0, pure, -1.0)))
+        enough = [int(np.argmax(found >= recovery - 1e-12))]
+    else:
+        enough = np.flatnonzero((pure >= (purity or 0.0) - 1e-12) & (found > 0)).tolist()
+    if not enough:
+        most = np.where(found > 0, pure, 0.0)
+        best = (
+            f"{most.max():.3f}, which recovers {found[most.argmax()]:.1%}" if found.any() else "none: it is never told"
+        )
         raise ValueError(
             f"class {name!r}: no probability gives a purity of {purity:g} on the spectra that the model had not seen; "
-            f"the best is {pure[best]:.3f}, which recovers {found[best]:.1%}"
+            f"the best is {best}"
         )
-    return float(chance[enough[-1]])
+    return Cut(*(float(figure[enough[-1]]) for figure in (chance, pure, found)))
 
 
 def conformal_limits(seen: Validation, level: float) -> np.ndarray:

@@ -36,6 +36,7 @@ log = structlog.get_logger()
 
 # The producer's own cap lies above the frames': headers and the record's envelope take their share.
 _ENVELOPE_BYTES = 16_384
+TELL_WAITING_S = 5.0
 BROKER_DEFAULT_BYTES = 1 << 20  # what a topic takes unless told otherwise
 
 
@@ -125,7 +126,13 @@ def run_worker(
         drift = DriftWatch(settings.drift, folder, loader)
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
-        worker = Worker(settings, source, sink, predictor, drift=drift, cameras=cameras, decisions=decisions)
+        worker = Worker(
+            *(settings, source, sink, predictor),
+            drift=drift,
+            cameras=cameras,
+            decisions=decisions,
+            live=read_from is None,
+        )
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
@@ -248,10 +255,14 @@ def run_tail(settings: Settings, stop: Stop, topic: str, new_only: bool, limit: 
     ensure(settings, [topic])
     settings = settings.model_copy(update={"start_at": "latest" if new_only else "earliest"})
     source = kafka_source(settings, [topic], f"tamis-tail-{uuid.uuid4().hex[:8]}")  # of its own, that never commits
-    told = 0
+    told, waited_since = 0, time.monotonic()
     with closing(source):
         while not stop() and (limit is None or told < limit):
+            if waited_since is not None and time.monotonic() - waited_since > TELL_WAITING_S:
+                waited_since = None
+                print(f"nothing more in {topic} yet; waiting (Ctrl-C ends this)", file=sys.stderr, flush=True)
             for record in source.poll(0.2):
+                waited_since = time.monotonic() if waited_since is not None else None
                 try:
                     rows = [dict(record.headers)] if rejects else decode_predictions(record.value, record.headers)
                 except (ValueError, OverflowError) as error:  # Arrow's and JSON's errors are ValueErrors

@@ -228,6 +228,27 @@ class Thing:
         return np.clip(0.5 - outside, 0.0, 1.0)
 
 
+class Sensor:
+    """A camera whose pixels differ in light and in dark signal: counts of 16 bits, where `Belt` gives reflectance.
+
+    Attributes:
+        dark, white: (pixels, bands) counts without light, and of a white reference.
+    """
+
+    def __init__(self, belt: Belt, seed: int = 3) -> None:
+        rng = np.random.default_rng(seed)
+        shape = belt.pixels, len(belt.axis)
+        self.dark = np.round(rng.uniform(500, 700, shape)).astype(np.uint16)
+        self.white = (self.dark + np.round(rng.uniform(30_000, 45_000, shape))).astype(np.uint16)
+
+    def counts(self, frame: Frame) -> np.ndarray:
+        """(n, bands) uint16 of a frame of reflectance whose `x` tells the pixels."""
+        assert frame.x is not None
+        x = frame.x.astype(int)
+        dark = self.dark[x].astype(np.float32)
+        return np.round(frame.spectra * (self.white[x] - dark) + dark).clip(0, 65_534).astype(np.uint16)
+
+
 def _clear(one: Thing, other: Thing) -> bool:
     return math.hypot(one.x - other.x, one.y - other.y) > one.reach + other.reach
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -30,6 +30,7 @@ from .predictor import Predictor
 from .settings import Settings
 from .sink import Sink
 from .source import Record, Source
+from .stretch import Stretch, stretches
 from .watch import DriftWatch, Watched, tell_drift
 from .wire import ARROW, decode, warm_up
 
@@ -38,6 +39,7 @@ log = structlog.get_logger()
 # After a batch that the broker did not confirm: long enough for a leader to be elected, short beside a night.
 RETRY_S = 1.0
 OBSERVE_S = 0.5
+TELL_LATE_S = 10.0  # between two such warnings
 TELL_CHANGE = 0.005  # of a reference, in shares of the light
 QUANTILES = (0.05, 0.5, 0.95)  # of a frame's predictions
 _ENCODINGS = {"arrow": ARROW, "json": JSON_LINES}
@@ -55,6 +57,7 @@ class Worker:
     drift: DriftWatch | None = None  # None: references are kept in memory alone
     cameras: Cameras = field(default_factory=Cameras)
     decisions: Sink | None = None  # where decisions go: they can not wait for a transaction. None: with all else
+    live: bool = True  # what comes is of now: a late decision is worth a warning
     stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +67,8 @@ class Worker:
         self._drifts: dict[str, Watched] = {}  # likewise
         self._references: dict[tuple[str, str, str], float] = {}  # change of each, by line, instrument and kind
         self._logged: dict[tuple[str, str, str], float] = {}  # likewise, when it was last logged
+        self._timely: dict[str, list[tuple[bool, float]]] = {}  # of each line's newest decisions: late, seconds it took
+        self._late_told = -np.inf
         self._observed = -np.inf
         self._turned = np.inf  # when the loop last did; it has not begun
         self._clock = self._ticked = 0.0  # that of decisions, and when it last went on
@@ -118,18 +123,21 @@ class Worker:
 
     def _handle_all(self, records: list[Record]) -> None:
         """A batch, delivered when it is due; what is left when a delivery failed is polled again."""
-        for record in records:
+        for stretch in stretches(map(self.read, records)):
             self._turned = time.monotonic()
-            self.handle(record)
-            self.source.handled(record)
+            self.handle(stretch)
+            self.meters["tamis_frames_total"].inc(len(stretch.records))
+            for record in stretch.records:
+                self.source.handled(record)
             self._since = self._since if self._handled else self._turned
-            self._handled += 1
+            self._handled += len(stretch.records)
             self._break_circuit()
             if self._due() and not self.deliver():
                 return
             if self.source.overdue:
                 log.warning(
-                    "slow: the rest of the batch is polled again, lest the group take us for dead", at=record.place
+                    "slow: the rest of the batch is polled again, lest the group take us for dead",
+                    at=stretch.records[-1].place,
                 )
                 if self._handled:
                     self.deliver()
@@ -189,53 +197,80 @@ class Worker:
                 said = missing
             time.sleep(0.1)
 
-    def handle(self, record: Record) -> None:
-        self.meters["tamis_frames_total"].inc()
-        self._outcomes.append(False)
+    def read(self, record: Record) -> tuple[Stretch, bool]:
+        """A message as it came, and whether it is a line camera's."""
         try:
             frame, bad = decode(record, self._known_axes(), self.settings.frame_max_bytes)
         except BadMessage as error:
-            self.reject(record, "", str(error), error.reason)
+            return Stretch([record], None, error=error), False
+        line = self.settings.line(frame.line)
+        return Stretch([record], frame, bad), line is not None and line.camera.pixels > 0
+
+    def handle(self, stretch: Stretch) -> None:
+        frame, place = stretch.frame, stretch.records[0].place
+        if frame is None:
+            error = stretch.error or BadMessage(f"{place}: expected a frame, got none", "unreadable")
+            self.reject(stretch.records[0], "", str(error), error.reason)
             return
         line = self.settings.line(frame.line)
         try:
-            seen = self.cameras.take(frame, line, bad)
+            seen = self.cameras.take(frame, line, stretch.bad, stretch.first)
         except BadMessage as error:
-            self.reject(record, frame.line, f"{record.place}: {error}", error.reason, spectra=len(frame) + len(bad))
+            if stretch.joined:  # whose fault it is shows when each is worked alone
+                for one in stretch.joined:
+                    self.handle(one)
+                return
+            spectra = len(frame) + len(stretch.bad)
+            self.reject(stretch.records[0], frame.line, f"{place}: {error}", error.reason, spectra)
             return
         if seen.change is not None:
             self._tell_reference(frame, seen.change)
-        bad = seen.bad
-        frame = seen.frame
-        if len(frame):
-            try:
-                predictions = self.predict(frame)
-            except (NoModel, AxisMismatch, BadMessage) as error:
-                reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
-                self.reject(record, frame.line, f"{record.place}: {error}", reason, spectra=len(frame) + len(bad))
-                return
-            except TamisError:
-                raise
-            except Exception as error:  # a frame that breaks a model must not stop the line for ever
-                log.exception("prediction failed", place=record.place, line=frame.line)
-                text = f"{record.place}: the model failed: {type(error).__name__}: {error!s:.200}"
-                self.reject(record, frame.line, text, "failed", spectra=len(frame) + len(bad))
+        parts = stretch.parts(seen.frame)
+        if len(seen.frame):
+            predictions = self._predicted(seen, parts)
+            if predictions is None:
                 return
             if self._decider is not None:
-                self.decide(record, seen, predictions)
-            self.send(record, predictions)
-            self.ask(frame, predictions)
+                self.decide(parts, seen, predictions)
+            for record, rows in parts:
+                if rows.start < rows.stop:
+                    self.send(record, predictions if len(parts) == 1 else predictions[rows])
+            self.ask(seen.frame, predictions)
             if (some := seen.one_each(bool(line and line.decide.rules))) is None:
-                self.watch(record, frame, predictions)
-            elif len(some):
-                self.watch(record, frame[some], predictions[some])
+                self.watch(stretch.records[0], seen.frame, predictions)
+            else:
+                for record, rows in parts:
+                    if len(own := some[(rows.start <= some) & (some < rows.stop)]):
+                        self.watch(record, seen.frame[own], predictions[own])
         elif self._decider is not None:
             self._tell_decisions(self._decider.end(frame.line, frame.instrument, seen))
         if seen.belt:
             label = self.meters.line(frame.line)
             self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(seen.belt)
-        if bad:
-            self.set_aside(record, frame, bad)
+        aside = stretch.aside(seen.bad)
+        for record, rows in parts:
+            bad = aside.get(record.id, [])
+            self._outcomes.append(len(bad) > rows.stop - rows.start)
+            if bad:
+                self.set_aside(record, frame.line, bad)
+
+    def _predicted(self, seen: Seen, parts: Sequence[tuple[Record, slice]]) -> Predictions | None:
+        """None where its messages were rejected."""
+        frame, (first, _) = seen.frame, parts[0]
+        try:
+            return self.predict(frame)
+        except (NoModel, AxisMismatch, BadMessage) as error:
+            reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
+            text = str(error)
+        except TamisError:
+            raise
+        except Exception as error:  # a frame that breaks a model must not stop the line for ever
+            log.exception("prediction failed", place=first.place, line=frame.line)
+            reason, text = "failed", f"the model failed: {type(error).__name__}: {error!s:.200}"
+        for record, rows in parts:
+            spectra = rows.stop - rows.start + (len(seen.bad) if len(parts) == 1 else 0)
+            self.reject(record, frame.line, f"{record.place}: {text}", reason, spectra)
+        return None
 
     def predict(self, frame: Frame) -> Predictions:
         line = self.meters.line(frame.line)
@@ -256,13 +291,13 @@ class Worker:
         if not np.isnat(newest := np.max(predictions.time)):
             self._sent.append((line, newest))
 
-    def decide(self, record: Record, seen: Seen, predictions: Predictions) -> None:
+    def decide(self, parts: Sequence[tuple[Record, slice]], seen: Seen, predictions: Predictions) -> None:
         """Tells what is decided of the objects of a frame, before anything else is done with it."""
         line = self.settings.line(predictions.line)
         if line is not None and line.decide.rules and self._decider is not None:
             _, served = self.predictor.serving(predictions.line)
             self._tell_decisions(
-                self._decider.take(line.decide, seen, predictions, served.model, record.id, self._clock)
+                self._decider.take(line.decide, seen, predictions, served.model, partial(_named, parts), self._clock)
             )
 
     def _tell_reference(self, frame: Frame, change: float) -> None:
@@ -286,9 +321,11 @@ class Worker:
             label = self.meters.line(decision.line)
             self.meters["tamis_decisions_total"].labels(label, decision.action).inc()
             self.meters["tamis_decisions_late_total"].labels(label).inc(decision.late)
+            took_s = np.nan
             if not np.isnat(decision.time):
                 took_s = (np.datetime64(time.time_ns(), "ns") - decision.time) / np.timedelta64(1, "s")
                 self.meters["tamis_decision_latency_seconds"].labels(label).observe(max(0.0, took_s))
+            self._timely.setdefault(decision.line, []).append((decision.late, took_s))
 
     def _check_rules(self) -> None:
         """Before anything is read: a line whose rules do not suit its model would pass everything."""
@@ -296,7 +333,9 @@ class Worker:
         for name, line in self.settings.lines.items():
             if self._decider is not None and line.decide.rules:
                 served = self.predictor.served[line.model]
-                self._decider.bind(line.decide, name, line.model, served.model, served.version)
+                judged = self._decider.bind(line.decide, name, line.model, served.model, served.version)
+                for told in judged.told:
+                    log.info("threshold chosen", line=name, rule=told)
 
     def _send(self, topic: str, value: bytes, key: bytes | None, headers: dict[str, str]) -> None:
         self.sink.send(topic, value, key=key, headers=headers)
@@ -323,15 +362,14 @@ class Worker:
         value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
         self._send(self.settings.topics.rejects, value, _key(record), headers)
         self._count_rejected(line, reason, spectra)
-        self._outcomes[-1] = True
+        self._outcomes.append(True)
 
-    def set_aside(self, record: Record, frame: Frame, bad: list[BadRow]) -> None:
+    def set_aside(self, record: Record, line: str, bad: list[BadRow]) -> None:
         """Sets the bad rows of a frame aside; its good ones went on."""
-        log.warning("rows rejected", place=record.place, line=frame.line, rows=len(bad), first=str(bad[0]))
-        self._outcomes[-1] = len(bad) > len(frame)
-        for value, headers in reject_rows(record, bad, frame.line, self.settings.frame_max_bytes):
+        log.warning("rows rejected", place=record.place, line=line, rows=len(bad), first=str(bad[0]))
+        for value, headers in reject_rows(record, bad, line, self.settings.frame_max_bytes):
             self._send(self.settings.topics.rejects, value, _key(record), headers)
-            self._count_rejected(frame.line, headers["reason"], int(headers["rows"]))
+            self._count_rejected(line, headers["reason"], int(headers["rows"]))
 
     def _count_rejected(self, line: str, reason: str, spectra: int) -> None:
         label = self.meters.line(line)
@@ -382,6 +420,26 @@ class Worker:
         self.meters["tamis_skipped_messages_total"].inc(self.source.skipped - self._skipped)
         self._skipped = self.source.skipped
         self._observe_lines()
+        if time.monotonic() - self._late_told >= TELL_LATE_S:
+            self._tell_late()
+
+    def _tell_late(self) -> None:
+        """Decisions that came after their deadlines: a nozzle can not open for an object that is gone."""
+        for name, decided in self._timely.items():
+            if not (late := sum(is_late for is_late, _ in decided)) or not self.live:
+                continue
+            self._late_told = time.monotonic()
+            line, took_s = self.settings.line(name), float(np.nanmedian([took_s for _, took_s in decided]))
+            log.warning(
+                "decisions are late: this box can not follow the line, or its messages are old",
+                line=name,
+                late=late,
+                of=len(decided),
+                median_s=round(took_s, 3),
+                deadline_s=line.decide.deadline_s if line else None,
+                messages_behind=sum(self.source.lag_records().values()),
+            )
+        self._timely.clear()
 
     def _observe_lines(self) -> None:
         """Drift, models, the lines that are expected or were forgotten."""
@@ -414,13 +472,17 @@ class Worker:
                 self.meters["tamis_prediction"].labels(line, target, f"{quantile:g}").set(value)
 
     def totals(self) -> dict[str, int]:
-        """Spectra by outcome, for the last line of the log."""
+        """Spectra by outcome and decisions by action, for the last line of the log."""
         sums: dict[str, int] = {}
-        for metric in self.meters["tamis_spectra_processed_total"].collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_total"):
-                    outcome = sample.labels["outcome"]
-                    sums[outcome] = sums.get(outcome, 0) + int(sample.value)
+        for name, label, told in (
+            ("tamis_spectra_processed_total", "outcome", "{}"),
+            ("tamis_decisions_total", "action", "decided_{}"),
+        ):
+            for metric in self.meters[name].collect():
+                for sample in metric.samples:
+                    if sample.name.endswith("_total"):
+                        key = told.format(sample.labels[label])
+                        sums[key] = sums.get(key, 0) + int(sample.value)
         return sums
 
     def alive(self) -> str:
@@ -435,6 +497,12 @@ class Worker:
 
     def _known_axes(self) -> dict[str, Axis]:
         return dict(chain(self.predictor.axes().items(), self._axes.items()))
+
+
+def _named(parts: Sequence[tuple[Record, slice]], row: int) -> str:
+    """What a row of a stretch is called after: its message, and where it stands in that."""
+    record, rows = next(part for part in parts if row < part[1].stop)
+    return f"{record.id}-{row - rows.start}"
 
 
 def _key(record: Record) -> bytes | None:

@@ -27,6 +27,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
 from tamis.streamer.cube import Reflectance, write_envi
 from tamis.streamer.frame import Frame
+from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.settings import Camera as Table
 from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
@@ -492,6 +493,43 @@ def test_objects_are_found_on_the_moving_belt_and_decided_as_their_truth_says(
     assert f'tamis_spectra_processed_total{{line="belt",outcome="belt"}} {whole - predicted:.1f}' in metrics
     assert {"x", "y", "object_id"} <= line.predictions[0].keys()
     assert line.rejected == []
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_messages_that_wait_together_come_to_what_they_do_one_by_one(
+    tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    """The same predictions under the same ids, the same decisions; one message that can not be is rejected alone."""
+    model, belt = belts
+    rules = [{"action": "eject", "when": 'material == "PVC"'}]
+    table = {"pixels": 80, "belt": [0.0, 0.115], "every": every}
+    told = []
+    for together in (1, 16):
+        monkeypatch.setattr("tamis.streamer.source.MAX_POLL_RECORDS", together)
+        line = tamis_line(lines={"belt": {"camera": table, "decide": {"rules": rules}}})
+        line.publish(model)
+        for number, frame in enumerate(belt.frames(12, START, lines=4)):
+            broken = number == 20
+            spectra = frame.spectra.copy()
+            if len(inner := np.flatnonzero(frame.targets["coverage"] >= 0.9)) and number % 7 == 0:
+                spectra[inner[len(inner) // 2], 5] = np.nan
+            whole = replace(frame, spectra=spectra, object_id=None, targets={})
+            line.arrives(replace(whole, x=frame.x + 1) if broken else whole)  # type: ignore[operator]
+        with structlog.testing.capture_logs():
+            line.run()
+        sent = line.sink.messages["tamis.predictions"]
+        rows = {message.headers["result_id"]: decode_predictions(message.value, message.headers) for message in sent}
+        kept = {name: [(row["spectrum_id"], row["material"], row["x"]) for row in some] for name, some in rows.items()}
+        decisions = line.sink.messages["tamis.decisions"]
+        each = {message.headers["result_id"]: json.loads(message.value) for message in decisions}
+        facts = {name: (row["object_id"], row["action"], row["spectra"], row["y_high"]) for name, row in each.items()}
+        told.append((kept, facts, sorted(line.rejected), line.committed))
+        metrics = line.worker.meters.exposition().decode()
+        assert "tamis_frames_total 180.0" in metrics
+    one_by_one, joined = told
+    assert len(one_by_one[1]) > 20
+    assert len(one_by_one[2]) > 1
+    assert joined == one_by_one
 
 
 def test_a_reference_for_a_line_without_a_camera_is_rejected(tamis_line: Any, belts: tuple[Model, Belt]) -> None:

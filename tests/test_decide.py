@@ -92,13 +92,13 @@ def seen_validation() -> Validation:
 def test_a_threshold_gives_the_asked_purity_or_recovery_and_no_more() -> None:
     seen = seen_validation()
     chance, own = seen.probability[:, 0], seen.codes == 0
-    at = threshold(seen, "a", purity=0.97)
+    at = threshold(seen, "a", purity=0.97).at
     told = chance >= at
     weight = 1 / np.bincount(seen.codes)[seen.codes]
     assert np.average(own[told], weights=weight[told]) >= 0.97
     lower = chance >= chance[chance < at].max()
     assert np.average(own[lower], weights=weight[lower]) < 0.97, "the least probability that gives it"
-    at = threshold(seen, "a", recovery=0.9)
+    at = threshold(seen, "a", recovery=0.9).at
     assert np.mean(chance[own] >= at) >= 0.9 > np.mean(chance[own] > at)
     with pytest.raises(ValueError, match="class 'b': no probability gives a purity of 1 .* the best is"):
         threshold(replace(seen, probability=seen.probability * 0 + 0.5), "b", purity=1.0)

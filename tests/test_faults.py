@@ -29,6 +29,7 @@ from tamis.streamer.predictor import Predictor
 from tamis.streamer.records import write_parquet
 from tamis.streamer.settings import load
 from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
+from tamis.streamer.stretch import Stretch
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.wire import ARROW, decode, encode
 from tamis.streamer.worker import Worker
@@ -114,10 +115,10 @@ def test_a_worker_that_is_too_slow_for_the_group_loses_and_doubles_nothing(
             worker = Worker(settings, reader, out, predictor)
             handle = worker.handle
 
-            def slowly(record: Record) -> None:
-                handle(record)
+            def slowly(stretch: Stretch) -> None:
+                handle(stretch)
                 time.sleep(0.4)
-                if record.offset == 11:
+                if stretch.records[-1].offset == 11:
                     worker.stop()
 
             monkeypatch.setattr(worker, "handle", slowly)

@@ -77,7 +77,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
                     for i, (value, headers) in enumerate(made)]  # fmt: skip
 
         for record in records(0)[:50]:  # the drift reference and the running limits are learned
-            worker.handle(record)
+            worker.handle(worker.read(record)[0])
         frames = [decode(record, axes, cap)[0] for record in records(0)]
         predictions = [worker.predict(frame) for frame in frames]
         one = records(0)[0]
@@ -94,7 +94,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
         found["meters"] = _less(found["meters"], found["encode"])
         sink.messages.clear()
-        found["whole"] = _times(worker.handle, records(2_000_000))
+        found["whole"] = _times(lambda record: worker.handle(worker.read(record)[0]), records(2_000_000))
         return found, [(message.value, message.headers) for message in sink.messages["tamis.predictions"]]
 
 

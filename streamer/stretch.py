@@ -1,0 +1,108 @@
+"""Messages of one line camera that wait together are worked as one: most of what a message costs is the same for each.
+
+A worker that has fallen behind so catches up by itself. What it sends stays message by message, so that results are
+called the same however many messages waited when they were read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .. import BadMessage
+from .frame import BadRow, Frame
+from .wire import Record
+
+MOST_ROWS = 1 << 15  # worked as one: 10 MB of 80 bands
+
+
+@dataclass
+class Stretch:
+    """One message, or some whose camera lines follow one another.
+
+    Attributes:
+        frame: of all of them; None where `error` says why there is none.
+        bad: rows of the one message that could not be read.
+        joined: what it was made of, where those are several.
+        first: (m,) the row of the frame where each message begins.
+    """
+
+    records: list[Record]
+    frame: Frame | None
+    bad: list[BadRow] = field(default_factory=list)
+    error: BadMessage | None = None
+    joined: Sequence[Stretch] = ()
+
+    def __post_init__(self) -> None:
+        self.first = np.zeros(1, int)
+        self._lines = np.zeros(1)  # each message's first camera line
+
+    @classmethod
+    def of(cls, several: list[Stretch]) -> Stretch:
+        frames = [one.frame for one in several if one.frame is not None]
+        if len(several) == 1 or len(frames) < len(several):
+            return several[0]
+        together = replace(
+            frames[0],
+            spectra=np.concatenate([frame.spectra for frame in frames]),
+            spectrum_id=[name for frame in frames for name in frame.spectrum_id],
+            time=np.concatenate([frame.time for frame in frames]),
+            object_id=None if frames[0].object_id is None else [name for f in frames for name in f.object_id or ()],
+            x=np.concatenate([frame.x for frame in frames if frame.x is not None]),
+            y=np.concatenate([frame.y for frame in frames if frame.y is not None]),
+            targets={name: np.concatenate([frame.targets[name] for frame in frames]) for name in frames[0].targets},
+        )
+        made = cls([record for one in several for record in one.records], together, joined=several)
+        made.first = np.cumsum([0, *(len(frame) for frame in frames[:-1])])
+        assert together.y is not None
+        made._lines = together.y[made.first]
+        return made
+
+    def follows(self, before: Stretch) -> bool:
+        """Whether it is the same camera's, whole, and begins below the other's last line."""
+        a, b = before.frame, self.frame
+        if a is None or b is None or before.bad or self.bad or not (len(a) and len(b)):
+            return False
+        if a.y is None or b.y is None or a.x is None or b.x is None or a.reference or b.reference:
+            return False
+        same = ("line", "instrument", "quantity", "axis")
+        if any(getattr(a, name) != getattr(b, name) for name in same) or a.spectra.dtype != b.spectra.dtype:
+            return False
+        if (a.object_id is None) != (b.object_id is None) or a.targets.keys() != b.targets.keys():
+            return False
+        return bool(a.y[-1] < b.y[0] and (np.diff(a.y) >= 0).all() and (np.diff(b.y) >= 0).all())
+
+    def parts(self, frame: Frame) -> list[tuple[Record, slice]]:
+        """Each message with its rows of what was left of the frame."""
+        if len(self.records) == 1 or frame.y is None:
+            return [(self.records[0], slice(0, len(frame)))]
+        ends = [*np.searchsorted(frame.y, self._lines[1:]).tolist(), len(frame)]
+        return [(record, slice(*span)) for record, *span in zip(self.records, [0, *ends[:-1]], ends, strict=True)]
+
+    def aside(self, bad: list[BadRow]) -> dict[str, list[BadRow]]:
+        """By message id, its own of the rows that were set aside, counted as they stand in it."""
+        found: dict[str, list[BadRow]] = {}
+        for row in bad:
+            i = int(np.searchsorted(self.first, row.row, side="right")) - 1
+            found.setdefault(self.records[i].id, []).append(replace(row, row=row.row - int(self.first[i])))
+        return found
+
+
+def stretches(read: Iterable[tuple[Stretch, bool]]) -> Iterator[Stretch]:
+    """
+    Args:
+        read: messages in their order, each with whether it is a line camera's.
+    """
+    waiting: list[Stretch] = []
+    rows = 0
+    for one, is_camera in read:
+        n = 0 if one.frame is None else len(one.frame)
+        if waiting and not (is_camera and rows + n <= MOST_ROWS and one.follows(waiting[-1])):
+            yield Stretch.of(waiting)
+            waiting, rows = [], 0
+        waiting.append(one)
+        rows += n
+    if waiting:
+        yield Stretch.of(waiting)
