@@ -590,7 +590,9 @@ def replay(
     loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many spectra.")] = None,
     resume: Annotated[str | None, typer.Option(help="A name: go on where the replay of that name stopped.")] = None,
-    frame: Annotated[int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate; of a cube in whole lines.")] = None,
+    frame: Annotated[
+        int | None, typer.Option(min=1, help="Spectra a message: 256, or 0.1 s at --rate; of a cube in whole lines.")
+    ] = None,
     line: Annotated[str | None, typer.Option(help="Line to replay as; else the file's own, or 'unknown'.")] = None,
     instrument: Annotated[str | None, typer.Option(help="Instrument, whatever the file says.")] = None,
     encoding: Annotated[Literal["arrow", "raw", "json"], typer.Option(help="raw carries no ids or times.")] = "arrow",

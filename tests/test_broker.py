@@ -71,6 +71,25 @@ def test_a_broker_dies_with_the_process_that_started_it(kind: str, tmp_path: Pat
     pytest.fail("the broker outlived its parent")
 
 
+def test_a_broker_that_is_stopped_takes_no_more_messages(tmp_path: Path) -> None:
+    """`tamis broker` and SIGTERM, while a client is at it: what came later would be lost without a word."""
+    command = [sys.executable, "-m", "tamis.streamer.cli", "broker", "--port", "0"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        assert running.stdout is not None
+        address = running.stdout.readline().split()[3].rstrip(";")
+        ensure_topics(address, ["t"], 1, create=True)
+        with closing(KafkaSink(address)) as sink:
+            sink.send("t", b"1")
+            sink.flush(10)
+            running.send_signal(signal.SIGTERM)
+            assert running.stdout.readline() == "broker stopped\n"
+            with socket.socket() as probe:
+                assert probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) != 0
+    assert running.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_broker_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_module, "find_spec", lambda name: None)
     with pytest.raises(BrokerAbsent, match=r"not installed \(noida_db\): pip install 'tamis\[broker\]'"):

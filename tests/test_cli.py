@@ -27,6 +27,8 @@ from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.records import read_table, write_parquet
+from tamis.streamer.service import run_tail
+from tamis.streamer.settings import load
 from tamis.streamer.source import KafkaSource
 
 from .conftest import simulate
@@ -314,6 +316,17 @@ def test_tail_shows_predictions_and_rejects(
         rejected = tamis("tail", "--rejects", "--limit", 1, cwd=tmp_path, **environment)
     assert [json.loads(line)["spectrum_id"] for line in shown.stdout.splitlines()] == ["m000", "m001", "m002"]
     assert "expected absorbance" in json.loads(rejected.stdout)["error"]
+
+
+def test_tail_says_that_it_waits(
+    tamis_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tamis.streamer.service.TELL_WAITING_S", 0.2)
+    kafka = {"brokers": tamis_broker.bootstrap, "kafka": tamis_broker.client_settings}
+    settings = load(None, {**kafka, "topics": {"prefix": "quiet"}})
+    until = time.monotonic() + 3
+    run_tail(settings, lambda: time.monotonic() > until, settings.topics.rejects, False, 1)  # type: ignore[arg-type]
+    assert capsys.readouterr().err.count("nothing more in quiet.rejects yet; waiting") == 1
 
 
 def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from tamis import BadSettings
 from tamis.models.axis import Axis
@@ -297,6 +298,40 @@ def test_a_purity_that_was_asked_for_is_kept_on_new_spectra(tamis_line: Any, gri
     ejected = np.array([row["action"] == "eject" for row in decided(line.run())])
     assert np.mean(sort[ejected] == "PET") > 0.93
     assert np.mean(ejected[sort == "PET"]) > 0.5
+
+
+def test_a_recovery_that_was_asked_for_is_kept_whatever_the_likeliest_class_is(tamis_line: Any, grid: Axis) -> None:
+    """Twice the noise: many a PET looks more like another class, and has to be taken all the same."""
+    line = tamis_line(lines=by([{"action": "eject", "class": "PET", "recovery": 0.99}]))
+    line.publish(classified(grid, n=600))
+    spectra, sort = materials(1_000, grid, seed=11)
+    line.arrives(frame(grid, 1_000, spectra=spectra.astype(np.float32)))
+    with capture_logs() as logs:
+        told = decided(line.run())
+    ejected = np.array([row["action"] == "eject" for row in told])
+    known = np.array([row["sort"] != "unknown" for row in told])
+    assert np.mean(ejected[known & (sort == "PET")]) > 0.96
+    assert any(row["sort"] != "PET" for row in told if row["action"] == "eject")
+    (chosen,) = [entry["rule"] for entry in logs if entry["event"] == "threshold chosen"]
+    assert chosen.startswith('eject: sort != "unknown" and p["PET"] >= 0.')
+    assert "recovery 0.99" in chosen
+
+
+def test_a_box_that_can_not_follow_its_line_says_so(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line(lines=by([EJECT_PVC], deadline_s=0.25))
+    line.publish(classified(grid))
+    past = np.full(4, np.datetime64(time.time_ns() // 1000, "us") - np.timedelta64(40, "s"))
+    line.arrives(frame(grid, 4, time=past))
+    with capture_logs() as logs:
+        line.run()
+    (told,) = [entry for entry in logs if entry["event"].startswith("decisions are late")]
+    assert (told["line"], told["late"], told["of"], told["deadline_s"]) == ("nir1", 4, 4, 0.25)
+    assert 40 < told["median_s"] < 60
+    line.worker.live = False
+    line.arrives(frame(grid, 4, seed=2, time=past))
+    with capture_logs() as logs:
+        line.run()
+    assert not [entry for entry in logs if "late" in entry["event"]], "a recording is of then"
 
 
 @pytest.mark.parametrize("encoding", ["json", "arrow"])

@@ -20,6 +20,7 @@ from tamis.models.evaluate import (
     Scores,
     choose_pretreatment,
     few_labels,
+    paired_accuracy,
     paired_difference,
     split_rows,
     train,
@@ -51,6 +52,20 @@ def test_the_paired_bootstrap_tells_a_difference_from_noise() -> None:
     assert low < by < high < 0
     _, low, high = paired_difference(measured, good, like_good)
     assert low < 0 < high
+
+
+def test_accuracies_are_told_apart_by_objects_and_not_by_their_repeats() -> None:
+    """Thirty spectra of one object that one model misses are one object's worth of proof."""
+    rng = np.random.default_rng(0)
+    true, objects = np.repeat(np.arange(40) % 4, 30), np.repeat(np.arange(40), 30)
+    good, bad = (np.where(rng.random(1_200) < share, true, 3 - true) for share in (0.95, 0.7))
+    by, low, high = paired_accuracy(true, good, bad, objects)
+    assert by == pytest.approx(np.mean(good == true) - np.mean(bad == true)), "classes weigh the same"
+    assert 0 < low < by < high
+    missed = np.where(objects == 7, 3 - true, true)
+    assert paired_accuracy(true, true, missed, np.arange(1_200))[1] > 0
+    assert paired_accuracy(true, true, missed, objects)[1] == 0
+    assert paired_accuracy(true, good, good, objects) == (0, 0, 0)
 
 
 @given(st.integers(6, 60), st.integers(2, 5), st.integers(0, 100))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,5 +100,11 @@ def test_explain_as_a_user_types_it(grid: Axis, tmp_path: Path) -> None:
     page = (tmp_path / "p.html").read_text()
     assert "<svg" in page
     assert "by attention" in page
+    Store(tmp_path / "s").publish("fat", fitted(grid, PLSR(2)))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    shares = [float(share) for share in re.findall(r"([\d.]+)%", done.stdout)]
+    assert len(shares) > 2
+    assert shares == sorted(shares, reverse=True), "the most important region first"
+    assert "attention" not in done.stdout, "PLS has none"
     done = subprocess.run([*command, "--target", "water"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, "no target 'water' in this model; there: fat" in done.stderr) == (2, True)

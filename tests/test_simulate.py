@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.cube import Reflectance
 from tamis.streamer.records import read_table
 from tamis.streamer.simulate import BELT, POLYMERS, WATER, Belt, band_spectrum
 from tamis.streamer.source import KafkaSource, ensure_topics
@@ -124,6 +126,25 @@ def test_a_belt_that_can_not_be_is_refused_by_name(words: list[str], told: str, 
     assert done.returncode in (1, 2)
     assert told in done.stderr
     assert not (tmp_path / "belt.parquet").exists()
+
+
+def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Path) -> None:
+    pytest.importorskip("spectral", reason="needs tamis[envi]")
+    command = [sys.executable, "-m", "tamis.streamer.cli", "simulate"]
+    words = ["--seconds", "1", "--pixels", "20", "--lines", "15", "--size", "8", "--objects", "9"]
+    for more in (["cube.hdr"], ["raw.hdr", "--counts"]):
+        done = subprocess.run([*command, *more, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"15 lines of 20 pixels, 160 bands; \d objects, P", done.stdout)
+    assert re.search(r"\d of 9 objects: no more find room side by side on 20 pixels", done.stderr)
+    by_references = Reflectance.of_files(str(tmp_path / "raw.white.hdr"), str(tmp_path / "raw.dark.hdr"))
+    raw = read_table(tmp_path / "raw.hdr")
+    assert raw.quantity == "counts"
+    assert np.array_equal(raw.spectra, np.round(raw.spectra))
+    expected = read_table(tmp_path / "cube.hdr").spectra
+    np.testing.assert_allclose(by_references(raw.spectra, np.tile(np.arange(20), 15)), expected, atol=1e-4)
+    done = subprocess.run([*command, "b.parquet", "--counts"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "--counts is of a cube: name a .hdr file" in done.stderr) == (2, True)
 
 
 def test_materials_of_a_file_come_down_the_belt(shared_data: Path, tmp_path: Path) -> None:
