@@ -236,12 +236,14 @@ class Worker:
                 if rows.start < rows.stop:
                     self.send(record, predictions if len(parts) == 1 else predictions[rows])
             self.ask(seen.frame, predictions)
-            if (some := seen.one_each(bool(line and line.decide.rules))) is None:
-                self.watch(stretch.records[0], seen.frame, predictions)
-            else:
-                for record, rows in parts:
-                    if len(own := some[(rows.start <= some) & (some < rows.stop)]):
-                        self.watch(record, seen.frame[own], predictions[own])
+            some = seen.one_each(bool(line and line.decide.rules))
+            for record, rows in parts:
+                if some is None and len(parts) == 1:
+                    self.watch(record, seen.frame, predictions)
+                    continue
+                own = np.arange(rows.start, rows.stop)
+                if len(own := own if some is None else np.intersect1d(own, some)):
+                    self.watch(record, seen.frame[own], predictions[own])
         elif self._decider is not None:
             self._tell_decisions(self._decider.end(frame.line, frame.instrument, seen))
         if seen.belt:
