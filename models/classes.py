@@ -182,6 +182,8 @@ class Validation:
         shapes = codes.shape, probability.shape, distance.shape
         if shapes != ((n,), (n, k), (n,)) or codes.dtype.kind != "i" or np.bincount(codes, minlength=k).shape != (k,):
             raise ValueError(f"expected codes, probabilities and distances of spectra of {k} classes, got {shapes}")
+        if not np.isfinite(probability).all():
+            raise ValueError("expected probabilities that are numbers")
         if not np.bincount(codes, minlength=k).all():
             raise ValueError("expected a spectrum of each class that the model had not seen")
         return cls(np.array(classes), codes, probability, distance)

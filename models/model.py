@@ -52,6 +52,10 @@ class Result:
     q: np.ndarray
     distance: np.ndarray | None = None
 
+    def __getitem__(self, rows: slice) -> Result:
+        distance = None if self.distance is None else self.distance[rows]
+        return Result(self.values[rows], self.t2[rows], self.q[rows], distance)
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,13 @@ def _connected(image: np.ndarray) -> tuple[np.ndarray, int]:
 
     labels = np.zeros(image.shape, np.int64)
     return labels, int(ndimage.label(image, np.ones((3, 3), int), output=labels))  # type: ignore[arg-type]
+
+
+def _followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
+    """(n,) codes as they are once all are joined; a code may become one that becomes another."""
+    for part, of in merged.items():
+        codes = np.where(codes == part, of, codes)
+    return codes
 
 
 def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
@@ -292,9 +300,14 @@ class Camera:
         low, high = self.table.belt
         brightness, blind = self._brightness(frame, x)
         mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
-        codes, merged, ended = self._segmenter.take(x, y, mask)
-        reach = self._reached(_reaches(codes, x, y, frame.time), merged, ended)
-        picked = self._picked(codes, _inner(x, y, mask) & ~blind, first)
+        codes, merged, ended = np.empty(len(x), np.int64), {}, set()
+        messages = [slice(*span) for span in pairwise([*(first if first is not None else [0]), len(x)])]
+        for rows in messages:  # an object is called as if each had come alone
+            codes[rows], parts, gone = self._segmenter.take(x[rows], y[rows], mask[rows])
+            merged |= parts
+            ended |= gone
+        reach = self._reached(_reaches(_followed(codes, merged), x, y, frame.time), merged, ended)
+        picked = self._picked(codes, _inner(x, y, mask) & ~blind, messages)
         names = [self._name(code) for code in codes[picked].tolist()]
         objects, more = screen(replace(frame[picked], object_id=names), saturation, [])
         row_number = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad])[picked]
@@ -337,18 +350,19 @@ class Camera:
             raise BadMessage(str(error), "band_count") from error
         return replace(frame, spectra=spectra, quantity="reflectance")
 
-    def _picked(self, codes: np.ndarray, inner: np.ndarray, first: np.ndarray | None = None) -> np.ndarray:
+    def _picked(self, codes: np.ndarray, inner: np.ndarray, messages: Sequence[slice]) -> np.ndarray:
         """Rows of inner pixels; of each object in a message every so-many-th, its first one among them."""
-        rows = np.flatnonzero(inner)
-        if self.table.every == 1:
-            return rows
-        own = codes[rows]
-        if first is not None and len(first) > 1:
-            own = (own - own[:1]) * len(first) + np.searchsorted(first, rows, side="right")
-        order = np.argsort(own, kind="stable")
-        _, begin, count = np.unique(own[order], return_index=True, return_counts=True)
-        place = np.arange(len(rows)) - np.repeat(begin, count)  # within its object
-        return np.sort(rows[order[place % self.table.every == 0]])
+        every = self.table.every
+        if every == 1:
+            return np.flatnonzero(inner)
+        found = []
+        for message in messages:
+            rows = np.flatnonzero(inner[message]) + message.start
+            order = np.argsort(codes[rows], kind="stable")
+            _, first, count = np.unique(codes[rows][order], return_index=True, return_counts=True)
+            place = np.arange(len(rows)) - np.repeat(first, count)  # within its object
+            found.append(np.sort(rows[order[place % every == 0]]))
+        return np.concatenate(found)
 
     def restart(self) -> None:
         """What was seen since will be seen again."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,15 @@ def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
         data, left = cube.open(), MOST_MAPPED
-        if line_bytes <= MOST_LINE_BYTES:  # a camera sends whole lines: a pixel is judged by those beside it
-            n = math.ceil(n / samples) * samples
-        for first in range(0, lines * samples, n):
+        # A camera sends whole lines: a pixel is judged by those beside it.
+        high, wide = (math.ceil(n / samples), samples) if line_bytes <= MOST_LINE_BYTES else (1, n)
+        for top, first in product(range(0, lines, high), range(0, samples, wide)):
             if left <= 0:  # what was read counts as ours until it is given back
                 data, left = cube.open(), MOST_MAPPED
-            place = np.arange(first, min(first + n, lines * samples))
-            top, low = place[0] // samples, place[-1] // samples + 1
-            block = np.array(data[top:low]).reshape(-1, bands)[place - top * samples]
+            block = np.array(data[top : top + high, first : first + wide])
             left -= block.nbytes
+            y, x = np.arange(top, top + len(block)), np.arange(first, first + block.shape[1])
+            place, block = (y[:, None] * samples + x).ravel(), block.reshape(-1, bands)
             spectra = block.astype(block.dtype.newbyteorder("="), copy=False)
             good = np.ones(len(place), bool)
             if cube.ignore is not None:
@@ -122,8 +123,8 @@ class Reflectance:
     """(counts - dark) / (white - dark), pixel by pixel of the camera.
 
     A band of a pixel that hardly tells white from dark is dead: it takes the line between the nearest living bands of
-    the same pixel. A pixel with fewer than two living bands takes the mean of its neighbours where whole camera lines
-    come; elsewhere it gives no numbers, and its spectra are set aside.
+    the same pixel. A pixel with fewer than two living bands takes the mean of its neighbours where they came with it;
+    else it gives no numbers, and its spectra are set aside.
 
     Args:
         white, dark: (pixels, bands) counts; without a dark one, it is zero.
@@ -190,28 +191,33 @@ class Reflectance:
             told = (counts - self._dark[pixel]) * self._gain[pixel]
             for bridge in self._bridges:
                 bridge.mend(told, pixel == bridge.pixel)
-            return told.astype(np.float32, copy=False)
+            return self._with_blind(told.astype(np.float32, copy=False), pixel)
         lines = counts.reshape(-1, samples, bands).astype(np.float32)
         lines -= self._dark
         lines *= self._gain
         for bridge in self._bridges:
             bridge.mend(lines, (slice(None), bridge.pixel))
-        for blind, left, right in self._beside:
-            lines[:, blind] = (lines[:, left] + lines[:, right]) / 2
-        return lines.reshape(-1, bands)
+        return self._with_blind(lines.reshape(-1, bands), pixel)
 
     def brightness(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
         """(n, bands), (n,) -> (n,): the mean reflectance of some bands, which tells an object from a belt
 
-        NaN for a blind pixel, but where whole camera lines come. Raises as a call does.
+        NaN for a blind pixel without the pixels beside it. Raises as a call does.
         """
         pixel = self._pixels(counts, x)
         some = counts[:, some_bands(counts.shape[1])].astype(np.float32)
         told = np.einsum("nb,nb->n", some, self._share[pixel]) - self._base[pixel]
-        if self._beside and self._whole(pixel):
-            lines = told.reshape(-1, len(self.white))
-            for blind, left, right in self._beside:
-                lines[:, blind] = (lines[:, left] + lines[:, right]) / 2
+        return self._with_blind(told, pixel)
+
+    def _with_blind(self, told: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+        """Rows of blind pixels become the mean of those of the pixels beside them, where these stand as far away."""
+        for blind, left, right in self._beside:
+            rows = np.flatnonzero(pixel == blind)
+            a, b = rows + left - blind, rows + right - blind
+            there = (np.minimum(a, b) >= 0) & (np.maximum(a, b) < len(pixel))
+            rows, a, b = rows[there], a[there], b[there]
+            there = (pixel[a] == left) & (pixel[b] == right)
+            told[rows[there]] = (told[a[there]] + told[b[there]]) / 2
         return told
 
     def _pixels(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:

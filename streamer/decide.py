@@ -8,7 +8,7 @@ at all, that may be the transport: then it waits as long as its deadline leaves 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
@@ -155,8 +155,10 @@ class Judged:
         if self.model.validation is None:
             raise ValueError(f"class = {rule.of_class!r}: the line's model tells values, not classes")
         cut = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
-        likeliest = f'== "{rule.of_class}"' if rule.recovery is None else f'!= "{UNKNOWN}"'
-        text = f'{self.model.class_of} {likeliest} and p["{rule.of_class}"] >= {_below(cut.at)}'
+        name, of = _quoted(rule.of_class), self.model.class_of
+        told = of if of.isidentifier() else f"value[{_quoted(of)}]"
+        likeliest = f"== {name}" if rule.recovery is None else f"!= {_quoted(UNKNOWN)}"
+        text = f"{told} {likeliest} and p[{name}] >= {cut.at!r}"
         self.told.append(
             f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} of spectra not seen)"
         )
@@ -228,24 +230,25 @@ class Decider:
         self,
         table: Decide,
         seen: Seen,
-        predictions: Predictions,
+        told: Mapping[str, Predictions],
         model: ServedModel,
-        named: Callable[[int], str],
         clock: float,
     ) -> Iterator[Decision]:
-        """Adds a frame's spectra to their objects, and gives what is decided by it, the nearest deadline first.
+        """Adds spectra to their objects, and gives what is decided by them, the nearest deadline first.
 
         Args:
-            named: what a row of the frame is called after, the same whenever it is read.
+            seen: what they were made of. told: message id -> what was predicted of it, one or more.
 
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
         """
-        line, instrument = predictions.line, seen.frame.instrument
-        self.bind(table, line, predictions.model, model, predictions.model_version)
+        line, instrument = seen.frame.line, seen.frame.instrument
         opened = self._open.setdefault(line, {})
-        now = np.max(predictions.time)
-        self._pool(opened, seen, predictions, named, clock)
+        now = np.datetime64("NaT", "us")
+        for source_id, predictions in told.items():
+            self.bind(table, line, predictions.model, model, predictions.model_version)
+            now = np.max(predictions.time)
+            self._pool(opened, seen, predictions, source_id, clock)
         yield from self.end(line, instrument, seen)
         whole = [key for key, pooled in opened.items() if _is_whole(pooled, table, now, clock)]
         whole += list(opened)[: max(0, len(opened) - len(whole) - MOST_OPEN)]
@@ -314,15 +317,13 @@ class Decider:
         if before is not None and before[1].model.targets != model.targets:
             self._open.pop(line, None)  # sums of other targets can not go on; their predictions stand
         self._bound[line] = model, judged
+        for told in judged.told if judged.model is model else ():
+            log.info("threshold chosen", line=line, version=version, rule=told)
         return judged
 
     @staticmethod
     def _pool(
-        opened: dict[tuple[str, str], Pooled],
-        seen: Seen,
-        predictions: Predictions,
-        named: Callable[[int], str],
-        clock: float,
+        opened: dict[tuple[str, str], Pooled], seen: Seen, predictions: Predictions, source_id: str, clock: float
     ) -> None:
         frame = seen.frame
         names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
@@ -351,7 +352,7 @@ class Decider:
             np.minimum.at(nearest, codes, distance)
         last = np.full(len(place), np.datetime64("NaT", "us"))
         np.maximum.at(last.view(np.int64), codes, predictions.time.view(np.int64))  # NaT is the least of them
-        first = np.full(len(place), len(frame))
+        first = np.full(len(place), len(rows) and rows[-1])
         np.minimum.at(first, codes, rows)
         low, high = np.full((len(place), 2), np.nan), np.full((len(place), 2), np.nan)
         if predictions.x is not None and predictions.y is not None:
@@ -361,7 +362,7 @@ class Decider:
         for name, i in place.items():
             key = (frame.instrument, name)
             part = Pooled(
-                name, frame.instrument, named(int(first[i])), total[i], squares[i], last[i], int(counts[i]),
+                name, frame.instrument, f"{source_id}-{first[i]}", total[i], squares[i], last[i], int(counts[i]),
                 int(are_known[i]), int(trusted[i]), int(odd[i]), float(ambiguity[i]), float(nearest[i]), clock, low[i],
                 high[i], seen.ended is not None,
             )  # fmt: skip
@@ -385,9 +386,9 @@ class Decider:
             )  # fmt: skip
 
 
-def _below(probability: float) -> str:
-    """In four digits, and no more than it is."""
-    return f"{np.floor(probability * 1e4) / 1e4:g}"
+def _quoted(text: str) -> str:
+    """As Python and settings write it."""
+    return orjson.dumps(text).decode()
 
 
 def _is_whole(pooled: Pooled, table: Decide, now: np.datetime64, clock: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -152,7 +152,12 @@ class Predictor:
         log.error("new version refused", model=name, kept=self.served[name].version, error=str(error))
 
     def predict(self, frame: Frame) -> Predictions:
-        """
+        """Of one message. Raises as `predict_each`."""
+        return self.predict_each(frame, [slice(0, len(frame))])[0]
+
+    def predict_each(self, frame: Frame, parts: Sequence[slice]) -> list[Predictions]:
+        """Of the messages that a frame was joined from, their rows given: each as if it had come alone.
+
         Raises:
             NoModel: the frame's line has no model. AxisMismatch: its axis does not cover the model's grid.
             BadMessage: it holds another quantity than the model was taught.
@@ -165,7 +170,13 @@ class Predictor:
                 f"got {frame.quantity}",
                 "quantity",
             )
-        result = model.predict(frame.spectra, frame.axis)
+        every = model.predict(frame.spectra, frame.axis)
+        if len(parts) == 1:
+            return [self._judged(frame, name, served, every)]
+        return [self._judged(frame[rows], name, served, every[rows]) for rows in parts]
+
+    def _judged(self, frame: Frame, name: str, served: Served, result: Result) -> Predictions:
+        model = served.model
         watch = self._watch(frame, served.version)
         frozen = watch.sensor.update(frame.spectra, frame.spectrum_id)
         # Of classes, what is usual changes from object to object: only T2 and Q can be odd.

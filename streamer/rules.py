@@ -11,6 +11,7 @@ and value[...] for what is no name in Python are all that it may find.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
@@ -143,8 +144,9 @@ def threshold(seen: Validation, name: str, *, purity: float | None = None, recov
         order = order[seen.probability.argmax(axis=1)[order] == k]
     own, chance = (seen.codes == k)[order], seen.probability[order, k]
     told, right = np.cumsum(weight[order]), np.cumsum(np.where(own, weight[order], 0.0))
+    recovered = np.cumsum(own) / np.sum(seen.codes == k)
     last = np.append(np.diff(chance) != 0, True)[: len(chance)]  # of several alike, all are told or none
-    pure, found, chance = (right / told)[last], right[last], chance[last]  # a class weighs 1
+    pure, found, chance = (right / told)[last], recovered[last], chance[last]
     if recovery is not None:
         enough = [int(np.argmax(found >= recovery - 1e-12))]
     else:
@@ -158,7 +160,18 @@ def threshold(seen: Validation, name: str, *, purity: float | None = None, recov
             f"class {name!r}: no probability gives a purity of {purity:g} on the spectra that the model had not seen; "
             f"the best is {best}"
         )
-    return Cut(*(float(figure[enough[-1]]) for figure in (chance, pure, found)))
+    at = enough[-1]
+    below = float(chance[at + 1]) if at + 1 < len(chance) else 0.0
+    return Cut(_between(below, float(chance[at])), float(pure[at]), float(found[at]))
+
+
+def _between(low: float, high: float) -> float:
+    """The number with the fewest digits, four at least, above `low` and not above `high`."""
+    for digits in range(4, 17):
+        short = math.floor(high * 10**digits) / 10**digits
+        if low < short <= high:
+            return short
+    return high
 
 
 def conformal_limits(seen: Validation, level: float) -> np.ndarray:

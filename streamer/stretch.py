@@ -1,7 +1,7 @@
 """Messages of one line camera that wait together are worked as one: most of what a message costs is the same for each.
 
 A worker that has fallen behind so catches up by itself. What it sends stays message by message, so that results are
-called the same however many messages waited when they were read.
+called the same, and judged the same, however many messages waited when they were read.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -131,7 +131,6 @@ class Worker:
                 self.source.handled(record)
             self._since = self._since if self._handled else self._turned
             self._handled += len(stretch.records)
-            self._break_circuit()
             if self._due() and not self.deliver():
                 return
             if self.source.overdue:
@@ -169,7 +168,8 @@ class Worker:
         left_s = self._since + self.settings.transactions.interval_s - time.monotonic()
         return max(0.0, min(left_s, self.settings.poll_timeout_s))
 
-    def _break_circuit(self) -> None:
+    def _count_outcome(self, is_rejected: bool) -> None:
+        self._outcomes.append(is_rejected)
         ratio, window = self.settings.rejects.stop_ratio, self.settings.rejects.window_frames
         if (rejected := sum(self._outcomes)) > ratio * window:
             topic = self.settings.topics.rejects
@@ -198,13 +198,13 @@ class Worker:
             time.sleep(0.1)
 
     def read(self, record: Record) -> tuple[Stretch, bool]:
-        """A message as it came, and whether it is a line camera's."""
+        """A message as it came, and whether it is of a line camera whose objects we find."""
         try:
             frame, bad = decode(record, self._known_axes(), self.settings.frame_max_bytes)
         except BadMessage as error:
             return Stretch([record], None, error=error), False
         line = self.settings.line(frame.line)
-        return Stretch([record], frame, bad), line is not None and line.camera.pixels > 0
+        return Stretch([record], frame, bad), line is not None and line.camera.belt is not None
 
     def handle(self, stretch: Stretch) -> None:
         frame, place = stretch.frame, stretch.records[0].place
@@ -226,58 +226,62 @@ class Worker:
         if seen.change is not None:
             self._tell_reference(frame, seen.change)
         parts = stretch.parts(seen.frame)
-        if len(seen.frame):
-            predictions = self._predicted(seen, parts)
-            if predictions is None:
-                return
-            if self._decider is not None:
-                self.decide(parts, seen, predictions)
-            for record, rows in parts:
-                if rows.start < rows.stop:
-                    self.send(record, predictions if len(parts) == 1 else predictions[rows])
-            self.ask(seen.frame, predictions)
-            some = seen.one_each(bool(line and line.decide.rules))
-            for record, rows in parts:
-                if some is None and len(parts) == 1:
-                    self.watch(record, seen.frame, predictions)
-                    continue
-                own = np.arange(rows.start, rows.stop)
-                if len(own := own if some is None else np.intersect1d(own, some)):
-                    self.watch(record, seen.frame[own], predictions[own])
-        elif self._decider is not None:
+        told = self._predicted(seen, parts)
+        if told and self._decider is not None:
+            self.decide(seen, {record.id: predictions for record, _, predictions in told})
+        for record, _, predictions in told:
+            self.send(record, predictions)
+        some = seen.one_each(bool(line and line.decide.rules))
+        for record, rows, predictions in told:
+            own = seen.frame if len(parts) == 1 else seen.frame[rows]
+            self.ask(own, predictions)
+            if some is None:
+                self.watch(record, own, predictions)
+            elif len(picked := some[(rows.start <= some) & (some < rows.stop)] - rows.start):
+                self.watch(record, own[picked], predictions[picked])
+        if not told and self._decider is not None:
             self._tell_decisions(self._decider.end(frame.line, frame.instrument, seen))
         if seen.belt:
             label = self.meters.line(frame.line)
             self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(seen.belt)
-        aside = stretch.aside(seen.bad)
+        aside, done = stretch.aside(seen.bad), {record.id for record, _, _ in told}
         for record, rows in parts:
+            if rows.start < rows.stop and record.id not in done:  # rejected as a whole
+                continue
             bad = aside.get(record.id, [])
-            self._outcomes.append(len(bad) > rows.stop - rows.start)
             if bad:
                 self.set_aside(record, frame.line, bad)
+            self._count_outcome(len(bad) > rows.stop - rows.start)
 
-    def _predicted(self, seen: Seen, parts: Sequence[tuple[Record, slice]]) -> Predictions | None:
-        """None where its messages were rejected."""
-        frame, (first, _) = seen.frame, parts[0]
+    def _predicted(self, seen: Seen, parts: Sequence[tuple[Record, slice]]) -> list[tuple[Record, slice, Predictions]]:
+        """Of each message that has spectra to predict; one of which none can be told is rejected."""
+        parts, frame = [part for part in parts if part[1].start < part[1].stop], seen.frame
+        if not parts:
+            return []
+        label = self.meters.line(frame.line)
         try:
-            return self.predict(frame)
+            with self.meters["tamis_predict_duration_seconds"].labels(label).time():
+                told = self.predictor.predict_each(frame, [rows for _, rows in parts])
+            return [(*part, predictions) for part, predictions in zip(parts, told, strict=True)]
         except (NoModel, AxisMismatch, BadMessage) as error:
             reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
             text = str(error)
         except TamisError:
             raise
         except Exception as error:  # a frame that breaks a model must not stop the line for ever
-            log.exception("prediction failed", place=first.place, line=frame.line)
+            if len(parts) > 1:  # whose fault it is shows when each is predicted alone
+                found = []
+                for record, rows in parts:
+                    alone = replace(seen, frame=frame[rows], bad=[])
+                    one = self._predicted(alone, [(record, slice(0, rows.stop - rows.start))])
+                    found += [(record, rows, predictions) for _, _, predictions in one]
+                return found
+            log.exception("prediction failed", place=parts[0][0].place, line=frame.line)
             reason, text = "failed", f"the model failed: {type(error).__name__}: {error!s:.200}"
         for record, rows in parts:
             spectra = rows.stop - rows.start + (len(seen.bad) if len(parts) == 1 else 0)
             self.reject(record, frame.line, f"{record.place}: {text}", reason, spectra)
-        return None
-
-    def predict(self, frame: Frame) -> Predictions:
-        line = self.meters.line(frame.line)
-        with self.meters["tamis_predict_duration_seconds"].labels(line).time():
-            return self.predictor.predict(frame)
+        return []
 
     def send(self, record: Record, predictions: Predictions) -> None:
         line = self.meters.line(predictions.line)
@@ -293,14 +297,12 @@ class Worker:
         if not np.isnat(newest := np.max(predictions.time)):
             self._sent.append((line, newest))
 
-    def decide(self, parts: Sequence[tuple[Record, slice]], seen: Seen, predictions: Predictions) -> None:
+    def decide(self, seen: Seen, told: Mapping[str, Predictions]) -> None:
         """Tells what is decided of the objects of a frame, before anything else is done with it."""
-        line = self.settings.line(predictions.line)
+        line = self.settings.line(seen.frame.line)
         if line is not None and line.decide.rules and self._decider is not None:
-            _, served = self.predictor.serving(predictions.line)
-            self._tell_decisions(
-                self._decider.take(line.decide, seen, predictions, served.model, partial(_named, parts), self._clock)
-            )
+            _, served = self.predictor.serving(seen.frame.line)
+            self._tell_decisions(self._decider.take(line.decide, seen, told, served.model, self._clock))
 
     def _tell_reference(self, frame: Frame, change: float) -> None:
         key = frame.line, frame.instrument, frame.reference
@@ -335,9 +337,7 @@ class Worker:
         for name, line in self.settings.lines.items():
             if self._decider is not None and line.decide.rules:
                 served = self.predictor.served[line.model]
-                judged = self._decider.bind(line.decide, name, line.model, served.model, served.version)
-                for told in judged.told:
-                    log.info("threshold chosen", line=name, rule=told)
+                self._decider.bind(line.decide, name, line.model, served.model, served.version)
 
     def _send(self, topic: str, value: bytes, key: bytes | None, headers: dict[str, str]) -> None:
         self.sink.send(topic, value, key=key, headers=headers)
@@ -364,7 +364,7 @@ class Worker:
         value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
         self._send(self.settings.topics.rejects, value, _key(record), headers)
         self._count_rejected(line, reason, spectra)
-        self._outcomes.append(True)
+        self._count_outcome(True)
 
     def set_aside(self, record: Record, line: str, bad: list[BadRow]) -> None:
         """Sets the bad rows of a frame aside; its good ones went on."""
@@ -499,12 +499,6 @@ class Worker:
 
     def _known_axes(self) -> dict[str, Axis]:
         return dict(chain(self.predictor.axes().items(), self._axes.items()))
-
-
-def _named(parts: Sequence[tuple[Record, slice]], row: int) -> str:
-    """What a row of a stretch is called after: its message, and where it stands in that."""
-    record, rows = next(part for part in parts if row < part[1].stop)
-    return f"{record.id}-{row - rows.start}"
 
 
 def _key(record: Record) -> bytes | None:

@@ -519,7 +519,8 @@ def test_messages_that_wait_together_come_to_what_they_do_one_by_one(
             line.run()
         sent = line.sink.messages["tamis.predictions"]
         rows = {message.headers["result_id"]: decode_predictions(message.value, message.headers) for message in sent}
-        kept = {name: [(row["spectrum_id"], row["material"], row["x"]) for row in some] for name, some in rows.items()}
+        named = ("spectrum_id", "object_id", "material", "x", "odd", "frozen", "reason")
+        kept = {name: [[row[column] for column in named] for row in some] for name, some in rows.items()}
         decisions = line.sink.messages["tamis.decisions"]
         each = {message.headers["result_id"]: json.loads(message.value) for message in decisions}
         facts = {name: (row["object_id"], row["action"], row["spectra"], row["y_high"]) for name, row in each.items()}
@@ -532,6 +533,33 @@ def test_messages_that_wait_together_come_to_what_they_do_one_by_one(
     assert joined == one_by_one
 
 
+def test_of_messages_that_wait_together_only_that_which_breaks_the_model_is_rejected(
+    tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = tamis_line(lines={"belt": {"camera": {"pixels": 80, "belt": [0.0, 0.115]}}})
+    line.publish(belts[0])
+    frames = [replace(one, object_id=None, targets={}) for one in belts[1].frames(4, START, lines=4)]
+    line.arrives(*frames)
+    line.worker.predictor.refresh()
+    served = line.worker.predictor.served["default"].model
+    predict = type(served).predict
+
+    def breaks(self: Any, spectra: np.ndarray, axis: Axis) -> Any:
+        if len(spectra) and (spectra == worst).all(axis=1).any():
+            raise ZeroDivisionError
+        return predict(self, spectra, axis)
+
+    inside = [i for i, one in enumerate(frames) if (one.spectra.mean(axis=1) > 0.3).sum() > 30]
+    chosen = frames[inside[1]]
+    middle = np.flatnonzero(chosen.spectra.mean(axis=1) > 0.3)
+    worst = chosen.spectra[middle[len(middle) // 2]]
+    monkeypatch.setattr(type(served), "predict", breaks)
+    line.run()
+    assert len(line.rejected) == 1
+    assert f"tamis.spectra[0]@{inside[1]}: the model failed: ZeroDivisionError" in line.rejected[0]
+    assert {row["y"] // 4 for row in line.predictions} >= {inside[0], inside[2]}
+
+
 def test_a_reference_for_a_line_without_a_camera_is_rejected(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
     line = tamis_line()
     line.publish(belts[0])
@@ -540,15 +568,16 @@ def test_a_reference_for_a_line_without_a_camera_is_rejected(tamis_line: Any, be
     assert line.predictions == []
 
 
-def test_a_blind_pixel_without_its_line_is_set_aside(tamis_line: Any, model: Model, grid: Axis) -> None:
+def test_a_blind_pixel_without_its_neighbours_is_set_aside(tamis_line: Any, model: Model, grid: Axis) -> None:
     line = tamis_line(lines={"belt": {"camera": {"pixels": PIXELS}}})
     line.publish(replace(model, quantity="reflectance"))
     white = np.full((PIXELS, len(grid)), 1000.0)
     white[4] = 0
     counts, _ = simulate(PIXELS, grid)
     line.arrives(shot(white, reference="white", axis=grid), shot(counts[2:7] * 1000, x=2, y=1, axis=grid))
-    assert [row["x"] for row in line.run().predictions] == [2, 3, 5, 6]
-    assert "row 2 (1-2): expected finite numbers, got nan" in line.rejected[0]
+    line.arrives(shot(counts[4:7] * 1000, x=4, y=2, axis=grid))
+    assert [row["x"] for row in line.run().predictions] == [2, 3, 4, 5, 6, 5, 6]
+    assert "row 0 (2-0): expected finite numbers, got nan" in line.rejected[0]
 
 
 def test_a_batch_that_is_read_again_is_decided_alike(

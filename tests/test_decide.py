@@ -100,7 +100,10 @@ def test_a_threshold_gives_the_asked_purity_or_recovery_and_no_more() -> None:
     lower = chance >= chance[chance < at].max()
     assert np.average(own[lower], weights=weight[lower]) < 0.97, "the least probability that gives it"
     at = threshold(seen, "a", recovery=0.9).at
-    assert np.mean(chance[own] >= at) >= 0.9 > np.mean(chance[own] > at)
+    assert np.mean(chance[own] >= at) >= 0.9 > np.mean(chance[own] > chance[chance >= at].min())
+    close = replace(seen, probability=np.column_stack([chance / 1e5 + 0.9999, 0.0001 - chance / 1e5]))
+    sharp = threshold(close, "a", purity=0.97).at
+    assert np.array_equal(close.probability[:, 0] >= sharp, told), "as many digits as it takes"
     with pytest.raises(ValueError, match="class 'b': no probability gives a purity of 1 .* the best is"):
         threshold(replace(seen, probability=seen.probability * 0 + 0.5), "b", purity=1.0)
     with pytest.raises(ValueError, match="no class 'c' in this model; there: a, b"):
@@ -312,7 +315,7 @@ def test_a_recovery_that_was_asked_for_is_kept_whatever_the_likeliest_class_is(t
     known = np.array([row["sort"] != "unknown" for row in told])
     assert np.mean(ejected[known & (sort == "PET")]) > 0.96
     assert any(row["sort"] != "PET" for row in told if row["action"] == "eject")
-    (chosen,) = [entry["rule"] for entry in logs if entry["event"] == "threshold chosen"]
+    (chosen,) = {entry["rule"] for entry in logs if entry["event"] == "threshold chosen"}
     assert chosen.startswith('eject: sort != "unknown" and p["PET"] >= 0.')
     assert "recovery 0.99" in chosen
 

@@ -79,14 +79,14 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
         for record in records(0)[:50]:  # the drift reference and the running limits are learned
             worker.handle(worker.read(record)[0])
         frames = [decode(record, axes, cap)[0] for record in records(0)]
-        predictions = [worker.predict(frame) for frame in frames]
+        predictions = [worker.predictor.predict(frame) for frame in frames]
         one = records(0)[0]
         watched = list(zip(records(1_000_000), frames, predictions, strict=True))
         found = {
             "decode": _times(lambda record: decode(record, axes, cap), records(0)),
             "screen": _times(lambda frame: screen(frame, None, []), frames),
             "model": _times(lambda frame: model.predict(frame.spectra, frame.axis), frames),
-            "limits and reasons": _times(worker.predict, frames),
+            "limits and reasons": _times(worker.predictor.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
             "drift": _times(lambda some: worker.watch(*some), watched),
             "meters": _times(lambda some: worker.send(one, some), predictions),
