@@ -642,7 +642,7 @@ def replay(
     how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "resume": resume,
            "sent_as": sent_as or "", "reading": reading}  # fmt: skip
     if report is None:
-        print(_told(run_replay(settings, stop, files, encoding, how)))
+        print(_told(run_replay(settings, stop, files, encoding, how), rate))
         return
     from .belt import MOST_LINES, Belt
     from .records import read_frames
@@ -653,7 +653,7 @@ def replay(
         line = next((frame.line for frame in read_frames(files[0], **reading)), None)
     belt = Belt(line, MOST_LINES)
     with following(settings, belt) as trouble:
-        told = _told(run_replay(settings, stop, files, encoding, how))
+        told = _told(run_replay(settings, stop, files, encoding, how), rate)
         print(told, flush=True)
         settle(belt, stop)
         if trouble():
@@ -668,9 +668,11 @@ def replay(
     print(f"{report}: {seen}{hint}")
 
 
-def _told(sent: Any) -> str:
+def _told(sent: Any, rate: float | None) -> str:
     per_s = sent.spectra / max(sent.seconds, 1e-9)
     after = f"; {sent.before} were there already" if sent.before else ""
+    if rate is not None and sent.seconds > 1 and per_s < 0.9 * rate:
+        after += f"; slower than the {rate:g} that were asked for"
     return f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s{after}"
 
 
@@ -761,7 +763,7 @@ def simulate(
     except ValueError as error:
         raise BadSettings(str(error)) from error
     things = belt.objects(seconds)
-    if len(things) < 0.8 * round(seconds * objects):  # said before the minutes that it takes
+    if len(things) < 0.6 * round(seconds * objects):  # said before the minutes that it takes
         print(
             f"{len(things)} of {round(seconds * objects)} objects: no more find room side by side on {pixels} pixels; "
             "more of them with --pixels or --lines, or a smaller --size",

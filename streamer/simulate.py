@@ -313,10 +313,12 @@ def earthlib_materials(level: str) -> tuple[dict[str, np.ndarray], Axis]:
 
 
 def write_truth(path: Path, belt: Belt, seconds: float, start: np.datetime64) -> int:
-    """A CSV with a line for each object: object_id, material, x (pixel) and time of its middle; gives how many."""
-    rows = ["object_id,material,x,time"]
+    """A CSV with a line for each object: object_id, material, x (pixel), y (camera line) and time of its middle; gives
+    how many.
+    """
+    rows = ["object_id,material,x,y,time"]
     for one in belt.objects(seconds):
         at = start + np.timedelta64(round(one.y / belt.lines_per_s * 1e6), "us")
-        rows.append(f"{one.number},{one.material},{one.x:.1f},{at}Z")
+        rows.append(f"{one.number},{one.material},{one.x:.1f},{one.y:.1f},{at}Z")
     path.write_text("\n".join([*rows, ""]))
     return len(rows) - 1

@@ -192,6 +192,13 @@ class Worker:
             if not missing:
                 self._check_rules()
                 return
+            if missing and not self.live:  # a recorded file is there now, and so should be its model
+                store = self.predictor.store
+                there = ", ".join(store.names()) or "none"
+                raise NoModel(
+                    f"{store.root} has no model {missing}; there: {there}. Name one in the settings "
+                    "(lines.NAME.model), or publish it with `tamis fit`"
+                )
             if missing != said:
                 log.warning("waiting for models", missing=missing, store=str(self.predictor.store.root))
                 said = missing
@@ -433,7 +440,7 @@ class Worker:
             self._late_told = time.monotonic()
             line, took_s = self.settings.line(name), float(np.nanmedian([took_s for _, took_s in decided]))
             log.warning(
-                "decisions are late: this box can not follow the line, or its messages are old",
+                "decisions are late: this box can not follow, its messages are old, or the camera stands still",
                 line=name,
                 late=late,
                 of=len(decided),

@@ -318,6 +318,13 @@ def test_tail_shows_predictions_and_rejects(
     assert "expected absorbance" in json.loads(rejected.stdout)["error"]
 
 
+def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp_path: Path) -> None:
+    Store(tmp_path / "s").publish("fat", model)
+    done = tamis("worker", "--from", meat, "--to", "out", cwd=tmp_path, TAMIS_STORE="s")
+    assert done.returncode == 1
+    assert "has no model default; there: fat. Name one in the settings (lines.NAME.model)" in done.stderr
+
+
 def test_tail_says_that_it_waits(
     tamis_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
