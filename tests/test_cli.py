@@ -422,7 +422,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "doctor.spectra, doctor.predictions, doctor.rejects will be created by the worker" in well.stdout
     table = {"action": "eject", "when": "fat > 12"}
     for when, code, words in (
-        ("fat > 12", 0, "61 bands; 1 rules suit it"),
+        ("fat > 12", 0, "61 bands; 1 rule suits it"),
         ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
     ):
         lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
