@@ -30,7 +30,7 @@ CAPABILITIES: dict[str, frozenset[str]] = {
 _CLIENT_SETTINGS: dict[str, dict[str, Any]] = {
     # It keeps the first member of a group waiting for half of the session's time-out, and a fetch for all of its time,
     # whatever comes meanwhile.
-    "tansu": {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300, "fetch_max_wait_ms": 5},
+    "tansu": {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300, "fetch_max_wait_ms": 10},
     # It ignores the limits of a fetch, and sends the whole backlog at once.
     "noida": {"receive_message_max_bytes": 1 << 30},
 }

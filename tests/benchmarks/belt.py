@@ -10,9 +10,8 @@ last line was sent to when a reader has the decision.
 A virtual machine's host may give its cores to others, and then they stand still for a tenth of a second or more: each
 half minute tells which share was stolen, and `calm_p99_ms` is that of the half minutes with less than 1 %.
 
-The embedded broker keeps all in memory, and grows slow with the length of a partition: each minute goes to one of
-its own, and ten minutes want few bands (--bands 80: 10 GB). It keeps a fetch for all of its time, whatever comes
-meanwhile, where others answer at once: so that is short here.
+The embedded broker keeps all in memory, and grows slow with the length of a partition: each half minute goes to one of
+its own, and ten minutes want few bands (--bands 80: 10 GB).
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ TAUGHT_SPECTRA = 6_000
 BELT_RANGE = (0.0, 0.115)
 EJECT = ("PVC", "PET")
 _ESTIMATORS = {"pls-da": PLSDA, "cnn-da": CNNClassifier}
-PARTITION_S = 60
+PARTITION_S = 30
 CALM = 0.01  # share of a half minute that the machine's host may give to others: a stolen core stands still for long
 REACH = 8  # pixels and lines between an object's middle and that of its decision
 
@@ -118,7 +117,7 @@ def cpu_ticks() -> np.ndarray:
 def read(brokers: str, topic: str, told: Told, done: threading.Event) -> None:
     from confluent_kafka import Consumer, TopicPartition  # pyright: ignore[reportMissingImports]
 
-    how = {"bootstrap.servers": brokers, "group.id": "reader", "fetch.wait.max.ms": 4, "enable.auto.commit": False}
+    how = {"bootstrap.servers": brokers, "group.id": "reader", "fetch.wait.max.ms": 20, "enable.auto.commit": False}
     source = Consumer(how)
     source.assign([TopicPartition(topic, 0, 0)])
     while not done.is_set():
