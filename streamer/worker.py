@@ -192,7 +192,7 @@ class Worker:
             if not missing:
                 self._check_rules()
                 return
-            if missing and not self.live:  # a recorded file is there now, and so should be its model
+            if not self.live:  # a recorded file is there now, and so should be its model
                 store = self.predictor.store
                 there = ", ".join(store.names()) or "none"
                 raise NoModel(
