@@ -644,7 +644,7 @@ def replay(
     if report is None:
         print(_told(run_replay(settings, stop, files, encoding, how), rate))
         return
-    from .belt import MOST_LINES, Belt
+    from .pages.belt_map import MOST_LINES, Belt
     from .records import read_frames
     from .view import following, refuse_unwritable, settle, write_belt
 

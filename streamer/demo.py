@@ -35,10 +35,10 @@ from .broker import EmbeddedBroker, dying_with_parent
 from .fitting import Fitted, fit_and_publish
 from .frame import Frame
 from .outcome import decode_predictions
-from .page import write_page
+from .pages.charts import write_page
+from .pages.run_report import Finding, Run, write_report
 from .records import read_frames, write_parquet
 from .replay import Replay
-from .report import Finding, Run, write_report
 from .service import kafka_sink
 from .settings import Settings, Topics
 from .sink import KafkaSink

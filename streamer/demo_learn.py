@@ -36,7 +36,7 @@ from .demo import (
 from .frame import Frame
 from .labels import Label, encode_labels
 from .outcome import decode_predictions
-from .page import DISC, Chart, Kind, figure, page_of, write_page
+from .pages.charts import DISC, Chart, Kind, figure, page_of, write_page
 from .service import kafka_sink
 from .settings import Settings, Topics
 from .sink import KafkaSink

@@ -25,9 +25,9 @@ from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.belt import COLOURS, Belt, png
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import JSON_LINES
+from tamis.streamer.pages.belt_map import COLOURS, Belt, png
 from tamis.streamer.records import write_parquet
 from tamis.streamer.simulate import Belt as Simulated
 from tamis.streamer.sink import KafkaSink

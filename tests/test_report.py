@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tamis import BadFile
-from tamis.streamer.page import MOST_MARKS
-from tamis.streamer.report import Finding, Run, page, write_report
+from tamis.streamer.pages.charts import MOST_MARKS
+from tamis.streamer.pages.run_report import Finding, Run, page, write_report
 
 HOSTILE = "</title></svg><script>alert('x')</script><img src=\"http://evil/\" onerror=alert(1)>&amp;"
 CHARTS = 5

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import BadFile
+from ... import BadFile
 
 # Relative SVG paths around a point; the class beside each gives its colour.
 DOT, CROSS = "h0", "m-1.7-1.7l3.4 3.4m0-3.4l-3.4 3.4"

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..models.classes import UNKNOWN
-from .frame import MOST_TEXT, RESERVED
-from .outcome import decode_predictions
-from .page import fixed, html_table
+from ...models.classes import UNKNOWN
+from ..frame import MOST_TEXT, RESERVED
+from ..outcome import decode_predictions
+from .charts import fixed, html_table
 
 MOST_LINES = 12_000  # camera lines that are kept
 MOST_PIXELS = 4_096  # across the belt

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from .page import CROSS, DIAMOND, DISC, DOT, SQUARE, TRIANGLE, Chart, Kind, figure, fixed, number, page_of, write_page
+from .charts import CROSS, DIAMOND, DISC, DOT, SQUARE, TRIANGLE, Chart, Kind, figure, fixed, number, page_of, write_page
 
 LEVELS = {"alarm": "■ Alarm", "warning": "▲ Warning", "info": "● Note"}  # the worst first; never by colour alone
 
