@@ -644,7 +644,8 @@ def replay(
     if report is None:
         print(_told(run_replay(settings, stop, files, encoding, how), rate))
         return
-    from .pages.belt_map import MOST_LINES, Belt
+    from .pages.belt_map import MAX_SCAN_LINES as MOST_LINES
+    from .pages.belt_map import BeltMap as Belt
     from .records import read_frames
     from .view import following, refuse_unwritable, settle, write_belt
 

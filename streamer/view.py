@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from .. import BadFile
-from .pages.belt_map import Belt
+from .pages.belt_map import BeltMap as Belt
 from .pages.charts import page_of, write_page
 from .service import Stop, ensure, kafka_source
 from .settings import Settings
