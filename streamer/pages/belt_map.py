@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import struct
 import threading
 import time
-import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -250,21 +248,10 @@ def _short(value: Any, form: str = ".3g") -> str:
 
 
 def png(pixels: np.ndarray, palette: list[str]) -> bytes:
-    """(height, width) uint8 numbers into a palette of '#rrggbb' -> a PNG
+    """(height, width) uint8 numbers into a palette of '#rrggbb' -> a PNG"""
+    from PIL import Image
 
-    References: Portable Network Graphics, ISO/IEC 15948:2004.
-    """
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = pixels.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each line begins with its filter, none
-    rows[:, 1:] = pixels
-    out = io.BytesIO(b"")
-    out.write(b"\x89PNG\r\n\x1a\n")
-    out.write(chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)))
-    out.write(chunk(b"PLTE", bytes.fromhex("".join(colour[1:] for colour in palette))))
-    out.write(chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)))
-    out.write(chunk(b"IEND", b""))
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    image.putpalette(bytes.fromhex("".join(colour[1:] for colour in palette)))
+    image.save(out, "png")
     return out.getvalue()
