@@ -870,12 +870,12 @@ def demo(
     stop = _Stop()
     _quiet()
     if learn:
-        from .demo_learn import run_learning_demo
+        from .demo.learning import run_learning_demo
 
         if not run_learning_demo(out, json, stop):
             raise typer.Exit(1)
         return
-    from .demo import run_demo
+    from .demo.fermentation import run_demo
 
     if not run_demo(out, json, rate, stop):
         raise typer.Exit(1)

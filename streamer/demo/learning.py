@@ -17,9 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from .. import TamisError
-from .broker import EmbeddedBroker
-from .demo import (
+from ... import TamisError
+from ..broker import EmbeddedBroker
+from ..frame import Frame
+from ..labels import Label, encode_labels
+from ..outcome import decode_predictions
+from ..pages.charts import DISC, Chart, Kind, figure, page_of, write_page
+from ..service import kafka_sink
+from ..settings import Settings, Topics
+from ..sink import KafkaSink
+from ..source import KafkaSource, ensure_topics
+from ..wire import ARROW, encode
+from .fermentation import (
     FRAME_SPECTRA,
     LINE,
     PATIENCE_S,
@@ -33,15 +42,6 @@ from .demo import (
     running,
     timed,
 )
-from .frame import Frame
-from .labels import Label, encode_labels
-from .outcome import decode_predictions
-from .pages.charts import DISC, Chart, Kind, figure, page_of, write_page
-from .service import kafka_sink
-from .settings import Settings, Topics
-from .sink import KafkaSink
-from .source import KafkaSource, ensure_topics
-from .wire import ARROW, encode
 
 DELAY_H = 1.0  # from sampling to the laboratory's value
 SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so near a sample share its value

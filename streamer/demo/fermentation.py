@@ -28,22 +28,22 @@ from typing import Any
 
 import numpy as np
 
-from .. import TamisError, __version__
-from ..models.pls import PLSR
-from ..models.store import Store
-from .broker import EmbeddedBroker, dying_with_parent
-from .fitting import Fitted, fit_and_publish
-from .frame import Frame
-from .outcome import decode_predictions
-from .pages.charts import write_page
-from .pages.run_report import Finding, Run, write_report
-from .records import read_frames, write_parquet
-from .replay import Replay
-from .service import kafka_sink
-from .settings import Settings, Topics
-from .sink import KafkaSink
-from .source import KafkaSource, ensure_topics
-from .wire import ARROW
+from ... import TamisError, __version__
+from ...models.pls import PLSR
+from ...models.store import Store
+from ..broker import EmbeddedBroker, dying_with_parent
+from ..fitting import Fitted, fit_and_publish
+from ..frame import Frame
+from ..outcome import decode_predictions
+from ..pages.charts import write_page
+from ..pages.run_report import Finding, Run, write_report
+from ..records import read_frames, write_parquet
+from ..replay import Replay
+from ..service import kafka_sink
+from ..settings import Settings, Topics
+from ..sink import KafkaSink
+from ..source import KafkaSource, ensure_topics
+from ..wire import ARROW
 
 LINE = "fermentation"
 TARGET, UNIT = "glucose", "g/L"
