@@ -1,7 +1,7 @@
-"""`tamis demo --learn`: the same fermentation; laboratory values arrive an hour after sampling: test, then train.
+"""`tamis demo --learn`: the same fermentation; each laboratory value arrives an hour after its sample and is learned.
 
-A worker and a trainer run side by side. A spectrum is predicted by what was known when it was measured: the replay
-waits until a laboratory value that has come is learned, or refused, and the new version is served.
+A worker and a trainer run side by side. Each spectrum is predicted with what was known when it was measured: the
+replay waits until the value that has arrived is learned or refused, and until the worker serves the new version.
 """
 
 from __future__ import annotations
@@ -10,190 +10,110 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ... import TamisError
-from ..broker import EmbeddedBroker
-from ..frame import Frame
 from ..labels import Label, encode_labels
-from ..outcome import decode_predictions
-from ..pages.charts import DISC, Chart, Kind, figure, page_of, write_page
-from ..service import kafka_sink
-from ..settings import Settings, Topics
-from ..sink import KafkaSink
-from ..source import KafkaSource, ensure_topics
-from ..wire import ARROW, encode
+from ..pages.charts import DISC, Chart, Kind, figure, html_table, render_page, write_page
 from .fermentation import (
-    FRAME_SPECTRA,
-    LINE,
-    PATIENCE_S,
-    START,
     STEP_S,
     TARGET,
     UNIT,
+    at_samples,
     data,
+    errors,
     fit_calibration,
-    own_store,
-    running,
-    timed,
+    process_spectra,
+    say,
+    write_figures,
 )
+from .plant import Plant, own_store, plant, running
 
-DELAY_H = 1.0  # from sampling to the laboratory's value
-SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so near a sample share its value
-
-
-class _Line:
-    """Sends spectra, and waits for their predictions; sends a label, and waits until it is learned and served."""
-
-    def __init__(self, settings: Settings, sink: KafkaSink, source: KafkaSource, verdicts: Path, worker: str) -> None:
-        self.settings, self.sink, self.source = settings, sink, source
-        self.verdicts, self.worker = verdicts, worker
-        self.rows: list[dict[str, Any]] = []
-        self.sent = 0
-
-    def spectra(self, frame: Frame) -> None:
-        for value, headers in encode(frame, ARROW, self.settings.frame_max_bytes):
-            self.sink.send(self.settings.topics.spectra, value, key=LINE.encode(), headers=headers)
-        self.sink.flush(10)
-        self.sent += len(frame)
-        self._wait(lambda: len(self.rows) >= self.sent, "predictions")
-
-    def label(self, label: Label) -> dict[str, Any]:
-        """What the gate said of it."""
-        before = len(self._said())
-        value, headers = encode_labels([label])
-        self.sink.send(self.settings.topics.labels, value, key=LINE.encode(), headers=headers)
-        self.sink.flush(10)
-        self._wait(lambda: len(self._said()) > before, "a verdict")
-        said = self._said()[-1]
-        if said["version"] is not None:
-            self._wait(
-                lambda: f'version="{said["version"]}"' in self._served(), f"the worker to serve {said['version']}"
-            )
-        return said
-
-    def _said(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.verdicts.read_text().splitlines()] if self.verdicts.exists() else []
-
-    def _served(self) -> str:
-        with urllib.request.urlopen(f"{self.worker}/metrics", timeout=2) as answer:  # noqa: S310 (our own, on loopback)
-            lines = answer.read().decode().splitlines()
-        return next((line for line in lines if line.startswith("tamis_model_info{")), "")
-
-    def _wait(self, done: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not done():
-            for record in self.source.poll(0.05):
-                self.rows += decode_predictions(record.value, record.headers)
-            if time.monotonic() > deadline:
-                raise TamisError(f"waited {PATIENCE_S:.0f} s for {what}")
+DELAY_H = 1.0  # from the sample to the laboratory's value
+SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so close to a sample share its value
 
 
 def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool]) -> bool:
-    """Runs it all and tells what was seen; False where it was stopped."""
-    began = time.monotonic()
+    """Run it all, and print what was found. False if spectra were lost."""
+    began_s = time.monotonic()
     store = own_store(out)
     calibration, process, hplc = data()
-    static = fit_calibration(calibration, store).model
-    frames = list(timed(process))
-    spectra = np.vstack([frame.spectra for frame in frames])
-    names = [name for frame in frames for name in frame.spectrum_id]
+    first = fit_calibration(calibration, store).model
+    spectra = process_spectra(process)
     hours = np.arange(len(spectra)) * STEP_S / 3600
-    nearest = np.abs(hours[:, None] - hplc[:, 0]).argmin(axis=0)
-    before = static.predict(spectra, frames[0].axis).values[:, 0]
+    nearest = at_samples(hours, hplc)
     due = np.searchsorted(hours, hplc[:, 0] + DELAY_H)  # the spectrum before which a value arrives
-    said: list[dict[str, Any]] = []
-    with EmbeddedBroker("tansu") as broker:
-        settings = Settings(
-            brokers=broker.bootstrap,
-            store=str(store.root),
-            topics=Topics(partitions=1),  # type: ignore[call-arg]
-            kafka=dict(broker.client_settings),
-        )
-        topics = settings.topics
-        names_of = [topics.spectra, topics.predictions, topics.rejects, topics.labels]
-        ensure_topics(settings.brokers, names_of, 1, create=True, client_settings=settings.kafka)
-        learning = {
-            "TAMIS_TRAINER": json.dumps(
-                {
-                    "model": TARGET,
-                    "folder": str(out / "trainer"),
-                    "buffer_max_bytes": 64 << 20,
-                    "label_span_s": SPAN_S,
-                    "pretrain_spectra": 0,
-                }
-            )
-        }
-        print(f"broker on {broker.bootstrap}; worker and trainer starting, their logs are in {out}", flush=True)
-        source = KafkaSource(settings.brokers, [topics.predictions], "tamis-demo", client_settings=settings.kafka)
+    due = due[due < len(spectra)].tolist()
+    trainer = {
+        "model": TARGET,
+        "folder": str(out / "trainer"),
+        "buffer_max_bytes": 64 << 20,
+        "label_span_s": SPAN_S,
+        "pretrain_spectra": 0,
+    }
+    verdicts: list[dict[str, Any]] = []
+    with plant(store, stop) as line:
+        say(f"broker on {line.settings.brokers}; starting a worker and a trainer (logs: {out}/*.log)")
         with (
-            running("worker", settings, out / "worker.log", {"TAMIS_RELOAD_S": "0.1"}) as worker,
-            running("trainer", settings, out / "trainer.log", learning),
-            closing(kafka_sink(settings)) as sink,
-            closing(source),
+            running("worker", line.settings, out / "worker.log", {"TAMIS_RELOAD_S": "0.1"}) as worker,
+            running("trainer", line.settings, out / "trainer.log", {"TAMIS_TRAINER": json.dumps(trainer)}),
         ):
-            line = _Line(settings, sink, source, out / "trainer" / "verdicts.jsonl", worker)
-            at = 0
-            for i, until in [*enumerate(due.tolist()), (-1, len(spectra))]:
-                whole = frames[0]
-                while at < min(until, len(spectra)) and not stop():
-                    part = slice(at, min(until, at + FRAME_SPECTRA, len(spectra)))
-                    times = START + (np.arange(part.start, part.stop) * STEP_S * 1e6).astype("timedelta64[us]")
-                    line.spectra(
-                        Frame(
-                            *(LINE, whole.instrument, whole.axis, whole.quantity),
-                            *(spectra[part], names[part], times),
-                        )
-                    )
-                    at = part.stop
-                if stop():
-                    print("stopped")
-                    return False
-                if i >= 0 and until < len(spectra):
-                    moment = START + np.timedelta64(round(hplc[i, 0] * 3.6e9), "us")
-                    said.append(line.label(Label(names[nearest[i]], {TARGET: float(hplc[i, 1])}, moment)))
-                    predicted = _value(line.rows, names[nearest[i]])
-                    print(
-                        f"hour {hplc[i, 0] + DELAY_H:4.1f}: {TARGET} {hplc[i, 1]:4.1f} {UNIT} arrives, was predicted "
-                        f"{predicted:5.1f}; {said[-1]['outcome']} {said[-1]['version'] or ''}",
-                        flush=True,
-                    )
-    rows = {row["spectrum_id"]: row for row in line.rows}
-    after = np.array([rows[name][TARGET] for name in names])
-    versions = [rows[name]["model_version"] for name in names]
-    used = slice(1, -1)  # the first lies in the warm-up, the last at the frozen end
-    error = {"static": (before[nearest] - hplc[:, 1])[used], "learning": (after[nearest] - hplc[:, 1])[used]}
-    rmsep = {name: float(np.sqrt(np.mean(values**2))) for name, values in error.items()}
+            for i, (begin, end) in enumerate(zip([0, *due], [*due, len(spectra)], strict=True)):
+                line.predict(spectra[begin:end])
+                if end == len(spectra):
+                    break
+                at, value = nearest[i], float(hplc[i, 1])
+                label = Label(spectra.spectrum_id[at], {TARGET: value}, spectra.time[at])
+                verdicts.append(one := _learn(line, label, out / "trainer" / "verdicts.jsonl", worker))
+                say(
+                    f"hour {hplc[i, 0] + DELAY_H:4.1f}: laboratory {value:4.1f} {UNIT}, predicted "
+                    f"{line.rows[label.spectrum_id][TARGET]:4.1f}; {one['outcome']} {one['version'] or ''}"
+                )
+    rows = [line.rows[name] for name in spectra.spectrum_id]
+    before = first.predict(spectra.spectra, spectra.axis).values[:, 0]
+    after = np.array([row[TARGET] for row in rows])
+    served = np.array([int(row["model_version"].removeprefix("v")) for row in rows], float)
     figures = {
         "spectra_in": len(spectra),
-        "predictions_out": len(rows),
-        "prequential_rmsep": rmsep["learning"],
-        "static_rmsep": rmsep["static"],
-        "labels": len(said),
-        "versions": len(set(versions)),
-        "promoted": sum(one["outcome"] == "promoted" for one in said),
-        "refused": sum(one["outcome"] == "refused" for one in said),
-        "seconds": round(time.monotonic() - began, 1),
+        "predictions_out": len(line.rows),
+        "prequential_rmsep": errors(after[nearest], hplc)[1],
+        "static_rmsep": errors(before[nearest], hplc)[1],
+        "labels": len(verdicts),
+        "versions": len(np.unique(served)),
+        "promoted": sum(one["outcome"] == "promoted" for one in verdicts),
+        "refused": sum(one["outcome"] == "refused" for one in verdicts),
+        "seconds": round(time.monotonic() - began_s, 1),
     }
-    report = out / "learning.html"
-    write_page(_page(figures, hours, before, after, versions, hplc, said), report)
-    if json_path is not None:
-        write_page(json.dumps(figures, indent=1) + "\n", json_path)
-    print(
-        f"RMSEP, each value predicted before it was known: {rmsep['learning']:.2f} {UNIT} while learning, "
-        f"{rmsep['static']:.2f} without; {figures['versions']} versions served, {figures['refused']} refused, "
-        f"{figures['seconds']:.0f} s; report: {report}"
+    write_page(_page(figures, hours, before, after, served, hplc, verdicts), report := out / "learning.html")
+    write_figures(figures, json_path)
+    say(
+        f"RMSEP {figures['prequential_rmsep']:.2f} {UNIT} while learning, {figures['static_rmsep']:.2f} without; "
+        f"each value predicted before it was known. {figures['versions']} versions served, {figures['refused']} "
+        f"candidates refused, {figures['seconds']:.0f} s; report: {report}"
     )
-    return len(rows) == len(spectra)
+    return len(line.rows) == len(spectra)
 
 
-def _value(rows: list[dict[str, Any]], name: str) -> float:
-    return next((row[TARGET] for row in reversed(rows) if row["spectrum_id"] == name), float("nan"))
+def _learn(line: Plant, label: Label, path: Path, worker: str) -> dict[str, Any]:
+    """The gate's verdict on what was learned from a label. A version that it promotes is served by then."""
+
+    def verdicts() -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+    def is_served() -> bool:
+        with urllib.request.urlopen(f"{worker}/metrics", timeout=2) as answer:  # noqa: S310 (our own, on loopback)
+            metrics = answer.read().decode().splitlines()
+        return any(f'version="{new["version"]}"' in row for row in metrics if row.startswith("tamis_model_info{"))
+
+    before = len(verdicts())
+    line.send(line.settings.topics.labels, encode_labels([label]))
+    line.wait(lambda: len(verdicts()) > before, "a verdict")
+    new = json.loads(verdicts()[-1])
+    if new["version"] is not None:
+        line.wait(is_served, f"the worker to serve {new['version']}")
+    return new
 
 
 def _page(
@@ -201,46 +121,40 @@ def _page(
     hours: np.ndarray,
     before: np.ndarray,
     after: np.ndarray,
-    versions: list[str],
+    served: np.ndarray,
     hplc: np.ndarray,
-    said: list[dict[str, Any]],
+    verdicts: list[dict[str, Any]],
 ) -> str:
-    every = np.ones(len(hplc), bool)
     low, high = np.percentile(np.concatenate([before, after]), [0.5, 99.5])
-    chart = Chart([hours], [[low, high], hplc[:, 1]], "hours since the start", f"{TARGET}, {UNIT}", height=320)
-    inside = [np.where((values >= low) & (values <= high), values, np.nan) for values in (before, after)]
-    chart.line(hours, inside[0], "out")
-    chart.line(hours, inside[1], "flow")
-    lab = [Kind("lab", DISC, "laboratory, known one hour later", every)]
-    chart.kinds(hplc[:, 0], hplc[:, 1], lab)
-    number = np.array([int(version[1:]) for version in versions], float)
-    steps = Chart([hours], [number], "hours since the start", "version that predicted", height=160)
-    steps.line(hours, number, "process")
-    head = (
-        "<header><h1>Fermentation: the model learns while it runs</h1><p class=sub>Every spectrum was predicted with "
-        f"what was known when it was measured; a laboratory value arrives {DELAY_H:g} h after its sample.</p></header>"
-    )
-    told = {
-        "RMSEP while learning": f"{figures['prequential_rmsep']:.2f} {UNIT}",
-        "RMSEP of the first version": f"{figures['static_rmsep']:.2f} {UNIT}",
-        "laboratory values": str(figures["labels"]),
-        "versions served": str(figures["versions"]),
-        "candidates refused": str(figures["refused"]),
-    }
-    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in told.items())
-    lines = [("out", "the first version, all the way"), ("flow", "the version that was served")]
-    pictures = figure(chart, "Glucose", f"Predicted and measured {TARGET} over the fermentation", "", lab, lines)
-    pictures += figure(steps, "Versions", "The version that predicted each spectrum", "")
-    rows = "".join(
-        f"<tr><td>{hplc[i, 0] + DELAY_H:.1f}<td>{hplc[i, 1]:.1f}<td>{escape(one['outcome'])} {one['version'] or ''}"
-        f"<td style='text-align:left'>{escape(one['reason'])}"
-        for i, one in enumerate(said)
-    )
-    table = (
-        "<h2>What the gate said</h2><table><thead><tr><th>hour<th>laboratory<th>outcome"
-        f"<th style='text-align:left'>reason<tbody>{rows}</table>"
-    )
-    return page_of(
-        "Fermentation: the model learns",
-        [head, f"<dl class=figures>{tiles}</dl>", "<h2>Test, then learn</h2>", pictures, table],
+    x_label = "hours since the start"
+    chart = Chart([hours], [[low, high], hplc[:, 1]], x_label, f"{TARGET}, {UNIT}", height=320)
+    for values, css in ((before, "out"), (after, "flow")):
+        chart.line(hours, np.where((values >= low) & (values <= high), values, np.nan), css)
+    laboratory = [Kind("lab", DISC, "laboratory, known one hour later", np.ones(len(hplc), bool))]
+    chart.kinds(hplc[:, 0], hplc[:, 1], laboratory)
+    steps = Chart([hours], [served], x_label, "version", height=160)
+    steps.line(hours, served, "process")
+    lines = [("out", "the first version throughout"), ("flow", "the version served at the time")]
+    rows = [
+        [f"{hour + DELAY_H:.1f}", f"{value:.1f}", f"{one['outcome']} {one['version'] or ''}", one["reason"]]
+        for (hour, value), one in zip(hplc, verdicts, strict=False)
+    ]
+    text = f"Predicted and measured {TARGET} over the fermentation"
+    return render_page(
+        "page.html.j2",
+        "Fermentation: the model learns while it runs",
+        "Each spectrum was predicted with what was known when it was measured. A laboratory value arrives "
+        f"{DELAY_H:g} h after its sample.",
+        figures={
+            "RMSEP while learning": f"{figures['prequential_rmsep']:.2f} {UNIT}",
+            "RMSEP without learning": f"{figures['static_rmsep']:.2f} {UNIT}",
+            "laboratory values": str(figures["labels"]),
+            "versions served": str(figures["versions"]),
+            "candidates refused": str(figures["refused"]),
+        },
+        sections=[
+            f"<h2>Predict first, then learn</h2>{figure(chart, 'Glucose', text, '', laboratory, lines)}",
+            figure(steps, "Versions", "The version that predicted each spectrum"),
+            f"<h2>Verdicts of the gate</h2>{html_table(['hour', 'laboratory', 'verdict', 'reason'], rows)}",
+        ],
     )
