@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..labels import Label, encode_labels
-from ..pages.charts import DISC, Chart, Kind, figure, html_table, render_page, write_page
+from ..pages.charts import DISC, Chart, Kind, figure, html_table, page_of, write_page
 from .fermentation import (
     STEP_S,
     TARGET,
@@ -140,10 +140,9 @@ def _page(
         for (hour, value), one in zip(hplc, verdicts, strict=False)
     ]
     text = f"Predicted and measured {TARGET} over the fermentation"
-    return render_page(
-        "page.html.j2",
+    return page_of(
         "Fermentation: the model learns while it runs",
-        "Each spectrum was predicted with what was known when it was measured. A laboratory value arrives "
+        subtitle="Each spectrum was predicted with what was known when it was measured. A laboratory value arrives "
         f"{DELAY_H:g} h after its sample.",
         figures={
             "RMSEP while learning": f"{figures['prequential_rmsep']:.2f} {UNIT}",

@@ -43,29 +43,27 @@ class Kind(NamedTuple):
     rows: np.ndarray
 
 
-def page_of(title: str, sections: Iterable[str], script: str = "", subtitle: str | None = None) -> str:
-    """A page of sections that are HTML already. It begins with a heading if there is a subtitle."""
-    return render_page("page.html.j2", title, subtitle, sections=list(sections), script=script)
-
-
-def render_page(
-    template: str,
+def page_of(
     title: str,
-    subtitle: str | None,
+    sections: Iterable[str] = (),
+    script: str = "",
+    subtitle: str | None = None,
     *,
     figures: Mapping[str, str] | None = None,
-    script: str = "",
+    template: str = "page.html.j2",
     **values: Any,
 ) -> str:
-    """A whole page from page.html.j2, or from a template that extends it. Every value is escaped.
+    """A whole HTML page. Every value is escaped but `sections`, which are HTML already, and `script`.
 
     Args:
-        figures: the numbers under the heading, 'RMSEP' -> '3.99 g/L'.
         script: the only one that the browser may run; it may read from the page's own server.
+        subtitle: stands with the title at the head of the page; None leaves both out.
+        figures: the numbers below them, 'RMSEP' -> '3.99 g/L'.
+        template: one that extends page.html.j2; it gets the other `values`.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    about = {"title": title, "subtitle": subtitle, "figures": figures, "script": script, "digest": digest}
-    return render(template, **about, **values)
+    head = {"title": title, "subtitle": subtitle, "figures": figures, "script": script, "digest": digest}
+    return render(template, **head, sections=list(sections), **values)
 
 
 def render(template: str, **values: Any) -> str:

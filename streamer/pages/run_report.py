@@ -21,7 +21,7 @@ from .charts import (
     Kind,
     fixed,
     number,
-    render_page,
+    page_of,
     write_page,
 )
 
@@ -105,11 +105,11 @@ def write_report(run: Run, path: Path) -> None:
 def page(run: Run) -> str:
     """The whole HTML page; every text of `run` is escaped."""
     factor, unit = _clock(run.hours)
-    return render_page(
-        "run_report.html.j2",
+    return page_of(
         run.title,
-        run.subtitle,
+        subtitle=run.subtitle,
         figures=run.figures,
+        template="run_report.html.j2",
         levels=LEVELS,
         findings=sorted(run.findings, key=lambda finding: list(LEVELS).index(finding.level)),
         over_time=_over_time(run, factor, unit) if len(run.hours) else [],
@@ -149,19 +149,19 @@ def _over_time(run: Run, factor: float, unit: str) -> list[Figure]:
     first.kinds(lab_hours, run.lab_values, lab_kinds)
     text = f"{counts}. {len(lab_hours)} laboratory points. Predictions {_span_text(run.values)} {run.unit}."
     figures = [Figure(first, f"Predicted {run.target} over time", text, kinds=kinds + lab_kinds)]
-    for name, title, y, limits, process_limit in (
-        ("T²", "T²: distance from the centre of the calibration", run.t2, run.t2_limits, run.t2_process_limit),
-        ("Q", "Q: what the model can not explain", run.q, run.q_limits, run.q_process_limit),
+    rule = (
+        "Above the calibration's limits a prediction is an extrapolation. A spectrum is unusual if it is above the "
+        "process limit, or if its prediction is far from the usual values."
+    )
+    for name, title, note, y, limits, process_limit in (
+        ("T²", "T²: distance from the centre of the calibration", rule, run.t2, run.t2_limits, run.t2_process_limit),
+        ("Q", "Q: what the model can not explain", "", run.q, run.q_limits, run.q_process_limit),
     ):
         chart = Chart([hours], [y, limits, process_limit], x_label, f"{name}, logarithmic", log=True)
         chart.kinds(hours, y, kinds)
         chart.level(limits[0], "level p95")
         chart.level(limits[1], "level", "99 %")
         chart.line(hours, process_limit, "process")
-        note = (
-            "Above the calibration's limits a prediction is an extrapolation. A spectrum is unusual if it is above the "
-            "process limit, or if its prediction is far from the usual values."
-        )
         p95, p99 = (number(float(f"{limit:.3g}")) for limit in limits)
         lines = [("level", f"calibration, 99 % ({p99})"), ("level p95", f"calibration, 95 % ({p95})")]
         lines += [("process", "limit learned from this process")] * bool(np.isfinite(process_limit).any())
