@@ -64,7 +64,7 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
                 line.predict(spectra[begin:end])
                 if end == len(spectra):
                     break
-                at, value = nearest[i], float(hplc[i, 1])
+                at, value = int(nearest[i]), float(hplc[i, 1])
                 label = Label(spectra.spectrum_id[at], {TARGET: value}, spectra.time[at])
                 verdicts.append(one := _learn(line, label, out / "trainer" / "verdicts.jsonl", worker))
                 say(

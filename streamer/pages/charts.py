@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 
 def page_of(
     title: str,
-    sections: Iterable[str] = (),
+    sections: Iterable[object] = (),
     script: str = "",
     subtitle: str | None = None,
     *,
