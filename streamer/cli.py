@@ -644,7 +644,8 @@ def replay(
     if report is None:
         print(_told(run_replay(settings, stop, files, encoding, how), rate))
         return
-    from .belt import MOST_LINES, Belt
+    from .pages.belt_map import MAX_SCAN_LINES as MOST_LINES
+    from .pages.belt_map import BeltMap as Belt
     from .records import read_frames
     from .view import following, refuse_unwritable, settle, write_belt
 
@@ -869,12 +870,12 @@ def demo(
     stop = _Stop()
     _quiet()
     if learn:
-        from .demo_learn import run_learning_demo
+        from .demo.learning import run_learning_demo
 
         if not run_learning_demo(out, json, stop):
             raise typer.Exit(1)
         return
-    from .demo import run_demo
+    from .demo.fermentation import run_demo
 
     if not run_demo(out, json, rate, stop):
         raise typer.Exit(1)

@@ -24,7 +24,7 @@ def run_stream(
     import orjson
 
     from .continual import HEADINGS, replay_stream, rows_of
-    from .page import write_page
+    from .pages.charts import write_page
 
     out, every = _wide_console(), {}
     for target in targets:
@@ -84,7 +84,7 @@ def run_explain(
 ) -> None:
     """Tells what a model's predictions of a file rest on: a table, and a page where it was asked for."""
     from .explain import explain, headings, page, rows_of
-    from .page import write_page
+    from .pages.charts import write_page
     from .records import read_table
 
     _refuse_folders(html_path)
@@ -141,7 +141,7 @@ def _write_comparison(
 ) -> None:
     import orjson
 
-    from .page import write_page
+    from .pages.charts import write_page
 
     if json_path is not None:
         write_page(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode(), json_path)

@@ -11,7 +11,7 @@ from .. import BadFile
 from ..models.axis import resampler
 from ..models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ..models.model import Model
-from .page import Chart, figure, html_table, page_of
+from .pages.charts import Chart, figure, html_table, page_of
 from .records import Table
 
 MOST_SPECTRA = 64

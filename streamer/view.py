@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 
 from .. import BadFile
-from .belt import Belt
-from .page import page_of, write_page
+from .pages.belt_map import BeltMap as Belt
+from .pages.charts import page_of, write_page
 from .service import Stop, ensure, kafka_source
 from .settings import Settings
 from .web import WebServer, answer

@@ -6,8 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from tamis.streamer.demo.learning import _page as learning_page
+
+from .test_report import HOSTILE, Page
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +37,12 @@ def test_the_extrapolation_the_warm_up_and_the_frozen_sensor_are_named(demo: tup
     figures = json.loads((demo[0] / "figures.json").read_text())
     assert figures["outside_calibration_fraction"] == 1.0
     assert (figures["warm_up_spectra"], figures["frozen_spectra"]) == (7, 3)
-    assert "Frozen sensor: 3 spectra are bit-identical to their neighbour (ferm-1626, ferm-1627, ferm-1628)" in demo[1]
+    assert (
+        "Frozen sensor: 3 spectra are bit-identical to their neighbour (ferm-1626, ferm-1627, ferm-1628): the"
+        in demo[1]
+    )
     assert "Extrapolation: 100 % of the spectra lie outside the calibration's 99 % limits" in demo[1]
-    assert "Warm-up: The first 7 spectra are odd for the process: predictions fall from 66 to 48 g/L" in demo[1]
+    assert "Warm-up: The first 7 spectra are unusual for this process: predictions fall from 66 to 48 g/L" in demo[1]
 
 
 def test_the_report_needs_nothing_but_itself(demo: tuple[Path, str]) -> None:
@@ -47,3 +56,17 @@ def test_the_report_needs_nothing_but_itself(demo: tuple[Path, str]) -> None:
 def test_without_a_terminal_it_speaks_in_plain_lines(demo: tuple[Path, str]) -> None:
     assert "\x1b" not in demo[1]
     assert "1629 of 1629 spectra, hour 33.9: glucose" in demo[1]
+
+
+def test_the_page_of_the_learning_demo_escapes_what_the_gate_says() -> None:
+    def parts(text: str) -> Page:
+        hours, hplc = np.arange(40.0), np.array([[0.5, 44.0], [7.0, 40.0], [33.0, 4.0]])
+        names = "prequential_rmsep static_rmsep labels versions refused"
+        figures: dict[str, Any] = dict.fromkeys(names.split(), 1)
+        verdicts = [{"outcome": text, "version": text, "reason": text}, {"outcome": "a", "version": None, "reason": ""}]
+        return Page(learning_page(figures, hours, hours, hours + 1, np.ones(40), hplc, verdicts))
+
+    parsed, tame = parts(HOSTILE), parts("promoted")
+    assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in tame.tags]
+    assert parsed.text.count(HOSTILE) == 3
+    assert parsed.unbalanced == []

@@ -31,7 +31,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.demo import running
+from tamis.streamer.demo.plant import running
 from tamis.streamer.frame import Frame
 from tamis.streamer.labels import Label, encode_labels
 from tamis.streamer.service import kafka_sink

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -13,8 +15,8 @@ import numpy as np
 import pytest
 
 from tamis import BadFile
-from tamis.streamer.page import MOST_MARKS
-from tamis.streamer.report import Finding, Run, page, write_report
+from tamis.streamer.pages.charts import DOT, MAX_MARKS, Chart, Kind, figure, html_table, page_of
+from tamis.streamer.pages.run_report import Finding, Run, page, write_report
 
 HOSTILE = "</title></svg><script>alert('x')</script><img src=\"http://evil/\" onerror=alert(1)>&amp;"
 CHARTS = 5
@@ -139,6 +141,31 @@ def test_names_from_outside_stay_text() -> None:
     assert parsed.text.count(HOSTILE) >= 12
 
 
+def test_headings_tables_and_figures_escape_every_text() -> None:
+    def parts(text: str) -> str:
+        chart = Chart([[0.0, 1.0]], [[0.0, 1.0]], text, text)
+        chart.level(0.5, "level", text)
+        kind = Kind("in", DOT, text, np.ones(2, bool))
+        drawn = figure(chart, text, text, text, [kind], [("flow", text)])
+        return page_of(text, [html_table([text, "number"], [[text, "1"]]), str(drawn)], subtitle=text)
+
+    parsed, tame = Page(parts(HOSTILE)), Page(parts("a line"))
+    assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in tame.tags]
+    assert [set(attributes) for _, attributes in parsed.tags] == [set(attributes) for _, attributes in tame.tags]
+    assert parsed.unbalanced == []
+    # The page has 3, the table 2, the chart 3, the figure 6.
+    assert parsed.text.count(HOSTILE) == 14
+
+
+def test_a_page_runs_its_own_script_and_no_other() -> None:
+    script = "document.title = 1 < 2 ? 'a' : \"b\";"
+    html = page_of("Belt", [], script)
+    assert f"<script>{script}</script>" in html
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; connect-src 'self'\"" in html
+    assert "script" not in page_of("Belt", [])
+
+
 def test_the_worst_finding_comes_first_with_its_level_in_words() -> None:
     text = Page(page(a_run())).text
     order = ["■ Alarm", "Frozen sensor", "▲ Warning", "Extrapolation", "T² is 170", "● Note", "Warm-up"]
@@ -151,7 +178,7 @@ def test_the_worst_finding_comes_first_with_its_level_in_words() -> None:
 def test_each_laboratory_point_has_its_row_with_its_error() -> None:
     html = page(replace(a_run(m=3), lab_predicted=np.array([43.0, np.nan, 4.0])))
     rows = re.findall(r"<tr><td>.*?(?=<tr>|</table>)", html)
-    cells = [row.split("<td>")[1:] for row in rows]
+    cells = [re.findall(r"<td[^>]*>([^<]*)", row) for row in rows]
     assert cells[0] == ["0.00", "42.0", "43.0", "+1.0", "no"]
     assert cells[1][2:] == ["–", "–", "yes"]
     assert cells[2][3:] == ["−0.5", "no"]
@@ -219,9 +246,9 @@ def test_a_demo_weighs_little_and_a_month_of_spectra_not_much_more(tmp_path: Pat
     month.t2[123_456] = 1e6  # a lonely one: must survive the thinning
     write_report(month, tmp_path / "month.html")
     assert (tmp_path / "month.html").stat().st_size < 1_000_000
-    clouds = re.findall(r'<path class=out d="([^"]+)"', (tmp_path / "month.html").read_text())
+    clouds = re.findall(r'<path class="out" d="(M[^0][^"]+)"', (tmp_path / "month.html").read_text())
     t2_marks = clouds[1]
-    assert t2_marks.count("m-1.7-1.7") <= MOST_MARKS
+    assert t2_marks.count("m-1.7-1.7") <= MAX_MARKS
     heights = [float(y) for y in re.findall(r"M[\d.]+ ([\d.]+)m", t2_marks)]
     assert sorted(heights)[1] - min(heights) > 50
 

@@ -24,7 +24,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.demo import running
+from tamis.streamer.demo.plant import running
 from tamis.streamer.frame import Frame
 from tamis.streamer.labels import Label, encode_labels
 from tamis.streamer.outcome import decode_predictions

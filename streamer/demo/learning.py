@@ -1,0 +1,159 @@
+"""`tamis demo --learn`: the same fermentation; each laboratory value arrives an hour after its sample and is learned.
+
+A worker and a trainer run side by side. Each spectrum is predicted with what was known when it was measured: the
+replay waits until the value that has arrived is learned or refused, and until the worker serves the new version.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..labels import Label, encode_labels
+from ..pages.charts import DISC, Chart, Kind, figure, html_table, page_of, write_page
+from .fermentation import (
+    STEP_S,
+    TARGET,
+    UNIT,
+    at_samples,
+    data,
+    errors,
+    fit_calibration,
+    process_spectra,
+    say,
+    write_figures,
+)
+from .plant import Plant, own_store, plant, running
+
+DELAY_H = 1.0  # from the sample to the laboratory's value
+SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so close to a sample share its value
+
+
+def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool]) -> bool:
+    """Run it all, and print what was found. False if spectra were lost."""
+    began_s = time.monotonic()
+    store = own_store(out)
+    calibration, process, hplc = data()
+    first = fit_calibration(calibration, store).model
+    spectra = process_spectra(process)
+    hours = np.arange(len(spectra)) * STEP_S / 3600
+    nearest = at_samples(hours, hplc)
+    due = np.searchsorted(hours, hplc[:, 0] + DELAY_H)  # the spectrum before which a value arrives
+    due = due[due < len(spectra)].tolist()
+    trainer = {
+        "model": TARGET,
+        "folder": str(out / "trainer"),
+        "buffer_max_bytes": 64 << 20,
+        "label_span_s": SPAN_S,
+        "pretrain_spectra": 0,
+    }
+    verdicts: list[dict[str, Any]] = []
+    with plant(store, stop) as line:
+        say(f"broker on {line.settings.brokers}; starting a worker and a trainer (logs: {out}/*.log)")
+        with (
+            running("worker", line.settings, out / "worker.log", {"TAMIS_RELOAD_S": "0.1"}) as worker,
+            running("trainer", line.settings, out / "trainer.log", {"TAMIS_TRAINER": json.dumps(trainer)}),
+        ):
+            for i, (begin, end) in enumerate(zip([0, *due], [*due, len(spectra)], strict=True)):
+                line.predict(spectra[begin:end])
+                if end == len(spectra):
+                    break
+                at, value = int(nearest[i]), float(hplc[i, 1])
+                label = Label(spectra.spectrum_id[at], {TARGET: value}, spectra.time[at])
+                verdicts.append(one := _learn(line, label, out / "trainer" / "verdicts.jsonl", worker))
+                say(
+                    f"hour {hplc[i, 0] + DELAY_H:4.1f}: laboratory {value:4.1f} {UNIT}, predicted "
+                    f"{line.rows[label.spectrum_id][TARGET]:4.1f}; {one['outcome']} {one['version'] or ''}"
+                )
+    rows = [line.rows[name] for name in spectra.spectrum_id]
+    before = first.predict(spectra.spectra, spectra.axis).values[:, 0]
+    after = np.array([row[TARGET] for row in rows])
+    served = np.array([int(row["model_version"].removeprefix("v")) for row in rows], float)
+    figures = {
+        "spectra_in": len(spectra),
+        "predictions_out": len(line.rows),
+        "prequential_rmsep": errors(after[nearest], hplc)[1],
+        "static_rmsep": errors(before[nearest], hplc)[1],
+        "labels": len(verdicts),
+        "versions": len(np.unique(served)),
+        "promoted": sum(one["outcome"] == "promoted" for one in verdicts),
+        "refused": sum(one["outcome"] == "refused" for one in verdicts),
+        "seconds": round(time.monotonic() - began_s, 1),
+    }
+    write_page(_page(figures, hours, before, after, served, hplc, verdicts), report := out / "learning.html")
+    write_figures(figures, json_path)
+    say(
+        f"RMSEP {figures['prequential_rmsep']:.2f} {UNIT} while learning, {figures['static_rmsep']:.2f} without; "
+        f"each value predicted before it was known. {figures['versions']} versions served, {figures['refused']} "
+        f"candidates refused, {figures['seconds']:.0f} s; report: {report}"
+    )
+    return len(line.rows) == len(spectra)
+
+
+def _learn(line: Plant, label: Label, path: Path, worker: str) -> dict[str, Any]:
+    """The gate's verdict on what was learned from a label. A version that it promotes is served by then."""
+
+    def verdicts() -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+    def is_served() -> bool:
+        with urllib.request.urlopen(f"{worker}/metrics", timeout=2) as answer:  # noqa: S310 (our own, on loopback)
+            metrics = answer.read().decode().splitlines()
+        return any(f'version="{new["version"]}"' in row for row in metrics if row.startswith("tamis_model_info{"))
+
+    before = len(verdicts())
+    line.send(line.settings.topics.labels, encode_labels([label]))
+    line.wait(lambda: len(verdicts()) > before, "a verdict")
+    new = json.loads(verdicts()[-1])
+    if new["version"] is not None:
+        line.wait(is_served, f"the worker to serve {new['version']}")
+    return new
+
+
+def _page(
+    figures: dict[str, Any],
+    hours: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    served: np.ndarray,
+    hplc: np.ndarray,
+    verdicts: list[dict[str, Any]],
+) -> str:
+    low, high = np.percentile(np.concatenate([before, after]), [0.5, 99.5])
+    x_label = "hours since the start"
+    chart = Chart([hours], [[low, high], hplc[:, 1]], x_label, f"{TARGET}, {UNIT}", height=320)
+    for values, css in ((before, "out"), (after, "flow")):
+        chart.line(hours, np.where((values >= low) & (values <= high), values, np.nan), css)
+    laboratory = [Kind("lab", DISC, "laboratory, known one hour later", np.ones(len(hplc), bool))]
+    chart.kinds(hplc[:, 0], hplc[:, 1], laboratory)
+    steps = Chart([hours], [served], x_label, "version", height=160)
+    steps.line(hours, served, "process")
+    lines = [("out", "the first version throughout"), ("flow", "the version served at the time")]
+    rows = [
+        [f"{hour + DELAY_H:.1f}", f"{value:.1f}", f"{one['outcome']} {one['version'] or ''}", one["reason"]]
+        for (hour, value), one in zip(hplc, verdicts, strict=False)
+    ]
+    text = f"Predicted and measured {TARGET} over the fermentation"
+    return page_of(
+        "Fermentation: the model learns while it runs",
+        subtitle="Each spectrum was predicted with what was known when it was measured. A laboratory value arrives "
+        f"{DELAY_H:g} h after its sample.",
+        figures={
+            "RMSEP while learning": f"{figures['prequential_rmsep']:.2f} {UNIT}",
+            "RMSEP without learning": f"{figures['static_rmsep']:.2f} {UNIT}",
+            "laboratory values": str(figures["labels"]),
+            "versions served": str(figures["versions"]),
+            "candidates refused": str(figures["refused"]),
+        },
+        sections=[
+            f"<h2>Predict first, then learn</h2>{figure(chart, 'Glucose', text, '', laboratory, lines)}",
+            figure(steps, "Versions", "The version that predicted each spectrum"),
+            f"<h2>Verdicts of the gate</h2>{html_table(['hour', 'laboratory', 'verdict', 'reason'], rows)}",
+        ],
+    )

@@ -1,0 +1,157 @@
+"""A plant in miniature: an embedded broker, real worker and trainer processes, and a client that sends and reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ... import TamisError
+from ...models.store import Store
+from ..broker import EmbeddedBroker, dying_with_parent
+from ..frame import Frame
+from ..outcome import decode_predictions
+from ..service import kafka_sink
+from ..settings import Settings, Topics
+from ..sink import KafkaSink
+from ..source import KafkaSource, ensure_topics
+from ..wire import ARROW, Message, Record, encode
+
+LINE, MODEL = "fermentation", "glucose"
+PATIENCE_S = 45.0  # without any progress
+
+
+class Plant:
+    """The client's side of a broker.
+
+    Attributes:
+        rows: the predictions so far, by spectrum_id.
+        arrived_s: when each of them arrived, by the monotonic clock.
+        rejected: how many spectra were rejected.
+        show: is called after each poll.
+    """
+
+    def __init__(self, settings: Settings, sink: KafkaSink, source: KafkaSource, stop: Callable[[], bool]) -> None:
+        self.settings, self.sink, self.source, self.stop = settings, sink, source, stop
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.arrived_s: list[float] = []
+        self.rejected = 0
+        self.show: Callable[[], None] = lambda: None
+
+    def predict(self, frame: Frame) -> None:
+        """Send spectra, and wait for their predictions."""
+        self.send(self.settings.topics.spectra, *encode(frame, ARROW, self.settings.frame_max_bytes))
+        self.wait(lambda: all(name in self.rows for name in frame.spectrum_id))
+
+    def send(self, topic: str, *messages: Message) -> None:
+        for value, headers in messages:
+            self.sink.send(topic, value, key=LINE.encode(), headers=headers)
+        self.sink.flush(10)
+
+    def wait(self, done: Callable[[], bool], what: str = "predictions") -> None:
+        """Read what comes back until `done`. Raises TamisError if stopped, or after 45 s without a prediction."""
+        begin_s = time.monotonic()
+        while not done():
+            for record in self.source.poll(0.05):
+                self._take(record)
+            self.show()
+            if self.stop():
+                raise TamisError("stopped")
+            if time.monotonic() - max([begin_s, *self.arrived_s[-1:]]) > PATIENCE_S:
+                raise TamisError(f"waited {PATIENCE_S:.0f} s for {what}; {len(self.rows)} predictions came back")
+
+    def _take(self, record: Record) -> None:
+        if record.topic == self.settings.topics.rejects:
+            self.rejected += int(record.headers.get("rows", "1"))
+            return
+        rows = decode_predictions(record.value, record.headers)
+        self.rows |= {row["spectrum_id"]: row for row in rows}
+        self.arrived_s += [time.monotonic()] * len(rows)
+
+
+def own_store(out: Path) -> Store:
+    """The store in the demo's folder, which is created. Settings of a real line in the environment are removed."""
+    for name in [name for name in os.environ if name.startswith("TAMIS_")]:
+        del os.environ[name]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TamisError(f"can not write into {out}: {error.strerror}") from error
+    return Store(out / "store")
+
+
+@contextmanager
+def plant(store: Store, stop: Callable[[], bool]) -> Iterator[Plant]:
+    """A broker with its topics, and a client of it."""
+    with EmbeddedBroker("tansu") as broker:
+        settings = Settings(
+            brokers=broker.bootstrap,
+            store=str(store.root),
+            topics=Topics(partitions=1),  # type: ignore[call-arg]
+            kafka=dict(broker.client_settings),
+        )
+        topics, client = settings.topics, settings.kafka
+        names = [topics.spectra, topics.predictions, topics.rejects, topics.labels]
+        ensure_topics(settings.brokers, names, 1, create=True, client_settings=client)
+        source = KafkaSource(
+            settings.brokers, [topics.predictions, topics.rejects], "tamis-demo", client_settings=client
+        )
+        with closing(kafka_sink(settings)) as sink, closing(source):
+            yield Plant(settings, sink, source, stop)
+
+
+@contextmanager
+def running(
+    command: str, settings: Settings, log: Path, more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[str]:
+    """A real worker or trainer process that is ready, stopped with SIGTERM at the end; gives its metrics address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "TAMIS_BROKERS": settings.brokers,
+        "TAMIS_STORE": settings.store,
+        "TAMIS_LINES": json.dumps({LINE: {"model": MODEL}}),
+        "TAMIS_METRICS__PORT": str(port),
+        "TAMIS_TRAINER__METRICS_PORT": str(port),
+        "TAMIS_POLL_TIMEOUT_S": "0.2",
+        "TAMIS_DRIFT__FOLDER": str(Path(settings.store).parent / "drift"),
+        "TAMIS_KAFKA": json.dumps(settings.kafka),
+        **more,
+    }
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tamis.streamer.cli", command], env=environment, stdout=file, stderr=file,
+            preexec_fn=dying_with_parent(),
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not _answers(f"http://127.0.0.1:{port}/readyz"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise TamisError(f"the {command} did not start; the end of {log}:\n{log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 (our own process on loopback)
+            return answer.status == 200
+    except OSError:
+        return False

@@ -1,0 +1,257 @@
+"""A belt drawn from its predictions and decisions: for a report, and for the page that an operator watches."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from ...models.classes import UNKNOWN
+from ..frame import MOST_TEXT as MAX_TEXT
+from ..frame import RESERVED
+from ..outcome import decode_predictions
+from .charts import fixed, render
+
+MAX_SCAN_LINES = 12_000  # kept
+MAX_PIXELS = 4_096  # across the belt
+STRIP = 900  # scan lines in one picture
+MAX_BOXES = 2_000  # decisions that are drawn
+MAX_NAMES = 250  # of classes, and of actions
+MAX_DECISION_BYTES = 1 << 17  # a worker's decision has about a hundred bytes for each class
+NEWEST = 12  # decisions in the table
+
+# Distinct to colour-blind readers too, after Okabe and Ito, Color Universal Design (2008). Unknown is white.
+COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#9ad1c5", "#b8a1e3", "#c9b27c")
+_BELT, _UNKNOWN = "#23282d", "#ffffff"
+_SHADES = 64  # of a predicted value, from its 5 % to its 95 % quantile
+
+
+class BeltMap:
+    """The newest scan lines and decisions of one line. One thread may read it while another one writes.
+
+    Args:
+        line: the production line; None for the first one that sends a message.
+        scan_lines: how many to keep, at most `MAX_SCAN_LINES`.
+    """
+
+    def __init__(self, line: str | None = None, scan_lines: int = STRIP) -> None:
+        self.line = line
+        self.scan_lines = min(scan_lines, MAX_SCAN_LINES)
+        self.names: list[str] = []  # of classes, in the order of the model
+        self.target = ""
+        self.of_classes = False
+        self.newest = -1  # scan line
+        self.spectra = self.decided = self.late = 0
+        self.actions: Counter[tuple[str, str]] = Counter()  # class or '', action
+        self.frames: dict[str, int] = {}  # action -> the number of its colour; 0 where no rule held
+        self.decisions: deque[dict[str, Any]] = deque(maxlen=MAX_BOXES)
+        self.latency_s: deque[float] = deque(maxlen=MAX_BOXES)
+        self.heard = 0.0  # time of the last message, by the monotonic clock
+        # NaN is the belt; other pixels are the number of a class, or a predicted value.
+        self._image = np.full((self.scan_lines, 1), np.nan, np.float32)
+        self._of = np.full(self.scan_lines, -1)  # the scan line that a row of the image holds
+        self._lock = threading.Lock()
+
+    def take(self, value: bytes, headers: Mapping[str, str], *, decision: bool, sent_s: float = 0.0) -> None:
+        """Add a message of predictions, or a decision. Messages of other lines and malformed ones are ignored.
+
+        Args:
+            sent_s: when the message was sent, in seconds since 1970.
+        """
+        if self.line is not None and headers.get("line", self.line) != self.line:
+            return
+        if decision and len(value) > MAX_DECISION_BYTES:
+            return
+        try:
+            rows = decode_predictions(value, headers)
+        except (ValueError, OverflowError):
+            return
+        rows = [row for row in rows if isinstance(row.get("line"), str) and self.line in (None, row["line"])]
+        if not rows:
+            return
+        with self._lock:
+            self.line = rows[0]["line"]
+            self.heard = time.monotonic()
+            for row in rows if decision else ():
+                self._decide(row, sent_s)
+            if not decision:
+                self._draw(rows)
+
+    def _decide(self, row: dict[str, Any], sent_s: float) -> None:
+        self.decided += 1
+        self.late += bool(row.get("late"))
+        row = {name: one[:MAX_TEXT] if isinstance(one, str) else one for name, one in row.items()}
+        known = str(row.get(self.target, ""))[:MAX_TEXT] if self.of_classes else ""
+        action = str(row.get("action", ""))[:MAX_TEXT]
+        if (known, action) in self.actions or len(self.actions) < MAX_NAMES:
+            self.actions[known, action] += 1
+        if action not in self.frames and len(self.frames) < MAX_NAMES:
+            self.frames[action] = 0 if row.get("rule") == 0 else 1 + sum(map(bool, self.frames.values())) % 5
+        self.decisions.append(row)
+        with suppress(ValueError):
+            last = np.datetime64(str(row.get("time", "")).removesuffix("Z"), "us")
+            if not np.isnat(last) and sent_s:
+                self.latency_s.append(sent_s - float((last - np.datetime64(0, "us")) / np.timedelta64(1, "s")))
+
+    def _draw(self, rows: list[dict[str, Any]]) -> None:
+        self.spectra += len(rows)
+        first = rows[0]
+        of_class = next((name for name in first if f"{name}_confidence" in first), None)
+        self.of_classes = of_class is not None
+        self.target = of_class or next((name for name in first if name not in RESERVED), "")
+        x, y = (_numbers(rows, name) for name in "xy")
+        if of_class:
+            for name in first:  # the classes in the model's order, so that each keeps its colour
+                if name.startswith(f"{of_class}="):
+                    self._code(name.removeprefix(f"{of_class}=")[:MAX_TEXT])
+            shown = np.array([self._code(str(row.get(of_class))[:MAX_TEXT]) for row in rows], float)
+        else:
+            shown = _numbers(rows, self.target)
+        good = np.isfinite(x) & np.isfinite(y) & np.isfinite(shown) & (x >= 0) & (x < MAX_PIXELS) & (abs(y) < 2**52)
+        x, y, shown = x[good].astype(int), y[good].astype(int), shown[good]
+        if not len(x):
+            return
+        if y.max() < self.newest - self.scan_lines:  # the camera started again
+            self._of[:] = -1
+            self.newest = -1
+        self.newest = max(self.newest, int(y.max()))
+        keep = y > self.newest - self.scan_lines
+        x, y, shown = x[keep], y[keep], shown[keep]
+        if x.max(initial=0) >= self._image.shape[1]:
+            wider = np.full((self.scan_lines, int(x.max()) + 1), np.nan, np.float32)
+            wider[:, : self._image.shape[1]] = self._image
+            self._image = wider
+        fresh = np.unique(y)
+        fresh = fresh[self._of[fresh % self.scan_lines] != fresh]
+        self._image[fresh % self.scan_lines] = np.nan
+        self._of[fresh % self.scan_lines] = fresh
+        self._image[y % self.scan_lines, x] = shown
+
+    def _code(self, name: str) -> int:
+        if name == UNKNOWN:
+            return 0
+        if name not in self.names and len(self.names) < MAX_NAMES:
+            self.names.append(name)
+        return self.names.index(name) + 1 if name in self.names else 0
+
+    # --- as a page ----------------------------------------------------------------------------------------------------
+
+    def figures(self) -> dict[str, str]:
+        """Name -> number, as the page shows them."""
+        wait = np.array(self.latency_s)
+        p50, p99 = (fixed(1e3 * float(np.quantile(wait, q)), 0) if len(wait) else "–" for q in (0.5, 0.99))
+        return {
+            "objects decided": f"{self.decided:,}",
+            "decided too late": f"{self.late:,}",
+            "pixels of objects": f"{self.spectra:,}",
+            "last pixel to decision, median": f"{p50} ms",
+            "last pixel to decision, 99 %": f"{p99} ms",
+        }
+
+    def html(self) -> str:
+        """Sections of a page: figures, the belt with its objects, the decisions. Every text is escaped."""
+        with self._lock:
+            actions = sorted({action for _, action in self.actions})
+            classes = sorted({name for name, _ in self.actions})
+            return render(
+                "belt_map.html.j2",
+                figures=self.figures(),
+                strips=self._strips(),
+                colours=self._colours(),
+                boxes=self.frames,
+                count_heads=[self.target or "target", *actions],
+                counts=[[name or "all", *(f"{self.actions[name, one]:,}" for one in actions)] for name in classes],
+                newest_heads=["time", "object", self.target or "prediction", "confidence", "action", "why"],
+                newest=[self._row(decision) for decision in list(self.decisions)[: -NEWEST - 1 : -1]],
+            )
+
+    def _row(self, decision: Mapping[str, Any]) -> list[str]:
+        return [
+            *(str(decision.get("time") or "")[11:22], str(decision.get("object_id", ""))),
+            *(_short(decision.get(self.target)), _short(decision.get("confidence"), ".3f")),
+            str(decision.get("action", "")) + (" (late)" if decision.get("late") else ""),
+            str(decision.get("reason", ""))[:120],
+        ]
+
+    def _colours(self) -> list[tuple[str, str]]:
+        """The legend: colour and text."""
+        palette = self._palette()
+        if self.of_classes:
+            return [*zip(palette, self.names, strict=True), (_UNKNOWN, UNKNOWN)]
+        low, high = self._span()
+        return [(palette[0], f"{self.target} {low:.4g} or less"), (palette[-1], f"{high:.4g} or more")]
+
+    def _strips(self) -> list[dict[str, Any]]:
+        if self.newest < 0:
+            return []
+        first = max(0, self.newest - self.scan_lines + 1)
+        there = self._of[self._of >= first]
+        first = int(there.min()) if len(there) else first
+        places = np.array([_numbers(self.decisions, name) for name in ("y_low", "x_low", "y_high", "x_high")])
+        return [self._strip(at, places) for at in range(first, self.newest + 1, STRIP)]
+
+    def _strip(self, first: int, places: np.ndarray) -> dict[str, Any]:
+        width, height = min(STRIP, self.newest - first + 1), self._image.shape[1]
+        scan_lines = np.arange(first, first + width)
+        shown = self._image[scan_lines % self.scan_lines].copy()
+        shown[self._of[scan_lines % self.scan_lines] != scan_lines] = np.nan
+        here = (places[0] < first + width) & (places[2] >= first) & (places[1] <= places[3])  # NaN is nowhere
+        boxes = []
+        for i in np.flatnonzero(here).tolist():
+            row, (left, top, right, bottom) = self.decisions[i], places[:, i]
+            action = str(row.get("action"))
+            text = f"{row.get('object_id')}: {action}; {row.get(self.target, '')} {row.get('confidence', '')}"
+            place = (left - first - 1, top - 1, right - left + 2, bottom - top + 2)
+            boxes.append((*(f"{value:g}" for value in place), self.frames.get(action, 0), text))
+        image = base64.b64encode(png(self._indexed(shown).T, [_BELT, _UNKNOWN, *self._palette()])).decode()
+        return {"first": first, "last": first + width - 1, "room": STRIP, "width": width, "height": height,
+                "image": image, "boxes": boxes}  # fmt: skip
+
+    def _palette(self) -> list[str]:
+        if self.of_classes:
+            return [COLOURS[i % len(COLOURS)] for i in range(len(self.names))]
+        shade = np.linspace(0, 1, _SHADES)[:, None]
+        low, middle, high = np.array([[44, 62, 140], [31, 158, 137], [253, 231, 37]])
+        colours = np.where(shade < 0.5, low + (middle - low) * 2 * shade, middle + (high - middle) * (2 * shade - 1))
+        return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours.astype(int)]
+
+    def _span(self) -> tuple[float, float]:
+        values = self._image[np.isfinite(self._image) & (self._of >= 0)[:, None]]
+        low, high = (float(np.quantile(values, q)) for q in (0.05, 0.95)) if len(values) else (0.0, 1.0)
+        return low, max(high, low + 1e-9)
+
+    def _indexed(self, shown: np.ndarray) -> np.ndarray:
+        """Palette: the belt, unknown, then classes or shades."""
+        belt = np.isnan(shown)
+        if self.of_classes:
+            return np.where(belt, 0, np.nan_to_num(shown) + 1).astype(np.uint8)
+        low, high = self._span()
+        shade = np.clip((np.nan_to_num(shown) - low) / (high - low) * (_SHADES - 1), 0, _SHADES - 1)
+        return np.where(belt, 0, shade + 2).astype(np.uint8)
+
+
+def _numbers(rows: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:
+    """NaN where there is no number."""
+    every = (row.get(name) for row in rows)
+    return np.array([one if isinstance(one, int | float) and abs(one) < 1e300 else np.nan for one in every], float)
+
+
+def _short(value: Any, form: str = ".3g") -> str:
+    return "" if value is None else format(value, form) if isinstance(value, float) else str(value)
+
+
+def png(pixels: np.ndarray, palette: list[str]) -> bytes:
+    """(height, width) uint8 numbers into a palette of '#rrggbb' -> a PNG"""
+    from PIL import Image
+
+    image, out = Image.fromarray(pixels), io.BytesIO()
+    image.putpalette(bytes.fromhex("".join(colour[1:] for colour in palette)))
+    image.save(out, "png")
+    return out.getvalue()
