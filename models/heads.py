@@ -11,10 +11,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .applicability_domain import ApplicabilityDomain
 from .axis import MOST_BANDS, Axis
 from .classes import Folds
 from .classifier import Indicators
-from .domain import Domain
 from .pls import folds_of, weighted_pls
 from .preprocess import Pipeline
 
@@ -323,7 +323,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         self.weights_, self._spreads, self._scores = np.array(weights), np.array(spreads), np.array(scores)
         self.rmsecv_ = np.array(errors) * self.y_sd_
         self.unseen_ = np.array(unseen).T * self.y_sd_ + self.y_mean_
-        self.domain_ = Domain.principal(X)
+        self.domain_ = ApplicabilityDomain.principal(X)
         return self
 
     def _treat(self, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -459,7 +459,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
             ]
             for t in range(len(model.weights_))
         ]
-        model.domain_ = Domain.from_arrays(arrays)
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         return model
 
 

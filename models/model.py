@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 
 from .. import BadBundle
+from .applicability_domain import LEVELS
 from .axis import Axis, resampler
-from .domain import LEVELS
 from .preprocess import Pipeline
 
 # Each estimator by its kind. A baseline is a file and a row here; its module is imported when it is asked for.

@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .applicability_domain import ApplicabilityDomain
 from .classifier import Indicators
 from .cnn import CNN
-from .domain import Domain
 from .pls import MOST_THREADS
 from .spectratr import SpectraTr
 
@@ -127,7 +127,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         Y = np.asarray(y, np.float64).reshape(len(X), -1)
         self.x_mean_, self.x_sd_ = _mean_sd(X)
         self.y_mean_, self.y_sd_ = _mean_sd(Y)
-        self.domain_ = Domain.principal(X)
+        self.domain_ = ApplicabilityDomain.principal(X)
         spectra = _standardised(X, self.x_mean_, self.x_sd_).to(device)
         values = _standardised(Y, self.y_mean_, self.y_sd_).to(device)
         sides = None if pairs is None else self._pairs(*pairs).to(device)
@@ -282,7 +282,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         model.y_mean_, model.y_sd_ = arrays["y_mean"], arrays["y_sd"]
         model.y_ndim_ = int(arrays["y_ndim"])
         model.n_features_in_ = len(model.x_mean_)
-        model.domain_ = Domain.from_arrays(arrays)
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         device = choose_device("cpu" if model.device == "cpu" else "auto")
         model.networks_ = []
         for i in range(model.ensemble):

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .domain import Domain
+from .applicability_domain import ApplicabilityDomain
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class PLSR(RegressorMixin, BaseEstimator):
         else:
             components = self._checked_components(len(X))
         self._keep(weighted_pls(X, Y, components))
-        self.domain_ = Domain.of(X, self.x_mean_, self.rotations_, self.loadings_)
+        self.domain_ = ApplicabilityDomain.of(X, self.x_mean_, self.rotations_, self.loadings_)
         return self
 
     def _checked_components(self, n: int) -> int:
@@ -182,7 +182,7 @@ class PLSR(RegressorMixin, BaseEstimator):
         model._keep(PLSFit(*(arrays[n] for n in ("x_mean", "y_mean", "rotations", "loadings", "y_loadings"))))
         model.y_ndim_ = int(arrays["y_ndim"])
         model.n_features_in_ = len(model.x_mean_)
-        model.domain_ = Domain.from_arrays(arrays)
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         return model
 
 
@@ -275,7 +275,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         self._X, self._Y = X, Y
         components = min(self.distance_components or self.n_components, len(X) - 1, X.shape[1])
         self._global = weighted_pls(X, Y, components)
-        self.domain_ = Domain.of(X, self._global.x_mean, self._global.rotations, self._global.loadings)
+        self.domain_ = ApplicabilityDomain.of(X, self._global.x_mean, self._global.rotations, self._global.loadings)
         self._whiten = np.eye(components)
         compared = self._compared(X)
         if self.distance_components and self.metric == "mahalanobis":
@@ -331,7 +331,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         weights = weights / weights.sum(axis=1, keepdims=True)
         predicted = np.empty((len(X), self.n_components, self._Y.shape[1]))
         if self._Y.shape[1] == 1:
-            from .kernel import local_pls1
+            from .local_pls_kernel import local_pls1
 
             out = np.empty(predicted.shape[:2])
             local_pls1()(self._X, self._Y[:, 0].copy(), rows, weights, X, out)

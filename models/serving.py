@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import BadBundle
+from .applicability_domain import ApplicabilityDomain
 from .axis import Axis, resampler
 from .classes import Simca, Validation, log_odds, probabilities
-from .domain import Domain
 from .fold import Chain, through
 from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
 from .model import (
@@ -78,8 +78,8 @@ class Parts:
     pipeline: Pipeline
 
     @property
-    def domain(self) -> Domain:
-        return Domain.from_arrays(dict(self.arrays))
+    def domain(self) -> ApplicabilityDomain:
+        return ApplicabilityDomain.from_arrays(dict(self.arrays))
 
     @property
     def kind(self) -> str:
@@ -221,7 +221,7 @@ def _ways(parts: Parts) -> list[Way]:
     return ways
 
 
-def _probes(domain: Domain, calibration: Calibration | None) -> np.ndarray:
+def _probes(domain: ApplicabilityDomain, calibration: Calibration | None) -> np.ndarray:
     """(n, bands) as measured, of the calibration; where there is none (n, bands') treated, drawn from the domain."""
     if calibration is not None:
         rows = np.linspace(0, len(calibration) - 1, min(PROBES, len(calibration))).astype(int)
