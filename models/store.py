@@ -28,7 +28,7 @@ import numpy as np
 
 from .. import BadBundle, NoModel, StoreUnusable
 from .model import Calibration, Model
-from .serving import ServedModel, serve
+from .serving.compiled import ServedModel, serve
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"

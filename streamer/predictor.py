@@ -16,7 +16,7 @@ from .. import BadBundle, BadMessage, NoModel, StoreUnusable
 from ..models.axis import Axis
 from ..models.classes import Verdict
 from ..models.model import Result
-from ..models.serving import ServedModel
+from ..models.serving.compiled import ServedModel
 from ..models.store import Store
 from .frame import Frame
 from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict

@@ -18,7 +18,7 @@ from tamis.models.heads import CommitteeClassifier
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.models.serving import serve
+from tamis.models.serving.compiled import serve
 from tamis.models.store import Store
 from tamis.ssl.pseudo import self_train
 from tamis.streamer.records import read_table, write_parquet

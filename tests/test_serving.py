@@ -12,17 +12,18 @@ import pytest
 import torch
 
 from tamis import AxisMismatch, BadBundle
-from tamis.models import graphs, serving
 from tamis.models.axis import Axis, resampler
 from tamis.models.cnn import CNN, CNNEncoder
 from tamis.models.convolution import Convolution
 from tamis.models.encoder import Encoder, MLPEncoder
-from tamis.models.fold import Chain
-from tamis.models.graphs import ENCODERS, NETWORKS, Numpy, Openvino, precisions
 from tamis.models.heads import CommitteeRegressor
 from tamis.models.model import Model, Result, estimator_class
 from tamis.models.preprocess import Pipeline
-from tamis.models.serving import TOLERANCE, serve, serve_model
+from tamis.models.serving.compiled import TOLERANCE, serve, serve_model
+from tamis.models.serving.compiled import compiled as serving
+from tamis.models.serving.compiled import networks as graphs
+from tamis.models.serving.networks import ENCODERS, NETWORKS, Numpy, Openvino, precisions
+from tamis.models.serving.pipeline import Chain
 from tamis.models.spectratr import SpectraEncoder, SpectraTr
 from tamis.models.store import Store
 

@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import BadBundle
-from .applicability_domain import ApplicabilityDomain
-from .axis import Axis, resampler
-from .classes import Simca, Validation, log_odds, probabilities
-from .fold import Chain, through
-from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
-from .model import (
+from ... import BadBundle
+from ..applicability_domain import ApplicabilityDomain
+from ..axis import Axis, resampler
+from ..classes import Simca, Validation, log_odds, probabilities
+from ..model import (
     Calibration,
     Model,
     Result,
@@ -31,7 +29,9 @@ from .model import (
     refuse_nan,
     try_out,
 )
-from .preprocess import Autoscale, Centre, Pipeline
+from ..preprocess import Autoscale, Centre, Pipeline
+from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
+from .pipeline import Chain, through
 
 # What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
 # to 3e-6, but for ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
@@ -42,7 +42,7 @@ ROWS = 256  # spectra treated together: fewer spend their time in calls, more le
 _DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
 
 
-class Way(NamedTuple):
+class Backend(NamedTuple):
     """How to compute a model: networks by `backend` in `precision`, and by numpy the rest."""
 
     backend: str  # openvino or numpy
@@ -53,7 +53,7 @@ class Way(NamedTuple):
         return f"{self.backend} {self.precision}" + ("" if self.rest == "fp32" else f", rest {self.rest}")
 
 
-NUMPY = [Way("numpy", "fp32", "fp32"), Way("numpy", "fp64", "fp64")]
+NUMPY = [Backend("numpy", "fp32", "fp32"), Backend("numpy", "fp64", "fp64")]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Report:
         refused: the ways that were tried before it, each with the reason.
     """
 
-    way: Way
+    way: Backend
     error: float
     refused: tuple[str, ...] = ()
 
@@ -212,10 +212,10 @@ def serve(
     raise BadBundle(f"no way to compute this {manifest['kind']} agrees with float64: {'; '.join(refused)}")
 
 
-def _ways(parts: Parts) -> list[Way]:
+def _ways(parts: Parts) -> list[Backend]:
     kinds = [parts.kind, *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
     fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and need not be compiled
-    ways = [*(Way("openvino", precision, "fp32") for precision in fast), *NUMPY]
+    ways = [*(Backend("openvino", precision, "fp32") for precision in fast), *NUMPY]
     if len(kinds) > 1:  # what looks at embeddings may need float64 where the encoder does not
         ways[-1:-1] = [way._replace(rest="fp64") for way in ways if way.precision == "fp32"]
     return ways
@@ -292,7 +292,7 @@ class Compiled:
         encoder: of a committee that has one.
     """
 
-    def __init__(self, parts: Parts, way: Way, threads: int, typical: np.ndarray | None, literal: Literal) -> None:
+    def __init__(self, parts: Parts, way: Backend, threads: int, typical: np.ndarray | None, literal: Literal) -> None:
         self.encoder = CompiledEncoder(parts.arrays, way, threads) if _ENCODER in parts.arrays else None
         domain, dtype = parts.domain, _DTYPE[way.rest]
         self._dtype, self._mean = dtype, domain.mean
@@ -357,9 +357,9 @@ def _distance(parts: Parts, dtype: type, literal: Literal) -> Callable[[np.ndarr
 Values = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def _values(parts: Parts, way: Way, threads: int, encoder: CompiledEncoder | None, literal: Literal) -> Values:
+def _values(parts: Parts, way: Backend, threads: int, encoder: CompiledEncoder | None, literal: Literal) -> Values:
     if literal.model is not None:
-        from .folded_committee import FoldedCommittee
+        from .committee import FoldedCommittee
 
         committee = FoldedCommittee(
             literal.model.estimator, _DTYPE[way.rest], None if encoder is None else encoder.embed
@@ -375,7 +375,7 @@ def _values(parts: Parts, way: Way, threads: int, encoder: CompiledEncoder | Non
     return lambda z, centred, scores: run(centred, mean)
 
 
-def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) -> Callable[..., np.ndarray]:
+def _networks(parts: Parts, way: Backend, threads: int, *, literal: bool = False) -> Callable[..., np.ndarray]:
     """(n, bands') less `centre` -> (n, targets) float64: the mean of an ensemble, in the targets' units"""
     arrays = parts.arrays
     x_mean, x_sd, y_mean, y_sd = (arrays[name] for name in ("x_mean", "x_sd", "y_mean", "y_sd"))
@@ -396,7 +396,7 @@ def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) ->
 
 
 def _runner(
-    network: Network, weights: Mapping[str, np.ndarray], bands: int, way: Way, threads: int, literal: bool
+    network: Network, weights: Mapping[str, np.ndarray], bands: int, way: Backend, threads: int, literal: bool
 ) -> Callable[[np.ndarray], np.ndarray]:
     weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
     if literal or way.backend == "numpy":
@@ -411,7 +411,7 @@ _ENCODER = "encoder.about"
 class CompiledEncoder:
     """`encoder.Encoder`, as a bundle's arrays hold it: (n, bands) on its `grid` -> (n, width)."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], way: Way, threads: int, *, literal: bool = False) -> None:
+    def __init__(self, arrays: Mapping[str, np.ndarray], way: Backend, threads: int, *, literal: bool = False) -> None:
         own, about = _below("encoder.", arrays), _about(arrays)
         self.grid = Axis.from_json(about["grid"])
         steps = Pipeline.from_json(about["preprocess"], self.grid, own).steps

@@ -12,9 +12,9 @@ from itertools import groupby
 
 import numpy as np
 
-from .axis import Resampler
-from .convolution import BLOCK
-from .preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step
+from ..axis import Resampler
+from ..convolution import BLOCK
+from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step
 
 NARROW = (Cut, SavGol, Centre, Autoscale)  # each band comes from few others
 LINEAR = (*NARROW, Baseline, Detrend)  # these two take two thin products themselves, and would be dense in a matrix

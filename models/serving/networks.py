@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .convolution import Convolution
+from ..convolution import Convolution
 
 Weights = Mapping[str, np.ndarray]
 Formula = Callable[[Any, Weights, Any, int], Any]  # functions, weights, (B, bands), bands -> (B, width)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .fold import LINEAR, Chain, affine
-from .heads import CommitteeRegressor, Linear, Process
-from .preprocess import Autoscale, Pipeline
+from ..heads import CommitteeRegressor, Linear, Process
+from ..preprocess import Autoscale, Pipeline
+from .pipeline import LINEAR, Chain, affine
 
 
 class FoldedCommittee:
