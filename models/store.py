@@ -28,7 +28,8 @@ import numpy as np
 
 from .. import BadBundle, NoModel, StoreUnusable
 from .model import Calibration, Model
-from .serving.compiled import ServedModel, serve
+from .serving.compiled import serve
+from .serving.parts import ServedModel
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"

@@ -19,7 +19,7 @@ import structlog
 
 from .. import BadSettings
 from ..models.classes import UNKNOWN
-from ..models.serving.compiled import ServedModel
+from ..models.serving.parts import ServedModel
 from .camera import Seen
 from .outcome import Predictions
 from .rules import Rule, conformal_limits, threshold

@@ -16,7 +16,7 @@ import structlog
 
 from ..models.axis import Axis, resampler
 from ..models.model import Model
-from ..models.serving.compiled import ServedModel
+from ..models.serving.parts import ServedModel
 from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
 from .frame import Frame
 from .meters import Meters
