@@ -19,11 +19,11 @@ from .preprocess import Pipeline
 ESTIMATORS = {
     "plsr": ("pls", "PLSR"),
     "local-pls": ("pls", "LocalPLS"),
-    "committee": ("heads", "CommitteeRegressor"),
+    "committee": ("committee", "CommitteeRegressor"),
     "cnn": ("network", "CNNRegressor"),
     "spectratr": ("network", "SpectraTrRegressor"),
     "pls-da": ("plsda", "PLSDA"),
-    "committee-da": ("heads", "CommitteeClassifier"),
+    "committee-da": ("committee", "CommitteeClassifier"),
     "cnn-da": ("network", "CNNClassifier"),
     "spectratr-da": ("network", "SpectraTrClassifier"),
 }

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..models import evaluate
 from ..models.axis import Axis, resampler
+from ..models.committee import CommitteeRegressor
 from ..models.evaluate import Trained, train
-from ..models.heads import CommitteeRegressor
 from ..models.model import Model
 from ..models.preprocess import Pipeline
 from .buffer import Unlabeled

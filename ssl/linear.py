@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..models.axis import Axis
-from ..models.heads import KINDS, member_weights, ridge_path
+from ..models.committee_members import KINDS, member_weights, ridge_path
 from ..models.pls import weighted_pls
 from ..models.preprocess import Pipeline
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..models.axis import Axis
+from ..models.committee import CommitteeRegressor
 from ..models.encoder import Encoder
 from ..models.evaluate import train
-from ..models.heads import CommitteeRegressor
 from ..models.model import Calibration, Model
 from ..models.pls import folds_of
 from ..models.preprocess import Pipeline

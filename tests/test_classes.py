@@ -14,7 +14,7 @@ import pytest
 from tamis import BadBundle
 from tamis.models.axis import Axis
 from tamis.models.classes import UNKNOWN, ClassScores, Simca, Verdict
-from tamis.models.heads import CommitteeClassifier
+from tamis.models.committee import CommitteeClassifier
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline

@@ -15,9 +15,9 @@ import torch
 from tamis import AxisMismatch, BadBundle
 from tamis.models.axis import Axis, resampler
 from tamis.models.cnn import CNN, CNNEncoder
+from tamis.models.committee import CommitteeRegressor
 from tamis.models.convolution import Convolution
 from tamis.models.encoder import Encoder, MLPEncoder
-from tamis.models.heads import CommitteeRegressor
 from tamis.models.model import Model, Result, estimator_class
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import compiled, networks
