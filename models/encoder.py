@@ -13,7 +13,7 @@ from torch import nn
 from .. import BadFile
 from .axis import Axis
 from .cnn import CNNEncoder, initialise_as_keras
-from .network import forward
+from .network_training import forward
 from .preprocess import Pipeline
 from .spectratr import SpectraEncoder
 

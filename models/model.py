@@ -20,12 +20,12 @@ ESTIMATORS = {
     "plsr": ("pls", "PLSR"),
     "local-pls": ("pls", "LocalPLS"),
     "committee": ("committee", "CommitteeRegressor"),
-    "cnn": ("network", "CNNRegressor"),
-    "spectratr": ("network", "SpectraTrRegressor"),
+    "cnn": ("network_estimators", "CNNRegressor"),
+    "spectratr": ("network_estimators", "SpectraTrRegressor"),
     "pls-da": ("plsda", "PLSDA"),
     "committee-da": ("committee", "CommitteeClassifier"),
-    "cnn-da": ("network", "CNNClassifier"),
-    "spectratr-da": ("network", "SpectraTrClassifier"),
+    "cnn-da": ("network_estimators", "CNNClassifier"),
+    "spectratr-da": ("network_estimators", "SpectraTrClassifier"),
 }
 # What learns classes where a kind is asked for that learns values.
 CLASSIFIERS = {"plsr": "pls-da", **{kind: f"{kind}-da" for kind in ("committee", "cnn", "spectratr")}}

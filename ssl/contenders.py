@@ -169,7 +169,7 @@ def _weighed(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: i
 
 def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
     """The published CNN: differences within pairs are added to labeled spectra, and predictions of pairs agree."""
-    from ..models.network import CNNRegressor
+    from ..models.network_estimators import CNNRegressor
 
     treat, axis = Pipeline.parse("snv, savgol 15 2 1"), Axis(np.arange(X.shape[1]), "index")
     Z = treat.fit(X, axis)

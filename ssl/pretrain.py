@@ -24,7 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ..models.axis import Axis
 from ..models.encoder import Encoder
 from ..models.model import fingerprint
-from ..models.network import choose_device
+from ..models.network_training import choose_device
 from .augment import Augmentation, Differences
 from .buffer import Unlabeled
 from .objective import Objective, alignment, knn_overlap, rankme, uniformity
