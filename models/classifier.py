@@ -16,7 +16,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .classes import TINY, Folds, Simca, Validation, Verdict, probabilities
+from .class_scores import Validation, Verdict, probabilities
+from .simca import TINY, Folds, Simca
 
 PENALTY = 1.0  # of the logistic regression, on scores of sd 1: two classes that never meet get no infinite odds
 

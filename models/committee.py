@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .applicability_domain import ApplicabilityDomain
 from .axis import MOST_BANDS, Axis
-from .classes import Folds
 from .classifier import Indicators
 from .committee_members import (
     EMBEDDED,
@@ -27,6 +26,7 @@ from .committee_members import (
 )
 from .pls import folds_of
 from .preprocess import Pipeline
+from .simca import Folds
 
 CLASS_TREATMENT = "snv, savgol 15 2 1"  # of the members', the one in which distances from a class are taken
 MIN_SPECTRAL_BANDS = 15  # below, features are no spectrum: scatter corrections would take away most of what is there

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .classes import Folds
 from .pls import weighted_pls
+from .simca import Folds
 
 
 class Member(NamedTuple):

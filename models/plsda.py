@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from .applicability_domain import ApplicabilityDomain
-from .classes import distances, log_odds
+from .class_scores import distances, log_odds
 from .classifier import Classifier, class_folds
 from .pls import PLSFit, weighted_pls
 

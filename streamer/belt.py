@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..models.classes import UNKNOWN
+from ..models.class_scores import UNKNOWN
 from .frame import MOST_TEXT, RESERVED
 from .outcome import decode_predictions
 from .page import fixed, html_table

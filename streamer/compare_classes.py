@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from .. import BadFile, __version__
-from ..models.classes import UNKNOWN, ClassScores, Verdict
+from ..models.class_scores import UNKNOWN, ClassScores, Verdict
 from ..models.evaluate import PRETREATMENTS, paired_accuracy, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline

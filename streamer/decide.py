@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from .. import BadSettings
-from ..models.classes import UNKNOWN
+from ..models.class_scores import UNKNOWN
 from ..models.serving.parts import ServedModel
 from .camera import Seen
 from .outcome import Predictions

@@ -14,7 +14,7 @@ import structlog
 
 from .. import BadBundle, BadMessage, NoModel, StoreUnusable
 from ..models.axis import Axis
-from ..models.classes import Verdict
+from ..models.class_scores import Verdict
 from ..models.model import Result
 from ..models.serving.parts import ServedModel
 from ..models.store import Store

@@ -13,12 +13,13 @@ import pytest
 
 from tamis import BadBundle
 from tamis.models.axis import Axis
-from tamis.models.classes import UNKNOWN, ClassScores, Simca, Verdict
+from tamis.models.class_scores import UNKNOWN, ClassScores, Verdict
 from tamis.models.committee import CommitteeClassifier
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving.compiled import serve
+from tamis.models.simca import Simca
 from tamis.models.store import Store
 from tamis.ssl.pseudo import self_train
 from tamis.streamer.records import read_table, write_parquet

@@ -17,7 +17,7 @@ import numpy as np
 from ... import BadBundle
 from ..applicability_domain import ApplicabilityDomain
 from ..axis import Axis, resampler
-from ..classes import log_odds
+from ..class_scores import log_odds
 from ..model import Calibration, Model, Result, check_names, check_result, estimator_class, refuse_nan, try_out
 from ..preprocess import Autoscale, Centre, Pipeline
 from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, below, precisions

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..applicability_domain import ApplicabilityDomain
 from ..axis import Axis
-from ..classes import Simca, Validation, probabilities
+from ..class_scores import Validation, probabilities
 from ..model import Model, Result, class_names
 from ..preprocess import Pipeline
+from ..simca import Simca
 
 
 class Backend(NamedTuple):
