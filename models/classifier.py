@@ -17,7 +17,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .class_scores import Validation, Verdict, probabilities
-from .simca import TINY, Folds, Simca
+from .cross_validation import Folds
+from .simca import TINY, Simca
 
 PENALTY = 1.0  # of the logistic regression, on scores of sd 1: two classes that never meet get no infinite odds
 

@@ -24,9 +24,8 @@ from .committee_members import (
     member_weights,
     prior_weights,
 )
-from .pls import folds_of
+from .cross_validation import Folds, folds_of
 from .preprocess import Pipeline
-from .simca import Folds
 
 CLASS_TREATMENT = "snv, savgol 15 2 1"  # of the members', the one in which distances from a class are taken
 MIN_SPECTRAL_BANDS = 15  # below, features are no spectrum: scatter corrections would take away most of what is there

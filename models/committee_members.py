@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pls import weighted_pls
-from .simca import Folds
+from .cross_validation import Folds
+from .weighted_pls import weighted_pls
 
 
 class Member(NamedTuple):

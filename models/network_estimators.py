@@ -31,7 +31,7 @@ from .network_training import (
     torch_threads,
     warm_up_then_cosine,
 )
-from .pls import MOST_THREADS
+from .pls import MAX_THREADS
 from .spectratr import SpectraTr
 
 # An epoch passes over a small set as often as this takes: 40 spectra need as many updates as 400 do.
@@ -155,8 +155,8 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.n_threads is not None and not 1 <= self.n_threads <= MOST_THREADS:
-            raise ValueError(f"n_threads must be None or a number from 1 to {MOST_THREADS}, got {self.n_threads!r:.80}")
+        if self.n_threads is not None and not 1 <= self.n_threads <= MAX_THREADS:
+            raise ValueError(f"n_threads must be None or a number from 1 to {MAX_THREADS}, got {self.n_threads!r:.80}")
         for name in ("validation_fraction", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)!r}")

@@ -9,7 +9,7 @@ import numpy as np
 from .applicability_domain import ApplicabilityDomain
 from .class_scores import distances, log_odds
 from .classifier import Classifier, class_folds
-from .pls import PLSFit, weighted_pls
+from .weighted_pls import PLSFit, weighted_pls
 
 
 class PLSDA(Classifier):

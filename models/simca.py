@@ -8,12 +8,13 @@ from typing import Self
 
 import numpy as np
 
+from .cross_validation import Folds
+
 LEVEL = 0.99  # of a class's own spectra lie within its limit
 MAX_COMPONENTS = 10  # of a class's own principal components
 EXPLAINED = 0.99
 MAX_AT_ONCE = 1 << 17  # numbers of spectra that are held against all classes together
 TINY = np.finfo(np.float64).tiny ** 0.25
-Folds = list[tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)

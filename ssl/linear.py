@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from ..models.axis import Axis
 from ..models.committee_members import KINDS, member_weights, ridge_path
-from ..models.pls import weighted_pls
 from ..models.preprocess import Pipeline
+from ..models.weighted_pls import weighted_pls
 
 MOST_COMPONENTS = 20
 _TINY = np.finfo(np.float64).tiny ** 0.5

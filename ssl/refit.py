@@ -14,10 +14,10 @@ import numpy as np
 
 from ..models.axis import Axis
 from ..models.committee import CommitteeRegressor
+from ..models.cross_validation import folds_of
 from ..models.encoder import Encoder
 from ..models.evaluate import train
 from ..models.model import Calibration, Model
-from ..models.pls import folds_of
 from ..models.preprocess import Pipeline
 from .buffer import Unlabeled
 from .gate import Check, Limits, Probe, Verdict, judge
