@@ -18,8 +18,7 @@ from ..models.committee import CommitteeRegressor
 from ..models.evaluate import Trained, train
 from ..models.model import Model
 from ..models.preprocess import Pipeline
-from .buffer import Unlabeled
-from .linear import (
+from .calibration_transfer import (
     EPO,
     Candidate,
     CanonicalPairs,
@@ -33,6 +32,7 @@ from .linear import (
     process_head,
     weigh,
 )
+from .unlabeled import Unlabeled
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder

@@ -26,8 +26,8 @@ from ..models.encoder import Encoder
 from ..models.model import fingerprint
 from ..models.network_training import choose_device
 from .augment import Augmentation, Differences
-from .buffer import Unlabeled
-from .objective import Objective, alignment, knn_overlap, rankme, uniformity
+from .objectives import Objective, alignment, knn_overlap, rankme, uniformity
+from .unlabeled import Unlabeled
 
 HEALTH_OBJECTS = 512  # judged at the end of a run
 WARM_UP = 0.05  # of all steps
@@ -38,7 +38,7 @@ class Recipe:
     """How to pretrain.
 
     Attributes:
-        encoder: mlp, cnn or spectratr. preprocess: what it sees. objective: of `objective.OBJECTIVES`.
+        encoder: mlp, cnn or spectratr. preprocess: what it sees. objective: of `objectives.OBJECTIVES`.
         augment: physical augmentations of each view, `augment.Augmentation.parse`; strengths in the units told there.
         differences: how many directions of the differences within objects are learned and added; 0 for none.
         steps, batch (objects a step), learning_rate, weight_decay: of AdamW, warmed up and lowered along a half cosine.

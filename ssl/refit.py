@@ -19,9 +19,9 @@ from ..models.encoder import Encoder
 from ..models.evaluate import train
 from ..models.model import Calibration, Model
 from ..models.preprocess import Pipeline
-from .buffer import Unlabeled
 from .gate import Check, Limits, Probe, Verdict, judge
 from .pretrain import Health, Recipe, health, pretrain
+from .unlabeled import Unlabeled
 
 FEWEST_NEWEST = 3  # labels: fewer say nothing of how a recipe does on them
 NEWEST = 50  # labels at most that are called the newest

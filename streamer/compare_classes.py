@@ -16,7 +16,7 @@ from ..models.class_scores import UNKNOWN, ClassScores, Verdict
 from ..models.evaluate import PRETREATMENTS, paired_accuracy, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
-from ..ssl.pseudo import self_train
+from ..ssl.self_training import self_train
 from .compare import column_of, microseconds
 from .fitting import class_values
 from .page import html_table, page_of

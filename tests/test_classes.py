@@ -21,7 +21,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.serving.compiled import serve
 from tamis.models.simca import Simca
 from tamis.models.store import Store
-from tamis.ssl.pseudo import self_train
+from tamis.ssl.self_training import self_train
 from tamis.streamer.records import read_table, write_parquet
 
 from .test_networks import brief

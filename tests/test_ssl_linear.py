@@ -7,7 +7,7 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.evaluate import few_labels
 from tamis.models.pls import PLSR
-from tamis.ssl.linear import (
+from tamis.ssl.calibration_transfer import (
     EPO,
     Candidate,
     CanonicalPairs,

@@ -19,7 +19,7 @@ from ..models.committee_members import KINDS, member_weights, ridge_path
 from ..models.preprocess import Pipeline
 from ..models.weighted_pls import weighted_pls
 
-MOST_COMPONENTS = 20
+MAX_COMPONENTS = 20
 _TINY = np.finfo(np.float64).tiny ** 0.5
 
 
@@ -297,7 +297,7 @@ Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): wit
 
 
 def pls_head(Z: np.ndarray, y: np.ndarray) -> Predict:
-    fit = weighted_pls(Z, y[:, None], min(MOST_COMPONENTS, Z.shape[1], len(Z) - 1))
+    fit = weighted_pls(Z, y[:, None], min(MAX_COMPONENTS, Z.shape[1], len(Z) - 1))
     return lambda Q: fit.predict_components(Q)[:, :, 0]
 
 
@@ -404,7 +404,7 @@ def _held_out(
     of_pair: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Out-of-fold predictions of the labeled Z, (n, steps), and of V less those of U, (pairs, steps)."""
-    out, apart, steps = np.zeros((len(Z), MOST_COMPONENTS)), np.zeros((len(U), MOST_COMPONENTS)), MOST_COMPONENTS
+    out, apart, steps = np.zeros((len(Z), MAX_COMPONENTS)), np.zeros((len(U), MAX_COMPONENTS)), MAX_COMPONENTS
     for k in np.unique(of_x):
         pair, label = of_pair == k, of_x == k
         correction = _fresh(candidate).fit_pairs(U[~pair], V[~pair])
