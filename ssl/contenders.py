@@ -18,20 +18,8 @@ from ..models.committee import CommitteeRegressor
 from ..models.evaluate import Trained, train
 from ..models.model import Model
 from ..models.preprocess import Pipeline
-from .calibration_transfer import (
-    EPO,
-    Candidate,
-    CanonicalPairs,
-    Chosen,
-    Correction,
-    DirectStandardisation,
-    FisherWhitening,
-    MeanShift,
-    choose,
-    pls_head,
-    process_head,
-    weigh,
-)
+from .calibration_transfer import EPO, CanonicalPairs, Correction, DirectStandardisation, FisherWhitening, MeanShift
+from .transfer_choice import Candidate, Chosen, choose, pls_head, process_head, weigh
 from .unlabeled import Unlabeled
 
 if TYPE_CHECKING:

@@ -31,8 +31,9 @@ import numpy as np
 
 from tamis.models.axis import Axis
 from tamis.models.evaluate import few_labels, split_rows, train
-from tamis.ssl.calibration_transfer import Candidate, Correction, choose, ridge_head
+from tamis.ssl.calibration_transfer import Correction
 from tamis.ssl.contenders import CORRECTED, Context, Pairs, encoder_of, fit
+from tamis.ssl.transfer_choice import Candidate, choose, ridge_head
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.records import read_table
 
