@@ -21,6 +21,7 @@ from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..models.atomic import atomic_write
 from ..models.axis import Axis
 from ..models.encoder import Encoder
 from ..models.model import fingerprint
@@ -217,12 +218,9 @@ class _Run:
         """Whole or not at all."""
         from safetensors.torch import save_file
 
-        beside = path.with_name(path.name + ".part")
         state = {name: value.detach().cpu().contiguous().clone() for name, value in self._state().items()}
-        save_file(state, beside, metadata={"same": json.dumps(same), "step": str(step)})
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
+        with atomic_write(path) as draft:
+            save_file(state, draft, metadata={"same": json.dumps(same), "step": str(step)})
 
     def restore(self, path: Path, same: dict[str, Any]) -> int:
         """The step to go on with: 0 where there is no checkpoint, or one of other spectra or another recipe."""

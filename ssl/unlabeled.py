@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from .. import StoreUnusable
+from ..models.atomic import atomic_write
 from ..models.axis import Axis, resampler
 
 
@@ -66,9 +67,8 @@ class Unlabeled:
         arrays = {
             name: np.ascontiguousarray(getattr(self, name)) for name in ("spectra", "object", "condition", "recent")
         }
-        beside = path.with_name(path.name + ".part")
-        save_file(arrays, beside, metadata={"conditions": json.dumps(list(self.conditions))})
-        beside.replace(path)
+        with atomic_write(path) as draft:
+            save_file(arrays, draft, metadata={"conditions": json.dumps(list(self.conditions))})
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import BadFile
+from ..models.atomic import atomic_write
 
 # Relative SVG paths around a point; the class beside each gives its colour.
 DOT, CROSS = "h0", "m-1.7-1.7l3.4 3.4m0-3.4l-3.4 3.4"
@@ -71,17 +70,13 @@ def write_page(html: str, path: Path) -> None:
     Raises:
         BadFile: it can not be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # 'replace': half a surrogate pair in a name from outside must not cost the report.
-        draft.write_bytes(html.encode("utf-8", "replace"))
-        draft.replace(path)
+        with atomic_write(path) as draft:
+            # 'replace': half a surrogate pair in a name from outside must not cost the report.
+            draft.write_bytes(html.encode("utf-8", "replace"))
     except OSError as error:
         raise BadFile(f"can not write {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
 
 
 class Chart:
