@@ -17,17 +17,17 @@ from .preprocess import Pipeline
 
 # Each estimator by its kind. A baseline is a file and a row here; its module is imported when it is asked for.
 ESTIMATORS = {
-    "plsr": ("pls", "PLSR"),
-    "local-pls": ("pls", "LocalPLS"),
-    "committee": ("committee", "CommitteeRegressor"),
-    "cnn": ("network_estimators", "CNNRegressor"),
-    "spectratr": ("network_estimators", "SpectraTrRegressor"),
-    "pls-da": ("plsda", "PLSDA"),
-    "committee-da": ("committee", "CommitteeClassifier"),
-    "cnn-da": ("network_estimators", "CNNClassifier"),
-    "spectratr-da": ("network_estimators", "SpectraTrClassifier"),
+    "plsr": "PLSR",
+    "local-pls": "LocalPLS",
+    "committee": "CommitteeRegressor",
+    "cnn": "CNNRegressor",
+    "spectratr": "SpectraTrRegressor",
+    "pls-da": "PLSDA",
+    "committee-da": "CommitteeClassifier",
+    "cnn-da": "CNNClassifier",
+    "spectratr-da": "SpectraTrClassifier",
 }
-# What learns classes where a kind is asked for that learns values.
+# The classifier for a kind that learns values.
 CLASSIFIERS = {"plsr": "pls-da", **{kind: f"{kind}-da" for kind in ("committee", "cnn", "spectratr")}}
 
 
@@ -35,8 +35,7 @@ def estimator_class(kind: str) -> Any:
     """Raises ValueError, naming the known kinds."""
     if kind not in ESTIMATORS:
         raise ValueError(f"unknown model kind {kind!r}; known: {', '.join(ESTIMATORS)}")
-    module, name = ESTIMATORS[kind]
-    return getattr(importlib.import_module(f".{module}", __package__), name)
+    return getattr(importlib.import_module(__package__ or ""), ESTIMATORS[kind])
 
 
 @dataclass(frozen=True)
