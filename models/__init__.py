@@ -1,4 +1,4 @@
-"""Calibration models for spectra. ``from tamis.models import PLSR`` imports no torch: each name is loaded when asked for."""
+"""Calibration models for spectra. Each name is loaded at its first use, so that PLSR imports no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -43,7 +43,7 @@ def class_folds(codes: np.ndarray, groups: Any, folds: int, random_state: int, n
 
 
 class Classifier(ClassifierMixin, BaseEstimator, ABC):
-    """A subclass learns scores (`_learn`, `_scores`); here they become probabilities, and an unknown is told.
+    """A subclass learns scores (`_learn`, `_scores`); here they become probabilities, and unknowns are recognised.
 
     Every class weighs the same: how often a material came to the laboratory says nothing of how often it comes down the
     belt.

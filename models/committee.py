@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .applicability_domain import ApplicabilityDomain
-from .axis import MOST_BANDS, Axis
+from .axis import MAX_BANDS, Axis
 from .classifier import Indicators
 from .committee_members import (
     EMBEDDED,
@@ -170,7 +170,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
 
         CV+ (Barber et al. 2021), its residuals divided by the sd, so that intervals widen where the model knows less.
         Its guarantee for exchangeable samples is 2 level - 1, less a little; in practice coverage is close to `level`.
-        With fewer than level / (1 - level) samples (9 for 90 %) nothing finite can be said: both are infinite.
+        With fewer than level / (1 - level) samples (9 for 90 %) no finite interval has that level: both are infinite.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
@@ -228,8 +228,8 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         for name in _KEPT_INSIDE:
             setattr(model, f"_{name}", arrays[name])
         model.y_ndim_, model.n_features_in_ = int(arrays["y_ndim"]), int(arrays["bands"])
-        if model.n_features_in_ > MOST_BANDS:
-            raise ValueError(f"expected at most {MOST_BANDS} bands, got {model.n_features_in_}")
+        if model.n_features_in_ > MAX_BANDS:
+            raise ValueError(f"expected at most {MAX_BANDS} bands, got {model.n_features_in_}")
         grid = Axis(np.arange(model.n_features_in_), "index")
         model._treatments = {}
         texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)
@@ -250,7 +250,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
 
 
 class CommitteeClassifier(Indicators, CommitteeRegressor):
-    """The committee on class indicators; its own cross-validation tells what it makes of unseen spectra."""
+    """The committee on class indicators; its own cross-validation gives the out-of-fold scores."""
 
     kind = "committee-da"
 
@@ -266,7 +266,7 @@ _KEPT_INSIDE = ("fold", "spreads", "scores")
 
 
 def _axis(X: np.ndarray) -> Axis:
-    """Positions: which bands an array's columns are, an estimator is not told."""
+    """Positions: an estimator does not know its columns' wavelengths."""
     return Axis(np.arange(X.shape[1]), "index")
 
 

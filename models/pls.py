@@ -222,7 +222,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         return (X - self._global.x_mean) @ self._global.rotations @ self._whiten
 
     def neighbourhood(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which training samples speak for each spectrum: rows (n, k), their distances, their weights (the largest 1).
+        """The training samples behind each prediction: rows (n, k), their distances, their weights (the largest 1).
 
         References: weights exp(-d / (h s)), 0 beyond the median distance + 4 s, s its 1.4826 median absolute deviation.
         """
@@ -313,7 +313,7 @@ def choose_components(
     most = min(most, X.shape[1], min(len(train) for train, _ in splits) - 1)
     if most < 1:
         raise ValueError(f"cross-validation needs at least 2 training spectra in each fold, got {len(X)} in all")
-    scale = np.where(np.ptp(Y, axis=0) > 0, Y.std(axis=0), 1.0)  # a constant target has no say
+    scale = np.where(np.ptp(Y, axis=0) > 0, Y.std(axis=0), 1.0)  # a constant target has no weight
     squares = np.empty((len(splits), most, Y.shape[1]))  # mean squared error of each fold, in variances of the target
     for i, (train, held_out) in enumerate(splits):
         fit = weighted_pls(X[train], Y[train], most)

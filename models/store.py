@@ -103,11 +103,11 @@ class Store:
                 raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}") from None
         try:
             manifest = json.loads(raw)
-            said = str(manifest.pop("checksum"))
+            expected = str(manifest.pop("checksum"))
             actual = _sha256(_canonical(manifest))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadBundle(f"{path}: expected a manifest with a checksum: {error}") from error
-        _check(path, said, actual)
+        _check(path, expected, actual)
         if manifest.get("format") != FORMAT:
             raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
         files = manifest.get("files")

@@ -40,7 +40,7 @@ class Recipe:
 
     Attributes:
         encoder: mlp, cnn or spectratr. preprocess: what it sees. objective: of `objectives.OBJECTIVES`.
-        augment: physical augmentations of each view, `augment.Augmentation.parse`; strengths in the units told there.
+        augment: physical augmentations of each view, `augment.Augmentation.parse`; strengths in the units given there.
         differences: how many directions of the differences within objects are learned and added; 0 for none.
         steps, batch (objects a step), learning_rate, weight_decay: of AdamW, warmed up and lowered along a half cosine.
         ema: decay of the moving average of weights, which is what the encoder gets.
@@ -111,7 +111,7 @@ def pretrain(
         grid: of the spectra. champion: where to start from; its pre-treatment and scale are kept.
         checkpoint: a file to go on from where it belongs to the same spectra and recipe, written every so many steps.
         stop: asked before each step; where true, the run is checkpointed and ends with `Interrupted`.
-        progress: told of each step and its loss.
+        progress: called after each step with its number and loss.
 
     Under ``torchrun`` every process draws its own part of each batch and gradients are averaged.
 
