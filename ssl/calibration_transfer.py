@@ -73,6 +73,11 @@ class Correction(BaseEstimator):
             raise ValueError(f"{type(self).__name__} was fitted on {bands} bands, got {X.shape[1]}")
         return getattr(self, name)(X)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything a fitted correction consists of."""
+        maps = {"a": self.of_a_, "b": self.of_b_}
+        return {f"{name}.{field}": array for name, map_ in maps.items() for field, array in map_._asdict().items()}
+
 
 class MeanShift(Correction):
     """Adds the difference of the conditions' means to spectra under B; A and B may be groups of unequal size.

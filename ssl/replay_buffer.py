@@ -252,7 +252,7 @@ class Buffer(AbstractContextManager):
                 of = np.array([i for i, a in enumerate(labeled.joined) if conditions.get(a) == condition], np.int64)
                 if not len(of):
                     continue
-                reach = np.timedelta64(span, "us").astype(np.int64)
+                reach = int(np.timedelta64(span, "us").astype(np.int64))
                 at = labeled.time[of].astype(np.int64)
                 near = self._run(
                     "SELECT slot, time FROM spectra WHERE condition = ? AND time BETWEEN ? AND ? ORDER BY slot",
