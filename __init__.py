@@ -17,17 +17,33 @@ TamisError
   Stalled          messages are there and none comes: begin anew, in another process
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .streamer.records import read_table as read_spectra
+
+__all__ = [
+    "AxisMismatch", "BadBundle", "BadFile", "BadMessage", "BadSettings", "BrokerAbsent", "Fenced", "NoModel",
+    "NotDelivered", "Stalled", "StoreUnusable", "TamisError", "TooManyRejects", "read_spectra",
+]  # fmt: skip
 __version__ = "0.1.0"
 
+MAX_ERROR_TEXT = 4_000  # characters: errors quote what was received, and they go into logs
 
-MOST_ERROR_TEXT = 4_000  # characters: what came is quoted in errors, and they go into logs
+
+def __getattr__(name: str) -> Any:
+    if name != "read_spectra":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .streamer.records import read_table
+
+    return read_table
 
 
 class TamisError(Exception):
     """Base of all errors that Tamis raises on purpose; its text is written for an operator."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(text if len(text) <= MOST_ERROR_TEXT else f"{text[:MOST_ERROR_TEXT]}...")
+        super().__init__(text if len(text) <= MAX_ERROR_TEXT else f"{text[:MAX_ERROR_TEXT]}...")
 
 
 class BadSettings(TamisError):

@@ -12,7 +12,7 @@ import numpy as np
 from .. import AxisMismatch
 
 UNITS = ("nm", "cm-1", "index")  # index: a detector that was never calibrated in wavelength
-MOST_BANDS = 16_384  # a resampling operator takes bands x grid x 8 bytes, and messages may bring any axis
+MAX_BANDS = 16_384  # a resampling operator takes bands x grid x 8 bytes, and messages may bring any axis
 _ALIASES = {"cm^-1": "cm-1", "cm⁻¹": "cm-1", "1/cm": "cm-1", "wavenumber": "cm-1", "nanometer": "nm", "pixel": "index"}
 
 
@@ -39,8 +39,8 @@ class Axis:
         if unit not in UNITS:
             raise ValueError(f"unknown axis unit {self.unit!r}; known: {', '.join(UNITS)}")
         values = np.array(self.values, dtype=np.float64)
-        if values.ndim != 1 or not 2 <= len(values) <= MOST_BANDS:
-            raise ValueError(f"an axis needs one dimension and 2 to {MOST_BANDS} bands, got shape {values.shape}")
+        if values.ndim != 1 or not 2 <= len(values) <= MAX_BANDS:
+            raise ValueError(f"an axis needs one dimension and 2 to {MAX_BANDS} bands, got shape {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError(f"axis value {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite")
         if unit != "index" and values.min() <= 0:

@@ -16,7 +16,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .classes import TINY, Folds, Simca, Validation, Verdict, probabilities
+from .class_scores import Validation, Verdict, probabilities
+from .cross_validation import Folds
+from .simca import TINY, Simca
 
 PENALTY = 1.0  # of the logistic regression, on scores of sd 1: two classes that never meet get no infinite odds
 
@@ -41,7 +43,7 @@ def class_folds(codes: np.ndarray, groups: Any, folds: int, random_state: int, n
 
 
 class Classifier(ClassifierMixin, BaseEstimator, ABC):
-    """A subclass learns scores (`_learn`, `_scores`); here they become probabilities, and an unknown is told.
+    """A subclass learns scores (`_learn`, `_scores`); here they become probabilities, and unknowns are recognised.
 
     Every class weighs the same: how often a material came to the laboratory says nothing of how often it comes down the
     belt.

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from .. import BadFile
+from .atomic import atomic_write
 from .axis import Axis
 from .cnn import CNNEncoder, initialise_as_keras
-from .network import forward
+from .network_training import forward
 from .preprocess import Pipeline
 from .spectratr import SpectraEncoder
 
@@ -85,10 +86,9 @@ class Encoder:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        beside = path.with_name(path.name + ".part")
         try:
-            save_file(self.arrays(), beside)
-            beside.replace(path)
+            with atomic_write(path) as draft:
+                save_file(self.arrays(), draft)
         except (OSError, SafetensorError) as error:
             raise BadFile(f"{path}: can not be written: {error}") from error
 
@@ -100,8 +100,8 @@ class Encoder:
         try:
             return cls.from_arrays(load_file(path))
         except Exception as error:
-            told = f"{type(error).__name__}: {error!s:.500}"
-            raise BadFile(f"{path}: expected an encoder, as `tamis pretrain --out` writes it: {told}") from error
+            cause = f"{type(error).__name__}: {error!s:.500}"
+            raise BadFile(f"{path}: expected an encoder, as `tamis pretrain --out` writes it: {cause}") from error
 
     def arrays(self, prefix: str = "encoder.") -> dict[str, np.ndarray]:
         """All that it takes to embed, for a bundle or a checkpoint."""

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from .axis import Axis
+from .cross_validation import folds_of
 from .model import Model, estimator_class
-from .pls import LocalPLS, folds_of, weighted_pls
+from .pls import LocalPLS
 from .preprocess import Pipeline
+from .weighted_pls import weighted_pls
 
 # What cross-validation may choose from; autoscaling is among them, or comparisons flatter whoever scales inside.
 PRETREATMENTS = (

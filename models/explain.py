@@ -86,8 +86,8 @@ def occlusion(predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, 
         across = np.linspace(0, 1, high - low + 1)
         hidden[i, :, low : high + 1] = spectra[:, low, None] * (1 - across) + spectra[:, high, None] * across
     flat = hidden.reshape(-1, bands)
-    told = np.concatenate([predict(flat[at : at + _BLOCK]) for at in range(0, len(flat), _BLOCK)])
-    change = np.abs(told.reshape(len(middles), n) - predict(spectra))  # (windows, n)
+    predicted = np.concatenate([predict(flat[at : at + _BLOCK]) for at in range(0, len(flat), _BLOCK)])
+    change = np.abs(predicted.reshape(len(middles), n) - predict(spectra))  # (windows, n)
     return np.array([np.interp(np.arange(bands), middles, change[:, i]) for i in range(n)])
 
 

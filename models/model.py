@@ -11,23 +11,23 @@ from typing import Any, Self
 import numpy as np
 
 from .. import BadBundle
+from .applicability_domain import LEVELS
 from .axis import Axis, resampler
-from .domain import LEVELS
 from .preprocess import Pipeline
 
 # Each estimator by its kind. A baseline is a file and a row here; its module is imported when it is asked for.
 ESTIMATORS = {
-    "plsr": ("pls", "PLSR"),
-    "local-pls": ("pls", "LocalPLS"),
-    "committee": ("heads", "CommitteeRegressor"),
-    "cnn": ("network", "CNNRegressor"),
-    "spectratr": ("network", "SpectraTrRegressor"),
-    "pls-da": ("plsda", "PLSDA"),
-    "committee-da": ("heads", "CommitteeClassifier"),
-    "cnn-da": ("network", "CNNClassifier"),
-    "spectratr-da": ("network", "SpectraTrClassifier"),
+    "plsr": "PLSR",
+    "local-pls": "LocalPLS",
+    "committee": "CommitteeRegressor",
+    "cnn": "CNNRegressor",
+    "spectratr": "SpectraTrRegressor",
+    "pls-da": "PLSDA",
+    "committee-da": "CommitteeClassifier",
+    "cnn-da": "CNNClassifier",
+    "spectratr-da": "SpectraTrClassifier",
 }
-# What learns classes where a kind is asked for that learns values.
+# The classifier for a kind that learns values.
 CLASSIFIERS = {"plsr": "pls-da", **{kind: f"{kind}-da" for kind in ("committee", "cnn", "spectratr")}}
 
 
@@ -35,8 +35,7 @@ def estimator_class(kind: str) -> Any:
     """Raises ValueError, naming the known kinds."""
     if kind not in ESTIMATORS:
         raise ValueError(f"unknown model kind {kind!r}; known: {', '.join(ESTIMATORS)}")
-    module, name = ESTIMATORS[kind]
-    return getattr(importlib.import_module(f".{module}", __package__), name)
+    return getattr(importlib.import_module(__package__ or ""), ESTIMATORS[kind])
 
 
 @dataclass(frozen=True)

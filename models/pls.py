@@ -1,91 +1,16 @@
-"""Partial least squares: the weighted algorithm that PLSR and local PLS share, and both as estimators."""
+"""Partial least squares regression, and local PLS, as estimators."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .domain import Domain
-
-
-@dataclass(frozen=True, slots=True)
-class PLSFit:
-    """One fit holds the prediction for every number of latent variables up to A.
-
-    Attributes:
-        x_mean: (bands,). y_mean: (targets,). rotations R: (bands, A), scores T = (X - x_mean) R.
-        loadings P: (bands, A). y_loadings C: (targets, A).
-    """
-
-    x_mean: np.ndarray
-    y_mean: np.ndarray
-    rotations: np.ndarray
-    loadings: np.ndarray
-    y_loadings: np.ndarray
-
-    def predict_components(self, X: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n, A, targets): with 1, 2, ..., A latent variables"""
-        scores = (X - self.x_mean) @ self.rotations  # (n, A)
-        return self.y_mean + np.cumsum(scores[:, :, None] * self.y_loadings.T[None], axis=1)
-
-    def coefficients(self, n_components: int) -> np.ndarray:
-        """(bands, targets)"""
-        return self.rotations[:, :n_components] @ self.y_loadings[:, :n_components].T
-
-
-def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.ndarray | None = None) -> PLSFit:
-    """PLS by the improved kernel algorithm 1, with a weight a sample; columns are not scaled.
-
-    Args:
-        X: (n, bands) float64. Y: (n, targets) float64.
-        weights: (n,), summing to 1; uniform where None.
-
-    Latent variables beyond the rank of the data are zero: they change no prediction.
-
-    References:
-        Dayal & MacGregor, J. Chemometrics 11 (1997) 73-85, doi 10.1002/(SICI)1099-128X(199701)11:1<73::AID-CEM435>3.0.CO;2-#.
-    """  # noqa: E501 (a DOI is one word)
-    n, bands = X.shape
-    weights = np.full(n, 1.0 / n) if weights is None else weights
-    x_mean, y_mean = weights @ X, weights @ Y
-    centred = X - x_mean
-    cross = centred.T @ (weights[:, None] * (Y - y_mean))  # (bands, targets)
-    rotations = np.zeros((bands, n_components))
-    loadings = np.zeros((bands, n_components))
-    y_loadings = np.zeros((Y.shape[1], n_components))
-    eps = np.finfo(np.float64).eps
-    nothing_left = 100 * eps * np.linalg.norm(cross)  # all that y shares with X is explained, but for rounding
-    no_power = (100 * eps) ** 2 * np.einsum("n,nb,nb->", weights, centred, centred)
-    for a in range(n_components):
-        direction = _leading_left_vector(cross)
-        if direction is None or np.linalg.norm(cross) <= nothing_left:
-            break
-        rotation = direction - rotations[:, :a] @ (loadings[:, :a].T @ direction)
-        score = centred @ rotation
-        power = score @ (weights * score)
-        if power <= no_power * (rotation @ rotation):
-            break
-        loading = centred.T @ (weights * score) / power
-        y_loading = cross.T @ rotation / power
-        cross = cross - np.outer(loading, y_loading) * power
-        rotations[:, a], loadings[:, a], y_loadings[:, a] = rotation, loading, y_loading
-    return PLSFit(x_mean, y_mean, rotations, loadings, y_loadings)
-
-
-def _leading_left_vector(cross: np.ndarray) -> np.ndarray | None:
-    """The first left singular vector of (bands, targets); None where all is zero."""
-    if cross.shape[1] == 1:
-        length = np.linalg.norm(cross)
-        return cross[:, 0] / length if length > 0 else None
-    _, vectors = np.linalg.eigh(cross.T @ cross)
-    direction = cross @ vectors[:, -1]
-    length = np.linalg.norm(direction)
-    return direction / length if length > 0 else None
+from .applicability_domain import ApplicabilityDomain
+from .cross_validation import folds_of
+from .weighted_pls import PLSFit, weighted_pls
 
 
 class PLSR(RegressorMixin, BaseEstimator):
@@ -131,7 +56,7 @@ class PLSR(RegressorMixin, BaseEstimator):
         else:
             components = self._checked_components(len(X))
         self._keep(weighted_pls(X, Y, components))
-        self.domain_ = Domain.of(X, self.x_mean_, self.rotations_, self.loadings_)
+        self.domain_ = ApplicabilityDomain.of(X, self.x_mean_, self.rotations_, self.loadings_)
         return self
 
     def _checked_components(self, n: int) -> int:
@@ -182,12 +107,12 @@ class PLSR(RegressorMixin, BaseEstimator):
         model._keep(PLSFit(*(arrays[n] for n in ("x_mean", "y_mean", "rotations", "loadings", "y_loadings"))))
         model.y_ndim_ = int(arrays["y_ndim"])
         model.n_features_in_ = len(model.x_mean_)
-        model.domain_ = Domain.from_arrays(arrays)
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         return model
 
 
-MOST_COMPONENTS = 1_000  # latent variables; tens are of use
-MOST_THREADS = 256
+MAX_COMPONENTS = 1_000  # latent variables; tens are of use
+MAX_THREADS = 256
 _BLOCK = 16  # queries whose distances are taken together: their neighbours' spectra stay in the cache
 
 
@@ -259,7 +184,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         # A bundle may come from anywhere, and each of them takes memory or a thread before anything is predicted.
-        for name, most in (("n_components", MOST_COMPONENTS), ("n_jobs", MOST_THREADS)):
+        for name, most in (("n_components", MAX_COMPONENTS), ("n_jobs", MAX_THREADS)):
             if getattr(self, name) > most:
                 raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)!r:.80}")
         if self.metric not in ("mahalanobis", "euclidean"):
@@ -275,7 +200,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         self._X, self._Y = X, Y
         components = min(self.distance_components or self.n_components, len(X) - 1, X.shape[1])
         self._global = weighted_pls(X, Y, components)
-        self.domain_ = Domain.of(X, self._global.x_mean, self._global.rotations, self._global.loadings)
+        self.domain_ = ApplicabilityDomain.of(X, self._global.x_mean, self._global.rotations, self._global.loadings)
         self._whiten = np.eye(components)
         compared = self._compared(X)
         if self.distance_components and self.metric == "mahalanobis":
@@ -297,7 +222,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         return (X - self._global.x_mean) @ self._global.rotations @ self._whiten
 
     def neighbourhood(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which training samples speak for each spectrum: rows (n, k), their distances, their weights (the largest 1).
+        """The training samples behind each prediction: rows (n, k), their distances, their weights (the largest 1).
 
         References: weights exp(-d / (h s)), 0 beyond the median distance + 4 s, s its 1.4826 median absolute deviation.
         """
@@ -331,7 +256,7 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         weights = weights / weights.sum(axis=1, keepdims=True)
         predicted = np.empty((len(X), self.n_components, self._Y.shape[1]))
         if self._Y.shape[1] == 1:
-            from .kernel import local_pls1
+            from .local_pls_kernel import local_pls1
 
             out = np.empty(predicted.shape[:2])
             local_pls1()(self._X, self._Y[:, 0].copy(), rows, weights, X, out)
@@ -374,21 +299,6 @@ def _distance_weights(distance: np.ndarray, h: float) -> np.ndarray:
     return np.maximum(np.where(np.isnan(weights), 1.0, weights), 1e-5)
 
 
-def folds_of(n: int, folds: int, random_state: int, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Training and held-out rows of each fold; samples that share a group stay in one.
-
-    Raises:
-        ValueError: fewer than 2 samples or groups.
-    """
-    from sklearn.model_selection import GroupKFold, KFold
-
-    n_blocks = n if groups is None else len(np.unique(groups))
-    if n_blocks < 2:
-        raise ValueError(f"cross-validation needs at least 2 samples or groups, got {n_blocks}")
-    splitter = KFold if groups is None else GroupKFold
-    yield from splitter(min(folds, n_blocks), shuffle=True, random_state=random_state).split(np.empty(n), groups=groups)
-
-
 def choose_components(
     X: np.ndarray, Y: np.ndarray, most: int, folds: int, random_state: int, groups: Any = None
 ) -> tuple[np.ndarray, int]:
@@ -403,7 +313,7 @@ def choose_components(
     most = min(most, X.shape[1], min(len(train) for train, _ in splits) - 1)
     if most < 1:
         raise ValueError(f"cross-validation needs at least 2 training spectra in each fold, got {len(X)} in all")
-    scale = np.where(np.ptp(Y, axis=0) > 0, Y.std(axis=0), 1.0)  # a constant target has no say
+    scale = np.where(np.ptp(Y, axis=0) > 0, Y.std(axis=0), 1.0)  # a constant target has no weight
     squares = np.empty((len(splits), most, Y.shape[1]))  # mean squared error of each fold, in variances of the target
     for i, (train, held_out) in enumerate(splits):
         fit = weighted_pls(X[train], Y[train], most)

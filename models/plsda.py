@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from .classes import distances, log_odds
+from .applicability_domain import ApplicabilityDomain
+from .class_scores import distances, log_odds
 from .classifier import Classifier, class_folds
-from .domain import Domain
-from .pls import PLSFit, weighted_pls
+from .weighted_pls import PLSFit, weighted_pls
 
 
 class PLSDA(Classifier):
@@ -51,7 +51,7 @@ class PLSDA(Classifier):
         fit, self.whitening_, self.centres_ = discriminants(X, codes, len(self.classes_), components)
         self.x_mean_, self.rotations_, self.loadings_ = fit.x_mean, fit.rotations, fit.loadings
         self.n_components_ = components
-        self.domain_ = Domain.of(X, self.x_mean_, self.rotations_, self.loadings_)
+        self.domain_ = ApplicabilityDomain.of(X, self.x_mean_, self.rotations_, self.loadings_)
 
     def _settled(self) -> dict[str, Any]:
         return {"n_components": self.n_components_}
@@ -93,7 +93,7 @@ class PLSDA(Classifier):
         model.x_mean_, model.rotations_, model.loadings_ = (arrays[n] for n in ("x_mean", "rotations", "loadings"))
         model.whitening_, model.centres_ = arrays["whitening"], arrays["centres"]
         model.n_components_, model.n_features_in_ = model.rotations_.shape[1], len(model.x_mean_)
-        model.domain_ = Domain.from_arrays(arrays)
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         model.take_class_arrays(arrays)
         return model
 

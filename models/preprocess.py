@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from .axis import MOST_BANDS, Axis, resampler
+from .axis import MAX_BANDS, Axis, resampler
 from .convolution import Convolution
 
-MOST_ORDER = 20  # of a polynomial within a window: beyond it, its powers have no digits left
+MAX_ORDER = 20  # of a polynomial within a window: beyond it, its powers have no digits left
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -99,9 +99,9 @@ class SavGol(Step):
     def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0:
             raise ValueError(f"savgol needs an odd window of at least 3 bands, got {self.window}")
-        if self.window > MOST_BANDS or self.order > MOST_ORDER:
+        if self.window > MAX_BANDS or self.order > MAX_ORDER:
             raise ValueError(
-                f"savgol takes a window of at most {MOST_BANDS} bands and an order of at most {MOST_ORDER}, "
+                f"savgol takes a window of at most {MAX_BANDS} bands and an order of at most {MAX_ORDER}, "
                 f"got window {self.window:.6g}, order {self.order:.6g}"
             )
         if not 0 <= self.deriv <= self.order < self.window:
@@ -110,8 +110,8 @@ class SavGol(Step):
                 f"window {self.window}"
             )
         half = self.window // 2
-        # The least-squares polynomial over the window, differentiated, in its middle; on -1..1, lest high powers swamp
-        # low ones. Not scipy's: its import takes longer than all else that a worker does before it serves.
+        # The least-squares polynomial over the window, differentiated, in its middle; on -1..1, where high powers do
+        # not swamp low ones. Not scipy's: its import takes longer than all else that a worker does before it serves.
         powers = np.vander(np.arange(-half, half + 1) / half, self.order + 1, increasing=True)
         kernel = math.factorial(self.deriv) / half**self.deriv * np.linalg.pinv(powers)[self.deriv]
         self._filter = Convolution(kernel[None, None])

@@ -75,7 +75,7 @@ class SpectraEncoder(nn.Module):
         """
         u = _patched(spectra)  # (B, P, 5)
         dense, bias = self.patches.dense, self.conv.bias
-        assert bias is not None  # `SameConv1d` has one unless told otherwise
+        assert bias is not None  # `SameConv1d` has one by default
         embed = (dense.weight @ self.conv.weight[:, 0]).T  # (5, 64)
         table = self.patches.position + (dense.weight @ bias + dense.bias)  # (P, 64)
         x = u @ embed + table  # (B, P, 64)

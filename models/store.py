@@ -13,10 +13,9 @@ import os
 import platform
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,8 +26,10 @@ from urllib.parse import unquote, urlparse
 import numpy as np
 
 from .. import BadBundle, NoModel, StoreUnusable
+from .atomic import atomic_write, remove_abandoned, sync, write_synced
 from .model import Calibration, Model
-from .serving import ServedModel, serve
+from .serving.compiled import serve
+from .serving.parts import ServedModel
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
@@ -37,10 +38,8 @@ MANIFEST = "manifest.json"
 CURRENT = "current"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"v\d{4,9}")
-_MOST_MANIFEST_BYTES = 1 << 23
-_MOST_WEIGHTS_BYTES = 1 << 32  # a local model holds its spectra: 100,000 of 700 bands take 560 MB
-# A publisher that died leaves its unfinished folder behind; nobody takes an hour to write one.
-_ABANDONED_S = 3600.0
+_MAX_MANIFEST_BYTES = 1 << 23
+_MAX_WEIGHTS_BYTES = 1 << 32  # a local model holds its spectra: 100,000 of 700 bands take 560 MB
 
 
 class Store:
@@ -84,7 +83,7 @@ class Store:
         pointer = self._folder(name) / CURRENT
         with _explained(pointer, "read"):
             try:
-                text = self._read(pointer, most_bytes=64).decode(errors="replace").strip()
+                text = self._read(pointer, max_bytes=64).decode(errors="replace").strip()
             except FileNotFoundError:
                 known = ", ".join(self.names()) or "none"
                 raise NoModel(f"no model {name!r} in the store {self.root}; there: {known}") from None
@@ -98,17 +97,17 @@ class Store:
         path = self._version_folder(name, version) / MANIFEST
         with _explained(path, "read"):
             try:
-                raw = self._read(path, _MOST_MANIFEST_BYTES)
+                raw = self._read(path, _MAX_MANIFEST_BYTES)
             except FileNotFoundError:
                 known = ", ".join(self.versions(name)) or "none"
                 raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}") from None
         try:
             manifest = json.loads(raw)
-            said = str(manifest.pop("checksum"))
+            expected = str(manifest.pop("checksum"))
             actual = _sha256(_canonical(manifest))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadBundle(f"{path}: expected a manifest with a checksum: {error}") from error
-        _check(path, said, actual)
+        _check(path, expected, actual)
         if manifest.get("format") != FORMAT:
             raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
         files = manifest.get("files")
@@ -174,7 +173,7 @@ class Store:
         path = self._version_folder(name, version) / file
         with _explained(path, "read"):
             try:
-                raw = self._read(path, _MOST_WEIGHTS_BYTES)
+                raw = self._read(path, _MAX_WEIGHTS_BYTES)
             except FileNotFoundError:
                 raise BadBundle(f"{path}: missing; the manifest lists it") from None
         _check(path, manifest["files"][file]["sha256"], _sha256(raw))
@@ -183,15 +182,15 @@ class Store:
         except (SafetensorError, LookupError, TypeError, ValueError) as error:  # the last ones: a dtype NumPy lacks
             raise BadBundle(f"{path}: expected safetensors: {error}") from error
 
-    def _read(self, path: Path, most_bytes: int) -> bytes:
+    def _read(self, path: Path, max_bytes: int) -> bytes:
         """A file's bytes; of none that a link leads to out of the store, that never ends, or that fills the memory."""
         real, root = os.path.realpath(path), os.path.realpath(self.root)
         if not Path(real).is_relative_to(root):
             raise BadBundle(f"{path}: expected a file in the store {self.root}, got a link to {real}")
         with open(real, "rb", opener=_open_plain) as file:
             there = os.fstat(file.fileno())
-            if not S_ISREG(there.st_mode) or there.st_size > most_bytes:
-                raise BadBundle(f"{path}: expected a file of at most {most_bytes} bytes, got {there.st_size} bytes")
+            if not S_ISREG(there.st_mode) or there.st_size > max_bytes:
+                raise BadBundle(f"{path}: expected a file of at most {max_bytes} bytes, got {there.st_size} bytes")
             return file.read(there.st_size)  # what is asked for is allocated
 
     def publish(
@@ -216,12 +215,12 @@ class Store:
             parent = None
         with _explained(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
-            _sweep(folder)
+            remove_abandoned(folder, ".*.tmp")
             beside = folder / f".{uuid.uuid4().hex}.tmp"
             beside.mkdir()
             try:
                 for file, raw in files.items():
-                    _write_synced(beside / file, raw)
+                    write_synced(beside / file, raw)
                 number = _number(versions[-1]) if (versions := self.versions(name)) else 0
                 while True:
                     number += 1
@@ -237,8 +236,8 @@ class Store:
                         "files": {file: {"bytes": len(raw), "sha256": _sha256(raw)} for file, raw in files.items()},
                     }
                     signed = {**manifest, "checksum": _sha256(_canonical(manifest))}
-                    _write_synced(beside / MANIFEST, json.dumps(signed, indent=1).encode())
-                    _sync_folder(beside)
+                    write_synced(beside / MANIFEST, json.dumps(signed, indent=1).encode())
+                    sync(beside)
                     try:
                         os.rename(beside, folder / manifest["version"])
                         break
@@ -248,7 +247,7 @@ class Store:
             except BaseException:
                 shutil.rmtree(beside, ignore_errors=True)
                 raise
-            _sync_folder(folder)
+            sync(folder)
             if make_current or parent is None:
                 self._point(folder, manifest["version"])
         return manifest["version"]
@@ -271,10 +270,8 @@ class Store:
             self._point(folder, version)
 
     def _point(self, folder: Path, version: str) -> None:
-        beside = folder / f".{CURRENT}.{uuid.uuid4().hex}.tmp"
-        _write_synced(beside, version.encode())
-        os.replace(beside, folder / CURRENT)
-        _sync_folder(folder)
+        with atomic_write(folder / CURRENT) as draft:
+            draft.write_bytes(version.encode())
 
     def _folder(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -325,28 +322,6 @@ def _sha256(raw: bytes) -> str:
 
 def _canonical(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _write_synced(path: Path, raw: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sweep(folder: Path) -> None:
-    for left in folder.glob(".*.tmp"):
-        with suppress(FileNotFoundError):  # another publisher has just renamed it
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _libraries() -> dict[str, str]:

@@ -1,18 +1,16 @@
-"""Augmentations: what an instrument does to the spectrum of one object, as physics tells it and as pairs show it.
+"""Augmentations: what an instrument does to the spectrum of one object, by physics and by example.
 
-Contrast and consistency ask which changes mean nothing. An INVARIANCE leaves an object's values as they are, so two
-views of it are a positive pair. A COVARIANCE changes spectrum and values alike: it makes new labeled spectra, no views.
-
-`Augmentation` is declared as text, ``scatter 0.05, offset 0.02, shift 0.5``, and its strengths come from `estimate`;
-`Differences` needs no physics: it learns the directions in which spectra of one object differ.
+Two augmented views of an object are a positive pair: contrast and consistency learn that such changes mean nothing.
+`Augmentation` is declared as text, ``scatter 0.05, offset 0.02, shift 0.5``. `Differences` needs no physics: it learns
+the directions in which spectra of one object differ.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -20,17 +18,15 @@ from torch import Generator, Tensor
 
 from ..models.axis import Axis
 
-INVARIANCE, COVARIANCE = "invariance", "covariance"
-MOST_DIFFERENCES = 4_096  # an sd from so many is known to 1 %, and 700 bands of them are 23 MB
-MOST_OBSERVED = 512  # differences kept as they were seen
+MAX_DIFFERENCES = 4_096  # an sd from so many is known to 1 %, and 700 bands of them are 23 MB
 
 
 @dataclass(frozen=True)
 class Physical:
     """One physical change. `draw` takes all that is random, `apply` is the formula: (B, bands) -> (B, bands).
 
-    Spectra are absorbances, log10(1/R) or log10(1/T), unless a docstring says that any unit will do. Strengths told as
-    "usual" are orders of magnitude; `estimate` says what a line's own are. Strength 0 changes nothing.
+    Spectra are absorbances, log10(1/R) or log10(1/T), unless a docstring says that any unit will do. "Usual"
+    strengths are orders of magnitude. Strength 0 changes nothing.
 
     Raises:
         ValueError: a strength below 0, beyond the most allowed, or not finite.
@@ -38,7 +34,6 @@ class Physical:
 
     strength: float
     name: ClassVar[str]
-    kind: ClassVar[str] = INVARIANCE
     most: ClassVar[float] = math.inf
 
     def __post_init__(self) -> None:
@@ -199,30 +194,9 @@ class Mask(Physical):
         return torch.where((number > before) & (number < after), bridge, spectra)
 
 
-class Mix(Physical):
-    """Beer-Lambert mixing with another row of the batch: absorbances add up in proportion, and so do the values.
-    A covariance. Strength: the greatest share of the other, 0 to 1, usual 0.1-0.5; shares are uniform below it.
-    Reference: Zhang et al., ICLR 2018, arXiv 1710.09412.
-    """
-
-    name = "mix"
-    kind = COVARIANCE
-    most = 1.0
-
-    def draw(self, spectra: Tensor, generator: Generator) -> Tensor:
-        """(B, 2): share of the other row, and its number."""
-        share = self.strength * torch.rand(len(spectra), generator=generator, device=generator.device)
-        other = torch.randperm(len(spectra), generator=generator, device=generator.device)
-        return torch.stack([share.double(), other.double()], dim=1).to(spectra.device)
-
-    def apply(self, spectra: Tensor, drawn: Tensor, position: Tensor) -> Tensor:
-        share, other = drawn[:, 0].to(spectra.dtype), drawn[:, 1].long()
-        return torch.lerp(spectra, spectra[other], share.reshape(-1, *[1] * (spectra.ndim - 1)))
-
-
 AUGMENTATIONS: dict[str, type[Physical]] = {
     kind.name: kind
-    for kind in (Scatter, Offset, Slope, Curvature, Shift, Stretch, Warp, Noise, ShotNoise, StrayLight, Mask, Mix)
+    for kind in (Scatter, Offset, Slope, Curvature, Shift, Stretch, Warp, Noise, ShotNoise, StrayLight, Mask)
 }
 
 
@@ -243,46 +217,36 @@ class Augmentation:
         """From ``name strength, name strength`` or {name: strength}; without an axis, bands are counted.
 
         Raises:
-            ValueError: an unknown name (the text tells the known ones), or not one strength within its range.
+            ValueError: an unknown name (the text lists the known ones), or not one strength within its range.
         """
         if isinstance(spec, str):
             parts = [part.split() for part in spec.split(",") if part.strip()]
         else:
             parts = [[name, str(strength)] for name, strength in spec.items()]
         steps = []
-        for name, *told in parts:
+        for name, *given in parts:
             if name not in AUGMENTATIONS:
                 raise ValueError(f"unknown augmentation {name!r}; known: {', '.join(AUGMENTATIONS)}")
             try:
-                strength = float(" ".join(told))
+                strength = float(" ".join(given))
             except ValueError:
-                raise ValueError(f"{name} needs one number as its strength, got {' '.join(told)!r}") from None
+                raise ValueError(f"{name} needs one number as its strength, got {' '.join(given)!r}") from None
             steps.append(AUGMENTATIONS[name](strength))
         return cls(steps, axis)
 
     def __call__(self, spectra: Tensor, generator: Generator) -> Tensor:
-        """(B, bands) -> (B, bands), of objects whose values stay as they are.
+        """(B, bands) -> (B, bands)
 
         Raises:
-            ValueError: a step is a covariance, or the bands are not the axis's.
+            ValueError: the bands are not the axis's.
         """
-        for step in self.steps:
-            if step.kind == COVARIANCE:
-                raise ValueError(f"{step.name} changes the values with the spectrum: use with_values")
-        return self.with_values(spectra, None, generator)[0]
-
-    def with_values(self, spectra: Tensor, values: Tensor | None, generator: Generator) -> tuple[Tensor, Tensor | None]:
-        """(B, bands) and (B,) or (B, targets) -> the same, changed alike where a step is a covariance."""
         if self.position is not None and len(self.position) != spectra.shape[1]:
             raise ValueError(f"expected {len(self.position)} bands ({self.axis}), got {spectra.shape[1]}")
         position = torch.arange(spectra.shape[1]).double() if self.position is None else self.position
         position = position.to(spectra.device)
         for step in self.steps:
-            drawn = step.draw(spectra, generator)
-            spectra = step.apply(spectra, drawn, position)
-            if values is not None and step.kind == COVARIANCE:
-                values = step.apply(values, drawn, position)
-        return spectra, values
+            spectra = step.apply(spectra, step.draw(spectra, generator), position)
+        return spectra
 
     def __str__(self) -> str:
         return ", ".join(f"{step.name} {step.strength:g}" for step in self.steps)
@@ -290,18 +254,16 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Differences:
-    """Nuisances as they were seen: how one spectrum of an object differs from another. An invariance, any unit.
+    """Nuisances learned from examples: how one spectrum of an object differs from another. Any unit.
 
     Their mean is zero, since either may come first: an instrument's constant bias is a direction like any other.
 
     Attributes:
         directions: (k, bands) float32, orthonormal. sd: (k,) float32, in the unit of the spectra.
-        observed: (m, bands) float32, some of the differences themselves.
     """
 
     directions: np.ndarray
     sd: np.ndarray
-    observed: np.ndarray
 
     @classmethod
     def learn(cls, spectra: np.ndarray, object: np.ndarray, n_components: int = 8) -> Self:  # noqa: A002
@@ -312,79 +274,22 @@ class Differences:
         """
         if n_components < 1:
             raise ValueError(f"n_components must be at least 1, got {n_components}")
-        seen, _ = _differences(spectra, object)
+        seen = _differences(spectra, object)
         _, singular, directions = np.linalg.svd(seen, full_matrices=False)
         sd = singular / math.sqrt(max(1, len(seen)))
         k = min(n_components, int((sd > 1e-7 * max(sd.max(initial=0.0), 1e-30)).sum()))
-        return cls(*(np.ascontiguousarray(a, np.float32) for a in (directions[:k], sd[:k], seen[:MOST_OBSERVED])))
+        return cls(directions[:k].astype(np.float32), sd[:k].astype(np.float32))
 
-    def sample(self, n: int, generator: Generator, *, scale: float = 1.0, observed: bool = False) -> Tensor:
-        """(n, bands) float32 to be added to spectra, on the generator's device.
-
-        Args:
-            scale: 1 for differences as large as those seen.
-            observed: differences that were seen, times a normal deviate, in place of draws along the directions.
-        """
-        basis, sd = (self.observed, np.ones(1, np.float32)) if observed else (self.directions, self.sd)
-        device = generator.device
-        if len(basis) == 0:
-            return torch.zeros(n, basis.shape[1], device=device)
-        rows = torch.from_numpy(basis).to(device)
-        if observed:
-            which = torch.randint(len(rows), (n,), generator=generator, device=device)
-            return scale * _normal(n, 1, generator) * rows[which]
-        return scale * (_normal(n, len(rows), generator) * torch.from_numpy(sd).to(device)) @ rows
-
-    def arrays(self, prefix: str = "differences.") -> dict[str, np.ndarray]:
-        return {prefix + field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], prefix: str = "differences.") -> Self:
-        return cls(**{field.name: np.asarray(arrays[prefix + field.name], np.float32) for field in fields(cls)})
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        """(n, bands) float32 to be added to spectra, on the generator's device: as large as the differences learned."""
+        directions, sd = (torch.from_numpy(a).to(generator.device) for a in (self.directions, self.sd))
+        return (_normal(n, len(sd), generator) * sd) @ directions
 
 
-def estimate(spectra: np.ndarray, object: np.ndarray, axis: Axis | None = None) -> dict[str, float]:  # noqa: A002
-    """The strengths of a line's own scatter, offset, slope, curvature, shift and noise, for `Augmentation.parse`.
+def _differences(spectra: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(m, bands), one difference a spectrum; m is 0 where no object was seen twice.
 
-    Each difference within an object is regressed on the object's mean spectrum, 1, u, (3u^2 - 1) / 2 and minus the
-    mean's derivative; the root mean square of a coefficient, less what noise alone would give it, is the strength; the
-    residual's is the noise. What is none of these, such as a change of optics, counts as noise too, and the mean, 1, u
-    and the bend of smooth spectra are told apart poorly: then `Differences` serves better.
-    Strengths are of one spectrum: two views augmented apart differ as two measured spectra do.
-
-    Args:
-        spectra: (n, bands). object: (n,) codes, at least one of them twice. axis: of the bands; counted where None.
-
-    Raises:
-        ValueError: no object was seen twice, or fewer than 7 bands.
-    """
-    seen, means = _differences(spectra, object)
-    n, bands = seen.shape
-    if not n or bands < 7:
-        raise ValueError(f"expected an object seen twice and at least 7 bands, got {n} differences of {bands} bands")
-    position = np.arange(bands, dtype=float) if axis is None else axis.values
-    along = _along(position)
-    squares, spread, residual = np.zeros(5), np.zeros(5), 0.0
-    fixed = np.stack([np.ones(bands), along, 1.5 * along**2 - 0.5])
-    for difference, mean in zip(seen, means, strict=True):
-        design = np.stack([mean, *fixed, -np.gradient(mean, position)])  # (5, bands)
-        size = np.maximum(np.linalg.norm(design, axis=1), 1e-30)
-        solve = np.linalg.pinv((design / size[:, None]).T, rcond=1e-6) / size[:, None]  # (5, bands)
-        coefficient = solve @ difference
-        variance = np.sum((difference - coefficient @ design) ** 2) / (bands - 5)
-        squares += coefficient**2
-        spread += variance * (solve**2).sum(axis=1)
-        residual += variance
-    # A difference of two spectra varies twice as much as one spectrum does.
-    strengths = np.sqrt(np.maximum(np.append(squares - spread, residual), 0) / (2 * n))
-    names = ("scatter", "offset", "slope", "curvature", "shift", "noise")
-    return dict(zip(names, map(float, strengths), strict=True))
-
-
-def _differences(spectra: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(m, bands) differences, one a spectrum, and the mean spectra of their objects; m is 0 where none was seen twice.
-
-    Of n spectra of an object each is told from their mean, scaled to the variance of a difference of two.
+    Each spectrum of an object is compared with their mean, scaled to the variance of a difference of two.
     """
     if len(codes) != len(spectra):
         raise ValueError(f"expected {len(spectra)} object codes, one a spectrum, got {len(codes)}")
@@ -392,20 +297,20 @@ def _differences(spectra: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np
     _, code, count = np.unique(codes, return_inverse=True, return_counts=True)
     rows = rng.permutation(np.flatnonzero(count[code] > 1))
     whole = np.argsort(rng.permutation(len(count))[code[rows]], kind="stable")  # object after object, in random order
-    rows = rows[whole[:MOST_DIFFERENCES]]
+    rows = rows[whole[:MAX_DIFFERENCES]]
     _, code, count = np.unique(code[rows], return_inverse=True, return_counts=True)
     kept = np.asarray(spectra)[rows].astype(np.float64)
     means = np.zeros((len(count), kept.shape[1]))
     np.add.at(means, code, kept)
     means = (means / count[:, None])[code]
-    return (kept - means) * np.sqrt(2 * count / np.maximum(count - 1, 1))[code, None], means  # 1: cut short, it gives 0
+    return (kept - means) * np.sqrt(2 * count / np.maximum(count - 1, 1))[code, None]  # 1: cut short, it gives 0
 
 
 def _normal(rows: int, columns: int, generator: Generator) -> Tensor:
     return torch.randn(rows, columns, generator=generator, device=generator.device)
 
 
-def _along(position: Any) -> Any:
+def _along(position: Tensor) -> Tensor:
     """(bands,) -> -1 at the axis's least value, 1 at its greatest."""
     return 2 * (position - position.min()) / (position.max() - position.min()) - 1
 

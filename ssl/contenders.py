@@ -14,25 +14,13 @@ import numpy as np
 
 from ..models import evaluate
 from ..models.axis import Axis, resampler
+from ..models.committee import CommitteeRegressor
 from ..models.evaluate import Trained, train
-from ..models.heads import CommitteeRegressor
 from ..models.model import Model
 from ..models.preprocess import Pipeline
-from .buffer import Unlabeled
-from .linear import (
-    EPO,
-    Candidate,
-    CanonicalPairs,
-    Chosen,
-    Correction,
-    DirectStandardisation,
-    FisherWhitening,
-    MeanShift,
-    choose,
-    pls_head,
-    process_head,
-    weigh,
-)
+from .calibration_transfer import EPO, CanonicalPairs, Correction, DirectStandardisation, FisherWhitening, MeanShift
+from .transfer_choice import Candidate, Chosen, choose, pls_head, process_head, weigh
+from .unlabeled import Unlabeled
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder
@@ -169,7 +157,7 @@ def _weighed(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: i
 
 def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
     """The published CNN: differences within pairs are added to labeled spectra, and predictions of pairs agree."""
-    from ..models.network import CNNRegressor
+    from ..models.network_estimators import CNNRegressor
 
     treat, axis = Pipeline.parse("snv, savgol 15 2 1"), Axis(np.arange(X.shape[1]), "index")
     Z = treat.fit(X, axis)

@@ -1,4 +1,4 @@
-"""The gate: a candidate replaces the champion only where it is shown to do no harm; else it is refused, in words."""
+"""The gate: a candidate replaces the champion only if it is shown to do no harm; else refused, with a reason."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .pretrain import Health
 
 
 class Check(NamedTuple):
-    """One question asked of a candidate, and the answer in words with its figures."""
+    """One test of a candidate: its outcome, and the finding in words with its figures."""
 
     name: str
     passed: bool
-    told: str
+    finding: str
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,12 @@ class Verdict:
     def reason(self) -> str:
         """In one line: why it was refused, or what it was promoted on."""
         failed = [check for check in self.checks if not check.passed]
-        return "; ".join(f"{check.name}: {check.told}" for check in failed or self.checks) or "nothing to judge by"
+        return "; ".join(f"{check.name}: {check.finding}" for check in failed or self.checks) or "nothing to judge by"
 
     def to_json(self) -> dict[str, Any]:
-        return {"promoted": self.promoted, "checks": [check._asdict() for check in self.checks]}
+        # "told" is the key in the manifests of stored models.
+        checks = [{"name": name, "passed": passed, "told": finding} for name, passed, finding in self.checks]
+        return {"promoted": self.promoted, "checks": checks}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Probe:
-    """Samples that none of the contenders was fitted on: what the laboratory said, and what each predicts.
+    """Samples that none of the contenders was fitted on: laboratory values, and each contender's predictions.
 
     Attributes:
         name: such as "newest labels", or a gold set's. measured: (n,). predicted: contender -> (n,): a "candidate";
@@ -94,37 +96,38 @@ def judge(
     checks = [check for probe in probes for check in _no_worse(probe, limits)]
     if {"candidate", "champion"} <= disagreement.keys():
         ours, theirs = disagreement["candidate"], disagreement["champion"]
-        told = f"predictions of pairs differ by {ours**0.5:.3g} sd, the champion's by {theirs**0.5:.3g}"
-        checks.append(Check("pairs", ours <= theirs * (1 + limits.margin) ** 2 + 1e-12, told))
+        finding = f"predictions of pairs differ by {ours**0.5:.3g} sd, the champion's by {theirs**0.5:.3g}"
+        checks.append(Check("pairs", ours <= theirs * (1 + limits.margin) ** 2 + 1e-12, finding))
     if any("random" in probe.predicted for probe in probes):
         checks.append(_gains(probes, disagreement, limits))
     if moved is not None:
         by, error = moved
         allowed = limits.moves * (error + disagreement.get("champion", 0.0) ** 0.5)
-        told = f"its predictions would move by {by:.3g} sd, with no label there to say why; allowed {allowed:.3g}"
-        checks.append(Check("stream", by <= allowed, told))
+        finding = f"its predictions would move by {by:.3g} sd, with no label to explain it; allowed {allowed:.3g}"
+        checks.append(Check("stream", by <= allowed, finding))
     if health is not None:
         checks.append(_alive(health, champion_health, limits))
-        told = f"{health.overlap:.0%} of the nearest neighbours are the champion's too, at least {limits.overlap:.0%}"
-        checks.append(Check("memory", health.overlap >= limits.overlap, told))
+        finding = f"{health.overlap:.0%} of the nearest neighbours are the champion's, at least {limits.overlap:.0%}"
+        checks.append(Check("memory", health.overlap >= limits.overlap, finding))
     return Verdict(checks)
 
 
 def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float], limits: Limits) -> Check:
-    """An encoder that taught itself nothing from the stream is not worth a change: better than random somewhere."""
-    best, told = 1.0, "no labels"
+    """An encoder that learned nothing from the stream is not worth a change: it must beat random somewhere."""
+    best, finding = 1.0, "no labels"
     for probe in probes:
         ours, random = (
             float(np.sqrt(np.mean((probe.predicted[who] - probe.measured) ** 2))) for who in ("candidate", "random")
         )
         if random > 0 and ours / random < best:
-            best, told = ours / random, f"RMSE {ours:.4g} against {random:.4g} on {probe.name}"
+            best, finding = ours / random, f"RMSE {ours:.4g} against {random:.4g} on {probe.name}"
     if disagreement.get("random", 0.0) > 0:
         apart = (disagreement["candidate"] / disagreement["random"]) ** 0.5
         if apart < best:
-            best, told = apart, f"predictions of pairs differ by {apart:.0%} of what the random one's do"
-    passed = best <= 1 - limits.gain
-    return Check("gain", passed, told if passed else f"nowhere {limits.gain:.0%} better than an encoder never trained")
+            best, finding = apart, f"predictions of pairs differ by {apart:.0%} of what the random one's do"
+    if best > 1 - limits.gain:
+        return Check("gain", False, f"nowhere {limits.gain:.0%} better than an encoder never trained")
+    return Check("gain", True, finding)
 
 
 def _no_worse(probe: Probe, limits: Limits) -> list[Check]:
@@ -143,13 +146,13 @@ def _no_worse(probe: Probe, limits: Limits) -> list[Check]:
         )
         allowed = limits.margin * theirs
         judged, what = (high, "at most") if other == "champion" else (by, "by")
-        told = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {len(candidate)} samples, worse {what} {judged:+.3g}"
-        checks.append(Check(f"{probe.name}, {other}", judged <= allowed, f"{told}; allowed {allowed:.3g}"))
+        finding = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {len(candidate)} samples, worse {what} {judged:+.3g}"
+        checks.append(Check(f"{probe.name}, {other}", judged <= allowed, f"{finding}; allowed {allowed:.3g}"))
     return checks
 
 
 def _alive(health: Health, champion: Health | None, limits: Limits) -> Check:
     least = limits.rankme * champion.rankme if champion else 2.0
     finite = np.isfinite([health.rankme, health.alignment, health.uniformity]).all()
-    told = f"effective rank {health.rankme:.1f}, at least {least:.1f}"
-    return Check("rank", bool(finite and health.rankme >= least), told)
+    finding = f"effective rank {health.rankme:.1f}, at least {least:.1f}"
+    return Check("rank", bool(finite and health.rankme >= least), finding)

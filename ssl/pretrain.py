@@ -21,13 +21,14 @@ from lightly.utils.scheduler import cosine_warmup_schedule
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..models.atomic import atomic_write
 from ..models.axis import Axis
 from ..models.encoder import Encoder
 from ..models.model import fingerprint
-from ..models.network import choose_device
+from ..models.network_training import choose_device
 from .augment import Augmentation, Differences
-from .buffer import Unlabeled
-from .objective import Objective, alignment, knn_overlap, rankme, uniformity
+from .objectives import Objective, alignment, knn_overlap, rankme, uniformity
+from .unlabeled import Unlabeled
 
 HEALTH_OBJECTS = 512  # judged at the end of a run
 WARM_UP = 0.05  # of all steps
@@ -38,8 +39,8 @@ class Recipe:
     """How to pretrain.
 
     Attributes:
-        encoder: mlp, cnn or spectratr. preprocess: what it sees. objective: of `objective.OBJECTIVES`.
-        augment: physical augmentations of each view, `augment.Augmentation.parse`; strengths in the units told there.
+        encoder: mlp, cnn or spectratr. preprocess: what it sees. objective: of `objectives.OBJECTIVES`.
+        augment: physical augmentations of each view, `augment.Augmentation.parse`; strengths in the units given there.
         differences: how many directions of the differences within objects are learned and added; 0 for none.
         steps, batch (objects a step), learning_rate, weight_decay: of AdamW, warmed up and lowered along a half cosine.
         ema: decay of the moving average of weights, which is what the encoder gets.
@@ -110,7 +111,7 @@ def pretrain(
         grid: of the spectra. champion: where to start from; its pre-treatment and scale are kept.
         checkpoint: a file to go on from where it belongs to the same spectra and recipe, written every so many steps.
         stop: asked before each step; where true, the run is checkpointed and ends with `Interrupted`.
-        progress: told of each step and its loss.
+        progress: called after each step with its number and loss.
 
     Under ``torchrun`` every process draws its own part of each batch and gradients are averaged.
 
@@ -217,12 +218,9 @@ class _Run:
         """Whole or not at all."""
         from safetensors.torch import save_file
 
-        beside = path.with_name(path.name + ".part")
         state = {name: value.detach().cpu().contiguous().clone() for name, value in self._state().items()}
-        save_file(state, beside, metadata={"same": json.dumps(same), "step": str(step)})
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
+        with atomic_write(path) as draft:
+            save_file(state, draft, metadata={"same": json.dumps(same), "step": str(step)})
 
     def restore(self, path: Path, same: dict[str, Any]) -> int:
         """The step to go on with: 0 where there is no checkpoint, or one of other spectra or another recipe."""

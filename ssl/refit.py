@@ -1,4 +1,4 @@
-"""A champion and what has come since -> a candidate that is judged: other labels, or another encoder.
+"""A champion and new labels, or a new encoder -> a candidate that is judged.
 
 Recipes, not models, are compared: how to fit is cross-validated on the labels, all contenders on the same folds, so
 that none has seen what it is judged on. What is fitted at last, on all labels, meets the champion on the gold sets.
@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..models.axis import Axis
+from ..models.committee import CommitteeRegressor
+from ..models.cross_validation import folds_of
 from ..models.encoder import Encoder
 from ..models.evaluate import train
-from ..models.heads import CommitteeRegressor
 from ..models.model import Calibration, Model
-from ..models.pls import folds_of
 from ..models.preprocess import Pipeline
-from .buffer import Unlabeled
 from .gate import Check, Limits, Probe, Verdict, judge
 from .pretrain import Health, Recipe, health, pretrain
+from .unlabeled import Unlabeled
 
-FEWEST_NEWEST = 3  # labels: fewer say nothing of how a recipe does on them
-NEWEST = 50  # labels at most that are called the newest
+MIN_NEWEST = 3  # labels: fewer can not judge a recipe
+NEWEST = 50  # labels at most
 HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
 JUDGED_PAIRS = 512
 JUDGED_SPECTRA = 1_024
@@ -171,7 +171,7 @@ def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), limits: Li
     candidate = recipe(labels.all).model
     probes = _gold_probes({"candidate": candidate, "champion": champion}, gold)
     unseen = np.flatnonzero(labels.unseen)
-    if len(np.unique(labels.all.group[unseen])) >= FEWEST_NEWEST:
+    if len(np.unique(labels.all.group[unseen])) >= MIN_NEWEST:
         out = np.full(labels.all.values.shape, np.nan)
         for rows in _blocks(labels.all.group, unseen):
             others = np.setdiff1d(np.arange(len(labels.all)), rows)
@@ -182,13 +182,13 @@ def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), limits: Li
     verdict = judge(probes, {}, None, limits=limits)
     if not verdict.checks:
         n = len(np.unique(labels.all.group[unseen]))
-        told = f"{n} new, too few to judge by; the recipe is the champion's own"
-        verdict = Verdict([Check("labels", True, told)])
+        finding = f"{n} new, too few to judge by; the recipe is the champion's own"
+        verdict = Verdict([Check("labels", True, finding)])
     return Judged(_rooted(candidate, labels), verdict)
 
 
 class Judged(NamedTuple):
-    """A model, and what was said of it."""
+    """A model and its verdict."""
 
     model: Model
     verdict: Verdict
@@ -251,11 +251,11 @@ def improve(
     """
     learned, apart = stream.parted(HELD_OUT, recipe.seed)
     before: Encoder | None = getattr(champion.estimator, "encoder", None)
-    encoder, told = pretrain(learned, champion.grid, recipe, champion=before, **running)
+    encoder, trained = pretrain(learned, champion.grid, recipe, champion=before, **running)
     judged = apart if labels is None else _with(apart, labels.all)
     of_champion = None if before is None else health(before, before, judged)
     start = before or Encoder(encoder.kind, str(encoder.pipeline), recipe.seed).learn(learned.spectra, champion.grid)
-    now = health(encoder, start, judged, told.loss)
+    now = health(encoder, start, judged, trained.loss)
     return (
         with_encoder(
             champion, encoder, now, labels, apart, gold, limits, champion_health=of_champion, seed=recipe.seed
@@ -296,7 +296,7 @@ def contend(
     fitted = {name: fit(labels.all) for name, fit in recipes.items()}
     newest = np.flatnonzero(labels.new & np.isfinite(out["candidate"]).all(axis=1))
     probes = _probes("calibration", champion, labels.all, np.flatnonzero(~labels.new), **out)
-    evidence = len(np.unique(labels.all.group[newest])) >= FEWEST_NEWEST
+    evidence = len(np.unique(labels.all.group[newest])) >= MIN_NEWEST
     if evidence:
         probes += _probes("newest labels", champion, labels.all, newest, **out)
     probes += _gold_probes({name: made.model for name, made in fitted.items() if isinstance(made, Fitted)}, gold)
@@ -314,7 +314,7 @@ def contend(
 
 
 def _rooted(model: Model, labels: Labels) -> Model:
-    """Its bundle keeps the calibration alone: what came later is in the buffer, and leaves it in its time."""
+    """Its bundle keeps the calibration alone: later labels are in the buffer, which drops the oldest in turn."""
     return replace(model, calibration=labels.all[~labels.new])
 
 

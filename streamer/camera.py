@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 
 from .. import BadFile, BadMessage
+from ..models.atomic import atomic_write
 from .cube import Reflectance, some_bands
 from .frame import BadRow, Frame, screen
 from .settings import Camera as Table
@@ -399,9 +400,8 @@ class Camera:
             arrays |= {"first_white": self._first.white, "first_dark": self._first.dark}
         try:
             self.kept.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.kept.with_suffix(".tmp")
-            save_file(arrays, draft)
-            draft.replace(self.kept)
+            with atomic_write(self.kept) as draft:
+                save_file(arrays, draft)
             self._kept_ns = self.kept.stat().st_mtime_ns
         except (OSError, SafetensorError) as error:  # of a full disk it is the latter
             log.error("reference not kept: after a restart it is the one before", path=str(self.kept), error=str(error))

@@ -15,9 +15,10 @@ import numpy as np
 from .. import BadFile, __version__
 from ..models.evaluate import Scores, few_labels, paired_difference, split_rows
 from ..models.model import Model
-from ..ssl.buffer import Unlabeled
 from ..ssl.contenders import Context, Fitted, Pairs, Trained, fit
 from .pages.charts import DISC, Chart, Kind, figure, html_table, page_of
+from ..ssl.unlabeled import Unlabeled
+from .page import DISC, Chart, Kind, figure, html_table, page_of
 from .pretraining import read_unlabeled
 from .records import Table, read_table
 

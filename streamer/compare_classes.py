@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from .. import BadFile, __version__
-from ..models.classes import UNKNOWN, ClassScores, Verdict
+from ..models.class_scores import UNKNOWN, ClassScores, Verdict
 from ..models.evaluate import PRETREATMENTS, paired_accuracy, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
-from ..ssl.pseudo import self_train
+from ..ssl.self_training import self_train
 from .compare import column_of, microseconds
 from .fitting import class_values
 from .pages.charts import html_table, page_of

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import BadFile
-from ..models.heads import CommitteeRegressor
+from ..models.committee import CommitteeRegressor
 from ..models.model import Calibration, Model
 from ..models.pls import PLSR
 from ..models.preprocess import Pipeline

@@ -18,8 +18,8 @@ import orjson
 import structlog
 
 from .. import BadSettings
-from ..models.classes import UNKNOWN
-from ..models.serving import ServedModel
+from ..models.class_scores import UNKNOWN
+from ..models.serving.parts import ServedModel
 from .camera import Seen
 from .outcome import Predictions
 from .rules import Rule, conformal_limits, threshold

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import BadFile
 from ..models.axis import resampler
-from ..models.classes import UNKNOWN
+from ..models.class_scores import UNKNOWN
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..models.store import Store

@@ -25,7 +25,7 @@ import numpy as np
 import structlog
 
 from .. import BadFile
-from ..models.axis import MOST_BANDS, Axis
+from ..models.axis import MAX_BANDS, Axis
 from .columns import BadRows, Batch, Content, is_number, values_of, wavelength_columns
 from .csv_file import open_csv
 from .cube import open_envi
@@ -267,8 +267,8 @@ def _open_arrays(path: str, streams: dict[str, Any]) -> Content:
         if array.shape == ():
             meta[name] = str(array.take(1)[0])
         elif name in ("axis", "wavelengths") and array.dtype.kind in "fiu":
-            if array.shape[0] > MOST_BANDS:
-                raise BadFile(f"{path}: expected 2 to {MOST_BANDS} bands in array {name!r}, got shape {array.shape}")
+            if array.shape[0] > MAX_BANDS:
+                raise BadFile(f"{path}: expected 2 to {MAX_BANDS} bands in array {name!r}, got shape {array.shape}")
             wavelengths = array.take(array.shape[0])
         elif array.shape == (count,) and array.dtype.kind in "fiubUSM":
             columns[name] = array

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import BadFile
-from ..models.axis import MOST_BANDS
+from ..models.axis import MAX_BANDS
 from .columns import BadRows, Batch, Content
 from .frame import MOST_TEXT
 
@@ -113,8 +113,8 @@ def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
     row = 0
     try:
         for one in spectra:
-            if not 2 <= len(one.x) <= MOST_BANDS or one.x.shape != one.y.shape:
-                raise ValueError(f"expected 2 to {MOST_BANDS} points, got {one.x.shape} x and {one.y.shape} y")
+            if not 2 <= len(one.x) <= MAX_BANDS or one.x.shape != one.y.shape:
+                raise ValueError(f"expected 2 to {MAX_BANDS} points, got {one.x.shape} x and {one.y.shape} y")
             row += 1
             with np.errstate(invalid="ignore"):  # a signalling NaN, which the axis refuses
                 x = one.x.astype(np.float64)
@@ -163,8 +163,8 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
     flags, version, points, spectra = struct.unpack_from("<BB2xI16xI", data)
     if version != 0x4B:
         raise ValueError(f"expected an SPC file of version 0x4b, got {_SPC_VERSIONS.get(version, hex(version))}")
-    if not flags & 0x40 and not 2 <= points <= MOST_BANDS:  # 0x40: each spectrum has its own number of points
-        raise ValueError(f"expected 2 to {MOST_BANDS} points, got {points}")
+    if not flags & 0x40 and not 2 <= points <= MAX_BANDS:  # 0x40: each spectrum has its own number of points
+        raise ValueError(f"expected 2 to {MAX_BANDS} points, got {points}")
     if not 1 <= spectra <= MOST_SPECTRA:
         raise ValueError(f"expected 1 to {MOST_SPECTRA} spectra, got {spectra}")
     # Without its log, which is of no use here and often broken.
@@ -209,8 +209,8 @@ def _opus(data: bytes) -> Iterator[Spectrum]:
     if key is None:
         raise ValueError(f"expected a spectrum of a sample, got {', '.join(pairs) or 'none'}{series}")
     values, status = pairs[key]
-    if not 2 <= status.data["npt"] <= MOST_BANDS or status.data["dpf"] != 1:
-        raise ValueError(f"expected 2 to {MOST_BANDS} points of float32, got {status.data['npt']}")
+    if not 2 <= status.data["npt"] <= MAX_BANDS or status.data["dpf"] != 1:
+        raise ValueError(f"expected 2 to {MAX_BANDS} points of float32, got {status.data['npt']}")
     sample = dict(Parameters([block for block in blocks if block.is_sm_param()]).items()).get("snm", "")
     one = Data(values, status, key=key, vel=0)
     said = dict(one.params.items())
@@ -239,8 +239,8 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
         if not said.keys() & set(_TABLES):  # it links others, or holds peaks
             continue
         points = said.get("npoints", "")
-        if not re.fullmatch(r"[0-9]{1,9}", points) or not 2 <= int(points) <= MOST_BANDS:
-            raise ValueError(f"expected NPOINTS of 2 to {MOST_BANDS}, got {points!r:.40}")
+        if not re.fullmatch(r"[0-9]{1,9}", points) or not 2 <= int(points) <= MAX_BANDS:
+            raise ValueError(f"expected NPOINTS of 2 to {MAX_BANDS}, got {points!r:.40}")
         with redirect_stdout(io.StringIO()) as printed:
             read = jcamp.read(block)
         if "Y-Check" in printed.getvalue():

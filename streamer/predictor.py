@@ -14,9 +14,9 @@ import structlog
 
 from .. import BadBundle, BadMessage, NoModel, StoreUnusable
 from ..models.axis import Axis
-from ..models.classes import Verdict
+from ..models.class_scores import Verdict
 from ..models.model import Result
-from ..models.serving import ServedModel
+from ..models.serving.parts import ServedModel
 from ..models.store import Store
 from .frame import Frame
 from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
@@ -141,7 +141,7 @@ class Predictor:
                 model=name,
                 version=version,
                 before=before.version if before else None,
-                computed_by=str(report.way),
+                computed_by=str(report.backend),
                 error_sd=float(f"{report.error:.1e}"),
                 **({"not_by": report.refused} if report.refused else {}),
             )

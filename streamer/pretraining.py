@@ -14,10 +14,10 @@ from ..models.axis import Axis, resampler
 from ..models.encoder import Encoder
 from ..models.model import Model
 from ..models.store import Store
-from ..ssl.buffer import Unlabeled
 from ..ssl.gate import Verdict
 from ..ssl.pretrain import Health, Recipe, pretrain
 from ..ssl.refit import Gold, Labels, improve
+from ..ssl.unlabeled import Unlabeled
 from .fitting import target_values
 from .records import INSTRUMENT_COLUMNS, Table, read_table
 
@@ -40,7 +40,7 @@ def refuse_classes(name: str, champion: Model) -> None:
         raise BadSettings(
             f"model {name!r} tells classes ({champion.class_of}), and only models of values are improved from the "
             "stream so far; classes learn from unlabeled spectra by `tamis compare` with -self, and "
-            "tamis.ssl.pseudo.self_train"
+            "tamis.ssl.self_training.self_train"
         )
 
 

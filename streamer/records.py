@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import numpy as np
 import structlog
 
 from .. import BadFile
+from ..models.atomic import atomic_write
 from ..models.axis import Axis
 from .columns import BadRows, Batch, Content
 from .cube import Reflectance
@@ -172,24 +172,19 @@ def write_parquet(
         return table
 
     path, frames, written = Path(path), iter(frames), 0
-    unfinished = path.with_name(path.name + ".unfinished")
     first = next(frames, None)
     if first is None:
         raise ValueError(f"{path}: expected at least one frame to write, got none")
-    try:
-        with pq.ParquetWriter(unfinished, table_of(first).schema, compression="zstd") as writer:
-            for frame in chain([first], frames):
-                table = table_of(frame)
-                if (frame.axis, frame.quantity) != (first.axis, first.quantity) or table.schema != writer.schema:
-                    raise ValueError(
-                        f"{path}: expected frames of {first.quantity} on {first.axis} with {writer.schema.names}, "
-                        f"got {frame.quantity} on {frame.axis} with {table.schema.names}"
-                    )
-                writer.write_table(table)
-                written += len(frame)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_write(path) as draft, pq.ParquetWriter(draft, table_of(first).schema, compression="zstd") as writer:
+        for frame in chain([first], frames):
+            table = table_of(frame)
+            if (frame.axis, frame.quantity) != (first.axis, first.quantity) or table.schema != writer.schema:
+                raise ValueError(
+                    f"{path}: expected frames of {first.quantity} on {first.axis} with {writer.schema.names}, "
+                    f"got {frame.quantity} on {frame.axis} with {table.schema.names}"
+                )
+            writer.write_table(table)
+            written += len(frame)
     return written
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..models.classes import Validation
+from ..models.class_scores import Validation
 
 MOST_TEXT = 1_000  # characters of a rule
 Facts = Mapping[str, Any]  # what is known of an object, by name

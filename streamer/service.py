@@ -214,7 +214,7 @@ def run_pretrain(
             return False
     if done.verdict is not None:
         for check in done.verdict.checks:
-            print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.told}")
+            print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.finding}")
         print(f"{name} {done.version}: published" if done.version else f"{name}: refused; {done.verdict.reason}")
         return done.version is not None
     assert done.health is not None

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .. import BadSettings
-from ..models.axis import MOST_BANDS, Axis
+from ..models.axis import MAX_BANDS, Axis
 from .rules import Rule
 from .security import FROM_FILES, TOKEN_FILE, is_secret, is_text, with_files_read
 
@@ -212,7 +212,7 @@ class NamedAxis(_Table):
     values: list[float] | None = None
     start: float | None = None
     stop: float | None = None
-    bands: int | None = Field(None, ge=2, le=MOST_BANDS)
+    bands: int | None = Field(None, ge=2, le=MAX_BANDS)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> NamedAxis:

@@ -22,10 +22,11 @@ from .. import AxisMismatch, BadBundle, BadMessage, NoModel, StoreUnusable, Tami
 from ..models.axis import Axis
 from ..models.model import Calibration, Model
 from ..models.store import Store
-from ..ssl.buffer import Buffer, Unlabeled
 from ..ssl.gate import Limits
 from ..ssl.pretrain import Interrupted, Recipe
 from ..ssl.refit import Gold, Judged, Labels, improve, refit
+from ..ssl.replay_buffer import Buffer
+from ..ssl.unlabeled import Unlabeled
 from .camera import Cameras
 from .drift import LabelDrift
 from .labels import decode_labels

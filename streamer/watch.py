@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -14,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
+from ..models.atomic import atomic_write
 from ..models.axis import Axis, resampler
 from ..models.model import Model
-from ..models.serving import ServedModel
+from ..models.serving.parts import ServedModel
 from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
 from .frame import Frame
 from .meters import Meters
@@ -266,11 +266,10 @@ class LineWatch:
         from safetensors.numpy import save_file
 
         about = {"line": self.line, "grid": json.dumps(self._model.grid.to_json()), "seen": json.dumps(self._seen)}
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"spectra": np.concatenate(self._gathered)}, beside, metadata=about)
-            beside.replace(self.path)
+            with atomic_write(self.path) as draft:
+                save_file({"spectra": np.concatenate(self._gathered)}, draft, metadata=about)
         except (OSError, SafetensorError) as error:
             log.error("drift: the reference can not be kept; it is lost at a restart", line=self.line, error=str(error))
             self.path = None

@@ -37,7 +37,7 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.ssl.buffer import Buffer
+from tamis.ssl.replay_buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions

@@ -34,10 +34,10 @@ from safetensors.numpy import save
 
 from tamis import BadBundle, BadFile, BadMessage, BadSettings, NoModel, StoreUnusable
 from tamis.models.axis import Axis
+from tamis.models.committee import CommitteeRegressor
 from tamis.models.encoder import Encoder
-from tamis.models.heads import CommitteeRegressor
 from tamis.models.model import Model
-from tamis.models.network import CNNRegressor
+from tamis.models.network_estimators import CNNRegressor
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import MANIFEST, WEIGHTS, Store

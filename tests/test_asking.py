@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tamis.models.axis import Axis
-from tamis.models.heads import CommitteeRegressor
+from tamis.models.committee import CommitteeRegressor
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.asking import Asker

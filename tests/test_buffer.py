@@ -15,7 +15,8 @@ import pytest
 
 from tamis import AxisMismatch, BadSettings, StoreUnusable
 from tamis.models.axis import Axis
-from tamis.ssl.buffer import Buffer, Unlabeled
+from tamis.ssl.replay_buffer import Buffer
+from tamis.ssl.unlabeled import Unlabeled
 
 GRID = Axis(np.linspace(1000, 1600, 50), "nm")
 SIZE = 4_000_000

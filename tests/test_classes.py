@@ -13,14 +13,15 @@ import pytest
 
 from tamis import BadBundle
 from tamis.models.axis import Axis
-from tamis.models.classes import UNKNOWN, ClassScores, Simca, Verdict
-from tamis.models.heads import CommitteeClassifier
+from tamis.models.class_scores import UNKNOWN, ClassScores, Verdict
+from tamis.models.committee import CommitteeClassifier
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.models.serving import serve
+from tamis.models.serving.compiled import serve
+from tamis.models.simca import Simca
 from tamis.models.store import Store
-from tamis.ssl.pseudo import self_train
+from tamis.ssl.self_training import self_train
 from tamis.streamer.records import read_table, write_parquet
 
 from .test_networks import brief
@@ -88,7 +89,7 @@ def test_probabilities_are_worth_what_they_say(grid: Axis, estimator: Any) -> No
 
 @pytest.mark.parametrize("kind", ["pls-da", "committee-da", "cnn-da", "spectratr-da"])
 def test_each_classifier_is_served_as_it_was_fitted(kind: str, grid: Axis, tmp_path: Path) -> None:
-    from tamis.models.network import CNNClassifier, SpectraTrClassifier
+    from tamis.models.network_estimators import CNNClassifier, SpectraTrClassifier
 
     made = {
         "pls-da": PLSDA, "committee-da": CommitteeClassifier,
@@ -117,7 +118,7 @@ def test_each_classifier_is_served_as_it_was_fitted(kind: str, grid: Axis, tmp_p
         (lambda manifest, arrays: manifest.update(class_of=["sort"]), "expected the name of a column in class_of"),
         (lambda manifest, arrays: arrays.pop("simca.mean"), "simca.mean"),
         (lambda manifest, arrays: arrays.update({"simca.mean": arrays["simca.mean"][:, :3]}), "no model"),
-        (lambda manifest, arrays: arrays.update({"calibration": arrays["calibration"][:, :2]}), "no model|no way"),
+        (lambda manifest, arrays: arrays.update({"calibration": arrays["calibration"][:, :2]}), "no model|no backend"),
         (lambda manifest, arrays: arrays.update({"validation.codes": arrays["validation.codes"] + 7}), "of 3 classes"),
         (lambda manifest, arrays: arrays.update({"validation.codes": arrays["validation.codes"] * 0}), "of each class"),
         (lambda manifest, arrays: arrays.pop("validation.probability"), "validation.probability"),

@@ -22,8 +22,8 @@ from structlog.testing import capture_logs
 
 from tamis import BadSettings
 from tamis.models.axis import Axis
-from tamis.models.classes import Validation
-from tamis.models.heads import CommitteeRegressor
+from tamis.models.class_scores import Validation
+from tamis.models.committee import CommitteeRegressor
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tamis.models.domain import Domain
+from tamis.models.applicability_domain import ApplicabilityDomain
 from tamis.models.pls import PLSR
 
 
@@ -16,7 +16,7 @@ def test_new_spectra_of_the_same_kind_exceed_the_limits_as_often_as_promised(how
     rng = np.random.default_rng(0)
     train, new = low_rank(2_000, rng), low_rank(20_000, rng)
     if how == "principal":
-        domain = Domain.principal(train, explained=0.995)
+        domain = ApplicabilityDomain.principal(train, explained=0.995)
     else:
         domain = PLSR(4).fit(train, train @ np.linspace(0, 1, 50)).domain_
     t2, q = domain.t2_q(new)
@@ -28,7 +28,7 @@ def test_new_spectra_of_the_same_kind_exceed_the_limits_as_often_as_promised(how
 def test_t2_sees_an_extreme_mixture_and_q_a_foreign_band() -> None:
     rng = np.random.default_rng(1)
     train = low_rank(200, rng)
-    domain = Domain.principal(train, explained=0.995)
+    domain = ApplicabilityDomain.principal(train, explained=0.995)
     extreme = domain.mean + 20 * domain.loadings[:, 0] * domain.score_sd[0]
     foreign = train[0] + 5.0 * (np.arange(50) == 25)
     t2, q = domain.t2_q(np.stack([extreme, foreign]))
@@ -38,7 +38,7 @@ def test_t2_sees_an_extreme_mixture_and_q_a_foreign_band() -> None:
 
 
 def test_equal_spectra_give_finite_figures_and_anything_else_is_far_outside() -> None:
-    domain = Domain.principal(np.ones((10, 5)))
+    domain = ApplicabilityDomain.principal(np.ones((10, 5)))
     t2, q = domain.t2_q(np.stack([np.ones(5), np.arange(5.0)]))
     assert np.isfinite([t2, q]).all()
     assert q[0] <= domain.q_limits[1] < q[1]

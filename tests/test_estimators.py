@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tamis.models.heads import CommitteeClassifier, CommitteeRegressor
+from tamis.models.committee import CommitteeClassifier, CommitteeRegressor
 from tamis.models.model import ESTIMATORS, estimator_class
-from tamis.models.network import CNNClassifier, CNNRegressor, SpectraTrClassifier, SpectraTrRegressor
+from tamis.models.network_estimators import CNNClassifier, CNNRegressor, SpectraTrClassifier, SpectraTrRegressor
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.plsda import PLSDA
 

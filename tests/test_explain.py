@@ -14,7 +14,7 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.explain import attention, known_absorption, occlusion, peaks
 from tamis.models.model import Model
-from tamis.models.network import CNNRegressor, SpectraTrRegressor
+from tamis.models.network_estimators import CNNRegressor, SpectraTrRegressor
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store

@@ -22,7 +22,7 @@ from tamis import Fenced, Stalled, StoreUnusable, TooManyRejects
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.ssl.buffer import Buffer
+from tamis.ssl.replay_buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.predictor import Predictor

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tamis.models.axis import Axis
+from tamis.models.committee import MIN_SPECTRAL_BANDS, CommitteeRegressor
+from tamis.models.committee_members import member_weights
 from tamis.models.evaluate import few_labels, train
-from tamis.models.heads import FEWEST_SPECTRAL_BANDS, CommitteeRegressor, member_weights
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
@@ -126,7 +127,7 @@ def test_repeats_of_a_sample_do_not_flatter_the_validation(grid: Axis) -> None:
 
 @pytest.mark.parametrize(
     ("bands", "longest"),
-    [(FEWEST_SPECTRAL_BANDS - 1, "autoscale"), (20, "savgol 15 2 1, autoscale"), (61, "savgol 25 2 2, autoscale")],
+    [(MIN_SPECTRAL_BANDS - 1, "autoscale"), (20, "savgol 15 2 1, autoscale"), (61, "savgol 25 2 2, autoscale")],
 )
 def test_members_that_do_not_fit_the_bands_stay_away(bands: int, longest: str, grid: Axis) -> None:
     spectra, values = simulate(40, grid)

@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
 
-from tamis import MOST_ERROR_TEXT, BadBundle, BadFile, BadMessage, BadSettings, NoModel, TamisError
+from tamis import MAX_ERROR_TEXT, BadBundle, BadFile, BadMessage, BadSettings, NoModel, TamisError
 from tamis.models.axis import Axis
 from tamis.models.encoder import Encoder
 from tamis.models.model import Model
@@ -261,7 +261,7 @@ def test_predictions_in_no_arrow_are_refused(value: bytes) -> None:
 def test_an_error_never_quotes_all_that_came() -> None:
     with pytest.raises(BadMessage) as told:
         decode(Record("t", 0, 7, None, b"x", {"content-type": "a" * 500_000}, 1.0), KNOWN, 900_000)
-    assert len(str(told.value)) <= MOST_ERROR_TEXT + 3
+    assert len(str(told.value)) <= MAX_ERROR_TEXT + 3
 
 
 # --- recorded files ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tamis.models.axis import Axis
-from tamis.models.pls import LocalPLS, weighted_pls
+from tamis.models.pls import LocalPLS
+from tamis.models.weighted_pls import weighted_pls
 
 from .conftest import SHARED, simulate
 

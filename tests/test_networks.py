@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tamis.models.axis import Axis
 from tamis.models.cnn import CNN
-from tamis.models.network import CNNRegressor, NetworkRegressor, SpectraTrRegressor, parameter_table
+from tamis.models.network_estimators import CNNRegressor, NetworkRegressor, SpectraTrRegressor
 from tamis.models.spectratr import SpectraTr
 
 from .conftest import simulate
@@ -33,6 +33,14 @@ def brief(regressor: type[NetworkRegressor], **parameters: Any) -> NetworkRegres
 
 
 # The networks as published.
+
+
+def parameter_table(network: CNN | SpectraTr) -> dict[str, int]:
+    """The trainable parameters of each layer, from input to output; layers that have none are left out."""
+    parts = {"encoder": network.encoder, "head": network.head}
+    layers = {f"{part}.{name}": layer for part in parts for name, layer in parts[part].named_children()}
+    counts = {name: sum(p.numel() for p in layer.parameters()) for name, layer in layers.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
 def test_cnn_has_the_published_layers() -> None:

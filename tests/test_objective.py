@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tamis.models.cnn import CNNEncoder
-from tamis.ssl.objective import OBJECTIVES, Objective, alignment, first_of_each, knn_overlap, rankme, uniformity
+from tamis.ssl.objectives import OBJECTIVES, Objective, alignment, first_of_each, knn_overlap, rankme, uniformity
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.cross_decomposition import PLSRegression
 
-from tamis.models.pls import PLSR, choose_components, weighted_pls
+from tamis.models.pls import PLSR, choose_components
+from tamis.models.weighted_pls import weighted_pls
 
 from .conftest import SHARED, simulate
 

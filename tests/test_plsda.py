@@ -6,7 +6,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score
 
 from tamis.models.axis import Axis
-from tamis.models.classes import log_odds
+from tamis.models.class_scores import log_odds
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.records import read_table

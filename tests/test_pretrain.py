@@ -15,8 +15,8 @@ import pytest
 
 from tamis.models.axis import Axis
 from tamis.models.encoder import Encoder
-from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.pretrain import Interrupted, Recipe, health, pretrain
+from tamis.ssl.unlabeled import Unlabeled
 
 GRID = Axis(np.linspace(1000, 1600, 60), "nm")
 RECIPE = Recipe(preprocess="centre", steps=60, batch=32, differences=4, seed=3)

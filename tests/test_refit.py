@@ -10,10 +10,11 @@ from tamis.models.model import Calibration
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.ssl.buffer import Unlabeled
-from tamis.ssl.linear import EPO, Correction, FisherWhitening
+from tamis.ssl.calibration_transfer import EPO, Correction, FisherWhitening
 from tamis.ssl.refit import Fit, Labels, as_champion, contend
 from tamis.streamer.demo.fermentation import STEP_S, data, fit_calibration
+from tamis.ssl.unlabeled import Unlabeled
+from tamis.streamer.demo import STEP_S, data, fit_calibration
 from tamis.streamer.records import read_table
 
 

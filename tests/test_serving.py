@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,17 @@ import pytest
 import torch
 
 from tamis import AxisMismatch, BadBundle
-from tamis.models import graphs, serving
 from tamis.models.axis import Axis, resampler
 from tamis.models.cnn import CNN, CNNEncoder
+from tamis.models.committee import CommitteeRegressor
 from tamis.models.convolution import Convolution
 from tamis.models.encoder import Encoder, MLPEncoder
-from tamis.models.fold import Chain
-from tamis.models.graphs import ENCODERS, NETWORKS, Numpy, Openvino, precisions
-from tamis.models.heads import CommitteeRegressor
 from tamis.models.model import Model, Result, estimator_class
 from tamis.models.preprocess import Pipeline
-from tamis.models.serving import TOLERANCE, serve, serve_model
+from tamis.models.serving import compiled, networks
+from tamis.models.serving.compiled import TOLERANCE, serve, serve_model
+from tamis.models.serving.networks import ENCODERS, NETWORKS, Numpy, Openvino, precisions
+from tamis.models.serving.pipeline import Chain
 from tamis.models.spectratr import SpectraEncoder, SpectraTr
 from tamis.models.store import Store
 
@@ -85,6 +86,27 @@ def smooth(n: int, bands: int) -> np.ndarray:
 # Formulas.
 
 
+def layer_by_layer(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same network, with nothing of SpectraTr folded."""
+    encoder: Any = getattr(module, "encoder", module)
+    if not isinstance(encoder, SpectraEncoder):
+        return module
+
+    def run(spectra: torch.Tensor) -> torch.Tensor:
+        x, attention = encoder.patches(encoder.conv(spectra[:, None]).mT), encoder.attention
+        q, k, v = (
+            layer(x).unflatten(2, (4, 32)).transpose(1, 2)
+            for layer in (attention.query, attention.key, attention.value)
+        )
+        mixed = torch.softmax(q @ k.mT / 32**0.5, dim=3) @ v  # (B, heads, P, key)
+        x = encoder.norm(x + attention.out(mixed.transpose(1, 2).flatten(2)))
+        x = torch.nn.functional.gelu(encoder.dense_64(x))
+        x = torch.nn.functional.gelu(encoder.dense_32(x)).flatten(1)
+        return x if module is encoder else module.get_submodule("head")(x)
+
+    return run
+
+
 @pytest.mark.parametrize("bands", [128, 256, 700, 702, 2000])
 @pytest.mark.parametrize(
     ("make", "network"),
@@ -97,7 +119,7 @@ def smooth(n: int, bands: int) -> np.ndarray:
     ],
     ids=["cnn", "spectratr", "mlp encoder", "cnn encoder", "spectratr encoder"],
 )
-def test_each_formula_is_torchs_network(make: Any, network: graphs.Network, bands: int) -> None:
+def test_each_formula_is_torchs_network(make: Any, network: networks.Network, bands: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = make(bands).double().eval()
@@ -105,14 +127,14 @@ def test_each_formula_is_torchs_network(make: Any, network: graphs.Network, band
             parameter.data += 0.02 * torch.randn_like(parameter)
     spectra, weights = smooth(12, bands), weights_of(module)
     with torch.inference_mode():
-        expected = module(torch.from_numpy(spectra)).numpy()
+        folded, expected = (run(torch.from_numpy(spectra)).numpy() for run in (module, layer_by_layer(module)))
     scale = expected.std()
-    for formula in (network.literal, network.served):
-        got = Numpy(formula, weights, bands, np.float64)(spectra)
+    for got in (folded, Numpy(network.formula, weights, bands, np.float64)(spectra)):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12 * scale)
-    assert np.sqrt(np.mean((Numpy(network.served, weights, bands, np.float32)(spectra) - expected) ** 2)) < FP32 * scale
+    got = Numpy(network.formula, weights, bands, np.float32)(spectra)
+    assert np.sqrt(np.mean((got - expected) ** 2)) < FP32 * scale
     for precision in precisions() if network.at_once == 8 else ():
-        got = Openvino(network.served, weights, bands, precision, threads=1)(spectra)
+        got = Openvino(network.formula, weights, bands, precision, threads=1)(spectra)
         # In bf16 random weights may be worse than what was learned, and would be served in fp32: a mistake costs 1.
         allowed = TOLERANCE[precision] * (2 if precision == "bf16" else 1)
         assert np.sqrt(np.mean((got - expected) ** 2)) < allowed * scale
@@ -121,7 +143,7 @@ def test_each_formula_is_torchs_network(make: Any, network: graphs.Network, band
 @pytest.mark.skipif("bf16" not in precisions(), reason="this processor does not multiply bf16")
 def test_bf16_is_tried_first_where_the_processor_has_it(grid: Axis) -> None:
     report = serve_model(fitted("spectratr", grid)).report
-    assert str(report.way) == "openvino bf16" or report.refused[0].startswith("openvino bf16: off by")
+    assert str(report.backend) == "openvino bf16" or report.refused[0].startswith("openvino bf16: off by")
 
 
 @pytest.mark.parametrize(("channels", "filters", "stride"), [(1, 1, 1), (4, 8, 2), (1, 140, 5), (3, 40, 1)])
@@ -174,10 +196,10 @@ def test_resampling_is_folded_into_the_chain(source: str, grid: Axis) -> None:
 def test_what_is_served_agrees_with_the_model(kind: str, with_calibration: bool, grid: Axis) -> None:
     model = fitted(kind, grid)
     served = serve(*model.to_parts(), model.calibration if with_calibration else None)
-    assert served.report.error < TOLERANCE[served.report.way.precision]
+    assert served.report.error < TOLERANCE[served.report.backend.precision]
     spectra, _ = simulate(40, grid, seed=1)
     expected = model.predict(spectra.astype(np.float32), grid)
-    agrees(served.predict(spectra, grid), expected, TOLERANCE[served.report.way.precision])
+    agrees(served.predict(spectra, grid), expected, TOLERANCE[served.report.backend.precision])
     assert (served.kind, served.grid, served.targets, served.limits) == (kind, grid, model.targets, model.limits)
     spread, expected = served.spread(spectra, grid), model.spread(spectra, grid)
     np.testing.assert_array_equal(0.0 if spread is None else spread, 0.0 if expected is None else expected)
@@ -197,7 +219,7 @@ def test_a_committee_with_an_encoder(body: str, grid: Axis) -> None:
     model = Model.fit(spectra, grid, values[:, 0], ["fat"], pipeline=Pipeline(), estimator=committee)
     served = serve_model(model)
     new = simulate(20, grid, seed=1)[0].astype(np.float32)
-    tolerance = TOLERANCE[served.report.way.precision]
+    tolerance = TOLERANCE[served.report.backend.precision]
     agrees(served.predict(new, grid), model.predict(new, grid), tolerance)
     embedded = model.encoder.embed(new)
     np.testing.assert_allclose(served.encoder.embed(new), embedded, rtol=0, atol=10 * tolerance * embedded.std())
@@ -232,12 +254,12 @@ def test_rows_and_their_form_do_not_matter(kind: str, grid: Axis) -> None:
 def test_without_openvino_numpy_serves(grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fitted("spectratr", grid)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    graphs._openvino.cache_clear()
+    networks._openvino.cache_clear()
     try:
         served = serve_model(model)
     finally:
-        graphs._openvino.cache_clear()
-    assert str(served.report.way) == "numpy fp32"
+        networks._openvino.cache_clear()
+    assert str(served.report.backend) == "numpy fp32"
     spectra, _ = simulate(20, grid, seed=1)
     agrees(served.predict(spectra, grid), model.predict(spectra.astype(np.float32), grid))
 
@@ -247,9 +269,9 @@ def test_a_way_that_errs_is_passed_over_and_said(grid: Axis, monkeypatch: pytest
     model = fitted("spectratr", grid)
     right = Openvino.__call__
     monkeypatch.setattr(Openvino, "__call__", lambda self, x: 1.001 * right(self, x))
-    monkeypatch.setattr(serving, "precisions", lambda: ["fp32"])
+    monkeypatch.setattr(compiled, "precisions", lambda: ["fp32"])
     report = serve_model(model).report
-    assert str(report.way) == "numpy fp32"
+    assert str(report.backend) == "numpy fp32"
     assert report.refused[0].startswith("openvino fp32: off by 1.")
     assert "e-03 sd, 1e-05 allowed" in report.refused[0]
 
@@ -268,7 +290,7 @@ def test_float32_that_does_not_do_gives_way_to_float64(grid: Axis) -> None:
     spectra[:, 0] += difference
     model = Model.fit(spectra, grid, difference, ["y"], pipeline=Pipeline(), estimator=estimator_class("plsr")(2))
     report = serve_model(model).report
-    assert str(report.way) == "numpy fp64, rest fp64"
+    assert str(report.backend) == "numpy fp64, rest fp64"
     assert report.refused[0].startswith("numpy fp32: off by")
 
 
@@ -276,7 +298,7 @@ def test_a_bundle_that_no_way_computes_right_is_refused(grid: Axis, monkeypatch:
     manifest, arrays = fitted("plsr", grid).to_parts()
     # T2 and Q of other rotations than the values: a worker could not tell what it serves.
     arrays["domain.rotations"] = arrays["domain.rotations"] * 1.1
-    with pytest.raises(BadBundle, match=r"no way to compute this plsr agrees with float64: numpy fp32: off by .* sd"):
+    with pytest.raises(BadBundle, match=r"no backend for this plsr agrees with float64: numpy fp32: off by .* sd"):
         serve(manifest, arrays)
 
 
@@ -301,7 +323,7 @@ def test_a_chain_that_does_not_fit_is_refused_before_it_serves(grid: Axis) -> No
     """Without calibration spectra nothing is treated at load but what is made up for it."""
     manifest, arrays = fitted("plsr", grid, "emsc 1, savgol 7 2 1").to_parts()
     arrays["pipeline.0.basis"] = arrays["pipeline.0.basis"][:9]
-    with pytest.raises(BadBundle, match="no way to compute this plsr"):
+    with pytest.raises(BadBundle, match="no backend for this plsr"):
         serve(manifest, arrays)
 
 
@@ -324,7 +346,7 @@ import numpy as np
 served = Store(sys.argv[1]).serve("default", "v0001", 1)
 served.predict(np.ones((3, len(served.grid)), np.float32), served.grid)
 loaded = sorted({name.split(".")[0] for name, module in sys.modules.items() if module is not None})
-print(json.dumps({"loaded": loaded, "opened": opened, "way": str(served.report.way)}))
+print(json.dumps({"loaded": loaded, "opened": opened, "way": str(served.report.backend)}))
 """
 
 

@@ -17,7 +17,7 @@ import pytest
 from tamis import BadBundle, NotDelivered
 from tamis.models.axis import Axis
 from tamis.models.model import Model, Result
-from tamis.models.serving import ServedModel
+from tamis.models.serving.parts import ServedModel
 from tamis.models.store import Store
 from tamis.streamer.frame import Frame
 from tamis.streamer.predictor import Predictor

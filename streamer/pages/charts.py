@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ... import BadFile
+from ...models.atomic import atomic_write
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -109,17 +109,13 @@ def write_page(html: str, path: Path) -> None:
     Raises:
         BadFile: the page can not be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # 'replace': half a surrogate pair in a name from outside must not cost the report.
-        draft.write_bytes(html.encode("utf-8", "replace"))
-        draft.replace(path)
+        with atomic_write(path) as draft:
+            # 'replace': half a surrogate pair in a name from outside must not cost the report.
+            draft.write_bytes(html.encode("utf-8", "replace"))
     except OSError as error:
-        raise BadFile(f"can not write {path}: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
+        raise BadFile(f"cannot write {path}: {error.strerror}") from error
 
 
 class Chart:

@@ -31,7 +31,7 @@ import orjson
 
 from tamis.models.axis import Axis
 from tamis.models.model import Model
-from tamis.models.network import CNNClassifier
+from tamis.models.network_estimators import CNNClassifier
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.broker import EmbeddedBroker

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tamis.models.pls import LocalPLS
-from tamis.ssl.buffer import Buffer
+from tamis.ssl.replay_buffer import Buffer
 
 from .page import run_parts
 from .plant import Plant, Running, axis, fitted, spectra

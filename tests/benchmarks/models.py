@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from tamis.models import graphs
 from tamis.models.axis import Axis
 from tamis.models.model import Model, estimator_class
 from tamis.models.preprocess import Pipeline
-from tamis.models.serving import serve_model
+from tamis.models.serving.compiled import networks as graphs
+from tamis.models.serving.compiled import serve_model
 
 BATCHES = (1, 64, 256, 1024)
 KINDS: dict[str, dict[str, Any]] = {

@@ -13,10 +13,10 @@ import argparse
 
 import numpy as np
 
+from tamis.models.committee import CommitteeRegressor
 from tamis.models.evaluate import few_labels, split_rows
-from tamis.models.heads import CommitteeRegressor
-from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.contenders import Context, encoder_of
+from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.records import read_table
 
 from .page import ROOT, put

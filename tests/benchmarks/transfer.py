@@ -8,7 +8,7 @@ Protocol, written down before the first figure was seen:
   training objects that were seen under both, drawn by another seed, nested, whether labeled or not.
 - Test: the test objects under B. None of their spectra, under A or B, is seen before. Figure: RMSEP, its mean and
   standard deviation over 10 draws. Every pre-treatment, parameter and weight is chosen from the labels under A and the
-  pairs (`ssl.linear.choose`); the test values are used once, for the figure.
+  pairs (`ssl.calibration_transfer.choose`); the test values are used once, for the figure.
 - tablets: assay, instrument 1 to 2. Training: the sets of calibration and of validation (195 tablets); test: 460.
 - corn: four responses, m5 to mp5 and to mp6. No split is given: a third is held out (`split_rows`, by the draw's seed).
 - forage: 10 to 1 mm, four responses. An object is a material, its spectrum the mean of its scans in log10(1/R). A third
@@ -31,9 +31,10 @@ import numpy as np
 
 from tamis.models.axis import Axis
 from tamis.models.evaluate import few_labels, split_rows, train
-from tamis.ssl.buffer import Unlabeled
+from tamis.ssl.calibration_transfer import Correction
 from tamis.ssl.contenders import CORRECTED, Context, Pairs, encoder_of, fit
-from tamis.ssl.linear import Candidate, Correction, choose, ridge_head
+from tamis.ssl.transfer_choice import Candidate, choose, ridge_head
+from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.records import read_table
 
 from .page import ROOT, put

@@ -1,4 +1,4 @@
-"""Pseudo-labels: a classifier brought to a new campaign by its own surest calls on unlabeled spectra."""
+"""Self-training: a classifier adapts to a new campaign by its own surest predictions of unlabeled spectra."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 ROUNDS = 5
-SHARE = 0.7  # of what is told to be of a class, the surest: the same for every class, or the easy ones would take over
+SHARE = 0.7  # of the predictions of each class, the surest; alike for all, or the easy classes would take over
 
 
 def self_train(
@@ -23,7 +23,7 @@ def self_train(
 ) -> Any:
     """Fits on labeled spectra, then again and again on these and on the unlabeled ones that it is surest of.
 
-    Of a material that was never taught, the surest call is wrong: spectra that are of no known class are left out.
+    For an unknown material even the surest prediction is wrong: spectra of no known class are left out.
 
     Args:
         classifier: a `classifier.Classifier`, not fitted; a copy of it is.
@@ -42,7 +42,7 @@ def self_train(
         for k in range(len(verdict.classes)):
             of_class = np.flatnonzero((verdict.best == k) & ~verdict.unknown)
             keep += of_class[np.argsort(-sure[of_class], kind="stable")[: round(share * len(of_class))]].tolist()
-        told = np.concatenate([names, verdict.classes[verdict.best[keep]]])
+        labels = np.concatenate([names, verdict.classes[verdict.best[keep]]])
         alone = groups.max() + 1 + np.arange(len(keep))
-        fitted = new().fit(np.vstack([X, unlabeled[keep]]), told, np.concatenate([groups, alone]))
+        fitted = new().fit(np.vstack([X, unlabeled[keep]]), labels, np.concatenate([groups, alone]))
     return fitted

@@ -1,4 +1,4 @@
-"""Linear self-supervision from pairs: the same object seen under two conditions, which needs no laboratory value.
+"""Calibration transfer from pairs: the same object measured under two conditions, without a laboratory value.
 
 A is the condition that has labels, B another one: an instrument, optics, a grind, a moment. Row i of A and of B is one
 object. What differs within pairs is nuisance, and each correction removes it in its own way.
@@ -6,20 +6,12 @@ object. What differs within pairs is nuisance, and each correction removes it in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ..models.axis import Axis
-from ..models.heads import KINDS, member_weights, ridge_path
-from ..models.pls import weighted_pls
-from ..models.preprocess import Pipeline
-
-MOST_COMPONENTS = 20
 _TINY = np.finfo(np.float64).tiny ** 0.5
 
 
@@ -54,7 +46,7 @@ class Correction(BaseEstimator):
 
     def fit(self, A: Any, B: Any) -> Self:
         """A (n, bands) and B (n, bands), row by row the same object."""
-        A, B = _paired(A, B)
+        A, B = paired(A, B)
         return self._keep(Map.adding(np.zeros(A.shape[1])))
 
     def fit_pairs(self, A: Any, B: Any) -> Self:
@@ -82,13 +74,9 @@ class Correction(BaseEstimator):
         return getattr(self, name)(X)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that a fitted correction needs, for the bundle."""
+        """Everything a fitted correction consists of."""
         maps = {"a": self.of_a_, "b": self.of_b_}
         return {f"{name}.{field}": array for name, map_ in maps.items() for field, array in map_._asdict().items()}
-
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        return cls(**params)._keep(*(Map(*(arrays[f"{name}.{field}"] for field in Map._fields)) for name in "ba"))
 
 
 class MeanShift(Correction):
@@ -121,7 +109,7 @@ class DirectStandardisation(Correction):
 
     def fit(self, A: Any, B: Any) -> Self:
         """A (n, bands) and B (n, bands), row by row the same object."""
-        A, B = _paired(A, B)
+        A, B = paired(A, B)
         if not self.penalty > 0:
             raise ValueError(f"penalty must be above 0, got {self.penalty!r}")
         shift, mean = A.mean(axis=0) - B.mean(axis=0), B.mean(axis=0)
@@ -212,7 +200,7 @@ class CanonicalPairs(Correction):
 
     def fit(self, A: Any, B: Any) -> Self:
         """A (n, bands) and B (n, bands), row by row the same object."""
-        A, B = _paired(A, B)
+        A, B = paired(A, B)
         _check_whole("n_components", self.n_components)
         _check_share("shrinkage", self.shrinkage)
         mean_a, mean_b = A.mean(axis=0), B.mean(axis=0)
@@ -240,7 +228,7 @@ def _spectra(X: Any) -> np.ndarray:
     return check_array(X, dtype="float64")
 
 
-def _paired(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
+def paired(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
     A, B = _spectra(A), _spectra(B)
     if A.shape != B.shape:
         raise ValueError(f"pairs are rows of the same object under A and B, got shapes {A.shape} and {B.shape}")
@@ -248,7 +236,7 @@ def _paired(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_objects(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
-    A, B = _paired(A, B)
+    A, B = paired(A, B)
     return np.vstack([A, B]), np.tile(np.arange(len(A)), 2)
 
 
@@ -291,155 +279,3 @@ def _whitener(scores: np.ndarray, shrinkage: float) -> np.ndarray:
     floor = max(shrinkage * np.trace(covariance) / len(covariance), _TINY)
     roots, vectors = np.linalg.eigh((1 - shrinkage) * covariance)
     return vectors / np.sqrt(np.maximum(roots, 0) + floor) @ vectors.T
-
-
-Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): with 1, 2, ... latent variables
-
-
-def pls_head(Z: np.ndarray, y: np.ndarray) -> Predict:
-    fit = weighted_pls(Z, y[:, None], min(MOST_COMPONENTS, Z.shape[1], len(Z) - 1))
-    return lambda Q: fit.predict_components(Q)[:, :, 0]
-
-
-def ridge_head(Z: np.ndarray, y: np.ndarray) -> Predict:
-    """One step a penalty."""
-    mean, y_mean, coef = ridge_path(Z, y, 0)
-    return lambda Q: (Q - mean) @ coef + y_mean
-
-
-def process_head(Z: np.ndarray, y: np.ndarray) -> Predict:
-    """A Gaussian process, its kernel by marginal likelihood: one step."""
-    mean, sd = y.mean(), y.std() or 1.0
-    process, _, _ = KINDS["gp"](Z, (y - mean) / sd, [], np.arange(len(y)))
-    return lambda Q: process.predict(Q)[:, :1] * sd + mean
-
-
-class Candidate(NamedTuple):
-    """A correction with its parameters, a head on it, and the pre-treatment before both."""
-
-    correction: Correction
-    head: Callable[[np.ndarray, np.ndarray], Predict] = pls_head
-    treatment: str = "centre"
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A candidate fitted on all labels and pairs.
-
-    Attributes:
-        step: of its head. rmse: what `choose` minimised, in the target's unit.
-        out: (n,), out-of-fold predictions of the labeled. apart: (pairs,), prediction under B less that under A, of
-            pairs that neither correction nor head have seen.
-    """
-
-    candidate: Candidate
-    step: int
-    rmse: float
-    out: np.ndarray
-    apart: np.ndarray
-    pipeline: Pipeline
-    correction: Correction
-    head: Predict
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """(n, bands) under condition B -> (n,)"""
-        return self.head(self.correction.transform(self.pipeline.transform(X, _axis(X))))[:, self.step]
-
-
-def choose(
-    candidates: Sequence[Candidate],
-    X: np.ndarray,
-    y: np.ndarray,
-    A: np.ndarray,
-    B: np.ndarray,
-    *,
-    folds: int = 5,
-    seed: int = 0,
-) -> Chosen:
-    """The candidate, and the step of its head, of the least error expected under condition B, where no label is.
-
-    The error under B is the error under A plus what a prediction changes from A to B. The first has its mean square
-    from cross-validation on the labels, the second from pairs held out of the same folds; their sum is minimised.
-    A labeled spectrum that is also in a pair (the same numbers in A) is held out with it.
-
-    Args:
-        X: (n, bands) under A. y: (n,). A, B: (pairs, bands), row by row the same object.
-
-    Raises:
-        ValueError: no candidates, or fewer than 2 pairs or labels.
-    """
-    A, B = _paired(A, B)
-    if min(len(A), len(X)) < 2 or not candidates:
-        raise ValueError(
-            f"expected at least 2 labels, 2 pairs and a candidate, got {len(X)}, {len(A)} and {len(candidates)}"
-        )
-    of_x, of_pair = _folds(X, A, folds, seed)
-    treated: dict[str, tuple[Pipeline, list[np.ndarray]]] = {}
-    best: tuple[float, Candidate, int, np.ndarray, np.ndarray] | None = None
-    for candidate in candidates:
-        if candidate.treatment not in treated:
-            pipeline = Pipeline.parse(candidate.treatment)
-            pipeline.fit(X, _axis(X))
-            treated[candidate.treatment] = pipeline, [pipeline.transform(S, _axis(S)) for S in (X, A, B)]
-        out, apart = _held_out(candidate, *treated[candidate.treatment][1], y, of_x, of_pair)
-        errors = ((out - y[:, None]) ** 2).mean(axis=0) + (apart**2).mean(axis=0)
-        step = int(errors.argmin())
-        if best is None or errors[step] < best[0]:
-            best = float(errors[step]), candidate, step, out[:, step], apart[:, step]
-    assert best is not None
-    error, candidate, step, out, apart = best
-    pipeline, (Z, U, V) = treated[candidate.treatment]
-    correction = _fresh(candidate).fit_pairs(U, V)
-    head = candidate.head(correction.reference(Z), y)
-    return Chosen(candidate, step, float(np.sqrt(error)), out, apart, pipeline, correction, head)
-
-
-def _held_out(
-    candidate: Candidate,
-    Z: np.ndarray,
-    U: np.ndarray,
-    V: np.ndarray,
-    y: np.ndarray,
-    of_x: np.ndarray,
-    of_pair: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold predictions of the labeled Z, (n, steps), and of V less those of U, (pairs, steps)."""
-    out, apart, steps = np.zeros((len(Z), MOST_COMPONENTS)), np.zeros((len(U), MOST_COMPONENTS)), MOST_COMPONENTS
-    for k in np.unique(of_x):
-        pair, label = of_pair == k, of_x == k
-        correction = _fresh(candidate).fit_pairs(U[~pair], V[~pair])
-        head = candidate.head(correction.reference(Z[~label]), y[~label])
-        predicted = head(correction.reference(np.vstack([Z[label], U[pair]])))
-        steps = min(steps, predicted.shape[1])
-        out[label, :steps] = predicted[: label.sum(), :steps]
-        apart[pair, :steps] = head(correction.transform(V[pair]))[:, :steps] - predicted[label.sum() :, :steps]
-    return out[:, :steps], apart[:, :steps]
-
-
-def _fresh(candidate: Candidate) -> Correction:
-    return type(candidate.correction)(**candidate.correction.get_params())
-
-
-def weigh(members: Sequence[Chosen], y: np.ndarray) -> np.ndarray:
-    """Weights (members,), none negative, summing to 1, of a mean of predictions: they minimise what `choose` does."""
-    out = np.column_stack([member.out for member in members])
-    apart = np.column_stack([member.apart for member in members])
-    apart = apart * np.sqrt(len(out) / len(apart))
-    return member_weights(np.vstack([out, apart]), np.r_[y, np.zeros(len(apart))])
-
-
-def _folds(X: np.ndarray, A: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Folds of the labeled (n,) and of the pairs (pairs,), each spread evenly; equal rows share one."""
-    codes = np.unique(np.vstack([X, A]), axis=0, return_inverse=True)[1].ravel()
-    of_x, of_pair = codes[: len(X)], codes[len(X) :]
-    order = np.random.default_rng(seed).permutation(codes.max() + 1)
-    in_x, in_pair = np.isin(order, of_x), np.isin(order, of_pair)
-    folds = min(folds, in_x.sum(), in_pair.sum())
-    fold, both = np.empty(len(order), np.int64), order[in_x & in_pair]
-    for others in (order[in_x & ~in_pair], order[in_pair & ~in_x]):
-        fold[np.r_[both, others]] = np.arange(len(both) + len(others)) % folds
-    return fold[of_x], fold[of_pair]
-
-
-def _axis(X: np.ndarray) -> Axis:
-    return Axis(np.arange(X.shape[1]), "index")

@@ -12,7 +12,7 @@ _BLOCK = 4096  # spectra
 
 
 @dataclass(frozen=True)
-class Domain:
+class ApplicabilityDomain:
     """A subspace of the calibration spectra, and how far a new spectrum lies within (T2) and away from it (Q).
 
     T2 = sum_a t_a^2 / s_a^2 over the A scores; Q = ||x - mean - t P'||^2, in squared units of the treated spectrum.

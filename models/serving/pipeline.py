@@ -12,13 +12,13 @@ from itertools import groupby
 
 import numpy as np
 
-from .axis import Resampler
-from .convolution import BLOCK
-from .preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step
+from ..axis import Resampler
+from ..convolution import BLOCK
+from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step
 
 NARROW = (Cut, SavGol, Centre, Autoscale)  # each band comes from few others
 LINEAR = (*NARROW, Baseline, Detrend)  # these two take two thin products themselves, and would be dense in a matrix
-MOST_FOLDED = 4096  # bands: a wider matrix takes over 134 MB while it is folded
+MAX_FOLDED = 4096  # bands: a wider matrix takes over 134 MB while it is folded
 
 
 def affine(steps: Sequence[Step], inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +105,7 @@ class Chain:
             self.steps.append(Product(*affine(first, matrix), None, dtype))
             typical, bands = _after(first, typical, bands)
         for narrow, run in runs:
-            if narrow and bands <= MOST_FOLDED:
+            if narrow and bands <= MAX_FOLDED:
                 self.steps.append(Product(*affine(run, np.eye(bands)), typical, dtype))
             else:
                 self.steps += [_snv if isinstance(step, SNV) else _cast(step, dtype) for step in run]

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .fold import LINEAR, Chain, affine
-from .heads import CommitteeRegressor, Linear, Process
-from .preprocess import Autoscale, Pipeline
+from ..committee import CommitteeRegressor
+from ..committee_members import GaussianProcess, Linear
+from ..preprocess import Autoscale, Pipeline
+from .pipeline import LINEAR, Chain, affine
 
 
 class FoldedCommittee:
@@ -74,7 +75,7 @@ class FoldedCommittee:
         return values * self.y_sd + self.y_mean
 
 
-def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, float, Linear | Process]]:
+def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, float, Linear | GaussianProcess]]:
     """Target, weight and model of the members that look at spectra so treated."""
     return [
         (t, float(weights[m]), models[m])
@@ -87,7 +88,7 @@ def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, f
 class _FoldedProcess:
     """A Gaussian process's mean, times its weight: (n, bands') centred and scaled -> (n,)."""
 
-    def __init__(self, process: Process, weight: float, target: int, treatment: str, dtype: type) -> None:
+    def __init__(self, process: GaussianProcess, weight: float, target: int, treatment: str, dtype: type) -> None:
         self.target, self.treatment = target, treatment
         _, length, share, _, _ = process.kernel
         coef, anchors = weight * process.coef[:, 0], process.anchors

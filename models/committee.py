@@ -3,247 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple, Self
+from dataclasses import fields
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .axis import MOST_BANDS, Axis
-from .classes import Folds
+from .applicability_domain import ApplicabilityDomain
+from .axis import MAX_BANDS, Axis
 from .classifier import Indicators
-from .domain import Domain
-from .pls import folds_of, weighted_pls
+from .committee_members import (
+    EMBEDDED,
+    KINDS,
+    MEMBERS,
+    MIN_VARIANCE,
+    GaussianProcess,
+    Linear,
+    Member,
+    member_weights,
+    prior_weights,
+)
+from .cross_validation import Folds, folds_of
 from .preprocess import Pipeline
 
-
-class Member(NamedTuple):
-    """What one member looks at, and how it learns: a row here is all that a new member takes."""
-
-    kind: str
-    treatment: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}: {self.treatment}"
-
-
-# Chosen on twelve responses of other sets than the benchmark's, at 30 and 100 labels: scatter left in, scatter taken
-# out, first and second derivative, with and without autoscaling. More rows gained less than a hundredth.
-_LINEAR = (
-    "autoscale",
-    "snv, detrend 2",
-    "snv, savgol 15 2 1",
-    "savgol 15 2 1, autoscale",
-    "savgol 25 2 2, autoscale",
-)
-MEMBERS = (
-    *(Member("pls", treatment) for treatment in _LINEAR),
-    *(Member("ridge", treatment) for treatment in _LINEAR),
-    Member("gp", "snv, savgol 15 2 1"),
-    Member("gp", "savgol 25 2 2, autoscale"),
-)
-EMBEDDED = (Member("ridge", "encoder"), Member("gp", "encoder"))  # join where there is an encoder
 CLASS_TREATMENT = "snv, savgol 15 2 1"  # of the members', the one in which distances from a class are taken
-FEWEST_SPECTRAL_BANDS = 15  # below, features are no spectrum: scatter corrections would take away most of what is there
-MOST_COMPONENTS = 20
-PENALTIES = np.logspace(-9, 0, 19)  # of ridge, over the sum of squares of the centred spectra
-LENGTHS = np.geomspace(0.6, 4.2, 5)  # of the Gaussian process, in root mean square distances from the mean spectrum
-LINEAR_SHARES = (1.0, 10.0)  # of its linear kernel, over the radial one
-NOISES = np.logspace(-5, 1, 13)  # variance of noise over signal
-MOST_ANCHORS = 1_000  # spectra that a Gaussian process keeps: 8 MB of covariance; PLS and ridge use all
-MOST_FOR_LIKELIHOOD = 300  # spectra that choose its kernel: ten eigendecompositions, 0.02 s each
-_FLOOR = 1e-12  # of a variance, in units of the target's
+MIN_SPECTRAL_BANDS = 15  # below, features are no spectrum: scatter corrections would take away most of what is there
 _BLOCK = 1024  # spectra whose intervals are sought together
-
-
-@dataclass
-class Linear:
-    """Coefficients on a treated spectrum, in column 0 of all training spectra, in column k without fold k.
-
-    Attributes:
-        coef: (bands, 1 + folds). offset: (1 + folds,).
-    """
-
-    coef: np.ndarray
-    offset: np.ndarray
-
-    def predict(self, Z: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n, 1 + folds)"""
-        return Z @ self.coef + self.offset
-
-
-@dataclass
-class Process:
-    """A Gaussian process: radial plus linear kernel, and noise; columns as in `Linear`.
-
-    Attributes:
-        centre: (bands,). anchors: (m, bands), training spectra less the centre, times scale.
-        kernel: (5,): scale, length, linear share, noise over signal, signal variance.
-        coef: (m, 1 + folds). offset: (1 + folds,). inverse: (m, m), of the anchors' kernel matrix with noise.
-    """
-
-    centre: np.ndarray
-    anchors: np.ndarray
-    kernel: np.ndarray
-    coef: np.ndarray
-    offset: np.ndarray
-    inverse: np.ndarray
-
-    def _covariance(self, Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, bands) -> with the anchors (n, m), and each spectrum's own with noise (n,), over the signal's variance"""
-        scale, length, share, noise, _ = self.kernel
-        U = (Z - self.centre) * scale
-        return _kernel(U, self.anchors, length, share), 1 + share * np.einsum("nb,nb->n", U, U) + noise
-
-    def predict(self, Z: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n, 1 + folds)"""
-        return self._covariance(Z)[0] @ self.coef + self.offset
-
-    def variance(self, Z: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n,), of a new measured value"""
-        across, own = self._covariance(Z)
-        return self.kernel[4] * np.maximum(
-            own - np.einsum("nm,mk,nk->n", across, self.inverse, across, optimize=True), 0
-        )
-
-
-# What a kind's fit returns: the model, its out-of-fold predictions (n,), and their variances (n,) where it knows them.
-Fitted = tuple[Linear | Process, np.ndarray, np.ndarray | None]
-Path = tuple[np.ndarray, float, np.ndarray]  # mean spectrum, mean value, coefficients (bands, A) of a whole path
-
-
-def _pls_path(Z: np.ndarray, y: np.ndarray, most: int) -> Path:
-    """1, 2, ... latent variables."""
-    fit = weighted_pls(Z, y[:, None], min(MOST_COMPONENTS, most))
-    return fit.x_mean, float(fit.y_mean[0]), np.cumsum(fit.rotations * fit.y_loadings[0], axis=1)
-
-
-def ridge_path(Z: np.ndarray, y: np.ndarray, most: int) -> Path:
-    """Every penalty from one eigendecomposition, of whichever is smaller: bands by bands, or spectra by spectra."""
-    mean, y_mean = Z.mean(axis=0), float(y.mean())
-    C, tall = Z - mean, len(Z) > Z.shape[1]
-    roots, vectors = np.linalg.eigh(C.T @ C if tall else C @ C.T)
-    roots = np.maximum(roots, 0)
-    along = vectors.T @ (C.T @ (y - y_mean) if tall else y - y_mean)
-    solved = vectors @ (along[:, None] / (roots[:, None] + PENALTIES * (roots.sum() or 1.0)))
-    return mean, y_mean, solved if tall else C.T @ solved
-
-
-def _fit_linear(
-    path: Callable[[np.ndarray, np.ndarray, int], Path], Z: np.ndarray, y: np.ndarray, folds: Folds
-) -> Fitted:
-    """Fits the whole path on all rows and without each fold; takes the step with the least cross-validated error."""
-    most = min(Z.shape[1], min(len(rows) for rows, _ in folds) - 1)
-    whole = path(Z, y, most)
-    parts = [path(Z[rows], y[rows], most) for rows, _ in folds]
-    out = np.empty((len(y), whole[2].shape[1]))
-    for (_, held_out), (mean, y_mean, coef) in zip(folds, parts, strict=True):
-        out[held_out] = (Z[held_out] - mean) @ coef + y_mean
-    best = int(((out - y[:, None]) ** 2).mean(axis=0).argmin())
-    coef = np.column_stack([coefs[:, best] for _, _, coefs in (whole, *parts)])
-    offset = np.array([y_mean - mean @ coefs[:, best] for mean, y_mean, coefs in (whole, *parts)])
-    return Linear(coef, offset), out[:, best], None
-
-
-def _fit_process(Z: np.ndarray, y: np.ndarray, folds: Folds, order: np.ndarray) -> Fitted:
-    """Kernel by marginal likelihood; `order` (n,) says which spectra become anchors.
-
-    References: Rasmussen & Williams, Gaussian Processes for Machine Learning (2006), 2.2 and 5.4.
-    """
-    from scipy.linalg import cho_factor, cho_solve
-
-    centre = Z.mean(axis=0)
-    scale = 1 / np.sqrt(max(np.mean(np.sum((Z - centre) ** 2, axis=1)), np.finfo(np.float64).tiny ** 0.5))
-    U, anchors = (Z - centre) * scale, np.sort(order[:MOST_ANCHORS])
-    length, share, noise = _likeliest(U[order[:MOST_FOR_LIKELIHOOD]], y[order[:MOST_FOR_LIKELIHOOD]])
-    K = _kernel(U, U[anchors], length, share)  # (n, m)
-    own = 1 + share * np.einsum("nb,nb->n", U, U) + noise
-    coef, offset = np.zeros((len(anchors), 1 + len(folds))), np.zeros(1 + len(folds))
-    out, variance = np.empty(len(y)), np.empty(len(y))
-    everything = np.arange(len(y))
-    signal, inverse = 0.0, np.empty(0)
-    for k, (rows, held_out) in enumerate([(everything, everything[:0]), *folds]):
-        kept = np.isin(anchors, rows)
-        known = y[anchors[kept]]
-        factor = cho_factor(K[np.ix_(anchors[kept], kept)] + noise * np.eye(kept.sum()), lower=True)
-        offset[k] = known.mean()
-        coef[kept, k] = cho_solve(factor, known - offset[k])
-        if k == 0:
-            inverse = cho_solve(factor, np.eye(len(anchors)))
-            signal = max(float((known - offset[0]) @ coef[:, 0] / len(known)), _FLOOR)
-            continue
-        across = K[np.ix_(held_out, kept)]
-        out[held_out] = across @ coef[kept, k] + offset[k]
-        variance[held_out] = own[held_out] - np.einsum("nm,mn->n", across, cho_solve(factor, across.T))
-    kernel = np.array([scale, length, share, noise, signal])
-    return Process(centre, U[anchors], kernel, coef, offset, inverse), out, signal * np.maximum(variance, 0)
-
-
-def _kernel(U: np.ndarray, V: np.ndarray, length: float, share: float) -> np.ndarray:
-    """(n, bands), (m, bands) -> (n, m): exp(-d^2 / 2 length^2) + share * u.v"""
-    inner = U @ V.T
-    squares = np.einsum("nb,nb->n", U, U)[:, None] + np.einsum("mb,mb->m", V, V) - 2 * inner
-    return np.exp(-np.maximum(squares, 0) / (2 * length**2)) + share * inner
-
-
-def _likeliest(U: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Length, linear share and noise of the greatest marginal likelihood; the signal's variance is profiled out."""
-    best = (np.inf, 0.0, 0.0, 0.0)
-    for length in LENGTHS:
-        for share in LINEAR_SHARES:
-            roots, vectors = np.linalg.eigh(_kernel(U, U, length, share))
-            spread = np.maximum(roots, 0)[:, None] + NOISES  # (n, noises)
-            power = ((vectors.T @ (y - y.mean())) ** 2)[:, None]
-            loss = len(y) * np.log(np.maximum((power / spread).mean(axis=0), _FLOOR)) + np.log(spread).sum(axis=0)
-            i = int(loss.argmin())
-            best = min(best, (float(loss[i]), float(length), share, float(NOISES[i])))
-    return best[1:]
-
-
-KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Folds, np.ndarray], Fitted]] = {
-    "pls": lambda Z, y, folds, order: _fit_linear(_pls_path, Z, y, folds),
-    "ridge": lambda Z, y, folds, order: _fit_linear(ridge_path, Z, y, folds),
-    "gp": _fit_process,
-}
-
-
-def member_weights(out: np.ndarray, y: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
-    """Weights (members,), none negative, summing to 1, from out-of-fold predictions (n, members) of y (n,).
-
-    Least squares with the prior that each weight is `prior`, give or take as much again, by the error variance of the
-    mean so weighted; 1 / members where None. Thirty labels hardly move it; hundreds overrule it.
-
-    References: Breiman, Machine Learning 24 (1996) 49-64, doi 10.1007/BF00117832 (stacking with weights >= 0).
-    """
-    from scipy.optimize import nnls
-
-    prior = np.full(out.shape[1], 1 / out.shape[1]) if prior is None else prior
-    plain = out @ prior
-    error = np.sqrt(max(float(np.mean((plain - y) ** 2)), _FLOOR))
-    # As the weights sum to 1, the mean can be taken off both sides; the heavy last row makes them do so.
-    heavy = 1e3 * np.sqrt((error / prior.min()) ** 2 + np.sum((out - plain[:, None]) ** 2))
-    left = np.vstack([out - plain[:, None], np.diag(error / prior), np.full((1, len(prior)), heavy)])
-    right = np.concatenate([y - plain, np.full(len(prior), error), [heavy]])
-    weights, _ = nnls(left, right)
-    return weights / weights.sum()
-
-
-def _prior(out: np.ndarray, y: np.ndarray, members: list[Member]) -> np.ndarray:
-    """(members,), summing to 1: alike, but an encoder's members less by how much worse than the others they are.
-
-    An encoder may know nothing of the target, and where labels are few the stacking would not find out in time. The
-    share falls steeply, to a half where the RMSE is a tenth above the usual: chosen on training rows.
-    """
-    errors = np.mean((out - y[:, None]) ** 2, axis=0)
-    usual = np.median([error for member, error in zip(members, errors, strict=True) if member not in EMBEDDED])
-    shares = [
-        np.clip((usual / max(error, _FLOOR)) ** 4, 1e-3, 1.0) if member in EMBEDDED else 1.0
-        for member, error in zip(members, errors, strict=True)
-    ]
-    return np.array(shares) / np.sum(shares)
 
 
 class CommitteeRegressor(RegressorMixin, BaseEstimator):
@@ -307,13 +93,13 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         constant = np.ptp(Y, axis=0) == 0
         self.y_mean_, self.y_sd_ = np.where(constant, Y[0], Y.mean(axis=0)), np.where(constant, 1.0, Y.std(axis=0))
         order = np.random.default_rng(self.random_state).permutation(len(X))
-        self._models: list[list[Linear | Process]] = []  # of each target, of each member
+        self._models: list[list[Linear | GaussianProcess]] = []  # of each target, of each member
         weights, spreads, scores, errors, unseen = [], [], [], [], []
         for target in ((Y - self.y_mean_) / self.y_sd_).T:
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
-            weights.append(member_weights(out, target, _prior(out, target, self.members_)))
+            weights.append(member_weights(out, target, prior_weights(out, target, self.members_)))
             error = np.abs(out @ weights[-1] - target)
             sd = _spread(out, weights[-1], [variance for _, _, variance in fitted if variance is not None])
             spreads.append(np.sqrt(np.mean((error / sd) ** 2)))
@@ -323,7 +109,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         self.weights_, self._spreads, self._scores = np.array(weights), np.array(spreads), np.array(scores)
         self.rmsecv_ = np.array(errors) * self.y_sd_
         self.unseen_ = np.array(unseen).T * self.y_sd_ + self.y_mean_
-        self.domain_ = Domain.principal(X)
+        self.domain_ = ApplicabilityDomain.principal(X)
         return self
 
     def _treat(self, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -331,7 +117,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         self._treatments: dict[str, Pipeline] = {}
         treated: dict[str, np.ndarray] = {}
         for text in dict.fromkeys(member.treatment for member in MEMBERS):
-            if X.shape[1] < FEWEST_SPECTRAL_BANDS and text != "autoscale":
+            if X.shape[1] < MIN_SPECTRAL_BANDS and text != "autoscale":
                 continue
             pipeline = Pipeline.parse(text)
             try:
@@ -361,7 +147,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
             means.append(np.einsum("m,mnk->nk", weights, every))
             if spread:
                 pairs = zip(models, inputs, strict=True)
-                variances = [model.variance(Z) for model, Z in pairs if isinstance(model, Process)]
+                variances = [model.variance(Z) for model, Z in pairs if isinstance(model, GaussianProcess)]
                 sds.append(factor * _spread(every[:, :, 0].T, weights, variances))
         return np.array(means), np.array(sds)
 
@@ -384,7 +170,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
 
         CV+ (Barber et al. 2021), its residuals divided by the sd, so that intervals widen where the model knows less.
         Its guarantee for exchangeable samples is 2 level - 1, less a little; in practice coverage is close to `level`.
-        With fewer than level / (1 - level) samples (9 for 90 %) nothing finite can be said: both are infinite.
+        With fewer than level / (1 - level) samples (9 for 90 %) no finite interval has that level: both are infinite.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
@@ -442,8 +228,8 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         for name in _KEPT_INSIDE:
             setattr(model, f"_{name}", arrays[name])
         model.y_ndim_, model.n_features_in_ = int(arrays["y_ndim"]), int(arrays["bands"])
-        if model.n_features_in_ > MOST_BANDS:
-            raise ValueError(f"expected at most {MOST_BANDS} bands, got {model.n_features_in_}")
+        if model.n_features_in_ > MAX_BANDS:
+            raise ValueError(f"expected at most {MAX_BANDS} bands, got {model.n_features_in_}")
         grid = Axis(np.arange(model.n_features_in_), "index")
         model._treatments = {}
         texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)
@@ -451,7 +237,7 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
             start = f"treatment.{i}."
             learned = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
             model._treatments[text] = Pipeline.from_json(Pipeline.parse(text).to_json(), grid, learned)
-        shapes = [Process if member.kind == "gp" else Linear for member in model.members_]
+        shapes = [GaussianProcess if member.kind == "gp" else Linear for member in model.members_]
         model._models = [
             [
                 kind(**{f.name: arrays[f"member.{t}.{m}.{f.name}"] for f in fields(kind)})
@@ -459,12 +245,12 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
             ]
             for t in range(len(model.weights_))
         ]
-        model.domain_ = Domain.from_arrays(arrays)
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         return model
 
 
 class CommitteeClassifier(Indicators, CommitteeRegressor):
-    """The committee on class indicators; its own cross-validation tells what it makes of unseen spectra."""
+    """The committee on class indicators; its own cross-validation gives the out-of-fold scores."""
 
     kind = "committee-da"
 
@@ -480,7 +266,7 @@ _KEPT_INSIDE = ("fold", "spreads", "scores")
 
 
 def _axis(X: np.ndarray) -> Axis:
-    """Positions: which bands an array's columns are, an estimator is not told."""
+    """Positions: an estimator does not know its columns' wavelengths."""
     return Axis(np.arange(X.shape[1]), "index")
 
 
@@ -488,4 +274,4 @@ def _spread(every: np.ndarray, weights: np.ndarray, variances: list[np.ndarray])
     """(n,): members' predictions (n, members) and processes' variances, each (n,), joined to an uncalibrated sd."""
     apart = ((every - (every @ weights)[:, None]) ** 2) @ weights
     known = np.mean(variances, axis=0) if variances else 0.0
-    return np.sqrt(apart + known + _FLOOR)
+    return np.sqrt(apart + known + MIN_VARIANCE)

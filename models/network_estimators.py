@@ -15,21 +15,27 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .applicability_domain import ApplicabilityDomain
 from .classifier import Indicators
 from .cnn import CNN
-from .domain import Domain
-from .pls import MOST_THREADS
+from .network_training import (
+    average,
+    choose_device,
+    disagreement,
+    error_of,
+    forward,
+    mean_sd,
+    mixed,
+    standardised,
+    torch_randomness,
+    torch_threads,
+    warm_up_then_cosine,
+)
+from .pls import MAX_THREADS
 from .spectratr import SpectraTr
 
-# Spectra in one forward pass of `predict`: SpectraTr's activations for so many take some 100 MB.
-MOST_AT_ONCE = 256
-# Fewer rows than this take another path through the matrix library, whose rounding differs in the seventh digit.
-FEWEST_AT_ONCE = 8
-# The weights that are kept are a mean over the last so many updates: half an epoch to a few, at hundreds of spectra.
-AVERAGED_UPDATES = 50
-WARM_UP = 0.05  # of all updates
 # An epoch passes over a small set as often as this takes: 40 spectra need as many updates as 400 do.
-FEWEST_UPDATES = 10
+MIN_UPDATES = 10
 
 
 class NetworkRegressor(RegressorMixin, BaseEstimator):
@@ -125,19 +131,19 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2)
         self.y_ndim_ = np.ndim(y)
         Y = np.asarray(y, np.float64).reshape(len(X), -1)
-        self.x_mean_, self.x_sd_ = _mean_sd(X)
-        self.y_mean_, self.y_sd_ = _mean_sd(Y)
-        self.domain_ = Domain.principal(X)
-        spectra = _standardised(X, self.x_mean_, self.x_sd_).to(device)
-        values = _standardised(Y, self.y_mean_, self.y_sd_).to(device)
+        self.x_mean_, self.x_sd_ = mean_sd(X)
+        self.y_mean_, self.y_sd_ = mean_sd(Y)
+        self.domain_ = ApplicabilityDomain.principal(X)
+        spectra = standardised(X, self.x_mean_, self.x_sd_).to(device)
+        values = standardised(Y, self.y_mean_, self.y_sd_).to(device)
         sides = None if pairs is None else self._pairs(*pairs).to(device)
         self.networks_: list[nn.Module] = []
         self.history_: list[np.ndarray] = []
         sample = torch.from_numpy(np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1])
         seeds = np.random.default_rng(self.random_state).integers(2**32, size=self.ensemble)
-        with _threads(self.n_threads), self._bar() as advance:
+        with torch_threads(self.n_threads), self._bar() as advance:
             for seed in seeds:
-                with _randomness(int(seed), device):
+                with torch_randomness(int(seed), device):
                     network = self._build().to(device)
                     self.history_.append(self._train(network, spectra, values, sample, sides, advance))
                     self.networks_.append(network.eval())
@@ -149,8 +155,8 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if self.n_threads is not None and not 1 <= self.n_threads <= MOST_THREADS:
-            raise ValueError(f"n_threads must be None or a number from 1 to {MOST_THREADS}, got {self.n_threads!r:.80}")
+        if self.n_threads is not None and not 1 <= self.n_threads <= MAX_THREADS:
+            raise ValueError(f"n_threads must be None or a number from 1 to {MAX_THREADS}, got {self.n_threads!r:.80}")
         for name in ("validation_fraction", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)!r}")
@@ -163,7 +169,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         one, other = (check_array(side, dtype="float64") for side in sides)
         if one.shape != other.shape or one.shape[1] != len(self.x_mean_):
             raise ValueError(f"pairs need (m, {len(self.x_mean_)}) spectra twice, got {one.shape} and {other.shape}")
-        return torch.stack([_standardised(side, self.x_mean_, self.x_sd_) for side in (one, other)])
+        return torch.stack([standardised(side, self.x_mean_, self.x_sd_) for side in (one, other)])
 
     def _build(self) -> nn.Module:
         return type(self).network(len(self.x_mean_), len(self.y_mean_), noise=self.noise, dropout=self.dropout)
@@ -183,7 +189,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_then_cosine(updates))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(updates))
         averaged = copy.deepcopy(network)
         best, best_epoch, best_weights = math.inf, 0, None
         history = []
@@ -193,24 +199,24 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
             for rows in self._batches(train):
                 x, y = spectra[rows], values[rows]
                 if self.mixup:
-                    x, y = _mixed(x, y)
+                    x, y = mixed(x, y)
                 if pairs is None:
                     error = F.mse_loss(network(x), y)
                 else:
                     one, other = pairs[:, torch.randint(pairs.shape[1], (len(x),), device=x.device)]
                     x = x + torch.randn(len(x), 1, device=x.device) * (other - one)
-                    told, first, second = network(torch.cat([x, one, other])).split(len(x))
-                    error = F.mse_loss(told, y) + self.consistency * F.mse_loss(first, second)
+                    predicted, first, second = network(torch.cat([x, one, other])).split(len(x))
+                    error = F.mse_loss(predicted, y) + self.consistency * F.mse_loss(first, second)
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
-                _average(averaged, network, update=schedule.last_epoch)
+                average(averaged, network, update=schedule.last_epoch)
                 schedule.step()
                 errors.append(error.detach())
             trained = float(torch.stack(errors).mean())
-            judged = _error(averaged, spectra[held_out], values[held_out]) if len(held_out) else trained
+            judged = error_of(averaged, spectra[held_out], values[held_out]) if len(held_out) else trained
             if pairs is not None and len(held_out):
-                judged += _disagreement(averaged, pairs)
+                judged += disagreement(averaged, pairs)
             if not math.isfinite(trained + judged):
                 raise FloatingPointError(
                     f"training diverged in epoch {epoch + 1}; lower learning_rate={self.learning_rate}"
@@ -235,7 +241,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
 
     def _batches(self, train: Tensor) -> list[Tensor]:
         """The row numbers of each update of one epoch, newly shuffled."""
-        passes = math.ceil(FEWEST_UPDATES / math.ceil(len(train) / self.batch_size))
+        passes = math.ceil(MIN_UPDATES / math.ceil(len(train) / self.batch_size))
         shuffled = [train[torch.randperm(len(train))] for _ in range(passes)]
         return [rows for order in shuffled for rows in order.split(self.batch_size)]
 
@@ -255,8 +261,8 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         """(n, bands) -> (n,) or (n, targets), as y was; each spectrum's values do not depend on the others'."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        spectra = _standardised(X, self.x_mean_, self.x_sd_)
-        with _threads(self.n_threads), torch.inference_mode():
+        spectra = standardised(X, self.x_mean_, self.x_sd_)
+        with torch_threads(self.n_threads), torch.inference_mode():
             parts = [forward(network, spectra) for network in self.networks_]
         values = np.mean(parts, axis=0) * self.y_sd_ + self.y_mean_
         return values[:, 0] if self.y_ndim_ == 1 else values
@@ -282,7 +288,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         model.y_mean_, model.y_sd_ = arrays["y_mean"], arrays["y_sd"]
         model.y_ndim_ = int(arrays["y_ndim"])
         model.n_features_in_ = len(model.x_mean_)
-        model.domain_ = Domain.from_arrays(arrays)
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         device = choose_device("cpu" if model.device == "cpu" else "auto")
         model.networks_ = []
         for i in range(model.ensemble):
@@ -323,104 +329,3 @@ class SpectraTrClassifier(Indicators, SpectraTrRegressor):
 
     kind = "spectratr-da"
     cross_fits = 3
-
-
-def parameter_table(network: CNN | SpectraTr) -> dict[str, int]:
-    """The trainable parameters of each layer, from input to output; layers that have none are left out.
-
-    >>> parameter_table(CNN(700))["encoder.conv_4"]
-    132
-    """
-    parts = {"encoder": network.encoder, "head": network.head}
-    layers = {f"{part}.{name}": layer for part in parts for name, layer in parts[part].named_children()}
-    counts = {name: sum(p.numel() for p in layer.parameters()) for name, layer in layers.items()}
-    return {name: count for name, count in counts.items() if count}
-
-
-def choose_device(wanted: str) -> torch.device:
-    """Raises ValueError where `wanted` is none of auto, cpu and cuda, or asks for a CUDA that is not there."""
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, got {wanted!r}")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device='cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
-def _mean_sd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each column; the sd of a constant one is exactly 0, whatever the rounding of its mean."""
-    varies = values.max(axis=0) > values.min(axis=0)
-    return values.mean(axis=0), np.where(varies, values.std(axis=0), 0.0)
-
-
-def _standardised(values: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> Tensor:
-    """(n, columns) float64 -> the same in units of sd, float32; a column whose sd is 0 becomes 0."""
-    scaled = np.divide(values - mean, sd, out=np.zeros_like(values), where=sd > 0)
-    return torch.from_numpy(scaled.astype(np.float32))
-
-
-def _warm_up_then_cosine(updates: int) -> Callable[[int], float]:
-    warm = max(1, round(WARM_UP * updates))
-    return lambda update: min(1.0, (update + 1) / warm) * 0.5 * (1 + math.cos(math.pi * update / updates))
-
-
-def _mixed(spectra: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row becomes a mixture, in random proportion, of itself and another row of the batch."""
-    share = torch.rand(len(spectra), 1, device=spectra.device)
-    other = torch.randperm(len(spectra), device=spectra.device)
-    return torch.lerp(spectra[other], spectra, share), torch.lerp(values[other], values, share)
-
-
-def _average(averaged: nn.Module, network: nn.Module, update: int) -> None:
-    """A plain mean of the first updates, then an exponential one: a short training is averaged right as well."""
-    share = 1 / (min(update, AVERAGED_UPDATES) + 1)
-    with torch.no_grad():
-        for mean, latest in zip(averaged.parameters(), network.parameters(), strict=True):
-            mean.lerp_(latest, share)
-
-
-def _error(network: nn.Module, spectra: Tensor, values: Tensor) -> float:
-    network.eval()
-    with torch.inference_mode():
-        return float(np.mean((forward(network, spectra) - values.cpu().numpy()) ** 2))
-
-
-def _disagreement(network: nn.Module, pairs: Tensor) -> float:
-    network.eval()
-    with torch.inference_mode():
-        return float(np.mean((forward(network, pairs[0]) - forward(network, pairs[1])) ** 2))
-
-
-def forward(network: nn.Module, spectra: Tensor) -> np.ndarray:
-    """(n, bands) -> (n, targets) float64, some at a time"""
-    device = next(network.parameters()).device
-    parts = []
-    for some in spectra.split(MOST_AT_ONCE):
-        padded = F.pad(some, (0, 0, 0, max(0, FEWEST_AT_ONCE - len(some))))
-        parts.append(network(padded.to(device))[: len(some)])
-    return torch.cat(parts).double().cpu().numpy()
-
-
-@contextmanager
-def _threads(n_threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's randomness from a seed; the caller's goes on afterwards as if nothing had been drawn."""
-    on_cuda = device.type == "cuda"
-    with (
-        torch.random.fork_rng(devices=[device] if on_cuda else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
-        torch.default_generator.manual_seed(seed)
-        if on_cuda:
-            torch.cuda.manual_seed(seed)
-        yield

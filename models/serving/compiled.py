@@ -1,37 +1,28 @@
 """A model compiled for the line: the values, T2 and Q of `model.Model`, many times as fast, and without torch.
 
-Every way to compute it, the fastest first, is held against float64 on the bundle's own calibration spectra. The first
-that agrees is served, and says what it is. A bundle that no way computes right is refused.
+Each backend, the fastest first, is compared with float64 on the bundle's own calibration spectra. The first that agrees
+is served. A bundle that no backend computes right is refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .. import BadBundle
-from .axis import Axis, resampler
-from .classes import Simca, Validation, log_odds, probabilities
-from .domain import Domain
-from .fold import Chain, through
-from .graphs import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
-from .model import (
-    Calibration,
-    Model,
-    Result,
-    check_names,
-    check_result,
-    class_names,
-    estimator_class,
-    refuse_nan,
-    try_out,
-)
-from .preprocess import Autoscale, Centre, Pipeline
+from ... import BadBundle
+from ..applicability_domain import ApplicabilityDomain
+from ..axis import Axis, resampler
+from ..class_scores import log_odds
+from ..model import Calibration, Model, Result, check_names, check_result, estimator_class, refuse_nan, try_out
+from ..preprocess import Autoscale, Centre, Pipeline
+from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, below, precisions
+from .parts import NUMPY, Backend, Parts, Report, ServedModel
+from .pipeline import Chain, through
 
 # What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
 # to 3e-6, but for ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
@@ -40,122 +31,6 @@ DISTANCE_SHARE = 1e-2  # a class's limit is known to a few percent: distances ma
 PROBES = 16  # spectra that it is measured on: SpectraTr takes 6 ms for each in float64
 ROWS = 256  # spectra treated together: fewer spend their time in calls, more leave the cache
 _DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
-
-
-class Way(NamedTuple):
-    """How to compute a model: networks by `backend` in `precision`, and by numpy the rest."""
-
-    backend: str  # openvino or numpy
-    precision: str
-    rest: str
-
-    def __str__(self) -> str:
-        return f"{self.backend} {self.precision}" + ("" if self.rest == "fp32" else f", rest {self.rest}")
-
-
-NUMPY = [Way("numpy", "fp32", "fp32"), Way("numpy", "fp64", "fp64")]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Which way is served, and its error against float64, in sd of the values.
-
-    Attributes:
-        refused: the ways that were tried before it, each with the reason.
-    """
-
-    way: Way
-    error: float
-    refused: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a bundle holds, read but not yet made to compute."""
-
-    manifest: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
-    pipeline: Pipeline
-
-    @property
-    def domain(self) -> Domain:
-        return Domain.from_arrays(dict(self.arrays))
-
-    @property
-    def kind(self) -> str:
-        """What computes the values, or the scores of classes."""
-        kind = self.manifest["kind"]
-        return kind if kind == "pls-da" else kind.removesuffix("-da")
-
-    @property
-    def validation(self) -> Validation | None:
-        class_of = self.manifest.get("class_of", "")
-        if not isinstance(class_of, str):
-            raise ValueError(f"expected the name of a column in class_of, got {class_of!r:.80}")
-        if not class_of:
-            return None
-        classes = class_names(class_of, self.manifest["targets"])
-        calibration, k = self.arrays["calibration"], len(classes)
-        if calibration.shape != (k + 1, k) or not np.isfinite(calibration).all():
-            raise ValueError(f"expected a finite calibration of {k} classes, got shape {calibration.shape}")
-        return Validation.from_arrays(classes, self.arrays)
-
-    @property
-    def simca(self) -> Simca | None:
-        return Simca.from_arrays(self.arrays) if self.manifest.get("class_of") else None
-
-
-class ServedModel:
-    """What a worker asks of a model.
-
-    Attributes:
-        kind, grid, targets, units, quantity, class_of, limits: as of `model.Model`.
-        classes: of a model of classes, their names; else none.
-        validation: of a model of classes, what it says of spectra that it had not seen; else None.
-        error_sd: target -> root mean square error of cross-validation, where it is known.
-        encoder: of a committee that has one: `grid`, and `embed` for spectra on it; else None.
-        report: how it is computed.
-    """
-
-    def __init__(
-        self,
-        parts: Parts,
-        predict: Callable[[np.ndarray, Axis], Result],
-        limits: dict[str, tuple[float, float]],
-        encoder: Any,
-        model: Model | None,
-        report: Report,
-    ) -> None:
-        manifest = parts.manifest
-        self.kind: str = manifest["kind"]
-        self.targets: list[str] = manifest["targets"]
-        self.units: dict[str, str] = manifest["units"]
-        self.quantity: str = manifest["quantity"]
-        self.class_of: str = manifest.get("class_of", "")
-        self.grid, self.limits = parts.pipeline.grid, limits
-        self.encoder, self.report = encoder, report
-        self.classes = class_names(self.class_of, self.targets)
-        self._predict, self._model = predict, model
-        self.validation = parts.validation
-        errors = manifest.get("metrics", {}).get("rmsecv", {})
-        self.error_sd: dict[str, float] = {name: float(error) for name, error in errors.items()}
-        # Ways are held against each other by the scores: probabilities near 1 would hide what these differ by.
-        self._calibration = parts.arrays["calibration"] if self.class_of else None
-
-    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
-        """(n, bands) of any type of number, on any axis that covers the grid.
-
-        Raises:
-            AxisMismatch: the axis does not cover the grid; the text names what is missing.
-        """
-        result = self._predict(spectra, axis)
-        if self._calibration is None:
-            return result
-        return replace(result, values=probabilities(result.values, self._calibration))
-
-    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
-        """As `model.Model.spread`."""
-        return None if self._model is None else self._model.spread(spectra, axis)
 
 
 def serve_model(model: Model, threads: int = 0) -> ServedModel:
@@ -172,11 +47,11 @@ def serve(
     """Compiles what a bundle holds.
 
     Args:
-        calibration: the spectra that ways are held against; spectra drawn from the model's domain where it is None.
+        calibration: the spectra that backends are compared on; spectra drawn from the model's domain where it is None.
         threads: of a network's prediction; 0 takes every core.
 
     Raises:
-        BadBundle: the parts make no model that can predict, or no way computes it right.
+        BadBundle: the parts make no model that can predict, or no backend computes it right.
     """
     refuse_nan(arrays)
     try:
@@ -187,41 +62,41 @@ def serve(
         if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
             model = Model.from_parts(dict(manifest), dict(arrays))
             return ServedModel(parts, model.predict, model.limits, model.encoder, model, Report(NUMPY[1], 0.0))
-        literal = Literal(parts)
+        reference = Reference(parts)
         probes = _probes(parts.domain, calibration)
-        expected = literal.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
+        expected = reference.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
         check_result(expected, manifest["targets"], parts.domain.limits)
     except Exception as error:
         raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
     typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
     refused = []
-    for way in _ways(parts):
+    for backend in _backends(parts):
         try:
-            made = Compiled(parts, way, threads, typical, literal)
+            made = Compiled(parts, backend, threads, typical, reference)
             try_out(made.predict, pipeline.grid, manifest["targets"], parts.domain.limits)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
             error, in_domain = _errors(got, expected, parts.domain.limits)
-        except Exception as failure:  # noqa: BLE001 (whatever it is, the next way is tried)
-            refused.append(f"{way}: {failure!s:.200}")
+        except Exception as failure:  # noqa: BLE001 (whatever it is, the next backend is tried)
+            refused.append(f"{backend}: {failure!s:.200}")
             continue
-        allowed = TOLERANCE[way.precision]
-        if error <= allowed and in_domain <= TOLERANCE[way.rest]:
-            report = Report(way, error, tuple(refused))
-            return ServedModel(parts, made.predict, parts.domain.limits, made.encoder, literal.model, report)
-        refused.append(f"{way}: off by {error:.1e} sd, {allowed:.0e} allowed; T2 and Q by {in_domain:.1e}")
-    raise BadBundle(f"no way to compute this {manifest['kind']} agrees with float64: {'; '.join(refused)}")
+        allowed = TOLERANCE[backend.precision]
+        if error <= allowed and in_domain <= TOLERANCE[backend.rest]:
+            report = Report(backend, error, tuple(refused))
+            return ServedModel(parts, made.predict, parts.domain.limits, made.encoder, reference.model, report)
+        refused.append(f"{backend}: off by {error:.1e} sd, {allowed:.0e} allowed; T2 and Q by {in_domain:.1e}")
+    raise BadBundle(f"no backend for this {manifest['kind']} agrees with float64: {'; '.join(refused)}")
 
 
-def _ways(parts: Parts) -> list[Way]:
+def _backends(parts: Parts) -> list[Backend]:
     kinds = [parts.kind, *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
     fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and need not be compiled
-    ways = [*(Way("openvino", precision, "fp32") for precision in fast), *NUMPY]
+    backends = [*(Backend("openvino", precision, "fp32") for precision in fast), *NUMPY]
     if len(kinds) > 1:  # what looks at embeddings may need float64 where the encoder does not
-        ways[-1:-1] = [way._replace(rest="fp64") for way in ways if way.precision == "fp32"]
-    return ways
+        backends[-1:-1] = [backend._replace(rest="fp64") for backend in backends if backend.precision == "fp32"]
+    return backends
 
 
-def _probes(domain: Domain, calibration: Calibration | None) -> np.ndarray:
+def _probes(domain: ApplicabilityDomain, calibration: Calibration | None) -> np.ndarray:
     """(n, bands) as measured, of the calibration; where there is none (n, bands') treated, drawn from the domain."""
     if calibration is not None:
         rows = np.linspace(0, len(calibration) - 1, min(PROBES, len(calibration))).astype(int)
@@ -248,8 +123,8 @@ def _errors(got: Result, expected: Result, limits: Mapping[str, tuple[float, flo
     return of_values, float(np.max(in_domain))  # NaN is below no tolerance
 
 
-class Literal:
-    """A model in float64, step by step and layer by layer: what ways are held against.
+class Reference:
+    """A model in float64, its pre-treatment step by step: the reference for every backend.
 
     Attributes:
         model: a committee, whose `spread` is asked for; None for others.
@@ -263,7 +138,7 @@ class Literal:
             own = {name: array for name, array in arrays.items() if not name.startswith("encoder.")}
             estimator = estimator_class("committee").from_arrays(parts.manifest["parameters"], own)
             if _ENCODER in arrays:
-                estimator.encoder = CompiledEncoder(arrays, NUMPY[1], 0, literal=True)
+                estimator.encoder = CompiledEncoder(arrays, NUMPY[1], 0, reference=True)
             named = (parts.manifest[name] for name in ("targets", "units", "quantity", "training"))
             self.model = Model(parts.pipeline, estimator, *named)
             self._values = estimator.predict
@@ -276,7 +151,7 @@ class Literal:
             own = (arrays["whitening"], arrays["centres"])
             self._values = lambda z: log_odds((z - arrays["x_mean"]) @ arrays["rotations"], *own)
         else:
-            self._values = _networks(parts, NUMPY[1], 0, literal=True)
+            self._values = _networks(parts, NUMPY[1], 0)
 
     def treated(self, z: np.ndarray) -> Result:
         """(n, bands') float64"""
@@ -286,27 +161,29 @@ class Literal:
 
 
 class Compiled:
-    """A model in one way.
+    """A model computed by one backend.
 
     Attributes:
         encoder: of a committee that has one.
     """
 
-    def __init__(self, parts: Parts, way: Way, threads: int, typical: np.ndarray | None, literal: Literal) -> None:
-        self.encoder = CompiledEncoder(parts.arrays, way, threads) if _ENCODER in parts.arrays else None
-        domain, dtype = parts.domain, _DTYPE[way.rest]
+    def __init__(
+        self, parts: Parts, backend: Backend, threads: int, typical: np.ndarray | None, reference: Reference
+    ) -> None:
+        self.encoder = CompiledEncoder(parts.arrays, backend, threads) if _ENCODER in parts.arrays else None
+        domain, dtype = parts.domain, _DTYPE[backend.rest]
         self._dtype, self._mean = dtype, domain.mean
-        self._values = _values(parts, way, threads, self.encoder, literal)
+        self._values = _values(parts, backend, threads, self.encoder, reference)
         grid, steps, centre = parts.pipeline.grid, parts.pipeline.steps, Centre()
         centre.mean = domain.mean
         self._centre: Chain | None = None
-        if literal.model is None:  # the subtraction joins the last linear steps
+        if reference.model is None:  # the subtraction joins the last linear steps
             steps = [*steps, centre]
         else:  # a committee has pre-treatments of its own, which need spectra that are not centred
             self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
         self._rotations, self._loadings = domain.rotations.astype(dtype), domain.loadings.T.astype(dtype)
         self._score_sd = domain.score_sd
-        self._distance = _distance(parts, dtype, literal)
+        self._distance = _distance(parts, dtype, reference)
         # A line keeps its axis for months; but messages may bring any.
         self._chain = lru_cache(32)(lambda axis: Chain(steps, len(grid), dtype, typical, resampler(axis, grid)))
 
@@ -339,17 +216,17 @@ def _joined(blocks: list[Result]) -> Result:
     return Result(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
 
 
-def _distance(parts: Parts, dtype: type, literal: Literal) -> Callable[[np.ndarray], np.ndarray] | None:
+def _distance(parts: Parts, dtype: type, reference: Reference) -> Callable[[np.ndarray], np.ndarray] | None:
     """(n, bands') as `Compiled._block` takes them -> (n, classes), over the classes' limits"""
-    if literal.simca is None:
+    if reference.simca is None:
         return None
-    if literal.model is None:
-        return literal.simca.less(parts.domain.mean, dtype).distance
-    treatment = literal.model.estimator.class_treatment
+    if reference.model is None:
+        return reference.simca.less(parts.domain.mean, dtype).distance
+    treatment = reference.model.estimator.class_treatment
     centre = Centre()
-    centre.mean = literal.simca.mean[0]
+    centre.mean = reference.simca.mean[0]
     chain = Chain([*([] if treatment is None else treatment.steps), centre], len(parts.domain.mean), dtype)
-    moved = literal.simca.less(centre.mean, dtype)
+    moved = reference.simca.less(centre.mean, dtype)
     return lambda z: moved.distance(chain(z))
 
 
@@ -357,12 +234,14 @@ def _distance(parts: Parts, dtype: type, literal: Literal) -> Callable[[np.ndarr
 Values = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
-def _values(parts: Parts, way: Way, threads: int, encoder: CompiledEncoder | None, literal: Literal) -> Values:
-    if literal.model is not None:
-        from .folded_committee import FoldedCommittee
+def _values(
+    parts: Parts, backend: Backend, threads: int, encoder: CompiledEncoder | None, reference: Reference
+) -> Values:
+    if reference.model is not None:
+        from .committee import FoldedCommittee
 
         committee = FoldedCommittee(
-            literal.model.estimator, _DTYPE[way.rest], None if encoder is None else encoder.embed
+            reference.model.estimator, _DTYPE[backend.rest], None if encoder is None else encoder.embed
         )
         return lambda z, centred, scores: committee(z)
     if parts.kind == "plsr":
@@ -371,18 +250,18 @@ def _values(parts: Parts, way: Way, threads: int, encoder: CompiledEncoder | Non
     if parts.kind == "pls-da":
         own = (parts.arrays["whitening"], parts.arrays["centres"])
         return lambda z, centred, scores: log_odds(scores.astype(np.float64), *own)
-    run, mean = _networks(parts, way, threads), parts.domain.mean
+    run, mean = _networks(parts, backend, threads), parts.domain.mean
     return lambda z, centred, scores: run(centred, mean)
 
 
-def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) -> Callable[..., np.ndarray]:
+def _networks(parts: Parts, backend: Backend, threads: int) -> Callable[..., np.ndarray]:
     """(n, bands') less `centre` -> (n, targets) float64: the mean of an ensemble, in the targets' units"""
     arrays = parts.arrays
     x_mean, x_sd, y_mean, y_sd = (arrays[name] for name in ("x_mean", "x_sd", "y_mean", "y_sd"))
     scale = np.divide(1.0, x_sd, out=np.zeros_like(x_sd), where=x_sd > 0)
     network, bands = NETWORKS[parts.kind], len(x_mean)
     runs = [
-        _runner(network, _below(f"network.{i}.", arrays), bands, way, threads, literal)
+        _runner(network, below(f"network.{i}.", arrays), bands, backend, threads)
         for i in range(parts.manifest["parameters"]["ensemble"])
     ]
 
@@ -396,13 +275,12 @@ def _networks(parts: Parts, way: Way, threads: int, *, literal: bool = False) ->
 
 
 def _runner(
-    network: Network, weights: Mapping[str, np.ndarray], bands: int, way: Way, threads: int, literal: bool
+    network: Network, weights: Mapping[str, np.ndarray], bands: int, backend: Backend, threads: int
 ) -> Callable[[np.ndarray], np.ndarray]:
     weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
-    if literal or way.backend == "numpy":
-        formula = network.literal if literal else network.served
-        return Numpy(formula, weights, bands, _DTYPE[way.precision], network.at_once)
-    return Openvino(network.served, weights, bands, way.precision, threads)
+    if backend.engine == "numpy":
+        return Numpy(network.formula, weights, bands, _DTYPE[backend.precision], network.at_once)
+    return Openvino(network.formula, weights, bands, backend.precision, threads)
 
 
 _ENCODER = "encoder.about"
@@ -411,16 +289,18 @@ _ENCODER = "encoder.about"
 class CompiledEncoder:
     """`encoder.Encoder`, as a bundle's arrays hold it: (n, bands) on its `grid` -> (n, width)."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], way: Way, threads: int, *, literal: bool = False) -> None:
-        own, about = _below("encoder.", arrays), _about(arrays)
+    def __init__(
+        self, arrays: Mapping[str, np.ndarray], backend: Backend, threads: int, *, reference: bool = False
+    ) -> None:
+        own, about = below("encoder.", arrays), _about(arrays)
         self.grid = Axis.from_json(about["grid"])
         steps = Pipeline.from_json(about["preprocess"], self.grid, own).steps
         scale = Autoscale()
         scale.mean, scale.scale = own["mean"], np.broadcast_to(own["sd"], own["mean"].shape)
         steps = [*steps, scale]
-        self._treat = (lambda z: through(steps, z)) if literal else Chain(steps, len(self.grid), _DTYPE[way.rest])
-        weights = _below("network.", own)
-        self._run = _runner(ENCODERS[about["kind"]], weights, len(own["mean"]), way, threads, literal)
+        self._treat = (lambda z: through(steps, z)) if reference else Chain(steps, len(self.grid), _DTYPE[backend.rest])
+        weights = below("network.", own)
+        self._run = _runner(ENCODERS[about["kind"]], weights, len(own["mean"]), backend, threads)
 
     def embed(self, spectra: np.ndarray) -> np.ndarray:
         """(n, bands) on the grid -> (n, width) float64"""
@@ -429,7 +309,3 @@ class CompiledEncoder:
 
 def _about(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return json.loads(arrays[_ENCODER].tobytes())
-
-
-def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
 """The networks as formulas over plain arrays, to be computed by numpy or compiled by OpenVINO: no torch in a worker.
 
-A formula takes functions `f` (`Numpy`, or `Openvino`), weights by torch's names, and spectra (B, bands). All go layer
-by layer but `folded_spectra_encoder`: the same function in 15.5 instead of 28.3 MFLOP a spectrum of 700 bands.
+A formula takes functions `f` (`Numpy` or `Openvino`), weights by torch's names, and spectra (B, bands). All go layer by
+layer but `spectra_encoder`: folded, it takes 15.5 instead of 28.3 MFLOP for a spectrum of 700 bands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .convolution import Convolution
+from ..convolution import Convolution
 
 Weights = Mapping[str, np.ndarray]
 Formula = Callable[[Any, Weights, Any, int], Any]  # functions, weights, (B, bands), bands -> (B, width)
@@ -39,36 +39,21 @@ def cnn_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
 
 def cnn(f: Any, w: Weights, x: Any, bands: int) -> Any:
     """(B, bands) -> (B, targets)"""
-    x = cnn_encoder(f, _below("encoder.", w), x, bands)
+    x = cnn_encoder(f, below("encoder.", w), x, bands)
     x = f.relu(_dense(f, w, "head.dense_64", x))
     x = f.relu(_dense(f, w, "head.dense_32", x))
     return _dense(f, w, "head.dense_targets", x)
 
 
 def spectra_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
-    """(B, bands) -> (B, 32 P): layer by layer"""
-    patches = _patches(bands)
-    x = f.convolve(x, w["conv.weight"], w["conv.bias"], bands, stride=PATCH)  # (B, P x 140)
-    x = _dense(f, w, "patches.dense", f.reshape(x, -1, patches, 140), w["patches.position"])  # (B, P, 64)
-    q, k, v = (
-        f.transpose(f.reshape(_dense(f, w, f"attention.{name}", x), -1, patches, HEADS, KEY), 0, 2, 1, 3)
-        for name in ("query", "key", "value")
-    )  # (B, heads, P, key)
-    scores = f.matmul(q, f.transpose(k, 0, 1, 3, 2))  # (B, heads, P, P)
-    mixed = f.matmul(f.softmax(f.multiply(scores, KEY**-0.5)), v)  # (B, heads, P, key)
-    mixed = f.reshape(f.transpose(mixed, 0, 2, 1, 3), -1, patches, HEADS * KEY)
-    return _after_attention(f, w, f.add(x, _dense(f, w, "attention.out", mixed)), patches)
-
-
-def folded_spectra_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
-    """(B, bands) -> (B, 32 P): exact, since nothing before attention bends.
+    """(B, bands) -> (B, 32 P): exact, since everything before attention is linear.
 
     With u the 5 bands of a patch, its 64 features are u E + T, T (P, 64) the same for all spectra; so query, key and
     value are u times a (5, 32) plus a table. The score of patches i and j is then
         (u_i M + L_i) u_j' + u_i R_j' + C_ij,
     a product 10 wide instead of 32, and a table (P, P).
     """
-    patches = _patches(bands)
+    patches = -(-bands // PATCH)
     extend = PATCH * patches - bands
     u = f.reshape(f.pad(x, extend // 2, extend - extend // 2), -1, patches, PATCH)  # (B, P, 5)
     dense = w["patches.dense.weight"]
@@ -96,61 +81,42 @@ def folded_spectra_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
     mixed = f.matmul(f.softmax(scores), project(v5, vt))  # (B, heads, P, key)
     mixed = f.reshape(f.transpose(mixed, 0, 2, 1, 3), -1, patches, HEADS * KEY)
     added = f.add(f.matmul(u, embed), table + w["attention.out.bias"])  # (B, P, 64)
-    return _after_attention(f, w, f.add(added, f.matmul(mixed, w["attention.out.weight"].T)), patches)
-
-
-def _after_attention(f: Any, w: Weights, x: Any, patches: int) -> Any:
-    """(B, P, 64) -> (B, 32 P); the norm's scale and shift go into the dense layer behind it."""
+    x = f.norm(f.add(added, f.matmul(mixed, w["attention.out.weight"].T)))
+    # The norm's scale and shift go into the dense layer behind it.
     weight, bias = w["dense_64.weight"], w["dense_64.bias"]
-    x = f.matmul(f.norm(x), (weight * w["norm.weight"]).T)
-    x = f.gelu(f.add(x, weight @ w["norm.bias"] + bias))
+    x = f.gelu(f.add(f.matmul(x, (weight * w["norm.weight"]).T), weight @ w["norm.bias"] + bias))
     x = f.gelu(_dense(f, w, "dense_32", x))  # (B, P, 32)
     return f.reshape(x, -1, 32 * patches)
 
 
-def _spectratr(encoder: Formula) -> Formula:
-    def formula(f: Any, w: Weights, x: Any, bands: int) -> Any:
-        """(B, bands) -> (B, targets)"""
-        x = encoder(f, _below("encoder.", w), x, bands)
-        for name in ("dense_512", "dense_64", "dense_8"):
-            x = f.gelu(_dense(f, w, f"head.{name}", x))
-        return _dense(f, w, "head.dense_targets", x)
-
-    return formula
+def spectratr(f: Any, w: Weights, x: Any, bands: int) -> Any:
+    """(B, bands) -> (B, targets)"""
+    x = spectra_encoder(f, below("encoder.", w), x, bands)
+    for name in ("dense_512", "dense_64", "dense_8"):
+        x = f.gelu(_dense(f, w, f"head.{name}", x))
+    return _dense(f, w, "head.dense_targets", x)
 
 
 class Network(NamedTuple):
-    """What is served; layer by layer what it is held against; and how many spectra numpy computes at once.
+    """A formula, and how many spectra numpy computes at once.
 
     64 of the CNN's stay in the cache, and 8 of SpectraTr's, whose scores take 300 kB each.
     """
 
-    served: Formula
-    literal: Formula
+    formula: Formula
     at_once: int = 64
 
 
-NETWORKS = {
-    "cnn": Network(cnn, cnn),
-    "spectratr": Network(_spectratr(folded_spectra_encoder), _spectratr(spectra_encoder), at_once=8),
-}
-ENCODERS = {
-    "mlp": Network(mlp, mlp),
-    "cnn": Network(cnn_encoder, cnn_encoder),
-    "spectratr": Network(folded_spectra_encoder, spectra_encoder, at_once=8),
-}
+NETWORKS = {"cnn": Network(cnn), "spectratr": Network(spectratr, at_once=8)}
+ENCODERS = {"mlp": Network(mlp), "cnn": Network(cnn_encoder), "spectratr": Network(spectra_encoder, at_once=8)}
 
 
-def _dense(f: Any, w: Weights, name: str, x: Any, position: np.ndarray | float = 0.0) -> Any:
-    return f.add(f.matmul(x, w[f"{name}.weight"].T), w[f"{name}.bias"] + position)
+def _dense(f: Any, w: Weights, name: str, x: Any) -> Any:
+    return f.add(f.matmul(x, w[f"{name}.weight"].T), w[f"{name}.bias"])
 
 
-def _below(prefix: str, w: Weights) -> dict[str, np.ndarray]:
+def below(prefix: str, w: Weights) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in w.items() if name.startswith(prefix)}
-
-
-def _patches(bands: int) -> int:
-    return -(-bands // PATCH)
 
 
 def _heads(x: np.ndarray) -> np.ndarray:
@@ -167,9 +133,9 @@ class _Register(int):
 
 
 class Numpy:
-    """A network computed by numpy: the reference in float64; in float32 what serves the CNN, and all without OpenVINO.
+    """A network computed by numpy: the reference in float64; in float32 it serves the CNN, and all without OpenVINO.
 
-    The formula is gone through once: its constants are folded, and its steps kept on a tape.
+    The formula runs once at the start: its constants are folded, and its steps kept on a tape.
 
     >>> run = Numpy(lambda f, w, x, bands: f.relu(x), {}, 2, np.float64)
     >>> run(np.array([[-1.0, 1.0]]))
@@ -202,9 +168,6 @@ class Numpy:
 
     def add(self, a: Any, b: Any) -> Any:
         return self._then(np.add, a, b)
-
-    def multiply(self, a: Any, b: float) -> Any:
-        return self._then(np.multiply, a, b)
 
     def reshape(self, x: Any, *shape: int) -> Any:
         return self._then(lambda x: x.reshape(shape), x)
@@ -318,7 +281,7 @@ class Openvino:
         self._request = core.compile_model(
             graph, "CPU", config | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
         ).create_infer_request()
-        self._lock = threading.Lock()  # the drift watch predicts beside the loop
+        self._lock = threading.Lock()  # the drift monitor predicts in another thread
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, width) float64"""
@@ -340,9 +303,6 @@ class Openvino:
 
     def add(self, a: Any, b: Any) -> Any:
         return self._op.add(a, self._node(b))
-
-    def multiply(self, a: Any, b: float) -> Any:
-        return self._op.multiply(a, self._node(b))
 
     def reshape(self, x: Any, *shape: int) -> Any:
         return self._op.reshape(x, self._whole(*shape), False)

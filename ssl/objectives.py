@@ -1,4 +1,4 @@
-"""What pretraining minimises, on lightly, and how healthy the embeddings are that come of it.
+"""The objectives of pretraining, on lightly, and measures of how healthy the embeddings are.
 
 The first and the second view of a batch are of the same objects, row by row: two spectra of one object where the stream
 has them, one spectrum changed in two ways where not. Everything else in the batch is taken for another object.
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 HIDDEN, PROJECTED = 256, 128  # of the projection heads: published for images ten times as wide
 TEMPERATURE = 0.2
 MASKED_SHARE = 0.5  # of the bands
-MASKED_RUN = 12  # bands side by side: a single one would be told from its neighbours
+MASKED_RUN = 12  # bands side by side: a single one could be interpolated from its neighbours
 
 
 class Parts(NamedTuple):
@@ -49,7 +49,7 @@ class Objective(nn.Module):
     - nt-xent: each view finds its partner among all others of the batch. Chen et al., ICML 2020, arXiv 2002.05709.
     - vicreg: partners agree, every feature varies, none repeats another. Bardes et al., ICLR 2022, arXiv 2105.04906.
     - barlow: the cross-correlation of the views' features is the identity. Zbontar et al., ICML 2021, arXiv 2103.03230.
-    - masked: from a view with half of its bands set to their mean, in runs, a linear layer tells the other view at
+    - masked: from a view with half of its bands set to their mean, in runs, a linear layer predicts the other view at
       those bands; with natural pairs, what the object looks like there under another condition.
       After He et al., CVPR 2022, arXiv 2111.06377.
 
@@ -77,8 +77,8 @@ class Objective(nn.Module):
         first, second = first[once], second[once]
         if self.masked:
             hidden = _runs(len(first), first.shape[1], generator).to(first.device)
-            told = self.head(body(first.masked_fill(hidden, 0.0)))
-            return F.mse_loss(told[hidden], second[hidden])
+            predicted = self.head(body(first.masked_fill(hidden, 0.0)))
+            return F.mse_loss(predicted[hidden], second[hidden])
         projected = self.head(body(torch.cat([first, second])))
         return self.loss(*projected.chunk(2))
 
@@ -134,7 +134,7 @@ def uniformity(embeddings: Tensor) -> float:
 def knn_overlap(one: Tensor, other: Tensor, k: int = 10) -> float:
     """Share of the k nearest neighbours of each of n rows in `one` (n, width) that are so in `other` (n, width') too.
 
-    Cosine distance. In a stream this told of forgetting where the effective rank did not.
+    Cosine distance. In a stream this detected forgetting where the effective rank did not.
     """
     near = []
     for embeddings in (one, other):

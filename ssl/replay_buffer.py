@@ -1,7 +1,7 @@
 """Unlabeled spectra on disk, bounded in bytes: a recent window and a reservoir; laboratory values join by spectrum_id.
 
-One SQLite file in WAL mode holds all of it, so a call is done whole or not at all, whenever the process is killed.
-Spectra lie in slots of equal size, which are written in place: the file grows to its bound and no further.
+One SQLite file in WAL mode holds everything, so each call is done whole or not at all, even if the process is killed.
+Spectra lie in slots of equal size that are written in place: the file grows to its bound and no further.
 """
 
 from __future__ import annotations
@@ -10,199 +10,32 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from hashlib import blake2b
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 
 from .. import BadSettings, StoreUnusable
-from ..models.axis import Axis, resampler
+from ..models.axis import Axis
+from .labeled import Labeled, nearest_in_time
+from .replay_layout import APPLICATION_ID, PAGE_BYTES, SCHEMA, Fill, Layout, Slots, reservoir_places
+from .unlabeled import Unlabeled, codes_of, codes_or_own, digests_of, on_grid
 
-APPLICATION_ID = 0x54414D42  # "TAMB": told from any other SQLite file
-PAGE_BYTES = 4096
-CHUNK_BYTES = 65_536  # a row of slots: SQLite walks its pages from the first one on
-SLOT_EXTRA_BYTES = 110  # what is noted of a spectrum, its index, and the page that a chunk does not fill
-LABEL_BYTES = 3_072  # of a label's id and values at most
-SEEN_BYTES = 40  # of one remembered id
-FIXED_BYTES = 524_288  # schema, and the names of conditions
-MOST_CONDITIONS = 256  # instruments; further ones are all called "other"
-MOST_TEXT = 512  # characters of an id or a name
-MOST_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON
-
-# seen_0 and seen_1 take turns: when the one being filled is full, the other is emptied.
-_SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE state (added INTEGER, seen_from INTEGER, seen_now INTEGER, joined INTEGER);
-INSERT INTO state VALUES (0, 0, 0, 0);
-CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, spectra BLOB);
-CREATE TABLE spectra (slot INTEGER PRIMARY KEY, number INTEGER UNIQUE, object INTEGER, condition INTEGER, time INTEGER);
-CREATE TABLE seen_0 (id INTEGER PRIMARY KEY, number INTEGER);
-CREATE TABLE seen_1 (id INTEGER PRIMARY KEY, number INTEGER);
-CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1;
-CREATE TABLE conditions (code INTEGER PRIMARY KEY, name TEXT UNIQUE);
-CREATE TABLE positions (name TEXT PRIMARY KEY, position INTEGER);
-CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER UNIQUE, spectrum_id TEXT, object INTEGER,
-  condition INTEGER, time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER)
-"""
+MAX_CONDITIONS = 256  # instruments; further ones are all called "other"
+MAX_TEXT = 512  # characters of an id or a name
+MAX_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON
 
 
-@dataclass(frozen=True, eq=False)
-class Unlabeled:
-    """Spectra to pretrain on, grouped by object.
-
-    Attributes:
-        spectra: (n, bands) float32. object: (n,) int64 codes from 0 on (made so), equal = the same object.
-        condition: (n,) int64, index into `conditions`, the names of instruments or the like.
-        recent: (n,) bool: from the recent window, not from the reservoir.
-
-    >>> objects, conditions = np.array([7, 7, 9]), np.array([0, 1, 0])
-    >>> two = Unlabeled(np.eye(3, dtype=np.float32), objects, conditions, ["a", "b"], np.ones(3, bool))
-    >>> [rows.tolist() for rows in two.pair(np.array([1]), np.random.default_rng(0))]
-    [[2], [2]]
-    """
-
-    spectra: np.ndarray
-    object: np.ndarray
-    condition: np.ndarray
-    conditions: Sequence[str]
-    recent: np.ndarray
-
-    def __post_init__(self) -> None:
-        n = len(self.spectra)
-        for name in ("object", "condition", "recent"):
-            if np.shape(getattr(self, name)) != (n,):
-                raise ValueError(f"expected {name} of {n} spectra, got shape {np.shape(getattr(self, name))}")
-        object.__setattr__(self, "object", _codes(self.object))
-
-    def __len__(self) -> int:
-        return len(self.spectra)
-
-    def __getitem__(self, rows: np.ndarray) -> Unlabeled:
-        return Unlabeled(
-            self.spectra[rows], self.object[rows], self.condition[rows], self.conditions, self.recent[rows]
-        )
-
-    def parted(self, share: float, seed: int = 0) -> tuple[Unlabeled, Unlabeled]:
-        """Without a share of the objects, and those: at least two of them on each side, where there are four."""
-        n = int(self.object.max(initial=-1)) + 1
-        apart = np.random.default_rng(seed).permutation(n)[: min(max(2, round(share * n)), n // 2)]
-        held_out = np.isin(self.object, apart)
-        return self[~held_out], self[held_out]
-
-    def save(self, path: Path) -> None:
-        """Whole or not at all."""
-        from safetensors.numpy import save_file
-
-        arrays = {
-            name: np.ascontiguousarray(getattr(self, name)) for name in ("spectra", "object", "condition", "recent")
-        }
-        beside = path.with_name(path.name + ".part")
-        save_file(arrays, beside, metadata={"conditions": json.dumps(list(self.conditions))})
-        beside.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Raises StoreUnusable: no such file, or none of ours."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "np") as kept:
-                conditions = json.loads((kept.metadata() or {})["conditions"])
-                spectra, *others = (kept.get_tensor(name) for name in ("spectra", "object", "condition", "recent"))
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
-            raise StoreUnusable(f"{path}: expected unlabeled spectra: {error}") from error
-        return cls(spectra, others[0], others[1], conditions, others[2])
-
-    @cached_property
-    def _sides(self) -> tuple[np.ndarray, np.ndarray]:
-        """Objects with a spectrum in the recent window, and the others."""
-        is_recent = np.bincount(self.object, weights=self.recent) > 0
-        return np.flatnonzero(is_recent), np.flatnonzero(~is_recent)
-
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Without end: (size,) different objects, half of them recent and half replay; one side makes up for the other.
-
-        Fewer than `size` where there are no more objects.
-        """
-        recent, replay = self._sides
-        while True:
-            fresh = min(len(recent), max(size - size // 2, size - len(replay)))
-            again = min(len(replay), size - fresh)
-            yield np.concatenate([rng.choice(recent, fresh, replace=False), rng.choice(replay, again, replace=False)])
-
-    @cached_property
-    def _order(self) -> tuple[np.ndarray, ...]:
-        """Rows by object, then condition; start and length of each object's and of each row's condition's run there."""
-        order = np.lexsort((self.condition, self.object))
-        count = np.bincount(self.object)
-        pairs = np.stack([self.object[order], self.condition[order]])
-        changes = np.flatnonzero(np.r_[True, (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)])
-        lengths = np.diff(np.r_[changes, len(order)])
-        return order, np.cumsum(count) - count, count, np.repeat(changes, lengths), np.repeat(lengths, lengths)
-
-    def pair(self, objects: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(k,) objects -> (k,), (k,) rows: two spectra of each, of different conditions where it has them.
-
-        Where an object has one spectrum, its row twice.
-        """
-        order, start, count, run, length = self._order
-        start, count, (u, v) = start[objects], count[objects], rng.random((2, len(objects)))
-        first = start + (u * count).astype(np.int64)
-        # The second is drawn from what is left when a run is taken out: the first's condition, else the first alone.
-        varied = count > length[first]
-        out, size = np.where(varied, run[first], first), np.where(varied, length[first], 1)
-        second = start + (v * (count - size)).astype(np.int64)
-        second = np.where(count == 1, first, np.where(second >= out, second + size, second))
-        return order[first], order[second]
-
-
-@dataclass(frozen=True, eq=False)
-class Labeled:
-    """Spectra with laboratory values, in the order in which both had come.
-
-    Attributes:
-        spectra: (n, bands) float32. values: (n, targets), NaN where there is none. spectrum_id: n texts.
-        object: (n,) int64 codes, equal = the same object.
-        time: (n,) datetime64[us], of the spectrum; of the latest value where its label carried the spectrum.
-        joined: (n,) int64, rising: when value and spectrum came together, or the value changed; counted from 1.
-    """
-
-    spectra: np.ndarray
-    values: np.ndarray
-    spectrum_id: list[str]
-    object: np.ndarray
-    time: np.ndarray
-    joined: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.spectra)
-
-
-class Fill(NamedTuple):
-    """What a buffer holds: spectra in the window, in the reservoir, labeled; labels that wait; bytes of its files."""
-
-    window: int
-    reservoir: int
-    labeled: int
-    waiting: int
-    bytes: int
-
-
-class Buffer:
+class Buffer(AbstractContextManager):
     """Spectra on one grid, in a file that one process and one thread may hold open.
 
-    Of `max_bytes`, a quarter is for labeled spectra (the oldest labels leave), an eighth, 256 MB at most, for the
-    write-ahead log, a sixteenth for the ids that are remembered, a thirty-second for labels that wait for their
-    spectrum, and the rest, in halves, for the window (first in, first out) and the reservoir: a uniform sample of all
-    that has left the window (algorithm R: Vitter, ACM TOMS 11 (1985) 37-57, doi 10.1145/3147.3165), drawn from `seed`
-    and the spectrum's number alone. The files never exceed `max_bytes`.
+    The window is first in, first out, and the reservoir a uniform sample of all that has left it (algorithm R: Vitter,
+    ACM TOMS 11 (1985) 37-57, doi 10.1145/3147.3165), drawn from `seed` and the spectrum's number alone. The files never
+    exceed `max_bytes`, shared out by `replay_layout.Layout`.
 
-    `synchronous` is NORMAL: after SIGKILL nothing is missing; a power cut may take the last calls whole, and as their
-    stream positions go with them, the stream is read again from there.
+    `synchronous` is NORMAL: after SIGKILL nothing is missing. A power cut may lose the last calls whole, with their
+    stream positions, and the stream is read again from there.
 
     Attributes:
         window, reservoir, labels, waiting, memory: how many fit; `memory` ids (at the least) are remembered.
@@ -217,25 +50,14 @@ class Buffer:
             StoreUnusable: it is damaged or no buffer, another process has it open, or it can not be made.
         """
         self.path, self.grid, self.max_bytes = Path(path), grid, max_bytes
-        row_bytes = 4 * len(grid)
-        log_bytes = min(max_bytes // 8, 1 << 28)
-        # In the log, for each spectrum: itself, and at worst its move to the reservoir and 5 pages that note all this.
-        self.at_once = log_bytes // 2 // (2 * row_bytes + 5 * PAGE_BYTES)
-        self.labels = max_bytes // 4 // (row_bytes + LABEL_BYTES)
-        self.waiting = max_bytes // 32 // LABEL_BYTES
-        self.memory = max_bytes // 16 // SEEN_BYTES // 2
-        room = max_bytes - log_bytes - max_bytes // 4 - max_bytes // 16 - max_bytes // 32 - FIXED_BYTES
-        self.window = self.reservoir = room // 2 // (row_bytes * 66 // 64 + SLOT_EXTRA_BYTES)
-        self.at_once = min(self.at_once, self.window)
-        if min(self.at_once, self.labels, self.waiting) < 1:
+        layout = Layout.within(max_bytes, len(grid))
+        if layout is None:
             raise BadSettings(f"a buffer on {grid} needs more than {max_bytes} bytes")
-        self._per_chunk = max(1, CHUNK_BYTES // row_bytes)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnusable(f"{self.path}: {error}") from error
+        self.window, self.reservoir, self.labels, self.waiting, self.memory, self.at_once, log_bytes = layout
         with self._explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=1.0, isolation_level=None)
+        self._slots = Slots(self._db, len(grid))
         try:
             self._open(seed, log_bytes)
         except BaseException:
@@ -251,13 +73,12 @@ class Buffer:
                 raise StoreUnusable(f"{self.path}: expected a buffer of spectra, got another program's SQLite file")
             if not tables:
                 self._run(f"PRAGMA page_size = {PAGE_BYTES}")
-            self._run("PRAGMA journal_mode = WAL")
-            self._run("PRAGMA synchronous = NORMAL")
-            self._run("PRAGMA cache_size = -65536")
-            self._run(f"PRAGMA wal_autocheckpoint = {log_bytes // 2 // PAGE_BYTES}")
+            checkpoint = f"wal_autocheckpoint = {log_bytes // 2 // PAGE_BYTES}"
+            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -65536", checkpoint):
+                self._run(f"PRAGMA {pragma}")
         with self._transaction():
             if not tables:
-                for statement in _SCHEMA.split(";"):
+                for statement in SCHEMA.split(";"):
                     self._run(statement)
                 self._run(f"PRAGMA application_id = {APPLICATION_ID}")
                 made = {"grid": json.dumps(self.grid.to_json()), "max_bytes": self.max_bytes, "seed": seed}
@@ -276,9 +97,6 @@ class Buffer:
         with self._explained():
             self._db.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -292,11 +110,10 @@ class Buffer:
         time: np.ndarray,
         positions: Mapping[str, int] | None = None,
     ) -> int:
-        """Keeps spectra, and in the same transaction where their stream has been read to; returns how many were new.
+        """Keeps spectra, and in the same transaction how far their stream has been read; returns how many were new.
 
-        More than `at_once` spectra take several transactions, the positions being in the last one: a killed call is
-        then repeated, and what it had kept is known again. An id is known again as long as it is one of the last
-        `memory` ones, evicted or not.
+        More than `at_once` spectra take several transactions, with the positions in the last one: after a kill the call
+        is repeated, and what it had kept is recognised. The last `memory` ids are recognised, evicted or not.
 
         Args:
             spectra: (n, bands) on `axis`. object_id: "" or None where nothing is known of the object.
@@ -307,8 +124,8 @@ class Buffer:
             ValueError: shapes or lengths that do not agree, or a spectrum that is not finite. AxisMismatch: `axis` does
                 not cover the grid. StoreUnusable: the disk is full, or the file is damaged; nothing has changed then.
         """
-        rows = self._on_grid(spectra, axis)
-        ids, objects = _digests(spectrum_id), _digests(object_id if object_id is not None else [""] * len(rows))
+        rows = on_grid(spectra, axis, self.grid)
+        ids, objects = digests_of(spectrum_id), digests_of(object_id if object_id is not None else [""] * len(rows))
         stamps = np.asarray(time).astype("datetime64[us]").astype(np.int64).tolist()
         if not len(rows) == len(ids) == len(objects) == len(stamps):
             raise ValueError(f"got {len(rows)} spectra, {len(ids)} ids, {len(objects)} objects and {len(stamps)} times")
@@ -350,21 +167,21 @@ class Buffer:
             raise ValueError(f"expected finite laboratory values of {spectrum_id!r}, got {dict(values)}")
         if spectrum is not None and axis is None:
             raise ValueError(f"the label of {spectrum_id!r} carries a spectrum without its axis")
-        carried = None if spectrum is None or axis is None else self._on_grid(np.atleast_2d(spectrum), axis)
-        (key,), (obj,) = _digests([spectrum_id]), _digests([object_id])
+        carried = None if spectrum is None or axis is None else on_grid(np.atleast_2d(spectrum), axis, self.grid)
+        (key,), (obj,) = digests_of([spectrum_id]), digests_of([object_id])
         stamp = int(np.asarray(time).astype("datetime64[us]").astype(np.int64))
         with self._transaction():
             before = self._run('SELECT "values", slot FROM labels WHERE id = ?', key).fetchone()
             text = json.dumps({**json.loads(before[0] if before else "{}"), **{k: float(v) for k, v in values.items()}})
-            if len(text) > MOST_VALUES_BYTES:
+            if len(text) > MAX_VALUES_BYTES:
                 raise ValueError(
-                    f"values of {spectrum_id!r}: expected {MOST_VALUES_BYTES} bytes at most, got {len(text)}"
+                    f"values of {spectrum_id!r}: expected {MAX_VALUES_BYTES} bytes at most, got {len(text)}"
                 )
             self._run(
                 "INSERT INTO labels (id, spectrum_id, object, time, \"values\") VALUES (?, ?, ?, ?, ?) "
                 'ON CONFLICT (id) DO UPDATE SET "values" = excluded."values", '
                 "time = iif(condition IS NULL, excluded.time, time)",
-                key, spectrum_id[:MOST_TEXT], obj, stamp, text,
+                key, spectrum_id[:MAX_TEXT], obj, stamp, text,
             )  # fmt: skip
             there = before is not None and before[1] is not None
             if before is not None and there and text != before[0]:
@@ -398,7 +215,7 @@ class Buffer:
             slot = np.array([row[0] for row in kept], dtype=np.int64)
             return Unlabeled(
                 spectra=self._read(slot),
-                object=_own_where_unknown([row[1] for row in kept]),
+                object=codes_or_own([row[1] for row in kept]),
                 condition=np.array([row[2] for row in kept], dtype=np.int64),
                 conditions=names,
                 recent=slot < self.window,
@@ -418,16 +235,15 @@ class Buffer:
                 values=np.array([[has.get(target, np.nan) for target in targets] for _, has in kept], dtype=np.float64)
                 .reshape(len(kept), len(targets)),
                 spectrum_id=[row[1] for row, _ in kept],
-                object=_codes(_own_where_unknown([row[2] for row, _ in kept])),
+                object=codes_of(codes_or_own([row[2] for row, _ in kept])),
                 time=np.array([row[3] for row, _ in kept], dtype="datetime64[us]"),
                 joined=np.array([row[5] for row, _ in kept], dtype=np.int64),
             )  # fmt: skip
 
     def beside(self, labeled: Labeled, span: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
-        """Unlabeled spectra measured under a labeled one's condition within `span` of it, before or after.
+        """Unlabeled spectra (m, bands) measured under a labeled one's condition within `span` of it, before or after.
 
-        Returns:
-            Spectra (m, bands), and (m,) which row of `labeled` each belongs to: the nearest in time.
+        Also (m,), the row of `labeled` that each belongs to: the nearest in time.
         """
         with self._explained():
             conditions = dict(self._run("SELECT joined, condition FROM labels WHERE condition IS NOT NULL").fetchall())
@@ -436,18 +252,14 @@ class Buffer:
                 of = np.array([i for i, a in enumerate(labeled.joined) if conditions.get(a) == condition], np.int64)
                 if not len(of):
                     continue
-                of = of[np.argsort(labeled.time[of], kind="stable")]
+                reach = int(np.timedelta64(span, "us").astype(np.int64))
                 at = labeled.time[of].astype(np.int64)
-                reach = np.timedelta64(span, "us").astype(np.int64)
                 near = self._run(
                     "SELECT slot, time FROM spectra WHERE condition = ? AND time BETWEEN ? AND ? ORDER BY slot",
-                    condition, int(at[0] - reach), int(at[-1] + reach),
+                    condition, int(at.min() - reach), int(at.max() + reach),
                 ).fetchall()  # fmt: skip
                 slot, time = (np.array([row[i] for row in near], dtype=np.int64) for i in (0, 1))
-                right = np.clip(np.searchsorted(at, time), 0, len(at) - 1)
-                left = np.maximum(right - 1, 0)
-                nearest = np.where(np.abs(time - at[left]) <= np.abs(time - at[right]), left, right)
-                within = (np.abs(time - at[nearest]) <= reach) & (time != at[nearest])
+                nearest, within = nearest_in_time(time, at, reach)
                 slots.append(slot[within])
                 rows.append(of[nearest[within]])
             none = np.empty(0, np.int64)
@@ -474,24 +286,10 @@ class Buffer:
         window = min(added, self.window)
         return Fill(window, min(added - window, self.reservoir), labeled, waiting, size)
 
-    def _on_grid(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
-        """(n, bands) -> (n, grid bands) float32, finite"""
-        if np.ndim(spectra) != 2 or np.shape(spectra)[1] != len(axis):
-            raise ValueError(f"expected spectra (n, {len(axis)}) on {axis}, got shape {np.shape(spectra)}")
-        with np.errstate(over="ignore", invalid="ignore"):
-            given = np.asarray(spectra, dtype=np.float32)
-            rows = resampler(axis, self.grid).apply(given)
-        bad = np.flatnonzero(~(np.isfinite(given).all(axis=1) & np.isfinite(rows).all(axis=1)))
-        if len(bad):
-            more = ", ..." if len(bad) > 10 else ""
-            raise ValueError(f"{len(bad)} spectra are not finite: rows {', '.join(map(str, bad[:10]))}{more}")
-        return rows
-
     def _keep(self, rows: np.ndarray, ids: list[int], objects: list[Any], condition: int, stamps: list[int]) -> int:
         sought = "SELECT seen.id FROM json_each(?) AS given JOIN seen ON seen.id = given.value"
         known = {row[0] for row in self._run(sought, json.dumps(ids))}
-        first = {key: i for i, key in reversed(list(enumerate(ids))) if key not in known}
-        fresh = sorted(first.values())
+        fresh = sorted({key: i for i, key in reversed(list(enumerate(ids))) if key not in known}.values())
         if not fresh:
             return 0
         added, seen_from, seen_now = self._run("SELECT added, seen_from, seen_now FROM state").fetchone()
@@ -501,7 +299,7 @@ class Buffer:
         numbers = range(added, added + len(fresh))
         slots = np.arange(added, added + len(fresh)) % self.window
         self._to_reservoir(np.arange(max(0, added - self.window), max(0, added + len(fresh) - self.window)))
-        self._write(slots, rows[fresh])
+        self._slots.write(slots, rows[fresh])
         self._db.executemany(
             "REPLACE INTO spectra VALUES (?, ?, ?, ?, ?)",
             [(s, n, objects[i], condition, stamps[i]) for s, n, i in zip(slots.tolist(), numbers, fresh, strict=True)],
@@ -517,16 +315,11 @@ class Buffer:
         """(k,) consecutive numbers that leave the window: each goes to a place of the reservoir, or nowhere."""
         if not len(leaving):
             return
-        # One block of the counter for each: what is drawn depends on seed and number, not on frames or restarts.
-        counter = np.random.Philox(key=self.seed).advance(int(leaving[0]))
-        u = np.random.Generator(counter).random((len(leaving), 4))[:, 0]
-        places = np.where(leaving < self.reservoir, leaving, (u * (leaving + 1)).astype(np.int64))
+        places = reservoir_places(leaving, self.reservoir, self.seed)
         last = {int(place): int(n) for place, n in zip(places, leaving, strict=True) if place < self.reservoir}
-        if not last:
-            return
-        source = np.array(list(last.values())) % self.window
-        goal = np.array(list(last)) + self.window
-        self._write(goal, self._read(source))
+        source = np.array(list(last.values()), np.int64) % self.window
+        goal = np.array(list(last), np.int64) + self.window
+        self._slots.write(goal, self._read(source))
         self._db.executemany(
             "UPDATE OR REPLACE spectra SET slot = ? WHERE slot = ?", zip(goal.tolist(), source.tolist(), strict=True)
         )
@@ -544,14 +337,13 @@ class Buffer:
     def _join(self, key: int, row: np.ndarray, *of_spectrum: int | None) -> None:
         """Keeps a labeled spectrum of its own, which no unlabeled one drives out.
 
-        Args:
-            of_spectrum: its object, condition and time; none of them where nothing is known but the label's.
+        `of_spectrum`: its object, condition and time; nothing where only the label's are known.
         """
         slot = self.window + self.reservoir + self._one("SELECT count(slot) FROM labels")
         if slot == self.window + self.reservoir + self.labels:
             oldest = "(SELECT min(joined) FROM labels WHERE slot IS NOT NULL)"
             slot = self._one(f"DELETE FROM labels WHERE joined = {oldest} RETURNING slot")  # noqa: S608 (fixed text)
-        self._write(np.array([slot]), row)
+        self._slots.write(np.array([slot]), row)
         self._run(
             "UPDATE labels SET slot = ?, joined = ?, object = coalesce(object, ?), condition = ?, "
             "time = coalesce(?, time) WHERE id = ?",
@@ -562,9 +354,9 @@ class Buffer:
         return int(self._one("UPDATE state SET joined = joined + 1 RETURNING joined"))
 
     def _condition(self, name: str) -> int:
-        name = name[:MOST_TEXT]
+        name = name[:MAX_TEXT]
         known = dict(self._run("SELECT name, code FROM conditions").fetchall())
-        if name not in known and len(known) >= MOST_CONDITIONS - 1:
+        if name not in known and len(known) >= MAX_CONDITIONS - 1:
             name = "other"
         if name not in known:
             self._run("INSERT INTO conditions VALUES (?, ?)", len(known), name)
@@ -573,32 +365,9 @@ class Buffer:
     def _move(self, positions: Mapping[str, int] | None) -> None:
         self._db.executemany("REPLACE INTO positions VALUES (?, ?)", (positions or {}).items())
 
-    def _runs(self, slots: np.ndarray) -> Iterator[tuple[int, int, slice]]:
-        """Chunk, first byte there, and which of the slots: those that lie side by side in one chunk go together."""
-        breaks = np.flatnonzero((np.diff(slots) != 1) | (slots[1:] % self._per_chunk == 0)) + 1
-        for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slots)], strict=True):
-            if end > start:
-                chunk, place = divmod(int(slots[start]), self._per_chunk)
-                yield chunk, 4 * len(self.grid) * place, slice(start, end)
-
-    def _write(self, slots: np.ndarray, rows: np.ndarray) -> None:
-        self._db.executemany(
-            "INSERT OR IGNORE INTO chunks VALUES (?, zeroblob(?))",
-            [(chunk, 4 * len(self.grid) * self._per_chunk) for chunk in np.unique(slots // self._per_chunk).tolist()],
-        )
-        rows = np.ascontiguousarray(rows, dtype="<f4")
-        for chunk, place, part in self._runs(slots):
-            with self._db.blobopen("chunks", "spectra", chunk) as blob:
-                blob.seek(place)
-                blob.write(rows[part].data)
-
     def _read(self, slots: np.ndarray) -> np.ndarray:
         """(n,) slots -> (n, grid bands)"""
-        rows = np.empty((len(slots), len(self.grid)), dtype="<f4")
-        for chunk, place, part in self._runs(slots):
-            with self._db.blobopen("chunks", "spectra", chunk, readonly=True) as blob:
-                blob.seek(place)
-                rows[part] = np.frombuffer(blob.read(rows[part].nbytes), dtype="<f4").reshape(-1, len(self.grid))
+        rows = self._slots.read(slots)
         if not np.isfinite(rows).all():  # nothing such was ever written
             raise StoreUnusable(f"{self.path}: damaged: expected finite spectra; move it away to begin anew")
         return rows
@@ -625,23 +394,7 @@ class Buffer:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            what = getattr(error, "sqlite_errorname", "")
-            told = {"SQLITE_BUSY": "another process has it open", "SQLITE_NOTADB": "expected a buffer of spectra"}
-            raise StoreUnusable(f"{self.path}: {told.get(what, 'not read or written')}: {error}") from error
-
-
-def _digests(texts: Sequence[str]) -> list[Any]:
-    """63 bits of each text (equal for two of 10 million with a chance of 1 in 200,000); None for none."""
-    return [
-        int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") >> 1 if text else None
-        for text in texts
-    ]
-
-
-def _codes(objects: np.ndarray) -> np.ndarray:
-    return np.unique(objects, return_inverse=True)[1].astype(np.int64)
-
-
-def _own_where_unknown(digests: list[int | None]) -> np.ndarray:
-    return np.array([-1 - i if digest is None else digest for i, digest in enumerate(digests)], dtype=np.int64)
+        except (sqlite3.Error, OSError) as error:
+            causes = {"SQLITE_BUSY": "another process has it open", "SQLITE_NOTADB": "expected a buffer of spectra"}
+            cause = causes.get(getattr(error, "sqlite_errorname", ""), "not read or written")
+            raise StoreUnusable(f"{self.path}: {cause}: {error}") from error

@@ -34,7 +34,7 @@ def _local_pls1(X, y, neighbours, weights, queries, predicted):
         neighbours: (queries, k) int64. weights: (queries, k), each row summing to 1.
         queries: (queries, bands). predicted: (queries, A).
 
-    As `pls.weighted_pls`, with the same rules for when nothing is left to explain.
+    As `weighted_pls`, with the same rules for when nothing is left to explain.
     """
     k, bands, most = neighbours.shape[1], X.shape[1], predicted.shape[1]
     eps = 100 * 2.220446049250313e-16

@@ -1,0 +1,124 @@
+"""How the bytes of a replay buffer are divided, and how spectra lie in its SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+APPLICATION_ID = 0x54414D42  # "TAMB": sets it apart from any other SQLite file
+PAGE_BYTES = 4096
+CHUNK_BYTES = 65_536  # a row of slots: SQLite walks its pages from the first one on
+SLOT_EXTRA_BYTES = 110  # what is noted of a spectrum, its index, and the page that a chunk does not fill
+LABEL_BYTES = 3_072  # of a label's id and values at most
+SEEN_BYTES = 40  # of one remembered id
+FIXED_BYTES = 524_288  # schema, and the names of conditions
+
+
+# seen_0 and seen_1 take turns: when the one being filled is full, the other is emptied.
+SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE state (added INTEGER, seen_from INTEGER, seen_now INTEGER, joined INTEGER);
+INSERT INTO state VALUES (0, 0, 0, 0);
+CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, spectra BLOB);
+CREATE TABLE spectra (slot INTEGER PRIMARY KEY, number INTEGER UNIQUE, object INTEGER, condition INTEGER, time INTEGER);
+CREATE TABLE seen_0 (id INTEGER PRIMARY KEY, number INTEGER);
+CREATE TABLE seen_1 (id INTEGER PRIMARY KEY, number INTEGER);
+CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1;
+CREATE TABLE conditions (code INTEGER PRIMARY KEY, name TEXT UNIQUE);
+CREATE TABLE positions (name TEXT PRIMARY KEY, position INTEGER);
+CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER UNIQUE, spectrum_id TEXT, object INTEGER,
+  condition INTEGER, time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER)
+"""
+
+
+class Fill(NamedTuple):
+    """What a buffer holds: spectra in the window, in the reservoir, labeled; labels that wait; bytes of its files."""
+
+    window: int
+    reservoir: int
+    labeled: int
+    waiting: int
+    bytes: int
+
+
+class Layout(NamedTuple):
+    """How many fit: spectra in the window and in the reservoir, labeled spectra, labels that wait, remembered ids.
+
+    A quarter of the bytes is for labeled spectra (the oldest labels leave), an eighth, 256 MB at most, for the
+    write-ahead log, a sixteenth for remembered ids, a thirty-second for labels that wait for their spectrum, and the
+    rest, in halves, for the window and the reservoir.
+
+    Attributes:
+        at_once: spectra in one transaction. log_bytes: for the write-ahead log.
+    """
+
+    window: int
+    reservoir: int
+    labels: int
+    waiting: int
+    memory: int
+    at_once: int
+    log_bytes: int
+
+    @classmethod
+    def within(cls, max_bytes: int, bands: int) -> Layout | None:
+        """None where not even one of each fits."""
+        row_bytes = 4 * bands
+        log_bytes = min(max_bytes // 8, 1 << 28)
+        # In the log, for each spectrum: itself, and at worst its move to the reservoir and 5 pages that note all this.
+        at_once = log_bytes // 2 // (2 * row_bytes + 5 * PAGE_BYTES)
+        labels = max_bytes // 4 // (row_bytes + LABEL_BYTES)
+        waiting = max_bytes // 32 // LABEL_BYTES
+        memory = max_bytes // 16 // SEEN_BYTES // 2
+        room = max_bytes - log_bytes - max_bytes // 4 - max_bytes // 16 - max_bytes // 32 - FIXED_BYTES
+        window = room // 2 // (row_bytes * 66 // 64 + SLOT_EXTRA_BYTES)
+        at_once = min(at_once, window)
+        if min(at_once, labels, waiting) < 1:
+            return None
+        return cls(window, window, labels, waiting, memory, at_once, log_bytes)
+
+
+def reservoir_places(leaving: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """(k,) consecutive numbers that leave the window -> (k,) their places in the reservoir, beyond its size if none."""
+    # One block of the counter for each: what is drawn depends on seed and number, not on frames or restarts.
+    counter = np.random.Philox(key=seed).advance(int(leaving[0]))
+    u = np.random.Generator(counter).random((len(leaving), 4))[:, 0]
+    return np.where(leaving < size, leaving, (u * (leaving + 1)).astype(np.int64))
+
+
+class Slots:
+    """Spectra in numbered slots of equal size, many of them in one row of the table `chunks`."""
+
+    def __init__(self, db: Any, bands: int) -> None:
+        self._db, self._bands = db, bands
+        self._per_chunk = max(1, CHUNK_BYTES // (4 * bands))
+
+    def _runs(self, slots: np.ndarray) -> Iterator[tuple[int, int, slice]]:
+        """Chunk, first byte there, and which of the slots: those that lie side by side in one chunk go together."""
+        breaks = np.flatnonzero((np.diff(slots) != 1) | (slots[1:] % self._per_chunk == 0)) + 1
+        for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slots)], strict=True):
+            if end > start:
+                chunk, place = divmod(int(slots[start]), self._per_chunk)
+                yield chunk, 4 * self._bands * place, slice(start, end)
+
+    def write(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        self._db.executemany(
+            "INSERT OR IGNORE INTO chunks VALUES (?, zeroblob(?))",
+            [(chunk, 4 * self._bands * self._per_chunk) for chunk in np.unique(slots // self._per_chunk).tolist()],
+        )
+        rows = np.ascontiguousarray(rows, dtype="<f4")
+        for chunk, place, part in self._runs(slots):
+            with self._db.blobopen("chunks", "spectra", chunk) as blob:
+                blob.seek(place)
+                blob.write(rows[part].data)
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """(n,) slots -> (n, bands)"""
+        rows = np.empty((len(slots), self._bands), dtype="<f4")
+        for chunk, place, part in self._runs(slots):
+            with self._db.blobopen("chunks", "spectra", chunk, readonly=True) as blob:
+                blob.seek(place)
+                rows[part] = np.frombuffer(blob.read(rows[part].nbytes), dtype="<f4").reshape(-1, self._bands)
+        return rows

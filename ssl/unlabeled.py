@@ -1,0 +1,156 @@
+"""Unlabeled spectra in memory, grouped by object: batches and pairs to pretrain on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from .. import StoreUnusable
+from ..models.atomic import atomic_write
+from ..models.axis import Axis, resampler
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabeled:
+    """Spectra to pretrain on, grouped by object.
+
+    Attributes:
+        spectra: (n, bands) float32. object: (n,) int64 codes from 0 on (made so), equal = the same object.
+        condition: (n,) int64, index into `conditions`, the names of instruments or the like.
+        recent: (n,) bool: from the recent window, not from the reservoir.
+
+    >>> objects, conditions = np.array([7, 7, 9]), np.array([0, 1, 0])
+    >>> two = Unlabeled(np.eye(3, dtype=np.float32), objects, conditions, ["a", "b"], np.ones(3, bool))
+    >>> [rows.tolist() for rows in two.pair(np.array([1]), np.random.default_rng(0))]
+    [[2], [2]]
+    """
+
+    spectra: np.ndarray
+    object: np.ndarray
+    condition: np.ndarray
+    conditions: Sequence[str]
+    recent: np.ndarray
+
+    def __post_init__(self) -> None:
+        n = len(self.spectra)
+        for name in ("object", "condition", "recent"):
+            if np.shape(getattr(self, name)) != (n,):
+                raise ValueError(f"expected {name} of {n} spectra, got shape {np.shape(getattr(self, name))}")
+        object.__setattr__(self, "object", codes_of(self.object))
+
+    def __len__(self) -> int:
+        return len(self.spectra)
+
+    def __getitem__(self, rows: np.ndarray) -> Unlabeled:
+        return Unlabeled(
+            self.spectra[rows], self.object[rows], self.condition[rows], self.conditions, self.recent[rows]
+        )
+
+    def parted(self, share: float, seed: int = 0) -> tuple[Unlabeled, Unlabeled]:
+        """Without a share of the objects, and those: at least two of them on each side, where there are four."""
+        n = int(self.object.max(initial=-1)) + 1
+        apart = np.random.default_rng(seed).permutation(n)[: min(max(2, round(share * n)), n // 2)]
+        held_out = np.isin(self.object, apart)
+        return self[~held_out], self[held_out]
+
+    def save(self, path: Path) -> None:
+        """Whole or not at all."""
+        from safetensors.numpy import save_file
+
+        arrays = {
+            name: np.ascontiguousarray(getattr(self, name)) for name in ("spectra", "object", "condition", "recent")
+        }
+        with atomic_write(path) as draft:
+            save_file(arrays, draft, metadata={"conditions": json.dumps(list(self.conditions))})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises StoreUnusable: no such file, or none of ours."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "np") as kept:
+                conditions = json.loads((kept.metadata() or {})["conditions"])
+                spectra, *others = (kept.get_tensor(name) for name in ("spectra", "object", "condition", "recent"))
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+            raise StoreUnusable(f"{path}: expected unlabeled spectra: {error}") from error
+        return cls(spectra, others[0], others[1], conditions, others[2])
+
+    @cached_property
+    def _sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """Objects with a spectrum in the recent window, and the others."""
+        is_recent = np.bincount(self.object, weights=self.recent) > 0
+        return np.flatnonzero(is_recent), np.flatnonzero(~is_recent)
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Without end: (size,) different objects, half of them recent and half replay; one side makes up for the other.
+
+        Fewer than `size` where there are no more objects.
+        """
+        recent, replay = self._sides
+        while True:
+            fresh = min(len(recent), max(size - size // 2, size - len(replay)))
+            again = min(len(replay), size - fresh)
+            yield np.concatenate([rng.choice(recent, fresh, replace=False), rng.choice(replay, again, replace=False)])
+
+    @cached_property
+    def _order(self) -> tuple[np.ndarray, ...]:
+        """Rows by object, then condition; start and length of each object's and of each row's condition's run there."""
+        order = np.lexsort((self.condition, self.object))
+        count = np.bincount(self.object)
+        pairs = np.stack([self.object[order], self.condition[order]])
+        changes = np.flatnonzero(np.r_[True, (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)])
+        lengths = np.diff(np.r_[changes, len(order)])
+        return order, np.cumsum(count) - count, count, np.repeat(changes, lengths), np.repeat(lengths, lengths)
+
+    def pair(self, objects: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) objects -> (k,), (k,) rows: two spectra of each, of different conditions where it has them.
+
+        Where an object has one spectrum, its row twice.
+        """
+        order, start, count, run, length = self._order
+        start, count, (u, v) = start[objects], count[objects], rng.random((2, len(objects)))
+        first = start + (u * count).astype(np.int64)
+        # The second is drawn from what is left when a run is taken out: the first's condition, else the first alone.
+        varied = count > length[first]
+        out, size = np.where(varied, run[first], first), np.where(varied, length[first], 1)
+        second = start + (v * (count - size)).astype(np.int64)
+        second = np.where(count == 1, first, np.where(second >= out, second + size, second))
+        return order[first], order[second]
+
+
+def codes_of(objects: np.ndarray) -> np.ndarray:
+    return np.unique(objects, return_inverse=True)[1].astype(np.int64)
+
+
+def digests_of(texts: Sequence[str]) -> list[Any]:
+    """63 bits of each text (equal for two of 10 million with a chance of 1 in 200,000); None for none."""
+    return [
+        int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") >> 1 if text else None
+        for text in texts
+    ]
+
+
+def codes_or_own(digests: list[int | None]) -> np.ndarray:
+    return np.array([-1 - i if digest is None else digest for i, digest in enumerate(digests)], dtype=np.int64)
+
+
+def on_grid(spectra: np.ndarray, axis: Axis, grid: Axis) -> np.ndarray:
+    """(n, bands) -> (n, grid bands) float32, finite"""
+    if np.ndim(spectra) != 2 or np.shape(spectra)[1] != len(axis):
+        raise ValueError(f"expected spectra (n, {len(axis)}) on {axis}, got shape {np.shape(spectra)}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        given = np.asarray(spectra, dtype=np.float32)
+        rows = resampler(axis, grid).apply(given)
+    bad = np.flatnonzero(~(np.isfinite(given).all(axis=1) & np.isfinite(rows).all(axis=1)))
+    if len(bad):
+        more = ", ..." if len(bad) > 10 else ""
+        raise ValueError(f"{len(bad)} spectra are not finite: rows {', '.join(map(str, bad[:10]))}{more}")
+    return rows
