@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..models.classes import UNKNOWN
-from .frame import MOST_TEXT, RESERVED
-from .outcome import decode_predictions
+from .messages.frame import MAX_TEXT, RESERVED
+from .messages.predictions import decode_predictions
 from .page import fixed, html_table
 
 MOST_LINES = 12_000  # camera lines that are kept
@@ -88,9 +88,9 @@ class Belt:
     def _decide(self, row: dict[str, Any], sent_s: float) -> None:
         self.decided += 1
         self.late += bool(row.get("late"))
-        row = {name: one[:MOST_TEXT] if isinstance(one, str) else one for name, one in row.items()}
-        known = str(row.get(self.target, ""))[:MOST_TEXT] if self.of_classes else ""
-        action = str(row.get("action", ""))[:MOST_TEXT]
+        row = {name: one[:MAX_TEXT] if isinstance(one, str) else one for name, one in row.items()}
+        known = str(row.get(self.target, ""))[:MAX_TEXT] if self.of_classes else ""
+        action = str(row.get("action", ""))[:MAX_TEXT]
         if (known, action) in self.actions or len(self.actions) < MOST_NAMES:
             self.actions[known, action] += 1
         if action not in self.frames and len(self.frames) < MOST_NAMES:
@@ -111,8 +111,8 @@ class Belt:
         if of_class:
             for name in first:  # a model's classes in its own order, so that each keeps its colour
                 if name.startswith(f"{of_class}="):
-                    self._code(name.removeprefix(f"{of_class}=")[:MOST_TEXT])
-            told = np.array([self._code(str(row.get(of_class))[:MOST_TEXT]) for row in rows], float)
+                    self._code(name.removeprefix(f"{of_class}=")[:MAX_TEXT])
+            told = np.array([self._code(str(row.get(of_class))[:MAX_TEXT]) for row in rows], float)
         else:
             told = _numbers(rows, self.target)
         good = np.isfinite(x) & np.isfinite(y) & np.isfinite(told) & (x >= 0) & (x < MOST_PIXELS) & (abs(y) < 2**52)

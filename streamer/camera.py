@@ -16,7 +16,8 @@ import structlog
 
 from .. import BadFile, BadMessage
 from .cube import Reflectance, some_bands
-from .frame import BadRow, Frame, screen
+from .messages.frame import Frame
+from .messages.screening import BadRow, screen
 from .settings import Camera as Table
 from .settings import Line
 

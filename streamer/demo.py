@@ -33,8 +33,9 @@ from ..models.pls import PLSR
 from ..models.store import Store
 from .broker import EmbeddedBroker, dying_with_parent
 from .fitting import Fitted, fit_and_publish
-from .frame import Frame
-from .outcome import decode_predictions
+from .messages.frame import Frame
+from .messages.predictions import decode_predictions
+from .messages.record import ARROW
 from .page import write_page
 from .records import read_frames, write_parquet
 from .replay import Replay
@@ -43,7 +44,6 @@ from .service import kafka_sink
 from .settings import Settings, Topics
 from .sink import KafkaSink
 from .source import KafkaSource, ensure_topics
-from .wire import ARROW
 
 LINE = "fermentation"
 TARGET, UNIT = "glucose", "g/L"

@@ -33,15 +33,16 @@ from .demo import (
     running,
     timed,
 )
-from .frame import Frame
-from .labels import Label, encode_labels
-from .outcome import decode_predictions
+from .messages.codec import encode
+from .messages.frame import Frame
+from .messages.labels import Label, encode_labels
+from .messages.predictions import decode_predictions
+from .messages.record import ARROW
 from .page import DISC, Chart, Kind, figure, page_of, write_page
 from .service import kafka_sink
 from .settings import Settings, Topics
 from .sink import KafkaSink
 from .source import KafkaSource, ensure_topics
-from .wire import ARROW, encode
 
 DELAY_H = 1.0  # from sampling to the laboratory's value
 SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so near a sample share its value

@@ -15,7 +15,7 @@ from ..models.classes import UNKNOWN
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..models.store import Store
-from .frame import RESERVED
+from .messages.frame import RESERVED
 from .records import Table, read_table
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import numpy as np
 from .. import BadFile
 from ..models.axis import MOST_BANDS
 from .columns import BadRows, Batch, Content
-from .frame import MOST_TEXT
+from .messages.frame import MAX_TEXT
 
 MOST_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
 MOST_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
@@ -118,7 +118,7 @@ def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
             row += 1
             with np.errstate(invalid="ignore"):  # a signalling NaN, which the axis refuses
                 x = one.x.astype(np.float64)
-            yield row, one._replace(x=x, sample=one.sample.strip()[:MOST_TEXT])
+            yield row, one._replace(x=x, sample=one.sample.strip()[:MAX_TEXT])
     except ImportError as error:
         needed = f"{kind} files need the library {error.name}: pip install 'tamis[instruments]'"
         raise BadFile(f"{path}: {needed}") from error

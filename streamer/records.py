@@ -26,7 +26,7 @@ from ..models.axis import Axis
 from .columns import BadRows, Batch, Content
 from .cube import Reflectance
 from .formats import axis_of, count_spectra, open_content, parts, read_errors
-from .frame import QUANTITIES, RESERVED, Frame
+from .messages.frame import QUANTITIES, RESERVED, Frame
 
 __all__ = ["BadRowInFile", "Table", "count_spectra", "read_frames", "read_table", "write_parquet"]
 
@@ -160,7 +160,8 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from .wire import ARROW, encode
+    from .messages.codec import encode
+    from .messages.record import ARROW
 
     def table_of(frame: Frame) -> pa.Table:
         ((value, _),) = encode(frame, ARROW, sys.maxsize)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import BadFile
-from .frame import Frame
+from .messages.codec import encode
+from .messages.frame import Frame
 from .sink import Sink
 from .source import KafkaSource
-from .wire import encode
 
 # The producer holds what is not confirmed yet: so many frames of at most a megabyte each, none for longer than this.
 _FRAMES_IN_FLIGHT = 64

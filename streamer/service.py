@@ -19,6 +19,8 @@ from .. import BadFile
 from ..models.store import Store
 from .camera import Cameras
 from .formats import parts as compressions
+from .messages.codec import encode
+from .messages.record import ARROW, JSON, RAW
 from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
@@ -29,7 +31,6 @@ from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, ensure_topics
 from .watch import DriftWatch
 from .watchdog import Watchdog
-from .wire import ARROW, JSON, RAW, encode
 from .worker import Worker
 
 log = structlog.get_logger()
@@ -249,7 +250,7 @@ def run_tail(settings: Settings, stop: Stop, topic: str, new_only: bool, limit: 
     """Prints what workers send, a line of JSON a spectrum, decision or reject, until stopped or at `limit`."""
     import orjson
 
-    from .outcome import decode_predictions
+    from .messages.predictions import decode_predictions
 
     rejects = topic == settings.topics.rejects
     ensure(settings, [topic])

@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import BadFile
 from ..models.axis import Axis
-from .frame import Frame
+from .messages.frame import Frame
 from .records import Table
 
 # Overtones and combinations of C-H, O-H and C=O between 900 and 1750 nm: centre nm, width nm, strength. Positions after

@@ -270,7 +270,7 @@ class FileSink:
     ) -> None:
         import orjson
 
-        from .outcome import decode_predictions
+        from .messages.predictions import decode_predictions
 
         headers = dict(headers or {})
         path = self._folder / f"{topic}.jsonl"

@@ -12,8 +12,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import structlog
 
 from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError
+from .messages.codec import encode
+from .messages.record import ARROW, Record
 from .security import answering, for_client, overhearing, refusal
-from .wire import ARROW, Record, encode
 
 log = structlog.get_logger()
 

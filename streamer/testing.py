@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from ..models.model import Model
     from .broker import EmbeddedBroker
-    from .frame import Frame
+    from .messages.frame import Frame
     from .settings import Settings
     from .sink import MemorySink
     from .source import MemorySource
@@ -63,8 +63,9 @@ class FakeLine:
 
     def arrives(self, *messages: Frame | bytes, headers: dict[str, str] | None = None) -> None:
         """Frames (as Arrow), or the bytes of a message with its headers, arrive on the spectra topic."""
-        from .frame import Frame
-        from .wire import ARROW, Record, encode
+        from .messages.codec import encode
+        from .messages.frame import Frame
+        from .messages.record import ARROW, Record
 
         cap = self.worker.settings.frame_max_bytes
         for message in messages:
@@ -83,7 +84,7 @@ class FakeLine:
     @property
     def predictions(self) -> list[dict[str, Any]]:
         """One dictionary a spectrum, in the order in which they were sent."""
-        from .outcome import decode_predictions
+        from .messages.predictions import decode_predictions
 
         topic = self.worker.settings.topics.predictions
         return [

@@ -28,14 +28,14 @@ from ..ssl.pretrain import Interrupted, Recipe
 from ..ssl.refit import Gold, Judged, Labels, improve, refit
 from .camera import Cameras
 from .drift import LabelDrift
-from .labels import decode_labels
+from .messages.codec import decode
+from .messages.labels import decode_labels
 from .meters import Meters
 from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from .settings import Settings
 from .settings import Trainer as Table
 from .source import Record, Source
 from .watch import Watched, tell_drift
-from .wire import decode
 
 log = structlog.get_logger()
 

@@ -22,17 +22,21 @@ from ..models.axis import Axis
 from .asking import Asker
 from .camera import Cameras, Seen
 from .decide import CONTENT_TYPES, Decider, Decision
-from .frame import BadRow, Frame
-from .labels import encode_requests
+from .messages.arrow import warm_up
+from .messages.codec import decode
+from .messages.frame import Frame
+from .messages.labels import encode_requests
+from .messages.predictions import JSON_LINES, Predictions, encode_predictions
+from .messages.record import ARROW
+from .messages.rejects import MAX_FOREIGN, reject_message, reject_rows
+from .messages.screening import BadRow
 from .meters import Meters
-from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
 from .predictor import Predictor
 from .settings import Settings
 from .sink import Sink
 from .source import Record, Source
 from .stretch import Stretch, stretches
 from .watch import DriftWatch, Watched, tell_drift
-from .wire import ARROW, decode, warm_up
 
 log = structlog.get_logger()
 
@@ -510,4 +514,4 @@ class Worker:
 
 def _key(record: Record) -> bytes | None:
     """A rejected message keeps its key, within what a reject may bring along."""
-    return None if record.key is None else record.key[:MOST_FOREIGN]
+    return None if record.key is None else record.key[:MAX_FOREIGN]

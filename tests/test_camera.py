@@ -26,12 +26,13 @@ from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
 from tamis.streamer.cube import Reflectance, write_envi
-from tamis.streamer.frame import Frame
-from tamis.streamer.outcome import decode_predictions
+from tamis.streamer.messages.codec import decode, encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
 from tamis.streamer.settings import Camera as Table
 from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
-from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import simulate
 from .test_decide import decided

@@ -25,7 +25,7 @@ from tamis.models.evaluate import (
     split_rows,
     train,
 )
-from tamis.streamer.frame import Frame
+from tamis.streamer.messages.frame import Frame
 from tamis.streamer.records import write_parquet
 
 from .conftest import simulate

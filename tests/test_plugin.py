@@ -14,7 +14,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.frame import Frame
+from tamis.streamer.messages.frame import Frame
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import KafkaSource, ensure_topics
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.columns import wavelength_columns
-from tamis.streamer.frame import Frame
+from tamis.streamer.messages.frame import Frame
 from tamis.streamer.records import BadRowInFile, count_spectra, read_frames, read_table, write_parquet
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 
 from tamis import BadMessage, BadSettings
 from tamis.models.axis import Axis
-from tamis.streamer.frame import BadRow, Frame, screen
-from tamis.streamer.outcome import decode_predictions, reject_message, reject_rows
-from tamis.streamer.wire import ARROW, ENCODERS, JSON, RAW, Record, arrow_bytes, decode, encode
+from tamis.streamer.messages.arrow import arrow_bytes
+from tamis.streamer.messages.codec import ENCODERS, decode, encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
+from tamis.streamer.messages.rejects import reject_message, reject_rows
+from tamis.streamer.messages.screening import BadRow, screen
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 KNOWN = {"nir1": AXIS, AXIS.id: AXIS}

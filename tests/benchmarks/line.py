@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.messages.record import Message
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import KafkaSource
-from tamis.streamer.wire import Message
 
 from .page import run_parts
 from .plant import Plant, fitted, messages

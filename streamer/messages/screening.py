@@ -1,87 +1,15 @@
-"""A frame: many spectra of one line and instrument, and the rows that must be set aside from it."""
+"""Bad rows: the spectra of a frame that no model should see, each with its reason."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from ..models.axis import Axis
+from .frame import MAX_TEXT, Frame
 
-QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
-REFERENCES = ("", "white", "dark")
-MOST_TEXT = 512  # characters of an id or a name: they are repeated in results, rejects, logs and labels
 _EARLIEST, _LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2200-01-01", "us")
-# Columns of a frame or of its predictions: no target may be called so.
-RESERVED = frozenset(
-    (
-        *("spectrum", "spectrum_id", "time", "object_id", "x", "y", "line", "instrument", "axis", "axis_unit"),
-        *(
-            "quantity",
-            "t2",
-            "q",
-            "t2_process_limit",
-            "q_process_limit",
-            "trusted",
-            "odd",
-            "warm_up",
-            "frozen",
-            "reason",
-        ),
-        *("model", "model_version", "error", "original"),
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Spectra of one line and instrument on one axis.
-
-    Attributes:
-        spectra: (n, bands) float32 or uint16.
-        spectrum_id: n texts, unique within the frame.
-        time: (n,) datetime64[us], UTC; NaT where it is not known.
-        object_id: n texts that group several spectra of one object.
-        x, y: (n,) float64, position on the belt: of a line camera the pixel, and the number of its line.
-        targets: name -> (n,) float64, NaN where not measured.
-        reference: "white" or "dark" where these spectra are a reference of the camera, and of no object; else "".
-    """
-
-    line: str
-    instrument: str
-    axis: Axis
-    quantity: str
-    spectra: np.ndarray
-    spectrum_id: list[str]
-    time: np.ndarray
-    object_id: list[str] | None = None
-    x: np.ndarray | None = None
-    y: np.ndarray | None = None
-    targets: dict[str, np.ndarray] = field(default_factory=dict)
-    reference: str = ""
-
-    def __len__(self) -> int:
-        return len(self.spectrum_id)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> Frame:
-        """Some of the rows: a slice, an array of row numbers, or a (n,) bool mask."""
-        picked = np.arange(len(self))[rows]
-
-        def take(values: Any) -> Any:
-            return None if values is None else values[rows]
-
-        return replace(
-            self,
-            spectra=self.spectra[rows],
-            spectrum_id=[self.spectrum_id[i] for i in picked],
-            time=self.time[rows],
-            object_id=None if self.object_id is None else [self.object_id[i] for i in picked],
-            x=take(self.x),
-            y=take(self.y),
-            targets={name: values[rows] for name, values in self.targets.items()},
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +46,7 @@ def set_aside(
     def aside(i: int, reason: str, text: str) -> None:
         spectrum = frame.spectra[i] if rows is None else rows[i]
         time = frame.time[i] if _EARLIEST <= frame.time[i] < _LATEST else np.datetime64("NaT", "us")
-        bad.append(BadRow(i, frame.spectrum_id[i][:MOST_TEXT], reason, text, spectrum, time))
+        bad.append(BadRow(i, frame.spectrum_id[i][:MAX_TEXT], reason, text, spectrum, time))
         keep[i] = False
 
     for i in np.flatnonzero(keep & (lengths != bands)).tolist():
@@ -126,9 +54,9 @@ def set_aside(
     for i in np.flatnonzero(keep & ((frame.time < _EARLIEST) | (frame.time >= _LATEST))).tolist():
         since_s = frame.time[i].astype(np.int64) / 1e6
         aside(i, "time", f"expected a time from 1900 to 2200, got {since_s:.16g} s since 1970; is it in another unit?")
-    if max(map(len, (*frame.spectrum_id, *(frame.object_id or ()))), default=0) > MOST_TEXT:
+    if max(map(len, (*frame.spectrum_id, *(frame.object_id or ()))), default=0) > MAX_TEXT:
         for i in [i for i in np.flatnonzero(keep).tolist() if _too_long(frame, i)]:
-            aside(i, "spectrum_id", f"expected at most {MOST_TEXT} characters in spectrum_id and object_id")
+            aside(i, "spectrum_id", f"expected at most {MAX_TEXT} characters in spectrum_id and object_id")
     if len(set(frame.spectrum_id)) != len(frame):
         seen: set[str] = set()
         for i in np.flatnonzero(keep).tolist():
@@ -147,7 +75,7 @@ def set_aside(
 
 
 def _too_long(frame: Frame, i: int) -> bool:
-    return len(frame.spectrum_id[i]) > MOST_TEXT or bool(frame.object_id and len(frame.object_id[i]) > MOST_TEXT)
+    return len(frame.spectrum_id[i]) > MAX_TEXT or bool(frame.object_id and len(frame.object_id[i]) > MAX_TEXT)
 
 
 def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[Frame, list[BadRow]]:

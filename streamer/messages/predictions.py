@@ -1,4 +1,4 @@
-"""What leaves a worker: predictions, row by row with whether to trust them, and the rows that were set aside."""
+"""Predictions, row by row, with whether to trust them: as Arrow or as JSON lines."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from .. import BadMessage
-from .frame import BadRow
-from .wire import ARROW, JSON, Message, Record, arrow_bytes, column_values, read_arrow
+from ... import BadMessage
+from .arrow import arrow_bytes, column_values, read_arrow
+from .record import ARROW, JSON, Message
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_ERROR = 2_000  # characters
-MOST_FOREIGN = 8_000  # bytes of key and headers that a rejected message may bring along
 
 JSON_LINES = "application/x-ndjson"
 PREDICTIONS_VERSION = 1
@@ -180,60 +178,3 @@ def _column(column: pa.ChunkedArray, name: str) -> list[Any]:
         if pa.types.is_floating(of) or pa.types.is_string(of) or pa.types.is_null(of):
             return column.to_pylist()
     return column_values(column, name)
-
-
-def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> Message:
-    """A whole message that could not be read: its own bytes, and where they came from.
-
-    Bytes over the broker's cap are cut, and the header `truncated_from_bytes` says so: the original stays in its topic.
-    """
-    foreign = dict(record.headers)
-    if sum(len(name.encode()) + len(text.encode()) for name, text in foreign.items()) > MOST_FOREIGN:
-        foreign = {"headers_left_out": str(len(foreign))}
-    result_id = f"{record.id}-rejected"
-    headers = {**foreign, **_origin(record), "result_id": result_id, "error": error[:MOST_ERROR], "reason": reason}
-    if len(record.value) > most_bytes:
-        headers["truncated_from_bytes"] = str(len(record.value))
-    return record.value[:most_bytes], headers
-
-
-def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: int) -> Iterator[Message]:
-    """Rows of a frame whose other rows were good, as an Arrow stream that carries each row's error."""
-    import pyarrow as pa
-
-    columns = {
-        "row": pa.array([row.row for row in rows], pa.int64()),
-        "spectrum_id": pa.array([row.spectrum_id for row in rows], pa.string()),
-        "time": pa.array(np.array([row.time for row in rows], "datetime64[us]")),
-        "reason": pa.array([row.reason for row in rows], pa.string()),
-        "error": pa.array([row.text for row in rows], pa.string()),
-        "spectrum": pa.array([np.asarray(row.spectrum, np.float32) for row in rows], pa.list_(pa.float32())),
-        "original": pa.array([row.original for row in rows], pa.string()),
-    }
-    value = arrow_bytes(pa.table(columns), {"tamis.rejects": "1", "line": line})
-    if len(value) > most_bytes and len(rows) > 1:
-        half = len(rows) // 2
-        yield from reject_rows(record, rows[:half], line, most_bytes)
-        yield from reject_rows(record, rows[half:], line, most_bytes)
-        return
-    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    headers = {
-        "content-type": ARROW,
-        **_origin(record),
-        "result_id": f"{record.id}-rejected-{rows[0].row}",
-        "error": f"{record.place}: {rows[0]}"[:MOST_ERROR] + more,
-        "reason": rows[0].reason,
-        "rows": str(len(rows)),
-    }
-    yield value[:most_bytes], headers
-
-
-def _origin(record: Record) -> dict[str, str]:
-    from .. import __version__
-
-    return {
-        "source_topic": record.topic,
-        "source_partition": str(record.partition),
-        "source_offset": str(record.offset),
-        "version": __version__,
-    }

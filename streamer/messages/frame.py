@@ -1,0 +1,82 @@
+"""A frame: many spectra of one line and instrument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...models.axis import Axis
+
+QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
+REFERENCES = ("", "white", "dark")
+MAX_TEXT = 512  # characters of an id or a name: they are repeated in results, rejects, logs and labels
+# Columns of a frame or of its predictions: no target may be called so.
+RESERVED = frozenset(
+    (
+        *("spectrum", "spectrum_id", "time", "object_id", "x", "y", "line", "instrument", "axis", "axis_unit"),
+        *(
+            "quantity",
+            "t2",
+            "q",
+            "t2_process_limit",
+            "q_process_limit",
+            "trusted",
+            "odd",
+            "warm_up",
+            "frozen",
+            "reason",
+        ),
+        *("model", "model_version", "error", "original"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Spectra of one line and instrument on one axis.
+
+    Attributes:
+        spectra: (n, bands) float32 or uint16.
+        spectrum_id: n texts, unique within the frame.
+        time: (n,) datetime64[us], UTC; NaT where it is not known.
+        object_id: n texts that group several spectra of one object.
+        x, y: (n,) float64, position on the belt: of a line camera the pixel, and the number of its line.
+        targets: name -> (n,) float64, NaN where not measured.
+        reference: "white" or "dark" where these spectra are a reference of the camera, and of no object; else "".
+    """
+
+    line: str
+    instrument: str
+    axis: Axis
+    quantity: str
+    spectra: np.ndarray
+    spectrum_id: list[str]
+    time: np.ndarray
+    object_id: list[str] | None = None
+    x: np.ndarray | None = None
+    y: np.ndarray | None = None
+    targets: dict[str, np.ndarray] = field(default_factory=dict)
+    reference: str = ""
+
+    def __len__(self) -> int:
+        return len(self.spectrum_id)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Frame:
+        """Some of the rows: a slice, an array of row numbers, or a (n,) bool mask."""
+        picked = np.arange(len(self))[rows]
+
+        def take(values: Any) -> Any:
+            return None if values is None else values[rows]
+
+        return replace(
+            self,
+            spectra=self.spectra[rows],
+            spectrum_id=[self.spectrum_id[i] for i in picked],
+            time=self.time[rows],
+            object_id=None if self.object_id is None else [self.object_id[i] for i in picked],
+            x=take(self.x),
+            y=take(self.y),
+            targets={name: values[rows] for name, values in self.targets.items()},
+        )
