@@ -645,7 +645,7 @@ def replay(
         print(_told(run_replay(settings, stop, files, encoding, how), rate))
         return
     from .belt import MOST_LINES, Belt
-    from .records import read_frames
+    from .files.frames import read_frames
     from .view import following, refuse_unwritable, settle, write_belt
 
     refuse_unwritable(report)
@@ -739,7 +739,8 @@ def simulate(
     from dataclasses import replace
 
     from ..models.axis import Axis
-    from .records import read_table, write_parquet
+    from .files.frames import write_parquet
+    from .files.table import read_table
     from .simulate import Belt, Sensor, earthlib_materials, library_of, write_truth
 
     if counts and (out is None or out.suffix != ".hdr"):
@@ -782,7 +783,7 @@ def simulate(
     held = f"{len(made)} objects, {', '.join(sorted(set(made.values())))}"
     start = np.datetime64("2026-01-01T00:00:00", "us")
     if out.suffix == ".hdr":
-        from .cube import write_envi
+        from .files.envi import write_envi
 
         whole_belt, nm = replace(belt, foreground=False).frames(seconds, start, 1), belt.axis.to("nm").values
         if counts:
@@ -938,9 +939,9 @@ def _reference(white: Path | None, dark: Path | None) -> Any:
         if dark is not None:
             raise BadSettings("--dark needs --white: reflectance is measured between the two")
         return None
-    from .cube import Reflectance
+    from .files.envi import read_references
 
-    return Reflectance.of_files(str(white), None if dark is None else str(dark))
+    return read_references(str(white), None if dark is None else str(dark))
 
 
 def _values(given: list[str] | None, option: str) -> dict[str, list[str]]:

@@ -32,12 +32,12 @@ from .. import TamisError, __version__
 from ..models.pls import PLSR
 from ..models.store import Store
 from .broker import EmbeddedBroker, dying_with_parent
+from .files.frames import read_frames, write_parquet
 from .fitting import Fitted, fit_and_publish
 from .messages.frame import Frame
 from .messages.predictions import decode_predictions
 from .messages.record import ARROW
 from .page import write_page
-from .records import read_frames, write_parquet
 from .replay import Replay
 from .report import Finding, Run, write_report
 from .service import kafka_sink

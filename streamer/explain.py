@@ -11,8 +11,8 @@ from .. import BadFile
 from ..models.axis import resampler
 from ..models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ..models.model import Model
+from .files.table import Table
 from .page import Chart, figure, html_table, page_of
-from .records import Table
 
 MOST_SPECTRA = 64
 

@@ -15,8 +15,8 @@ from ..models.classes import UNKNOWN
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..models.store import Store
+from .files.table import Table, read_table
 from .messages.frame import RESERVED
-from .records import Table, read_table
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder

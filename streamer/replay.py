@@ -105,7 +105,7 @@ class Replay:
         return sent
 
     def _frames(self, paths: Sequence[Path]) -> Iterator[Frame]:
-        from .records import read_frames
+        from .files.frames import read_frames
 
         left = self.limit
         turn, shift = 1, np.timedelta64(0, "us")

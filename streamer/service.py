@@ -18,7 +18,7 @@ import structlog
 from .. import BadFile
 from ..models.store import Store
 from .camera import Cameras
-from .formats import parts as compressions
+from .files.readers import parts as compressions
 from .messages.codec import encode
 from .messages.record import ARROW, JSON, RAW
 from .meters import MetricsServer
@@ -321,7 +321,7 @@ def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: 
             return replay.run(files, sink, stopping=stop, before=before)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        from .records import count_spectra
+        from .files.readers import count_spectra
 
         counts = [count_spectra(path) for path in files]
         total = None if replay.loop or None in counts else sum(count for count in counts if count)

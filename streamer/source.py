@@ -443,7 +443,7 @@ class FileSource:
         self._ahead = next(self._messages, None)  # a missing file is told at once
 
     def _read(self) -> Iterator[Record]:
-        from .records import read_frames
+        from .files.frames import read_frames
 
         offset = 0
         for frame in read_frames(self.path, **self.reading):

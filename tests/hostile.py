@@ -42,6 +42,8 @@ from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import MANIFEST, WEIGHTS, Store
 from tamis.streamer.drift import detectors  # noqa: F401 (imported here to be instrumented)
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.readers import count_spectra
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.frame import MAX_TEXT, Frame
 from tamis.streamer.messages.labels import Label, decode_labels, encode_labels
@@ -49,7 +51,6 @@ from tamis.streamer.messages.predictions import JSON_LINES, Predictions, decode_
 from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
 from tamis.streamer.messages.rejects import reject_rows
 from tamis.streamer.messages.screening import BadRow, screen
-from tamis.streamer.records import count_spectra, read_frames
 from tamis.streamer.settings import Drift, Settings
 from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from tamis.models.axis import Axis
 from tamis.ssl.augment import AUGMENTATIONS, COVARIANCE, Augmentation, Differences, Mask, Shift, StrayLight, estimate
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 INVARIANCES = [name for name, kind in AUGMENTATIONS.items() if kind.kind != COVARIANCE]
 NM = Axis(np.linspace(1000.0, 1600.0, 121), "nm")

@@ -27,9 +27,9 @@ from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.belt import COLOURS, Belt, png
 from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.predictions import JSON_LINES
 from tamis.streamer.messages.record import JSON
-from tamis.streamer.records import write_parquet
 from tamis.streamer.simulate import Belt as Simulated
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import ensure_topics

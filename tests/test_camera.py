@@ -24,8 +24,9 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
+from tamis.models.reflectance import Reflectance
 from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
-from tamis.streamer.cube import Reflectance, write_envi
+from tamis.streamer.files.envi import write_envi
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions

@@ -21,7 +21,8 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.serving import serve
 from tamis.models.store import Store
 from tamis.ssl.pseudo import self_train
-from tamis.streamer.records import read_table, write_parquet
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.files.table import read_table
 
 from .test_networks import brief
 from .test_plsda import materials

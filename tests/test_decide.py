@@ -28,9 +28,9 @@ from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.record import ARROW, Record
-from tamis.streamer.records import write_parquet
 from tamis.streamer.rules import Rule, conformal_limits, threshold
 from tamis.streamer.settings import load
 from tamis.streamer.sink import KafkaSink

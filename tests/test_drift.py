@@ -17,9 +17,9 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.drift import LabelDrift, ReferenceScan
+from tamis.streamer.files.table import read_table
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import Record
-from tamis.streamer.records import read_table
 from tamis.streamer.settings import Drift
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.watch import LineWatch, Watched, reference_path, references

@@ -24,11 +24,11 @@ from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.ssl.buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW
 from tamis.streamer.predictor import Predictor
-from tamis.streamer.records import write_parquet
 from tamis.streamer.settings import load
 from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
 from tamis.streamer.stretch import Stretch

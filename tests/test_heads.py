@@ -9,7 +9,7 @@ from tamis.models.heads import FEWEST_SPECTRAL_BANDS, CommitteeRegressor, member
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .conftest import simulate
 

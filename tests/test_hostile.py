@@ -31,14 +31,14 @@ from tamis.models.axis import Axis
 from tamis.models.encoder import Encoder
 from tamis.models.model import Model
 from tamis.models.store import MANIFEST, WEIGHTS, Store
-from tamis.streamer import formats
+from tamis.streamer.files import readers
+from tamis.streamer.files.frames import read_frames
 from tamis.streamer.messages.codec import decode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.labels import decode_labels
 from tamis.streamer.messages.predictions import JSON_LINES, decode_predictions
 from tamis.streamer.messages.record import ARROW, JSON, Record
 from tamis.streamer.messages.screening import BadRow
-from tamis.streamer.records import read_frames
 from tamis.streamer.settings import Drift
 from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch
@@ -342,7 +342,7 @@ def test_a_file_made_to_fill_memory_is_refused(case: str, tmp_path: Path) -> Non
 
 
 def test_what_is_unpacked_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr(readers, "MAX_UNPACKED", 1 << 20)
     path = tmp_path / "run.npz.zst"
     path.write_bytes(pa.compress(zipped(X=X) + 64 * ZEROS, codec="zstd", asbytes=True))
     with pytest.raises(

@@ -16,8 +16,10 @@ import pytest
 
 from tamis import BadFile
 from tamis.models.axis import Axis
-from tamis.streamer.instruments import MOST_BYTES
-from tamis.streamer.records import BadRowInFile, count_spectra, read_frames, read_table
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.readers import count_spectra
+from tamis.streamer.files.spectrometers import MAX_BYTES
+from tamis.streamer.files.table import BadRowInFile, read_table
 
 from .conftest import SPECTROMETER_FILES as FILES
 from .conftest import simulate
@@ -270,8 +272,8 @@ def test_what_can_not_be_read_is_refused_by_name(name: str, content: bytes, told
 def test_too_large_a_file_is_refused(tmp_path: Path) -> None:
     with open(tmp_path / "a.spc", "wb") as file:
         file.write(b"\x04\x4b")
-        file.truncate(MOST_BYTES + 1)
-    with pytest.raises(BadFile, match=f"expected at most {MOST_BYTES} bytes, got more"):
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(BadFile, match=f"expected at most {MAX_BYTES} bytes, got more"):
         read_table(tmp_path / "a.spc")
 
 

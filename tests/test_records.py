@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 
 from tamis import BadFile
 from tamis.models.axis import Axis
-from tamis.streamer.columns import wavelength_columns
+from tamis.streamer.files.columns import wavelength_columns
+from tamis.streamer.files.frames import read_frames, write_parquet
+from tamis.streamer.files.readers import count_spectra
+from tamis.streamer.files.table import BadRowInFile, read_table
 from tamis.streamer.messages.frame import Frame
-from tamis.streamer.records import BadRowInFile, count_spectra, read_frames, read_table, write_parquet
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 BANDS_NM = np.array([1100.0, 1100.5, 1102.0, 1103.0])

@@ -14,7 +14,7 @@ from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.linear import EPO, Correction, FisherWhitening
 from tamis.ssl.refit import Fit, Labels, as_champion, contend
 from tamis.streamer.demo import STEP_S, data, fit_calibration
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 
 class Line:

@@ -11,10 +11,10 @@ import pytest
 
 from tamis import BadFile
 from tamis.models.axis import Axis
+from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.codec import decode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import ARROW, Record
-from tamis.streamer.records import write_parquet
 from tamis.streamer.replay import Replay, Sent
 from tamis.streamer.sink import MemorySink
 

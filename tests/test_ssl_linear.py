@@ -20,7 +20,7 @@ from tamis.ssl.linear import (
     process_head,
     weigh,
 )
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .conftest import simulate
 

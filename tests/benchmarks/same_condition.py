@@ -17,7 +17,7 @@ from tamis.models.evaluate import few_labels, split_rows
 from tamis.models.heads import CommitteeRegressor
 from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.contenders import Context, encoder_of
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .page import ROOT, put
 from .published_table import RESPONSES

@@ -34,7 +34,7 @@ from tamis.models.evaluate import few_labels, split_rows, train
 from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.contenders import CORRECTED, Context, Pairs, encoder_of, fit
 from tamis.ssl.linear import Candidate, Correction, choose, ridge_head
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .page import ROOT, put
 

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import structlog
 
-from .. import BadFile
+from ... import BadFile
 from .columns import TEXT_COLUMNS, BadRows, Batch, Content, wavelength_columns
 
 log = structlog.get_logger(__name__)
 
-LONGEST_LINE = 1 << 20  # characters: what has no line ends must not fill the memory
-LONGEST_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
-MOST_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
+
+MAX_LINE = 1 << 20  # characters: what has no line ends must not fill the memory
+MAX_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
+MAX_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
 NOTHING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))  # an empty cell, as R and spreadsheets write it
 
 
@@ -34,15 +35,15 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
     import pyarrow as pa
 
     text = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace"))
-    lines = enumerate(iter(partial(text.readline, LONGEST_LINE), ""), start=1)
+    lines = enumerate(iter(partial(text.readline, MAX_LINE), ""), start=1)
     _, header = next(lines)
     delimiter = next((mark for mark in "\t;" if mark in re.sub(r'"[^"]*"', "", header)), ",")
     names = [name.strip() for name in _cells(header, delimiter)]
     places, wavelengths, unit = wavelength_columns(path, names)
     # A column without a name is the index that pandas writes.
     others = [place for place in sorted(set(range(len(names))) - set(places)) if names[place]]
-    if len(others) > MOST_BESIDE:
-        raise BadFile(f"{path}: expected at most {MOST_BESIDE} columns beside the bands, got {len(others)}")
+    if len(others) > MAX_BESIDE:
+        raise BadFile(f"{path}: expected at most {MAX_BESIDE} columns beside the bands, got {len(others)}")
     bands_of = itemgetter(*places)
     # What a column holds, the first rows settle.
     head = _block(lines, 256)
@@ -97,7 +98,7 @@ def _block(lines: Iterator[tuple[int, str]], n: int) -> list[tuple[int, str]]:
     for row, line in islice(lines, n):
         block.append((row, line))
         held += len(line)
-        if held > LONGEST_BLOCK:
+        if held > MAX_BLOCK:
             break
     return block
 

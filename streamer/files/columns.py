@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import BadFile
+from ... import BadFile
+from ..messages.arrow import is_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 # Texts even where they look like numbers: instrument 1, object 007.
 TEXT_COLUMNS = frozenset(("spectrum_id", "sample_id", "object_id", "instrument", "device", "sensor", "line"))
@@ -20,8 +22,7 @@ TEXT_COLUMNS = frozenset(("spectrum_id", "sample_id", "object_id", "instrument",
 WAVELENGTH = re.compile(
     r"(?P<prefix>(?:.*?[^\d.,][.,]?)??)(?P<number>\d+(?:[.,]\d+)?)\s*(?P<unit>nm|cm-1|cm\^-1|cm⁻¹|1/cm)?", re.I
 )
-LEAST_PREFIXED = 16  # fewer columns named alike, such as 'x1' and 'x2', are not a spectrum
-
+MIN_PREFIXED = 16  # fewer columns named alike, such as 'x1' and 'x2', are not a spectrum
 BadRows = list[tuple[int, str]]  # row number, why it is no spectrum
 
 
@@ -59,7 +60,7 @@ def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarr
         if match := WAVELENGTH.fullmatch(name.strip()):
             number, unit = float(match["number"].replace(",", ".")), match["unit"]
             sets.setdefault(match["prefix"], []).append((place, number, unit and unit.lower()))
-    chosen = [prefix for prefix, found in sets.items() if len(found) >= LEAST_PREFIXED]
+    chosen = [prefix for prefix, found in sets.items() if len(found) >= MIN_PREFIXED]
     if len(sets.get("", [])) >= 2:
         chosen = [""]
     if not chosen:
@@ -75,12 +76,6 @@ def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarr
     if len(set(units)) > 1:
         raise BadFile(f"{path}: expected one unit for all wavelength columns, got {names[places[0]]!r} and others")
     return places, np.array(values), units[0]
-
-
-def is_number(kind: pa.DataType) -> bool:
-    import pyarrow.types as pt
-
-    return pt.is_integer(kind) or pt.is_floating(kind)
 
 
 def values_of(column: pa.Array, name: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Files of laboratory spectrometers: Bruker OPUS, Galactic SPC and JCAMP-DX, by the libraries of `tamis[instruments]`.
 
-These libraries trust what they read. So what a file promises is held against its length and against bounds before they
-see it, and whatever they raise is a refusal.
+These libraries trust what they read. So the sizes that a file declares are checked against its length and against
+bounds first, and any exception of theirs becomes BadFile.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import BadFile
-from ..models.axis import MOST_BANDS
+from ... import BadFile
+from ...models.axis import MOST_BANDS
+from ..messages.frame import MAX_TEXT
 from .columns import BadRows, Batch, Content
-from .messages.frame import MAX_TEXT
 
-MOST_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
-MOST_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
-MOST_BLOCKS = 256  # of an OPUS file: its own programs leave room for 40
-LONGEST_LINE = 1 << 10  # characters of JCAMP-DX, which asks for 80: a line of repeats unfolds to twice its square
-LONGEST_TABLE = 1 << 20  # characters of one JCAMP-DX spectrum: 64 a value
+MAX_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
+MAX_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
+MAX_BLOCKS = 256  # of an OPUS file: its own programs leave room for 40
+MAX_LINE = 1 << 10  # characters of JCAMP-DX, which asks for 80: a line of repeats unfolds to twice its square
+MAX_TABLE = 1 << 20  # characters of one JCAMP-DX spectrum: 64 a value
 # What no library that Tamis would depend on reads.
 UNREAD = {".asd": "ASD", ".sp": "PerkinElmer", ".spa": "Thermo OMNIC", ".wdf": "Renishaw WiRE"}
-
 _UNITS = {
     **dict.fromkeys(("cm-1", "cm^-1", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
     **dict.fromkeys(("nm", "nanometers", "nanometer", "nanometres", "xnmetr"), "nm"),
@@ -74,8 +73,8 @@ def open_jcamp(path: str, stream: Any, stack: ExitStack) -> Content:
 
 
 def _whole(path: str, stream: Any) -> bytes:
-    if len(data := stream.read(MOST_BYTES + 1)) > MOST_BYTES:
-        raise BadFile(f"{path}: expected at most {MOST_BYTES} bytes, got more")
+    if len(data := stream.read(MAX_BYTES + 1)) > MAX_BYTES:
+        raise BadFile(f"{path}: expected at most {MAX_BYTES} bytes, got more")
     return data
 
 
@@ -153,9 +152,6 @@ def _time(said: str, *dates: str) -> str:
     return ""
 
 
-# --- SPC --------------------------------------------------------------------------------------------------------------
-
-
 def _spc(data: bytes) -> Iterator[Spectrum]:
     from spc_io import SpcRaw
 
@@ -165,8 +161,8 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
         raise ValueError(f"expected an SPC file of version 0x4b, got {_SPC_VERSIONS.get(version, hex(version))}")
     if not flags & 0x40 and not 2 <= points <= MOST_BANDS:  # 0x40: each spectrum has its own number of points
         raise ValueError(f"expected 2 to {MOST_BANDS} points, got {points}")
-    if not 1 <= spectra <= MOST_SPECTRA:
-        raise ValueError(f"expected 1 to {MOST_SPECTRA} spectra, got {spectra}")
+    if not 1 <= spectra <= MAX_SPECTRA:
+        raise ValueError(f"expected 1 to {MAX_SPECTRA} spectra, got {spectra}")
     # Without its log, which is of no use here and often broken.
     file: Any = SpcRaw.from_bytes_io(io.BytesIO(data[:248] + bytes(4) + data[252:]))
     header = file.main_header
@@ -183,15 +179,12 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
         yield Spectrum(x, one.yarray, unit, _QUANTITIES.get(said, "unknown"), header.fcmnt.decode("latin-1"), time)
 
 
-# --- OPUS -------------------------------------------------------------------------------------------------------------
-
-
 def _opus(data: bytes) -> Iterator[Spectrum]:
     """The one result of a file: its absorbance if it has one, else its reflectance, and so on."""
     from brukeropus.file import Data, FileBlock, Parameters, pair_data_and_status_blocks, parse_directory, parse_header
 
     _, start, most, _ = parse_header(data)
-    entries = parse_directory(data[start : start + 12 * min(max(most, 0), MOST_BLOCKS)])
+    entries = parse_directory(data[start : start + 12 * min(max(most, 0), MAX_BLOCKS)])
     if any(size < 0 or at + size > len(data) for _, size, at in entries) or sum(e[1] for e in entries) > len(data):
         raise ValueError(f"expected blocks within the {len(data)} bytes of the file: it ends early")
     blocks, series = [], ""
@@ -229,9 +222,6 @@ def _leads_on(block: bytes) -> bool:
     return True
 
 
-# --- JCAMP-DX ---------------------------------------------------------------------------------------------------------
-
-
 def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
     import jcamp
 
@@ -258,7 +248,7 @@ def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
     said: dict[str, str] = {}
     block: list[str] = []
     label, held = "", 0
-    for line in chain(iter(partial(lines.readline, LONGEST_LINE), ""), ["##END="]):
+    for line in chain(iter(partial(lines.readline, MAX_LINE), ""), ["##END="]):
         text = line.partition("$$")[0].strip()
         if text.startswith("##"):
             name, _, value = text[2:].partition("=")
@@ -275,5 +265,5 @@ def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
         elif label in _TABLES:
             block.append(text)
             held += len(line)
-            if held > LONGEST_TABLE or len(line) == LONGEST_LINE:
-                raise ValueError(f"expected lines of 80 characters and {LONGEST_TABLE} a spectrum, got more")
+            if held > MAX_TABLE or len(line) == MAX_LINE:
+                raise ValueError(f"expected lines of 80 characters and {MAX_TABLE} a spectrum, got more")

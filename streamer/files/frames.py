@@ -1,0 +1,129 @@
+"""Recorded files <-> frames, in memory that does not grow with the file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from ...models.axis import Axis
+from ...models.reflectance import Reflectance
+from ..messages.frame import RESERVED, Frame
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, OnBadRow, Table, find, tables
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    frame_spectra: int = 256,
+    line: str | None = None,
+    instrument: str | None = None,
+    axis: Axis | None = None,
+    axis_unit: str | None = None,
+    quantity: str | None = None,
+    on_bad_row: OnBadRow | None = None,
+    where: Mapping[str, str | Sequence[str]] | None = None,
+    reference: Reflectance | None = None,
+) -> Iterator[Frame]:
+    """Frames of a file in its order, in memory that does not grow with it (but for a `spectrum_id`: 60 bytes each).
+
+    Each `frame_spectra` rows of the file become one frame for each line and instrument in them, less the bad rows and
+    those not asked for.
+
+    Args:
+        line, instrument: for all rows, whatever the file says.
+        axis: for all rows, whatever the file says.
+        axis_unit: for a file that lists its wavelengths without a unit.
+        quantity: one of absorbance, reflectance, counts, unknown, whatever the file says.
+        on_bad_row: is given each row that is no spectrum, or repeats a spectrum_id; without it, they are logged.
+        where: column -> text, or several; only rows with one of these values ('1' matches the number 1 as well).
+        reference: of a camera's counts, whose column `x` tells the pixel: they become reflectance.
+
+    Raises:
+        BadFile: when the first frame is asked for, or later where the file breaks off.
+    """
+    for table in tables(path, axis, axis_unit, quantity, on_bad_row, where, frame_spectra, reference):
+        yield from _frames(table, line, instrument)
+
+
+def write_parquet(
+    path: str | Path, frames: Iterable[Frame], texts: Callable[[Frame], Mapping[str, Sequence[str]]] = lambda frame: {}
+) -> int:
+    """Writes frames as a Parquet file that `read_frames` reads back; gives how many spectra.
+
+    The file appears whole or not at all. `texts` gives more columns, a text a spectrum.
+
+    Raises:
+        ValueError: there is no frame, or a frame differs in axis, quantity or columns from the first one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ..messages.codec import encode
+    from ..messages.record import ARROW
+
+    def table_of(frame: Frame) -> pa.Table:
+        ((value, _),) = encode(frame, ARROW, sys.maxsize)
+        table = pa.ipc.open_stream(value).read_all()
+        for name in ("line", "instrument"):
+            table = table.append_column(name, pa.array([getattr(frame, name)] * len(frame), pa.string()))
+        for name, values in texts(frame).items():
+            table = table.append_column(name, pa.array(values, pa.string()))
+        return table
+
+    path, frames, written = Path(path), iter(frames), 0
+    unfinished = path.with_name(path.name + ".unfinished")
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path}: expected at least one frame to write, got none")
+    try:
+        with pq.ParquetWriter(unfinished, table_of(first).schema, compression="zstd") as writer:
+            for frame in chain([first], frames):
+                table = table_of(frame)
+                if (frame.axis, frame.quantity) != (first.axis, first.quantity) or table.schema != writer.schema:
+                    raise ValueError(
+                        f"{path}: expected frames of {first.quantity} on {first.axis} with {writer.schema.names}, "
+                        f"got {frame.quantity} on {frame.axis} with {table.schema.names}"
+                    )
+                writer.write_table(table)
+                written += len(frame)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return written
+
+
+def _frames(table: Table, line: str | None, instrument: str | None) -> Iterator[Frame]:
+    """One frame for each line and instrument of a table, in the order in which they come."""
+
+    def words(given: str | None, *names: str) -> list[str]:
+        column = find(table.columns, *names) if given is None else None
+        return [given or UNKNOWN] * len(table) if column is None else [word or UNKNOWN for word in column]
+
+    places: dict[tuple[str, str], list[int]] = {}
+    for i, key in enumerate(zip(words(line, "line"), words(instrument, *INSTRUMENT_COLUMNS), strict=True)):
+        places.setdefault(key, []).append(i)
+    for (this_line, this_instrument), rows in places.items():
+        part = table[np.array(rows)]
+        numbers = {name: values for name, values in part.columns.items() if values.dtype.kind == "f"}
+        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the worker's screening names
+            dtype = np.uint16 if part.spectra.dtype in (np.uint8, np.uint16) else np.float32
+            spectra = np.ascontiguousarray(part.spectra, dtype)
+            positions = {name: numbers[name] for name in ("x", "y") if name in numbers}
+        yield Frame(
+            line=this_line,
+            instrument=this_instrument,
+            axis=part.axis,
+            quantity=part.quantity,
+            spectra=spectra,
+            spectrum_id=part.spectrum_id.tolist(),
+            time=part.time,
+            object_id=None if part.object_id is None else part.object_id.tolist(),
+            targets={name: values for name, values in numbers.items() if name not in RESERVED},
+            x=positions.get("x"),
+            y=positions.get("y"),
+        )
