@@ -820,7 +820,7 @@ def broker(
       tamis broker --port 9092
     """
     stop = _Stop()
-    from .broker import EmbeddedBroker
+    from .transport.embedded_broker import EmbeddedBroker
 
     with EmbeddedBroker(kind, port) as running:
         print(f"{kind} broker on {running.bootstrap}; Ctrl-C stops it, and its data go with it", flush=True)

@@ -31,7 +31,6 @@ import numpy as np
 from .. import TamisError, __version__
 from ..models.pls import PLSR
 from ..models.store import Store
-from .broker import EmbeddedBroker, dying_with_parent
 from .files.frames import read_frames, write_parquet
 from .fitting import Fitted, fit_and_publish
 from .messages.frame import Frame
@@ -42,8 +41,10 @@ from .replay import Replay
 from .report import Finding, Run, write_report
 from .service import kafka_sink
 from .settings import Settings, Topics
-from .sink import KafkaSink
-from .source import KafkaSource, ensure_topics
+from .transport.client import ensure_topics
+from .transport.embedded_broker import EmbeddedBroker, dying_with_parent
+from .transport.kafka_sink import KafkaSink
+from .transport.kafka_source import KafkaSource
 
 LINE = "fermentation"
 TARGET, UNIT = "glucose", "g/L"

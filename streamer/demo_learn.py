@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from .. import TamisError
-from .broker import EmbeddedBroker
 from .demo import (
     FRAME_SPECTRA,
     LINE,
@@ -41,8 +40,10 @@ from .messages.record import ARROW
 from .page import DISC, Chart, Kind, figure, page_of, write_page
 from .service import kafka_sink
 from .settings import Settings, Topics
-from .sink import KafkaSink
-from .source import KafkaSource, ensure_topics
+from .transport.client import ensure_topics
+from .transport.embedded_broker import EmbeddedBroker
+from .transport.kafka_sink import KafkaSink
+from .transport.kafka_source import KafkaSource
 
 DELAY_H = 1.0  # from sampling to the laboratory's value
 SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so near a sample share its value

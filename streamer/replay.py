@@ -13,8 +13,8 @@ import numpy as np
 from .. import BadFile
 from .messages.codec import encode
 from .messages.frame import Frame
-from .sink import Sink
-from .source import KafkaSource
+from .transport.kafka_source import KafkaSource
+from .transport.protocols import Sink
 
 # The producer holds what is not confirmed yet: so many frames of at most a megabyte each, none for longer than this.
 _FRAMES_IN_FLIGHT = 64

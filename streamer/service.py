@@ -24,11 +24,14 @@ from .messages.record import ARROW, JSON, RAW
 from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
-from .security import weaknesses
 from .settings import Settings
 from .simulate import Belt, write_truth
-from .sink import FileSink, KafkaSink, Sink
-from .source import FileSource, KafkaSource, Source, ensure_topics
+from .transport.client import ensure_topics
+from .transport.kafka_sink import KafkaSink
+from .transport.kafka_source import KafkaSource
+from .transport.protocols import Sink, Source
+from .transport.recorded import FileSink, FileSource
+from .transport.security import weaknesses
 from .watch import DriftWatch
 from .watchdog import Watchdog
 from .worker import Worker

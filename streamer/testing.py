@@ -17,11 +17,10 @@ import pytest
 
 if TYPE_CHECKING:
     from ..models.model import Model
-    from .broker import EmbeddedBroker
     from .messages.frame import Frame
     from .settings import Settings
-    from .sink import MemorySink
-    from .source import MemorySource
+    from .transport.embedded_broker import EmbeddedBroker
+    from .transport.memory import MemorySink, MemorySource
     from .worker import Worker
 
 
@@ -39,8 +38,7 @@ class FakeLine:
     def __post_init__(self) -> None:
         from ..models.store import Store
         from .predictor import Predictor
-        from .sink import MemorySink
-        from .source import MemorySource
+        from .transport.memory import MemorySink, MemorySource
         from .worker import Worker
 
         loaded = self._load()
@@ -113,7 +111,7 @@ def tamis_line(tmp_path: Path) -> Callable[..., FakeLine]:
 @pytest.fixture(scope="session")
 def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
     """Gives an embedded broker that has all the named capabilities; each kind is started once, stopped at the end."""
-    from .broker import CAPABILITIES, EmbeddedBroker
+    from .transport.embedded_broker import CAPABILITIES, EmbeddedBroker
 
     running: dict[str, EmbeddedBroker] = {}
 

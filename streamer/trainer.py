@@ -30,11 +30,12 @@ from .camera import Cameras
 from .drift import LabelDrift
 from .messages.codec import decode
 from .messages.labels import decode_labels
+from .messages.record import Record
 from .meters import Meters
 from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from .settings import Settings
 from .settings import Trainer as Table
-from .source import Record, Source
+from .transport.protocols import Source
 from .watch import Watched, tell_drift
 
 log = structlog.get_logger()

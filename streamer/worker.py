@@ -27,15 +27,14 @@ from .messages.codec import decode
 from .messages.frame import Frame
 from .messages.labels import encode_requests
 from .messages.predictions import JSON_LINES, Predictions, encode_predictions
-from .messages.record import ARROW
+from .messages.record import ARROW, Record
 from .messages.rejects import MAX_FOREIGN, reject_message, reject_rows
 from .messages.screening import BadRow
 from .meters import Meters
 from .predictor import Predictor
 from .settings import Settings
-from .sink import Sink
-from .source import Record, Source
 from .stretch import Stretch, stretches
+from .transport.protocols import Sink, Source
 from .watch import DriftWatch, Watched, tell_drift
 
 log = structlog.get_logger()

@@ -38,11 +38,11 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.buffer import Buffer
-from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions
-from tamis.streamer.source import connected, ensure_topics
+from tamis.streamer.transport.client import connected, ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from .conftest import simulate
 

@@ -507,7 +507,7 @@ def test_messages_that_wait_together_come_to_what_they_do_one_by_one(
     table = {"pixels": 80, "belt": [0.0, 0.115], "every": every}
     told = []
     for together in (1, 16):
-        monkeypatch.setattr("tamis.streamer.source.MAX_POLL_RECORDS", together)
+        monkeypatch.setattr("tamis.streamer.transport.memory.MAX_POLL_RECORDS", together)
         line = tamis_line(lines={"belt": {"camera": table, "decide": {"rules": rules}}})
         line.publish(model)
         for number, frame in enumerate(belt.frames(12, START, lines=4)):

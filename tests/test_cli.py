@@ -23,14 +23,14 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.files.table import read_table
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.service import run_tail
 from tamis.streamer.settings import load
-from tamis.streamer.source import KafkaSource
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_source import KafkaSource
 
 from .conftest import simulate
 

@@ -30,7 +30,6 @@ from scipy.interpolate import CubicSpline
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.demo import running
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
@@ -38,7 +37,8 @@ from tamis.streamer.messages.labels import Label, encode_labels
 from tamis.streamer.messages.record import ARROW
 from tamis.streamer.service import kafka_sink
 from tamis.streamer.settings import Settings, Topics
-from tamis.streamer.source import ensure_topics
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from .conftest import ROOT, simulate
 

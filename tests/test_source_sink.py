@@ -20,10 +20,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from tamis import BadSettings, BrokerAbsent, NotDelivered, TamisError
-from tamis.streamer import source as source_module
-from tamis.streamer.broker import CAPABILITIES, EmbeddedBroker
-from tamis.streamer.sink import KafkaSink, MemorySink, Message
-from tamis.streamer.source import KafkaSource, MemorySource, Record, connected, ensure_topics
+from tamis.streamer.messages.record import Record
+from tamis.streamer.transport import kafka_source
+from tamis.streamer.transport.client import connected, ensure_topics
+from tamis.streamer.transport.embedded_broker import CAPABILITIES, EmbeddedBroker
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySink, MemorySource, Sent
 
 CLUSTER = os.environ.get("TAMIS_TEST_KAFKA")
 
@@ -306,7 +309,7 @@ def test_memory_stands_in_for_kafka() -> None:
     assert reader.exhausted
     out = MemorySink()
     out.send("t", b"x", headers={"a": "b"})
-    assert out.messages["t"] == [Message(b"x", None, {"a": "b"})]
+    assert out.messages["t"] == [Sent(b"x", None, {"a": "b"})]
 
 
 @pytest.fixture
@@ -355,7 +358,7 @@ def test_a_broker_that_goes_and_comes_back_is_told_and_used_again(own_broker: Em
 def test_a_reader_whose_broker_has_gone_is_not_held_up(
     own_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "_COMMIT_S", 0.3)
+    monkeypatch.setattr(kafka_source, "_COMMIT_S", 0.3)
     name = topic(own_broker)
     with closing(sink(own_broker)) as out, closing(source(own_broker, name)) as reader:
         out.send(name, b"x")
@@ -378,7 +381,7 @@ def test_a_fixed_partition_that_is_not_there_is_refused(tamis_broker: EmbeddedBr
 
 def test_a_broker_that_goes_before_the_group_was_joined_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """kafka-python raises what it else waits out: a worker that ended here would be restarted against the same wall."""
-    monkeypatch.setattr(source_module, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(kafka_source, "_SILENCE_S", 0.2)
     with EmbeddedBroker("noida") as broker:
         name = topic(broker)
         with closing(source(broker, name)) as reader:

@@ -23,7 +23,6 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.buffer import Buffer
-from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.demo import running
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
@@ -32,8 +31,11 @@ from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.service import kafka_sink
 from tamis.streamer.settings import Settings, Topics, load
-from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
 from tamis.streamer.trainer import Trainer
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySource
 
 from .conftest import simulate
 

@@ -23,9 +23,9 @@ from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import JSON
 from tamis.streamer.predictor import Predictor
-from tamis.streamer.sink import MemorySink
-from tamis.streamer.source import Progress
 from tamis.streamer.testing import FakeLine
+from tamis.streamer.transport.memory import MemorySink
+from tamis.streamer.transport.protocols import Progress
 
 from .conftest import simulate
 

@@ -1,54 +1,26 @@
-"""Where results go: Kafka, a folder of files, or memory. `flush` returns only when all of it has arrived.
-
-A Kafka sink with a transactional id commits the offsets together with the results (exactly-once, KIP-98, KIP-447).
-"""
+"""Results to Kafka. With a transactional id, offsets are committed with the results (exactly-once: KIP-98, KIP-447)."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Protocol
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
-from .. import BrokerAbsent, Fenced, NotDelivered, TamisError
-from .source import Progress, connected, told
+from ... import BrokerAbsent, Fenced, NotDelivered, TamisError
+from .client import connected, reason_of
+from .protocols import Progress
 
 log = structlog.get_logger()
+
 
 # How long a message may wait for its topic's leader, or for room. kafka-python's minute would look like a stuck worker.
 _BLOCK_S = 10.0
 _TRANSACTION_S = 60.0
 # Of kafka-python's errors, those that say that another producer has our transactional id, or instance id.
 FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
-
-
-class Sink(Protocol):
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Takes a message; it may still be under way when this returns."""
-        ...
-
-    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        """Waits for what was sent since the last flush; whether `progress` was committed with it.
-
-        Raises:
-            NotDelivered: some of it was not confirmed: send it again. Fenced: another writer has our slot.
-            TamisError: to send it again can not help.
-        """
-        ...
-
-    def abandon(self) -> None:
-        """What was sent since the last flush is not wanted any more; where it is in a transaction, nobody sees it."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class KafkaSink:
@@ -99,7 +71,7 @@ class KafkaSink:
         except Exception as error:  # whatever kafka-python raises here, there is no transaction to be had
             producer.close(0)
             raise BrokerAbsent(
-                f"{self._brokers}: no transactions under the id {self.transactional_id!r}: {told(error)}; brokers "
+                f"{self._brokers}: no transactions under the id {self.transactional_id!r}: {reason_of(error)}; brokers "
                 "older than 2.5 and some others have none: processing_guarantee = 'at_least_once' needs none"
             ) from error
         return producer
@@ -143,10 +115,12 @@ class KafkaSink:
         text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
         for topic, why in failed:
             if isinstance(why, MessageSizeTooLargeError):
-                raise TamisError(f"{text}: {topic}: {told(why)}; raise its max.message.bytes or lower frame_max_bytes")
+                raise TamisError(
+                    f"{text}: {topic}: {reason_of(why)}; raise its max.message.bytes or lower frame_max_bytes"
+                )
             if isinstance(why, (AuthorizationError, InvalidTopicError)):
-                raise BrokerAbsent(f"{text}: {topic}: {told(why)}")
-        raise NotDelivered(f"{text}: {told(failed[0][1])}")
+                raise BrokerAbsent(f"{text}: {topic}: {reason_of(why)}")
+        raise NotDelivered(f"{text}: {reason_of(failed[0][1])}")
 
     def _commit(self, progress: Progress) -> bool:
         """Results and offsets become visible together or not at all; it may wait here for ever (watchdog.py)."""
@@ -165,18 +139,18 @@ class KafkaSink:
         except Exception as error:
             self._refuse_if_fenced(error)
             self._renew()
-            raise NotDelivered(f"{self._brokers}: the transaction was not committed: {told(error)}") from error
+            raise NotDelivered(f"{self._brokers}: the transaction was not committed: {reason_of(error)}") from error
         self._open = False
         return True
 
     def _refuse_if_fenced(self, error: Exception) -> None:
         """kafka-python wraps the cause in a plain KafkaError once the producer is in its error state."""
-        if self.transactional_id is not None and any(name in told(error) for name in FENCED):
+        if self.transactional_id is not None and any(name in reason_of(error) for name in FENCED):
             self._abandon(0)
             self._producer = None
             raise Fenced(
                 f"another worker has taken the slot {self.transactional_id!r} since, or the broker gave up on a "
-                f"transaction of ours: {told(error)}; give each worker a transactions.slot of its own"
+                f"transaction of ours: {reason_of(error)}; give each worker a transactions.slot of its own"
             ) from error
 
     def abandon(self) -> None:
@@ -203,7 +177,7 @@ class KafkaSink:
         try:
             self._producer.close(timeout_s)
         except Exception as error:  # noqa: BLE001 (its broker has gone: there is nobody to say good-bye to)
-            log.debug("producer closed in disorder", error=told(error))
+            log.debug("producer closed in disorder", error=reason_of(error))
             # close() flushes first, and where that fails its thread works on: what we send anew would be there twice.
             self._producer.flush = lambda timeout=None: None
             self._producer.close(0)
@@ -221,90 +195,3 @@ def _failure(delivery: Any, deadline: float) -> Exception | None:
     except Exception as error:  # noqa: BLE001 (kafka-python's own error, or its time-out)
         return error if delivery.is_done else TimeoutError("no answer")
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    value: bytes
-    key: bytes | None
-    headers: dict[str, str]
-
-
-@dataclass
-class MemorySink:
-    """Messages by topic, for tests and for trying one's own line."""
-
-    messages: dict[str, list[Message]] = field(default_factory=lambda: defaultdict(list))
-
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self.messages[topic].append(Message(value, key, dict(headers or {})))
-
-    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        """All is there already."""
-        return False
-
-    def abandon(self) -> None:
-        """What is there stays."""
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class FileSink:
-    """A folder with a file of JSON lines for each topic, one object a spectrum or a rejected message.
-
-    Raises:
-        TamisError: the folder or a file can not be written, or a file is there already: nothing is written over.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: dict[str, IO[bytes]] = {}
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        import orjson
-
-        from .messages.predictions import decode_predictions
-
-        headers = dict(headers or {})
-        path = self._folder / f"{topic}.jsonl"
-        if "reason" in headers:  # a reject: its own bytes may be anything
-            rows: list[dict[str, Any]] = [{**headers, "bytes": value.hex()}]
-        else:
-            rows = decode_predictions(value, headers)
-        with _writing(path):
-            if topic not in self._files:
-                self._files[topic] = open(path, "xb")  # noqa: SIM115 (open until close())
-            for row in rows:
-                self._files[topic].write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
-
-    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        for file in self._files.values():
-            with _writing(Path(file.name)):
-                file.flush()
-                os.fsync(file.fileno())
-        return False
-
-    def abandon(self) -> None:
-        """What is there stays."""
-
-    def close(self) -> None:
-        for file in self._files.values():
-            with _writing(Path(file.name)):
-                file.close()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError as error:
-        raise TamisError(f"{path} is there already: move it away, or name another folder") from error
-    except OSError as error:
-        raise TamisError(f"can not write {path}: {error.strerror}") from error

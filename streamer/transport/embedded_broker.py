@@ -1,6 +1,6 @@
 """Embedded brokers: the real Kafka protocol from one small process, for the demo, trials and tests. Never for a plant.
 
-Each is wrong somewhere else, so one is picked by what is needed (`CAPABILITIES`; docs/decisions tells what was tried).
+Each has its own gaps, so one is chosen by what is needed (`CAPABILITIES`; docs/decisions says what was tried).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .. import BrokerAbsent
+from ... import BrokerAbsent
 
 # What each can be trusted with. A test asks for what it needs, and skips where nobody has it.
 CAPABILITIES: dict[str, frozenset[str]] = {

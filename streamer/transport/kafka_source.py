@@ -1,28 +1,22 @@
-"""Where messages come from: Kafka, a recorded file, or memory. The worker commits offsets, never a clock."""
+"""Messages from Kafka, with offsets committed by hand once their results are delivered."""
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import structlog
 
-from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError
-from .messages.codec import encode
-from .messages.record import ARROW, Record
-from .security import answering, for_client, overhearing, refusal
+from ... import BadSettings, BrokerAbsent, Fenced, Stalled
+from ..messages.record import Record
+from .client import RECEIVE_MAX_BYTES, connected, listens, reason_of
+from .client_log import refusal
+from .protocols import MAX_POLL_RECORDS, Progress
 
 log = structlog.get_logger()
 
-# A broker that heeds the limits of a fetch never sends so much; the embedded noida sends all it has, and the client
-# would wait in silence beyond its own 100 MB.
-RECEIVE_MAX_BYTES = 1 << 30
-# A frame takes about a megabyte: so many are in hand at once, and are finished when we are asked to stop.
-MAX_POLL_RECORDS = 16
+
 # A commit is tried for so long. kafka-python's own limit is minutes, during which nobody could stop the worker.
 _COMMIT_S = 5.0
 # After so long without a message it is looked whether a broker still listens.
@@ -31,77 +25,6 @@ _SILENCE_S = 5.0
 _PAUSE_S = 0.5
 # Asking for the lag of many partitions with every message would cost a busy line a sixth of its time.
 _WATCH_S = 1.0
-
-
-class Progress(NamedTuple):
-    """How far a reader has come.
-
-    Attributes:
-        offsets: (topic, partition) -> the offset to go on with. note: kept with them, and given to who goes on.
-        group: what Kafka needs to refuse a reader that has lost its partitions since.
-    """
-
-    offsets: dict[tuple[str, int], int]
-    note: str = ""
-    group: Any = None
-
-
-class Source(Protocol):
-    """A stream of messages that remembers how far its reader has come."""
-
-    def poll(self, timeout_s: float) -> list[Record]:
-        """What has come by now; waits for it up to `timeout_s`."""
-        ...
-
-    def handled(self, record: Record) -> None:
-        """This record is done with, but not committed."""
-        ...
-
-    def progress(self, note: str = "") -> Progress:
-        """Of what was handled since the last commit."""
-        ...
-
-    def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        """It is done: never to be read again. `stored`: the sink has committed it already, with the results."""
-        ...
-
-    def rewind(self) -> None:
-        """What was polled and is not committed will be polled again."""
-        ...
-
-    def taken(self) -> bool:
-        """Whether others have got what we handled and did not commit, since this was last asked: they do it again."""
-        ...
-
-    def notes(self) -> list[str]:
-        """The notes that lay beside the offsets that we go on from; each is given once."""
-        ...
-
-    def lag_records(self) -> dict[tuple[str, int], int]:
-        """Messages between our position and the end, by topic and partition."""
-        ...
-
-    @property
-    def exhausted(self) -> bool:
-        """Nothing more can ever come."""
-        ...
-
-    @property
-    def trouble(self) -> str:
-        """'' while messages can come, else why they can not."""
-        ...
-
-    @property
-    def skipped(self) -> int:
-        """Messages that were deleted before they were read."""
-        ...
-
-    @property
-    def overdue(self) -> bool:
-        """It should be polled soon, lest the group takes us for dead."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class KafkaSource:
@@ -205,7 +128,7 @@ class KafkaSource:
             raise Fenced(f"{self._brokers}: another member of group {self.group} has our group_instance_id") from error
         except KafkaError as error:
             if not error.retriable:
-                raise BrokerAbsent(f"{self._brokers}: group {self.group} can not read: {told(error)}") from error
+                raise BrokerAbsent(f"{self._brokers}: group {self.group} can not read: {reason_of(error)}") from error
             batches = {}  # while we had not joined the group yet, it does not wait by itself
             time.sleep(min(timeout_s, _PAUSE_S))
         self._listen(bool(batches))
@@ -239,10 +162,10 @@ class KafkaSource:
             return
         self._heard = now
         refused = "" if came else refusal()
-        answers = came or (not refused and any(map(_listens, self._brokers.split(","))))
+        answers = came or (not refused and any(map(listens, self._brokers.split(","))))
         if answers and self.trouble:
             log.warning("broker back", brokers=self._brokers)
-        elif not (answers or refused or self.trouble):  # that we are refused is told already
+        elif not (answers or refused or self.trouble):  # client_log has logged a refusal already
             log.error("broker away: nothing can be read; it is tried again and again", brokers=self._brokers)
         self.trouble = "" if answers else refused or f"no broker answers at {self._brokers}"
 
@@ -297,7 +220,7 @@ class KafkaSource:
                 log.warning("commit refused: another member of the group reads these again", error=str(error))
             except KafkaError as error:
                 # Not committed is not lost: the next commit covers these offsets, or they are read again.
-                log.warning("commit failed; the next one covers it", error=told(error))
+                log.warning("commit failed; the next one covers it", error=reason_of(error))
         for partition, offset in offsets.items():
             self._handled.pop(partition, None)
             self._undone[partition] = offset  # where a batch is left in the middle, it goes on here
@@ -310,7 +233,7 @@ class KafkaSource:
         try:
             return self._consumer.committed(TopicPartition(topic, partition), timeout_ms=10_000) or 0
         except KafkaError as error:
-            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {told(error)}") from error
+            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {reason_of(error)}") from error
 
     def rewind(self) -> None:
         # From our own book: the broker is what has just failed, as a rule, and would keep us waiting for an answer.
@@ -342,7 +265,7 @@ class KafkaSource:
             try:
                 committed = self._consumer.committed(partition, metadata=True, timeout_ms=round(_COMMIT_S * 1000))
             except KafkaError as error:
-                log.warning("notes of the group can not be read; it is tried again", error=told(error))
+                log.warning("notes of the group can not be read; it is tried again", error=reason_of(error))
                 break
             self._fresh.discard(partition)
             if committed is not None and committed.metadata:
@@ -375,202 +298,6 @@ class KafkaSource:
     def close(self) -> None:
         """Leaves the group, so that the others take over at once."""
         self._consumer.close(autocommit=False, timeout_ms=5_000)
-
-
-class MemorySource:
-    """Messages from a list; exhausted at its end. For tests, and for trying one's own line."""
-
-    trouble = ""
-    overdue = False
-    skipped = 0
-
-    def __init__(self, records: list[Record]) -> None:
-        self.records = records
-        self.committed = 0
-        self.note = ""
-        self._position = self._handled = 0
-
-    def poll(self, timeout_s: float) -> list[Record]:
-        batch = self.records[self._position : self._position + MAX_POLL_RECORDS]
-        self._position += len(batch)
-        return batch
-
-    def handled(self, record: Record) -> None:
-        self._handled += 1
-
-    def progress(self, note: str = "") -> Progress:
-        return Progress({("memory", 0): self._handled}, note)
-
-    def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        self.committed, self.note = progress.offsets["memory", 0], progress.note
-
-    def rewind(self) -> None:
-        self._position = self._handled = self.committed
-
-    def taken(self) -> bool:
-        return False
-
-    def notes(self) -> list[str]:
-        return []
-
-    def lag_records(self) -> dict[tuple[str, int], int]:
-        return {("memory", 0): len(self.records) - self._position}
-
-    @property
-    def exhausted(self) -> bool:
-        return self._position >= len(self.records)
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-@dataclass
-class FileSource:
-    """A recorded file as if its frames came from a broker: through the same bytes, so the same checks.
-
-    Args:
-        reading: passed on to `records.read_frames`.
-    """
-
-    path: Path
-    most_bytes: int
-    reading: Mapping[str, Any] = field(default_factory=dict)
-    overdue = False
-    skipped = 0
-
-    def __post_init__(self) -> None:
-        self._messages = self._read()
-        self._ahead = next(self._messages, None)  # a missing file is told at once
-
-    def _read(self) -> Iterator[Record]:
-        from .files.frames import read_frames
-
-        offset = 0
-        for frame in read_frames(self.path, **self.reading):
-            for value, headers in encode(frame, ARROW, self.most_bytes):
-                yield Record(self.path.name, 0, offset, None, value, headers, time.time())
-                offset += 1
-
-    def poll(self, timeout_s: float) -> list[Record]:
-        if self._ahead is None:
-            return []
-        record, self._ahead = self._ahead, next(self._messages, None)
-        return [record]
-
-    def handled(self, record: Record) -> None:
-        """A file is read once; a second run begins anew."""
-
-    def progress(self, note: str = "") -> Progress:
-        return Progress({})
-
-    def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        """There is nothing to note."""
-
-    def taken(self) -> bool:
-        return False
-
-    def notes(self) -> list[str]:
-        return []
-
-    def rewind(self) -> None:
-        raise TamisError(f"{self.path}: results could not be written; read it again from its beginning")
-
-    def lag_records(self) -> dict[tuple[str, int], int]:
-        return {}
-
-    @property
-    def exhausted(self) -> bool:
-        return self._ahead is None
-
-    @property
-    def trouble(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        self._messages.close()  # type: ignore[attr-defined]
-
-
-def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | None, **ours: Any) -> Any:
-    """A Kafka client that has reached its brokers; it takes those of `client_settings` that it knows.
-
-    Raises:
-        BrokerAbsent: no broker, TLS or SASL refused: kafka-python shows all of them as a time-out.
-        BadSettings: an address or a setting that kafka-python can not use.
-    """
-    from kafka.errors import KafkaConfigurationError, KafkaError
-
-    theirs = {key: value for key, value in for_client(client_settings).items() if key in client.DEFAULT_CONFIG}
-    servers = answering([server.strip() for server in brokers.split(",") if server.strip()], theirs)
-    protocol = theirs.get("security_protocol", "PLAINTEXT")
-    try:
-        with overhearing() as overheard:
-            return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
-    except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
-        raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {told(error)}") from error
-    except (KafkaError, OSError) as error:
-        raise BrokerAbsent(
-            f"no broker answers at {brokers} ({protocol}): {overheard.why or told(error)}; check the address, that the "
-            "broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
-        ) from error
-
-
-def ensure_topics(
-    brokers: str,
-    names: Sequence[str],
-    partitions: int,
-    *,
-    create: bool | None,
-    max_message_bytes: int | None = None,
-    client_settings: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Makes sure that topics exist; gives those that were missing.
-
-    Args:
-        create: True makes the missing ones, False refuses to go on without them, None only looks.
-        max_message_bytes: what a topic made here is to take; None leaves it to the broker, mostly 1 MiB.
-
-    Raises:
-        BrokerAbsent: no broker answers. TamisError: a topic is missing, or can not be created.
-    """
-    from kafka import KafkaAdminClient
-    from kafka.errors import KafkaError, TopicAlreadyExistsError
-
-    admin = connected(KafkaAdminClient, brokers, client_settings)
-    try:
-        there = set(admin.list_topics())
-        missing = [name for name in names if name not in there]
-        if not missing or create is None:
-            return missing
-        if not create:
-            raise TamisError(f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create")
-        configs = {} if max_message_bytes is None else {"configs": {"max.message.bytes": str(max_message_bytes)}}
-        for name in missing:
-            try:
-                admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1, **configs}})
-                log.info("topic created", topic=name, partitions=partitions)
-            except TopicAlreadyExistsError:
-                continue  # another worker was quicker
-        return missing
-    except KafkaError as error:
-        raise TamisError(f"{brokers}: topics could not be listed or created: {told(error)}") from error
-    finally:
-        admin.close()
-
-
-def told(error: BaseException) -> str:
-    """An error's kind and words; most of kafka-python's begin with their kind already."""
-    kind = type(error).__name__
-    return str(error) if str(error).startswith(kind) else f"{kind}: {error}"
-
-
-def _listens(server: str) -> bool:
-    """Whether anything takes a connection at host:port."""
-    host, _, port = server.strip().rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def _record(message: Any) -> Record:

@@ -1,0 +1,95 @@
+"""Secrets of [kafka] in files, and which settings must not be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+# Keys of kafka-python that a file may hold, KEY_file: of these the first is no secret, but lies beside one.
+FROM_FILES = ("sasl_plain_username", "sasl_plain_password", "ssl_password", "proxy_url")
+# kafka-python has no such key: it wants an object with a method.
+TOKEN_FILE = "sasl_oauth_token_file"  # noqa: S105 (a key's name)
+_PROXIES = ("http", "socks5", "socks5h")
+MAX_BYTES = 65_536  # no secret is as long; a wrong path may lead to a log
+_SECRET_WORDS = ("password", "secret", "token", "key", "jaas", "proxy")  # a proxy's address may hold its password
+
+
+def is_secret(key: str) -> bool:
+    """Whether what stands under a key of [kafka] must not be shown; where a secret lies is none.
+
+    >>> is_secret("sasl_plain_password"), is_secret("ssl_keyfile"), is_secret("sasl_plain_username")
+    (True, False, False)
+    """
+    return not key.endswith("file") and any(word in key for word in _SECRET_WORDS)
+
+
+def is_text(key: str) -> bool:
+    """Whether a variable's value is the setting as it stands; else it is read as JSON, so that numbers are numbers."""
+    if key == "ssl_check_hostname":
+        return False
+    return key.startswith(("sasl_", "ssl_", "client_", "group_")) or key.endswith(("_file", "_proxy", "proxy_url"))
+
+
+def with_files_read(kafka: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with what their KEY_file name in its place. A token's file stays: it is read for each login.
+
+    Raises:
+        ValueError: a file or a value that can not be used. It never tells what was in it.
+    """
+    done = dict(kafka)
+    for key in FROM_FILES:
+        path = done.pop(f"{key}_file", None)
+        if path is None:
+            continue
+        if key in done:
+            raise ValueError(f"kafka.{key} and kafka.{key}_file exclude each other: give one")
+        done[key] = text_of(path, f"kafka.{key}_file")
+    for key, value in done.items():
+        if is_text(key) and isinstance(value, int | float | list | dict):  # what TOML and JSON have beside text
+            raise ValueError(f"kafka.{key}: expected text in quotes, got {type(value).__name__}")
+    if not isinstance(done.get("ssl_check_hostname", True), bool):  # any other word would be taken for true
+        raise ValueError("kafka.ssl_check_hostname: expected true or false")
+    for key in ("proxy_url", "socks5_proxy"):
+        if done.get(key) is not None:
+            _check_proxy(key, done[key])
+    return done
+
+
+def _check_proxy(key: str, url: str) -> None:
+    """kafka-python's own errors repeat the address, and so the password in it."""
+    try:
+        parsed = urlsplit(url)
+        usable = parsed.scheme in _PROXIES and bool(parsed.hostname) and parsed.port is not None
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(f"kafka.{key}: expected {' or '.join(_PROXIES)}://[user:password@]host:port")
+
+
+def text_of(path: Any, key: str) -> str:
+    """A file's text, less the newline that an editor or `echo` has put at its end."""
+    try:
+        content = bytes_of(path, key)
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{key}: {path}: expected UTF-8 text") from None  # the error itself holds the content
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{key}: {path}: expected at most {MAX_BYTES} bytes")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ValueError(f"{key}: {path} is empty")
+    return text
+
+
+def bytes_of(path: Any, key: str) -> bytes:
+    if not isinstance(path, str) or not path:
+        raise ValueError(f"{key}: expected the path of a file")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{key}: can not read {path}: {reason}") from None
+    return content
