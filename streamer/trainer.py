@@ -409,7 +409,7 @@ class Trainer:
     def observe(self) -> None:
         for (topic, partition), lag in self.source.lag_records().items():
             self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
-        self.meters["tamis_broker_connected"].set(not self.source.trouble)
+        self.meters["tamis_broker_connected"].set(not self.source.connection_problem)
         if self._buffer is not None:
             fill = self._buffer.fill()
             for part in ("window", "reservoir", "labeled", "waiting"):
@@ -424,7 +424,7 @@ class Trainer:
     def ready(self) -> str:
         if self._buffer is None:
             return f"waiting for model {self.table.model!r}"
-        return "stopping" if self.stopping else self.source.trouble
+        return "stopping" if self.stopping else self.source.connection_problem
 
 
 @contextmanager

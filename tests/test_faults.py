@@ -86,7 +86,7 @@ def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_b
             deadline = time.monotonic() + 30
             while not (taken and got) and time.monotonic() < deadline:
                 first.poll(0.1)
-                taken = taken or first.taken()
+                taken = taken or first.lost_partitions()
                 got += second.poll(0.1)
             assert taken, "what was handled and not committed is another's now"
             lost = {record.partition for record in got}
@@ -162,7 +162,7 @@ def test_what_was_abandoned_nobody_reads(tamis_broker_with: Callable[..., Embedd
         assert out.flush(10, Progress({(name, 0): 7}, "a note", reader.progress().group))
         assert [record.value for record in read(reader, 1)] == [b"done"]
     with closing(source(broker, name, partitions=[0])) as again:
-        assert again.notes() == ["a note"], "kept with the offset that the transaction committed"
+        assert again.commit_notes() == ["a note"], "kept with the offset that the transaction committed"
 
 
 def test_the_other_member_of_the_group_takes_over(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from ... import BrokerAbsent, Fenced, NotDelivered, TamisError
 from .client import connected, reason_of
-from .protocols import Progress
+from .protocols import Progress, Sink
 
 log = structlog.get_logger()
 
@@ -23,7 +23,7 @@ _TRANSACTION_S = 60.0
 FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
 
 
-class KafkaSink:
+class KafkaSink(Sink):
     """One idempotent producer, acknowledged by all replicas.
 
     Args:

@@ -12,7 +12,7 @@ from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
 from .client import RECEIVE_MAX_BYTES, connected, listens, reason_of
 from .client_log import refusal
-from .protocols import MAX_POLL_RECORDS, Progress
+from .protocols import MAX_POLL_RECORDS, Progress, Source
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ _PAUSE_S = 0.5
 _WATCH_S = 1.0
 
 
-class KafkaSource:
+class KafkaSource(Source):
     """A member of a consumer group, or the one reader of some partitions. What others have aborted is not read.
 
     Args:
@@ -43,8 +43,6 @@ class KafkaSource:
         BrokerAbsent: no broker answers there, or it refuses us. BadSettings: kafka-python refuses a setting, or
             a topic has not all of `partitions`.
     """
-
-    exhausted = False
 
     def __init__(
         self,
@@ -80,16 +78,13 @@ class KafkaSource:
         )
         self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
         self._handled: dict[Any, int] = {}  # by partition, the offset after the last one that was handled since
-        self._taken = False
+        self._lost = False
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
-        self._notes: list[str] = []
         self._still: dict[Any, float] = {}  # by partition, since when messages are there and none comes
         self.group, self._brokers = group, brokers
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
         self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
-        self.skipped = 0
-        self.trouble = ""
         if partitions:
             self._refuse_absent(topics, partitions)
             fixed = [TopicPartition(topic, partition) for topic in topics for partition in partitions]
@@ -145,7 +140,8 @@ class KafkaSource:
         if now - self._watched < _WATCH_S:
             return
         self._watched = now
-        behind = {} if self.trouble else {p: lag for p, lag in self._lags().items() if lag > 0 and p not in batches}
+        lags = {} if self.connection_problem else self._lags()
+        behind = {partition: lag for partition, lag in lags.items() if lag > 0 and partition not in batches}
         self._still = {partition: self._still.get(partition, now) for partition in behind}
         for partition, since in self._still.items():
             if now - since > self._stall_s:
@@ -163,11 +159,11 @@ class KafkaSource:
         self._heard = now
         refused = "" if came else refusal()
         answers = came or (not refused and any(map(listens, self._brokers.split(","))))
-        if answers and self.trouble:
+        if answers and self.connection_problem:
             log.warning("broker back", brokers=self._brokers)
-        elif not (answers or refused or self.trouble):  # client_log has logged a refusal already
+        elif not (answers or refused or self.connection_problem):  # client_log has logged a refusal already
             log.error("broker away: nothing can be read; it is tried again and again", brokers=self._brokers)
-        self.trouble = "" if answers else refused or f"no broker answers at {self._brokers}"
+        self.connection_problem = "" if answers else refused or f"no broker answers at {self._brokers}"
 
     def _begin(self, partitions: Iterable[Any]) -> None:
         seek = self._consumer.seek_to_beginning if self._begin_at == "earliest" else self._consumer.seek_to_end
@@ -242,14 +238,14 @@ class KafkaSource:
         self._undone.clear()
         self._handled.clear()
 
-    def taken(self) -> bool:
-        taken, self._taken = self._taken, False
-        return taken
+    def lost_partitions(self) -> bool:
+        lost, self._lost = self._lost, False
+        return lost
 
     def revoked(self, partitions: Iterable[Any]) -> None:
         """The group gives these to another: what is not committed of them, that one reads."""
         for partition in partitions:
-            self._taken |= partition in self._handled
+            self._lost |= partition in self._handled
             self._handled.pop(partition, None)
             self._undone.pop(partition, None)
             self._still.pop(partition, None)
@@ -257,7 +253,7 @@ class KafkaSource:
     def assigned_anew(self, partitions: Iterable[Any]) -> None:
         self._fresh.update(partitions)
 
-    def notes(self) -> list[str]:
+    def commit_notes(self) -> list[str]:
         from kafka.errors import KafkaError
 
         notes = []
@@ -273,7 +269,7 @@ class KafkaSource:
         return notes
 
     @property
-    def overdue(self) -> bool:
+    def poll_overdue(self) -> bool:
         return time.monotonic() - self._polled > self._poll_within_s / 2
 
     def lag_records(self) -> dict[tuple[str, int], int]:
@@ -289,11 +285,6 @@ class KafkaSource:
                 # The brokers' end is as old as the last fetch: a position beyond it means that we are at the end.
                 lags[partition] = max(0, end - position)
         return lags
-
-    @property
-    def assigned(self) -> int:
-        """How many partitions the group has given us."""
-        return len(self._consumer.assignment())
 
     def close(self) -> None:
         """Leaves the group, so that the others take over at once."""

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..messages.record import Record
-from .protocols import MAX_POLL_RECORDS, Progress
+from .protocols import MAX_POLL_RECORDS, Progress, Sink, Source
 
 
-class MemorySource:
-    """Messages from a list; exhausted at its end. For tests, and for trying one's own line."""
-
-    trouble = ""
-    overdue = False
-    skipped = 0
+class MemorySource(Source):
+    """Messages from a list; exhausted at its end."""
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
@@ -40,21 +36,12 @@ class MemorySource:
     def rewind(self) -> None:
         self._position = self._handled = self.committed
 
-    def taken(self) -> bool:
-        return False
-
-    def notes(self) -> list[str]:
-        return []
-
     def lag_records(self) -> dict[tuple[str, int], int]:
         return {("memory", 0): len(self.records) - self._position}
 
     @property
     def exhausted(self) -> bool:
         return self._position >= len(self.records)
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +52,8 @@ class Sent:
 
 
 @dataclass
-class MemorySink:
-    """Messages by topic, for tests and for trying one's own line."""
+class MemorySink(Sink):
+    """Messages by topic."""
 
     messages: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
 
@@ -76,11 +63,4 @@ class MemorySink:
         self.messages[topic].append(Sent(value, key, dict(headers or {})))
 
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        """All is there already."""
         return False
-
-    def abandon(self) -> None:
-        """What is there stays."""
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from ... import TamisError
 from ..messages.record import Record
 
-# A frame takes about a megabyte: so many are in hand at once, and are finished when we are asked to stop.
+# A frame takes about a megabyte. So many are in memory at once, and are finished before the worker stops.
 MAX_POLL_RECORDS = 16
 
 
@@ -15,8 +17,8 @@ class Progress(NamedTuple):
     """How far a reader has come.
 
     Attributes:
-        offsets: (topic, partition) -> the offset to go on with. note: kept with them, and given to who goes on.
-        group: what Kafka needs to refuse a reader that has lost its partitions since.
+        offsets: (topic, partition) -> the next offset. note: kept with them, for the next reader.
+        group: what Kafka needs to refuse a reader that has lost its partitions meanwhile.
     """
 
     offsets: dict[tuple[str, int], int]
@@ -25,81 +27,73 @@ class Progress(NamedTuple):
 
 
 class Source(Protocol):
-    """A stream of messages that remembers how far its reader has come."""
+    """A stream of messages that remembers how far its reader has come.
 
+    A new source needs `poll`, and `exhausted` where it ends. The defaults are those of a source that is read once.
+    """
+
+    exhausted: bool = False  # nothing more can come
+    connection_problem: str = ""  # why no messages can come
+    skipped: int = 0  # messages that were deleted before they were read
+    poll_overdue: bool = False  # it should be polled soon, or the consumer group drops this member
+
+    @abstractmethod
     def poll(self, timeout_s: float) -> list[Record]:
-        """What has come by now; waits for it up to `timeout_s`."""
+        """The next messages; waits up to `timeout_s` for the first of them."""
         ...
 
     def handled(self, record: Record) -> None:
-        """This record is done with, but not committed."""
-        ...
+        """This record is processed, but not committed."""
 
     def progress(self, note: str = "") -> Progress:
-        """Of what was handled since the last commit."""
-        ...
+        """How far the records handled since the last commit reach."""
+        return Progress({})
 
     def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        """It is done: never to be read again. `stored`: the sink has committed it already, with the results."""
-        ...
+        """These records need not be read again. `stored`: the sink has committed them already, with the results."""
 
     def rewind(self) -> None:
-        """What was polled and is not committed will be polled again."""
-        ...
+        """Polled records that are not committed are polled again."""
+        raise TamisError("results could not be written; read the source again from its beginning")
 
-    def taken(self) -> bool:
-        """Whether others have got what we handled and did not commit, since this was last asked: they do it again."""
-        ...
+    def lost_partitions(self) -> bool:
+        """Whether, since the last call, others got partitions with records that we handled and did not commit."""
+        return False
 
-    def notes(self) -> list[str]:
-        """The notes that lay beside the offsets that we go on from; each is given once."""
-        ...
+    def commit_notes(self) -> list[str]:
+        """The notes committed with the offsets from which we go on; each is returned once."""
+        return []
 
     def lag_records(self) -> dict[tuple[str, int], int]:
         """Messages between our position and the end, by topic and partition."""
-        ...
+        return {}
 
-    @property
-    def exhausted(self) -> bool:
-        """Nothing more can ever come."""
-        ...
-
-    @property
-    def trouble(self) -> str:
-        """'' while messages can come, else why they can not."""
-        ...
-
-    @property
-    def skipped(self) -> int:
-        """Messages that were deleted before they were read."""
-        ...
-
-    @property
-    def overdue(self) -> bool:
-        """It should be polled soon, lest the group takes us for dead."""
-        ...
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases connections and files."""
 
 
 class Sink(Protocol):
+    """Where results go. A new sink is `send` and `flush`."""
+
+    @abstractmethod
     def send(
         self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """Takes a message; it may still be under way when this returns."""
         ...
 
+    @abstractmethod
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
         """Waits for what was sent since the last flush; whether `progress` was committed with it.
 
         Raises:
             NotDelivered: some of it was not confirmed: send it again. Fenced: another writer has our slot.
-            TamisError: to send it again can not help.
+            TamisError: sending it again cannot help.
         """
         ...
 
     def abandon(self) -> None:
-        """What was sent since the last flush is not wanted any more; where it is in a transaction, nobody sees it."""
-        ...
+        """Drops what was sent since the last flush, as far as that is possible: a transaction is aborted."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases connections and files."""

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 from ... import TamisError
+from ..files.frames import read_frames
 from ..messages.codec import encode
+from ..messages.predictions import decode_predictions
 from ..messages.record import ARROW, Record
-from .protocols import Progress
+from .protocols import Progress, Sink, Source
 
 
 @dataclass
-class FileSource:
-    """A recorded file as if its frames came from a broker: through the same bytes, so the same checks.
+class FileSource(Source):
+    """A recorded file whose frames pass through the same bytes, and so the same checks, as those of a broker.
 
     Args:
-        reading: passed on to `records.read_frames`.
+        reading: passed on to `read_frames`.
     """
 
     path: Path
     most_bytes: int
     reading: Mapping[str, Any] = field(default_factory=dict)
-    overdue = False
-    skipped = 0
 
     def __post_init__(self) -> None:
         self._messages = self._read()
         self._ahead = next(self._messages, None)  # a missing file is reported at once
 
-    def _read(self) -> Iterator[Record]:
-        from ..files.frames import read_frames
-
+    def _read(self) -> Generator[Record, None, None]:
         offset = 0
         for frame in read_frames(self.path, **self.reading):
             for value, headers in encode(frame, ARROW, self.most_bytes):
@@ -49,44 +49,22 @@ class FileSource:
         record, self._ahead = self._ahead, next(self._messages, None)
         return [record]
 
-    def handled(self, record: Record) -> None:
-        """A file is read once; a second run begins anew."""
-
-    def progress(self, note: str = "") -> Progress:
-        return Progress({})
-
-    def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        """There is nothing to note."""
-
-    def taken(self) -> bool:
-        return False
-
-    def notes(self) -> list[str]:
-        return []
-
     def rewind(self) -> None:
         raise TamisError(f"{self.path}: results could not be written; read it again from its beginning")
-
-    def lag_records(self) -> dict[tuple[str, int], int]:
-        return {}
 
     @property
     def exhausted(self) -> bool:
         return self._ahead is None
 
-    @property
-    def trouble(self) -> str:
-        return ""
-
     def close(self) -> None:
-        self._messages.close()  # type: ignore[attr-defined]
+        self._messages.close()
 
 
-class FileSink:
+class FileSink(Sink):
     """A folder with a file of JSON lines for each topic, one object a spectrum or a rejected message.
 
     Raises:
-        TamisError: the folder or a file can not be written, or a file is there already: nothing is written over.
+        TamisError: the folder or a file cannot be written, or a file exists already: nothing is overwritten.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,10 +76,6 @@ class FileSink:
     def send(
         self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        import orjson
-
-        from ..messages.predictions import decode_predictions
-
         headers = dict(headers or {})
         path = self._folder / f"{topic}.jsonl"
         if "reason" in headers:  # a reject: its own bytes may be anything
@@ -120,9 +94,6 @@ class FileSink:
                 file.flush()
                 os.fsync(file.fileno())
         return False
-
-    def abandon(self) -> None:
-        """What is there stays."""
 
     def close(self) -> None:
         for file in self._files.values():
