@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ... import BadFile
+from ...models.rows import Rows
 from ..messages.arrow import is_number
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ BadRows = list[tuple[int, str]]  # row number, why it is no spectrum
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Rows):
     """Good rows of a file. Numbered from 1; in CSV the header is row 1, so that a row is a line of the file."""
 
     row: np.ndarray  # (n,)

@@ -113,7 +113,7 @@ def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
             if cube.scale != 1:
                 spectra = spectra / np.float32(cube.scale)
             columns = {"x": (place % samples).astype(np.float64), "y": (place // samples).astype(np.float64)}
-            yield Batch(place[good] + 1, spectra[good], {name: values[good] for name, values in columns.items()})
+            yield Batch(place + 1, spectra, columns)[good]
 
     meta = {"axis_unit": cube.unit, "quantity": cube.quantity}
     return Content(["x", "y"], cube.wavelengths, bands, lines * samples, meta, batches)

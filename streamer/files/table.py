@@ -21,6 +21,7 @@ import structlog
 from ... import BadFile
 from ...models.axis import Axis
 from ...models.reflectance import Reflectance
+from ...models.rows import Rows
 from ..messages.frame import QUANTITIES
 from .columns import BadRows, Batch, Content
 from .readers import open_content, parts, read_errors
@@ -74,7 +75,7 @@ OnBadRow = Callable[[BadRowInFile], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Table(Rows):
     """Spectra of a file with all that stands beside them.
 
     Attributes:
@@ -99,9 +100,6 @@ class Table:
     def __len__(self) -> int:
         return len(self.row)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> Table:
-        return _made(lambda values: values[rows], self)
-
 
 def read_table(
     path: str | Path,
@@ -114,8 +112,7 @@ def read_table(
     reference: Reflectance | None = None,
 ) -> Table:
     """The whole file in memory, for fitting. Arguments and errors as `read_frames`."""
-    pieces = tables(path, axis, axis_unit, quantity, on_bad_row, where, TABLE_ROWS, reference)
-    table = _made(lambda *columns: np.concatenate(columns), *pieces)
+    table = Table.joined(tables(path, axis, axis_unit, quantity, on_bad_row, where, TABLE_ROWS, reference))
     exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
     return replace(table, spectra=table.spectra.astype(exact, copy=False))
 
@@ -255,10 +252,3 @@ def _moment(value: str | float) -> datetime | None:
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _made(make: Callable[..., np.ndarray], *tables: Table) -> Table:
-    """A table each of whose columns is made of that column of the others."""
-    first, names = tables[0], ("spectra", "spectrum_id", "time", "object_id", "row")
-    arrays = {name: make(*(getattr(t, name) for t in tables)) for name in names if getattr(first, name) is not None}
-    return replace(first, columns={name: make(*(t.columns[name] for t in tables)) for name in first.columns}, **arrays)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...models.axis import Axis
+from ...models.rows import Rows
 
 QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
 REFERENCES = ("", "white", "dark")
@@ -34,7 +34,7 @@ RESERVED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Rows):
     """Spectra of one line and instrument on one axis.
 
     Attributes:
@@ -62,21 +62,3 @@ class Frame:
 
     def __len__(self) -> int:
         return len(self.spectrum_id)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> Frame:
-        """Some of the rows: a slice, an array of row numbers, or a (n,) bool mask."""
-        picked = np.arange(len(self))[rows]
-
-        def take(values: Any) -> Any:
-            return None if values is None else values[rows]
-
-        return replace(
-            self,
-            spectra=self.spectra[rows],
-            spectrum_id=[self.spectrum_id[i] for i in picked],
-            time=self.time[rows],
-            object_id=None if self.object_id is None else [self.object_id[i] for i in picked],
-            x=take(self.x),
-            y=take(self.y),
-            targets={name: values[rows] for name, values in self.targets.items()},
-        )

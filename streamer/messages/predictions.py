@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from ... import BadMessage
+from ...models.rows import Rows
 from .arrow import arrow_bytes, column_values, read_arrow
 from .record import ARROW, JSON, Message
 
@@ -22,7 +23,7 @@ PREDICTIONS_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(Rows):
     """Predictions for the rows of one frame; every array is (n,).
 
     Attributes:
@@ -63,19 +64,6 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.spectrum_id)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> Predictions:
-        """Some of the rows: a slice, or an array of row numbers."""
-
-        def part(value: Any) -> Any:
-            if isinstance(value, list) and isinstance(rows, np.ndarray):
-                return [value[i] for i in rows.tolist()]
-            return value[rows] if isinstance(value, np.ndarray | list) else value
-
-        by_name = ("values", "classes")
-        picked = {f.name: part(getattr(self, f.name)) for f in fields(self) if f.name not in by_name}
-        parts = {of: {name: column[rows] for name, column in getattr(self, of).items()} for of in by_name}
-        return replace(self, **picked, **parts)
 
     def columns(self) -> dict[str, Sequence[Any] | np.ndarray]:
         """One column a field, in the order in which they are written."""
