@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -32,12 +33,11 @@ class Rows:
 
     @classmethod
     def joined(cls, parts: Iterable[Self]) -> Self:
-        """One after the other; all their columns are arrays."""
-        return _made(lambda *columns: np.concatenate(columns), *parts)
+        """The rows of all parts in their order; the rest is as in the first part."""
+        return _made(_joined, *parts)
 
 
 def _made(make: Callable[..., Any], *parts: Any) -> Any:
-    """One whose columns are each made of that column of the parts; all else is as in the first."""
     return replace(parts[0], **{f.name: _column(make, *(getattr(p, f.name) for p in parts)) for f in fields(parts[0])})
 
 
@@ -51,3 +51,7 @@ def _picked(column: Any, rows: slice | np.ndarray) -> Any:
     if isinstance(column, np.ndarray) or isinstance(rows, slice):
         return column[rows]
     return [column[i] for i in np.arange(len(column))[rows].tolist()]
+
+
+def _joined(*columns: Any) -> Any:
+    return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else list(chain(*columns))

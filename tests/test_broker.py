@@ -46,7 +46,7 @@ def test_a_taken_port_is_told() -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        with pytest.raises(BrokerAbsent, match=f"port {port} on 127.0.0.1 is taken already"):
+        with pytest.raises(BrokerAbsent, match=f"port {port} on 127.0.0.1 is already in use"):
             EmbeddedBroker("noida", port).start()
 
 
@@ -115,7 +115,7 @@ def test_a_broker_that_dies_at_once_is_told_in_its_own_words(
     monkeypatch.setattr(embedded_broker, "find_spec", lambda name: spec)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(tmp_path.iterdir())
-    with pytest.raises(BrokerAbsent, match=r"the noida broker did not come up .*\(exit 3\): no room on the device"):
+    with pytest.raises(BrokerAbsent, match=r"the noida broker did not start .*\(exit 3\): no room on the device"):
         EmbeddedBroker("noida").start()
     assert set(tmp_path.iterdir()) == before
 

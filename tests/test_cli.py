@@ -296,7 +296,7 @@ def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, 
     first = (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes()
     again = tamis(*words, cwd=tmp_path)
     assert again.returncode == 1
-    assert "tamis.predictions.jsonl is there already: move it away, or name another folder" in again.stderr
+    assert "tamis.predictions.jsonl already exists: move it, or choose another folder" in again.stderr
     assert (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes() == first
 
 
@@ -348,8 +348,8 @@ def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_pat
         broker.start()
         running.wait_for(lambda: running.get("/readyz")[0] == 200, "the news of its return")
     log = running.log.read_text()
-    assert "broker away" in log
-    assert "broker back" in log
+    assert "broker unreachable" in log
+    assert "broker reachable again" in log
     assert all(line.startswith("{") for line in log.splitlines()), "a log of JSON lines holds nothing else"
 
 

@@ -67,7 +67,7 @@ def test_messages_that_are_there_and_do_not_come_end_the_worker(
         with closing(source(broker, name, stall_s=1.0)) as reader, pytest.raises(Stalled) as told:
             read(reader, 1)
     assert f"{name}[0]: " in str(told.value)
-    assert "messages are there and none has come for" in str(told.value)
+    assert "messages are waiting and none has come for" in str(told.value)
 
 
 def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_broker: EmbeddedBroker) -> None:

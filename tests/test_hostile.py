@@ -283,7 +283,7 @@ X = npy_bytes("<f4", "(3, 4)", bytes(48))
 HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "1e9 bands": ("run.npy", lambda: npy_bytes("<f4", "(3, 1000000000)"), "expected 4 bands .* got 1000000000"),
     "1e9 spectra": ("run.npy", lambda: npy_bytes("<f4", "(1000000000, 4)"), "the file ends early"),
-    "1e30 spectra": ("run.npy", lambda: npy_bytes("<f4", f"({10**30}, 4)"), "can not be read further"),
+    "1e30 spectra": ("run.npy", lambda: npy_bytes("<f4", f"({10**30}, 4)"), "cannot be read any further"),
     "fewer than no spectra": ("run.npy", lambda: npy_bytes("<f4", "(-1, 4)"), "expected numbers or short texts"),
     "fewer than none, a gigabyte behind": (
         "run.npy.gz", lambda: gzip.compress(npy_bytes("<f4", "(3, -4)") + 64 * ZEROS, 1), "expected numbers or short",
@@ -293,7 +293,7 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: gzip.compress(npy_bytes("<f4", "(3, 4)", version=2, claims=2**31) + 64 * ZEROS, 1),
         "expected a header of at most 65536 bytes",
     ),
-    "a header nested deep": ("run.npy", lambda: npy_bytes("<f4", "(" * 3_000), "can not be read further"),
+    "a header nested deep": ("run.npy", lambda: npy_bytes("<f4", "(" * 3_000), "cannot be read any further"),
     "an axis of 1e9 bands": (
         "run.npz", lambda: zipped(X=X, axis=npy_bytes("<f8", "(1000000000,)", 64 * ZEROS)), "expected 2 to 16384 bands",
     ),
@@ -307,7 +307,7 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "run.npz", lambda: zipped(X=X, line=npy_bytes("<U1", "()", b"\x00\xd8\x00\x00")), "got what is no Unicode",
     ),
     "1001 arrays": ("run.npz", lambda: zipped(X=X, **{f"a{i}": X for i in range(1000)}), "at most 1000 arrays, got"),
-    "damaged LZMA": ("run.npz", lambda: lzma_damaged(), "can not be read further"),
+    "damaged LZMA": ("run.npz", lambda: lzma_damaged(), "cannot be read any further"),
     "no line ends": (
         "run.csv.gz", lambda: gzip.compress(b"1100 nm,1101 nm\n" + b"a" * (40 << 20), 1), "got none in",
     ),
@@ -346,7 +346,7 @@ def test_what_is_unpacked_does_not_fill_the_disk(tmp_path: Path, monkeypatch: py
     path = tmp_path / "run.npz.zst"
     path.write_bytes(pa.compress(zipped(X=X) + 64 * ZEROS, codec="zstd", asbytes=True))
     with pytest.raises(
-        BadFile, match=r"run\.npz\.zst: can not be read further: expected at most \d+ bytes once unpacked"
+        BadFile, match=r"run\.npz\.zst: cannot be read any further: expected at most \d+ bytes once unpacked"
     ):
         list(read_frames(path, axis=AXIS))
 

@@ -293,9 +293,11 @@ def test_a_refused_commit_is_logged_and_a_refused_read_ends(
         monkeypatch.setattr(reader._consumer, "commit", refuse(CommitFailedError()))
         with capture_logs() as logs:
             done(reader, [Record("t", 0, 0, None, b"", {}, 0.0)])
-        assert [entry["event"] for entry in logs] == ["commit refused: another member of the group reads these again"]
+        assert [entry["event"] for entry in logs] == [
+            "commit refused: another member of the group will read these messages again"
+        ]
         monkeypatch.setattr(reader._consumer, "poll", refuse(GroupAuthorizationFailedError()))
-        with pytest.raises(BrokerAbsent, match="group g-t-.* can not read: .*GroupAuthorizationFailed"):
+        with pytest.raises(BrokerAbsent, match="group g-t-.* cannot read: .*GroupAuthorizationFailed"):
             reader.poll(0.1)
 
 

@@ -400,7 +400,7 @@ FOUR = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(8, "f4")), 4)
 def test_arrow_columns_of_one_name_are_refused(name: str) -> None:
     twice = FOUR if name == "spectrum" else pa.array([1.0, 2.0])
     told = refused(arrow([FOUR, twice, twice], ["spectrum", name, name]), content_type=ARROW)
-    assert "every column once" in told
+    assert "each column once" in told
 
 
 def test_arrow_that_unpacks_to_gigabytes_is_refused_before_it_does() -> None:

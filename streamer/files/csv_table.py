@@ -84,7 +84,7 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
         values = _numbers(cells, delimiter)
         if None in values:  # the spectrum is good: it is kept, without this value
             got = cells[values.index(None)]
-            log.warning("not a number, read as not measured", file=path, column=names[place], got=got)
+            log.warning("not a number, treated as not measured", file=path, column=names[place], got=got)
         return np.array(values, np.float64)
 
     return Content(

@@ -132,7 +132,7 @@ def read_references(white: str, dark: str | None = None) -> Reflectance:
         raise BadFile(f"{white}{f' and {dark}' if dark else ''}: {error}") from error
     if made.dead.any():
         pixels = int(made.dead.any(axis=1).sum())
-        log.warning("dead bands are bridged", bands=int(made.dead.sum()), of_pixels=pixels, white=white)
+        log.warning("dead bands are interpolated", bands=int(made.dead.sum()), of_pixels=pixels, white=white)
     return made
 
 
@@ -168,5 +168,5 @@ def write_envi(path: Path, lines: Iterator[np.ndarray], wavelengths_nm: np.ndarr
             f"quantity = {quantity}\nwavelength units = Nanometers\nwavelength = {{{centres}}}\n"
         )
     except OSError as error:
-        raise BadFile(f"can not write {path}: {error.strerror}") from error
+        raise BadFile(f"cannot write {path}: {error.strerror}") from error
     return count

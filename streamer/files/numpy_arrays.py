@@ -58,7 +58,7 @@ def _open_arrays(path: str, streams: dict[str, Any]) -> Content:
         elif array.shape == (count,) and array.dtype.kind in "fiubUSM":
             columns[name] = array
         else:
-            log.warning("array left out", file=path, array=name, shape=array.shape, type=str(array.dtype))
+            log.warning("array skipped", file=path, array=name, shape=array.shape, type=str(array.dtype))
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
         for start in range(1, count + 1, n):  # a count is but a number in a header

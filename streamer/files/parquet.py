@@ -52,7 +52,7 @@ def open_parquet(path: str, stream: Any, stack: ExitStack) -> Content:
         if name == "spectrum" or name.startswith("__index_level_"):  # of pandas
             continue
         if pt.is_nested(kind) or "binary" in str(kind):
-            log.warning("column left out: no numbers or texts", file=path, column=name, type=str(kind))
+            log.warning("column skipped: neither numbers nor texts", file=path, column=name, type=str(kind))
         else:
             columns.append(name)
 

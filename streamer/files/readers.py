@@ -48,7 +48,7 @@ def open_content(path: str) -> Iterator[Content]:
     """Opens a file by its suffix.
 
     Raises:
-        BadFile: it can not be read as spectra; the text says where, what came and what was expected.
+        BadFile: it cannot be read as spectra; the text says where, what came and what was expected.
     """
     _, kind, compression = parts(path)
     if kind == ".hdr" and compression:
@@ -97,7 +97,7 @@ def parts(path: str) -> tuple[str, str, str]:
     if re.fullmatch(r"\.[0-9]{1,4}", kind):  # OPUS counts the spectra of a sample: sample.0, sample.1
         return inner.name, ".opus", compression
     if kind in UNREAD:
-        raise BadFile(f"{path}: {UNREAD[kind]} files are not read: export them as CSV or JCAMP-DX from its software")
+        raise BadFile(f"{path}: {UNREAD[kind]} files are not supported: export them as CSV or JCAMP-DX")
     if kind not in FORMATS:
         known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
         raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
@@ -139,7 +139,7 @@ def read_errors(path: str) -> Iterator[None]:
         yield
     except (*broken, lzma.LZMAError, tokenize.TokenError, OverflowError) as error:
         said = str(error).splitlines() or [type(error).__name__]
-        raise BadFile(f"{path}: can not be read further: {said[0]}") from error
+        raise BadFile(f"{path}: cannot be read any further: {said[0]}") from error
 
 
 FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {

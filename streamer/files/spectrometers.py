@@ -83,7 +83,7 @@ def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
     rows = _guarded(path, kind, spectra)
     first = next(rows, None)
     if first is None:
-        raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not read)")
+        raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not supported)")
     head = first[1]
     factor, unit = (1000, "nm") if head.unit == "um" else (1, head.unit)
 
@@ -123,7 +123,7 @@ def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
         raise BadFile(f"{path}: {needed}") from error
     except Exception as error:  # the libraries raise anything
         said = " ".join(str(error).split()) if type(error) is ValueError else f"{type(error).__name__} {error!s:.200}"
-        raise BadFile(f"{path}: can not be read as {kind} after {row} spectra: {said:.300}") from error
+        raise BadFile(f"{path}: cannot be read as {kind} after {row} spectra: {said:.300}") from error
 
 
 def _unit(said: str) -> str:
@@ -191,7 +191,7 @@ def _opus(data: bytes) -> Iterator[Spectrum]:
     for kind, size, at in entries:
         block = FileBlock(data, kind, size, at)
         if block.is_data_series():
-            series = ", and a series, which is not read: save its spectra one a file"
+            series = ", and a series, which is not supported: save one spectrum a file"
         elif block.is_data() or ((block.is_data_status() or block.is_sm_param()) and _leads_on(block.bytes)):
             block.parse()
             blocks += [block] if block.parse_error is None else []
@@ -234,7 +234,7 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
         with redirect_stdout(io.StringIO()) as printed:
             read = jcamp.read(block)
         if "Y-Check" in printed.getvalue():
-            raise ValueError("expected each line to begin with the value that ended the one before")
+            raise ValueError("expected each line to begin with the last value of the one before")
         if len(read["y"]) != int(points):
             raise ValueError(f"expected {points} points, as NPOINTS says; got {len(read['y'])}")
         date = said.get("longdate") or said.get("date", "")

@@ -34,7 +34,7 @@ def axis_of(path: str, content: Content, given: Axis | None, given_unit: str | N
     axis = given
     if axis is None:
         if content.wavelengths is None:
-            raise BadFile(f"{path} does not say which wavelengths its bands have: give its axis")
+            raise BadFile(f"{path} does not list the wavelengths of its bands: give its axis")
         unit = content.meta.get("axis_unit") or given_unit
         if not unit:
             raise BadFile(f"{path} does not say whether its axis is in nm or cm-1: give --axis-unit nm or cm-1")
@@ -140,7 +140,7 @@ def tables(
 ) -> Iterator[Table]:
     """The good rows among each `n` of a file; never an empty table."""
     path, where = str(file), where or {}
-    report = on_bad_row or (lambda bad: log.warning("bad row left out", file=path, row=bad.row, reason=bad.reason))
+    report = on_bad_row or (lambda bad: log.warning("bad row skipped", file=path, row=bad.row, reason=bad.reason))
     if quantity not in (None, *QUANTITIES):
         raise BadFile(f"expected quantity {', '.join(QUANTITIES)}; got {quantity!r}")
     with open_content(path) as content:
@@ -150,7 +150,7 @@ def tables(
                 known = ", ".join(content.columns) or "none"
                 raise BadFile(f"{path}: unknown column {column!r} to filter by; known: {known}")
         if reference is not None and "x" not in content.columns:
-            raise BadFile(f"{path}: references are of a camera's pixels, and this file has no column x")
+            raise BadFile(f"{path}: references belong to a camera's pixels, but this file has no column x")
         said = content.meta.get("quantity", UNKNOWN) if reference is None else "reflectance"
         quantity = quantity or _quantity(said)
         bad: BadRows = []
@@ -169,7 +169,7 @@ def tables(
             for i in np.flatnonzero(keep).tolist() if find(batch.columns, "spectrum_id") is not None else ():
                 name = table.spectrum_id[i]
                 if hash(name) in seen:
-                    bad.append((int(table.row[i]), f"spectrum_id {name!r} stands in this file already"))
+                    bad.append((int(table.row[i]), f"spectrum_id {name!r} is already in this file"))
                     keep[i] = False
                 seen.add(hash(name))
             for row, reason in sorted(bad):
@@ -234,7 +234,7 @@ def _quantity(said: str) -> str:
 
 
 def _times(values: np.ndarray | None, n: int, path: str) -> np.ndarray:
-    """(n,) datetime64[us], UTC; what can not be read as a time is NaT, and said once a batch."""
+    """(n,) datetime64[us], UTC; what cannot be read as a time is NaT, and said once a batch."""
     if values is None:
         return np.full(n, NOT_A_TIME)
     if values.dtype.kind == "M":
@@ -242,7 +242,7 @@ def _times(values: np.ndarray | None, n: int, path: str) -> np.ndarray:
     times = [_moment(value) for value in values.tolist()]
     wrong = [value for value, time in zip(values, times, strict=True) if time is None and value and value == value]
     if wrong:
-        log.warning("not a time, read as not known", file=path, got=wrong[0], expected="ISO 8601 or seconds since 1970")
+        log.warning("not a time, treated as unknown", file=path, got=wrong[0], expected="ISO 8601 or seconds")
     return np.array(times, "datetime64[us]")
 
 

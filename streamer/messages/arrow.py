@@ -23,7 +23,7 @@ def read_arrow(value: bytes) -> pa.Table:
     try:
         # A compressed body says how large it will be only while it is being unpacked, and 8 kB may become gigabytes.
         if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(value)):
-            raise BadMessage("expected Arrow without compression of its own: let Kafka compress", "compressed")
+            raise BadMessage("expected Arrow without its own compression: let Kafka compress", "compressed")
         with pa.ipc.open_stream(value) as stream:
             table = stream.read_all()
         table.validate(full=True)  # crafted offsets would otherwise read outside the buffer

@@ -37,7 +37,7 @@ def decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     n = table.num_rows
     check_rows(n, record)
     if len(set(table.column_names)) != table.num_columns:
-        raise BadMessage(f"expected every column once, got {table.column_names!s:.200}", "column_names")
+        raise BadMessage(f"expected each column once, got {table.column_names!s:.200}", "column_names")
     spectra, lengths, ragged = _spectra(table)
     names = [name for name in table.column_names if name not in RESERVED and is_number(table[name].type)]
     check_targets(names)

@@ -62,7 +62,7 @@ def set_aside(
         for i in np.flatnonzero(keep).tolist():
             name = frame.spectrum_id[i]
             if name in seen:
-                aside(i, "duplicate_id", f"spectrum_id {name!r} stands in this frame already")
+                aside(i, "duplicate_id", f"spectrum_id {name!r} is already in this frame")
             seen.add(name)
     if rows is not None:
         kept = [rows[i] for i in np.flatnonzero(keep).tolist()]

@@ -50,7 +50,7 @@ class Overheard(logging.Filter):
 
     def _hear(self, reason: str) -> None:
         if reason != self.refusal():
-            log.error("the broker refuses us: nothing is read or sent; it is tried again and again", reason=reason)
+            log.error("the broker refuses the connection: nothing is read or sent; retrying", reason=reason)
         self._refused, self._refused_s = reason, time.monotonic()
 
 

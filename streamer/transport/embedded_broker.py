@@ -77,7 +77,7 @@ class EmbeddedBroker:
         self.port = self.port or _free_port()
         if _listening(self.port):
             raise BrokerAbsent(
-                f"port {self.port} on 127.0.0.1 is taken already: stop what listens there, or take another"
+                f"port {self.port} on 127.0.0.1 is already in use: stop what listens there, or choose another port"
             )
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="tamis-broker-")
@@ -105,7 +105,7 @@ class EmbeddedBroker:
             code = self._process.poll()
             if code is not None or time.monotonic() > deadline:
                 told = log.read_text(errors="replace").strip()[-500:]
-                raise BrokerAbsent(f"the {self.kind} broker did not come up on {self.bootstrap} (exit {code}): {told}")
+                raise BrokerAbsent(f"the {self.kind} broker did not start on {self.bootstrap} (exit {code}): {told}")
             time.sleep(0.02)
 
     def _command(self, folder: Path) -> list[str]:

@@ -71,8 +71,9 @@ class KafkaSink(Sink):
         except Exception as error:  # whatever kafka-python raises here, there is no transaction to be had
             producer.close(0)
             raise BrokerAbsent(
-                f"{self._brokers}: no transactions under the id {self.transactional_id!r}: {reason_of(error)}; brokers "
-                "older than 2.5 and some others have none: processing_guarantee = 'at_least_once' needs none"
+                f"{self._brokers}: transactions are not available under the id {self.transactional_id!r}: "
+                f"{reason_of(error)}; brokers older than 2.5 and some others have none: "
+                "use processing_guarantee = 'at_least_once'"
             ) from error
         return producer
 
@@ -149,8 +150,8 @@ class KafkaSink(Sink):
             self._abandon(0)
             self._producer = None
             raise Fenced(
-                f"another worker has taken the slot {self.transactional_id!r} since, or the broker gave up on a "
-                f"transaction of ours: {reason_of(error)}; give each worker a transactions.slot of its own"
+                f"another worker has taken the slot {self.transactional_id!r}, or the broker has aborted our "
+                f"transaction: {reason_of(error)}; give each worker its own transactions.slot"
             ) from error
 
     def abandon(self) -> None:
@@ -169,7 +170,7 @@ class KafkaSink(Sink):
             self._producer = self._connect()
         except TamisError as error:  # still away: the next flush fails, and tries again
             self._absent = error
-            log.warning("broker still away", error=str(error))
+            log.warning("broker still unreachable", error=str(error))
 
     def _abandon(self, timeout_s: float) -> None:
         if self._producer is None:
@@ -177,7 +178,7 @@ class KafkaSink(Sink):
         try:
             self._producer.close(timeout_s)
         except Exception as error:  # noqa: BLE001 (its broker has gone: there is nobody to say good-bye to)
-            log.debug("producer closed in disorder", error=reason_of(error))
+            log.debug("producer did not close cleanly", error=reason_of(error))
             # close() flushes first, and where that fails its thread works on: what we send anew would be there twice.
             self._producer.flush = lambda timeout=None: None
             self._producer.close(0)

@@ -120,10 +120,10 @@ class KafkaSource(Source):
             self._resume(error.args[0])
             return []
         except FencedInstanceIdError as error:
-            raise Fenced(f"{self._brokers}: another member of group {self.group} has our group_instance_id") from error
+            raise Fenced(f"{self._brokers}: another member of group {self.group} uses our group_instance_id") from error
         except KafkaError as error:
             if not error.retriable:
-                raise BrokerAbsent(f"{self._brokers}: group {self.group} can not read: {reason_of(error)}") from error
+                raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {reason_of(error)}") from error
             batches = {}  # while we had not joined the group yet, it does not wait by itself
             time.sleep(min(timeout_s, _PAUSE_S))
         self._listen(bool(batches))
@@ -146,9 +146,9 @@ class KafkaSource(Source):
         for partition, since in self._still.items():
             if now - since > self._stall_s:
                 raise Stalled(
-                    f"{partition.topic}[{partition.partition}]: {behind[partition]} messages are there and none has "
+                    f"{partition.topic}[{partition.partition}]: {behind[partition]} messages are waiting and none has "
                     f"come for {now - since:.0f} s (offset {self._consumer.position(partition, timeout_ms=100)}); a "
-                    "transaction that a producer left open looks like this too"
+                    "transaction that a producer left open looks the same"
                 )
 
     def _listen(self, came: bool) -> None:
@@ -160,9 +160,9 @@ class KafkaSource(Source):
         refused = "" if came else refusal()
         answers = came or (not refused and any(map(listens, self._brokers.split(","))))
         if answers and self.connection_problem:
-            log.warning("broker back", brokers=self._brokers)
+            log.warning("broker reachable again", brokers=self._brokers)
         elif not (answers or refused or self.connection_problem):  # client_log has logged a refusal already
-            log.error("broker away: nothing can be read; it is tried again and again", brokers=self._brokers)
+            log.error("broker unreachable: nothing can be read; retrying", brokers=self._brokers)
         self.connection_problem = "" if answers else refused or f"no broker answers at {self._brokers}"
 
     def _begin(self, partitions: Iterable[Any]) -> None:
@@ -213,7 +213,9 @@ class KafkaSource(Source):
             try:
                 self._consumer.commit(noted, timeout_ms=round(_COMMIT_S * 1000))
             except CommitFailedError as error:
-                log.warning("commit refused: another member of the group reads these again", error=str(error))
+                log.warning(
+                    "commit refused: another member of the group will read these messages again", error=str(error)
+                )
             except KafkaError as error:
                 # Not committed is not lost: the next commit covers these offsets, or they are read again.
                 log.warning("commit failed; the next one covers it", error=reason_of(error))
@@ -261,7 +263,7 @@ class KafkaSource(Source):
             try:
                 committed = self._consumer.committed(partition, metadata=True, timeout_ms=round(_COMMIT_S * 1000))
             except KafkaError as error:
-                log.warning("notes of the group can not be read; it is tried again", error=reason_of(error))
+                log.warning("commit notes cannot be read; trying again", error=reason_of(error))
                 break
             self._fresh.discard(partition)
             if committed is not None and committed.metadata:
@@ -319,7 +321,7 @@ def _listener(source: KafkaSource) -> Any:
             source.assigned_anew(assigned)
 
         def on_partitions_lost(self, lost: Any) -> None:
-            log.warning("partitions lost: the group took us for dead", group=source.group, partitions=_named(lost))
+            log.warning("partitions lost: the group dropped this member", group=source.group, partitions=_named(lost))
             source.revoked(lost)
 
     return Listener()

@@ -106,6 +106,6 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
-        raise TamisError(f"{path} is there already: move it away, or name another folder") from error
+        raise TamisError(f"{path} already exists: move it, or choose another folder") from error
     except OSError as error:
-        raise TamisError(f"can not write {path}: {error.strerror}") from error
+        raise TamisError(f"cannot write {path}: {error.strerror}") from error

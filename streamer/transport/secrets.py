@@ -91,5 +91,5 @@ def bytes_of(path: Any, key: str) -> bytes:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{key}: can not read {path}: {reason}") from None
+        raise ValueError(f"{key}: cannot read {path}: {reason}") from None
     return content

@@ -65,8 +65,8 @@ def answering(servers: list[str], theirs: Mapping[str, Any]) -> list[str]:
     left = [server for server in servers if not _is_silent(server)]
     if servers and not left:
         raise BrokerAbsent(
-            f"{', '.join(servers)}: a connection is taken, and no TLS handshake answered in {_HANDSHAKE_S:g} s: is "
-            "it a port for TLS, and what lies before it in order?"
+            f"{', '.join(servers)}: the port accepts connections, but answers no TLS handshake in {_HANDSHAKE_S:g} s: "
+            "check that it is a TLS port, and any proxy or firewall in front of it"
         )
     return left
 
@@ -96,7 +96,7 @@ def weaknesses(kafka: Mapping[str, Any]) -> list[str]:
         scram = str(kafka.get("sasl_mechanism", "")).startswith("SCRAM")
         told.append("SASL_PLAINTEXT encrypts nothing" + ("" if scram else ", and sends the secret in the clear"))
     if "SSL" in protocol.split("_") and kafka.get("ssl_check_hostname") is False:
-        told.append("ssl_check_hostname = false takes any server with a certificate of that authority for the broker")
+        told.append("ssl_check_hostname = false accepts any server with a certificate of that authority as the broker")
     return told
 
 
