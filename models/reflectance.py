@@ -1,4 +1,4 @@
-"""Counts made reflectance by a camera's white and dark references."""
+"""Reflectance from a camera's counts, by its white and dark references."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MIN_SPAN = 0.05  # of the usual difference between white and dark: less, and a p
 class Reflectance:
     """(counts - dark) / (white - dark), pixel by pixel of the camera.
 
-    A band of a pixel that hardly tells white from dark is dead: it takes the line between the nearest living bands of
-    the same pixel. A pixel with fewer than two living bands takes the mean of its neighbours where they came with it;
-    else it gives no numbers, and its spectra are set aside.
+    A band of a pixel that hardly differs between white and dark is dead: it is interpolated between the nearest living
+    bands of the same pixel. A pixel with fewer than two living bands takes the mean of its neighbours if they were
+    measured with it; else its spectra are NaN, and are rejected.
 
     Args:
-        white, dark: (pixels, bands) counts; without a dark one, it is zero.
+        white, dark: (pixels, bands) counts; dark is zero by default.
 
     Raises:
         ValueError: they differ in shape, or no pixel is alive.
@@ -59,15 +59,15 @@ class Reflectance:
         """(n, bands), and the pixel of each (n,) -> (n, bands) float32
 
         Raises:
-            BadFile: other bands than the references have, or a pixel that they have not.
+            BadFile: bands or a pixel that the references do not have.
         """
         pixel = self._pixels(counts, x)
         samples, bands = self.white.shape
         if not self._whole(pixel):
-            told = (counts - self._dark[pixel]) * self._gain[pixel]
+            values = (counts - self._dark[pixel]) * self._gain[pixel]
             for bridge in self._bridges:
-                bridge.mend(told, pixel == bridge.pixel)
-            return self._with_blind(told.astype(np.float32, copy=False), pixel)
+                bridge.mend(values, pixel == bridge.pixel)
+            return self._with_blind(values.astype(np.float32, copy=False), pixel)
         lines = counts.reshape(-1, samples, bands).astype(np.float32)
         lines -= self._dark
         lines *= self._gain
@@ -76,25 +76,25 @@ class Reflectance:
         return self._with_blind(lines.reshape(-1, bands), pixel)
 
     def brightness(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """(n, bands), (n,) -> (n,): the mean reflectance of some bands, which tells an object from a belt
+        """(n, bands), (n,) -> (n,): the mean reflectance of some bands, to tell objects from the belt
 
-        NaN for a blind pixel without the pixels beside it. Raises as a call does.
+        NaN for a blind pixel without its neighbours. Raises as a call does.
         """
         pixel = self._pixels(counts, x)
         some = counts[:, some_bands(counts.shape[1])].astype(np.float32)
-        told = np.einsum("nb,nb->n", some, self._share[pixel]) - self._base[pixel]
-        return self._with_blind(told, pixel)
+        values = np.einsum("nb,nb->n", some, self._share[pixel]) - self._base[pixel]
+        return self._with_blind(values, pixel)
 
-    def _with_blind(self, told: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-        """Rows of blind pixels become the mean of those of the pixels beside them, where these stand as far away."""
+    def _with_blind(self, values: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+        """Replaces the rows of blind pixels by the mean of their neighbours' rows, if those are in the same line."""
         for blind, left, right in self._beside:
             rows = np.flatnonzero(pixel == blind)
             a, b = rows + left - blind, rows + right - blind
             there = (np.minimum(a, b) >= 0) & (np.maximum(a, b) < len(pixel))
             rows, a, b = rows[there], a[there], b[there]
             there = (pixel[a] == left) & (pixel[b] == right)
-            told[rows[there]] = (told[a[there]] + told[b[there]]) / 2
-        return told
+            values[rows[there]] = (values[a[there]] + values[b[there]]) / 2
+        return values
 
     def _pixels(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
         pixel = np.asarray(x, np.int64)
@@ -112,7 +112,7 @@ class Reflectance:
 
 
 def some_bands(bands: int) -> slice:
-    """Sixteen or some more, evenly spaced."""
+    """Sixteen or a few more, evenly spaced."""
     return slice(None, None, max(1, bands // 16))
 
 

@@ -301,10 +301,10 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U100000000", "()", 64 * ZEROS)), "or short texts",
     ),
     "texts that are no Unicode": (
-        "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U2", "()", b"\xff" * 8)), "got what is no Unicode",
+        "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U2", "()", b"\xff" * 8)), "got invalid Unicode",
     ),
     "half a character": (
-        "run.npz", lambda: zipped(X=X, line=npy_bytes("<U1", "()", b"\x00\xd8\x00\x00")), "got what is no Unicode",
+        "run.npz", lambda: zipped(X=X, line=npy_bytes("<U1", "()", b"\x00\xd8\x00\x00")), "got invalid Unicode",
     ),
     "1001 arrays": ("run.npz", lambda: zipped(X=X, **{f"a{i}": X for i in range(1000)}), "at most 1000 arrays, got"),
     "damaged LZMA": ("run.npz", lambda: lzma_damaged(), "cannot be read any further"),

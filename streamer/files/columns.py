@@ -24,7 +24,7 @@ WAVELENGTH = re.compile(
     r"(?P<prefix>(?:.*?[^\d.,][.,]?)??)(?P<number>\d+(?:[.,]\d+)?)\s*(?P<unit>nm|cm-1|cm\^-1|cm⁻¹|1/cm)?", re.I
 )
 MIN_PREFIXED = 16  # fewer columns named alike, such as 'x1' and 'x2', are not a spectrum
-BadRows = list[tuple[int, str]]  # row number, why it is no spectrum
+BadRows = list[tuple[int, str]]  # row number, why it is bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,20 @@ class Batch(Rows):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What an open file says of all its rows, and how to read them."""
+    """What an open file declares, and how to read its rows."""
 
     columns: list[str]  # all but the spectra
-    wavelengths: np.ndarray | None  # (bands,), where the file has them
-    bands: int | None  # where the file fixes it
-    count: int | None  # of its rows, where it says so
+    wavelengths: np.ndarray | None  # (bands,), if the file has them
+    bands: int | None  # if the file fixes it
+    count: int | None  # of its rows, if it is known
     meta: dict[str, str]  # axis_unit, quantity, line, instrument
-    batches: Callable[[int, int, BadRows], Iterator[Batch]]  # (bands, n): n rows each, less the bad ones, which it adds
+    batches: Callable[[int, int, BadRows], Iterator[Batch]]  # (bands, n, bad): n rows each; bad ones go to `bad`
 
 
 def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarray, str | None]:
-    """Which columns of a wide table are bands: their places, their wavelengths, and the unit if their names give it.
+    """Which columns of a wide table are bands: their places, wavelengths, and the unit if their names have one.
 
-    Columns named by a bare number (and a unit) are; else at least 16 columns that share one prefix.
+    Columns named by a number, perhaps with a unit; else at least 16 columns that share a prefix.
 
     Raises:
         BadFile: there are none, two sets of them, or they mix units.

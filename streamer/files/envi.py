@@ -31,7 +31,7 @@ _UNITS = {"nanometers": "nm", "nanometer": "nm", "nm": "nm", "micrometers": "um"
 
 @dataclass(frozen=True)
 class Cube:
-    """An ENVI image on disk, (lines, samples, bands): `open` maps it into memory anew, and nothing is read yet."""
+    """An ENVI image on disk, (lines, samples, bands). `open` maps it into memory; nothing is read yet."""
 
     open: Callable[[], np.ndarray]
     wavelengths: np.ndarray | None
@@ -72,8 +72,8 @@ def open_cube(path: str) -> Cube:
             f"{path}: no image beside the header: expected {stem}, {stem}.img, {stem}.bip or the like"
         ) from error
     except (SpyException, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        told = f"{type(error).__name__} {error!s:.200}"
-        raise BadFile(f"{path}: expected an ENVI header and its image: {told}") from error
+        what = f"{type(error).__name__} {error!s:.200}"
+        raise BadFile(f"{path}: expected an ENVI header and its image: {what}") from error
     if data is None or data.dtype.kind not in "fiu":
         raise BadFile(f"{path}: expected real numbers in the image, got {None if data is None else data.dtype}")
     said = {key.lower(): value for key, value in image.metadata.items()}
@@ -96,10 +96,10 @@ def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
         data, left = cube.open(), MAX_MAPPED
-        # A camera sends whole lines: a pixel is judged by those beside it.
+        # Whole lines, as a camera sends them: a pixel is judged with its neighbours.
         high, wide = (math.ceil(n / samples), samples) if line_bytes <= MAX_LINE_BYTES else (1, n)
         for top, first in product(range(0, lines, high), range(0, samples, wide)):
-            if left <= 0:  # what was read counts as ours until it is given back
+            if left <= 0:  # pages that were read count as our memory until they are unmapped
                 data, left = cube.open(), MAX_MAPPED
             block = np.array(data[top : top + high, first : first + wide])
             left -= block.nbytes
@@ -145,11 +145,11 @@ def _mean_of(path: str) -> np.ndarray:
 
 
 def write_envi(path: Path, lines: Iterator[np.ndarray], wavelengths_nm: np.ndarray, quantity: str) -> int:
-    """(samples, bands) arrays, one a camera line, as an ENVI image beside its header: of uint16 where they are counts
-    of that type, else of float32; gives how many lines.
+    """(samples, bands) arrays, one a camera line, as an ENVI image beside its header: uint16 if they are
+    counts of that type, else float32; returns how many lines.
 
     Raises:
-        BadFile: it can not be written. ValueError: there is no line.
+        BadFile: it cannot be written. ValueError: there is no line.
     """
     image, count, samples, dtype, number = path.with_suffix(".bip"), 0, 0, "<f4", 4
     try:

@@ -29,22 +29,22 @@ def read_frames(
     where: Mapping[str, str | Sequence[str]] | None = None,
     reference: Reflectance | None = None,
 ) -> Iterator[Frame]:
-    """Frames of a file in its order, in memory that does not grow with it (but for a `spectrum_id`: 60 bytes each).
+    """Frames of a file in its order, in memory that does not grow with it (except 60 bytes for each `spectrum_id`).
 
-    Each `frame_spectra` rows of the file become one frame for each line and instrument in them, less the bad rows and
-    those not asked for.
+    Each `frame_spectra` rows of the file become one frame for each line and instrument in them, without the bad rows
+    and those not asked for.
 
     Args:
         line, instrument: for all rows, whatever the file says.
         axis: for all rows, whatever the file says.
         axis_unit: for a file that lists its wavelengths without a unit.
         quantity: one of absorbance, reflectance, counts, unknown, whatever the file says.
-        on_bad_row: is given each row that is no spectrum, or repeats a spectrum_id; without it, they are logged.
-        where: column -> text, or several; only rows with one of these values ('1' matches the number 1 as well).
-        reference: of a camera's counts, whose column `x` tells the pixel: they become reflectance.
+        on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
+        where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
+        reference: makes a camera's counts reflectance; column `x` is the pixel.
 
     Raises:
-        BadFile: when the first frame is asked for, or later where the file breaks off.
+        BadFile: at the first frame, or later if the file breaks off.
     """
     for table in tables(path, axis, axis_unit, quantity, on_bad_row, where, frame_spectra, reference):
         yield from _frames(table, line, instrument)
@@ -53,9 +53,9 @@ def read_frames(
 def write_parquet(
     path: str | Path, frames: Iterable[Frame], texts: Callable[[Frame], Mapping[str, Sequence[str]]] = lambda frame: {}
 ) -> int:
-    """Writes frames as a Parquet file that `read_frames` reads back; gives how many spectra.
+    """Writes frames as a Parquet file that `read_frames` reads back; returns how many spectra.
 
-    The file appears whole or not at all. `texts` gives more columns, a text a spectrum.
+    The file appears whole or not at all. `texts` adds columns with one text a spectrum.
 
     Raises:
         ValueError: there is no frame, or a frame differs in axis, quantity or columns from the first one.
@@ -98,7 +98,7 @@ def write_parquet(
 
 
 def _frames(table: Table, line: str | None, instrument: str | None) -> Iterator[Frame]:
-    """One frame for each line and instrument of a table, in the order in which they come."""
+    """One frame for each line and instrument of a table, in their order of appearance."""
 
     def words(given: str | None, *names: str) -> list[str]:
         column = find(table.columns, *names) if given is None else None

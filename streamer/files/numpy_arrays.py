@@ -20,8 +20,8 @@ log = structlog.get_logger(__name__)
 
 
 MAX_ARRAYS = 1_000  # of one .npz
-MAX_CELL_BYTES = 1 << 14  # of a text in a NumPy array, which takes as much for each row
-MAX_HEADER_BYTES = 1 << 16  # of a NumPy array: NumPy itself believes 10,000
+MAX_CELL_BYTES = 1 << 14  # of a text in a NumPy array, which takes this much in each row
+MAX_HEADER_BYTES = 1 << 16  # of a NumPy array; NumPy's own limit is 10,000
 
 
 def open_npz(path: str, stream: Any, stack: ExitStack) -> Content:
@@ -61,7 +61,7 @@ def _open_arrays(path: str, streams: dict[str, Any]) -> Content:
             log.warning("array skipped", file=path, array=name, shape=array.shape, type=str(array.dtype))
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
-        for start in range(1, count + 1, n):  # a count is but a number in a header
+        for start in range(1, count + 1, n):  # the count is only a number in a header
             row = np.arange(start, min(start + n, count + 1))
             # from_pandas: NaN and NaT are empty
             read = {name: pa.array(array.take(len(row)), from_pandas=True) for name, array in columns.items()}
@@ -72,14 +72,14 @@ def _open_arrays(path: str, streams: dict[str, Any]) -> Content:
 
 
 class _Array:
-    """One array of a NumPy file, read forward some rows at a time; ValueError where it is none."""
+    """One array of a NumPy file, read forward some rows at a time. Raises ValueError if it is not one."""
 
     def __init__(self, name: str, stream: Any) -> None:
         from numpy.lib import format as npy
 
         self.name, self.stream = name, stream
         old = npy.read_magic(stream) == (1, 0)
-        # The header alone, and no more of the stream than it may take.
+        # Reads only the header, whose length is bounded.
         length = stream.read(2 if old else 4)
         if int.from_bytes(length, "little") > MAX_HEADER_BYTES:
             raise ValueError(f"array {name!r}: expected a header of at most {MAX_HEADER_BYTES} bytes")
@@ -101,8 +101,8 @@ class _Array:
         if len(data) < wanted:
             raise ValueError(f"array {self.name!r}: expected shape {self.shape}, but the file ends early")
         array = np.ndarray(shape, self.dtype, data).astype(self.dtype.newbyteorder("="), copy=False)
-        if self.dtype.kind == "U":  # NumPy takes any 32 bits for a character, and Python falls over them later
+        if self.dtype.kind == "U":  # NumPy accepts any 32 bits as a character, which fails in Python later
             codes = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
             if ((codes > 0x10FFFF) | (codes >> 11 == 0xD800 >> 11)).any():
-                raise ValueError(f"array {self.name!r}: expected texts, got what is no Unicode")
+                raise ValueError(f"array {self.name!r}: expected texts, got invalid Unicode")
         return array

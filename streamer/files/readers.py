@@ -48,7 +48,7 @@ def open_content(path: str) -> Iterator[Content]:
     """Opens a file by its suffix.
 
     Raises:
-        BadFile: it cannot be read as spectra; the text says where, what came and what was expected.
+        BadFile: it cannot be read as spectra; the text says where, what was expected and what it got.
     """
     _, kind, compression = parts(path)
     if kind == ".hdr" and compression:
@@ -71,7 +71,7 @@ def open_content(path: str) -> Iterator[Content]:
 
 
 def count_spectra(path: str | Path) -> int | None:
-    """How many spectra a file holds, where that costs no reading of them (Parquet, NumPy); else None."""
+    """How many spectra a file holds, if that is known without reading them (Parquet, NumPy); else None."""
     try:
         _, kind, compression = parts(str(path))
         if compression and kind in SEEKING:
@@ -79,7 +79,7 @@ def count_spectra(path: str | Path) -> int | None:
         with open_content(str(path)) as content:
             return content.count
     except BadFile:
-        return None  # whoever reads it is told why
+        return None  # reading it will say why
 
 
 def parts(path: str) -> tuple[str, str, str]:
@@ -130,10 +130,10 @@ def _stream(path: str, compression: str) -> pa.NativeFile:
 
 @contextmanager
 def read_errors(path: str) -> Iterator[None]:
-    """What the readers raise on broken bytes, as BadFile."""
+    """Turns what the readers raise on broken bytes into BadFile."""
     import pyarrow as pa
 
-    # RuntimeError and LZMAError: a zip that can not be unpacked or decrypted. The last two: a NumPy header.
+    # RuntimeError and LZMAError: a zip that cannot be unpacked or decrypted. The last two: a NumPy header.
     broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error)
     try:
         yield

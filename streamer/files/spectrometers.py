@@ -30,7 +30,7 @@ MAX_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
 MAX_BLOCKS = 256  # of an OPUS file: its own programs leave room for 40
 MAX_LINE = 1 << 10  # characters of JCAMP-DX, which asks for 80: a line of repeats unfolds to twice its square
 MAX_TABLE = 1 << 20  # characters of one JCAMP-DX spectrum: 64 a value
-# What no library that Tamis would depend on reads.
+# Formats that no suitable library reads.
 UNREAD = {".asd": "ASD", ".sp": "PerkinElmer", ".spa": "Thermo OMNIC", ".wdf": "Renishaw WiRE"}
 _UNITS = {
     **dict.fromkeys(("cm-1", "cm^-1", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
@@ -42,7 +42,7 @@ _QUANTITIES = {
     **dict.fromkeys(("absorbance", "a", "log(1/r)", "log 1/r", "yabsrb", "ylogdr"), "absorbance"),
     **dict.fromkeys(("reflectance", "r", "yreflec"), "reflectance"),
     **dict.fromkeys(("counts", "ycount"), "counts"),
-}  # a transmittance is none of ours: its numbers are left as they are
+}  # transmittance is unknown to Tamis: its numbers stay as they are
 _RESULTS = ("a", "r", "t", "km", "atr", "logr", "ra", "e", "sm")  # what OPUS may hold, best first; sm: a single channel
 _SPC_VERSIONS = {0x4C: "one of big-endian machines", 0x4D: "one of before 1996"}
 _TABLES = ("xydata", "xypoints")
@@ -79,7 +79,7 @@ def _whole(path: str, stream: Any) -> bytes:
 
 
 def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
-    """Every spectrum of a file; a row whose axis or quantity is not that of the first one is a bad row."""
+    """Every spectrum of a file; one with another axis or quantity than the first is a bad row."""
     rows = _guarded(path, kind, spectra)
     first = next(rows, None)
     if first is None:
@@ -127,14 +127,14 @@ def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
 
 
 def _unit(said: str) -> str:
-    """nm, um, cm-1; '' where it is not said; else the file's word, which the axis refuses by name."""
+    """nm, um or cm-1; '' if there is none; else the file's own word, which the axis refuses by name."""
     word = said.strip().lower()
     inside = re.search(r"\(([^()]*)\)", word)  # 'Wavenumber (cm-1)'
     return _UNITS.get(inside[1].strip() if inside else word, word)
 
 
 def _time(said: str, *dates: str) -> str:
-    """ISO 8601 of '16/03/2023 12:27:26.808 (GMT+1)' or '2011/10/18 12:13:14 +0100'; '' where no form of a date fits."""
+    """ISO 8601 of '16/03/2023 12:27:26.808 (GMT+1)' or '2011/10/18 12:13:14 +0100'; '' if no form of a date fits."""
     day, _, rest = said.strip().partition(" ")
     found = re.fullmatch(r"(\d+:\d+)(:\d+)?(\.\d{1,6})?\d*\s*(?:\(GMT)?([+-][\d.]+)?\)?", rest.strip() or "0:0")
     if found is None:
@@ -155,7 +155,7 @@ def _time(said: str, *dates: str) -> str:
 def _spc(data: bytes) -> Iterator[Spectrum]:
     from spc_io import SpcRaw
 
-    logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns of what stands behind the spectra
+    logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns about data after the spectra
     flags, version, points, spectra = struct.unpack_from("<BB2xI16xI", data)
     if version != 0x4B:
         raise ValueError(f"expected an SPC file of version 0x4b, got {_SPC_VERSIONS.get(version, hex(version))}")
@@ -163,7 +163,7 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
         raise ValueError(f"expected 2 to {MOST_BANDS} points, got {points}")
     if not 1 <= spectra <= MAX_SPECTRA:
         raise ValueError(f"expected 1 to {MAX_SPECTRA} spectra, got {spectra}")
-    # Without its log, which is of no use here and often broken.
+    # Without its log block, which is not needed and often broken.
     file: Any = SpcRaw.from_bytes_io(io.BytesIO(data[:248] + bytes(4) + data[252:]))
     header = file.main_header
     labels = [label.decode("latin-1") for label in data[218:248].split(b"\0")] if flags & 0x20 else []
@@ -180,7 +180,7 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
 
 
 def _opus(data: bytes) -> Iterator[Spectrum]:
-    """The one result of a file: its absorbance if it has one, else its reflectance, and so on."""
+    """One spectrum of a file: its absorbance if it has one, else its reflectance, and so on."""
     from brukeropus.file import Data, FileBlock, Parameters, pair_data_and_status_blocks, parse_directory, parse_header
 
     _, start, most, _ = parse_header(data)
@@ -212,7 +212,7 @@ def _opus(data: bytes) -> Iterator[Spectrum]:
 
 
 def _leads_on(block: bytes) -> bool:
-    """Whether each parameter's length leads on to the next one: the library would follow it back for ever."""
+    """Whether each parameter's length is positive: the library would loop for ever on a negative one."""
     at = 0
     while at + 8 <= len(block) and block[at : at + 3] != b"END":
         (words,) = struct.unpack_from("<h", block, at + 6)
@@ -226,7 +226,7 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
     import jcamp
 
     for said, block in _blocks(lines):
-        if not said.keys() & set(_TABLES):  # it links others, or holds peaks
+        if not said.keys() & set(_TABLES):  # it links other blocks, or holds peaks
             continue
         points = said.get("npoints", "")
         if not re.fullmatch(r"[0-9]{1,9}", points) or not 2 <= int(points) <= MOST_BANDS:
@@ -244,7 +244,7 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
 
 
 def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """Block by block what its labels say, and of its lines those with numbers, written as the library wants them."""
+    """The labels of each block, and its lines of numbers as the library wants them."""
     said: dict[str, str] = {}
     block: list[str] = []
     label, held = "", 0

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 def axis_of(path: str, content: Content, given: Axis | None, given_unit: str | None) -> Axis:
-    """The axis of a file: `given` replaces its own; `given_unit` says the unit where the file does not."""
+    """The axis of a file: `given` replaces its own; `given_unit` is the unit if the file has none."""
     axis = given
     if axis is None:
         if content.wavelengths is None:
@@ -61,7 +61,7 @@ TABLE_ROWS = 256  # read at a time
 
 @dataclass(frozen=True, slots=True)
 class BadRowInFile:
-    """A row that is no spectrum. Rows count from 1; in CSV the header is row 1, so that a row is a line of the file."""
+    """A row without a usable spectrum. Rows count from 1; in CSV the header is row 1, so rows are lines of the file."""
 
     path: str
     row: int
@@ -76,15 +76,15 @@ OnBadRow = Callable[[BadRowInFile], Any]
 
 @dataclass(frozen=True, slots=True)
 class Table(Rows):
-    """Spectra of a file with all that stands beside them.
+    """The spectra of a file with all other columns.
 
     Attributes:
-        spectra: (n, bands) float32, float64 or uint16; as the file has them. `read_table` gives floats only.
+        spectra: (n, bands) float32, float64 or uint16, as in the file. `read_table` returns floats only.
         columns: name -> (n,) float64 (NaN = not measured) or texts ('' = none), all but the spectra and the time.
         spectrum_id: (n,) texts, unique.
-        time: (n,) datetime64[us], UTC; NaT where it is not known.
+        time: (n,) datetime64[us], UTC; NaT if unknown.
         object_id: (n,) texts, or None.
-        row: (n,) where each stands in the file.
+        row: (n,) its number in the file.
     """
 
     path: str
@@ -124,7 +124,7 @@ def read_head(
     quantity: str | None = None,
     where: Mapping[str, str | Sequence[str]] | None = None,
 ) -> Table:
-    """The first rows of a file, which tell what its columns hold. Arguments and errors as `read_frames`."""
+    """The first rows of a file, which show what its columns hold. Arguments and errors as `read_frames`."""
     return next(tables(path, None, axis_unit, quantity, lambda bad: None, where, TABLE_ROWS, None))
 
 
@@ -165,7 +165,7 @@ def tables(
             keep = np.ones(len(table), bool)
             for column, wanted in where.items():
                 keep &= np.any([_equals(batch.columns[column], word) for word in _words(wanted)], axis=0)
-            # Hashes, not texts: among ten million ids two would be taken for one once in 300,000 files.
+            # Hashes, not texts: with ten million ids two collide once in 300,000 files.
             for i in np.flatnonzero(keep).tolist() if find(batch.columns, "spectrum_id") is not None else ():
                 name = table.spectrum_id[i]
                 if hash(name) in seen:
@@ -194,7 +194,7 @@ def _guarded(path: str, batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def _table(batch: Batch, content: Content, path: str, stem: str, axis: Axis, quantity: str) -> Table:
-    """A batch by the rules at the head of this file."""
+    """A batch by the rules at the top of this file."""
     n = len(batch.row)
     given = find(batch.columns, "spectrum_id")
     names = zip([""] * n if given is None else given, batch.row, strict=True)
@@ -202,7 +202,7 @@ def _table(batch: Batch, content: Content, path: str, stem: str, axis: Axis, qua
     times = _times(find(batch.columns, *TIME_COLUMNS), n, path)
     columns = {name: values for name, values in batch.columns.items() if name.lower() not in TIME_COLUMNS}
     for name, others in (("line", ()), ("instrument", INSTRUMENT_COLUMNS)):
-        if name in content.meta and find(columns, name, *others) is None:  # the file says it of all its rows
+        if name in content.meta and find(columns, name, *others) is None:  # the same for all rows
             columns[name] = np.full(n, content.meta[name], object)
     objects = find(columns, "object_id", "sample_id")
     return Table(path, axis, quantity, batch.spectra, columns, ids, times, objects, batch.row)
@@ -218,7 +218,7 @@ def _words(wanted: str | Sequence[str]) -> Sequence[str]:
 
 
 def _equals(values: np.ndarray, wanted: str) -> np.ndarray:
-    """(n,) bool: which values read as the wanted text; 1 and 1.0 as '1'."""
+    """(n,) bool: which values equal the wanted text; '1' matches 1.0 as well."""
     try:
         return values == float(wanted) if values.dtype.kind == "f" else values.astype(str) == wanted
     except ValueError:
@@ -226,7 +226,7 @@ def _equals(values: np.ndarray, wanted: str) -> np.ndarray:
 
 
 def _quantity(said: str) -> str:
-    """The file's word as one of `QUANTITIES`; a scaled or derived quantity ('reflectance_percent') is none of them."""
+    """The file's word as one of `QUANTITIES`; a scaled or derived quantity ('reflectance_percent') is unknown."""
     word = said.split("(")[0].strip().lower()
     if word.endswith(" counts"):
         return "counts"
@@ -234,7 +234,7 @@ def _quantity(said: str) -> str:
 
 
 def _times(values: np.ndarray | None, n: int, path: str) -> np.ndarray:
-    """(n,) datetime64[us], UTC; what cannot be read as a time is NaT, and said once a batch."""
+    """(n,) datetime64[us], UTC; NaT if it is not a time, which is logged once a batch."""
     if values is None:
         return np.full(n, NOT_A_TIME)
     if values.dtype.kind == "M":

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def read_arrow(value: bytes) -> pa.Table:
-    """An Arrow stream whose buffers hold what they say.
+    """An Arrow stream whose buffers are checked against what they declare.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: it is not one.
     """
     import pyarrow as pa
 
     try:
-        # A compressed body says how large it will be only while it is being unpacked, and 8 kB may become gigabytes.
+        # A compressed body shows its size only while it is unpacked: 8 kB may become gigabytes.
         if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(value)):
             raise BadMessage("expected Arrow without its own compression: let Kafka compress", "compressed")
         with pa.ipc.open_stream(value) as stream:
@@ -34,9 +34,9 @@ def read_arrow(value: bytes) -> pa.Table:
 
 
 def column_values(column: pa.ChunkedArray, name: str) -> list[Any]:
-    """A column of texts, numbers, times or booleans as Python values, in memory that its bytes bound.
+    """A column of texts, numbers, times or booleans as Python values, in memory bounded by its bytes.
 
-    Views, runs and lists of nothing say a thing a million times in a few bytes: a message has no use for them.
+    Views, runs and empty lists repeat a value a million times in a few bytes: they are refused.
 
     Raises:
         BadMessage: it is of another type.
@@ -52,13 +52,13 @@ def column_values(column: pa.ChunkedArray, name: str) -> list[Any]:
         return column.to_pylist()
     values: list[Any] = []
     for chunk in column.unify_dictionaries().chunks:
-        words = chunk.dictionary.to_pylist()  # each made once, however often it stands there
+        words = chunk.dictionary.to_pylist()  # each is made once, however often it occurs
         values += [None if i is None else words[i] for i in chunk.indices.to_pylist()]
     return values
 
 
 def _is_compressed(message: pa.ipc.Message) -> bool:
-    """Whether a batch has a BodyCompression: the fourth field of its flatbuffer, where that is there.
+    """Whether a batch has a BodyCompression, the fourth field of its flatbuffer.
 
     References: Message.fbs and Schema.fbs of the Arrow columnar format; FlatBuffers internals (tables and vtables).
     """
@@ -68,7 +68,7 @@ def _is_compressed(message: pa.ipc.Message) -> bool:
         return int.from_bytes(raw[where : where + size], "little", signed=signed)
 
     def field(table: int, number: int) -> int:
-        """Where a table's field lies; 0 where it is not there."""
+        """Where a table's field lies; 0 if it is absent."""
         vtable = table - at(table, 4, signed=True)
         offset = at(vtable + 4 + 2 * number, 2) if 4 + 2 * number < at(vtable, 2) else 0
         return table + offset if offset else 0
@@ -89,7 +89,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def arrow_bytes(table: pa.Table, metadata: Mapping[str, str | bytes]) -> bytes:
-    """A table and what its schema says, as one Arrow stream."""
+    """A table and its metadata as one Arrow stream."""
     import pyarrow as pa
 
     table = table.replace_schema_metadata(dict(metadata))
@@ -100,7 +100,7 @@ def arrow_bytes(table: pa.Table, metadata: Mapping[str, str | bytes]) -> bytes:
 
 
 def warm_up() -> None:
-    """What the first message would wait for: pyarrow looks for pandas, which takes a third of a second."""
+    """Spares the first message a third of a second, in which pyarrow looks for pandas."""
     import pyarrow as pa
 
     arrow_bytes(pa.table({"": [""]}), {})

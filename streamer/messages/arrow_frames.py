@@ -68,7 +68,7 @@ def decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
 
 
 def _spectra(table: pa.Table) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None]:
-    """The matrix, each row's length, and the rows themselves where the lengths differ."""
+    """The matrix, each row's length, and the rows themselves if the lengths differ."""
     import pyarrow as pa
 
     if "spectrum" not in table.column_names:
@@ -149,7 +149,7 @@ def _axis(given: str | None, unit: str | None, axes: Axes) -> Axis:
 
 @lru_cache(maxsize=256)
 def _listed_axis(numbers: str, unit: str | None) -> Axis:
-    """A line sends the same axis with every frame: it is read once."""
+    """Cached, because a line sends the same axis with every frame."""
     try:
         return known_axis(orjson.loads(numbers), unit, {})
     except orjson.JSONDecodeError as error:

@@ -19,7 +19,7 @@ Axes = Mapping[str, Axis]
 
 
 def check_rows(n: int, record: Record) -> None:
-    """A row that takes a kilobyte when it is set aside must not come in four bytes, or in none."""
+    """A rejected row takes a kilobyte: it must not come in four bytes, or in none."""
     if n > len(record.value) // MIN_ROW_BYTES:
         raise BadMessage(f"expected spectra, got {n} rows in {len(record.value)} bytes", "no_spectrum")
 
@@ -36,14 +36,14 @@ def is_json_number(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A JSON value for a message to people: short, however large or deep it is."""
+    """A JSON value as quoted in an error: short, however large or deep it is."""
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     return f"{value!r:.60}"
 
 
 def known_axis(given: Any, unit: str | None, axes: Axes) -> Axis:
-    """The axis a message lists, or the known one it names."""
+    """The axis that a message lists, or the known one that it names."""
     if given is None:
         raise BadMessage("expected an axis, got none", "no_axis")
     if isinstance(given, str):
@@ -74,7 +74,7 @@ def checked_reference(given: str) -> str:
 
 
 def spectrum_ids(given: list[str] | None, record: Record, n: int) -> list[str]:
-    """A spectrum without an id is called after its place, so that a second reading gives it the same name."""
+    """A spectrum without an id is named after its place, so that a second reading gives it the same name."""
     place = record.id
     if given is None:
         return list(map(place.__add__, _row_numbers(n)))

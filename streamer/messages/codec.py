@@ -19,14 +19,14 @@ from .screening import BadRow
 
 
 def decode(record: Record, axes: Axes, most_bytes: int) -> tuple[Frame, list[BadRow]]:
-    """A message as a frame, and the rows that had to be set aside.
+    """A message as a frame, and its bad rows.
 
     Args:
         axes: the axes that a message may name instead of listing their values, by name or by id.
         most_bytes: the cap on a frame.
 
     Raises:
-        BadMessage: there is no frame in these bytes; the text begins with where they came from.
+        BadMessage: there is no frame in these bytes; the text begins with their topic, partition and offset.
     """
     content_type = record.headers.get("content-type", ARROW).split(";")[0].strip().lower()
     try:
@@ -60,7 +60,7 @@ DECODERS: dict[str, Callable[[Record, Axes], tuple[Frame, list[BadRow]]]] = {
 
 
 def encode(frame: Frame, content_type: str, most_bytes: int) -> Iterator[Message]:
-    """A frame as messages of at most `most_bytes`: one as a rule, else halves of halves.
+    """A frame as messages of at most `most_bytes`: usually one, else halves of halves.
 
     Raises:
         BadSettings: one spectrum alone is over the cap. ValueError: the content type is unknown.

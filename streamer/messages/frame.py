@@ -12,7 +12,7 @@ from ...models.rows import Rows
 QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
 REFERENCES = ("", "white", "dark")
 MAX_TEXT = 512  # characters of an id or a name: they are repeated in results, rejects, logs and labels
-# Columns of a frame or of its predictions: no target may be called so.
+# Columns of a frame or of its predictions: no target may have such a name.
 RESERVED = frozenset(
     (
         *("spectrum", "spectrum_id", "time", "object_id", "x", "y", "line", "instrument", "axis", "axis_unit"),
@@ -40,11 +40,11 @@ class Frame(Rows):
     Attributes:
         spectra: (n, bands) float32 or uint16.
         spectrum_id: n texts, unique within the frame.
-        time: (n,) datetime64[us], UTC; NaT where it is not known.
+        time: (n,) datetime64[us], UTC; NaT if unknown.
         object_id: n texts that group several spectra of one object.
-        x, y: (n,) float64, position on the belt: of a line camera the pixel, and the number of its line.
+        x, y: (n,) float64, position on the belt; with a line camera, the pixel and the number of its line.
         targets: name -> (n,) float64, NaN where not measured.
-        reference: "white" or "dark" where these spectra are a reference of the camera, and of no object; else "".
+        reference: "white" or "dark" if these spectra are a reference of the camera; else "".
     """
 
     line: str

@@ -29,7 +29,7 @@ from .screening import BadRow, set_aside
 
 
 def decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
-    """For people: {"line", "axis", "axis_unit", "spectra": [{"spectrum_id", "time", "spectrum": [...]}, ...]}."""
+    """{"line", "axis", "axis_unit", "spectra": [{"spectrum_id", "time", "spectrum": [...]}, ...]}."""
     try:
         document = orjson.loads(record.value)
     except orjson.JSONDecodeError as error:
@@ -83,7 +83,7 @@ def _spectrum(value: Any) -> np.ndarray:
     wrong = next((item for item in value if not (item is None or is_json_number(item))), None)
     if wrong is not None:
         raise ValueError(f'expected "spectrum" to hold numbers, got {shown(wrong)}')
-    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the screening names
+    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the screening reports
         return np.array([math.nan if item is None else float(item) for item in value], np.float32)
 
 
@@ -104,7 +104,7 @@ def json_time(value: Any) -> np.datetime64:
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> np.ndarray | None:
-    """The numbers under one key; None where no row has one."""
+    """The numbers under one key; None if no row has one."""
 
     def number(value: Any) -> float:
         return float(value) if is_json_number(value) else math.nan
@@ -114,7 +114,7 @@ def _column(rows: list[dict[str, Any]], name: str) -> np.ndarray | None:
 
 
 def _json_text(row: dict[str, Any]) -> str | None:
-    """A row as it came; None where it is nested deeper than can be written."""
+    """A row as received; None if it is nested too deep to be written."""
     try:
         return orjson.dumps(row).decode()
     except TypeError:

@@ -27,9 +27,9 @@ class Label:
     """Laboratory values of one spectrum.
 
     Attributes:
-        values: target -> value, finite. time: when it was measured, where the spectrum itself does not say.
-        spectrum: (bands,) on `axis`, or None: then it has come, or will come, on the spectra's topic.
-        line, instrument: of a spectrum that is carried.
+        values: target -> value, finite. time: of the measurement, if the spectrum itself has none.
+        spectrum: (bands,) on `axis`, or None if it is sent on the spectra topic.
+        line, instrument: of a spectrum sent with the label.
     """
 
     spectrum_id: str
@@ -46,7 +46,7 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
     """The labels of a message: JSON ``{"labels": [{"spectrum_id": ..., "values": {...}}]}``, or any frame with targets.
 
     Raises:
-        BadMessage: there are no labels in these bytes; the text begins with where they came from.
+        BadMessage: there are no labels in these bytes; the text begins with their topic, partition and offset.
     """
     if "content-type" not in record.headers and record.value.lstrip()[:1] == b"{":
         record = replace(record, headers={**record.headers, "content-type": JSON})
@@ -118,7 +118,7 @@ def encode_labels(labels: Sequence[Label]) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An object whose laboratory value would teach much, and why."""
+    """An object whose laboratory value would teach the model most, and why."""
 
     line: str
     spectrum_id: str
@@ -129,7 +129,7 @@ class Request:
 
 
 def encode_requests(requests: Sequence[Request]) -> Iterator[Message]:
-    """One JSON message a request: each is a piece of work for somebody."""
+    """One JSON message a request: each is a task for the laboratory."""
     for request in requests:
         document = {
             "line": request.line,

@@ -31,9 +31,9 @@ class Predictions(Rows):
         t2, q: Hotelling's T2 and the Q residual against the calibration.
         t2_process_limit, q_process_limit: the robust limits learned from the running process; NaN while learning.
         trusted: within the calibration's 99 % limits, and the sensor alive.
-        odd: beyond what is usual for the running process; warm_up: odd without a break since the line's start.
+        odd: unusual for the running process; warm_up: odd without a break since the line's start.
         frozen: bit-identical to a neighbour in time.
-        reason: why not trusted, why odd, or '' where there is nothing to say.
+        reason: why not trusted or why odd; '' if neither.
         x, y: (n,) position on the belt, or None.
         classes: of a model of classes: the likeliest class or "unknown", its probability, and the spectrum's distance
             from the nearest class over that class's limit; by the names of their columns.
@@ -94,8 +94,8 @@ def encode_predictions(
     """Predictions as messages of at most `most_bytes`, as an Arrow stream or as JSON lines (one object a spectrum).
 
     Args:
-        source_id: of the message that held the spectra. With the first row's number it makes the header `result_id`,
-            which is the same when the message is read again: readers know a second copy by it.
+        source_id: of the message with the spectra. With the first row's number it makes the header `result_id`,
+            which is the same when the message is read again, so that readers recognise a second copy.
     """
     value = _as_json_lines(predictions) if content_type == JSON_LINES else _as_arrow(predictions)
     if len(value) <= most_bytes or len(predictions) == 1:
@@ -130,7 +130,7 @@ def _as_json_lines(predictions: Predictions) -> bytes:
     columns["time"] = [None if np.isnat(t) else text for t, text in zip(predictions.time, times, strict=True)]
     lists = {name: column.tolist() if isinstance(column, np.ndarray) else column for name, column in columns.items()}
     rows = (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
-    # orjson writes NaN as null, which is what JSON can say of a limit that is not learned yet.
+    # orjson writes NaN as null, for a limit that is not learned yet.
     # No newline at the end: console consumers add one after each message.
     return b"\n".join(orjson.dumps({"line": predictions.line, **row}) for row in rows)
 
@@ -139,7 +139,7 @@ def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[st
     """One dictionary a spectrum, or the one of a decision, from either encoding: for consumers, reports and tests.
 
     Raises:
-        ValueError: there are no predictions in these bytes, nor rejected rows.
+        ValueError: these bytes hold neither predictions nor rejected rows.
     """
     if headers.get("content-type", ARROW) in (JSON_LINES, JSON):
         rows = [orjson.loads(line) for line in value.splitlines()]
@@ -158,7 +158,7 @@ def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[st
 
 
 def _column(column: pa.ChunkedArray, name: str) -> list[Any]:
-    """Its values; rejected rows have their spectrum as a list of numbers, decisions a list of classes."""
+    """Its values; rejected rows have a list of numbers, decisions a list of classes."""
     import pyarrow as pa
 
     if pa.types.is_list(column.type):

@@ -16,7 +16,7 @@ RAW_DTYPES = {"float32": np.dtype("<f4"), "uint16": np.dtype("<u2")}
 
 
 def decode_raw(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
-    """The fast path: nothing but numbers, row after row, little-endian; the headers say the rest."""
+    """Little-endian numbers, row after row; the headers say the rest."""
     missing = [name for name in ("dtype", "bands", "line", "axis") if name not in record.headers]
     if missing:
         raise BadMessage(f"expected the headers dtype, bands, line, axis; missing {', '.join(missing)}", "headers")
@@ -51,11 +51,11 @@ def decode_raw(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
         y=y,
         reference=checked_reference(record.headers.get("reference", "")),
     )
-    return frame, []  # its rows are whole, and what they are called and when they came is ours
+    return frame, []  # no bad rows: all are whole, and their names and times are our own
 
 
 def _places(headers: Mapping[str, str], n: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Rows of a line camera follow one another from pixel `x` of line `y`; the next line begins after `pixels`."""
+    """Rows of a line camera are consecutive from pixel `x` of line `y`; a new line begins after `pixels`."""
     if "y" not in headers:
         return None, None
     given = [headers.get(name, default) for name, default in (("x", "0"), ("y", ""), ("pixels", str(1 << 30)))]
@@ -67,9 +67,9 @@ def _places(headers: Mapping[str, str], n: int) -> tuple[np.ndarray | None, np.n
 
 
 def encode_raw(frame: Frame) -> Message:
-    """Numbers alone: ids, times and targets do not travel, and the axis goes by its id (the reader must know it).
+    """Numbers alone: ids, times and targets are not sent, and the axis only by its id, which the reader must know.
 
-    Places on the belt do, where the rows are pixels of camera lines that follow one another.
+    Positions on the belt are sent if the rows are consecutive pixels of camera lines.
     """
     dtype = "uint16" if frame.spectra.dtype == np.uint16 else "float32"
     headers = {
@@ -86,7 +86,7 @@ def encode_raw(frame: Frame) -> Message:
 
 
 def _place_headers(frame: Frame) -> dict[str, str]:
-    """As `_places` reads them; none where rows do not follow one another."""
+    """As `_places` reads them; none if the rows are not consecutive."""
     if frame.x is None or frame.y is None or not len(frame):
         return {}
     turns = np.flatnonzero(np.diff(frame.y))
@@ -94,6 +94,6 @@ def _place_headers(frame: Frame) -> dict[str, str]:
         headers = {"x": str(int(frame.x[0])), "y": str(int(frame.y[0]))}
         headers |= {"pixels": str(int(frame.x[turns[0]]) + 1)} if len(turns) else {}
         x, y = _places(headers, len(frame))
-    except (BadMessage, ValueError, OverflowError):  # a place below zero, or none
+    except (BadMessage, ValueError, OverflowError):  # a negative position, or none
         return {}
     return headers if np.array_equal(x, frame.x) and np.array_equal(y, frame.y) else {}  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ Message = tuple[bytes, dict[str, str]]  # a value and its headers
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One message as it came."""
+    """One message as received."""
 
     topic: str
     partition: int
@@ -27,16 +27,16 @@ class Record:
 
     @property
     def place(self) -> str:
-        """Where it stands, for logs and errors: topic[partition]@offset."""
+        """topic[partition]@offset, for logs and errors."""
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
     @property
     def id(self) -> str:
-        """The same whenever it is read: what its results and its nameless spectra are called after."""
+        """The same at every reading: results, and spectra without an id, are named after it."""
         return f"{self.topic}-{self.partition}-{self.offset}"
 
 
 def arrival(record: Record, n: int) -> np.ndarray:
-    """When the message came to the broker; not known where a producer stamped it in another unit than ms."""
+    """When the broker got the message; NaT if a producer stamped it in another unit than ms."""
     sensible = 0 <= record.timestamp_s < _MAX_TIMESTAMP_S
     return np.full(n, np.datetime64(round(record.timestamp_s * 1e6) if sensible else "NaT", "us"))

@@ -16,9 +16,9 @@ MAX_FOREIGN = 8_000  # bytes of key and headers that a rejected message may brin
 
 
 def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> Message:
-    """A whole message that could not be read: its own bytes, and where they came from.
+    """A whole message that could not be read: its own bytes, and its origin.
 
-    Bytes over the broker's cap are cut, and the header `truncated_from_bytes` says so: the original stays in its topic.
+    Bytes over the broker's limit are cut off, as the header `truncated_from_bytes` says; the original is in its topic.
     """
     foreign = dict(record.headers)
     if sum(len(name.encode()) + len(text.encode()) for name, text in foreign.items()) > MAX_FOREIGN:
@@ -31,7 +31,7 @@ def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> 
 
 
 def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: int) -> Iterator[Message]:
-    """Rows of a frame whose other rows were good, as an Arrow stream that carries each row's error."""
+    """The bad rows of a frame as an Arrow stream with each row's error."""
     import pyarrow as pa
 
     columns = {

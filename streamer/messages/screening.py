@@ -14,12 +14,12 @@ _EARLIEST, _LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2200-01-0
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """One spectrum that is set aside. `original` is its JSON text where it could not even be read as numbers."""
+    """One rejected spectrum. `original` is its JSON text if it could not even be read as numbers."""
 
     row: int
     spectrum_id: str
     reason: str  # a short fixed word, for counting
-    text: str  # what came and what was expected
+    text: str  # what was expected, and what it got
     spectrum: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
     time: np.datetime64 = field(default_factory=lambda: np.datetime64("NaT", "us"))
     original: str | None = None
@@ -31,11 +31,11 @@ class BadRow:
 def set_aside(
     frame: Frame, lengths: np.ndarray, rows: Sequence[np.ndarray] | None, bad: Iterable[BadRow] = ()
 ) -> tuple[Frame, list[BadRow]]:
-    """Parts the spectra that have one value a band from the others, and the first of a spectrum_id from its repeats.
+    """Sets aside spectra of another length than the axis, of an impossible time, and repeats of a spectrum_id.
 
     Args:
-        lengths: (n,) how many values each spectrum came with.
-        rows: the n spectra where their lengths differ; None where `frame.spectra` holds them all.
+        lengths: (n,) how many values each spectrum has.
+        rows: the n spectra if their lengths differ; None if `frame.spectra` holds them all.
         bad: rows that were set aside already.
     """
     bad = list(bad)
@@ -69,7 +69,7 @@ def set_aside(
         matrix = np.zeros((len(frame), bands), np.float32)
         matrix[keep] = kept if kept else 0.0
         frame = replace(frame, spectra=matrix)
-    elif frame.spectra.shape[1] != bands:  # every row is aside, and none fits the frame's shape
+    elif frame.spectra.shape[1] != bands:  # every row is bad, and none fits the frame's shape
         frame = replace(frame, spectra=np.empty((len(frame), bands), np.float32))
     return (frame if keep.all() else frame[keep]), bad
 
@@ -81,7 +81,7 @@ def _too_long(frame: Frame, i: int) -> bool:
 def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[Frame, list[BadRow]]:
     """Sets aside the spectra that no model should see: not finite, or saturated (a band at or above `saturation`).
 
-    `saturation` is in the frame's own quantity; counts of 16 bits saturate at 65535 where none is given.
+    `saturation` is in the frame's own quantity; without one, 16-bit counts saturate at 65535.
     """
     if saturation is None and frame.spectra.dtype == np.uint16:
         saturation = 65535
@@ -90,7 +90,7 @@ def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[F
     good = np.all(finite & ~over, axis=1)
     if good.all():
         return frame, bad
-    # Rows were set aside before: what is left is counted as it stood in the message.
+    # Rows were set aside before; the others keep their numbers in the message.
     row_number = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad])
     bad = list(bad)
     for i in np.flatnonzero(~good).tolist():

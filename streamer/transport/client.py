@@ -15,17 +15,17 @@ from .security import answering, for_client
 log = structlog.get_logger()
 
 
-# A broker that heeds the limits of a fetch never sends so much; the embedded noida sends all it has, and the client
-# would wait in silence beyond its own 100 MB.
+# A broker that respects the limits of a fetch never sends so much. The embedded noida sends all it has, and beyond
+# kafka-python's own 100 MB the client would hang.
 RECEIVE_MAX_BYTES = 1 << 30
 
 
 def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | None, **ours: Any) -> Any:
-    """A Kafka client that has reached its brokers; it takes those of `client_settings` that it knows.
+    """A connected Kafka client, with those of `client_settings` that it knows.
 
     Raises:
-        BrokerAbsent: no broker, TLS or SASL refused: kafka-python shows all of them as a time-out.
-        BadSettings: an address or a setting that kafka-python can not use.
+        BrokerAbsent: no broker, or TLS or SASL refused: kafka-python reports all of them as a time-out.
+        BadSettings: an address or a setting that kafka-python cannot use.
     """
     from kafka.errors import KafkaConfigurationError, KafkaError
 
@@ -53,14 +53,14 @@ def ensure_topics(
     max_message_bytes: int | None = None,
     client_settings: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Makes sure that topics exist; gives those that were missing.
+    """Makes sure that topics exist; returns those that were missing.
 
     Args:
-        create: True makes the missing ones, False refuses to go on without them, None only looks.
-        max_message_bytes: what a topic made here is to take; None leaves it to the broker, mostly 1 MiB.
+        create: True creates the missing ones, False raises if one is missing, None only looks.
+        max_message_bytes: of a topic created here; None leaves it to the broker, mostly 1 MiB.
 
     Raises:
-        BrokerAbsent: no broker answers. TamisError: a topic is missing, or can not be created.
+        BrokerAbsent: no broker answers. TamisError: a topic is missing, or cannot be created.
     """
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError, TopicAlreadyExistsError
@@ -79,7 +79,7 @@ def ensure_topics(
                 admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1, **configs}})
                 log.info("topic created", topic=name, partitions=partitions)
             except TopicAlreadyExistsError:
-                continue  # another worker was quicker
+                continue  # another worker was faster
         return missing
     except KafkaError as error:
         raise TamisError(f"{brokers}: topics could not be listed or created: {reason_of(error)}") from error
@@ -88,13 +88,13 @@ def ensure_topics(
 
 
 def reason_of(error: BaseException) -> str:
-    """An error's kind and words; most of kafka-python's begin with their kind already."""
+    """An error's class and text; most of kafka-python's texts begin with the class already."""
     kind = type(error).__name__
     return str(error) if str(error).startswith(kind) else f"{kind}: {error}"
 
 
 def listens(server: str) -> bool:
-    """Whether anything takes a connection at host:port."""
+    """Whether anything accepts a connection at host:port."""
     host, _, port = server.strip().rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):

@@ -15,34 +15,34 @@ log = structlog.get_logger()
 
 
 _REFUSED_S = 60.0
-_REFUSAL = r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)"  # not: that nobody listens
+_REFUSAL = r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)"  # but not a port where nobody listens
 
 
 class Overheard(logging.Filter):
-    """Why kafka-python does not get through, from its log: what it raises in the end is a time-out without a reason.
+    """Reads from kafka-python's log why it cannot connect; the exception is only a time-out.
 
-    A broker that refuses us in mid-run, since a certificate or a token has run out, looks like a quiet line: that is
-    told by us, once a minute. What would have been shown without this passes.
+    A broker that refuses us later, because a certificate or a token has expired, looks like a quiet line: we log it
+    once a minute. Log records that would have been shown anyway still are.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.why = ""  # of the newest attempt to connect for the first time
+        self.why = ""  # why the latest first connection failed
         self.connecting = 0
         self._refused, self._refused_s = "", -math.inf
 
     def begin(self) -> None:
-        """Forgets what was heard of clients before this one: it may be with other brokers."""
+        """Forgets earlier clients, which may have had other brokers."""
         self.why = self._refused = ""
 
     def refusal(self) -> str:
-        """Why brokers refuse us, as heard in the last minute; '' where they do not. kafka-python tries each 30 s."""
+        """Why a broker refused us in the last minute, or ''. kafka-python retries every 30 s."""
         return self._refused if time.monotonic() - self._refused_s < _REFUSED_S else ""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if found := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", text):
-            if not (self.why and re.search("time(d )?out", found[1], re.IGNORECASE)):  # the last one is cut short
+            if not (self.why and re.search("time(d )?out", found[1], re.IGNORECASE)):  # it would hide the cause
                 self.why = short(found[1])
         elif not self.connecting and (found := re.search(_REFUSAL, text)):
             self._hear(short(found[1]))
@@ -63,7 +63,7 @@ def overhearing() -> Iterator[Overheard]:
     """While a client connects for the first time."""
     for logger in map(logging.getLogger, ("kafka.net.manager", "kafka.net.connection")):
         logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
-        logger.addFilter(_overheard)  # twice is once
+        logger.addFilter(_overheard)  # a second time has no effect
     _overheard.begin()
     _overheard.connecting += 1
     try:
@@ -73,4 +73,4 @@ def overhearing() -> Iterator[Overheard]:
 
 
 def short(error: object) -> str:
-    return re.sub(r"\s*\(_ssl\.c:\d+\)", "", str(error))  # a line of Python's binding helps nobody
+    return re.sub(r"\s*\(_ssl\.c:\d+\)", "", str(error))  # the source line in Python's ssl module

@@ -16,10 +16,10 @@ from .protocols import Progress, Sink
 log = structlog.get_logger()
 
 
-# How long a message may wait for its topic's leader, or for room. kafka-python's minute would look like a stuck worker.
+# How long a message may wait for its topic's leader, or for room. After kafka-python's minute the worker looks stuck.
 _BLOCK_S = 10.0
 _TRANSACTION_S = 60.0
-# Of kafka-python's errors, those that say that another producer has our transactional id, or instance id.
+# The errors of kafka-python which say that another client uses our transactional id, or instance id.
 FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
 
 
@@ -27,10 +27,10 @@ class KafkaSink(Sink):
     """One idempotent producer, acknowledged by all replicas.
 
     Args:
-        max_message_bytes: a larger value is refused here: one that the broker refuses would kill the producer for
-            every topic.
-        transactional_id: the same after each restart, so that what was left open is aborted; a second sink of
-            it fences the first. None sends at once, without transactions.
+        max_message_bytes: larger values are refused here: a refusal by the broker would stop the producer for all
+            topics.
+        transactional_id: the same after each restart, so that an open transaction is aborted; a second sink with it
+            fences the first. None sends without transactions.
 
     Raises:
         BrokerAbsent: no broker answers. BadSettings: kafka-python refuses a setting.
@@ -46,7 +46,7 @@ class KafkaSink(Sink):
     ) -> None:
         self._brokers = brokers
         self.transactional_id = transactional_id
-        self._open = False  # whether a transaction is
+        self._open = False  # whether a transaction is open
         self._settings = dict(client_settings or {})
         self._most = max_message_bytes
         self._pending: list[tuple[str, Any]] = []  # topic, and its future or why there is none
@@ -58,17 +58,17 @@ class KafkaSink(Sink):
 
         # The producer counts headers and envelope too; our own check of the value comes first.
         cap = self._most + 65_536
-        # A frame's predictions take some 20 kB: several go in one request, and none waits for others that may not come.
+        # A frame's predictions take some 20 kB: several go in one request, and none waits long for others.
         ours = {"acks": "all", "linger_ms": 5, "batch_size": 1 << 18, "max_request_size": cap,
                 "max_block_ms": round(_BLOCK_S * 1000)}  # fmt: skip
         if self.transactional_id is None:
             return connected(KafkaProducer, self._brokers, self._settings, **ours)
-        # What a worker that was killed left open ends no later than this, for those who read committed results.
+        # The open transaction of a killed worker blocks readers of committed results no longer than this.
         ours |= {"transactional_id": self.transactional_id, "transaction_timeout_ms": round(_TRANSACTION_S * 1000)}
         producer = connected(KafkaProducer, self._brokers, self._settings, **ours)
         try:
             producer.init_transactions()
-        except Exception as error:  # whatever kafka-python raises here, there is no transaction to be had
+        except Exception as error:  # whatever kafka-python raises, there are no transactions
             producer.close(0)
             raise BrokerAbsent(
                 f"{self._brokers}: transactions are not available under the id {self.transactional_id!r}: "
@@ -88,7 +88,7 @@ class KafkaSink(Sink):
             try:
                 self._begin()
                 delivery = self._producer.send(topic, value, key=key, headers=wire_headers)
-            except Exception as error:  # noqa: BLE001 (whatever kafka-python raises here, it is not delivered)
+            except Exception as error:  # noqa: BLE001 (whatever kafka-python raises, it is not delivered)
                 delivery = error
         self._pending.append((topic, delivery))
 
@@ -106,7 +106,7 @@ class KafkaSink(Sink):
             if pending and self._producer is not None:
                 self._producer.flush(timeout_s)
         except KafkaError:
-            pass  # like a flush in time, it does not say which records failed: only their futures tell
+            pass  # which records failed is known only from their futures
         failed = [(topic, why) for topic, delivery in pending if (why := _failure(delivery, deadline)) is not None]
         if not failed:
             return self.transactional_id is not None and progress is not None and self._commit(progress)
@@ -124,7 +124,7 @@ class KafkaSink(Sink):
         raise NotDelivered(f"{text}: {reason_of(failed[0][1])}")
 
     def _commit(self, progress: Progress) -> bool:
-        """Results and offsets become visible together or not at all; it may wait here for ever (watchdog.py)."""
+        """Results and offsets become visible together or not at all. kafka-python may hang here: see the watchdog."""
         from kafka.structs import OffsetAndMetadata, TopicPartition
 
         offsets = {
@@ -160,15 +160,15 @@ class KafkaSink(Sink):
             self._renew()
 
     def _renew(self) -> None:
-        """A producer that failed once may be out of sequence for ever: begin with a new one.
+        """A producer that failed may stay out of sequence for ever, so a new one replaces it.
 
-        Of a transactional one, the new one's first act aborts what the old one left open.
+        A new transactional producer first aborts what the old one left open.
         """
         self._abandon(0)
         self._producer, self._absent, self._open = None, None, False
         try:
             self._producer = self._connect()
-        except TamisError as error:  # still away: the next flush fails, and tries again
+        except TamisError as error:  # still unreachable: the next flush fails, and tries again
             self._absent = error
             log.warning("broker still unreachable", error=str(error))
 
@@ -177,9 +177,9 @@ class KafkaSink(Sink):
             return
         try:
             self._producer.close(timeout_s)
-        except Exception as error:  # noqa: BLE001 (its broker has gone: there is nobody to say good-bye to)
+        except Exception as error:  # noqa: BLE001 (the broker is gone)
             log.debug("producer did not close cleanly", error=reason_of(error))
-            # close() flushes first, and where that fails its thread works on: what we send anew would be there twice.
+            # close() flushes first; if that fails, its thread continues, and what we send again would arrive twice.
             self._producer.flush = lambda timeout=None: None
             self._producer.close(0)
 
@@ -188,7 +188,7 @@ class KafkaSink(Sink):
 
 
 def _failure(delivery: Any, deadline: float) -> Exception | None:
-    """Why a message was not delivered; None where it was."""
+    """Why a message was not delivered; None if it was."""
     if isinstance(delivery, Exception):
         return delivery
     try:

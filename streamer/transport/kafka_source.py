@@ -17,30 +17,30 @@ from .protocols import MAX_POLL_RECORDS, Progress, Source
 log = structlog.get_logger()
 
 
-# A commit is tried for so long. kafka-python's own limit is minutes, during which nobody could stop the worker.
+# How long a commit may take. kafka-python's own limit is minutes, during which the worker could not be stopped.
 _COMMIT_S = 5.0
-# After so long without a message it is looked whether a broker still listens.
+# After so long without a message we check whether a broker still listens.
 _SILENCE_S = 5.0
-# After an error that passes by itself, as a rule: an election, a restart.
+# After an error that usually passes by itself: an election, a restart.
 _PAUSE_S = 0.5
-# Asking for the lag of many partitions with every message would cost a busy line a sixth of its time.
+# Computing the lag of many partitions with every message would cost a busy line a sixth of its time.
 _WATCH_S = 1.0
 
 
 class KafkaSource(Source):
-    """A member of a consumer group, or the one reader of some partitions. What others have aborted is not read.
+    """A member of a consumer group, or the only reader of some partitions. Aborted transactions are not read.
 
     Args:
-        brokers: host:port, several parted by commas.
-        auto_offset_reset: where a group begins that has no offsets, or none that the broker still keeps.
-        partitions: read these of each topic, whoever else does; none: the group shares them out (KIP-429: one that
-            stays where it is goes on meanwhile).
-        in_flight_max_bytes, frame_max_bytes: so much is held of what was fetched, and how large one message may be.
-        stall_s: messages may be there and not come for so long.
+        brokers: host:port, several separated by commas.
+        auto_offset_reset: where a group begins that has no offsets, or only ones that the broker no longer keeps.
+        partitions: of each topic, read whatever other members do. None: the group assigns them (KIP-429: a
+            partition that keeps its reader is read on during a rebalance).
+        in_flight_max_bytes: held of what was fetched. frame_max_bytes: the largest message.
+        stall_s: how long waiting messages may fail to arrive.
         client_settings: keys of kafka-python (security, time-outs), passed on as they are and never logged.
 
     Raises:
-        BrokerAbsent: no broker answers there, or it refuses us. BadSettings: kafka-python refuses a setting, or
+        BrokerAbsent: no broker answers, or it refuses us. BadSettings: kafka-python refuses a setting, or
             a topic has not all of `partitions`.
     """
 
@@ -66,7 +66,7 @@ class KafkaSource(Source):
             brokers,
             client_settings,
             group_id=group,
-            auto_offset_reset="none",  # we begin ourselves, and say so: it would skip lost messages silently
+            auto_offset_reset="none",  # we seek ourselves and log it: kafka-python would skip lost messages silently
             enable_auto_commit=False,
             isolation_level="read_committed",
             max_poll_records=max(1, min(MAX_POLL_RECORDS, in_flight_max_bytes // frame_max_bytes)),
@@ -80,7 +80,7 @@ class KafkaSource(Source):
         self._handled: dict[Any, int] = {}  # by partition, the offset after the last one that was handled since
         self._lost = False
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
-        self._still: dict[Any, float] = {}  # by partition, since when messages are there and none comes
+        self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
         self.group, self._brokers = group, brokers
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
         self._heard = self._polled = self._watched = time.monotonic()
@@ -94,7 +94,7 @@ class KafkaSource(Source):
             self._consumer.subscribe(list(topics), listener=_listener(self))
 
     def _refuse_absent(self, topics: Sequence[str], partitions: Sequence[int]) -> None:
-        """A partition that is not there would be waited for in silence; a topic that is not there may still come."""
+        """A missing partition would be waited for silently. A missing topic may still be created."""
         for topic in topics:
             there = self._consumer.partitions_for_topic(topic)
             if there and (absent := sorted(set(partitions) - set(there))):
@@ -105,8 +105,8 @@ class KafkaSource(Source):
         """As `Source.poll`.
 
         Raises:
-            BrokerAbsent: the broker refuses us; while it is only away, nothing comes. Fenced: another reader has our
-                group_instance_id. Stalled: there are messages, and none comes.
+            BrokerAbsent: the broker refuses us; while it is only unreachable, nothing is returned. Fenced: another
+                reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
         """
         from kafka.errors import FencedInstanceIdError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
@@ -124,16 +124,16 @@ class KafkaSource(Source):
         except KafkaError as error:
             if not error.retriable:
                 raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {reason_of(error)}") from error
-            batches = {}  # while we had not joined the group yet, it does not wait by itself
+            batches = {}  # before we have joined the group, poll does not wait
             time.sleep(min(timeout_s, _PAUSE_S))
-        self._listen(bool(batches))
+        self._check_connection(bool(batches))
         self._watch(batches)
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [_record(message) for messages in batches.values() for message in messages]
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
-        """A reader that hangs looks like a quiet line: said only by messages that are there and do not come."""
+        """A reader that hangs looks like a quiet line, except that messages are waiting."""
         for partition in batches:
             self._still.pop(partition, None)
         now = time.monotonic()
@@ -151,14 +151,14 @@ class KafkaSource(Source):
                     "transaction that a producer left open looks the same"
                 )
 
-    def _listen(self, came: bool) -> None:
-        """kafka-python waits in silence for a broker that is away: a quiet line and a dead broker look alike to it."""
+    def _check_connection(self, received: bool) -> None:
+        """kafka-python waits silently for an unreachable broker, as it does on a quiet line."""
         now = time.monotonic()
-        if not came and now - self._heard < _SILENCE_S:
+        if not received and now - self._heard < _SILENCE_S:
             return
         self._heard = now
-        refused = "" if came else refusal()
-        answers = came or (not refused and any(map(listens, self._brokers.split(","))))
+        refused = "" if received else refusal()
+        answers = received or (not refused and any(map(listens, self._brokers.split(","))))
         if answers and self.connection_problem:
             log.warning("broker reachable again", brokers=self._brokers)
         elif not (answers or refused or self.connection_problem):  # client_log has logged a refusal already
@@ -170,7 +170,7 @@ class KafkaSource(Source):
         seek(*partitions)
 
     def _resume(self, lost: Mapping[Any, int]) -> None:
-        """Goes on where the settings say, and says what is missing."""
+        """Continues where the settings say, and logs what is missing."""
         from kafka.errors import KafkaError
 
         self._begin(lost)
@@ -203,7 +203,7 @@ class KafkaSource(Source):
         return Progress(offsets, note, self._consumer.group_metadata())
 
     def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        """After a rebalance the broker refuses: the partition's new owner reads these messages again."""
+        """After a rebalance the broker refuses it: the partition's new owner reads these messages again."""
         from kafka.errors import CommitFailedError, KafkaError
         from kafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -217,14 +217,14 @@ class KafkaSource(Source):
                     "commit refused: another member of the group will read these messages again", error=str(error)
                 )
             except KafkaError as error:
-                # Not committed is not lost: the next commit covers these offsets, or they are read again.
+                # Nothing is lost: the next commit covers these offsets, or the messages are read again.
                 log.warning("commit failed; the next one covers it", error=reason_of(error))
         for partition, offset in offsets.items():
             self._handled.pop(partition, None)
-            self._undone[partition] = offset  # where a batch is left in the middle, it goes on here
+            self._undone[partition] = offset  # where a batch is left in the middle, it continues here
 
     def committed(self, topic: str, partition: int) -> int:
-        """Where the group is to go on; 0 where it has not begun. Raises BrokerAbsent."""
+        """The group's next offset; 0 if it has none yet. Raises BrokerAbsent."""
         from kafka.errors import KafkaError
         from kafka.structs import TopicPartition
 
@@ -234,7 +234,7 @@ class KafkaSource(Source):
             raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {reason_of(error)}") from error
 
     def rewind(self) -> None:
-        # From our own book: the broker is what has just failed, as a rule, and would keep us waiting for an answer.
+        # From our own records: usually the broker has just failed, and would keep us waiting.
         for partition in self._consumer.assignment() & self._undone.keys():
             self._consumer.seek(partition, self._undone[partition])
         self._undone.clear()
@@ -245,7 +245,7 @@ class KafkaSource(Source):
         return lost
 
     def revoked(self, partitions: Iterable[Any]) -> None:
-        """The group gives these to another: what is not committed of them, that one reads."""
+        """Another member gets these partitions, and reads what is not committed of them."""
         for partition in partitions:
             self._lost |= partition in self._handled
             self._handled.pop(partition, None)
@@ -281,15 +281,15 @@ class KafkaSource(Source):
         lags = {}
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)
-            # Known from the last fetch, so nothing is asked for; the limit is for a position that was lost since.
+            # Known from the last fetch, without a request; the time-out is for a position lost meanwhile.
             position = None if end is None else self._consumer.position(partition, timeout_ms=100)
             if position is not None:
-                # The brokers' end is as old as the last fetch: a position beyond it means that we are at the end.
+                # The end is as old as the last fetch: a position beyond it means that we are at the end.
                 lags[partition] = max(0, end - position)
         return lags
 
     def close(self) -> None:
-        """Leaves the group, so that the others take over at once."""
+        """Leaves the group, so that others take over at once."""
         self._consumer.close(autocommit=False, timeout_ms=5_000)
 
 
@@ -309,7 +309,7 @@ def _listener(source: KafkaSource) -> Any:
     from kafka import ConsumerRebalanceListener
 
     class Listener(ConsumerRebalanceListener):
-        """Only takes note: kafka-python calls it from inside poll, where no other call to the broker may be made."""
+        """Only takes notes: kafka-python calls it inside poll, where no other request may be made."""
 
         def on_partitions_revoked(self, revoked: Any) -> None:
             if revoked:

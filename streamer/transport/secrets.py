@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Keys of kafka-python that a file may hold, KEY_file: of these the first is no secret, but lies beside one.
+# Keys of kafka-python whose value may be in a file, named by KEY_file. User names are often kept with passwords.
 FROM_FILES = ("sasl_plain_username", "sasl_plain_password", "ssl_password", "proxy_url")
-# kafka-python has no such key: it wants an object with a method.
+# Not a key of kafka-python, which takes an object with a method `token`.
 TOKEN_FILE = "sasl_oauth_token_file"  # noqa: S105 (a key's name)
 _PROXIES = ("http", "socks5", "socks5h")
-MAX_BYTES = 65_536  # no secret is as long; a wrong path may lead to a log
+MAX_BYTES = 65_536  # no secret is as long: a wrong path may lead to a log
 _SECRET_WORDS = ("password", "secret", "token", "key", "jaas", "proxy")  # a proxy's address may hold its password
 
 
 def is_secret(key: str) -> bool:
-    """Whether what stands under a key of [kafka] must not be shown; where a secret lies is none.
+    """Whether the value of a key of [kafka] must not be shown. The path of a secret may be.
 
     >>> is_secret("sasl_plain_password"), is_secret("ssl_keyfile"), is_secret("sasl_plain_username")
     (True, False, False)
@@ -26,17 +26,17 @@ def is_secret(key: str) -> bool:
 
 
 def is_text(key: str) -> bool:
-    """Whether a variable's value is the setting as it stands; else it is read as JSON, so that numbers are numbers."""
+    """Whether an environment variable's value is plain text. All others are read as JSON, for their numbers."""
     if key == "ssl_check_hostname":
         return False
     return key.startswith(("sasl_", "ssl_", "client_", "group_")) or key.endswith(("_file", "_proxy", "proxy_url"))
 
 
 def with_files_read(kafka: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with what their KEY_file name in its place. A token's file stays: it is read for each login.
+    """The settings, with the contents of each KEY_file under KEY. A token file stays: it is read for each login.
 
     Raises:
-        ValueError: a file or a value that can not be used. It never tells what was in it.
+        ValueError: a file or a value that cannot be used. The text never quotes its content.
     """
     done = dict(kafka)
     for key in FROM_FILES:
@@ -47,9 +47,9 @@ def with_files_read(kafka: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"kafka.{key} and kafka.{key}_file exclude each other: give one")
         done[key] = text_of(path, f"kafka.{key}_file")
     for key, value in done.items():
-        if is_text(key) and isinstance(value, int | float | list | dict):  # what TOML and JSON have beside text
+        if is_text(key) and isinstance(value, int | float | list | dict):  # what TOML and JSON have besides text
             raise ValueError(f"kafka.{key}: expected text in quotes, got {type(value).__name__}")
-    if not isinstance(done.get("ssl_check_hostname", True), bool):  # any other word would be taken for true
+    if not isinstance(done.get("ssl_check_hostname", True), bool):  # kafka-python takes any other word for true
         raise ValueError("kafka.ssl_check_hostname: expected true or false")
     for key in ("proxy_url", "socks5_proxy"):
         if done.get(key) is not None:
@@ -58,7 +58,7 @@ def with_files_read(kafka: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_proxy(key: str, url: str) -> None:
-    """kafka-python's own errors repeat the address, and so the password in it."""
+    """Checked here, because kafka-python's errors quote the address with its password."""
     try:
         parsed = urlsplit(url)
         usable = parsed.scheme in _PROXIES and bool(parsed.hostname) and parsed.port is not None
@@ -69,7 +69,7 @@ def _check_proxy(key: str, url: str) -> None:
 
 
 def text_of(path: Any, key: str) -> str:
-    """A file's text, less the newline that an editor or `echo` has put at its end."""
+    """A file's text, without the newline at its end that an editor or `echo` adds."""
     try:
         content = bytes_of(path, key)
         text = content.decode()

@@ -23,21 +23,21 @@ _NEEDED = {
     "SCRAM-SHA-512": ("sasl_plain_username", "sasl_plain_password"),
     "OAUTHBEARER": ("sasl_oauth_token_provider",),
 }
-_CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # kafka-python waits for a connection, too: here it is only looked
+_CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # only a probe: kafka-python has its own time-outs
 
 
 def for_client(kafka: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What kafka-python takes, from what the settings say.
+    """The settings as kafka-python takes them.
 
     Raises:
-        BadSettings: what can not work, or would leave the connection less safe than somebody meant it to be.
+        BadSettings: they cannot work, or the connection would be less secure than they suggest.
     """
     theirs = dict(kafka or {})
     if (path := theirs.pop(TOKEN_FILE, None)) is not None:
         provider = theirs["sasl_oauth_token_provider"] = _token_from(path)
-        provider.token()  # what is wrong with it is told now, and not as a time-out
+        provider.token()  # raises now, where kafka-python would time out
     protocol = theirs.get("security_protocol", "PLAINTEXT")
-    if protocol not in PROTOCOLS:  # kafka-python takes any other word for PLAINTEXT
+    if protocol not in PROTOCOLS:  # kafka-python treats any other word as PLAINTEXT
         raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
     for kind, prefix in (("SASL", "sasl_"), ("SSL", "ssl_")):
         given = [key for key, value in theirs.items() if key.startswith(prefix) and value is not None]
@@ -49,16 +49,16 @@ def for_client(kafka: Mapping[str, Any] | None) -> dict[str, Any]:
     if protocol.startswith("SASL"):
         _check_mechanism(protocol, theirs)
     if "SSL" in protocol.split("_"):
-        theirs = {"ssl_password": ""} | theirs  # an encrypted key is an error then; else OpenSSL asks at the terminal
+        theirs = {"ssl_password": ""} | theirs  # without it, OpenSSL asks for an encrypted key's password
         _check_certificates(theirs)
     return theirs
 
 
 def answering(servers: list[str], theirs: Mapping[str, Any]) -> list[str]:
-    """The servers less those that take a connection and then are silent: kafka-python waits for ever for their TLS.
+    """The servers that answer a TLS handshake; kafka-python would wait for the others for ever.
 
     Raises:
-        BrokerAbsent: there is no other.
+        BrokerAbsent: none of them does.
     """
     if "SSL" not in theirs.get("security_protocol", "").split("_") or theirs.get("proxy_url"):
         return servers
@@ -72,7 +72,7 @@ def answering(servers: list[str], theirs: Mapping[str, Any]) -> list[str]:
 
 
 def _is_silent(server: str) -> bool:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # who it is, kafka-python asks
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # kafka-python verifies the certificate later
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     host, _, port = server.rpartition(":")
     host = host.strip("[]")
@@ -84,20 +84,20 @@ def _is_silent(server: str) -> bool:
             except TimeoutError:
                 return True
     except (OSError, ValueError):
-        pass  # kafka-python will say why
+        pass  # kafka-python will report it
     return False
 
 
 def weaknesses(kafka: Mapping[str, Any]) -> list[str]:
-    """What is allowed, and should be known: each in a clause."""
+    """What is allowed but insecure, one clause each."""
     protocol = kafka.get("security_protocol", "PLAINTEXT")
-    told = []
+    found = []
     if protocol == "SASL_PLAINTEXT":
         scram = str(kafka.get("sasl_mechanism", "")).startswith("SCRAM")
-        told.append("SASL_PLAINTEXT encrypts nothing" + ("" if scram else ", and sends the secret in the clear"))
+        found.append("SASL_PLAINTEXT encrypts nothing" + ("" if scram else ", and sends the secret in the clear"))
     if "SSL" in protocol.split("_") and kafka.get("ssl_check_hostname") is False:
-        told.append("ssl_check_hostname = false accepts any server with a certificate of that authority as the broker")
-    return told
+        found.append("ssl_check_hostname = false accepts any server with a certificate of that authority as the broker")
+    return found
 
 
 def _check_mechanism(protocol: str, theirs: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ def _check_mechanism(protocol: str, theirs: Mapping[str, Any]) -> None:
 
 
 def _check_certificates(theirs: Mapping[str, Any]) -> None:
-    """Loads them as kafka-python will, for each connection (so renewed ones are taken), but says which one is wrong."""
+    """Loads them as kafka-python does for each connection, and names the file that is wrong."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority, certificate, key = (theirs.get(f"ssl_{name}file") for name in ("ca", "cert", "key"))
     for name, path in (("ssl_cafile", authority), ("ssl_certfile", certificate), ("ssl_keyfile", key)):
@@ -144,12 +144,12 @@ def _token_from(path: str) -> Any:
     from kafka.net.sasl.oauth import AbstractTokenProvider
 
     class TokenFile(AbstractTokenProvider):
-        """Read anew for each login, and each time that the broker asks for another: somebody else renews it."""
+        """Reads the token for each login and each renewal; another program keeps the file fresh."""
 
         def token(self) -> str:
             try:
                 text = text_of(path, f"kafka.{TOKEN_FILE}").strip()
-                if not re.fullmatch("[!-~]+", text):  # anything else would end the token's field in the message
+                if not re.fullmatch("[!-~]+", text):  # anything else would end the token's field
                     raise ValueError(f"kafka.{TOKEN_FILE}: {path}: expected one token, without blanks")
             except ValueError as error:
                 raise BadSettings(str(error)) from None
