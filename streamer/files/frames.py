@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
-from ...models.axis import Axis
-from ...models.reflectance import Reflectance
 from ..messages.frame import RESERVED, Frame
-from .table import INSTRUMENT_COLUMNS, UNKNOWN, OnBadRow, Table, find, tables
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, Reading, Table, find, tables
 
 
 def read_frames(
@@ -22,12 +21,7 @@ def read_frames(
     frame_spectra: int = 256,
     line: str | None = None,
     instrument: str | None = None,
-    axis: Axis | None = None,
-    axis_unit: str | None = None,
-    quantity: str | None = None,
-    on_bad_row: OnBadRow | None = None,
-    where: Mapping[str, str | Sequence[str]] | None = None,
-    reference: Reflectance | None = None,
+    **reading: Unpack[Reading],
 ) -> Iterator[Frame]:
     """Frames of a file in its order, in memory that does not grow with it (except 60 bytes for each `spectrum_id`).
 
@@ -36,17 +30,12 @@ def read_frames(
 
     Args:
         line, instrument: for all rows, whatever the file says.
-        axis: for all rows, whatever the file says.
-        axis_unit: for a file that lists its wavelengths without a unit.
-        quantity: one of absorbance, reflectance, counts, unknown, whatever the file says.
-        on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
-        where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
-        reference: makes a camera's counts reflectance; column `x` is the pixel.
+        reading: as `Reading` says.
 
     Raises:
         BadFile: at the first frame, or later if the file breaks off.
     """
-    for table in tables(path, axis, axis_unit, quantity, on_bad_row, where, frame_spectra, reference):
+    for table in tables(path, frame_spectra, **reading):
         yield from _frames(table, line, instrument)
 
 

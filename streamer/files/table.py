@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import structlog
@@ -101,8 +101,41 @@ class Table(Rows):
         return len(self.row)
 
 
-def read_table(
-    path: str | Path,
+class Reading(TypedDict, total=False):
+    """How a file is read.
+
+    Attributes:
+        axis, quantity: of all rows, whatever the file says.
+        axis_unit: for a file that lists its wavelengths without a unit.
+        on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
+        where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
+        reference: makes a camera's counts reflectance; column `x` is the pixel.
+    """
+
+    axis: Axis | None
+    axis_unit: str | None
+    quantity: str | None
+    on_bad_row: OnBadRow | None
+    where: Mapping[str, str | Sequence[str]] | None
+    reference: Reflectance | None
+
+
+def read_table(path: str | Path, **reading: Unpack[Reading]) -> Table:
+    """The whole file in memory, for fitting. Raises BadFile."""
+    table = Table.joined(tables(path, TABLE_ROWS, **reading))
+    exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
+    return replace(table, spectra=table.spectra.astype(exact, copy=False))
+
+
+def read_head(path: str | Path, **reading: Unpack[Reading]) -> Table:
+    """The first rows of a file, which show what its columns hold. Raises BadFile."""
+    reading["on_bad_row"] = lambda bad: None
+    return next(tables(path, TABLE_ROWS, **reading))
+
+
+def tables(
+    file: str | Path,
+    n: int,
     *,
     axis: Axis | None = None,
     axis_unit: str | None = None,
@@ -110,33 +143,6 @@ def read_table(
     on_bad_row: OnBadRow | None = None,
     where: Mapping[str, str | Sequence[str]] | None = None,
     reference: Reflectance | None = None,
-) -> Table:
-    """The whole file in memory, for fitting. Arguments and errors as `read_frames`."""
-    table = Table.joined(tables(path, axis, axis_unit, quantity, on_bad_row, where, TABLE_ROWS, reference))
-    exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
-    return replace(table, spectra=table.spectra.astype(exact, copy=False))
-
-
-def read_head(
-    path: str | Path,
-    *,
-    axis_unit: str | None = None,
-    quantity: str | None = None,
-    where: Mapping[str, str | Sequence[str]] | None = None,
-) -> Table:
-    """The first rows of a file, which show what its columns hold. Arguments and errors as `read_frames`."""
-    return next(tables(path, None, axis_unit, quantity, lambda bad: None, where, TABLE_ROWS, None))
-
-
-def tables(
-    file: str | Path,
-    axis: Axis | None,
-    axis_unit: str | None,
-    quantity: str | None,
-    on_bad_row: OnBadRow | None,
-    where: Mapping[str, str | Sequence[str]] | None,
-    n: int,
-    reference: Reflectance | None,
 ) -> Iterator[Table]:
     """The good rows among each `n` of a file; never an empty table."""
     path, where = str(file), where or {}

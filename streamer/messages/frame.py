@@ -16,19 +16,8 @@ MAX_TEXT = 512  # characters of an id or a name: they are repeated in results, r
 RESERVED = frozenset(
     (
         *("spectrum", "spectrum_id", "time", "object_id", "x", "y", "line", "instrument", "axis", "axis_unit"),
-        *(
-            "quantity",
-            "t2",
-            "q",
-            "t2_process_limit",
-            "q_process_limit",
-            "trusted",
-            "odd",
-            "warm_up",
-            "frozen",
-            "reason",
-        ),
-        *("model", "model_version", "error", "original"),
+        *("quantity", "t2", "q", "t2_process_limit", "q_process_limit", "trusted", "odd", "warm_up", "frozen"),
+        *("reason", "model", "model_version", "error", "original"),
     )
 )
 

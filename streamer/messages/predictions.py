@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 JSON_LINES = "application/x-ndjson"
 PREDICTIONS_VERSION = 1
+_VERDICTS = ("t2", "q", "t2_process_limit", "q_process_limit", "trusted", "odd", "warm_up", "frozen", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +68,11 @@ class Predictions(Rows):
 
     def columns(self) -> dict[str, Sequence[Any] | np.ndarray]:
         """One column a field, in the order in which they are written."""
+        optional = {name: getattr(self, name) for name in ("object_id", "x", "y") if getattr(self, name) is not None}
         return {
-            "spectrum_id": self.spectrum_id,
-            "time": self.time,
-            **({} if self.object_id is None else {"object_id": self.object_id}),
-            **({} if self.x is None else {"x": self.x}),
-            **({} if self.y is None else {"y": self.y}),
-            **self.classes,
-            **self.values,
-            "t2": self.t2,
-            "q": self.q,
-            "t2_process_limit": self.t2_process_limit,
-            "q_process_limit": self.q_process_limit,
-            "trusted": self.trusted,
-            "odd": self.odd,
-            "warm_up": self.warm_up,
-            "frozen": self.frozen,
-            "reason": self.reason,
+            **{"spectrum_id": self.spectrum_id, "time": self.time},
+            **(optional | self.classes | self.values),
+            **{name: getattr(self, name) for name in _VERDICTS},
             "model_version": [self.model_version] * len(self),
         }
 

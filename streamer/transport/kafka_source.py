@@ -77,7 +77,9 @@ class KafkaSource(Source):
             partition_assignment_strategy=[CooperativeStickyAssignor()],
         )
         self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
-        self._handled: dict[Any, int] = {}  # by partition, the offset after the last one that was handled since
+        self._handled: dict[
+            tuple[str, int], int
+        ] = {}  # by topic and partition, the offset after the last one that was handled since
         self._lost = False
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
@@ -140,7 +142,7 @@ class KafkaSource(Source):
         if now - self._watched < _WATCH_S:
             return
         self._watched = now
-        lags = {} if self.connection_problem else self._lags()
+        lags = {} if self.connection_problem else self.lag_records()
         behind = {partition: lag for partition, lag in lags.items() if lag > 0 and partition not in batches}
         self._still = {partition: self._still.get(partition, now) for partition in behind}
         for partition, since in self._still.items():
@@ -194,13 +196,10 @@ class KafkaSource(Source):
             )
 
     def handled(self, record: Record) -> None:
-        from kafka.structs import TopicPartition
-
-        self._handled[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        self._handled[record.topic, record.partition] = record.offset + 1
 
     def progress(self, note: str = "") -> Progress:
-        offsets = {(p.topic, p.partition): offset for p, offset in self._handled.items()}
-        return Progress(offsets, note, self._consumer.group_metadata())
+        return Progress(dict(self._handled), note, self._consumer.group_metadata())
 
     def commit(self, progress: Progress, *, stored: bool = False) -> None:
         """After a rebalance the broker refuses it: the partition's new owner reads these messages again."""
@@ -274,10 +273,7 @@ class KafkaSource(Source):
     def poll_overdue(self) -> bool:
         return time.monotonic() - self._polled > self._poll_within_s / 2
 
-    def lag_records(self) -> dict[tuple[str, int], int]:
-        return {(partition.topic, partition.partition): lag for partition, lag in self._lags().items()}
-
-    def _lags(self) -> dict[Any, int]:
+    def lag_records(self) -> dict[Any, int]:
         lags = {}
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)
