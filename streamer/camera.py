@@ -18,6 +18,10 @@ from .. import BadFile, BadMessage
 from ..models.atomic import atomic_write
 from .cube import Reflectance, some_bands
 from .frame import BadRow, Frame, screen
+from ..models.reflectance import Reflectance, some_bands
+from .files.envi import read_references
+from .messages.frame import Frame
+from .messages.screening import BadRow, screen
 from .settings import Camera as Table
 from .settings import Line
 
@@ -207,7 +211,7 @@ class Camera:
         self._reflectance: Reflectance | None = None
         self._learning: _Mean | None = None
         if table.white:
-            self._reflectance = Reflectance.of_files(table.white, table.dark or None)
+            self._reflectance = read_references(table.white, table.dark or None)
             self._white, self._dark = self._reflectance.white, self._reflectance.dark
             if len(self._white) != table.pixels:
                 raise BadFile(

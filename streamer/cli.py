@@ -647,6 +647,8 @@ def replay(
     from .pages.belt_map import MAX_SCAN_LINES as MOST_LINES
     from .pages.belt_map import BeltMap as Belt
     from .records import read_frames
+    from .belt import MOST_LINES, Belt
+    from .files.frames import read_frames
     from .view import following, refuse_unwritable, settle, write_belt
 
     refuse_unwritable(report)
@@ -740,7 +742,8 @@ def simulate(
     from dataclasses import replace
 
     from ..models.axis import Axis
-    from .records import read_table, write_parquet
+    from .files.frames import write_parquet
+    from .files.table import read_table
     from .simulate import Belt, Sensor, earthlib_materials, library_of, write_truth
 
     if counts and (out is None or out.suffix != ".hdr"):
@@ -783,7 +786,7 @@ def simulate(
     held = f"{len(made)} objects, {', '.join(sorted(set(made.values())))}"
     start = np.datetime64("2026-01-01T00:00:00", "us")
     if out.suffix == ".hdr":
-        from .cube import write_envi
+        from .files.envi import write_envi
 
         whole_belt, nm = replace(belt, foreground=False).frames(seconds, start, 1), belt.axis.to("nm").values
         if counts:
@@ -820,7 +823,7 @@ def broker(
       tamis broker --port 9092
     """
     stop = _Stop()
-    from .broker import EmbeddedBroker
+    from .transport.embedded_broker import EmbeddedBroker
 
     with EmbeddedBroker(kind, port) as running:
         print(f"{kind} broker on {running.bootstrap}; Ctrl-C stops it, and its data go with it", flush=True)
@@ -939,9 +942,9 @@ def _reference(white: Path | None, dark: Path | None) -> Any:
         if dark is not None:
             raise BadSettings("--dark needs --white: reflectance is measured between the two")
         return None
-    from .cube import Reflectance
+    from .files.envi import read_references
 
-    return Reflectance.of_files(str(white), None if dark is None else str(dark))
+    return read_references(str(white), None if dark is None else str(dark))
 
 
 def _values(given: list[str] | None, option: str) -> dict[str, list[str]]:

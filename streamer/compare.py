@@ -18,9 +18,9 @@ from ..models.model import Model
 from ..ssl.contenders import Context, Fitted, Pairs, Trained, fit
 from .pages.charts import DISC, Chart, Kind, figure, html_table, page_of
 from ..ssl.unlabeled import Unlabeled
+from .files.table import Table, read_table
 from .page import DISC, Chart, Kind, figure, html_table, page_of
 from .pretraining import read_unlabeled
-from .records import Table, read_table
 
 LEVEL = 0.9  # of the prediction intervals whose coverage is told
 SHADES = ("lab", "in", "odd", "warm", "frozen", "process", "left")  # of the page's style, one a model

@@ -18,9 +18,11 @@ from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..ssl.self_training import self_train
 from .compare import column_of, microseconds
+from .files.table import Table, read_table
 from .fitting import class_values
 from .pages.charts import html_table, page_of
 from .records import Table, read_table
+from .page import html_table, page_of
 from .rules import conformal_limits
 from .settings import Decide
 

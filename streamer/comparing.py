@@ -86,6 +86,8 @@ def run_explain(
     from .explain import explain, headings, page, rows_of
     from .pages.charts import write_page
     from .records import read_table
+    from .files.table import read_table
+    from .page import write_page
 
     _refuse_folders(html_path)
     model, version = store.load(name, version)
@@ -152,7 +154,7 @@ def _write_comparison(
 
 def holds_classes(file: Path, targets: Sequence[str], reading: Mapping[str, Any]) -> bool:
     """Whether the target is a column of texts; raises BadFile."""
-    from .records import read_head
+    from .files.table import read_head
 
     columns = read_head(file, **reading).columns
     return any(columns[target].dtype.kind in "OU" for target in targets if target in columns)

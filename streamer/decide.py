@@ -21,10 +21,11 @@ from .. import BadSettings
 from ..models.class_scores import UNKNOWN
 from ..models.serving.parts import ServedModel
 from .camera import Seen
-from .outcome import Predictions
+from .messages.arrow import arrow_bytes
+from .messages.predictions import Predictions
+from .messages.record import ARROW, JSON, Message
 from .rules import Rule, conformal_limits, threshold
 from .settings import Decide
-from .wire import ARROW, JSON, Message, arrow_bytes
 
 log = structlog.get_logger()
 LEVEL = 0.9  # of the interval <target>_low to <target>_high

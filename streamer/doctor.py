@@ -10,9 +10,9 @@ from http.client import HTTPException
 
 from .. import TamisError, __version__
 from ..models.store import Store
-from .security import weaknesses
 from .settings import Settings
-from .source import ensure_topics
+from .transport.client import ensure_topics
+from .transport.security import weaknesses
 
 
 @dataclass(frozen=True)

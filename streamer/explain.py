@@ -13,6 +13,8 @@ from ..models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ..models.model import Model
 from .pages.charts import Chart, figure, html_table, page_of
 from .records import Table
+from .files.table import Table
+from .page import Chart, figure, html_table, page_of
 
 MOST_SPECTRA = 64
 

@@ -15,8 +15,8 @@ from ..models.class_scores import UNKNOWN
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..models.store import Store
-from .frame import RESERVED
-from .records import Table, read_table
+from .files.table import Table, read_table
+from .messages.frame import RESERVED
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder

@@ -18,9 +18,9 @@ from ..models.class_scores import Verdict
 from ..models.model import Result
 from ..models.serving.parts import ServedModel
 from ..models.store import Store
-from .frame import Frame
+from .messages.frame import Frame
+from .messages.predictions import Predictions
 from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
-from .outcome import Predictions
 from .settings import Line, Process
 
 log = structlog.get_logger()

@@ -18,8 +18,8 @@ from ..ssl.gate import Verdict
 from ..ssl.pretrain import Health, Recipe, pretrain
 from ..ssl.refit import Gold, Labels, improve
 from ..ssl.unlabeled import Unlabeled
+from .files.table import INSTRUMENT_COLUMNS, Table, read_table
 from .fitting import target_values
-from .records import INSTRUMENT_COLUMNS, Table, read_table
 
 FEWEST_OBJECTS = 20
 

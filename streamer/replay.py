@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from .. import BadFile
-from .frame import Frame
-from .sink import Sink
-from .source import KafkaSource
-from .wire import encode
+from .messages.codec import encode
+from .messages.frame import Frame
+from .transport.kafka_source import KafkaSource
+from .transport.protocols import Sink
 
 # The producer holds what is not confirmed yet: so many frames of at most a megabyte each, none for longer than this.
 _FRAMES_IN_FLIGHT = 64
@@ -105,7 +105,7 @@ class Replay:
         return sent
 
     def _frames(self, paths: Sequence[Path]) -> Iterator[Frame]:
-        from .records import read_frames
+        from .files.frames import read_frames
 
         left = self.limit
         turn, shift = 1, np.timedelta64(0, "us")

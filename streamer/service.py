@@ -18,18 +18,22 @@ import structlog
 from .. import BadFile
 from ..models.store import Store
 from .camera import Cameras
-from .formats import parts as compressions
+from .files.readers import parts as compressions
+from .messages.codec import encode
+from .messages.record import ARROW, JSON, RAW
 from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
-from .security import weaknesses
 from .settings import Settings
 from .simulate import Belt, write_truth
-from .sink import FileSink, KafkaSink, Sink
-from .source import FileSource, KafkaSource, Source, ensure_topics
+from .transport.client import ensure_topics
+from .transport.kafka_sink import KafkaSink
+from .transport.kafka_source import KafkaSource
+from .transport.protocols import Sink, Source
+from .transport.recorded import FileSink, FileSource
+from .transport.security import weaknesses
 from .watch import DriftWatch
 from .watchdog import Watchdog
-from .wire import ARROW, JSON, RAW, encode
 from .worker import Worker
 
 log = structlog.get_logger()
@@ -249,7 +253,7 @@ def run_tail(settings: Settings, stop: Stop, topic: str, new_only: bool, limit: 
     """Prints what workers send, a line of JSON a spectrum, decision or reject, until stopped or at `limit`."""
     import orjson
 
-    from .outcome import decode_predictions
+    from .messages.predictions import decode_predictions
 
     rejects = topic == settings.topics.rejects
     ensure(settings, [topic])
@@ -320,7 +324,7 @@ def run_replay(settings: Settings, stop: Stop, files: Sequence[Path], encoding: 
             return replay.run(files, sink, stopping=stop, before=before)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        from .records import count_spectra
+        from .files.readers import count_spectra
 
         counts = [count_spectra(path) for path in files]
         total = None if replay.loop or None in counts else sum(count for count in counts if count)

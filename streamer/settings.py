@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from .. import BadSettings
 from ..models.axis import MAX_BANDS, Axis
 from .rules import Rule
-from .security import FROM_FILES, TOKEN_FILE, is_secret, is_text, with_files_read
+from .transport.secrets import FROM_FILES, TOKEN_FILE, is_secret, is_text, with_files_read
 
 PREFIX = "TAMIS_"
 CONFIG_VARIABLE = "TAMIS_CONFIG"  # the path of the TOML file

@@ -20,8 +20,8 @@ import numpy as np
 
 from .. import BadFile
 from ..models.axis import Axis
-from .frame import Frame
-from .records import Table
+from .files.table import Table
+from .messages.frame import Frame
 
 # Overtones and combinations of C-H, O-H and C=O between 900 and 1750 nm: centre nm, width nm, strength. Positions after
 # Workman & Weyer, Practical Guide and Spectral Atlas for Interpretive Near-Infrared Spectroscopy (2012), and what

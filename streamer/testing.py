@@ -17,11 +17,10 @@ import pytest
 
 if TYPE_CHECKING:
     from ..models.model import Model
-    from .broker import EmbeddedBroker
-    from .frame import Frame
+    from .messages.frame import Frame
     from .settings import Settings
-    from .sink import MemorySink
-    from .source import MemorySource
+    from .transport.embedded_broker import EmbeddedBroker
+    from .transport.memory import MemorySink, MemorySource
     from .worker import Worker
 
 
@@ -39,8 +38,7 @@ class FakeLine:
     def __post_init__(self) -> None:
         from ..models.store import Store
         from .predictor import Predictor
-        from .sink import MemorySink
-        from .source import MemorySource
+        from .transport.memory import MemorySink, MemorySource
         from .worker import Worker
 
         loaded = self._load()
@@ -63,8 +61,9 @@ class FakeLine:
 
     def arrives(self, *messages: Frame | bytes, headers: dict[str, str] | None = None) -> None:
         """Frames (as Arrow), or the bytes of a message with its headers, arrive on the spectra topic."""
-        from .frame import Frame
-        from .wire import ARROW, Record, encode
+        from .messages.codec import encode
+        from .messages.frame import Frame
+        from .messages.record import ARROW, Record
 
         cap = self.worker.settings.frame_max_bytes
         for message in messages:
@@ -83,7 +82,7 @@ class FakeLine:
     @property
     def predictions(self) -> list[dict[str, Any]]:
         """One dictionary a spectrum, in the order in which they were sent."""
-        from .outcome import decode_predictions
+        from .messages.predictions import decode_predictions
 
         topic = self.worker.settings.topics.predictions
         return [
@@ -112,7 +111,7 @@ def tamis_line(tmp_path: Path) -> Callable[..., FakeLine]:
 @pytest.fixture(scope="session")
 def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
     """Gives an embedded broker that has all the named capabilities; each kind is started once, stopped at the end."""
-    from .broker import CAPABILITIES, EmbeddedBroker
+    from .transport.embedded_broker import CAPABILITIES, EmbeddedBroker
 
     running: dict[str, EmbeddedBroker] = {}
 

@@ -29,14 +29,15 @@ from ..ssl.replay_buffer import Buffer
 from ..ssl.unlabeled import Unlabeled
 from .camera import Cameras
 from .drift import LabelDrift
-from .labels import decode_labels
+from .messages.codec import decode
+from .messages.labels import decode_labels
+from .messages.record import Record
 from .meters import Meters
 from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from .settings import Settings
 from .settings import Trainer as Table
-from .source import Record, Source
+from .transport.protocols import Source
 from .watch import Watched, tell_drift
-from .wire import decode
 
 log = structlog.get_logger()
 
@@ -409,7 +410,7 @@ class Trainer:
     def observe(self) -> None:
         for (topic, partition), lag in self.source.lag_records().items():
             self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
-        self.meters["tamis_broker_connected"].set(not self.source.trouble)
+        self.meters["tamis_broker_connected"].set(not self.source.connection_problem)
         if self._buffer is not None:
             fill = self._buffer.fill()
             for part in ("window", "reservoir", "labeled", "waiting"):
@@ -424,7 +425,7 @@ class Trainer:
     def ready(self) -> str:
         if self._buffer is None:
             return f"waiting for model {self.table.model!r}"
-        return "stopping" if self.stopping else self.source.trouble
+        return "stopping" if self.stopping else self.source.connection_problem
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def following(settings: Settings, belt: Belt) -> Iterator[Callable[[], str]]:
         reader = threading.Thread(target=read, name="view", daemon=True)
         reader.start()
         try:
-            yield lambda: ended[0] if ended else source.trouble
+            yield lambda: ended[0] if ended else source.connection_problem
         finally:
             done.set()
             reader.join(10)

@@ -18,11 +18,11 @@ from ..models.axis import Axis, resampler
 from ..models.model import Model
 from ..models.serving.parts import ServedModel
 from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
-from .frame import Frame
+from .messages.frame import Frame
+from .messages.predictions import Predictions
+from .messages.record import Record
 from .meters import Meters
-from .outcome import Predictions
 from .settings import Drift as Table
-from .wire import Record
 
 AnyModel = Model | ServedModel
 

@@ -22,17 +22,20 @@ from ..models.axis import Axis
 from .asking import Asker
 from .camera import Cameras, Seen
 from .decide import CONTENT_TYPES, Decider, Decision
-from .frame import BadRow, Frame
-from .labels import encode_requests
+from .messages.arrow import warm_up
+from .messages.codec import decode
+from .messages.frame import Frame
+from .messages.labels import encode_requests
+from .messages.predictions import JSON_LINES, Predictions, encode_predictions
+from .messages.record import ARROW, Record
+from .messages.rejects import MAX_FOREIGN, reject_message, reject_rows
+from .messages.screening import BadRow
 from .meters import Meters
-from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
 from .predictor import Predictor
 from .settings import Settings
-from .sink import Sink
-from .source import Record, Source
 from .stretch import Stretch, stretches
+from .transport.protocols import Sink, Source
 from .watch import DriftWatch, Watched, tell_drift
-from .wire import ARROW, decode, warm_up
 
 log = structlog.get_logger()
 
@@ -98,12 +101,12 @@ class Worker:
             before, polled = polled, self._tick()
             self._turned = self._ticked
             records = self.source.poll(self._patience_s())
-            if self.source.taken():
+            if self.source.lost_partitions():
                 log.warning("partitions taken in mid-transaction: it is undone, others read these again")
                 self._undo()
                 continue
             if self._asker is not None:
-                for note in self.source.notes():
+                for note in self.source.commit_notes():
                     self._asker.restore(note)
             self.predictor.refresh()
             self._handle_all(records)
@@ -133,7 +136,7 @@ class Worker:
             self._handled += len(stretch.records)
             if self._due() and not self.deliver():
                 return
-            if self.source.overdue:
+            if self.source.poll_overdue:
                 log.warning(
                     "slow: the rest of the batch is polled again, lest the group take us for dead",
                     at=stretch.records[-1].place,
@@ -425,7 +428,7 @@ class Worker:
         """What need not be told with every frame."""
         for (topic, partition), lag in self.source.lag_records().items():
             self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
-        self.meters["tamis_broker_connected"].set(not self.source.trouble)
+        self.meters["tamis_broker_connected"].set(not self.source.connection_problem)
         self.meters["tamis_skipped_messages_total"].inc(self.source.skipped - self._skipped)
         self._skipped = self.source.skipped
         self._observe_lines()
@@ -502,7 +505,7 @@ class Worker:
     def ready(self) -> str:
         if self.predictor.missing:
             return f"waiting for models: {', '.join(self.predictor.missing)}"
-        return "stopping" if self.stopping else self.source.trouble
+        return "stopping" if self.stopping else self.source.connection_problem
 
     def _known_axes(self) -> dict[str, Axis]:
         return dict(chain(self.predictor.axes().items(), self._axes.items()))
@@ -510,4 +513,4 @@ class Worker:
 
 def _key(record: Record) -> bytes | None:
     """A rejected message keeps its key, within what a reject may bring along."""
-    return None if record.key is None else record.key[:MOST_FOREIGN]
+    return None if record.key is None else record.key[:MAX_FOREIGN]

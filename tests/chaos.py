@@ -43,6 +43,12 @@ from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.records import write_parquet
 from tamis.streamer.source import connected, ensure_topics
+from tamis.ssl.buffer import Buffer
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.transport.client import connected, ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from .conftest import simulate
 

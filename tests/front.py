@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 _API_VERSIONS, _HANDSHAKE, _AUTHENTICATE = 18, 17, 36  # Kafka's numbers for its requests
 _REFUSED = 58  # SASL_AUTHENTICATION_FAILED

@@ -42,14 +42,18 @@ from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import MANIFEST, WEIGHTS, Store
 from tamis.streamer.drift import detectors  # noqa: F401 (imported here to be instrumented)
-from tamis.streamer.frame import MOST_TEXT, BadRow, Frame, screen
-from tamis.streamer.labels import Label, decode_labels, encode_labels
-from tamis.streamer.outcome import JSON_LINES, Predictions, decode_predictions, encode_predictions, reject_rows
-from tamis.streamer.records import count_spectra, read_frames
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.readers import count_spectra
+from tamis.streamer.messages.codec import decode, encode
+from tamis.streamer.messages.frame import MAX_TEXT, Frame
+from tamis.streamer.messages.labels import Label, decode_labels, encode_labels
+from tamis.streamer.messages.predictions import JSON_LINES, Predictions, decode_predictions, encode_predictions
+from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
+from tamis.streamer.messages.rejects import reject_rows
+from tamis.streamer.messages.screening import BadRow, screen
 from tamis.streamer.settings import Drift, Settings
 from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch
-from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import ROOT, SPECTROMETER_FILES, simulate
 
@@ -576,7 +580,7 @@ def _usable(record: Record, got: Frame, bad: list[BadRow]) -> None:
     assert kept.spectra.dtype in (np.float32, np.uint16)
     assert np.isfinite(kept.spectra).all()
     assert len(set(kept.spectrum_id)) == n == len(kept.time)
-    assert max(map(len, kept.spectrum_id), default=0) <= MOST_TEXT
+    assert max(map(len, kept.spectrum_id), default=0) <= MAX_TEXT
     assert all(column.shape == (n,) for column in kept.targets.values())
     assert len({row.row for row in bad}) == len(bad)
     if bad:

@@ -14,7 +14,7 @@ from tamis.models.committee import CommitteeRegressor
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.asking import Asker
-from tamis.streamer.frame import Frame
+from tamis.streamer.messages.frame import Frame
 from tamis.streamer.testing import FakeLine
 
 from .conftest import simulate

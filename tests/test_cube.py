@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tamis import BadFile
-from tamis.streamer.cube import Reflectance, write_envi
-from tamis.streamer.records import read_frames, read_table
+from tamis.streamer.files.envi import read_references, write_envi
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.table import read_table
 
 envi = pytest.importorskip("spectral.io.envi", reason="needs tamis[envi]")
 
@@ -72,12 +73,12 @@ def test_counts_become_reflectance_and_dead_bands_are_bridged(tmp_path: Path) ->
     white = np.repeat((gain + dark)[None], 5, axis=0)
     for name, data in (("cube", cube), ("white", white), ("dark", np.repeat(dark[None], 5, axis=0))):
         save(tmp_path / f"{name}.hdr", data.astype(np.float32))
-    reference = Reflectance.of_files(str(tmp_path / "white.hdr"), str(tmp_path / "dark.hdr"))
+    reference = read_references(str(tmp_path / "white.hdr"), str(tmp_path / "dark.hdr"))
     table = read_table(tmp_path / "cube.hdr", reference=reference)
     assert table.quantity == "reflectance"
     np.testing.assert_allclose(table.spectra.reshape(12, 9, 40), truth, atol=2e-3)
     with pytest.raises(BadFile, match="expected light in the white reference"):
-        Reflectance.of_files(str(tmp_path / "dark.hdr"), str(tmp_path / "white.hdr"))
+        read_references(str(tmp_path / "dark.hdr"), str(tmp_path / "white.hdr"))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_cube_larger_than_memory_is_read_in_little(tmp_path: Path) -> None:
     )
     probe = (
         "import itertools, re\n"
-        "from tamis.streamer.records import read_frames\n"
+        "from tamis.streamer.files.frames import read_frames\n"
         f"frames = itertools.islice(read_frames({str(tmp_path / 'cube.hdr')!r}, frame_spectra=3200), 1000)\n"
         "read = sum(map(len, frames))\n"
         "print(read, int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"

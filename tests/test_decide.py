@@ -27,13 +27,16 @@ from tamis.models.committee import CommitteeRegressor
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.records import write_parquet
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.rules import Rule, conformal_limits, threshold
 from tamis.streamer.settings import load
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
-from tamis.streamer.wire import ARROW, Record, encode
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySource
 
 from .conftest import simulate
 from .test_classes import classified, strangers

@@ -17,12 +17,12 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.drift import LabelDrift, ReferenceScan
-from tamis.streamer.frame import Frame
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.record import Record
 from tamis.streamer.settings import Drift
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.watch import LineWatch, Watched, reference_path, references
-from tamis.streamer.wire import Record
 
 from .conftest import simulate
 from .test_worker import frame
@@ -60,7 +60,7 @@ class Line:
 
 
 def predictions(model: Model, made: Frame, result: Any, version: str) -> Any:
-    from tamis.streamer.outcome import Predictions
+    from tamis.streamer.messages.predictions import Predictions
 
     n = len(made)
     no, nan = np.zeros(n, bool), np.full(n, np.nan)

@@ -25,8 +25,8 @@ from tamis.models.evaluate import (
     split_rows,
     train,
 )
-from tamis.streamer.frame import Frame
-from tamis.streamer.records import write_parquet
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.messages.frame import Frame
 
 from .conftest import simulate
 

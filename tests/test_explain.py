@@ -18,7 +18,7 @@ from tamis.models.network_estimators import CNNRegressor, SpectraTrRegressor
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.records import write_parquet
+from tamis.streamer.files.frames import write_parquet
 
 from .conftest import simulate
 from .test_networks import brief

@@ -25,13 +25,19 @@ from tamis.models.store import Store
 from tamis.ssl.replay_buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import decode_predictions
+from tamis.ssl.buffer import Buffer
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.messages.codec import decode, encode
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.predictor import Predictor
-from tamis.streamer.records import write_parquet
 from tamis.streamer.settings import load
-from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
 from tamis.streamer.stretch import Stretch
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.wire import ARROW, decode, encode
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.protocols import Progress
 from tamis.streamer.worker import Worker
 
 from .test_source_sink import read, sink, source, topic
@@ -64,7 +70,7 @@ def test_messages_that_are_there_and_do_not_come_end_the_worker(
         with closing(source(broker, name, stall_s=1.0)) as reader, pytest.raises(Stalled) as told:
             read(reader, 1)
     assert f"{name}[0]: " in str(told.value)
-    assert "messages are there and none has come for" in str(told.value)
+    assert "messages are waiting and none has come for" in str(told.value)
 
 
 def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_broker: EmbeddedBroker) -> None:
@@ -83,7 +89,7 @@ def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_b
             deadline = time.monotonic() + 30
             while not (taken and got) and time.monotonic() < deadline:
                 first.poll(0.1)
-                taken = taken or first.taken()
+                taken = taken or first.lost_partitions()
                 got += second.poll(0.1)
             assert taken, "what was handled and not committed is another's now"
             lost = {record.partition for record in got}
@@ -159,7 +165,7 @@ def test_what_was_abandoned_nobody_reads(tamis_broker_with: Callable[..., Embedd
         assert out.flush(10, Progress({(name, 0): 7}, "a note", reader.progress().group))
         assert [record.value for record in read(reader, 1)] == [b"done"]
     with closing(source(broker, name, partitions=[0])) as again:
-        assert again.notes() == ["a note"], "kept with the offset that the transaction committed"
+        assert again.commit_notes() == ["a note"], "kept with the offset that the transaction committed"
 
 
 def test_the_other_member_of_the_group_takes_over(tmp_path: Path) -> None:

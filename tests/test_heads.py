@@ -10,7 +10,7 @@ from tamis.models.evaluate import few_labels, train
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .conftest import simulate
 

@@ -31,15 +31,17 @@ from tamis.models.axis import Axis
 from tamis.models.encoder import Encoder
 from tamis.models.model import Model
 from tamis.models.store import MANIFEST, WEIGHTS, Store
-from tamis.streamer import formats
-from tamis.streamer.frame import BadRow, Frame
-from tamis.streamer.labels import decode_labels
-from tamis.streamer.outcome import JSON_LINES, decode_predictions
-from tamis.streamer.records import read_frames
+from tamis.streamer.files import readers
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.messages.codec import decode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.labels import decode_labels
+from tamis.streamer.messages.predictions import JSON_LINES, decode_predictions
+from tamis.streamer.messages.record import ARROW, JSON, Record
+from tamis.streamer.messages.screening import BadRow
 from tamis.streamer.settings import Drift
 from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch
-from tamis.streamer.wire import ARROW, JSON, Record, decode
 
 from . import hostile
 from .hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream_messages
@@ -281,7 +283,7 @@ X = npy_bytes("<f4", "(3, 4)", bytes(48))
 HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "1e9 bands": ("run.npy", lambda: npy_bytes("<f4", "(3, 1000000000)"), "expected 4 bands .* got 1000000000"),
     "1e9 spectra": ("run.npy", lambda: npy_bytes("<f4", "(1000000000, 4)"), "the file ends early"),
-    "1e30 spectra": ("run.npy", lambda: npy_bytes("<f4", f"({10**30}, 4)"), "can not be read further"),
+    "1e30 spectra": ("run.npy", lambda: npy_bytes("<f4", f"({10**30}, 4)"), "cannot be read any further"),
     "fewer than no spectra": ("run.npy", lambda: npy_bytes("<f4", "(-1, 4)"), "expected numbers or short texts"),
     "fewer than none, a gigabyte behind": (
         "run.npy.gz", lambda: gzip.compress(npy_bytes("<f4", "(3, -4)") + 64 * ZEROS, 1), "expected numbers or short",
@@ -291,7 +293,7 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: gzip.compress(npy_bytes("<f4", "(3, 4)", version=2, claims=2**31) + 64 * ZEROS, 1),
         "expected a header of at most 65536 bytes",
     ),
-    "a header nested deep": ("run.npy", lambda: npy_bytes("<f4", "(" * 3_000), "can not be read further"),
+    "a header nested deep": ("run.npy", lambda: npy_bytes("<f4", "(" * 3_000), "cannot be read any further"),
     "an axis of 1e9 bands": (
         "run.npz", lambda: zipped(X=X, axis=npy_bytes("<f8", "(1000000000,)", 64 * ZEROS)), "expected 2 to 16384 bands",
     ),
@@ -299,13 +301,13 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U100000000", "()", 64 * ZEROS)), "or short texts",
     ),
     "texts that are no Unicode": (
-        "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U2", "()", b"\xff" * 8)), "got what is no Unicode",
+        "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U2", "()", b"\xff" * 8)), "got invalid Unicode",
     ),
     "half a character": (
-        "run.npz", lambda: zipped(X=X, line=npy_bytes("<U1", "()", b"\x00\xd8\x00\x00")), "got what is no Unicode",
+        "run.npz", lambda: zipped(X=X, line=npy_bytes("<U1", "()", b"\x00\xd8\x00\x00")), "got invalid Unicode",
     ),
     "1001 arrays": ("run.npz", lambda: zipped(X=X, **{f"a{i}": X for i in range(1000)}), "at most 1000 arrays, got"),
-    "damaged LZMA": ("run.npz", lambda: lzma_damaged(), "can not be read further"),
+    "damaged LZMA": ("run.npz", lambda: lzma_damaged(), "cannot be read any further"),
     "no line ends": (
         "run.csv.gz", lambda: gzip.compress(b"1100 nm,1101 nm\n" + b"a" * (40 << 20), 1), "got none in",
     ),
@@ -340,11 +342,11 @@ def test_a_file_made_to_fill_memory_is_refused(case: str, tmp_path: Path) -> Non
 
 
 def test_what_is_unpacked_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr(readers, "MAX_UNPACKED", 1 << 20)
     path = tmp_path / "run.npz.zst"
     path.write_bytes(pa.compress(zipped(X=X) + 64 * ZEROS, codec="zstd", asbytes=True))
     with pytest.raises(
-        BadFile, match=r"run\.npz\.zst: can not be read further: expected at most \d+ bytes once unpacked"
+        BadFile, match=r"run\.npz\.zst: cannot be read any further: expected at most \d+ bytes once unpacked"
     ):
         list(read_frames(path, axis=AXIS))
 

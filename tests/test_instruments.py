@@ -16,8 +16,10 @@ import pytest
 
 from tamis import BadFile
 from tamis.models.axis import Axis
-from tamis.streamer.instruments import MOST_BYTES
-from tamis.streamer.records import BadRowInFile, count_spectra, read_frames, read_table
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.readers import count_spectra
+from tamis.streamer.files.spectrometers import MAX_BYTES
+from tamis.streamer.files.table import BadRowInFile, read_table
 
 from .conftest import SPECTROMETER_FILES as FILES
 from .conftest import simulate
@@ -230,12 +232,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "random JCAMP": ("a.jdx", np.random.default_rng(1).bytes(4000), "expected a jdx file, got one that begins"),
     "empty": ("a.spc", b"", "got an empty file"),
     "another text": ("a.dx", b"1100,1102\n1,2\n", "expected spectra in the JCAMP-DX file, got none"),
-    "a short SPC": ("a.spc", spc(VALUES)[:300], "can not be read as SPC after 0 spectra"),
+    "a short SPC": ("a.spc", spc(VALUES)[:300], "cannot be read as SPC after 0 spectra"),
     "CSV as OPUS": ("a.1", b"1100,1102\n1,2\n", "expected a opus file"),
     "old SPC": ("a.spc", spc(VALUES, version=0x4D), "got one of before 1996"),
     "big-endian SPC": ("a.spc", spc(VALUES, version=0x4C), "got one of big-endian machines"),
     "SPC of seconds": ("a.spc", spc(VALUES, types=(4, 2)), "unknown axis unit 'xsecs'"),
-    "an OPUS series": ("a.0", opus(VALUES[0], series=True), "got none, and a series, which is not read: save its"),
+    "an OPUS series": ("a.0", opus(VALUES[0], series=True), "got none, and a series, which is not supported"),
     "an OPUS phase": ("a.0", opus(VALUES[0], kind=3), "expected a spectrum of a sample, got ph"),
     "OPUS of points": ("a.0", opus(VALUES[0], unit="PNT"), "unknown axis unit 'pnt'"),
     "JCAMP of hertz": ("a.jdx", JDX.replace("= nm", "= HZ").encode(), "unknown axis unit 'hz'"),
@@ -243,14 +245,14 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "JCAMP that contradicts itself": (
         "a.jdx",
         JDX[: JDX.index("1000.0")].replace("= 31", "= 4").encode() + b"1000A2J3\n1010A6K0J2\n##END=",
-        "expected each line to begin with the value that ended the one before",
+        "expected each line to begin with the last value of the one before",
     ),
     "JCAMP without an axis": ("a.jdx", JDX.replace("##FIRSTX", "##X").encode(), "KeyError 'firstx'"),
     "a JCAMP line without end": ("a.jdx", JDX.encode().replace(b"1100.", b" 1" * 600), "expected lines of 80 charac"),
     "JCAMP of a billion": ("a.jdx", JDX.replace("= 31", "= 1000000000").encode(), "expected NPOINTS of 2 to 16384"),
     "SPC of a billion points": ("a.spc", spc(VALUES, points=10**9), "expected 2 to 16384 points, got 1000000000"),
     "SPC of a billion spectra": ("a.spc", spc(VALUES, count=10**9), "expected 1 to 65536 spectra, got 1000000000"),
-    "SPC of 60,000 spectra": ("a.spc", spc(VALUES, count=60_000), "can not be read as SPC after 0 spectra"),
+    "SPC of 60,000 spectra": ("a.spc", spc(VALUES, count=60_000), "cannot be read as SPC after 0 spectra"),
     "OPUS of a billion": ("a.0", opus(VALUES[0], points=10**9), "expected a spectrum of a sample, got none"),
     "OPUS that goes in circles": ("a.0", opus(VALUES[0], words=-4), "expected a spectrum of a sample, got none"),
 }  # fmt: skip
@@ -270,15 +272,15 @@ def test_what_can_not_be_read_is_refused_by_name(name: str, content: bytes, told
 def test_too_large_a_file_is_refused(tmp_path: Path) -> None:
     with open(tmp_path / "a.spc", "wb") as file:
         file.write(b"\x04\x4b")
-        file.truncate(MOST_BYTES + 1)
-    with pytest.raises(BadFile, match=f"expected at most {MOST_BYTES} bytes, got more"):
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(BadFile, match=f"expected at most {MAX_BYTES} bytes, got more"):
         read_table(tmp_path / "a.spc")
 
 
 @pytest.mark.parametrize(("suffix", "whose"), [("asd", "ASD"), ("spa", "Thermo OMNIC"), ("SP", "PerkinElmer")])
 def test_formats_without_a_library_are_refused_by_name(suffix: str, whose: str, tmp_path: Path) -> None:
     (tmp_path / f"leaf.{suffix}").write_bytes(b"as7" + bytes(600))
-    with pytest.raises(BadFile, match=f"{whose} files are not read: export them as CSV or JCAMP-DX"):
+    with pytest.raises(BadFile, match=f"{whose} files are not supported: export them as CSV or JCAMP-DX"):
         read_table(tmp_path / f"leaf.{suffix}")
 
 

@@ -34,10 +34,15 @@ from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.demo.plant import running
 from tamis.streamer.frame import Frame
 from tamis.streamer.labels import Label, encode_labels
+from tamis.streamer.demo import running
+from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.labels import Label, encode_labels
+from tamis.streamer.messages.record import ARROW
 from tamis.streamer.service import kafka_sink
 from tamis.streamer.settings import Settings, Topics
-from tamis.streamer.source import ensure_topics
-from tamis.streamer.wire import ARROW, encode
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from .conftest import ROOT, simulate
 

@@ -14,9 +14,10 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.frame import Frame
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, ensure_topics
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.kafka_source import KafkaSource
 
 axis = Axis(np.linspace(900, 1700, 81), "nm")
 spectra = np.random.default_rng(0).normal(1.0, 0.1, (30, 81)).cumsum(axis=1)

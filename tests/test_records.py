@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 
 from tamis import BadFile
 from tamis.models.axis import Axis
-from tamis.streamer.columns import wavelength_columns
-from tamis.streamer.frame import Frame
-from tamis.streamer.records import BadRowInFile, count_spectra, read_frames, read_table, write_parquet
+from tamis.streamer.files.columns import wavelength_columns
+from tamis.streamer.files.frames import read_frames, write_parquet
+from tamis.streamer.files.readers import count_spectra
+from tamis.streamer.files.table import BadRowInFile, read_table
+from tamis.streamer.messages.frame import Frame
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 BANDS_NM = np.array([1100.0, 1100.5, 1102.0, 1103.0])
@@ -153,7 +155,7 @@ def test_npy_needs_an_axis(dtype: str, compression: str, tmp_path: Path) -> None
     assert frame.spectrum_id[0] == "run-1"
     assert np.isnat(frame.time).all()
     assert count_spectra(path) == N
-    with pytest.raises(BadFile, match=r"run\.npy.* does not say which wavelengths its bands have: give its axis"):
+    with pytest.raises(BadFile, match=r"run\.npy.* does not list the wavelengths of its bands: give its axis"):
         read_table(path)
     with pytest.raises(BadFile, match=r"expected 2 bands \(the given axis 1-2 nm, 2 bands\), got 4"):
         read_table(path, axis=Axis(np.array([1.0, 2.0]), "nm"))
@@ -403,10 +405,10 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "foreign Parquet": ("run.parquet", b"PK\x03\x04....", r"expected a parquet file, got one that begins with b'PK"),
     "foreign CSV": ("run.csv", list_parquet(), "expected a csv file, got one that begins with b'PAR1"),
     "not gzip": ("run.csv.gz", b"1100 nm,1101 nm\n", "expected a gz file, got one that begins with b'1100 nm,'"),
-    "truncated gzip": ("run.csv.gz", gzip.compress(csv_bytes())[:-30], "can not be read further: Truncated"),
-    "truncated zstd": ("run.npz.zst", COMPRESS[".zst"](npz_bytes())[:-40], "can not be read further: Truncated"),
-    "truncated Parquet": ("run.parquet", list_parquet()[:-20], "can not be read further: .*[Pp]arquet"),
-    "truncated npz": ("run.npz", npz_bytes()[:-30], "can not be read further: File is not a zip file"),
+    "truncated gzip": ("run.csv.gz", gzip.compress(csv_bytes())[:-30], "cannot be read any further: Truncated"),
+    "truncated zstd": ("run.npz.zst", COMPRESS[".zst"](npz_bytes())[:-40], "cannot be read any further: Truncated"),
+    "truncated Parquet": ("run.parquet", list_parquet()[:-20], "cannot be read any further: .*[Pp]arquet"),
+    "truncated npz": ("run.npz", npz_bytes()[:-30], "cannot be read any further: File is not a zip file"),
     "header alone": ("run.csv", b"1100 nm,1101 nm\n", "expected spectra, got none in 0 rows"),
     "pickle": ("run.npy", pickled(), "array 'spectra': expected numbers or texts, got Python objects"),
     "bare pickle": ("run.npy", pickle.dumps([1]), "expected a npy file"),
@@ -427,7 +429,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
         parquet_bytes({"spectrum": [[1.0, 2.0]] * 3}, {"wavelengths": "[1, 2, 3]", "wavelength_unit": "nm"}),
         "expected spectra of 3 bands, as its axis has; got 2",
     ),
-    "no axis": ("run.parquet", parquet_bytes({"spectrum": [[1.0]]}), "does not say which wavelengths its bands have"),
+    "no axis": ("run.parquet", parquet_bytes({"spectrum": [[1.0]]}), "does not list the wavelengths of its bands"),
     "no rows": (
         "run.parquet",
         parquet_bytes({name: pa.array([], pa.float32()) for name in ("1100 nm", "1101 nm")}),
@@ -516,7 +518,7 @@ def test_bad_csv_rows_are_reported_and_the_others_read(tmp_path: Path) -> None:
         (3, "expected 4 cells, got 3"),
         (4, "expected a number in column '1101 nm', got 'oops'"),
         (5, "expected a number in column '1100 nm', got 'x'"),
-        (7, "spectrum_id 'a' stands in this file already"),
+        (7, "spectrum_id 'a' is already in this file"),
         (8, "expected 4 cells, got 5"),
     ]
     names, bad = reported(path)

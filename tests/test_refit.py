@@ -15,7 +15,7 @@ from tamis.ssl.refit import Fit, Labels, as_champion, contend
 from tamis.streamer.demo.fermentation import STEP_S, data, fit_calibration
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.demo import STEP_S, data, fit_calibration
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 
 class Line:

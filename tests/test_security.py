@@ -27,15 +27,19 @@ import pytest
 from structlog.testing import capture_logs
 
 from tamis import BadSettings, BrokerAbsent
-from tamis.streamer import security, web
-from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer import web
 from tamis.streamer.doctor import examine
 from tamis.streamer.logs import configure
 from tamis.streamer.meters import Meters, MetricsServer
-from tamis.streamer.security import FROM_FILES, Overheard, for_client, weaknesses
 from tamis.streamer.settings import Log, load
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, connected, ensure_topics
+from tamis.streamer.transport import security
+from tamis.streamer.transport.client import connected, ensure_topics
+from tamis.streamer.transport.client_log import Overheard
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.secrets import FROM_FILES
+from tamis.streamer.transport.security import for_client, weaknesses
 from tamis.streamer.web import MOST_CLIENTS
 
 from .front import Authority, Front, FrontedBroker, bearer, plain, scram
@@ -72,8 +76,8 @@ def fill(path: Path, content: bytes) -> str:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: str(folder / "none"), "sasl_plain_password_file: can not read .*none: No such file"),
-        (str, "sasl_plain_password_file: can not read .*: Is a directory"),
+        (lambda folder: str(folder / "none"), "sasl_plain_password_file: cannot read .*none: No such file"),
+        (str, "sasl_plain_password_file: cannot read .*: Is a directory"),
         (lambda folder: fill(folder / "f", b"\n"), "sasl_plain_password_file: .*f is empty"),
         (lambda folder: fill(folder / "f", SECRET.encode() + b"\xff"), "sasl_plain_password_file: .*expected UTF-8"),
         (lambda folder: fill(folder / "f", SECRET.encode() * 5_000), "sasl_plain_password_file: .*at most 65536 bytes"),
@@ -171,7 +175,7 @@ LOGIN = {"sasl_plain_username": "u", "sasl_plain_password": SECRET}
             {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": SECRET},
             "sasl_oauth_token_provider is for programs: set kafka.sasl_oauth_token_file",
         ),
-        ({"security_protocol": "SSL", "ssl_cafile": "/none.pem"}, "kafka.ssl_cafile: can not read /none.pem: No such"),
+        ({"security_protocol": "SSL", "ssl_cafile": "/none.pem"}, "kafka.ssl_cafile: cannot read /none.pem: No such"),
         ({"security_protocol": "SSL", "ssl_cafile": __file__}, "kafka.ssl_cafile: .*expected certificates as PEM"),
         ({"security_protocol": "SSL", "ssl_certfile": __file__}, "kafka.ssl_certfile, ssl_keyfile: .*expected a cert"),
     ],
@@ -277,7 +281,7 @@ def test_a_port_that_is_silent_after_a_connection_is_told(monkeypatch: pytest.Mo
     monkeypatch.setattr(security, "_HANDSHAKE_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(BrokerAbsent, match=f"{address}: a connection is taken, and no TLS handshake"):
+        with pytest.raises(BrokerAbsent, match=f"{address}: the port accepts connections, but answers no TLS"):
             ensure_topics(address, ["t"], 1, create=None, client_settings={"security_protocol": "SSL"})
 
 
@@ -362,7 +366,7 @@ def test_a_broker_that_refuses_us_later_is_told_once(tls: SimpleNamespace) -> No
         with capture_logs() as logs:
             while not told and time.monotonic() < deadline:
                 source.poll(0.2)
-                told = [entry["reason"] for entry in logs if "refuses us" in entry["event"]]
+                told = [entry["reason"] for entry in logs if "refuses the connection" in entry["event"]]
     assert "certificate verify failed" in told[0]
     assert len(told) == 1
 

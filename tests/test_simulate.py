@@ -22,11 +22,12 @@ from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.cube import Reflectance
-from tamis.streamer.records import read_table
+from tamis.streamer.files.envi import read_references
+from tamis.streamer.files.table import read_table
 from tamis.streamer.simulate import BELT, POLYMERS, WATER, Belt, band_spectrum
-from tamis.streamer.source import KafkaSource, ensure_topics
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_source import KafkaSource
 
 START = np.datetime64("2026-01-01", "us")
 SMALL = {"pixels": 96, "lines_per_s": 60.0, "objects_per_s": 4.0, "size_px": 16.0}
@@ -137,7 +138,7 @@ def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Pat
         assert done.returncode == 0, done.stderr
         assert re.search(r"15 lines of 20 pixels, 160 bands; \d objects, P", done.stdout)
     assert re.search(r"\d of 9 objects: no more find room side by side on 20 pixels", done.stderr)
-    by_references = Reflectance.of_files(str(tmp_path / "raw.white.hdr"), str(tmp_path / "raw.dark.hdr"))
+    by_references = read_references(str(tmp_path / "raw.white.hdr"), str(tmp_path / "raw.dark.hdr"))
     raw = read_table(tmp_path / "raw.hdr")
     assert raw.quantity == "counts"
     assert np.array_equal(raw.spectra, np.round(raw.spectra))

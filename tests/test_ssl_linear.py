@@ -17,6 +17,7 @@ from tamis.ssl.calibration_transfer import (
 )
 from tamis.ssl.transfer_choice import Candidate, choose, pls_head, process_head, weigh
 from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .conftest import simulate
 

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 
 from tamis import BadMessage, BadSettings
 from tamis.models.axis import Axis
-from tamis.streamer.frame import BadRow, Frame, screen
-from tamis.streamer.outcome import decode_predictions, reject_message, reject_rows
-from tamis.streamer.wire import ARROW, ENCODERS, JSON, RAW, Record, arrow_bytes, decode, encode
+from tamis.streamer.messages.arrow import arrow_bytes
+from tamis.streamer.messages.codec import ENCODERS, decode, encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
+from tamis.streamer.messages.rejects import reject_message, reject_rows
+from tamis.streamer.messages.screening import BadRow, screen
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 KNOWN = {"nir1": AXIS, AXIS.id: AXIS}
@@ -396,7 +400,7 @@ FOUR = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(8, "f4")), 4)
 def test_arrow_columns_of_one_name_are_refused(name: str) -> None:
     twice = FOUR if name == "spectrum" else pa.array([1.0, 2.0])
     told = refused(arrow([FOUR, twice, twice], ["spectrum", name, name]), content_type=ARROW)
-    assert "every column once" in told
+    assert "each column once" in told
 
 
 def test_arrow_that_unpacks_to_gigabytes_is_refused_before_it_does() -> None:

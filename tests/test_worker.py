@@ -19,12 +19,13 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model, Result
 from tamis.models.serving.parts import ServedModel
 from tamis.models.store import Store
-from tamis.streamer.frame import Frame
+from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.record import JSON
 from tamis.streamer.predictor import Predictor
-from tamis.streamer.sink import MemorySink
-from tamis.streamer.source import Progress
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.wire import JSON, encode
+from tamis.streamer.transport.memory import MemorySink
+from tamis.streamer.transport.protocols import Progress
 
 from .conftest import simulate
 

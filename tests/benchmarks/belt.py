@@ -34,10 +34,11 @@ from tamis.models.model import Model
 from tamis.models.network_estimators import CNNClassifier
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.record import RAW, Message
 from tamis.streamer.simulate import Belt, Sensor, Thing
-from tamis.streamer.source import ensure_topics
-from tamis.streamer.wire import RAW, Message, encode
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from .plant import Plant, Running
 

@@ -29,7 +29,7 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.drift import Detector, Lens, Results, Seen, detectors
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 from tamis.streamer.watch import PERSIST
 
 from .page import ROOT, put

@@ -92,7 +92,7 @@ def install(most: int) -> Iterator[dict[str, Any]]:
             subprocess.run([sys.executable, "-m", "tamis.streamer.cli", *words], stdout=subprocess.DEVNULL, check=True)
             took.append(time.perf_counter() - begun)
         yield {"command": f"tamis {' '.join(words)}", "s": round(float(np.median(took)), 2)}
-    from tamis.streamer.broker import EmbeddedBroker
+    from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
     for kind in ("plsr", "committee", "cnn", "spectratr"):
         with tempfile.TemporaryDirectory() as folder, EmbeddedBroker("tansu") as broker:

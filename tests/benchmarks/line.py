@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource
-from tamis.streamer.wire import Message
+from tamis.streamer.messages.record import Message
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.kafka_source import KafkaSource
 
 from .page import run_parts
 from .plant import Plant, fitted, messages

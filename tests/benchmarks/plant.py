@@ -21,11 +21,12 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model, estimator_class
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.frame import Frame
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import ensure_topics
-from tamis.streamer.wire import ARROW, Message, encode
+from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.record import ARROW, Message
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_sink import KafkaSink
 
 KINDS: dict[str, dict[str, Any]] = {
     "plsr": {"n_components": 10},

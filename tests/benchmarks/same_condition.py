@@ -18,6 +18,7 @@ from tamis.models.evaluate import few_labels, split_rows
 from tamis.ssl.contenders import Context, encoder_of
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .page import ROOT, put
 from .published_table import RESPONSES

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from .plant import Plant, Running, fitted, messages
 

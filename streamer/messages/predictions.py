@@ -1,30 +1,30 @@
-"""What leaves a worker: predictions, row by row with whether to trust them, and the rows that were set aside."""
+"""Predictions, row by row, with whether to trust them: as Arrow or as JSON lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from .. import BadMessage
-from .frame import BadRow
-from .wire import ARROW, JSON, Message, Record, arrow_bytes, column_values, read_arrow
+from ... import BadMessage
+from ...models.rows import Rows
+from .arrow import arrow_bytes, column_values, read_arrow
+from .record import ARROW, JSON, Message
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_ERROR = 2_000  # characters
-MOST_FOREIGN = 8_000  # bytes of key and headers that a rejected message may bring along
 
 JSON_LINES = "application/x-ndjson"
 PREDICTIONS_VERSION = 1
+_VERDICTS = ("t2", "q", "t2_process_limit", "q_process_limit", "trusted", "odd", "warm_up", "frozen", "reason")
 
 
 @dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(Rows):
     """Predictions for the rows of one frame; every array is (n,).
 
     Attributes:
@@ -32,9 +32,9 @@ class Predictions:
         t2, q: Hotelling's T2 and the Q residual against the calibration.
         t2_process_limit, q_process_limit: the robust limits learned from the running process; NaN while learning.
         trusted: within the calibration's 99 % limits, and the sensor alive.
-        odd: beyond what is usual for the running process; warm_up: odd without a break since the line's start.
+        odd: unusual for the running process; warm_up: odd without a break since the line's start.
         frozen: bit-identical to a neighbour in time.
-        reason: why not trusted, why odd, or '' where there is nothing to say.
+        reason: why not trusted or why odd; '' if neither.
         x, y: (n,) position on the belt, or None.
         classes: of a model of classes: the likeliest class or "unknown", its probability, and the spectrum's distance
             from the nearest class over that class's limit; by the names of their columns.
@@ -66,38 +66,13 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.spectrum_id)
 
-    def __getitem__(self, rows: slice | np.ndarray) -> Predictions:
-        """Some of the rows: a slice, or an array of row numbers."""
-
-        def part(value: Any) -> Any:
-            if isinstance(value, list) and isinstance(rows, np.ndarray):
-                return [value[i] for i in rows.tolist()]
-            return value[rows] if isinstance(value, np.ndarray | list) else value
-
-        by_name = ("values", "classes")
-        picked = {f.name: part(getattr(self, f.name)) for f in fields(self) if f.name not in by_name}
-        parts = {of: {name: column[rows] for name, column in getattr(self, of).items()} for of in by_name}
-        return replace(self, **picked, **parts)
-
     def columns(self) -> dict[str, Sequence[Any] | np.ndarray]:
         """One column a field, in the order in which they are written."""
+        optional = {name: getattr(self, name) for name in ("object_id", "x", "y") if getattr(self, name) is not None}
         return {
-            "spectrum_id": self.spectrum_id,
-            "time": self.time,
-            **({} if self.object_id is None else {"object_id": self.object_id}),
-            **({} if self.x is None else {"x": self.x}),
-            **({} if self.y is None else {"y": self.y}),
-            **self.classes,
-            **self.values,
-            "t2": self.t2,
-            "q": self.q,
-            "t2_process_limit": self.t2_process_limit,
-            "q_process_limit": self.q_process_limit,
-            "trusted": self.trusted,
-            "odd": self.odd,
-            "warm_up": self.warm_up,
-            "frozen": self.frozen,
-            "reason": self.reason,
+            **{"spectrum_id": self.spectrum_id, "time": self.time},
+            **(optional | self.classes | self.values),
+            **{name: getattr(self, name) for name in _VERDICTS},
             "model_version": [self.model_version] * len(self),
         }
 
@@ -108,8 +83,8 @@ def encode_predictions(
     """Predictions as messages of at most `most_bytes`, as an Arrow stream or as JSON lines (one object a spectrum).
 
     Args:
-        source_id: of the message that held the spectra. With the first row's number it makes the header `result_id`,
-            which is the same when the message is read again: readers know a second copy by it.
+        source_id: of the message with the spectra. With the first row's number it makes the header `result_id`,
+            which is the same when the message is read again, so that readers recognise a second copy.
     """
     value = _as_json_lines(predictions) if content_type == JSON_LINES else _as_arrow(predictions)
     if len(value) <= most_bytes or len(predictions) == 1:
@@ -144,7 +119,7 @@ def _as_json_lines(predictions: Predictions) -> bytes:
     columns["time"] = [None if np.isnat(t) else text for t, text in zip(predictions.time, times, strict=True)]
     lists = {name: column.tolist() if isinstance(column, np.ndarray) else column for name, column in columns.items()}
     rows = (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
-    # orjson writes NaN as null, which is what JSON can say of a limit that is not learned yet.
+    # orjson writes NaN as null, for a limit that is not learned yet.
     # No newline at the end: console consumers add one after each message.
     return b"\n".join(orjson.dumps({"line": predictions.line, **row}) for row in rows)
 
@@ -153,7 +128,7 @@ def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[st
     """One dictionary a spectrum, or the one of a decision, from either encoding: for consumers, reports and tests.
 
     Raises:
-        ValueError: there are no predictions in these bytes, nor rejected rows.
+        ValueError: these bytes hold neither predictions nor rejected rows.
     """
     if headers.get("content-type", ARROW) in (JSON_LINES, JSON):
         rows = [orjson.loads(line) for line in value.splitlines()]
@@ -172,7 +147,7 @@ def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[st
 
 
 def _column(column: pa.ChunkedArray, name: str) -> list[Any]:
-    """Its values; rejected rows have their spectrum as a list of numbers, decisions a list of classes."""
+    """Its values; rejected rows have a list of numbers, decisions a list of classes."""
     import pyarrow as pa
 
     if pa.types.is_list(column.type):
@@ -180,60 +155,3 @@ def _column(column: pa.ChunkedArray, name: str) -> list[Any]:
         if pa.types.is_floating(of) or pa.types.is_string(of) or pa.types.is_null(of):
             return column.to_pylist()
     return column_values(column, name)
-
-
-def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> Message:
-    """A whole message that could not be read: its own bytes, and where they came from.
-
-    Bytes over the broker's cap are cut, and the header `truncated_from_bytes` says so: the original stays in its topic.
-    """
-    foreign = dict(record.headers)
-    if sum(len(name.encode()) + len(text.encode()) for name, text in foreign.items()) > MOST_FOREIGN:
-        foreign = {"headers_left_out": str(len(foreign))}
-    result_id = f"{record.id}-rejected"
-    headers = {**foreign, **_origin(record), "result_id": result_id, "error": error[:MOST_ERROR], "reason": reason}
-    if len(record.value) > most_bytes:
-        headers["truncated_from_bytes"] = str(len(record.value))
-    return record.value[:most_bytes], headers
-
-
-def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: int) -> Iterator[Message]:
-    """Rows of a frame whose other rows were good, as an Arrow stream that carries each row's error."""
-    import pyarrow as pa
-
-    columns = {
-        "row": pa.array([row.row for row in rows], pa.int64()),
-        "spectrum_id": pa.array([row.spectrum_id for row in rows], pa.string()),
-        "time": pa.array(np.array([row.time for row in rows], "datetime64[us]")),
-        "reason": pa.array([row.reason for row in rows], pa.string()),
-        "error": pa.array([row.text for row in rows], pa.string()),
-        "spectrum": pa.array([np.asarray(row.spectrum, np.float32) for row in rows], pa.list_(pa.float32())),
-        "original": pa.array([row.original for row in rows], pa.string()),
-    }
-    value = arrow_bytes(pa.table(columns), {"tamis.rejects": "1", "line": line})
-    if len(value) > most_bytes and len(rows) > 1:
-        half = len(rows) // 2
-        yield from reject_rows(record, rows[:half], line, most_bytes)
-        yield from reject_rows(record, rows[half:], line, most_bytes)
-        return
-    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    headers = {
-        "content-type": ARROW,
-        **_origin(record),
-        "result_id": f"{record.id}-rejected-{rows[0].row}",
-        "error": f"{record.place}: {rows[0]}"[:MOST_ERROR] + more,
-        "reason": rows[0].reason,
-        "rows": str(len(rows)),
-    }
-    yield value[:most_bytes], headers
-
-
-def _origin(record: Record) -> dict[str, str]:
-    from .. import __version__
-
-    return {
-        "source_topic": record.topic,
-        "source_partition": str(record.partition),
-        "source_offset": str(record.offset),
-        "version": __version__,
-    }

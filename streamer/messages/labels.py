@@ -1,4 +1,4 @@
-"""Laboratory values as messages, by the id of a spectrum or carrying the spectrum; and the asking for them."""
+"""Laboratory values as messages, by the id of a spectrum or with the spectrum itself; and requests for them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from .. import BadMessage
-from ..models.axis import Axis
-from .frame import MOST_TEXT, BadRow, screen
-from .wire import JSON, MOST_TARGETS, Axes, Message, Record, arrival, decode, json_time, told
+from ... import BadMessage
+from ...models.axis import Axis
+from .checks import MAX_TARGETS, Axes, shown
+from .codec import decode
+from .frame import MAX_TEXT
+from .json_frames import json_time
+from .record import JSON, Message, Record, arrival
+from .screening import BadRow, screen
 
-MOST_LABELS = 10_000  # in one message
+MAX_LABELS = 10_000  # in one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +27,9 @@ class Label:
     """Laboratory values of one spectrum.
 
     Attributes:
-        values: target -> value, finite. time: when it was measured, where the spectrum itself does not say.
-        spectrum: (bands,) on `axis`, or None: then it has come, or will come, on the spectra's topic.
-        line, instrument: of a spectrum that is carried.
+        values: target -> value, finite. time: of the measurement, if the spectrum itself has none.
+        spectrum: (bands,) on `axis`, or None if it is sent on the spectra topic.
+        line, instrument: of a spectrum sent with the label.
     """
 
     spectrum_id: str
@@ -42,7 +46,7 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
     """The labels of a message: JSON ``{"labels": [{"spectrum_id": ..., "values": {...}}]}``, or any frame with targets.
 
     Raises:
-        BadMessage: there are no labels in these bytes; the text begins with where they came from.
+        BadMessage: there are no labels in these bytes; the text begins with their topic, partition and offset.
     """
     if "content-type" not in record.headers and record.value.lstrip()[:1] == b"{":
         record = replace(record, headers={**record.headers, "content-type": JSON})
@@ -74,8 +78,8 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
 
 
 def _by_id(given: Any, record: Record) -> list[Label]:
-    if not isinstance(given, list) or not 0 < len(given) <= MOST_LABELS:
-        raise ValueError(f'expected "labels": a list of 1 to {MOST_LABELS}, got {told(given)}')
+    if not isinstance(given, list) or not 0 < len(given) <= MAX_LABELS:
+        raise ValueError(f'expected "labels": a list of 1 to {MAX_LABELS}, got {shown(given)}')
     (arrived,) = arrival(record, 1)
     return [_label(item, arrived, i) for i, item in enumerate(given)]
 
@@ -83,17 +87,17 @@ def _by_id(given: Any, record: Record) -> list[Label]:
 def _label(item: Any, arrived: np.datetime64, i: int) -> Label:
     where = f"labels[{i}]"
     if not isinstance(item, dict) or set(item) - {"spectrum_id", "values", "time", "object_id"}:
-        raise ValueError(f"{where}: expected spectrum_id, values and perhaps time, object_id; got {told(item)}")
+        raise ValueError(f"{where}: expected spectrum_id, values and perhaps time, object_id; got {shown(item)}")
     name, values, obj = item.get("spectrum_id"), item.get("values"), item.get("object_id", "")
-    if not (isinstance(name, str) and name and isinstance(obj, str) and max(len(name), len(obj)) <= MOST_TEXT):
-        raise ValueError(f"{where}: expected spectrum_id of 1 to {MOST_TEXT} characters, got {told(name)}")
-    if not isinstance(values, dict) or not 0 < len(values) <= MOST_TARGETS:
-        raise ValueError(f'{where}: expected "values": {{target: number}}, got {told(values)}')
+    if not (isinstance(name, str) and name and isinstance(obj, str) and max(len(name), len(obj)) <= MAX_TEXT):
+        raise ValueError(f"{where}: expected spectrum_id of 1 to {MAX_TEXT} characters, got {shown(name)}")
+    if not isinstance(values, dict) or not 0 < len(values) <= MAX_TARGETS:
+        raise ValueError(f'{where}: expected "values": {{target: number}}, got {shown(values)}')
     for target, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{where}: expected a number as {target[:80]!r}, got {told(value)}")
-        if len(target) > MOST_TEXT or not math.isfinite(value):
-            raise ValueError(f"{where}: expected a finite number under a name of {MOST_TEXT} characters at most")
+            raise ValueError(f"{where}: expected a number as {target[:80]!r}, got {shown(value)}")
+        if len(target) > MAX_TEXT or not math.isfinite(value):
+            raise ValueError(f"{where}: expected a finite number under a name of {MAX_TEXT} characters at most")
     time = json_time(item["time"]) if "time" in item else arrived
     return Label(name, {target: float(value) for target, value in values.items()}, time, obj)
 
@@ -114,7 +118,7 @@ def encode_labels(labels: Sequence[Label]) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An object whose laboratory value would teach much, and why."""
+    """An object whose laboratory value would teach the model most, and why."""
 
     line: str
     spectrum_id: str
@@ -125,7 +129,7 @@ class Request:
 
 
 def encode_requests(requests: Sequence[Request]) -> Iterator[Message]:
-    """One JSON message a request: each is a piece of work for somebody."""
+    """One JSON message a request: each is a task for the laboratory."""
     for request in requests:
         document = {
             "line": request.line,

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import BadFile
+from ... import BadFile
+from ...models.rows import Rows
+from ..messages.arrow import is_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 # Texts even where they look like numbers: instrument 1, object 007.
 TEXT_COLUMNS = frozenset(("spectrum_id", "sample_id", "object_id", "instrument", "device", "sensor", "line"))
@@ -20,13 +23,12 @@ TEXT_COLUMNS = frozenset(("spectrum_id", "sample_id", "object_id", "instrument",
 WAVELENGTH = re.compile(
     r"(?P<prefix>(?:.*?[^\d.,][.,]?)??)(?P<number>\d+(?:[.,]\d+)?)\s*(?P<unit>nm|cm-1|cm\^-1|cm⁻¹|1/cm)?", re.I
 )
-LEAST_PREFIXED = 16  # fewer columns named alike, such as 'x1' and 'x2', are not a spectrum
-
-BadRows = list[tuple[int, str]]  # row number, why it is no spectrum
+MIN_PREFIXED = 16  # fewer columns named alike, such as 'x1' and 'x2', are not a spectrum
+BadRows = list[tuple[int, str]]  # row number, why it is bad
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Rows):
     """Good rows of a file. Numbered from 1; in CSV the header is row 1, so that a row is a line of the file."""
 
     row: np.ndarray  # (n,)
@@ -36,20 +38,20 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What an open file says of all its rows, and how to read them."""
+    """What an open file declares, and how to read its rows."""
 
     columns: list[str]  # all but the spectra
-    wavelengths: np.ndarray | None  # (bands,), where the file has them
-    bands: int | None  # where the file fixes it
-    count: int | None  # of its rows, where it says so
+    wavelengths: np.ndarray | None  # (bands,), if the file has them
+    bands: int | None  # if the file fixes it
+    count: int | None  # of its rows, if it is known
     meta: dict[str, str]  # axis_unit, quantity, line, instrument
-    batches: Callable[[int, int, BadRows], Iterator[Batch]]  # (bands, n): n rows each, less the bad ones, which it adds
+    batches: Callable[[int, int, BadRows], Iterator[Batch]]  # (bands, n, bad): n rows each; bad ones go to `bad`
 
 
 def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarray, str | None]:
-    """Which columns of a wide table are bands: their places, their wavelengths, and the unit if their names give it.
+    """Which columns of a wide table are bands: their places, wavelengths, and the unit if their names have one.
 
-    Columns named by a bare number (and a unit) are; else at least 16 columns that share one prefix.
+    Columns named by a number, perhaps with a unit; else at least 16 columns that share a prefix.
 
     Raises:
         BadFile: there are none, two sets of them, or they mix units.
@@ -59,7 +61,7 @@ def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarr
         if match := WAVELENGTH.fullmatch(name.strip()):
             number, unit = float(match["number"].replace(",", ".")), match["unit"]
             sets.setdefault(match["prefix"], []).append((place, number, unit and unit.lower()))
-    chosen = [prefix for prefix, found in sets.items() if len(found) >= LEAST_PREFIXED]
+    chosen = [prefix for prefix, found in sets.items() if len(found) >= MIN_PREFIXED]
     if len(sets.get("", [])) >= 2:
         chosen = [""]
     if not chosen:
@@ -75,12 +77,6 @@ def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarr
     if len(set(units)) > 1:
         raise BadFile(f"{path}: expected one unit for all wavelength columns, got {names[places[0]]!r} and others")
     return places, np.array(values), units[0]
-
-
-def is_number(kind: pa.DataType) -> bool:
-    import pyarrow.types as pt
-
-    return pt.is_integer(kind) or pt.is_floating(kind)
 
 
 def values_of(column: pa.Array, name: str) -> np.ndarray:

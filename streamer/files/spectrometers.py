@@ -1,7 +1,7 @@
 """Files of laboratory spectrometers: Bruker OPUS, Galactic SPC and JCAMP-DX, by the libraries of `tamis[instruments]`.
 
-These libraries trust what they read. So what a file promises is held against its length and against bounds before they
-see it, and whatever they raise is a refusal.
+These libraries trust what they read. So the sizes that a file declares are checked against its length and against
+bounds first, and any exception of theirs becomes BadFile.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ import numpy as np
 
 from .. import BadFile
 from ..models.axis import MAX_BANDS
+from ... import BadFile
+from ...models.axis import MAX_BANDS
+from ..messages.frame import MAX_TEXT
 from .columns import BadRows, Batch, Content
-from .frame import MOST_TEXT
 
-MOST_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
-MOST_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
-MOST_BLOCKS = 256  # of an OPUS file: its own programs leave room for 40
-LONGEST_LINE = 1 << 10  # characters of JCAMP-DX, which asks for 80: a line of repeats unfolds to twice its square
-LONGEST_TABLE = 1 << 20  # characters of one JCAMP-DX spectrum: 64 a value
-# What no library that Tamis would depend on reads.
+MAX_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
+MAX_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
+MAX_BLOCKS = 256  # of an OPUS file: its own programs leave room for 40
+MAX_LINE = 1 << 10  # characters of JCAMP-DX, which asks for 80: a line of repeats unfolds to twice its square
+MAX_TABLE = 1 << 20  # characters of one JCAMP-DX spectrum: 64 a value
+# Formats that no suitable library reads.
 UNREAD = {".asd": "ASD", ".sp": "PerkinElmer", ".spa": "Thermo OMNIC", ".wdf": "Renishaw WiRE"}
-
 _UNITS = {
     **dict.fromkeys(("cm-1", "cm^-1", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
     **dict.fromkeys(("nm", "nanometers", "nanometer", "nanometres", "xnmetr"), "nm"),
@@ -43,7 +44,7 @@ _QUANTITIES = {
     **dict.fromkeys(("absorbance", "a", "log(1/r)", "log 1/r", "yabsrb", "ylogdr"), "absorbance"),
     **dict.fromkeys(("reflectance", "r", "yreflec"), "reflectance"),
     **dict.fromkeys(("counts", "ycount"), "counts"),
-}  # a transmittance is none of ours: its numbers are left as they are
+}  # transmittance is unknown to Tamis: its numbers stay as they are
 _RESULTS = ("a", "r", "t", "km", "atr", "logr", "ra", "e", "sm")  # what OPUS may hold, best first; sm: a single channel
 _SPC_VERSIONS = {0x4C: "one of big-endian machines", 0x4D: "one of before 1996"}
 _TABLES = ("xydata", "xypoints")
@@ -74,17 +75,17 @@ def open_jcamp(path: str, stream: Any, stack: ExitStack) -> Content:
 
 
 def _whole(path: str, stream: Any) -> bytes:
-    if len(data := stream.read(MOST_BYTES + 1)) > MOST_BYTES:
-        raise BadFile(f"{path}: expected at most {MOST_BYTES} bytes, got more")
+    if len(data := stream.read(MAX_BYTES + 1)) > MAX_BYTES:
+        raise BadFile(f"{path}: expected at most {MAX_BYTES} bytes, got more")
     return data
 
 
 def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
-    """Every spectrum of a file; a row whose axis or quantity is not that of the first one is a bad row."""
+    """Every spectrum of a file; one with another axis or quantity than the first is a bad row."""
     rows = _guarded(path, kind, spectra)
     first = next(rows, None)
     if first is None:
-        raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not read)")
+        raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not supported)")
     head = first[1]
     factor, unit = (1000, "nm") if head.unit == "um" else (1, head.unit)
 
@@ -118,24 +119,24 @@ def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
             row += 1
             with np.errstate(invalid="ignore"):  # a signalling NaN, which the axis refuses
                 x = one.x.astype(np.float64)
-            yield row, one._replace(x=x, sample=one.sample.strip()[:MOST_TEXT])
+            yield row, one._replace(x=x, sample=one.sample.strip()[:MAX_TEXT])
     except ImportError as error:
         needed = f"{kind} files need the library {error.name}: pip install 'tamis[instruments]'"
         raise BadFile(f"{path}: {needed}") from error
     except Exception as error:  # the libraries raise anything
         said = " ".join(str(error).split()) if type(error) is ValueError else f"{type(error).__name__} {error!s:.200}"
-        raise BadFile(f"{path}: can not be read as {kind} after {row} spectra: {said:.300}") from error
+        raise BadFile(f"{path}: cannot be read as {kind} after {row} spectra: {said:.300}") from error
 
 
 def _unit(said: str) -> str:
-    """nm, um, cm-1; '' where it is not said; else the file's word, which the axis refuses by name."""
+    """nm, um or cm-1; '' if there is none; else the file's own word, which the axis refuses by name."""
     word = said.strip().lower()
     inside = re.search(r"\(([^()]*)\)", word)  # 'Wavenumber (cm-1)'
     return _UNITS.get(inside[1].strip() if inside else word, word)
 
 
 def _time(said: str, *dates: str) -> str:
-    """ISO 8601 of '16/03/2023 12:27:26.808 (GMT+1)' or '2011/10/18 12:13:14 +0100'; '' where no form of a date fits."""
+    """ISO 8601 of '16/03/2023 12:27:26.808 (GMT+1)' or '2011/10/18 12:13:14 +0100'; '' if no form of a date fits."""
     day, _, rest = said.strip().partition(" ")
     found = re.fullmatch(r"(\d+:\d+)(:\d+)?(\.\d{1,6})?\d*\s*(?:\(GMT)?([+-][\d.]+)?\)?", rest.strip() or "0:0")
     if found is None:
@@ -153,21 +154,18 @@ def _time(said: str, *dates: str) -> str:
     return ""
 
 
-# --- SPC --------------------------------------------------------------------------------------------------------------
-
-
 def _spc(data: bytes) -> Iterator[Spectrum]:
     from spc_io import SpcRaw
 
-    logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns of what stands behind the spectra
+    logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns about data after the spectra
     flags, version, points, spectra = struct.unpack_from("<BB2xI16xI", data)
     if version != 0x4B:
         raise ValueError(f"expected an SPC file of version 0x4b, got {_SPC_VERSIONS.get(version, hex(version))}")
     if not flags & 0x40 and not 2 <= points <= MAX_BANDS:  # 0x40: each spectrum has its own number of points
         raise ValueError(f"expected 2 to {MAX_BANDS} points, got {points}")
-    if not 1 <= spectra <= MOST_SPECTRA:
-        raise ValueError(f"expected 1 to {MOST_SPECTRA} spectra, got {spectra}")
-    # Without its log, which is of no use here and often broken.
+    if not 1 <= spectra <= MAX_SPECTRA:
+        raise ValueError(f"expected 1 to {MAX_SPECTRA} spectra, got {spectra}")
+    # Without its log block, which is not needed and often broken.
     file: Any = SpcRaw.from_bytes_io(io.BytesIO(data[:248] + bytes(4) + data[252:]))
     header = file.main_header
     labels = [label.decode("latin-1") for label in data[218:248].split(b"\0")] if flags & 0x20 else []
@@ -183,22 +181,19 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
         yield Spectrum(x, one.yarray, unit, _QUANTITIES.get(said, "unknown"), header.fcmnt.decode("latin-1"), time)
 
 
-# --- OPUS -------------------------------------------------------------------------------------------------------------
-
-
 def _opus(data: bytes) -> Iterator[Spectrum]:
-    """The one result of a file: its absorbance if it has one, else its reflectance, and so on."""
+    """One spectrum of a file: its absorbance if it has one, else its reflectance, and so on."""
     from brukeropus.file import Data, FileBlock, Parameters, pair_data_and_status_blocks, parse_directory, parse_header
 
     _, start, most, _ = parse_header(data)
-    entries = parse_directory(data[start : start + 12 * min(max(most, 0), MOST_BLOCKS)])
+    entries = parse_directory(data[start : start + 12 * min(max(most, 0), MAX_BLOCKS)])
     if any(size < 0 or at + size > len(data) for _, size, at in entries) or sum(e[1] for e in entries) > len(data):
         raise ValueError(f"expected blocks within the {len(data)} bytes of the file: it ends early")
     blocks, series = [], ""
     for kind, size, at in entries:
         block = FileBlock(data, kind, size, at)
         if block.is_data_series():
-            series = ", and a series, which is not read: save its spectra one a file"
+            series = ", and a series, which is not supported: save one spectrum a file"
         elif block.is_data() or ((block.is_data_status() or block.is_sm_param()) and _leads_on(block.bytes)):
             block.parse()
             blocks += [block] if block.parse_error is None else []
@@ -219,7 +214,7 @@ def _opus(data: bytes) -> Iterator[Spectrum]:
 
 
 def _leads_on(block: bytes) -> bool:
-    """Whether each parameter's length leads on to the next one: the library would follow it back for ever."""
+    """Whether each parameter's length is positive: the library would loop for ever on a negative one."""
     at = 0
     while at + 8 <= len(block) and block[at : at + 3] != b"END":
         (words,) = struct.unpack_from("<h", block, at + 6)
@@ -229,14 +224,11 @@ def _leads_on(block: bytes) -> bool:
     return True
 
 
-# --- JCAMP-DX ---------------------------------------------------------------------------------------------------------
-
-
 def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
     import jcamp
 
     for said, block in _blocks(lines):
-        if not said.keys() & set(_TABLES):  # it links others, or holds peaks
+        if not said.keys() & set(_TABLES):  # it links other blocks, or holds peaks
             continue
         points = said.get("npoints", "")
         if not re.fullmatch(r"[0-9]{1,9}", points) or not 2 <= int(points) <= MAX_BANDS:
@@ -244,7 +236,7 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
         with redirect_stdout(io.StringIO()) as printed:
             read = jcamp.read(block)
         if "Y-Check" in printed.getvalue():
-            raise ValueError("expected each line to begin with the value that ended the one before")
+            raise ValueError("expected each line to begin with the last value of the one before")
         if len(read["y"]) != int(points):
             raise ValueError(f"expected {points} points, as NPOINTS says; got {len(read['y'])}")
         date = said.get("longdate") or said.get("date", "")
@@ -254,11 +246,11 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
 
 
 def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
-    """Block by block what its labels say, and of its lines those with numbers, written as the library wants them."""
+    """The labels of each block, and its lines of numbers as the library wants them."""
     said: dict[str, str] = {}
     block: list[str] = []
     label, held = "", 0
-    for line in chain(iter(partial(lines.readline, LONGEST_LINE), ""), ["##END="]):
+    for line in chain(iter(partial(lines.readline, MAX_LINE), ""), ["##END="]):
         text = line.partition("$$")[0].strip()
         if text.startswith("##"):
             name, _, value = text[2:].partition("=")
@@ -275,5 +267,5 @@ def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
         elif label in _TABLES:
             block.append(text)
             held += len(line)
-            if held > LONGEST_TABLE or len(line) == LONGEST_LINE:
-                raise ValueError(f"expected lines of 80 characters and {LONGEST_TABLE} a spectrum, got more")
+            if held > MAX_TABLE or len(line) == MAX_LINE:
+                raise ValueError(f"expected lines of 80 characters and {MAX_TABLE} a spectrum, got more")

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import structlog
 
-from .. import BadFile
+from ... import BadFile
 from .columns import TEXT_COLUMNS, BadRows, Batch, Content, wavelength_columns
 
 log = structlog.get_logger(__name__)
 
-LONGEST_LINE = 1 << 20  # characters: what has no line ends must not fill the memory
-LONGEST_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
-MOST_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
+
+MAX_LINE = 1 << 20  # characters: a file without line ends must not fill the memory
+MAX_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
+MAX_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
 NOTHING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))  # an empty cell, as R and spreadsheets write it
 
 
@@ -34,17 +35,17 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
     import pyarrow as pa
 
     text = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace"))
-    lines = enumerate(iter(partial(text.readline, LONGEST_LINE), ""), start=1)
+    lines = enumerate(iter(partial(text.readline, MAX_LINE), ""), start=1)
     _, header = next(lines)
     delimiter = next((mark for mark in "\t;" if mark in re.sub(r'"[^"]*"', "", header)), ",")
     names = [name.strip() for name in _cells(header, delimiter)]
     places, wavelengths, unit = wavelength_columns(path, names)
     # A column without a name is the index that pandas writes.
     others = [place for place in sorted(set(range(len(names))) - set(places)) if names[place]]
-    if len(others) > MOST_BESIDE:
-        raise BadFile(f"{path}: expected at most {MOST_BESIDE} columns beside the bands, got {len(others)}")
+    if len(others) > MAX_BESIDE:
+        raise BadFile(f"{path}: expected at most {MAX_BESIDE} columns beside the bands, got {len(others)}")
     bands_of = itemgetter(*places)
-    # What a column holds, the first rows settle.
+    # The first rows decide what a column holds.
     head = _block(lines, 256)
     rows = [[cells[at] for at in others] for _, line in head if len(cells := _cells(line, delimiter)) == len(names)]
     texts = [at for at, *column in zip(others, *rows, strict=True) if None in _numbers(column, delimiter)]
@@ -81,9 +82,9 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
         if place in texts:
             return np.array(["" if cell in NOTHING else cell for cell in map(str.strip, cells)], object)
         values = _numbers(cells, delimiter)
-        if None in values:  # the spectrum is good: it is kept, without this value
+        if None in values:  # the spectrum is good: it is kept without this value
             got = cells[values.index(None)]
-            log.warning("not a number, read as not measured", file=path, column=names[place], got=got)
+            log.warning("not a number, treated as not measured", file=path, column=names[place], got=got)
         return np.array(values, np.float64)
 
     return Content(
@@ -92,12 +93,12 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
 
 
 def _block(lines: Iterator[tuple[int, str]], n: int) -> list[tuple[int, str]]:
-    """The next n lines; fewer where they are so long that memory would be filled with them."""
+    """The next n lines; fewer if they are so long that they would fill the memory."""
     block, held = [], 0
     for row, line in islice(lines, n):
         block.append((row, line))
         held += len(line)
-        if held > LONGEST_BLOCK:
+        if held > MAX_BLOCK:
             break
     return block
 
@@ -113,7 +114,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _numbers(cells: Sequence[str], delimiter: str) -> list[float | None]:
-    """NaN where a cell is empty, None where it is no number."""
+    """NaN for an empty cell, None for one that is not a number."""
     values: list[float | None] = []
     for cell in map(str.strip, cells):
         try:

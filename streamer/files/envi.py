@@ -1,0 +1,172 @@
+"""Hyperspectral cubes: ENVI images read line by line and written, and a camera's white and dark references."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from ... import BadFile
+from ...models.axis import MOST_BANDS
+from ...models.reflectance import Reflectance
+from .columns import BadRows, Batch, Content
+
+log = structlog.get_logger(__name__)
+
+MAX_HEADER_BYTES = 1 << 22
+MAX_REFERENCE_BYTES = 1 << 30  # of a white or dark cube, which is averaged over its lines
+MAX_MAPPED = 1 << 26  # bytes read through one mapping
+MAX_LINE_BYTES = 1 << 24  # a longer camera line is read in parts
+_UNITS = {"nanometers": "nm", "nanometer": "nm", "nm": "nm", "micrometers": "um", "micrometer": "um", "um": "um",
+          "wavenumber": "cm-1", "cm-1": "cm-1"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cube:
+    """An ENVI image on disk, (lines, samples, bands). `open` maps it into memory; nothing is read yet."""
+
+    open: Callable[[], np.ndarray]
+    wavelengths: np.ndarray | None
+    unit: str
+    scale: float
+    ignore: float | None
+    quantity: str
+
+
+def open_cube(path: str) -> Cube:
+    """Raises BadFile: no such image, or the library to read it is not installed."""
+    try:
+        from spectral.io import envi
+        from spectral.utilities.errors import SpyException
+    except ImportError as error:
+        raise BadFile(f"{path}: ENVI cubes need the library spectral: pip install 'tamis[envi]'") from error
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror}") from error
+    if size > MAX_HEADER_BYTES:
+        raise BadFile(f"{path}: expected an ENVI header of at most {MAX_HEADER_BYTES} bytes")
+    try:
+        image: Any = envi.open(path)
+        if not hasattr(image, "open_memmap"):
+            raise BadFile(f"{path}: expected an ENVI image, got a spectral library")
+        if not 2 <= image.nbands <= MOST_BANDS:
+            raise BadFile(f"{path}: expected 2 to {MOST_BANDS} bands, got {image.nbands}")
+        size = image.offset + image.nrows * image.ncols * image.nbands * image.sample_size
+        there = Path(image.filename).stat().st_size
+        if not 0 < size <= there:
+            raise BadFile(f"{path}: expected an image of {size} bytes, as the header says; got {there}")
+        mapped = partial(image.open_memmap, interleave="bip", writable=False)
+        data = mapped()
+    except envi.EnviDataFileNotFoundError as error:
+        stem = Path(path).stem
+        raise BadFile(
+            f"{path}: no image beside the header: expected {stem}, {stem}.img, {stem}.bip or the like"
+        ) from error
+    except (SpyException, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        what = f"{type(error).__name__} {error!s:.200}"
+        raise BadFile(f"{path}: expected an ENVI header and its image: {what}") from error
+    if data is None or data.dtype.kind not in "fiu":
+        raise BadFile(f"{path}: expected real numbers in the image, got {None if data is None else data.dtype}")
+    said = {key.lower(): value for key, value in image.metadata.items()}
+    centres, unit = image.bands.centers, _UNITS.get((image.bands.band_unit or "").strip().lower(), "")
+    wavelengths = None if centres is None else np.asarray(centres, np.float64)
+    if wavelengths is not None and unit == "um":
+        wavelengths, unit = wavelengths * 1000, "nm"
+    ignore = said.get("data ignore value")
+    return Cube(
+        mapped, wavelengths, unit, float(image.scale_factor or 1.0), None if ignore is None else float(ignore),
+        str(said.get("quantity", "unknown")),
+    )  # fmt: skip
+
+
+def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
+    """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line)."""
+    cube = open_cube(path)
+    lines, samples, bands = cube.open().shape
+    line_bytes = cube.open()[:1].nbytes
+
+    def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
+        data, left = cube.open(), MAX_MAPPED
+        # Whole lines, as a camera sends them: a pixel is judged with its neighbours.
+        high, wide = (math.ceil(n / samples), samples) if line_bytes <= MAX_LINE_BYTES else (1, n)
+        for top, first in product(range(0, lines, high), range(0, samples, wide)):
+            if left <= 0:  # pages that were read count as our memory until they are unmapped
+                data, left = cube.open(), MAX_MAPPED
+            block = np.array(data[top : top + high, first : first + wide])
+            left -= block.nbytes
+            y, x = np.arange(top, top + len(block)), np.arange(first, first + block.shape[1])
+            place, block = (y[:, None] * samples + x).ravel(), block.reshape(-1, bands)
+            spectra = block.astype(block.dtype.newbyteorder("="), copy=False)
+            good = np.ones(len(place), bool)
+            if cube.ignore is not None:
+                good = ~(spectra == cube.ignore).all(axis=1)
+                bad.extend((int(row) + 1, f"no data: all bands are {cube.ignore:g}") for row in place[~good])
+            if cube.scale != 1:
+                spectra = spectra / np.float32(cube.scale)
+            columns = {"x": (place % samples).astype(np.float64), "y": (place // samples).astype(np.float64)}
+            yield Batch(place + 1, spectra, columns)[good]
+
+    meta = {"axis_unit": cube.unit, "quantity": cube.quantity}
+    return Content(["x", "y"], cube.wavelengths, bands, lines * samples, meta, batches)
+
+
+def read_references(white: str, dark: str | None = None) -> Reflectance:
+    """A camera's references from ENVI cubes, averaged over their lines.
+
+    Raises:
+        BadFile: a cube cannot be read, is too large to average, or has another shape; no pixel is alive.
+    """
+    averaged = _mean_of(white), None if dark is None else _mean_of(dark)
+    try:
+        made = Reflectance(*averaged)
+    except ValueError as error:
+        raise BadFile(f"{white}{f' and {dark}' if dark else ''}: {error}") from error
+    if made.dead.any():
+        pixels = int(made.dead.any(axis=1).sum())
+        log.warning("dead bands are interpolated", bands=int(made.dead.sum()), of_pixels=pixels, white=white)
+    return made
+
+
+def _mean_of(path: str) -> np.ndarray:
+    """(samples, bands) of a reference cube"""
+    data = open_cube(path).open()
+    if data.nbytes > MAX_REFERENCE_BYTES:
+        raise BadFile(f"{path}: expected a reference of at most {MAX_REFERENCE_BYTES} bytes, got {data.nbytes}")
+    return data.mean(axis=0, dtype=np.float64)
+
+
+def write_envi(path: Path, lines: Iterator[np.ndarray], wavelengths_nm: np.ndarray, quantity: str) -> int:
+    """(samples, bands) arrays, one a camera line, as an ENVI image beside its header: uint16 if they are
+    counts of that type, else float32; returns how many lines.
+
+    Raises:
+        BadFile: it cannot be written. ValueError: there is no line.
+    """
+    image, count, samples, dtype, number = path.with_suffix(".bip"), 0, 0, "<f4", 4
+    try:
+        with open(image, "wb") as out:
+            for line in lines:
+                if not count and line.dtype == np.uint16:
+                    dtype, number = "<u2", 12
+                out.write(np.ascontiguousarray(line, dtype).tobytes())
+                count, samples = count + 1, len(line)
+        if not count:
+            raise ValueError(f"{path}: expected at least one line to write, got none")
+        centres = ", ".join(f"{value:g}" for value in wavelengths_nm)
+        path.write_text(
+            f"ENVI\nsamples = {samples}\nlines = {count}\nbands = {len(wavelengths_nm)}\nheader offset = 0\n"
+            f"file type = ENVI Standard\ndata type = {number}\ninterleave = bip\nbyte order = 0\n"
+            f"quantity = {quantity}\nwavelength units = Nanometers\nwavelength = {{{centres}}}\n"
+        )
+    except OSError as error:
+        raise BadFile(f"cannot write {path}: {error.strerror}") from error
+    return count

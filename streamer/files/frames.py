@@ -1,0 +1,112 @@
+"""Recorded files <-> frames, in memory that does not grow with the file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+
+from ..messages.frame import RESERVED, Frame
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, Reading, Table, find, tables
+
+
+def read_frames(
+    path: str | Path,
+    *,
+    frame_spectra: int = 256,
+    line: str | None = None,
+    instrument: str | None = None,
+    **reading: Unpack[Reading],
+) -> Iterator[Frame]:
+    """Frames of a file in its order, in memory that does not grow with it (except 60 bytes for each `spectrum_id`).
+
+    Each `frame_spectra` rows of the file become one frame for each line and instrument in them, without the bad rows
+    and those not asked for.
+
+    Args:
+        line, instrument: for all rows, whatever the file says.
+        reading: as `Reading` says.
+
+    Raises:
+        BadFile: at the first frame, or later if the file breaks off.
+    """
+    for table in tables(path, frame_spectra, **reading):
+        yield from _frames(table, line, instrument)
+
+
+def write_parquet(
+    path: str | Path, frames: Iterable[Frame], texts: Callable[[Frame], Mapping[str, Sequence[str]]] = lambda frame: {}
+) -> int:
+    """Writes frames as a Parquet file that `read_frames` reads back; returns how many spectra.
+
+    The file appears whole or not at all. `texts` adds columns with one text a spectrum.
+
+    Raises:
+        ValueError: there is no frame, or a frame differs in axis, quantity or columns from the first one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ..messages.codec import encode
+    from ..messages.record import ARROW
+
+    def table_of(frame: Frame) -> pa.Table:
+        ((value, _),) = encode(frame, ARROW, sys.maxsize)
+        table = pa.ipc.open_stream(value).read_all()
+        for name in ("line", "instrument"):
+            table = table.append_column(name, pa.array([getattr(frame, name)] * len(frame), pa.string()))
+        for name, values in texts(frame).items():
+            table = table.append_column(name, pa.array(values, pa.string()))
+        return table
+
+    path, frames, written = Path(path), iter(frames), 0
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path}: expected at least one frame to write, got none")
+    with atomic_write(path) as draft, pq.ParquetWriter(draft, table_of(first).schema, compression="zstd") as writer:
+        for frame in chain([first], frames):
+            table = table_of(frame)
+            if (frame.axis, frame.quantity) != (first.axis, first.quantity) or table.schema != writer.schema:
+                raise ValueError(
+                    f"{path}: expected frames of {first.quantity} on {first.axis} with {writer.schema.names}, "
+                    f"got {frame.quantity} on {frame.axis} with {table.schema.names}"
+                )
+            writer.write_table(table)
+            written += len(frame)
+    return written
+
+
+def _frames(table: Table, line: str | None, instrument: str | None) -> Iterator[Frame]:
+    """One frame for each line and instrument of a table, in their order of appearance."""
+
+    def words(given: str | None, *names: str) -> list[str]:
+        column = find(table.columns, *names) if given is None else None
+        return [given or UNKNOWN] * len(table) if column is None else [word or UNKNOWN for word in column]
+
+    places: dict[tuple[str, str], list[int]] = {}
+    for i, key in enumerate(zip(words(line, "line"), words(instrument, *INSTRUMENT_COLUMNS), strict=True)):
+        places.setdefault(key, []).append(i)
+    for (this_line, this_instrument), rows in places.items():
+        part = table[np.array(rows)]
+        numbers = {name: values for name, values in part.columns.items() if values.dtype.kind == "f"}
+        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the worker's screening names
+            dtype = np.uint16 if part.spectra.dtype in (np.uint8, np.uint16) else np.float32
+            spectra = np.ascontiguousarray(part.spectra, dtype)
+            positions = {name: numbers[name] for name in ("x", "y") if name in numbers}
+        yield Frame(
+            line=this_line,
+            instrument=this_instrument,
+            axis=part.axis,
+            quantity=part.quantity,
+            spectra=spectra,
+            spectrum_id=part.spectrum_id.tolist(),
+            time=part.time,
+            object_id=None if part.object_id is None else part.object_id.tolist(),
+            targets={name: values for name, values in numbers.items() if name not in RESERVED},
+            x=positions.get("x"),
+            y=positions.get("y"),
+        )

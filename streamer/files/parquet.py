@@ -1,0 +1,80 @@
+"""Parquet files of spectra, with a list column or one column a band."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import structlog
+
+from ... import BadFile
+from ..messages.arrow import is_number
+from .columns import BadRows, Batch, Content, values_of, wavelength_columns
+
+log = structlog.get_logger(__name__)
+
+
+def open_parquet(path: str, stream: Any, stack: ExitStack) -> Content:
+    """A list column `spectrum` with its axis in the metadata, or one column a band. Also the columns of our frames."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import pyarrow.types as pt
+
+    # A small buffer a column: without it the whole of a column's row group is held.
+    file = stack.enter_context(pq.ParquetFile(stream, buffer_size=1 << 16, pre_buffer=False))
+    schema, places = file.schema_arrow, []
+    meta = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in (schema.metadata or {}).items()}
+    unit = meta.get("wavelength_unit") or meta.get("axis_unit") or ""
+    if "spectrum" in schema.names:
+        kind = schema.field("spectrum").type
+        is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
+        if not is_list or not is_number(kind.value_type):
+            raise BadFile(f"{path}: expected column 'spectrum' to hold lists of numbers, got {kind}")
+        bands = kind.list_size if pt.is_fixed_size_list(kind) else None
+        try:
+            listed = json.loads(meta.get("wavelengths") or meta.get("axis") or "null")
+            wavelengths = None if listed is None else np.asarray(listed, dtype=np.float64)
+        except (ValueError, TypeError) as error:
+            raise BadFile(f"{path}: expected wavelengths as a JSON list of numbers: {error}") from error
+    else:
+        places, wavelengths, named = wavelength_columns(path, schema.names)
+        unit, bands = named or unit, len(places)
+        for place in places:
+            name, kind = schema.names[place], schema.types[place]
+            if not is_number(kind):
+                raise BadFile(f"{path}: expected column {name!r} to hold numbers, got {kind}")
+    columns = []
+    for place in sorted(set(range(len(schema))) - set(places)):
+        name, kind = schema.names[place], schema.types[place]
+        if name == "spectrum" or name.startswith("__index_level_"):  # of pandas
+            continue
+        if pt.is_nested(kind) or "binary" in str(kind):
+            log.warning("column skipped: neither numbers nor texts", file=path, column=name, type=str(kind))
+        else:
+            columns.append(name)
+
+    def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
+        done = 0
+        for batch in file.iter_batches(batch_size=n):
+            row = np.arange(done + 1, done + batch.num_rows + 1)
+            done += batch.num_rows
+            if places:
+                spectra = np.stack([batch.column(place).to_numpy(zero_copy_only=False) for place in places], axis=1)
+            else:
+                lengths = batch.column("spectrum").value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
+                good = lengths == bands
+                if not good.any() and len(good) and lengths[0] > 0 and (lengths == lengths[0]).all():
+                    raise BadFile(f"{path}: expected spectra of {bands} bands, as its axis has; got {lengths[0]}")
+                for i in np.flatnonzero(~good).tolist():
+                    got = "no spectrum (null)" if lengths[i] < 0 else lengths[i]
+                    bad.append((int(row[i]), f"expected {bands} bands, got {got}"))
+                if not good.all():
+                    batch, row = batch.filter(pa.array(good)), row[good]
+                # a null band becomes NaN
+                spectra = batch.column("spectrum").flatten().to_numpy(zero_copy_only=False).reshape(-1, bands)
+            yield Batch(row, spectra, {name: values_of(batch.column(name), name) for name in columns})
+
+    return Content(columns, wavelengths, bands, file.metadata.num_rows, meta | {"axis_unit": unit}, batches)

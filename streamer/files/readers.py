@@ -1,0 +1,157 @@
+"""Opens a recorded file by its suffix. A file format is one row of `FORMATS`.
+
+A file becomes a matrix, an axis and named columns, in one pass and in memory that does not grow with it. What the
+columns mean stands in table.py. Nothing in a file is ever executed: no pickle, no object arrays.
+"""
+
+from __future__ import annotations
+
+import lzma
+import re
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
+
+from ... import BadFile
+from .columns import Content
+from .csv_table import open_csv
+from .envi import open_envi
+from .numpy_arrays import open_npy, open_npz
+from .parquet import open_parquet
+from .spectrometers import UNREAD, open_jcamp, open_opus, open_spc
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+MAGIC = {
+    ".parquet": b"PAR1",
+    ".npy": b"\x93NUMPY",
+    ".npz": b"PK\x03\x04",
+    ".opus": b"\n\n\xfe\xfe",
+    ".gz": b"\x1f\x8b",
+    ".zst": b"\x28\xb5\x2f\xfd",
+}
+MAX_UNPACKED = 1 << 30  # bytes on the disk, and a hundred times the file: spectra are packed to a half or a tenth
+SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk where compressed, never in memory
+
+
+@contextmanager
+def open_content(path: str) -> Iterator[Content]:
+    """Opens a file by its suffix.
+
+    Raises:
+        BadFile: it cannot be read as spectra; the text says where, what was expected and what it got.
+    """
+    _, kind, compression = parts(path)
+    if kind == ".hdr" and compression:
+        raise BadFile(f"{path}: expected an ENVI header beside its image, not compressed")
+    with ExitStack() as stack:
+        with read_errors(path):
+            if compression:
+                _check_begin(path, compression, "")
+            _check_begin(path, kind, compression)
+            stream: Any = stack.enter_context(_stream(path, compression))
+            if compression and kind in SEEKING:
+                unpacked = stack.enter_context(tempfile.TemporaryFile(prefix="tamis-"))
+                _unpack(stream, unpacked, most_bytes=MAX_UNPACKED + 100 * Path(path).stat().st_size)
+                stream = unpacked
+            content = FORMATS[kind](path, stream, stack)
+        repeated = {name for name in content.columns if content.columns.count(name) > 1}
+        if repeated:
+            raise BadFile(f"{path}: expected each column once, got {', '.join(sorted(repeated))} more than once")
+        yield content
+
+
+def count_spectra(path: str | Path) -> int | None:
+    """How many spectra a file holds, if that is known without reading them (Parquet, NumPy); else None."""
+    try:
+        _, kind, compression = parts(str(path))
+        if compression and kind in SEEKING:
+            return None
+        with open_content(str(path)) as content:
+            return content.count
+    except BadFile:
+        return None  # reading it will say why
+
+
+def parts(path: str) -> tuple[str, str, str]:
+    """Stem, suffix of the format, and suffix of the compression ('' if none)."""
+    file = Path(path)
+    try:
+        there = file.stat()
+    except OSError as error:
+        raise BadFile(f"{path:.300}: {error.strerror or error}") from error
+    if not S_ISREG(there.st_mode):
+        raise BadFile(f"{path}: expected a file, got {'a directory' if file.is_dir() else 'something else'}")
+    compression = file.suffix.lower() if file.suffix.lower() in COMPRESSIONS else ""
+    inner = Path(file.stem) if compression else file
+    kind = inner.suffix.lower()
+    if re.fullmatch(r"\.[0-9]{1,4}", kind):  # OPUS counts the spectra of a sample: sample.0, sample.1
+        return inner.name, ".opus", compression
+    if kind in UNREAD:
+        raise BadFile(f"{path}: {UNREAD[kind]} files are not supported: export them as CSV or JCAMP-DX")
+    if kind not in FORMATS:
+        known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
+        raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
+    return inner.stem, kind, compression
+
+
+def _unpack(stream: Any, unpacked: Any, most_bytes: int) -> None:
+    while chunk := stream.read(1 << 20):
+        unpacked.write(chunk)
+        if unpacked.tell() > most_bytes:
+            raise ValueError(f"expected at most {most_bytes} bytes once unpacked, got more")
+    unpacked.seek(0)
+
+
+def _check_begin(path: str, kind: str, compression: str) -> None:
+    with _stream(path, compression) as stream:
+        head = stream.read(512)
+    if not head:
+        raise BadFile(f"{path}: expected spectra, got an empty file")
+    text = b"\0" not in head and not head.startswith(tuple(MAGIC.values()))
+    if not (head.startswith(MAGIC[kind]) if kind in MAGIC else text or kind == ".spc"):
+        raise BadFile(f"{path}: expected a {kind[1:]} file, got one that begins with {head[:8]!r}")
+
+
+def _stream(path: str, compression: str) -> pa.NativeFile:
+    import pyarrow as pa
+
+    return pa.input_stream(path, compression=COMPRESSIONS.get(compression))
+
+
+@contextmanager
+def read_errors(path: str) -> Iterator[None]:
+    """Turns what the readers raise on broken bytes into BadFile."""
+    import pyarrow as pa
+
+    # RuntimeError and LZMAError: a zip that cannot be unpacked or decrypted. The last two: a NumPy header.
+    broken = (OSError, EOFError, ValueError, RuntimeError, pa.ArrowException, zipfile.BadZipFile, zlib.error)
+    try:
+        yield
+    except (*broken, lzma.LZMAError, tokenize.TokenError, OverflowError) as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        raise BadFile(f"{path}: cannot be read any further: {said[0]}") from error
+
+
+FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
+    ".parquet": open_parquet,
+    ".csv": open_csv,
+    ".tsv": open_csv,
+    ".npy": open_npy,
+    ".npz": open_npz,
+    ".hdr": open_envi,
+    ".spc": open_spc,
+    ".opus": open_opus,
+    ".jdx": open_jcamp,
+    ".dx": open_jcamp,
+    ".jcamp": open_jcamp,
+}

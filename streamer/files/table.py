@@ -1,0 +1,260 @@
+"""The spectra of a file with all their columns: what the columns mean.
+
+- `spectrum_id` names a spectrum. Without one, its name is '<file>-<row>', which no other row can have.
+- `object_id`, else `sample_id`, names the object: one tablet before two instruments is one object with two spectra.
+- `time`, `datetime` or `timestamp`: a timestamp, an ISO 8601 text, or seconds since 1970; without a zone it is UTC.
+- `instrument`, `device` or `sensor`, and `line`: each frame has one of each.
+- every other column of numbers is a target, every other column of texts a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import structlog
+
+from ... import BadFile
+from ...models.axis import Axis
+from ...models.reflectance import Reflectance
+from ...models.rows import Rows
+from ..messages.frame import QUANTITIES
+from .columns import BadRows, Batch, Content
+from .readers import open_content, parts, read_errors
+
+log = structlog.get_logger(__name__)
+
+
+def axis_of(path: str, content: Content, given: Axis | None, given_unit: str | None) -> Axis:
+    """The axis of a file: `given` replaces its own; `given_unit` is the unit if the file has none."""
+    axis = given
+    if axis is None:
+        if content.wavelengths is None:
+            raise BadFile(f"{path} does not list the wavelengths of its bands: give its axis")
+        unit = content.meta.get("axis_unit") or given_unit
+        if not unit:
+            raise BadFile(f"{path} does not say whether its axis is in nm or cm-1: give --axis-unit nm or cm-1")
+        try:
+            # 'pixel (see note)': the first word is the unit
+            axis = Axis(content.wavelengths, unit.split("(")[0].strip().lower())
+            asked = Axis(content.wavelengths, given_unit or axis.unit)
+        except ValueError as error:
+            raise BadFile(f"{path}: {error}") from error
+        if asked.unit != axis.unit:
+            raise BadFile(f"{path}: the file says that its axis is in {axis.unit}, not in {given_unit}")
+    if content.bands not in (None, len(axis)):
+        whose = "the given axis " if given else ""
+        raise BadFile(f"{path}: expected {len(axis)} bands ({whose}{axis}), got {content.bands}")
+    return axis
+
+
+TIME_COLUMNS = ("time", "datetime", "timestamp")
+INSTRUMENT_COLUMNS = ("instrument", "device", "sensor")
+UNKNOWN = "unknown"
+NOT_A_TIME = np.datetime64("NaT", "us")
+TABLE_ROWS = 256  # read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class BadRowInFile:
+    """A row without a usable spectrum. Rows count from 1; in CSV the header is row 1, so rows are lines of the file."""
+
+    path: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.row}: {self.reason}"
+
+
+OnBadRow = Callable[[BadRowInFile], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Rows):
+    """The spectra of a file with all other columns.
+
+    Attributes:
+        spectra: (n, bands) float32, float64 or uint16, as in the file. `read_table` returns floats only.
+        columns: name -> (n,) float64 (NaN = not measured) or texts ('' = none), all but the spectra and the time.
+        spectrum_id: (n,) texts, unique.
+        time: (n,) datetime64[us], UTC; NaT if unknown.
+        object_id: (n,) texts, or None.
+        row: (n,) its number in the file.
+    """
+
+    path: str
+    axis: Axis
+    quantity: str
+    spectra: np.ndarray
+    columns: dict[str, np.ndarray]
+    spectrum_id: np.ndarray
+    time: np.ndarray
+    object_id: np.ndarray | None
+    row: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class Reading(TypedDict, total=False):
+    """How a file is read.
+
+    Attributes:
+        axis, quantity: of all rows, whatever the file says.
+        axis_unit: for a file that lists its wavelengths without a unit.
+        on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
+        where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
+        reference: makes a camera's counts reflectance; column `x` is the pixel.
+    """
+
+    axis: Axis | None
+    axis_unit: str | None
+    quantity: str | None
+    on_bad_row: OnBadRow | None
+    where: Mapping[str, str | Sequence[str]] | None
+    reference: Reflectance | None
+
+
+def read_table(path: str | Path, **reading: Unpack[Reading]) -> Table:
+    """The whole file in memory, for fitting. Raises BadFile."""
+    table = Table.joined(tables(path, TABLE_ROWS, **reading))
+    exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
+    return replace(table, spectra=table.spectra.astype(exact, copy=False))
+
+
+def read_head(path: str | Path, **reading: Unpack[Reading]) -> Table:
+    """The first rows of a file, which show what its columns hold. Raises BadFile."""
+    reading["on_bad_row"] = lambda bad: None
+    return next(tables(path, TABLE_ROWS, **reading))
+
+
+def tables(
+    file: str | Path,
+    n: int,
+    *,
+    axis: Axis | None = None,
+    axis_unit: str | None = None,
+    quantity: str | None = None,
+    on_bad_row: OnBadRow | None = None,
+    where: Mapping[str, str | Sequence[str]] | None = None,
+    reference: Reflectance | None = None,
+) -> Iterator[Table]:
+    """The good rows among each `n` of a file; never an empty table."""
+    path, where = str(file), where or {}
+    report = on_bad_row or (lambda bad: log.warning("bad row skipped", file=path, row=bad.row, reason=bad.reason))
+    if quantity not in (None, *QUANTITIES):
+        raise BadFile(f"expected quantity {', '.join(QUANTITIES)}; got {quantity!r}")
+    with open_content(path) as content:
+        axis = axis_of(path, content, axis, axis_unit)
+        for column in where:
+            if column not in content.columns:
+                known = ", ".join(content.columns) or "none"
+                raise BadFile(f"{path}: unknown column {column!r} to filter by; known: {known}")
+        if reference is not None and "x" not in content.columns:
+            raise BadFile(f"{path}: references belong to a camera's pixels, but this file has no column x")
+        said = content.meta.get("quantity", UNKNOWN) if reference is None else "reflectance"
+        quantity = quantity or _quantity(said)
+        bad: BadRows = []
+        seen: set[int] = set()
+        stem, *_ = parts(path)
+        rows = good_rows = bad_rows = 0
+        for batch in _guarded(path, content.batches(len(axis), n, bad)):
+            rows += len(batch.row) + len(bad)
+            if reference is not None:
+                batch = replace(batch, spectra=reference(batch.spectra, batch.columns["x"]))
+            table = _table(batch, content, path, stem, axis, quantity)
+            keep = np.ones(len(table), bool)
+            for column, wanted in where.items():
+                keep &= np.any([_equals(batch.columns[column], word) for word in _words(wanted)], axis=0)
+            # Hashes, not texts: with ten million ids two collide once in 300,000 files.
+            for i in np.flatnonzero(keep).tolist() if find(batch.columns, "spectrum_id") is not None else ():
+                name = table.spectrum_id[i]
+                if hash(name) in seen:
+                    bad.append((int(table.row[i]), f"spectrum_id {name!r} is already in this file"))
+                    keep[i] = False
+                seen.add(hash(name))
+            for row, reason in sorted(bad):
+                report(BadRowInFile(path, row, reason))
+            bad_rows += len(bad)
+            bad.clear()
+            good_rows += int(keep.sum())
+            if keep.any():
+                yield table if keep.all() else table[keep]
+        if not good_rows:
+            asked = (
+                " with " + " and ".join(f"{name}={' or '.join(_words(wanted))}" for name, wanted in where.items())
+                if where
+                else ""
+            )
+            raise BadFile(f"{path}: expected spectra{asked}, got none in {rows} rows ({bad_rows} of them bad)")
+
+
+def _guarded(path: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+    with read_errors(path):
+        yield from batches
+
+
+def _table(batch: Batch, content: Content, path: str, stem: str, axis: Axis, quantity: str) -> Table:
+    """A batch by the rules at the top of this file."""
+    n = len(batch.row)
+    given = find(batch.columns, "spectrum_id")
+    names = zip([""] * n if given is None else given, batch.row, strict=True)
+    ids = np.array([name or f"{stem}-{row}" for name, row in names], object)
+    times = _times(find(batch.columns, *TIME_COLUMNS), n, path)
+    columns = {name: values for name, values in batch.columns.items() if name.lower() not in TIME_COLUMNS}
+    for name, others in (("line", ()), ("instrument", INSTRUMENT_COLUMNS)):
+        if name in content.meta and find(columns, name, *others) is None:  # the same for all rows
+            columns[name] = np.full(n, content.meta[name], object)
+    objects = find(columns, "object_id", "sample_id")
+    return Table(path, axis, quantity, batch.spectra, columns, ids, times, objects, batch.row)
+
+
+def find(columns: Mapping[str, np.ndarray], *names: str) -> np.ndarray | None:
+    lower = {column.lower(): values for column, values in columns.items()}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def _words(wanted: str | Sequence[str]) -> Sequence[str]:
+    return [wanted] if isinstance(wanted, str) else wanted
+
+
+def _equals(values: np.ndarray, wanted: str) -> np.ndarray:
+    """(n,) bool: which values equal the wanted text; '1' matches 1.0 as well."""
+    try:
+        return values == float(wanted) if values.dtype.kind == "f" else values.astype(str) == wanted
+    except ValueError:
+        return np.zeros(len(values), bool)
+
+
+def _quantity(said: str) -> str:
+    """The file's word as one of `QUANTITIES`; a scaled or derived quantity ('reflectance_percent') is unknown."""
+    word = said.split("(")[0].strip().lower()
+    if word.endswith(" counts"):
+        return "counts"
+    return word if word in QUANTITIES else UNKNOWN
+
+
+def _times(values: np.ndarray | None, n: int, path: str) -> np.ndarray:
+    """(n,) datetime64[us], UTC; NaT if it is not a time, which is logged once a batch."""
+    if values is None:
+        return np.full(n, NOT_A_TIME)
+    if values.dtype.kind == "M":
+        return values
+    times = [_moment(value) for value in values.tolist()]
+    wrong = [value for value, time in zip(values, times, strict=True) if time is None and value and value == value]
+    if wrong:
+        log.warning("not a time, treated as unknown", file=path, got=wrong[0], expected="ISO 8601 or seconds")
+    return np.array(times, "datetime64[us]")
+
+
+def _moment(value: str | float) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, UTC)
+        return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,106 @@
+"""Arrow streams of untrusted bytes: read in memory that their size bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ... import BadMessage
+from .checks import glimpse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_arrow(value: bytes) -> pa.Table:
+    """An Arrow stream whose buffers are checked against what they declare.
+
+    Raises:
+        BadMessage: it is not one.
+    """
+    import pyarrow as pa
+
+    try:
+        # A compressed body shows its size only while it is unpacked: 8 kB may become gigabytes.
+        if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(value)):
+            raise BadMessage("expected Arrow without its own compression: let Kafka compress", "compressed")
+        with pa.ipc.open_stream(value) as stream:
+            table = stream.read_all()
+        table.validate(full=True)  # crafted offsets would otherwise read outside the buffer
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadMessage(f"expected an Arrow stream, got {glimpse(value)}: {first:.300}", "not_arrow") from error
+    return table
+
+
+def column_values(column: pa.ChunkedArray, name: str) -> list[Any]:
+    """A column of texts, numbers, times or booleans as Python values, in memory bounded by its bytes.
+
+    Views, runs and empty lists repeat a value a million times in a few bytes: they are refused.
+
+    Raises:
+        BadMessage: it is of another type.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    texts = pa.types.is_string(plain) or pa.types.is_large_string(plain)
+    if not (texts or is_number(plain) or pa.types.is_boolean(plain) or pa.types.is_timestamp(plain)):
+        raise BadMessage(f"expected column {name!r:.80} to hold texts or numbers, got {kind!s:.200}", "column_type")
+    if not pa.types.is_dictionary(kind):
+        return column.to_pylist()
+    values: list[Any] = []
+    for chunk in column.unify_dictionaries().chunks:
+        words = chunk.dictionary.to_pylist()  # each is made once, however often it occurs
+        values += [None if i is None else words[i] for i in chunk.indices.to_pylist()]
+    return values
+
+
+def _is_compressed(message: pa.ipc.Message) -> bool:
+    """Whether a batch has a BodyCompression, the fourth field of its flatbuffer.
+
+    References: Message.fbs and Schema.fbs of the Arrow columnar format; FlatBuffers internals (tables and vtables).
+    """
+    raw = message.metadata.to_pybytes()
+
+    def at(where: int, size: int, *, signed: bool = False) -> int:
+        return int.from_bytes(raw[where : where + size], "little", signed=signed)
+
+    def field(table: int, number: int) -> int:
+        """Where a table's field lies; 0 if it is absent."""
+        vtable = table - at(table, 4, signed=True)
+        offset = at(vtable + 4 + 2 * number, 2) if 4 + 2 * number < at(vtable, 2) else 0
+        return table + offset if offset else 0
+
+    def pointed(place: int) -> int:
+        return place + at(place, 4) if place else 0
+
+    batch = pointed(field(at(0, 4), 2))
+    if batch and message.type == "dictionary":
+        batch = pointed(field(batch, 1))  # a dictionary is a batch of one column
+    return message.type in ("record batch", "dictionary") and batch > 0 and field(batch, 3) > 0
+
+
+def is_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def arrow_bytes(table: pa.Table, metadata: Mapping[str, str | bytes]) -> bytes:
+    """A table and its metadata as one Arrow stream."""
+    import pyarrow as pa
+
+    table = table.replace_schema_metadata(dict(metadata))
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    return out.getvalue().to_pybytes()
+
+
+def warm_up() -> None:
+    """Spares the first message a third of a second, in which pyarrow looks for pandas."""
+    import pyarrow as pa
+
+    arrow_bytes(pa.table({"": [""]}), {})

@@ -1,0 +1,83 @@
+"""Bytes <-> frames of spectra. A wire format is one row of `DECODERS` and one of `ENCODERS`.
+
+A message that is no frame at all raises BadMessage. A frame with some bad rows gives the good ones and, beside them,
+each bad row with its reason: nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ... import BadMessage, BadSettings
+from .arrow_frames import decode_arrow, encode_arrow
+from .checks import Axes
+from .frame import MAX_TEXT, Frame
+from .json_frames import decode_json, encode_json
+from .raw_frames import decode_raw, encode_raw
+from .record import ARROW, JSON, RAW, Message, Record
+from .screening import BadRow
+
+
+def decode(record: Record, axes: Axes, most_bytes: int) -> tuple[Frame, list[BadRow]]:
+    """A message as a frame, and its bad rows.
+
+    Args:
+        axes: the axes that a message may name instead of listing their values, by name or by id.
+        most_bytes: the cap on a frame.
+
+    Raises:
+        BadMessage: there is no frame in these bytes; the text begins with their topic, partition and offset.
+    """
+    content_type = record.headers.get("content-type", ARROW).split(";")[0].strip().lower()
+    try:
+        if len(record.value) > most_bytes:
+            raise BadMessage(f"expected at most {most_bytes} bytes in a frame, got {len(record.value)}", "too_large")
+        if not record.value:
+            raise BadMessage("expected a frame, got an empty message", "empty")
+        decoder = DECODERS.get(content_type)
+        if decoder is None:
+            known = ", ".join(DECODERS)
+            raise BadMessage(f"expected content-type {known}; got {content_type!r}", "content_type")
+        frame, bad = decoder(record, axes)
+        if not len(frame) and not bad:
+            raise BadMessage("expected at least one spectrum, got a frame of none", "empty")
+        if max(len(frame.line), len(frame.instrument)) > MAX_TEXT:
+            raise BadMessage(f"expected at most {MAX_TEXT} characters in line and instrument", "line")
+    except BadMessage as error:
+        raise BadMessage(f"{record.place}: {error}", error.reason) from error
+    except Exception as error:
+        raise BadMessage(
+            f"{record.place}: expected a frame, got {type(error).__name__}: {error!s:.200}", "unreadable"
+        ) from error
+    return frame, bad
+
+
+DECODERS: dict[str, Callable[[Record, Axes], tuple[Frame, list[BadRow]]]] = {
+    ARROW: decode_arrow,
+    RAW: decode_raw,
+    JSON: decode_json,
+}
+
+
+def encode(frame: Frame, content_type: str, most_bytes: int) -> Iterator[Message]:
+    """A frame as messages of at most `most_bytes`: usually one, else halves of halves.
+
+    Raises:
+        BadSettings: one spectrum alone is over the cap. ValueError: the content type is unknown.
+    """
+    if content_type not in ENCODERS:
+        raise ValueError(f"expected content-type {', '.join(ENCODERS)}; got {content_type!r}")
+    value, headers = ENCODERS[content_type](frame)
+    if len(value) <= most_bytes:
+        yield value, {"content-type": content_type, **headers}
+    elif len(frame) == 1:
+        raise BadSettings(
+            f"spectrum {frame.spectrum_id[0]!r:.80} alone takes {len(value)} bytes; frame_max_bytes is {most_bytes}"
+        )
+    else:
+        half = len(frame) // 2
+        yield from encode(frame[:half], content_type, most_bytes)
+        yield from encode(frame[half:], content_type, most_bytes)
+
+
+ENCODERS: dict[str, Callable[[Frame], Message]] = {ARROW: encode_arrow, RAW: encode_raw, JSON: encode_json}

@@ -1,0 +1,150 @@
+"""Frames as JSON, for people and simple clients."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ... import BadMessage
+from .checks import (
+    MAX_TARGETS,
+    Axes,
+    check_rows,
+    check_targets,
+    checked_quantity,
+    checked_reference,
+    glimpse,
+    is_json_number,
+    known_axis,
+    shown,
+    spectrum_ids,
+)
+from .frame import MAX_TEXT, RESERVED, Frame
+from .record import Message, Record, arrival
+from .screening import BadRow, set_aside
+
+
+def decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+    """{"line", "axis", "axis_unit", "spectra": [{"spectrum_id", "time", "spectrum": [...]}, ...]}."""
+    try:
+        document = orjson.loads(record.value)
+    except orjson.JSONDecodeError as error:
+        raise BadMessage(f"expected JSON, got {glimpse(record.value)}: {error}", "not_json") from error
+    if not isinstance(document, dict):
+        raise BadMessage(f"expected a JSON object, got {type(document).__name__}", "json_shape")
+    rows = document.get("spectra")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadMessage('expected "spectra": [{"spectrum": [...]}, ...], got another shape', "json_shape")
+    for key in ("line", "instrument", "quantity", "axis_unit", "reference"):
+        if not isinstance(document.get(key, ""), str):
+            raise BadMessage(f'expected "{key}" to be a text, got {shown(document[key])}', "json_shape")
+    axis = known_axis(document.get("axis"), document.get("axis_unit"), axes)
+    n = len(rows)
+    check_rows(n, record)
+    ids = spectrum_ids([_text(row.get("spectrum_id")) for row in rows], record, n)
+    spectra: list[np.ndarray] = []
+    time = arrival(record, n)
+    unreadable: list[BadRow] = []
+    for i, row in enumerate(rows):
+        try:
+            spectra.append(_spectrum(row.get("spectrum")))
+            if row.get("time") is not None:
+                time[i] = json_time(row["time"])
+        except ValueError as error:
+            del spectra[i:]
+            spectra.append(np.empty(0, np.float32))
+            unreadable.append(BadRow(i, ids[i][:MAX_TEXT], "json_shape", str(error), original=_json_text(row)))
+    names = list(islice(dict.fromkeys(name for row in rows for name in row if name not in RESERVED), MAX_TARGETS + 1))
+    check_targets(names)
+    frame = Frame(
+        line=document.get("line", ""),
+        instrument=document.get("instrument", ""),
+        axis=axis,
+        quantity=checked_quantity(document.get("quantity", "unknown")),
+        spectra=np.empty((n, 0), np.float32),
+        spectrum_id=ids,
+        time=time,
+        object_id=[_text(row.get("object_id")) for row in rows] if any("object_id" in row for row in rows) else None,
+        x=_column(rows, "x"),
+        y=_column(rows, "y"),
+        targets={name: column for name in names if (column := _column(rows, name)) is not None},
+        reference=checked_reference(document.get("reference", "")),
+    )
+    return set_aside(frame, np.array([len(row) for row in spectra], dtype=int), spectra, unreadable)
+
+
+def _spectrum(value: Any) -> np.ndarray:
+    if not isinstance(value, list):
+        raise ValueError(f'expected "spectrum": [numbers], got {shown(value)}')
+    wrong = next((item for item in value if not (item is None or is_json_number(item))), None)
+    if wrong is not None:
+        raise ValueError(f'expected "spectrum" to hold numbers, got {shown(wrong)}')
+    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the screening reports
+        return np.array([math.nan if item is None else float(item) for item in value], np.float32)
+
+
+def json_time(value: Any) -> np.datetime64:
+    """An ISO 8601 text (no zone = UTC), or seconds since 1970."""
+    from datetime import UTC, datetime
+
+    try:
+        if is_json_number(value):
+            return np.datetime64(round(float(value) * 1e6), "us")
+        if not isinstance(value, str):
+            raise TypeError
+        moment = datetime.fromisoformat(value)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {shown(value)}') from error
+
+
+def _column(rows: list[dict[str, Any]], name: str) -> np.ndarray | None:
+    """The numbers under one key; None if no row has one."""
+
+    def number(value: Any) -> float:
+        return float(value) if is_json_number(value) else math.nan
+
+    column = np.array([number(row.get(name)) for row in rows])
+    return None if np.isnan(column).all() else column
+
+
+def _json_text(row: dict[str, Any]) -> str | None:
+    """A row as received; None if it is nested too deep to be written."""
+    try:
+        return orjson.dumps(row).decode()
+    except TypeError:
+        return None
+
+
+def encode_json(frame: Frame) -> Message:
+    optional = {"object_id": frame.object_id, "x": frame.x, "y": frame.y, **frame.targets}
+    columns = {name: list(values) for name, values in optional.items() if values is not None}
+    times = np.datetime_as_string(frame.time, unit="us", timezone="UTC")
+    rows = [
+        {
+            "spectrum_id": frame.spectrum_id[i],
+            "time": None if np.isnat(frame.time[i]) else times[i],
+            **{name: values[i] for name, values in columns.items()},
+            "spectrum": frame.spectra[i],
+        }
+        for i in range(len(frame))
+    ]
+    document = {
+        "line": frame.line,
+        "instrument": frame.instrument,
+        "quantity": frame.quantity,
+        "axis_unit": frame.axis.unit,
+        "reference": frame.reference,
+        "axis": frame.axis.values,
+        "spectra": rows,
+    }
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), {}
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else shown(value) if isinstance(value, list | dict) else str(value)

@@ -1,0 +1,42 @@
+"""One Kafka message, and the content types that Tamis reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ARROW = "application/vnd.apache.arrow.stream"
+RAW = "application/octet-stream"
+JSON = "application/json"
+_MAX_TIMESTAMP_S = 7_258_118_400.0  # the year 2200
+Message = tuple[bytes, dict[str, str]]  # a value and its headers
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message as received."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, str]
+    timestamp_s: float
+
+    @property
+    def place(self) -> str:
+        """topic[partition]@offset, for logs and errors."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+    @property
+    def id(self) -> str:
+        """The same at every reading: results, and spectra without an id, are named after it."""
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+
+def arrival(record: Record, n: int) -> np.ndarray:
+    """When the broker got the message; NaT if a producer stamped it in another unit than ms."""
+    sensible = 0 <= record.timestamp_s < _MAX_TIMESTAMP_S
+    return np.full(n, np.datetime64(round(record.timestamp_s * 1e6) if sensible else "NaT", "us"))

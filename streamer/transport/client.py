@@ -1,0 +1,103 @@
+"""Kafka clients: how they connect, and how topics are made."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from ... import BadSettings, BrokerAbsent, TamisError
+from .client_log import overhearing
+from .security import answering, for_client
+
+log = structlog.get_logger()
+
+
+# A broker that respects the limits of a fetch never sends so much. The embedded noida sends all it has, and beyond
+# kafka-python's own 100 MB the client would hang.
+RECEIVE_MAX_BYTES = 1 << 30
+
+
+def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | None, **ours: Any) -> Any:
+    """A connected Kafka client, with those of `client_settings` that it knows.
+
+    Raises:
+        BrokerAbsent: no broker, or TLS or SASL refused: kafka-python reports all of them as a time-out.
+        BadSettings: an address or a setting that kafka-python cannot use.
+    """
+    from kafka.errors import KafkaConfigurationError, KafkaError
+
+    theirs = {key: value for key, value in for_client(client_settings).items() if key in client.DEFAULT_CONFIG}
+    servers = answering([server.strip() for server in brokers.split(",") if server.strip()], theirs)
+    protocol = theirs.get("security_protocol", "PLAINTEXT")
+    try:
+        with overhearing() as overheard:
+            return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
+    except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
+        raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {reason_of(error)}") from error
+    except (KafkaError, OSError) as error:
+        raise BrokerAbsent(
+            f"no broker answers at {brokers} ({protocol}): {overheard.why or reason_of(error)}; check the address, "
+            "that the broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
+        ) from error
+
+
+def ensure_topics(
+    brokers: str,
+    names: Sequence[str],
+    partitions: int,
+    *,
+    create: bool | None,
+    max_message_bytes: int | None = None,
+    client_settings: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Makes sure that topics exist; returns those that were missing.
+
+    Args:
+        create: True creates the missing ones, False raises if one is missing, None only looks.
+        max_message_bytes: of a topic created here; None leaves it to the broker, mostly 1 MiB.
+
+    Raises:
+        BrokerAbsent: no broker answers. TamisError: a topic is missing, or cannot be created.
+    """
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+    admin = connected(KafkaAdminClient, brokers, client_settings)
+    try:
+        there = set(admin.list_topics())
+        missing = [name for name in names if name not in there]
+        if not missing or create is None:
+            return missing
+        if not create:
+            raise TamisError(f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create")
+        configs = {} if max_message_bytes is None else {"configs": {"max.message.bytes": str(max_message_bytes)}}
+        for name in missing:
+            try:
+                admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1, **configs}})
+                log.info("topic created", topic=name, partitions=partitions)
+            except TopicAlreadyExistsError:
+                continue  # another worker was faster
+        return missing
+    except KafkaError as error:
+        raise TamisError(f"{brokers}: topics could not be listed or created: {reason_of(error)}") from error
+    finally:
+        admin.close()
+
+
+def reason_of(error: BaseException) -> str:
+    """An error's class and text; most of kafka-python's texts begin with the class already."""
+    kind = type(error).__name__
+    return str(error) if str(error).startswith(kind) else f"{kind}: {error}"
+
+
+def listens(server: str) -> bool:
+    """Whether anything accepts a connection at host:port."""
+    host, _, port = server.strip().rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            return True
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,327 @@
+"""Messages from Kafka, with offsets committed by hand once their results are delivered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import structlog
+
+from ... import BadSettings, BrokerAbsent, Fenced, Stalled
+from ..messages.record import Record
+from .client import RECEIVE_MAX_BYTES, connected, listens, reason_of
+from .client_log import refusal
+from .protocols import MAX_POLL_RECORDS, Progress, Source
+
+log = structlog.get_logger()
+
+
+# How long a commit may take. kafka-python's own limit is minutes, during which the worker could not be stopped.
+_COMMIT_S = 5.0
+# After so long without a message we check whether a broker still listens.
+_SILENCE_S = 5.0
+# After an error that usually passes by itself: an election, a restart.
+_PAUSE_S = 0.5
+# Computing the lag of many partitions with every message would cost a busy line a sixth of its time.
+_WATCH_S = 1.0
+
+
+class KafkaSource(Source):
+    """A member of a consumer group, or the only reader of some partitions. Aborted transactions are not read.
+
+    Args:
+        brokers: host:port, several separated by commas.
+        auto_offset_reset: where a group begins that has no offsets, or only ones that the broker no longer keeps.
+        partitions: of each topic, read whatever other members do. None: the group assigns them (KIP-429: a
+            partition that keeps its reader is read on during a rebalance).
+        in_flight_max_bytes: held of what was fetched. frame_max_bytes: the largest message.
+        stall_s: how long waiting messages may fail to arrive.
+        client_settings: keys of kafka-python (security, time-outs), passed on as they are and never logged.
+
+    Raises:
+        BrokerAbsent: no broker answers, or it refuses us. BadSettings: kafka-python refuses a setting, or
+            a topic has not all of `partitions`.
+    """
+
+    def __init__(
+        self,
+        brokers: str,
+        topics: Sequence[str],
+        group: str,
+        *,
+        auto_offset_reset: Literal["earliest", "latest"] = "earliest",
+        partitions: Sequence[int] = (),
+        in_flight_max_bytes: int = 1 << 26,
+        frame_max_bytes: int = 1_000_000,
+        stall_s: float = 120.0,
+        client_settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        from kafka import KafkaConsumer
+        from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+        from kafka.structs import TopicPartition
+
+        self._consumer = connected(
+            KafkaConsumer,
+            brokers,
+            client_settings,
+            group_id=group,
+            auto_offset_reset="none",  # we seek ourselves and log it: kafka-python would skip lost messages silently
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            max_poll_records=max(1, min(MAX_POLL_RECORDS, in_flight_max_bytes // frame_max_bytes)),
+            fetch_max_bytes=in_flight_max_bytes,
+            receive_message_max_bytes=RECEIVE_MAX_BYTES,
+            max_partition_fetch_bytes=min(in_flight_max_bytes, max(1 << 20, 2 * frame_max_bytes)),
+            allow_auto_create_topics=False,
+            partition_assignment_strategy=[CooperativeStickyAssignor()],
+        )
+        self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
+        self._handled: dict[
+            tuple[str, int], int
+        ] = {}  # by topic and partition, the offset after the last one that was handled since
+        self._lost = False
+        self._fresh: set[Any] = set()  # partitions whose notes are not read yet
+        self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
+        self.group, self._brokers = group, brokers
+        self._begin_at, self._stall_s = auto_offset_reset, stall_s
+        self._heard = self._polled = self._watched = time.monotonic()
+        self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
+        if partitions:
+            self._refuse_absent(topics, partitions)
+            fixed = [TopicPartition(topic, partition) for topic in topics for partition in partitions]
+            self._consumer.assign(fixed)
+            self._fresh.update(fixed)
+        else:
+            self._consumer.subscribe(list(topics), listener=_listener(self))
+
+    def _refuse_absent(self, topics: Sequence[str], partitions: Sequence[int]) -> None:
+        """A missing partition would be waited for silently. A missing topic may still be created."""
+        for topic in topics:
+            there = self._consumer.partitions_for_topic(topic)
+            if there and (absent := sorted(set(partitions) - set(there))):
+                self._consumer.close(autocommit=False)
+                raise BadSettings(f"partitions: expected some of 0 to {max(there)}, which {topic} has, got {absent[0]}")
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """As `Source.poll`.
+
+        Raises:
+            BrokerAbsent: the broker refuses us; while it is only unreachable, nothing is returned. Fenced: another
+                reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
+        """
+        from kafka.errors import FencedInstanceIdError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+        self._polled = time.monotonic()
+        try:
+            batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
+        except NoOffsetForPartitionError as error:
+            self._begin(error.args[0])
+            return []
+        except OffsetOutOfRangeError as error:
+            self._resume(error.args[0])
+            return []
+        except FencedInstanceIdError as error:
+            raise Fenced(f"{self._brokers}: another member of group {self.group} uses our group_instance_id") from error
+        except KafkaError as error:
+            if not error.retriable:
+                raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {reason_of(error)}") from error
+            batches = {}  # before we have joined the group, poll does not wait
+            time.sleep(min(timeout_s, _PAUSE_S))
+        self._check_connection(bool(batches))
+        self._watch(batches)
+        for partition, messages in batches.items():
+            self._undone.setdefault(partition, messages[0].offset)
+        return [_record(message) for messages in batches.values() for message in messages]
+
+    def _watch(self, batches: Mapping[Any, Any]) -> None:
+        """A reader that hangs looks like a quiet line, except that messages are waiting."""
+        for partition in batches:
+            self._still.pop(partition, None)
+        now = time.monotonic()
+        if now - self._watched < _WATCH_S:
+            return
+        self._watched = now
+        lags = {} if self.connection_problem else self.lag_records()
+        behind = {partition: lag for partition, lag in lags.items() if lag > 0 and partition not in batches}
+        self._still = {partition: self._still.get(partition, now) for partition in behind}
+        for partition, since in self._still.items():
+            if now - since > self._stall_s:
+                raise Stalled(
+                    f"{partition.topic}[{partition.partition}]: {behind[partition]} messages are waiting and none has "
+                    f"come for {now - since:.0f} s (offset {self._consumer.position(partition, timeout_ms=100)}); a "
+                    "transaction that a producer left open looks the same"
+                )
+
+    def _check_connection(self, received: bool) -> None:
+        """kafka-python waits silently for an unreachable broker, as it does on a quiet line."""
+        now = time.monotonic()
+        if not received and now - self._heard < _SILENCE_S:
+            return
+        self._heard = now
+        refused = "" if received else refusal()
+        answers = received or (not refused and any(map(listens, self._brokers.split(","))))
+        if answers and self.connection_problem:
+            log.warning("broker reachable again", brokers=self._brokers)
+        elif not (answers or refused or self.connection_problem):  # client_log has logged a refusal already
+            log.error("broker unreachable: nothing can be read; retrying", brokers=self._brokers)
+        self.connection_problem = "" if answers else refused or f"no broker answers at {self._brokers}"
+
+    def _begin(self, partitions: Iterable[Any]) -> None:
+        seek = self._consumer.seek_to_beginning if self._begin_at == "earliest" else self._consumer.seek_to_end
+        seek(*partitions)
+
+    def _resume(self, lost: Mapping[Any, int]) -> None:
+        """Continues where the settings say, and logs what is missing."""
+        from kafka.errors import KafkaError
+
+        self._begin(lost)
+        for partition, offset in lost.items():
+            self._undone.pop(partition, None)
+            self._handled.pop(partition, None)
+            try:
+                go_on = self._consumer.position(partition, timeout_ms=round(_COMMIT_S * 1000))
+            except KafkaError:
+                go_on = None
+            skipped = max(0, go_on - offset) if go_on is not None else None
+            self.skipped += skipped or 0
+            log.error(
+                "messages were deleted before they were read" if skipped != 0 else "the topic is shorter than it was",
+                group=self.group,
+                partition=f"{partition.topic}[{partition.partition}]",
+                expected=offset,
+                goes_on=go_on,
+                skipped=skipped,
+                start_at=self._begin_at,
+            )
+
+    def handled(self, record: Record) -> None:
+        self._handled[record.topic, record.partition] = record.offset + 1
+
+    def progress(self, note: str = "") -> Progress:
+        return Progress(dict(self._handled), note, self._consumer.group_metadata())
+
+    def commit(self, progress: Progress, *, stored: bool = False) -> None:
+        """After a rebalance the broker refuses it: the partition's new owner reads these messages again."""
+        from kafka.errors import CommitFailedError, KafkaError
+        from kafka.structs import OffsetAndMetadata, TopicPartition
+
+        offsets = {TopicPartition(*place): offset for place, offset in progress.offsets.items()}
+        if not stored:
+            noted = {partition: OffsetAndMetadata(offset, progress.note, -1) for partition, offset in offsets.items()}
+            try:
+                self._consumer.commit(noted, timeout_ms=round(_COMMIT_S * 1000))
+            except CommitFailedError as error:
+                log.warning(
+                    "commit refused: another member of the group will read these messages again", error=str(error)
+                )
+            except KafkaError as error:
+                # Nothing is lost: the next commit covers these offsets, or the messages are read again.
+                log.warning("commit failed; the next one covers it", error=reason_of(error))
+        for partition, offset in offsets.items():
+            self._handled.pop(partition, None)
+            self._undone[partition] = offset  # where a batch is left in the middle, it continues here
+
+    def committed(self, topic: str, partition: int) -> int:
+        """The group's next offset; 0 if it has none yet. Raises BrokerAbsent."""
+        from kafka.errors import KafkaError
+        from kafka.structs import TopicPartition
+
+        try:
+            return self._consumer.committed(TopicPartition(topic, partition), timeout_ms=10_000) or 0
+        except KafkaError as error:
+            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {reason_of(error)}") from error
+
+    def rewind(self) -> None:
+        # From our own records: usually the broker has just failed, and would keep us waiting.
+        for partition in self._consumer.assignment() & self._undone.keys():
+            self._consumer.seek(partition, self._undone[partition])
+        self._undone.clear()
+        self._handled.clear()
+
+    def lost_partitions(self) -> bool:
+        lost, self._lost = self._lost, False
+        return lost
+
+    def revoked(self, partitions: Iterable[Any]) -> None:
+        """Another member gets these partitions, and reads what is not committed of them."""
+        for partition in partitions:
+            self._lost |= partition in self._handled
+            self._handled.pop(partition, None)
+            self._undone.pop(partition, None)
+            self._still.pop(partition, None)
+
+    def assigned_anew(self, partitions: Iterable[Any]) -> None:
+        self._fresh.update(partitions)
+
+    def commit_notes(self) -> list[str]:
+        from kafka.errors import KafkaError
+
+        notes = []
+        for partition in list(self._fresh):
+            try:
+                committed = self._consumer.committed(partition, metadata=True, timeout_ms=round(_COMMIT_S * 1000))
+            except KafkaError as error:
+                log.warning("commit notes cannot be read; trying again", error=reason_of(error))
+                break
+            self._fresh.discard(partition)
+            if committed is not None and committed.metadata:
+                notes.append(committed.metadata)
+        return notes
+
+    @property
+    def poll_overdue(self) -> bool:
+        return time.monotonic() - self._polled > self._poll_within_s / 2
+
+    def lag_records(self) -> dict[Any, int]:
+        lags = {}
+        for partition in self._consumer.assignment():
+            end = self._consumer.highwater(partition)
+            # Known from the last fetch, without a request; the time-out is for a position lost meanwhile.
+            position = None if end is None else self._consumer.position(partition, timeout_ms=100)
+            if position is not None:
+                # The end is as old as the last fetch: a position beyond it means that we are at the end.
+                lags[partition] = max(0, end - position)
+        return lags
+
+    def close(self) -> None:
+        """Leaves the group, so that others take over at once."""
+        self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+
+def _record(message: Any) -> Record:
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.key,
+        message.value or b"",
+        {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers or ()},
+        message.timestamp / 1000,
+    )
+
+
+def _listener(source: KafkaSource) -> Any:
+    from kafka import ConsumerRebalanceListener
+
+    class Listener(ConsumerRebalanceListener):
+        """Only takes notes: kafka-python calls it inside poll, where no other request may be made."""
+
+        def on_partitions_revoked(self, revoked: Any) -> None:
+            if revoked:
+                log.info("partitions revoked", group=source.group, partitions=_named(revoked))
+                source.revoked(revoked)
+
+        def on_partitions_assigned(self, assigned: Any) -> None:
+            log.info("partitions assigned", group=source.group, partitions=_named(assigned))
+            source.assigned_anew(assigned)
+
+        def on_partitions_lost(self, lost: Any) -> None:
+            log.warning("partitions lost: the group dropped this member", group=source.group, partitions=_named(lost))
+            source.revoked(lost)
+
+    return Listener()
+
+
+def _named(partitions: Any) -> list[str]:
+    return sorted(f"{p.topic}[{p.partition}]" for p in partitions)

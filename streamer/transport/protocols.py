@@ -1,0 +1,99 @@
+"""What a source of messages and a sink for results must do. Most methods have defaults."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from ... import TamisError
+from ..messages.record import Record
+
+# A frame takes about a megabyte. So many are in memory at once, and are finished before the worker stops.
+MAX_POLL_RECORDS = 16
+
+
+class Progress(NamedTuple):
+    """How far a reader has come.
+
+    Attributes:
+        offsets: (topic, partition) -> the next offset. note: kept with them, for the next reader.
+        group: what Kafka needs to refuse a reader that has lost its partitions meanwhile.
+    """
+
+    offsets: dict[tuple[str, int], int]
+    note: str = ""
+    group: Any = None
+
+
+class Source(Protocol):
+    """A stream of messages that remembers how far its reader has come.
+
+    A new source needs `poll`, and `exhausted` where it ends. The defaults are those of a source that is read once.
+    """
+
+    exhausted: bool = False  # nothing more can come
+    connection_problem: str = ""  # why no messages can come
+    skipped: int = 0  # messages that were deleted before they were read
+    poll_overdue: bool = False  # it should be polled soon, or the consumer group drops this member
+
+    @abstractmethod
+    def poll(self, timeout_s: float) -> list[Record]:
+        """The next messages; waits up to `timeout_s` for the first of them."""
+        ...
+
+    def handled(self, record: Record) -> None:
+        """This record is processed, but not committed."""
+
+    def progress(self, note: str = "") -> Progress:
+        """How far the records handled since the last commit reach."""
+        return Progress({})
+
+    def commit(self, progress: Progress, *, stored: bool = False) -> None:
+        """These records need not be read again. `stored`: the sink has committed them already, with the results."""
+
+    def rewind(self) -> None:
+        """Polled records that are not committed are polled again."""
+        raise TamisError("results could not be written; read the source again from its beginning")
+
+    def lost_partitions(self) -> bool:
+        """Whether, since the last call, others got partitions with records that we handled and did not commit."""
+        return False
+
+    def commit_notes(self) -> list[str]:
+        """The notes committed with the offsets from which we go on; each is returned once."""
+        return []
+
+    def lag_records(self) -> dict[tuple[str, int], int]:
+        """Messages between our position and the end, by topic and partition."""
+        return {}
+
+    def close(self) -> None:
+        """Releases connections and files."""
+
+
+class Sink(Protocol):
+    """Where results go. A new sink is `send` and `flush`."""
+
+    @abstractmethod
+    def send(
+        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Takes a message; it may still be under way when this returns."""
+        ...
+
+    @abstractmethod
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
+        """Waits for what was sent since the last flush; whether `progress` was committed with it.
+
+        Raises:
+            NotDelivered: some of it was not confirmed: send it again. Fenced: another writer has our slot.
+            TamisError: sending it again cannot help.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Drops what was sent since the last flush, as far as that is possible: a transaction is aborted."""
+
+    def close(self) -> None:
+        """Releases connections and files."""

@@ -1,0 +1,111 @@
+"""A recorded file as a source, and a folder of JSON lines as a sink."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from ... import TamisError
+from ..files.frames import read_frames
+from ..messages.codec import encode
+from ..messages.predictions import decode_predictions
+from ..messages.record import ARROW, Record
+from .protocols import Progress, Sink, Source
+
+
+@dataclass
+class FileSource(Source):
+    """A recorded file whose frames pass through the same bytes, and so the same checks, as those of a broker.
+
+    Args:
+        reading: passed on to `read_frames`.
+    """
+
+    path: Path
+    most_bytes: int
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._messages = self._read()
+        self._ahead = next(self._messages, None)  # a missing file is reported at once
+
+    def _read(self) -> Generator[Record, None, None]:
+        offset = 0
+        for frame in read_frames(self.path, **self.reading):
+            for value, headers in encode(frame, ARROW, self.most_bytes):
+                yield Record(self.path.name, 0, offset, None, value, headers, time.time())
+                offset += 1
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        if self._ahead is None:
+            return []
+        record, self._ahead = self._ahead, next(self._messages, None)
+        return [record]
+
+    def rewind(self) -> None:
+        raise TamisError(f"{self.path}: results could not be written; read it again from its beginning")
+
+    @property
+    def exhausted(self) -> bool:
+        return self._ahead is None
+
+    def close(self) -> None:
+        self._messages.close()
+
+
+class FileSink(Sink):
+    """A folder with a file of JSON lines for each topic, one object a spectrum or a rejected message.
+
+    Raises:
+        TamisError: the folder or a file cannot be written, or a file exists already: nothing is overwritten.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, IO[bytes]] = {}
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def send(
+        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        headers = dict(headers or {})
+        path = self._folder / f"{topic}.jsonl"
+        if "reason" in headers:  # a reject: its own bytes may be anything
+            rows: list[dict[str, Any]] = [{**headers, "bytes": value.hex()}]
+        else:
+            rows = decode_predictions(value, headers)
+        with _writing(path):
+            if topic not in self._files:
+                self._files[topic] = open(path, "xb")  # noqa: SIM115 (open until close())
+            for row in rows:
+                self._files[topic].write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
+        for file in self._files.values():
+            with _writing(Path(file.name)):
+                file.flush()
+                os.fsync(file.fileno())
+        return False
+
+    def close(self) -> None:
+        for file in self._files.values():
+            with _writing(Path(file.name)):
+                file.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise TamisError(f"{path} already exists: move it, or choose another folder") from error
+    except OSError as error:
+        raise TamisError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,158 @@
+"""TLS and SASL settings, checked before kafka-python gets them.
+
+kafka-python reports most mistakes (no password, an unknown mechanism, an untrusted certificate) as a time-out after ten
+seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from ... import BadSettings, BrokerAbsent
+from .client_log import short
+from .secrets import TOKEN_FILE, bytes_of, text_of
+
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_NEEDED = {
+    "PLAIN": ("sasl_plain_username", "sasl_plain_password"),
+    "SCRAM-SHA-256": ("sasl_plain_username", "sasl_plain_password"),
+    "SCRAM-SHA-512": ("sasl_plain_username", "sasl_plain_password"),
+    "OAUTHBEARER": ("sasl_oauth_token_provider",),
+}
+_CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # only a probe: kafka-python has its own time-outs
+
+
+def for_client(kafka: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings as kafka-python takes them.
+
+    Raises:
+        BadSettings: they cannot work, or the connection would be less secure than they suggest.
+    """
+    theirs = dict(kafka or {})
+    if (path := theirs.pop(TOKEN_FILE, None)) is not None:
+        provider = theirs["sasl_oauth_token_provider"] = _token_from(path)
+        provider.token()  # raises now, where kafka-python would time out
+    protocol = theirs.get("security_protocol", "PLAINTEXT")
+    if protocol not in PROTOCOLS:  # kafka-python treats any other word as PLAINTEXT
+        raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    for kind, prefix in (("SASL", "sasl_"), ("SSL", "ssl_")):
+        given = [key for key, value in theirs.items() if key.startswith(prefix) and value is not None]
+        if given and kind not in protocol.split("_"):
+            raise BadSettings(
+                f"kafka.{given[0]} has no effect with kafka.security_protocol = {protocol!r}: "
+                f"set it to one of {', '.join(p for p in PROTOCOLS if kind in p.split('_'))}"
+            )
+    if protocol.startswith("SASL"):
+        _check_mechanism(protocol, theirs)
+    if "SSL" in protocol.split("_"):
+        theirs = {"ssl_password": ""} | theirs  # without it, OpenSSL asks for an encrypted key's password
+        _check_certificates(theirs)
+    return theirs
+
+
+def answering(servers: list[str], theirs: Mapping[str, Any]) -> list[str]:
+    """The servers that answer a TLS handshake; kafka-python would wait for the others for ever.
+
+    Raises:
+        BrokerAbsent: none of them does.
+    """
+    if "SSL" not in theirs.get("security_protocol", "").split("_") or theirs.get("proxy_url"):
+        return servers
+    left = [server for server in servers if not _is_silent(server)]
+    if servers and not left:
+        raise BrokerAbsent(
+            f"{', '.join(servers)}: the port accepts connections, but answers no TLS handshake in {_HANDSHAKE_S:g} s: "
+            "check that it is a TLS port, and any proxy or firewall in front of it"
+        )
+    return left
+
+
+def _is_silent(server: str) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # kafka-python verifies the certificate later
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, _, port = server.rpartition(":")
+    host = host.strip("[]")
+    try:
+        with socket.create_connection((host, int(port)), _CONNECT_S) as connection:
+            connection.settimeout(_HANDSHAKE_S)
+            try:
+                context.wrap_socket(connection, server_hostname=host).close()
+            except TimeoutError:
+                return True
+    except (OSError, ValueError):
+        pass  # kafka-python will report it
+    return False
+
+
+def weaknesses(kafka: Mapping[str, Any]) -> list[str]:
+    """What is allowed but insecure, one clause each."""
+    protocol = kafka.get("security_protocol", "PLAINTEXT")
+    found = []
+    if protocol == "SASL_PLAINTEXT":
+        scram = str(kafka.get("sasl_mechanism", "")).startswith("SCRAM")
+        found.append("SASL_PLAINTEXT encrypts nothing" + ("" if scram else ", and sends the secret in the clear"))
+    if "SSL" in protocol.split("_") and kafka.get("ssl_check_hostname") is False:
+        found.append("ssl_check_hostname = false accepts any server with a certificate of that authority as the broker")
+    return found
+
+
+def _check_mechanism(protocol: str, theirs: Mapping[str, Any]) -> None:
+    from kafka.net.sasl import SASL_MECHANISMS
+    from kafka.net.sasl.oauth import AbstractTokenProvider
+
+    mechanism = theirs.get("sasl_mechanism")
+    if not mechanism:
+        raise BadSettings(f"kafka.security_protocol = {protocol!r} needs kafka.sasl_mechanism, such as 'PLAIN'")
+    if mechanism not in SASL_MECHANISMS:
+        known = ", ".join(sorted(SASL_MECHANISMS))
+        raise BadSettings(f"kafka.sasl_mechanism = {mechanism!r}: expected one of {known}")
+    for key in _NEEDED.get(mechanism, ()):
+        if not theirs.get(key):
+            wanted = TOKEN_FILE if key == "sasl_oauth_token_provider" else f"{key}, or kafka.{key}_file"
+            raise BadSettings(f"kafka.sasl_mechanism = {mechanism!r} needs kafka.{wanted}")
+    if mechanism == "OAUTHBEARER" and not isinstance(theirs["sasl_oauth_token_provider"], AbstractTokenProvider):
+        raise BadSettings(f"kafka.sasl_oauth_token_provider is for programs: set kafka.{TOKEN_FILE}")
+
+
+def _check_certificates(theirs: Mapping[str, Any]) -> None:
+    """Loads them as kafka-python does for each connection, and names the file that is wrong."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority, certificate, key = (theirs.get(f"ssl_{name}file") for name in ("ca", "cert", "key"))
+    for name, path in (("ssl_cafile", authority), ("ssl_certfile", certificate), ("ssl_keyfile", key)):
+        if path is not None:
+            try:
+                bytes_of(path, f"kafka.{name}")
+            except ValueError as error:
+                raise BadSettings(str(error)) from None
+    try:
+        what = f"kafka.ssl_cafile: {authority}: expected certificates as PEM"
+        if authority:
+            context.load_verify_locations(authority)
+        what = f"kafka.ssl_certfile, ssl_keyfile: {certificate}, {key}: expected a certificate and its key as PEM"
+        if certificate:
+            context.load_cert_chain(certificate, key, theirs["ssl_password"])
+    except (ssl.SSLError, ValueError) as error:
+        sealed = "; an encrypted key needs ssl_password" if "PEM" in str(error) and not theirs["ssl_password"] else ""
+        raise BadSettings(f"{what}{sealed}: {short(error)}") from None
+
+
+def _token_from(path: str) -> Any:
+    from kafka.net.sasl.oauth import AbstractTokenProvider
+
+    class TokenFile(AbstractTokenProvider):
+        """Reads the token for each login and each renewal; another program keeps the file fresh."""
+
+        def token(self) -> str:
+            try:
+                text = text_of(path, f"kafka.{TOKEN_FILE}").strip()
+                if not re.fullmatch("[!-~]+", text):  # anything else would end the token's field
+                    raise ValueError(f"kafka.{TOKEN_FILE}: {path}: expected one token, without blanks")
+            except ValueError as error:
+                raise BadSettings(str(error)) from None
+            return text
+
+    return TokenFile()
