@@ -62,7 +62,7 @@ def _broker(settings: Settings) -> str:
 
 
 def _cameras(settings: Settings) -> str:
-    from .camera import Cameras
+    from .processing.cameras import Cameras
 
     Cameras().check(settings.lines)
     return ", ".join(
@@ -80,7 +80,7 @@ def _store(settings: Settings) -> str:
 
 
 def _model_of(line: str) -> Callable[[Settings], str]:
-    from .decide import Judged
+    from .processing.line_rules import Judged
 
     def check(settings: Settings) -> str:
         table, store = settings.lines[line], Store(settings.store)

@@ -17,20 +17,20 @@ import structlog
 
 from .. import BadFile
 from ..models.store import Store
-from .camera import Cameras
+from .drift.monitor import DriftWatch
 from .formats import parts as compressions
 from .meters import MetricsServer
-from .predictor import Predictor
+from .processing.cameras import Cameras
+from .processing.predictor import Predictor
 from .replay import Replay, Sent
 from .security import weaknesses
+from .services.worker import Worker
 from .settings import Settings
 from .simulate import Belt, write_truth
 from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, ensure_topics
-from .watch import DriftWatch
 from .watchdog import Watchdog
 from .wire import ARROW, JSON, RAW, encode
-from .worker import Worker
 
 log = structlog.get_logger()
 
@@ -160,7 +160,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         TamisError: why it could not start or go on, and what the operator can do.
     """
     os.nice(19)
-    from .trainer import Trainer, one_thread
+    from .services.trainer import Trainer, one_thread
 
     topics = settings.topics
     with ExitStack() as parts:

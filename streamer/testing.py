@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ..models.model import Model
     from .broker import EmbeddedBroker
     from .frame import Frame
+    from .services.worker import Worker
     from .settings import Settings
     from .sink import MemorySink
     from .source import MemorySource
-    from .worker import Worker
 
 
 @dataclass
@@ -38,10 +38,10 @@ class FakeLine:
 
     def __post_init__(self) -> None:
         from ..models.store import Store
-        from .predictor import Predictor
+        from .processing.predictor import Predictor
+        from .services.worker import Worker
         from .sink import MemorySink
         from .source import MemorySource
-        from .worker import Worker
 
         loaded = self._load()
         self.source: MemorySource = MemorySource([])

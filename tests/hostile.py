@@ -41,14 +41,14 @@ from tamis.models.network import CNNRegressor
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import MANIFEST, WEIGHTS, Store
-from tamis.streamer.drift import detectors  # noqa: F401 (imported here to be instrumented)
+from tamis.streamer.drift.detectors import detectors  # noqa: F401 (imported here to be instrumented)
+from tamis.streamer.drift.monitor import LineWatch
 from tamis.streamer.frame import MOST_TEXT, BadRow, Frame, screen
 from tamis.streamer.labels import Label, decode_labels, encode_labels
 from tamis.streamer.outcome import JSON_LINES, Predictions, decode_predictions, encode_predictions, reject_rows
 from tamis.streamer.records import count_spectra, read_frames
 from tamis.streamer.settings import Drift, Settings
 from tamis.streamer.settings import load as load_settings
-from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import ROOT, SPECTROMETER_FILES, simulate

@@ -13,8 +13,8 @@ from tamis.models.axis import Axis
 from tamis.models.heads import CommitteeRegressor
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.asking import Asker
 from tamis.streamer.frame import Frame
+from tamis.streamer.processing.label_requests import Asker
 from tamis.streamer.testing import FakeLine
 
 from .conftest import simulate

@@ -24,10 +24,12 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
 from tamis.streamer.cube import Reflectance, write_envi
 from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions
+from tamis.streamer.processing.camera import Camera, Seen
+from tamis.streamer.processing.cameras import Cameras
+from tamis.streamer.processing.segmentation import MOST_GAP, Segmenter
 from tamis.streamer.settings import Camera as Table
 from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
@@ -583,7 +585,7 @@ def test_a_blind_pixel_without_its_neighbours_is_set_aside(tamis_line: Any, mode
 def test_a_batch_that_is_read_again_is_decided_alike(
     tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     model, belt = belts
     rules = [{"action": "eject", "when": 'material == "PVC"'}]
     lines = {"belt": {"camera": {"pixels": 80, "belt": [0.0, 0.115]}, "decide": {"rules": rules}}}

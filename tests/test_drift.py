@@ -16,12 +16,14 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.drift import LabelDrift, ReferenceScan
+from tamis.streamer.drift.change_points import LabelDrift
+from tamis.streamer.drift.monitor import LineWatch, Watched
+from tamis.streamer.drift.reference_file import reference_path, references
+from tamis.streamer.drift.reference_scan import ReferenceScan
 from tamis.streamer.frame import Frame
 from tamis.streamer.records import read_table
 from tamis.streamer.settings import Drift
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.watch import LineWatch, Watched, reference_path, references
 from tamis.streamer.wire import Record
 
 from .conftest import simulate

@@ -25,14 +25,14 @@ from tamis.models.store import Store
 from tamis.ssl.buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.predictor import Predictor
+from tamis.streamer.processing.message_batch import Stretch
+from tamis.streamer.processing.predictor import Predictor
 from tamis.streamer.records import write_parquet
+from tamis.streamer.services.worker import Worker
 from tamis.streamer.settings import load
 from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
-from tamis.streamer.stretch import Stretch
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.wire import ARROW, decode, encode
-from tamis.streamer.worker import Worker
 
 from .test_source_sink import read, sink, source, topic
 from .test_worker import frame

@@ -32,13 +32,13 @@ from tamis.models.encoder import Encoder
 from tamis.models.model import Model
 from tamis.models.store import MANIFEST, WEIGHTS, Store
 from tamis.streamer import formats
+from tamis.streamer.drift.monitor import LineWatch
 from tamis.streamer.frame import BadRow, Frame
 from tamis.streamer.labels import decode_labels
 from tamis.streamer.outcome import JSON_LINES, decode_predictions
 from tamis.streamer.records import read_frames
 from tamis.streamer.settings import Drift
 from tamis.streamer.settings import load as load_settings
-from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, Record, decode
 
 from . import hostile

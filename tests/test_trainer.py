@@ -29,9 +29,9 @@ from tamis.streamer.frame import Frame
 from tamis.streamer.labels import Label, encode_labels
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.service import kafka_sink
+from tamis.streamer.services.trainer import Trainer
 from tamis.streamer.settings import Settings, Topics, load
 from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
-from tamis.streamer.trainer import Trainer
 from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate

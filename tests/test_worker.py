@@ -20,7 +20,7 @@ from tamis.models.model import Model, Result
 from tamis.models.serving import ServedModel
 from tamis.models.store import Store
 from tamis.streamer.frame import Frame
-from tamis.streamer.predictor import Predictor
+from tamis.streamer.processing.predictor import Predictor
 from tamis.streamer.sink import MemorySink
 from tamis.streamer.source import Progress
 from tamis.streamer.testing import FakeLine
@@ -277,7 +277,7 @@ def test_what_is_no_number_is_not_trusted(line: FakeLine, model: Model, grid: Ax
 
 
 def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     line.sink = line.worker.sink = Flaky(2)
     line.arrives(*[frame(grid, seed=seed) for seed in range(20)])
     assert len(line.run().predictions) == 80
@@ -287,7 +287,7 @@ def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkey
 def test_a_spectrum_that_is_delivered_twice_is_no_frozen_sensor(
     line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     line.sink = line.worker.sink = Flaky(1)
     line.arrives(frame(grid, 1))
     assert [row["frozen"] for row in line.run().predictions] == [False]

@@ -28,9 +28,11 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.drift import Detector, Lens, Results, Seen, detectors
+from tamis.streamer.drift.detectors import Detector, detectors
+from tamis.streamer.drift.monitor import PERSIST
+from tamis.streamer.drift.reading import Results
+from tamis.streamer.drift.spectral_features import Lens, Seen
 from tamis.streamer.records import read_table
-from tamis.streamer.watch import PERSIST
 
 from .page import ROOT, put
 

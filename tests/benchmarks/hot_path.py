@@ -29,12 +29,12 @@ set_up_blas()
 from tamis.streamer.broker import EmbeddedBroker  # noqa: E402 (BLAS is set up before NumPy's first product)
 from tamis.streamer.frame import screen  # noqa: E402
 from tamis.streamer.outcome import encode_predictions  # noqa: E402
-from tamis.streamer.predictor import Predictor  # noqa: E402
+from tamis.streamer.processing.predictor import Predictor  # noqa: E402
+from tamis.streamer.services.worker import Worker  # noqa: E402
 from tamis.streamer.settings import load  # noqa: E402
 from tamis.streamer.sink import KafkaSink, MemorySink  # noqa: E402
 from tamis.streamer.source import KafkaSource, MemorySource  # noqa: E402
 from tamis.streamer.wire import ARROW, Message, Record, decode  # noqa: E402
-from tamis.streamer.worker import Worker  # noqa: E402
 
 from .plant import Plant, fitted, messages  # noqa: E402
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .. import BadMessage
-from .frame import BadRow, Frame
-from .wire import Record
+from ... import BadMessage
+from ..frame import BadRow, Frame
+from ..wire import Record
 
 MOST_ROWS = 1 << 15  # worked as one: 10 MB of 80 bands
 

@@ -12,16 +12,16 @@ from functools import partial
 import numpy as np
 import structlog
 
-from .. import BadBundle, BadMessage, NoModel, StoreUnusable
-from ..models.axis import Axis
-from ..models.classes import Verdict
-from ..models.model import Result
-from ..models.serving import ServedModel
-from ..models.store import Store
-from .frame import Frame
-from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
-from .outcome import Predictions
-from .settings import Line, Process
+from ... import BadBundle, BadMessage, NoModel, StoreUnusable
+from ...models.axis import Axis
+from ...models.classes import Verdict
+from ...models.model import Result
+from ...models.serving import ServedModel
+from ...models.store import Store
+from ..frame import Frame
+from ..outcome import Predictions
+from ..settings import Line, Process
+from .process_limits import FrozenSensor, ProcessLimit, ProcessVerdict
 
 log = structlog.get_logger()
 MOST_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is forgotten, or names could fill the memory

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .frame import Frame
-from .labels import Request
-from .outcome import Predictions
+from ..frame import Frame
+from ..labels import Request
+from ..outcome import Predictions
 
 MOST_LINES = 256  # names come from messages
 REMEMBERED = 256  # requests that new ones are to differ from

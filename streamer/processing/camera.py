@@ -5,7 +5,6 @@ What comes from it is the pixels of objects alone, named after their object: the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -14,33 +13,16 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from .. import BadFile, BadMessage
-from .cube import Reflectance, some_bands
-from .frame import BadRow, Frame, screen
-from .settings import Camera as Table
-from .settings import Line
+from ... import BadFile, BadMessage
+from ..cube import Reflectance, some_bands
+from ..frame import BadRow, Frame, screen
+from ..settings import Camera as Table
+from .segmentation import MOST_GAP, Reach, Segmenter, _followed, _inner, _reaches
 
 log = structlog.get_logger()
 
-MOST_CAMERAS = 64  # lines x instruments
-MOST_GAP = 16  # camera lines that may be missing: beyond, what comes is another belt
 MOST_IMAGE = 1 << 22  # pixels of one message's camera lines, as y tells them: 150 MB while they are parted
 MOST_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Where an object was seen so far, to its edges: from which pixel and line to which, (2,) each, and when last."""
-
-    low: np.ndarray
-    high: np.ndarray
-    last: np.datetime64
-
-    def with_(self, other: Reach | None) -> Reach:
-        if other is None:
-            return self
-        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Reach(low, high, np.fmax(self.last, other.last))
 
 
 @dataclass(frozen=True)
@@ -83,94 +65,6 @@ class Seen:
             if name in self.began or (self.ended is None and name):
                 rows.setdefault(name, []).append(i)
         return np.array([own[len(own) // 2] for own in rows.values()], int)
-
-
-class Segmenter:
-    """Connected pixels (8 neighbours) are one object, from one message to the next.
-
-    An object is called after its first pixel, 'line-pixel', and has ended once a whole line has passed without it. Two
-    parts that meet further down become the one that began first. An object that is longer than `longest` lines is cut.
-    """
-
-    def __init__(self, pixels: int, longest: int) -> None:
-        self.pixels, self.longest = pixels, longest
-        self.restart()
-
-    def restart(self) -> None:
-        self._top = 0  # the last line but one
-        self._codes = np.full((2, self.pixels), -1)  # of the two newest lines: line * pixels + pixel of the first one
-
-    def take(self, x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, dict[int, int], set[int]]:
-        """
-        Args:
-            x, y, mask: (n,) pixel, line, and whether it is of an object.
-
-        Returns:
-            (n,) codes of objects, -1 on the belt; code -> the code that it is a part of; codes that have ended.
-        """
-        before = set(self._codes[self._codes >= 0].tolist())
-        low, high = int(y.min()), int(y.max())
-        if not 1 <= low - self._top <= 2 + MOST_GAP:  # the camera began anew
-            self._codes[:] = -1
-            self._top = low - 2
-        image = np.zeros((high - self._top + 1, self.pixels), bool)
-        image[:2] = known = self._codes >= 0
-        image[y - self._top, x] |= mask
-        labels, count = _connected(image)
-        found, first = np.unique(labels, return_index=True)
-        code = np.full(count + 1, -1)
-        code[found] = first + self._top * self.pixels
-        np.minimum.at(code, labels[:2][known], self._codes[known])
-        code[0] = -1
-        merged = _joined(zip(self._codes[known].tolist(), code[labels[:2][known]].tolist(), strict=True))
-        if merged:
-            code = np.array([merged.get(one, one) for one in code.tolist()])
-        codes = np.where(mask, code[labels[y - self._top, x]], -1)
-        newest = self._cut(code[labels[-2:]], high)
-        ended = (before | set(code[1:].tolist())) - merged.keys() - set(newest.ravel().tolist())
-        self._codes, self._top = newest, high - 1
-        return codes, merged, ended
-
-    def _cut(self, newest: np.ndarray, high: int) -> np.ndarray:
-        """(2, pixels) codes; each piece of an object that has become too long goes on under a code of its own."""
-        long = (newest >= 0) & (newest // self.pixels < high - self.longest)
-        if long.any():
-            parts, _ = _connected(long)
-            _, first, part = np.unique(parts[long], return_index=True, return_inverse=True)
-            place = (high - 1) * self.pixels + np.flatnonzero(long)
-            newest[long] = place[first][part]
-        return newest
-
-
-def _connected(image: np.ndarray) -> tuple[np.ndarray, int]:
-    """Numbers of the connected parts, 0 where there is none, and how many there are."""
-    from scipy import ndimage  # a tenth of a second, for who has a camera
-
-    labels = np.zeros(image.shape, np.int64)
-    return labels, int(ndimage.label(image, np.ones((3, 3), int), output=labels))  # type: ignore[arg-type]
-
-
-def _followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
-    """(n,) codes as they are once all are joined; a code may become one that becomes another."""
-    for part, of in merged.items():
-        codes = np.where(codes == part, of, codes)
-    return codes
-
-
-def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """code -> the least code that it is connected with, of those that are connected with a lesser one"""
-    parent: dict[int, int] = {}
-
-    def root(code: int) -> int:
-        while code in parent:
-            code = parent[code]
-        return code
-
-    for pair in set(pairs):
-        low, high = sorted(map(root, pair))
-        if low != high:
-            parent[high] = low
-    return {code: root(code) for code in parent}
 
 
 @dataclass
@@ -434,87 +328,3 @@ class Camera:
             return
         self._white, self._dark, self._reflectance = white, dark, made
         self._first = first
-
-
-class Cameras:
-    """Those of all lines that have one.
-
-    Args:
-        folder: where refreshed references are kept over restarts; None: nowhere.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
-        self._cameras: dict[tuple[str, str], Camera] = {}
-
-    def check(self, lines: Mapping[str, Line]) -> None:
-        """
-        Raises:
-            BadFile: a reference of the settings can not be read, or is of another camera.
-        """
-        for line in lines.values():
-            if line.camera.pixels:
-                Camera(line.camera)
-                _connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
-
-    def take(
-        self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: np.ndarray | None = None
-    ) -> Seen:
-        """A message as its line's camera sees it, or as it is where the line has none, less what `screen` sets aside.
-
-        Raises:
-            BadMessage: see `Camera`; or a reference for a line without a camera.
-        """
-        saturation = line.saturation if line else None
-        if line is not None and line.camera.pixels and len(frame) and not frame.reference:
-            return self._camera(frame, line.camera).see(frame, bad, saturation, first)
-        frame, bad = screen(frame, saturation, list(bad))
-        if not frame.reference or not len(frame):
-            return Seen(frame, bad)
-        if line is None or not line.camera.pixels:
-            raise BadMessage(
-                f"a {frame.reference} reference, but line {frame.line!r} has no camera in the settings", "reference"
-            )
-        return Seen(frame[:0], bad, change=self._camera(frame, line.camera).learn(frame))
-
-    def _camera(self, frame: Frame, table: Table) -> Camera:
-        key = (frame.line, frame.instrument)
-        camera = self._cameras.pop(key, None)  # and put back as the last heard
-        if camera is None:
-            name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
-            camera = Camera(table, None if self.folder is None else self.folder / f"{name}.safetensors")
-        else:
-            camera.refresh()
-        self._cameras[key] = camera
-        if len(self._cameras) > MOST_CAMERAS:
-            del self._cameras[next(iter(self._cameras))]
-        return camera
-
-    def restart(self) -> None:
-        for camera in self._cameras.values():
-            camera.restart()
-
-
-def _reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -> dict[int, Reach]:
-    """By code, of the (n,) pixels that have one."""
-    rows = np.flatnonzero(codes >= 0)
-    rows = rows[np.argsort(codes[rows], kind="stable")]
-    own = codes[rows]
-    first = np.flatnonzero(np.diff(own, prepend=-1))
-    if not len(first):
-        return {}
-    at = np.column_stack([x[rows], y[rows]]).astype(np.float64)
-    ends = np.minimum.reduceat(at, first), np.maximum.reduceat(at, first), np.fmax.reduceat(time[rows], first)
-    return {code: Reach(*end) for code, *end in zip(own[first].tolist(), *ends, strict=True)}
-
-
-def _inner(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(n,): objects' pixels but the ends of their runs along a line, which see the belt too; short runs stay whole."""
-    beside = (np.diff(x) == 1) & (np.diff(y) == 0)  # pixel i + 1 is the right neighbour of pixel i
-    left, right = np.zeros(len(x), bool), np.zeros(len(x), bool)
-    left[1:], right[:-1] = beside & mask[:-1], beside & mask[1:]
-    both = mask & left & right
-    near = np.zeros(len(x), bool)  # next to one that stays
-    near[1:] |= both[:-1] & beside
-    near[:-1] |= both[1:] & beside
-    return both | (mask & ~near)

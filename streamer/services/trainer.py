@@ -18,24 +18,25 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from .. import AxisMismatch, BadBundle, BadMessage, NoModel, StoreUnusable, TamisError, __version__
-from ..models.axis import Axis
-from ..models.model import Calibration, Model
-from ..models.store import Store
-from ..ssl.buffer import Buffer, Unlabeled
-from ..ssl.gate import Limits
-from ..ssl.pretrain import Interrupted, Recipe
-from ..ssl.refit import Gold, Judged, Labels, improve, refit
-from .camera import Cameras
-from .drift import LabelDrift
-from .labels import decode_labels
-from .meters import Meters
-from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
-from .settings import Settings
-from .settings import Trainer as Table
-from .source import Record, Source
-from .watch import Watched, tell_drift
-from .wire import decode
+from ... import AxisMismatch, BadBundle, BadMessage, NoModel, StoreUnusable, TamisError, __version__
+from ...models.axis import Axis
+from ...models.model import Calibration, Model
+from ...models.store import Store
+from ...ssl.buffer import Buffer, Unlabeled
+from ...ssl.gate import Limits
+from ...ssl.pretrain import Interrupted, Recipe
+from ...ssl.refit import Gold, Judged, Labels, improve, refit
+from ..drift.change_points import LabelDrift
+from ..drift.monitor import Watched
+from ..labels import decode_labels
+from ..meters import Meters
+from ..pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
+from ..processing.cameras import Cameras
+from ..settings import Settings
+from ..settings import Trainer as Table
+from ..source import Record, Source
+from ..wire import decode
+from .worker_metrics import tell_drift
 
 log = structlog.get_logger()
 

@@ -17,22 +17,25 @@ from itertools import chain
 import numpy as np
 import structlog
 
-from .. import AxisMismatch, BadMessage, NoModel, NotDelivered, TamisError, TooManyRejects, __version__
-from ..models.axis import Axis
-from .asking import Asker
-from .camera import Cameras, Seen
-from .decide import CONTENT_TYPES, Decider, Decision
-from .frame import BadRow, Frame
-from .labels import encode_requests
-from .meters import Meters
-from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
-from .predictor import Predictor
-from .settings import Settings
-from .sink import Sink
-from .source import Record, Source
-from .stretch import Stretch, stretches
-from .watch import DriftWatch, Watched, tell_drift
-from .wire import ARROW, decode, warm_up
+from ... import AxisMismatch, BadMessage, NoModel, NotDelivered, TamisError, TooManyRejects, __version__
+from ...models.axis import Axis
+from ..drift.monitor import DriftWatch, Watched
+from ..frame import BadRow, Frame
+from ..labels import encode_requests
+from ..messages.decisions import CONTENT_TYPES, Decision
+from ..meters import Meters
+from ..outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
+from ..processing.camera import Seen
+from ..processing.cameras import Cameras
+from ..processing.decider import Decider
+from ..processing.label_requests import Asker
+from ..processing.message_batch import Stretch, stretches
+from ..processing.predictor import Predictor
+from ..settings import Settings
+from ..sink import Sink
+from ..source import Record, Source
+from ..wire import ARROW, decode, warm_up
+from .worker_metrics import tell_drift
 
 log = structlog.get_logger()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -14,15 +13,18 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from ..models.axis import Axis, resampler
-from ..models.model import Model
-from ..models.serving import ServedModel
-from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
-from .frame import Frame
-from .meters import Meters
-from .outcome import Predictions
-from .settings import Drift as Table
-from .wire import Record
+from ...models.axis import Axis, resampler
+from ...models.model import Model
+from ...models.serving import ServedModel
+from ..frame import Frame
+from ..outcome import Predictions
+from ..settings import Drift as Table
+from ..wire import Record
+from .detectors import Detector, detectors
+from .reading import Reading, Results
+from .reference_file import reference_path
+from .reference_scan import ReferenceScan
+from .spectral_features import Lens
 
 AnyModel = Model | ServedModel
 
@@ -301,25 +303,6 @@ class LineWatch:
         self._seen = self._seen or seen
 
 
-def reference_path(folder: Path, line: str) -> Path:
-    """A line's name may be any text: the file is named by its digest, and tells the name inside."""
-    return folder / f"{hashlib.blake2b(line.encode(), digest_size=8).hexdigest()}.safetensors"
-
-
-def references(folder: Path) -> dict[str, Path]:
-    """line -> the file of its reference"""
-    from safetensors import SafetensorError, safe_open
-
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "np") as kept:
-                found[(kept.metadata() or {}).get("line", path.name)] = path
-        except (OSError, SafetensorError):
-            found[path.name] = path
-    return found
-
-
 class DriftWatch:
     """All lines of a worker."""
 
@@ -345,20 +328,3 @@ class DriftWatch:
     def forget(self, line: str) -> None:
         """A line that is heard no more makes room for another; its reference stays on disk."""
         self.lines.pop(line, None)
-
-
-def tell_drift(meters: Meters, line: str, told: Watched) -> None:
-    """Sets the gauges of one line; of a detector with several readings, the greatest over its threshold."""
-    meters["tamis_drift_learned_ratio"].labels(line).set(told.learned)
-    readings: dict[str, Reading] = {}
-    for one in told.readings:
-        before = readings.get(one.detector)
-        if before is None or one.score > before.score:
-            readings[one.detector] = one
-    for name, one in readings.items():
-        meters["tamis_drift_score"].labels(line, name).set(one.score)
-        meters["tamis_drift_threshold"].labels(line, name).set(one.threshold)
-        meters["tamis_drift_alarm"].labels(line, name).set(told.alarms[name])
-        for (cause, unit), size in one.sizes.items():
-            if name != ReferenceScan.name:
-                meters["tamis_drift_size"].labels(line, cause, unit).set(size)
