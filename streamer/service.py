@@ -17,10 +17,11 @@ import structlog
 
 from .. import BadFile
 from ..models.store import Store
-from .drift.monitor import DriftWatch
+from .drift.monitor import DriftMonitor
 from .formats import parts as compressions
 from .meters import MetricsServer
 from .processing.cameras import Cameras
+from .processing.model_server import ModelServer
 from .processing.predictor import Predictor
 from .replay import Replay, Sent
 from .security import weaknesses
@@ -108,14 +109,10 @@ def run_worker(
     with ExitStack() as parts:
         # A recorded file is the same each time it is read: there a new version is waited for.
         loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
-        predictor = Predictor(
-            Store(settings.store),
-            settings.lines,
-            settings.process,
-            settings.reload_s,
-            loader=loader,
-            threads=settings.predict_threads,
+        models = ModelServer(
+            *(Store(settings.store), settings.lines, settings.reload_s), loader=loader, threads=settings.predict_threads
         )
+        predictor = Predictor(models, settings.process)
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
             ensure(settings, needed)
@@ -123,7 +120,7 @@ def run_worker(
         sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
         folder = Path(settings.drift.folder) if read_from is None else None
-        drift = DriftWatch(settings.drift, folder, loader)
+        drift = DriftMonitor(settings.drift, folder, loader)
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
         worker = Worker(

@@ -38,6 +38,7 @@ class FakeLine:
 
     def __post_init__(self) -> None:
         from ..models.store import Store
+        from .processing.model_server import ModelServer
         from .processing.predictor import Predictor
         from .services.worker import Worker
         from .sink import MemorySink
@@ -46,7 +47,7 @@ class FakeLine:
         loaded = self._load()
         self.source: MemorySource = MemorySource([])
         self.sink: MemorySink = MemorySink()
-        predictor = Predictor(Store(self.store), loaded.lines, loaded.process, reload_s=0.0)
+        predictor = Predictor(ModelServer(Store(self.store), loaded.lines, reload_s=0.0), loaded.process)
         self.worker: Worker = Worker(loaded, self.source, self.sink, predictor)
         self._offset = 0
 

@@ -25,7 +25,8 @@ from tamis.models.store import Store
 from tamis.ssl.buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.processing.message_batch import Stretch
+from tamis.streamer.processing.message_batch import MessageBatch
+from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.processing.predictor import Predictor
 from tamis.streamer.records import write_parquet
 from tamis.streamer.services.worker import Worker
@@ -111,11 +112,11 @@ def test_a_worker_that_is_too_slow_for_the_group_loses_and_doubles_nothing(
                 out.send(topics.spectra, value, headers=headers)
         out.flush(10)
         with closing(KafkaSource(settings.brokers, [topics.spectra], prefix, client_settings=slow)) as reader:
-            predictor = Predictor(Store(tmp_path / "store"), settings.lines, settings.process)
+            predictor = Predictor(ModelServer(Store(tmp_path / "store"), settings.lines), settings.process)
             worker = Worker(settings, reader, out, predictor)
             handle = worker.handle
 
-            def slowly(stretch: Stretch) -> None:
+            def slowly(stretch: MessageBatch) -> None:
                 handle(stretch)
                 time.sleep(0.4)
                 if stretch.records[-1].offset == 11:

@@ -32,7 +32,7 @@ from tamis.models.encoder import Encoder
 from tamis.models.model import Model
 from tamis.models.store import MANIFEST, WEIGHTS, Store
 from tamis.streamer import formats
-from tamis.streamer.drift.monitor import LineWatch
+from tamis.streamer.drift.monitor import LineMonitor
 from tamis.streamer.frame import BadRow, Frame
 from tamis.streamer.labels import decode_labels
 from tamis.streamer.outcome import JSON_LINES, decode_predictions
@@ -587,7 +587,7 @@ def test_a_drift_reference_larger_than_asked_for_is_not_read(tmp_path: Path, mod
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     os.truncate(path, 8 + len(text) + 4 * rows * len(grid))  # 4 GB that take no room on the disk
     table = Drift(block_spectra=16, pace_s=0, learn_blocks=5, folder=str(tmp_path), reference_objects=[])
-    watch = LineWatch("l", table, path)
+    watch = LineMonitor("l", table, path)
     with memory_below(50):
         watch._serve(model, "v0001")
     assert watch.learned == 0

@@ -20,6 +20,7 @@ from tamis.models.model import Model, Result
 from tamis.models.serving import ServedModel
 from tamis.models.store import Store
 from tamis.streamer.frame import Frame
+from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.processing.predictor import Predictor
 from tamis.streamer.sink import MemorySink
 from tamis.streamer.source import Progress
@@ -230,17 +231,18 @@ def test_a_damaged_new_version_leaves_the_old_one_serving(line: FakeLine, model:
 def test_the_line_goes_on_while_a_new_version_is_loaded(line: FakeLine, model: Model, grid: Axis) -> None:
     store, settings = Store(line.store), line.worker.settings
     with ThreadPoolExecutor(1) as loader:
-        predictor = Predictor(store, settings.lines, settings.process, reload_s=0.0, loader=loader)
-        predictor.refresh()
+        models = ModelServer(store, settings.lines, reload_s=0.0, loader=loader)
+        predictor = Predictor(models, settings.process)
+        models.refresh()
         busy = Event()
         loader.submit(busy.wait)
         store.publish("default", model)
         for seed in range(3):
-            predictor.refresh()
+            models.refresh()
             assert predictor.predict(frame(grid, seed=seed)).model_version == "v0001"
         busy.set()
         loader.submit(int).result()  # what was asked for before it is done
-        predictor.refresh()
+        models.refresh()
         assert predictor.predict(frame(grid)).model_version == "v0002"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .reading import Level, Reading, Results, Z
-from .spectral_features import Seen
+from .spectral_features import SpectralFeatures
 
 
 class Change(ABC):
@@ -50,8 +50,8 @@ class Change(ABC):
             self._changed, self._now = True, z
         elif abs(self._now) < self.BACK:
             self._changed = False
-        told = f"{self.what} has moved by {self._now:+.1f} se for good"
-        return Reading(self.name, abs(self._now) if self._changed else 0.0, self.BACK, told)
+        text = f"{self.what} has moved by {self._now:+.1f} se for good"
+        return Reading(self.name, abs(self._now) if self._changed else 0.0, self.BACK, text)
 
 
 class Adwin(Change):
@@ -84,7 +84,7 @@ class Levels:
     def __init__(self, targets: Sequence[str]) -> None:
         self.targets = targets
 
-    def learn(self, seen: Seen, distinct: int) -> Levels:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> Levels:
         self._of: list[tuple[Change, Callable[[Results], np.ndarray]]] = []
         for kind, name in ((Adwin, "adwin"), (PageHinkley, "page-hinkley")):
             # Q is skewed; its cube root is nearly normal.
@@ -98,7 +98,7 @@ class Levels:
             self._of += [(kind(label, what).learn(of(seen.results), distinct), of) for label, what, of in columns]
         return self
 
-    def read(self, seen: Seen) -> list[Reading]:
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
         readings: dict[str, Reading] = {}
         for change, of in self._of:
             one = change.update(of(seen.results))
@@ -137,6 +137,6 @@ class LabelDrift:
         z = (self._recent.mean(axis=0) - self.taught.mean(axis=0)) / sd
         z /= np.sqrt(1 / len(self._recent) + 1 / len(self.taught))
         i = int(np.abs(z).argmax())
-        told = f"{self.targets[i]}: the last {len(self._recent)} laboratory values lie {z[i]:+.1f} se from those taught"
+        text = f"{self.targets[i]}: the last {len(self._recent)} laboratory values lie {z[i]:+.1f} se from those taught"
         worst = [self._step(error) for error in (values - predicted) / self._error_sd][-1]
-        return [Reading("labels", float(abs(z[i])), Z, told), worst]
+        return [Reading("labels", float(abs(z[i])), Z, text), worst]

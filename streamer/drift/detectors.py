@@ -14,14 +14,14 @@ import numpy as np
 from ...models.axis import Axis
 from .change_points import Levels
 from .reading import _FLOOR, Level, Reading, Results, Z
-from .spectral_features import Lens, Seen
+from .spectral_features import FeatureExtractor, SpectralFeatures
 
 
 class Detector(Protocol):
-    def learn(self, seen: Seen, distinct: int) -> Any:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> Any:
         """`seen` in blocks: (blocks, n, ...), of which so many spectra are distinct: repeats teach nothing new."""
 
-    def read(self, seen: Seen) -> Sequence[Reading]:
+    def read(self, seen: SpectralFeatures) -> Sequence[Reading]:
         """`seen` of one block: (n, ...)."""
         ...
 
@@ -34,11 +34,11 @@ class MeanShift:
     def __init__(self, regions: list[str]) -> None:
         self.regions, self.level = regions, Level()
 
-    def learn(self, seen: Seen, distinct: int) -> MeanShift:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> MeanShift:
         self.level.learn(seen.regions, distinct)
         return self
 
-    def read(self, seen: Seen) -> list[Reading]:
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
         z = self.level.read(seen.regions)
         i = int(np.abs(z).argmax())
         return [Reading(self.name, float(abs(z[i])), Z, f"mean of {self.regions[i]} moved by {z[i]:+.1f} se")]
@@ -60,7 +60,7 @@ class PSI:
     def __init__(self, regions: list[str]) -> None:
         self.regions = regions
 
-    def learn(self, seen: Seen, distinct: int) -> PSI:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> PSI:
         n, k = seen.regions.shape[1:]
         inner = np.linspace(0, 1, self.BINS + 1)[1:-1]
         self._edges = np.quantile(seen.regions.reshape(-1, k), inner, axis=0).T  # (k, 9)
@@ -82,11 +82,11 @@ class PSI:
         now = self._shares(columns)
         return ((now - self._usual) * np.log(now / self._usual)).sum(axis=1)
 
-    def read(self, seen: Seen) -> list[Reading]:
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
         index = self._index(seen.regions)
         i = int(index.argmax())
-        told = f"distribution of {self.regions[i]} changed (PSI {index[i]:.2f})"
-        return [Reading(self.name, float(index[i]), self.threshold, told)]
+        text = f"distribution of {self.regions[i]} changed (PSI {index[i]:.2f})"
+        return [Reading(self.name, float(index[i]), self.threshold, text)]
 
 
 class Exceedance:
@@ -96,40 +96,40 @@ class Exceedance:
     def __init__(self, name: str, limit: float) -> None:
         self.name, self.limit = name, limit
 
-    def learn(self, seen: Seen, distinct: int) -> Exceedance:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> Exceedance:
         values = getattr(seen.results, self.name)
         self.limit = max(self.limit, float(np.quantile(values, 0.99)))
         self.usual = float(np.clip((values > self.limit).mean(), 0.01, 0.99))
         self.se = np.sqrt(self.usual * (1 - self.usual) * (1 / values.shape[1] + 1 / distinct))
         return self
 
-    def read(self, seen: Seen) -> list[Reading]:
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
         share = float((getattr(seen.results, self.name) > self.limit).mean())
         z = (share - self.usual) / self.se
         what = "outside what the model was taught" if self.name == "t2" else "of a shape that the model does not know"
-        told = f"{share:.0%} {what}: {self.name.upper()} above {self.limit:.3g}, usual {self.usual:.0%}"
-        return [Reading(self.name, max(0.0, float(z)), Z, told)]
+        text = f"{share:.0%} {what}: {self.name.upper()} above {self.limit:.3g}, usual {self.usual:.0%}"
+        return [Reading(self.name, max(0.0, float(z)), Z, text)]
 
 
 class Instrument:
     """The mean spectrum has changed as by the instrument: gain, offset, slope or shift of the axis, and by how much.
 
-    The cause that explains most is told first; each further one by what it explains beside those before it (orthogonal
+    The cause that explains most is named first; each further one by what it explains beside those before it (orthogonal
     matching pursuit: Pati, Rezaiifar & Krishnaprasad, Asilomar 1993, doi 10.1109/ACSSC.1993.342465).
     """
 
-    def __init__(self, lens: Lens) -> None:
-        self.lens, self.level = lens, Level()
+    def __init__(self, extract: FeatureExtractor) -> None:
+        self.extract, self.level = extract, Level()
 
-    def learn(self, seen: Seen, distinct: int) -> Instrument:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> Instrument:
         self.level.learn(seen.causes, distinct)
         return self
 
-    def read(self, seen: Seen) -> list[Reading]:
-        z, overlap = self.level.read(seen.causes), self.lens.overlap
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
+        z, overlap = self.level.read(seen.causes), self.extract.overlap
         if np.abs(z).max() <= Z:  # nothing to tell apart
-            sizes = z * self.level.sd / self.lens.strength
-            return [self._told(i, abs(z[i]), sizes[i]) for i in range(len(z))]
+            sizes = z * self.level.sd / self.extract.strength
+            return [self._reading(i, abs(z[i]), sizes[i]) for i in range(len(z))]
         raw = z * self.level.sd  # (causes,): matched filters' answers
         chosen: list[int] = []
         found: dict[int, Reading] = {}
@@ -144,16 +144,16 @@ class Instrument:
             else:
                 left, unique = raw[others], np.ones(len(others))
             # What is all but contained in those before it has nothing of its own to say.
-            told = np.where(unique > 1e-3, left / np.sqrt(unique + _FLOOR) / self.level.sd[others], 0.0)
-            best = int(np.abs(told).argmax())
+            scores = np.where(unique > 1e-3, left / np.sqrt(unique + _FLOOR) / self.level.sd[others], 0.0)
+            best = int(np.abs(scores).argmax())
             i = others[best]
-            size = left[best] / max(unique[best], 1e-3) / self.lens.strength[i] if told[best] else 0.0
-            found[i] = self._told(i, abs(told[best]), size)
+            size = left[best] / max(unique[best], 1e-3) / self.extract.strength[i] if scores[best] else 0.0
+            found[i] = self._reading(i, abs(scores[best]), size)
             chosen.append(i)
         return [found[i] for i in sorted(found)]
 
-    def _told(self, i: int, score: float, size: float) -> Reading:
-        cause, unit = self.lens.units[i]
+    def _reading(self, i: int, score: float, size: float) -> Reading:
+        cause, unit = self.extract.units[i]
         words = f"instrument: {cause} {size:+.3g} {unit}".rstrip()
         return Reading(cause, float(score), Z, words, {(cause, unit): float(size)})
 
@@ -166,15 +166,15 @@ class Noise:
     def __init__(self) -> None:
         self.level = Level()
 
-    def learn(self, seen: Seen, distinct: int) -> Noise:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> Noise:
         self.level.learn(seen.noise, distinct)
         return self
 
-    def read(self, seen: Seen) -> list[Reading]:
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
         z = float(self.level.read(seen.noise)[0])
         times = float(np.exp(np.clip(seen.noise.mean() - self.level.mean[0], -50, 50) / 2))
-        told = f"instrument: noise {times:.2f} times the usual"
-        return [Reading(self.name, abs(z), Z, told, {(self.name, "times"): times})]
+        text = f"instrument: noise {times:.2f} times the usual"
+        return [Reading(self.name, abs(z), Z, text, {(self.name, "times"): times})]
 
 
 class MMD:
@@ -188,9 +188,9 @@ class MMD:
     """
 
     name = "mmd"
-    FEATURES, PERMUTATIONS, MOST_ROWS = 128, 400, 4096
+    FEATURES, PERMUTATIONS, MAX_ROWS = 128, 400, 4096
 
-    def learn(self, seen: Seen, distinct: int) -> MMD:
+    def learn(self, seen: SpectralFeatures, distinct: int) -> MMD:
         blocks, n, k = seen.embedding.shape
         rows, rng = seen.embedding.reshape(-1, k), np.random.default_rng(0)
         self._centre, self._sd = rows.mean(axis=0), rows.std(axis=0) + np.finfo(np.float64).tiny
@@ -220,7 +220,7 @@ class MMD:
     def _apart(self, mean: np.ndarray) -> float:
         return float(np.sum((mean - self._usual) ** 2)) * 2 / self.FEATURES
 
-    def read(self, seen: Seen) -> list[Reading]:
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
         score = self._apart(self._features(seen.embedding).mean(axis=0))
         return [Reading(self.name, score, self.threshold, f"the spectra's distribution changed (MMD2 {score:.3g})")]
 
@@ -242,23 +242,23 @@ def detectors(
     limits: tuple[float, float],
     targets: Sequence[str],
     embed: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> tuple[Lens, list[Detector]]:
+) -> tuple[FeatureExtractor, list[Detector]]:
     """All of them, taught by a reference.
 
     Args:
         spectra: (blocks x block, bands), in order of time. results: of the same. limits: of T2 and Q, at 99 %.
     """
-    lens = Lens(spectra, axis, embed)
-    seen = lens(spectra, results).blocks(block)
+    extract = FeatureExtractor(spectra, axis, embed)
+    seen = extract(spectra, results).blocks(block)
     made: list[Detector] = [
         Exceedance("t2", limits[0]),
         Exceedance("q", limits[1]),
-        MeanShift(lens.regions),
-        PSI(lens.regions),
+        MeanShift(extract.regions),
+        PSI(extract.regions),
         MMD(),
-        Instrument(lens),
+        Instrument(extract),
         Noise(),
         Levels(targets),
     ]
     distinct = len({row.tobytes() for row in spectra})
-    return lens, [detector.learn(seen, distinct) for detector in made]
+    return extract, [detector.learn(seen, distinct) for detector in made]

@@ -14,13 +14,13 @@ class Reading(NamedTuple):
     """One detector's word on one block.
 
     Attributes:
-        told: what has changed, in words. sizes: (cause, unit) -> the estimated size of a change of the instrument.
+        text: what has changed, in words. sizes: (cause, unit) -> the estimated size of a change of the instrument.
     """
 
     detector: str
     score: float
     threshold: float
-    told: str
+    text: str
     sizes: dict[tuple[str, str], float] = {}  # noqa: RUF012 (never changed)
 
     @property

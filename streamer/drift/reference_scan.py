@@ -6,7 +6,7 @@ import numpy as np
 
 from ...models.axis import Axis
 from .reading import _FLOOR, Reading
-from .spectral_features import _signatures
+from .spectral_features import signatures_of
 
 
 class ReferenceScan:
@@ -31,7 +31,7 @@ class ReferenceScan:
                 every = np.array(self._first)
                 self._mean = self._now = every.mean(axis=0)
                 self._sd = float(np.sqrt(every.var(axis=0, ddof=1).mean())) or _FLOOR
-                self._units, signatures = _signatures(self._mean, self.axis)
+                self._units, signatures = signatures_of(self._mean, self.axis)
                 self._solve = np.linalg.pinv(signatures, rcond=1e-6)
             return None
         assert self._now is not None
@@ -40,5 +40,5 @@ class ReferenceScan:
         # Noise leaves sd sqrt(1 / 7 + 1 / 10) in the average's difference from the reference.
         score = float(np.sqrt(np.mean(moved**2)) / self._sd / np.sqrt(1 / 7 + 1 / self.LEARN))
         sizes = dict(zip(self._units, (self._solve @ moved).tolist(), strict=True))
-        told = ", ".join(f"{cause} {size:+.2g} {unit}".rstrip() for (cause, unit), size in sizes.items())
-        return Reading(self.name, score, 3.0, f"reference scans moved: {told}", sizes)
+        text = ", ".join(f"{cause} {size:+.2g} {unit}".rstrip() for (cause, unit), size in sizes.items())
+        return Reading(self.name, score, 3.0, f"reference scans moved: {text}", sizes)

@@ -16,7 +16,7 @@ ROUGH = 16  # random sums of fourth differences
 
 
 @dataclass(frozen=True)
-class Seen:
+class SpectralFeatures:
     """Some spectra as the detectors see them, computed once; every array begins with (n,) or (blocks, n).
 
     Attributes:
@@ -31,7 +31,7 @@ class Seen:
     embedding: np.ndarray
     results: Results
 
-    def blocks(self, n: int) -> Seen:
+    def blocks(self, n: int) -> SpectralFeatures:
         """(blocks n,) -> (blocks, n)"""
 
         def cut(array: np.ndarray) -> np.ndarray:
@@ -39,10 +39,10 @@ class Seen:
 
         mine = (self.regions, self.causes, self.noise, self.embedding)
         regions, causes, noise, embedding = (cut(array) for array in mine)
-        return Seen(regions, causes, noise, embedding, Results(*(cut(array) for array in self.results)))
+        return SpectralFeatures(regions, causes, noise, embedding, Results(*(cut(array) for array in self.results)))
 
 
-class Lens:
+class FeatureExtractor:
     """The linear views of a spectrum that the detectors share: one matrix product a block.
 
     A change of the instrument has a signature on the mean spectrum m: gain m, offset 1, slope along the axis, and shift
@@ -65,7 +65,7 @@ class Lens:
         roots, directions = np.maximum(roots[::-1], 0), directions[:, ::-1][:, :k]
         # No less than float32 leaves of a spectrum: detectors have noise, simulations may have none.
         floor = max(roots[k:].mean(), 1e-14 * float(np.mean(self.mean**2)), np.finfo(np.float32).tiny)
-        self.units, signatures = _signatures(self.mean, axis)
+        self.units, signatures = signatures_of(self.mean, axis)
         # S^-1 D, S = V L V' + floor I
         along = directions.T @ signatures
         solved = (signatures - directions @ (along * (1 - floor / (roots[:k] + floor))[:, None])) / floor
@@ -79,17 +79,17 @@ class Lens:
             averages[rows, i] = 1 / len(rows)
         scores = directions / np.sqrt(roots[:k] + floor)
         self.embed = embed
-        left = np.hstack([averages, solved / self.strength, _rough(bands), *([] if embed else [scores])])
+        left = np.hstack([averages, solved / self.strength, _roughness_sums(bands), *([] if embed else [scores])])
         self._left, self._mean = left.astype(np.float32), self.mean.astype(np.float32)
 
-    def __call__(self, spectra: np.ndarray, results: Results) -> Seen:
+    def __call__(self, spectra: np.ndarray, results: Results) -> SpectralFeatures:
         """spectra (n, bands) float32"""
         centred = spectra - self._mean
         views = (centred @ self._left).astype(np.float64)
         r = len(self.regions)
         c = r + len(self.units)
         power = np.mean(views[:, c : c + ROUGH] ** 2, axis=1)
-        return Seen(
+        return SpectralFeatures(
             regions=views[:, :r],
             causes=views[:, r:c],
             noise=np.log(power + np.finfo(np.float64).tiny)[:, None],
@@ -98,7 +98,7 @@ class Lens:
         )
 
 
-def _rough(bands: int) -> np.ndarray:
+def _roughness_sums(bands: int) -> np.ndarray:
     """(bands, ROUGH): random sums of a spectrum's fourth differences; their mean square is the differences' own.
 
     Johnson & Lindenstrauss, Contemp. Math. 26 (1984) 189-206: sixteen sums tell it within a third, a block's mean
@@ -109,7 +109,7 @@ def _rough(bands: int) -> np.ndarray:
     return np.diff(np.eye(bands), order, axis=0).T @ signs / np.sqrt(bands - order)
 
 
-def _signatures(mean: np.ndarray, axis: Axis) -> tuple[list[tuple[str, str]], np.ndarray]:
+def signatures_of(mean: np.ndarray, axis: Axis) -> tuple[list[tuple[str, str]], np.ndarray]:
     """[(cause, unit)], (bands, causes): the change of the mean spectrum by one unit of each cause."""
     x = axis.values
     middle, width = x.mean(), np.ptp(x)

@@ -17,16 +17,16 @@ from ... import BadFile, BadMessage
 from ..cube import Reflectance, some_bands
 from ..frame import BadRow, Frame, screen
 from ..settings import Camera as Table
-from .segmentation import MOST_GAP, Reach, Segmenter, _followed, _inner, _reaches
+from .segmentation import MAX_GAP, Reach, Segmenter, _followed, _inner, _reaches
 
 log = structlog.get_logger()
 
-MOST_IMAGE = 1 << 22  # pixels of one message's camera lines, as y tells them: 150 MB while they are parted
-MOST_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
+MAX_IMAGE = 1 << 22  # pixels of one message's camera lines, as y tells them: 150 MB while they are parted
+MAX_SCAN_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScreenedFrame:
     """What a camera made of a message.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seen:
         ended: objects that have left the view; None where nobody looks for objects.
         began: objects whose first pixel is in this message.
         reach: of the objects that are in this message; their edges and what `every` leaves out count too.
-        change: where it was the rest of a reference, by how much that has changed (see `Camera.learn`).
+        change: where it was the rest of a reference, by how much that has changed (see `Camera.update_reference`).
     """
 
     frame: Frame
@@ -49,7 +49,7 @@ class Seen:
     reach: Mapping[str, Reach] = field(default_factory=dict)
     change: float | None = None
 
-    def one_each(self, sorts: bool) -> np.ndarray | None:
+    def one_row_per_object(self, sorts: bool) -> np.ndarray | None:
         """Rows of the frame, one from the middle of each object that began; None where spectra are no objects'.
 
         Drift is judged by these: a block of neighbours would be a handful of objects.
@@ -106,7 +106,7 @@ class Camera:
                 raise BadFile(
                     f"{table.white}: expected {table.pixels} pixels, as camera.pixels says, got {len(self._white)}"
                 )
-        self._first = self._reflectance  # what the change is told against
+        self._first = self._reflectance  # what a change is measured against
         self._kept_ns = 0
         self.refresh()
 
@@ -120,7 +120,7 @@ class Camera:
             self._kept_ns = kept_ns
             self._load()
 
-    def learn(self, frame: Frame) -> float | None:
+    def update_reference(self, frame: Frame) -> float | None:
         """Takes a reference, averaged over the messages of it that follow one another, once each pixel was seen.
 
         Returns:
@@ -165,13 +165,13 @@ class Camera:
             return float(np.median((now.dark - first.dark)[alive] / light[alive]))
         return float(np.median((now.white - now.dark)[alive] / light[alive])) - 1
 
-    def see(
+    def find_objects(
         self,
         frame: Frame,
         bad: Sequence[BadRow] = (),
         saturation: float | None = None,
         first: np.ndarray | None = None,
-    ) -> Seen:
+    ) -> ScreenedFrame:
         """
         Args:
             bad: rows of the message that are not in the frame.
@@ -188,8 +188,10 @@ class Camera:
         bad = list(bad)
         if self.table.belt is None:
             frame, bad = screen(frame, saturation, bad)
-            return Seen(*screen(self._corrected(frame), None, bad))  # a blind pixel without its line has no numbers
-        if (int(y.max()) - int(y.min()) + MOST_GAP + 2) * self.table.pixels > MOST_IMAGE:
+            return ScreenedFrame(
+                *screen(self._corrected(frame), None, bad)
+            )  # a blind pixel without its line has no numbers
+        if (int(y.max()) - int(y.min()) + MAX_GAP + 2) * self.table.pixels > MAX_IMAGE:
             raise BadMessage(f"expected camera lines that follow one another, got {y.min()} to {y.max()}", "place")
         low, high = self.table.belt
         brightness, blind = self._brightness(frame, x)
@@ -205,7 +207,7 @@ class Camera:
         names = [self._name(code) for code in codes[picked].tolist()]
         objects, more = screen(replace(frame[picked], object_id=names), saturation, [])
         row_number = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad])[picked]
-        return Seen(
+        return ScreenedFrame(
             self._corrected(objects),
             bad + [replace(row, row=int(row_number[row.row])) for row in more],
             len(frame) - len(picked),
@@ -220,11 +222,11 @@ class Camera:
         for part, of in merged.items():
             if (before := self._reach.pop(part, None)) is not None:
                 self._reach[of] = before.with_(self._reach.get(of))
-        told = {code: reach.with_(self._reach.get(code)) for code, reach in here.items()}
-        self._reach.update(told)
+        found = {code: reach.with_(self._reach.get(code)) for code, reach in here.items()}
+        self._reach.update(found)
         for code in ended:
             self._reach.pop(code, None)
-        return told
+        return found
 
     def _brightness(self, frame: Frame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) mean of some bands, as reflectance where that can be; (n,) whether the pixel is blind"""
@@ -273,8 +275,10 @@ class Camera:
             raise BadMessage("expected the place of each pixel (x, and y as the number of the camera's line)", "place")
         if not all((np.isfinite(place) & (place == np.trunc(place))).all() for place in (frame.x, frame.y)):
             raise BadMessage("expected x and y of every pixel, got some that are no whole numbers", "place")
-        if not ((frame.y >= 0) & (frame.y < MOST_LINE)).all():
-            raise BadMessage(f"expected y from 0 to {MOST_LINE}, got {frame.y.min():g} to {frame.y.max():g}", "place")
+        if not ((frame.y >= 0) & (frame.y < MAX_SCAN_LINE)).all():
+            raise BadMessage(
+                f"expected y from 0 to {MAX_SCAN_LINE}, got {frame.y.min():g} to {frame.y.max():g}", "place"
+            )
         if len(frame) and not 0 <= frame.x.min() <= frame.x.max() < self.table.pixels:
             wrong = frame.x.min() if frame.x.min() < 0 else frame.x.max()
             raise BadMessage(

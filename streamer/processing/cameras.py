@@ -12,10 +12,10 @@ from ... import BadMessage
 from ..frame import BadRow, Frame, screen
 from ..settings import Camera as Table
 from ..settings import Line
-from .camera import Camera, Seen
+from .camera import Camera, ScreenedFrame
 from .segmentation import _connected
 
-MOST_CAMERAS = 64  # lines x instruments
+MAX_CAMERAS = 64  # lines x instruments
 
 
 class Cameras:
@@ -41,7 +41,7 @@ class Cameras:
 
     def take(
         self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: np.ndarray | None = None
-    ) -> Seen:
+    ) -> ScreenedFrame:
         """A message as its line's camera sees it, or as it is where the line has none, less what `screen` sets aside.
 
         Raises:
@@ -49,15 +49,15 @@ class Cameras:
         """
         saturation = line.saturation if line else None
         if line is not None and line.camera.pixels and len(frame) and not frame.reference:
-            return self._camera(frame, line.camera).see(frame, bad, saturation, first)
+            return self._camera(frame, line.camera).find_objects(frame, bad, saturation, first)
         frame, bad = screen(frame, saturation, list(bad))
         if not frame.reference or not len(frame):
-            return Seen(frame, bad)
+            return ScreenedFrame(frame, bad)
         if line is None or not line.camera.pixels:
             raise BadMessage(
                 f"a {frame.reference} reference, but line {frame.line!r} has no camera in the settings", "reference"
             )
-        return Seen(frame[:0], bad, change=self._camera(frame, line.camera).learn(frame))
+        return ScreenedFrame(frame[:0], bad, change=self._camera(frame, line.camera).update_reference(frame))
 
     def _camera(self, frame: Frame, table: Table) -> Camera:
         key = (frame.line, frame.instrument)
@@ -68,7 +68,7 @@ class Cameras:
         else:
             camera.refresh()
         self._cameras[key] = camera
-        if len(self._cameras) > MOST_CAMERAS:
+        if len(self._cameras) > MAX_CAMERAS:
             del self._cameras[next(iter(self._cameras))]
         return camera
 

@@ -18,33 +18,33 @@ from ...models.serving import ServedModel
 from ..messages.decisions import Decision
 from ..outcome import Predictions
 from ..settings import Decide
-from .camera import Seen
-from .line_rules import Judged, Pooled
+from .camera import ScreenedFrame
+from .line_rules import LineRules, PooledObject
 
 log = structlog.get_logger()
 
-MOST_OPEN = 10_000  # objects of a line that wait for more spectra: beyond, the oldest are decided as they are
+MAX_OPEN = 10_000  # objects of a line that wait for more spectra: beyond, the oldest are decided as they are
 
 
 class Decider:
     """The open objects of all lines."""
 
     def __init__(self) -> None:
-        self._bound: dict[str, tuple[ServedModel, Judged]] = {}
-        self._open: dict[str, dict[tuple[str, str], Pooled]] = {}
+        self._bound: dict[str, tuple[ServedModel, LineRules]] = {}
+        self._open: dict[str, dict[tuple[str, str], PooledObject]] = {}
 
-    def take(
+    def add(
         self,
         table: Decide,
-        seen: Seen,
-        told: Mapping[str, Predictions],
+        seen: ScreenedFrame,
+        predicted: Mapping[str, Predictions],
         model: ServedModel,
         clock: float,
     ) -> Iterator[Decision]:
         """Adds spectra to their objects, and gives what is decided by them, the nearest deadline first.
 
         Args:
-            seen: what they were made of. told: message id -> what was predicted of it, one or more.
+            seen: what they were made of. predicted: message id -> its predictions, one or more.
 
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
@@ -52,16 +52,16 @@ class Decider:
         line, instrument = seen.frame.line, seen.frame.instrument
         opened = self._open.setdefault(line, {})
         now = np.datetime64("NaT", "us")
-        for source_id, predictions in told.items():
+        for source_id, predictions in predicted.items():
             self.bind(table, line, predictions.model, model, predictions.model_version)
             now = np.max(predictions.time)
             self._pool(opened, seen, predictions, source_id, clock)
-        yield from self.end(line, instrument, seen)
+        yield from self.close_objects(line, instrument, seen)
         whole = [key for key, pooled in opened.items() if _is_whole(pooled, table, now, clock)]
-        whole += list(opened)[: max(0, len(opened) - len(whole) - MOST_OPEN)]
+        whole += list(opened)[: max(0, len(opened) - len(whole) - MAX_OPEN)]
         yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
 
-    def end(self, line: str, instrument: str, seen: Seen) -> Iterator[Decision]:
+    def close_objects(self, line: str, instrument: str, seen: ScreenedFrame) -> Iterator[Decision]:
         """Joins what a camera saw to be one, takes how far it reaches, and decides what has left its view."""
         opened = self._open.get(line, {})
         for part, of in seen.merged.items():
@@ -79,15 +79,15 @@ class Decider:
         if gone:
             yield from self._decisions(line, gone)
 
-    def is_due(self, clock: float) -> bool:
-        """Whether `idle` has something to decide."""
+    def has_silent(self, clock: float) -> bool:
+        """Whether `decide_silent` has something to decide."""
         return any(
             pooled.is_silent(self._bound[line][1].table, clock)
             for line, opened in self._open.items()
             for pooled in opened.values()
         )
 
-    def idle(self, clock: float) -> Iterator[Decision]:
+    def decide_silent(self, clock: float) -> Iterator[Decision]:
         """What is decided because nothing more had come by then, by the worker's clock."""
         for line, opened in self._open.items():
             if opened:
@@ -95,42 +95,46 @@ class Decider:
                 whole = [key for key, pooled in opened.items() if pooled.is_silent(table, clock)]
                 yield from self._decisions(line, [opened.pop(key) for key in whole])
 
-    def rest(self) -> Iterator[Decision]:
+    def flush(self) -> Iterator[Decision]:
         """All that is open: the line ends."""
         for line, opened in self._open.items():
             yield from self._decisions(line, list(opened.values()))
             opened.clear()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """What was taken since will be read again."""
         self._open.clear()
 
-    def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> Judged:
+    def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> LineRules:
         """A line's rules for the version that is served.
 
         Raises:
-            BadSettings: they do not suit it, and there is no version before it that told the same.
+            BadSettings: they do not suit it, and there is no version before it that has the same targets.
         """
         before = self._bound.get(line)
         if before is not None and before[0] is model:
             return before[1]
         try:
-            judged = Judged(table, name, model, version)
+            rules = LineRules(table, name, model, version)
         except BadSettings as error:
             if before is None or before[1].model.targets != model.targets:
                 raise
-            judged = before[1]
+            rules = before[1]
             log.error("rules do not suit the new version; they stay as they were", line=line, error=str(error))
         if before is not None and before[1].model.targets != model.targets:
             self._open.pop(line, None)  # sums of other targets can not go on; their predictions stand
-        self._bound[line] = model, judged
-        for told in judged.told if judged.model is model else ():
-            log.info("threshold chosen", line=line, version=version, rule=told)
-        return judged
+        self._bound[line] = model, rules
+        for chosen in rules.thresholds if rules.model is model else ():
+            log.info("threshold chosen", line=line, version=version, rule=chosen)
+        return rules
 
     @staticmethod
     def _pool(
-        opened: dict[tuple[str, str], Pooled], seen: Seen, predictions: Predictions, source_id: str, clock: float
+        opened: dict[tuple[str, str], PooledObject],
+        seen: ScreenedFrame,
+        predictions: Predictions,
+        source_id: str,
+        clock: float,
     ) -> None:
         frame = seen.frame
         names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
@@ -168,7 +172,7 @@ class Decider:
             np.fmax.at(high, codes, at)
         for name, i in place.items():
             key = (frame.instrument, name)
-            part = Pooled(
+            part = PooledObject(
                 name, frame.instrument, f"{source_id}-{first[i]}", total[i], squares[i], last[i], int(counts[i]),
                 int(are_known[i]), int(trusted[i]), int(odd[i]), float(ambiguity[i]), float(nearest[i]), clock, low[i],
                 high[i], seen.ended is not None,
@@ -178,22 +182,22 @@ class Decider:
             else:
                 before.absorb(part)
 
-    def _decisions(self, line: str, whole: Sequence[Pooled]) -> Iterator[Decision]:
-        _, judged = self._bound[line]
-        ahead = np.timedelta64(round(judged.table.deadline_s * 1e6), "us")
+    def _decisions(self, line: str, whole: Sequence[PooledObject]) -> Iterator[Decision]:
+        _, rules = self._bound[line]
+        ahead = np.timedelta64(round(rules.table.deadline_s * 1e6), "us")
         due = sorted(whole, key=lambda pooled: (np.isnat(pooled.last), pooled.last))
         for pooled in due:
-            facts = judged.facts(pooled)
-            action, number, reason = judged.decide(facts)
+            facts = rules.facts(pooled)
+            action, number, reason = rules.decide(facts)
             deadline = pooled.last + ahead
             late = bool(np.datetime64(time.time_ns() // 1000, "us") > deadline)  # NaT is never late
             yield Decision(
                 line, pooled.object_id, pooled.instrument, action, number, reason, facts, pooled.last, deadline, late,
-                judged.name, judged.version, pooled.source_id,
+                rules.name, rules.version, pooled.source_id,
             )  # fmt: skip
 
 
-def _is_whole(pooled: Pooled, table: Decide, now: np.datetime64, clock: float) -> bool:
+def _is_whole(pooled: PooledObject, table: Decide, now: np.datetime64, clock: float) -> bool:
     if table.close_s <= 0 and not pooled.followed:
         return True
     if pooled.followed or np.isnat(pooled.last):

@@ -22,7 +22,7 @@ _OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
 
 @dataclass(slots=True)
-class Pooled:
+class PooledObject:
     """What is known of one object so far; sums over its spectra.
 
     Attributes:
@@ -55,7 +55,7 @@ class Pooled:
         room_s = IDLE_S if self.followed else min(IDLE_S, table.deadline_s / 2)
         return clock - self.heard >= max(table.close_s, room_s)
 
-    def absorb(self, other: Pooled) -> None:
+    def absorb(self, other: PooledObject) -> None:
         """Makes another part of the same object its own."""
         self.total, self.squares = self.total + other.total, self.squares + other.squares
         self.last, self.heard = np.fmax(self.last, other.last), max(self.heard, other.heard)
@@ -66,7 +66,7 @@ class Pooled:
 
 
 @dataclass
-class Judged:
+class LineRules:
     """A line's rules, bound to the version of the model that is served.
 
     Raises:
@@ -77,8 +77,8 @@ class Judged:
     name: str
     model: ServedModel
     version: str
-    rules: list[tuple[str, list[Rule], str]] = field(init=False)  # action, conditions, as told
-    told: list[str] = field(default_factory=list, init=False)  # what was chosen for a class, and what it gives
+    rules: list[tuple[str, list[Rule], str]] = field(init=False)  # action, conditions, as text
+    thresholds: list[str] = field(default_factory=list, init=False)  # what was chosen for a class, and what it gives
 
     def __post_init__(self) -> None:
         self.conformal = None
@@ -103,10 +103,10 @@ class Judged:
             raise ValueError(f"class = {rule.of_class!r}: the line's model tells values, not classes")
         cut = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
         name, of = _quoted(rule.of_class), self.model.class_of
-        told = of if of.isidentifier() else f"value[{_quoted(of)}]"
+        name_of = of if of.isidentifier() else f"value[{_quoted(of)}]"
         likeliest = f"== {name}" if rule.recovery is None else f"!= {_quoted(UNKNOWN)}"
-        text = f"{told} {likeliest} and p[{name}] >= {cut.at!r}"
-        self.told.append(
+        text = f"{name_of} {likeliest} and p[{name}] >= {cut.at!r}"
+        self.thresholds.append(
             f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} of spectra not seen)"
         )
         return text
@@ -118,7 +118,7 @@ class Judged:
         of_values = [f"{target}{end}" for target in self.model.targets for end in ("", "_low", "_high")]
         return [*of_values, *_ALWAYS]
 
-    def facts(self, pooled: Pooled) -> dict[str, Any]:
+    def facts(self, pooled: PooledObject) -> dict[str, Any]:
         """By the names that rules use; None where nothing is known."""
         n = pooled.spectra
         common = {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
@@ -140,7 +140,7 @@ class Judged:
             facts[f"{target}_high"] = None if half is None or facts[target] is None else facts[target] + half
         return facts | common
 
-    def _class_facts(self, pooled: Pooled) -> dict[str, Any]:
+    def _class_facts(self, pooled: PooledObject) -> dict[str, Any]:
         """An object is of no known class where most of its spectra are of none."""
         names = self.model.classes
         chance = pooled.total / max(pooled.known, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_GAP = 16  # camera lines that may be missing: beyond, what comes is another belt
+MAX_GAP = 16  # camera lines that may be missing: beyond, what comes is another belt
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Segmenter:
         """
         before = set(self._codes[self._codes >= 0].tolist())
         low, high = int(y.min()), int(y.max())
-        if not 1 <= low - self._top <= 2 + MOST_GAP:  # the camera began anew
+        if not 1 <= low - self._top <= 2 + MAX_GAP:  # the camera began anew
             self._codes[:] = -1
             self._top = low - 2
         image = np.zeros((high - self._top + 1, self.pixels), bool)

@@ -27,7 +27,7 @@ from ...ssl.gate import Limits
 from ...ssl.pretrain import Interrupted, Recipe
 from ...ssl.refit import Gold, Judged, Labels, improve, refit
 from ..drift.change_points import LabelDrift
-from ..drift.monitor import Watched
+from ..drift.monitor import DriftReport
 from ..labels import decode_labels
 from ..meters import Meters
 from ..pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
@@ -36,13 +36,13 @@ from ..settings import Settings
 from ..settings import Trainer as Table
 from ..source import Record, Source
 from ..wire import decode
-from .worker_metrics import tell_drift
+from .worker_metrics import record_drift
 
 log = structlog.get_logger()
 
 SETTLE_S = 1.0  # without a new label before a refit: a laboratory sends a batch at a time
 CHECKPOINT_STEPS = 100
-FEWEST_LABELS = 5  # to fit on
+MIN_LABELS = 5  # to fit on
 STUCK_S = 120.0  # a large frame on a slow disk is not stuck
 
 
@@ -296,8 +296,8 @@ class Trainer:
         readings = self._label_drift.update(labeled.values[new], predicted)
         for reading in readings:
             if reading.over:
-                log.warning("drift", detector=reading.detector, told=reading.told)
-        tell_drift(self.meters, "(laboratory)", Watched(readings, {r.detector: r.over for r in readings}, 1.0))
+                log.warning("drift", detector=reading.detector, what=reading.text)
+        record_drift(self.meters, "(laboratory)", DriftReport(readings, {r.detector: r.over for r in readings}, 1.0))
 
     def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
         """The calibration, and what came since with its neighbours in time; None where there are too few to fit on."""
@@ -318,7 +318,7 @@ class Trainer:
         bands, targets = len(model.grid), len(model.targets)
         nothing = Calibration(np.empty((0, bands), np.float32), np.empty((0, targets)), np.empty(0, np.int64))
         labels = Labels.join(champion.calibration or nothing, later, labeled.joined[of] > champion.labels_until)
-        return labels if len(np.unique(labels.all.group)) >= FEWEST_LABELS else None
+        return labels if len(np.unique(labels.all.group)) >= MIN_LABELS else None
 
     def _learn(self, job: Job) -> Judged:
         """Runs in the thread beside the loop."""
@@ -356,7 +356,7 @@ class Trainer:
         try:
             judged = future.result()
         except Interrupted as error:
-            log.info("pretraining stopped; it goes on at the next start", told=str(error))
+            log.info("pretraining stopped; it goes on at the next start", reason=str(error))
             return
         except (ValueError, FloatingPointError, TamisError) as error:
             log.error("learning failed", why=job.why, error=f"{type(error).__name__}: {error}")
@@ -384,8 +384,8 @@ class Trainer:
         automatic = self.table.promote == "auto"
         metrics = {"gate": verdict.to_json()}
         version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
-        told = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
-        log.info(told, version=version, why=job.why, champion=job.champion.version, reason=verdict.reason)
+        event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
+        log.info(event, version=version, why=job.why, champion=job.champion.version, reason=verdict.reason)
         self._tell(job, "promoted" if automatic else "published", verdict.reason, version)
 
     def _tell(self, job: Job, outcome: str, reason: str, version: str | None) -> None:

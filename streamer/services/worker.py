@@ -19,23 +19,23 @@ import structlog
 
 from ... import AxisMismatch, BadMessage, NoModel, NotDelivered, TamisError, TooManyRejects, __version__
 from ...models.axis import Axis
-from ..drift.monitor import DriftWatch, Watched
+from ..drift.monitor import DriftMonitor, DriftReport
 from ..frame import BadRow, Frame
 from ..labels import encode_requests
 from ..messages.decisions import CONTENT_TYPES, Decision
 from ..meters import Meters
 from ..outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
-from ..processing.camera import Seen
+from ..processing.camera import ScreenedFrame
 from ..processing.cameras import Cameras
 from ..processing.decider import Decider
-from ..processing.label_requests import Asker
-from ..processing.message_batch import Stretch, stretches
+from ..processing.label_requests import LabelRequester
+from ..processing.message_batch import MessageBatch, batches
 from ..processing.predictor import Predictor
 from ..settings import Settings
 from ..sink import Sink
 from ..source import Record, Source
 from ..wire import ARROW, decode, warm_up
-from .worker_metrics import tell_drift
+from .worker_metrics import record_drift
 
 log = structlog.get_logger()
 
@@ -57,17 +57,17 @@ class Worker:
     sink: Sink
     predictor: Predictor
     meters: Meters = field(default_factory=Meters)
-    drift: DriftWatch | None = None  # None: references are kept in memory alone
+    drift: DriftMonitor | None = None  # None: references are kept in memory alone
     cameras: Cameras = field(default_factory=Cameras)
     decisions: Sink | None = None  # where decisions go: they can not wait for a transaction. None: with all else
     live: bool = True  # what comes is of now: a late decision is worth a warning
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._drift = self.drift or DriftWatch(self.settings.drift)
+        self._drift = self.drift or DriftMonitor(self.settings.drift)
         self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not confirmed yet
         self._newest: dict[str, Predictions] = {}  # of each line, to be told with the next look at the lines
-        self._drifts: dict[str, Watched] = {}  # likewise
+        self._drifts: dict[str, DriftReport] = {}  # likewise
         self._references: dict[tuple[str, str, str], float] = {}  # change of each, by line, instrument and kind
         self._logged: dict[tuple[str, str, str], float] = {}  # likewise, when it was last logged
         self._timely: dict[str, list[tuple[bool, float]]] = {}  # of each line's newest decisions: late, seconds it took
@@ -78,7 +78,7 @@ class Worker:
         self._axes: dict[str, Axis] = self.settings.known_axes()
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
         per_hour = self.settings.requests.per_hour
-        self._asker = Asker(per_hour) if per_hour > 0 else None
+        self._asker = LabelRequester(per_hour) if per_hour > 0 else None
         self._exactly_once = self.settings.transactional_id is not None
         self._handled = self._bytes = 0  # messages, and bytes sent, since the last delivery
         self._since = 0.0  # the first of them
@@ -108,25 +108,25 @@ class Worker:
             if self._asker is not None:
                 for note in self.source.notes():
                     self._asker.restore(note)
-            self.predictor.refresh()
+            self.predictor.models.refresh()
             self._handle_all(records)
             if self._decider is not None:
                 # Where other lines keep us busy, all that was sent before the last poll but one is handled.
                 until = before if records else self._tick()
-                if self._decider.is_due(until) and not (records and any(self.source.lag_records().values())):
-                    self._tell_decisions(self._decider.idle(until))
+                if self._decider.has_silent(until) and not (records and any(self.source.lag_records().values())):
+                    self._tell_decisions(self._decider.decide_silent(until))
             if (now := time.monotonic()) - self._observed >= OBSERVE_S:
                 self._observed = now
                 self.observe()
         if self._decider is not None:
-            self._tell_decisions(self._decider.rest())
+            self._tell_decisions(self._decider.flush())
         if self._handled:
             self.deliver()
         self.observe()
 
     def _handle_all(self, records: list[Record]) -> None:
         """A batch, delivered when it is due; what is left when a delivery failed is polled again."""
-        for stretch in stretches(map(self.read, records)):
+        for stretch in batches(map(self.read, records)):
             self._turned = time.monotonic()
             self.handle(stretch)
             self.meters["tamis_frames_total"].inc(len(stretch.records))
@@ -190,33 +190,33 @@ class Worker:
         """Nothing is read before every model of the settings is there: its spectra would only be rejected."""
         said = ""
         while not self.stopping:
-            self.predictor.refresh()  # the first one is waited for, however long a cold disk takes
-            missing = ", ".join(self.predictor.missing)
+            self.predictor.models.refresh()  # the first one is waited for, however long a cold disk takes
+            missing = ", ".join(self.predictor.models.missing)
             if not missing:
                 self._check_rules()
                 return
             if not self.live:  # a recorded file is there now, and so should be its model
-                store = self.predictor.store
+                store = self.predictor.models.store
                 there = ", ".join(store.names()) or "none"
                 raise NoModel(
                     f"{store.root} has no model {missing}; there: {there}. Name one in the settings "
                     "(lines.NAME.model), or publish it with `tamis fit`"
                 )
             if missing != said:
-                log.warning("waiting for models", missing=missing, store=str(self.predictor.store.root))
+                log.warning("waiting for models", missing=missing, store=str(self.predictor.models.store.root))
                 said = missing
             time.sleep(0.1)
 
-    def read(self, record: Record) -> tuple[Stretch, bool]:
+    def read(self, record: Record) -> tuple[MessageBatch, bool]:
         """A message as it came, and whether it is of a line camera whose objects we find."""
         try:
             frame, bad = decode(record, self._known_axes(), self.settings.frame_max_bytes)
         except BadMessage as error:
-            return Stretch([record], None, error=error), False
+            return MessageBatch([record], None, error=error), False
         line = self.settings.line(frame.line)
-        return Stretch([record], frame, bad), line is not None and line.camera.belt is not None
+        return MessageBatch([record], frame, bad), line is not None and line.camera.belt is not None
 
-    def handle(self, stretch: Stretch) -> None:
+    def handle(self, stretch: MessageBatch) -> None:
         frame, place = stretch.frame, stretch.records[0].place
         if frame is None:
             error = stretch.error or BadMessage(f"{place}: expected a frame, got none", "unreadable")
@@ -241,7 +241,7 @@ class Worker:
             self.decide(seen, {record.id: predictions for record, _, predictions in told})
         for record, _, predictions in told:
             self.send(record, predictions)
-        some = seen.one_each(bool(line and line.decide.rules))
+        some = seen.one_row_per_object(bool(line and line.decide.rules))
         for record, rows, predictions in told:
             own = seen.frame if len(parts) == 1 else seen.frame[rows]
             self.ask(own, predictions)
@@ -250,7 +250,7 @@ class Worker:
             elif len(picked := some[(rows.start <= some) & (some < rows.stop)] - rows.start):
                 self.watch(record, own[picked], predictions[picked])
         if not told and self._decider is not None:
-            self._tell_decisions(self._decider.end(frame.line, frame.instrument, seen))
+            self._tell_decisions(self._decider.close_objects(frame.line, frame.instrument, seen))
         if seen.belt:
             label = self.meters.line(frame.line)
             self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(seen.belt)
@@ -263,7 +263,9 @@ class Worker:
                 self.set_aside(record, frame.line, bad)
             self._count_outcome(len(bad) > rows.stop - rows.start)
 
-    def _predicted(self, seen: Seen, parts: Sequence[tuple[Record, slice]]) -> list[tuple[Record, slice, Predictions]]:
+    def _predicted(
+        self, seen: ScreenedFrame, parts: Sequence[tuple[Record, slice]]
+    ) -> list[tuple[Record, slice, Predictions]]:
         """Of each message that has spectra to predict; one of which none can be told is rejected."""
         parts, frame = [part for part in parts if part[1].start < part[1].stop], seen.frame
         if not parts:
@@ -307,12 +309,12 @@ class Worker:
         if not np.isnat(newest := np.max(predictions.time)):
             self._sent.append((line, newest))
 
-    def decide(self, seen: Seen, told: Mapping[str, Predictions]) -> None:
+    def decide(self, seen: ScreenedFrame, told: Mapping[str, Predictions]) -> None:
         """Tells what is decided of the objects of a frame, before anything else is done with it."""
         line = self.settings.line(seen.frame.line)
         if line is not None and line.decide.rules and self._decider is not None:
-            _, served = self.predictor.serving(seen.frame.line)
-            self._tell_decisions(self._decider.take(line.decide, seen, told, served.model, self._clock))
+            _, served = self.predictor.models.serving(seen.frame.line)
+            self._tell_decisions(self._decider.add(line.decide, seen, told, served.model, self._clock))
 
     def _tell_reference(self, frame: Frame, change: float) -> None:
         key = frame.line, frame.instrument, frame.reference
@@ -346,7 +348,7 @@ class Worker:
         self.cameras.check(self.settings.lines)
         for name, line in self.settings.lines.items():
             if self._decider is not None and line.decide.rules:
-                served = self.predictor.served[line.model]
+                served = self.predictor.models.served[line.model]
                 self._decider.bind(line.decide, name, line.model, served.model, served.version)
 
     def _send(self, topic: str, value: bytes, key: bytes | None, headers: dict[str, str]) -> None:
@@ -355,7 +357,7 @@ class Worker:
 
     def watch(self, record: Record, frame: Frame, predictions: Predictions) -> None:
         """Holds the line's newest block of spectra against its reference, and tells the scores."""
-        told = self._drift.update(record, frame, predictions, self.predictor.serving(frame.line)[1].model)
+        told = self._drift.update(record, frame, predictions, self.predictor.models.serving(frame.line)[1].model)
         if told is not None:
             self._drifts[self.meters.line(frame.line)] = told
 
@@ -413,7 +415,7 @@ class Worker:
         """What was handled since the last delivery will be read again, by us or by others."""
         self.sink.abandon()
         if self._decider is not None:
-            self._decider.forget()
+            self._decider.reset()
         self.cameras.restart()
         self.source.rewind()
         self._settle(delivered=False)
@@ -459,11 +461,11 @@ class Worker:
             self._tell(line, predictions)
         self._newest.clear()
         for name, told in self._drifts.items():
-            tell_drift(self.meters, name, told)
+            record_drift(self.meters, name, told)
         self._drifts.clear()
         info, trained = self.meters["tamis_model_info"], self.meters["tamis_model_trained_timestamp_seconds"]
         info.clear()
-        for name, served in self.predictor.served.items():
+        for name, served in self.predictor.models.served.items():
             info.labels(name, served.version).set(1)
             trained.labels(name).set(served.published)
         for line in self.meters.expire(self.settings.metrics.forget_s):
@@ -503,12 +505,12 @@ class Worker:
         return "" if still_s < self.settings.stuck_s else f"the loop has not turned for {still_s:.0f} s"
 
     def ready(self) -> str:
-        if self.predictor.missing:
-            return f"waiting for models: {', '.join(self.predictor.missing)}"
+        if self.predictor.models.missing:
+            return f"waiting for models: {', '.join(self.predictor.models.missing)}"
         return "stopping" if self.stopping else self.source.trouble
 
     def _known_axes(self) -> dict[str, Axis]:
-        return dict(chain(self.predictor.axes().items(), self._axes.items()))
+        return dict(chain(self.predictor.models.axes().items(), self._axes.items()))
 
 
 def _key(record: Record) -> bytes | None:

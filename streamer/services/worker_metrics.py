@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..drift.monitor import Watched
+from ..drift.monitor import DriftReport
 from ..drift.reading import Reading
 from ..drift.reference_scan import ReferenceScan
 from ..meters import Meters
 
 
-def tell_drift(meters: Meters, line: str, told: Watched) -> None:
+def record_drift(meters: Meters, line: str, told: DriftReport) -> None:
     """Sets the gauges of one line; of a detector with several readings, the greatest over its threshold."""
     meters["tamis_drift_learned_ratio"].labels(line).set(told.learned)
     readings: dict[str, Reading] = {}

@@ -29,6 +29,7 @@ set_up_blas()
 from tamis.streamer.broker import EmbeddedBroker  # noqa: E402 (BLAS is set up before NumPy's first product)
 from tamis.streamer.frame import screen  # noqa: E402
 from tamis.streamer.outcome import encode_predictions  # noqa: E402
+from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
 from tamis.streamer.processing.predictor import Predictor  # noqa: E402
 from tamis.streamer.services.worker import Worker  # noqa: E402
 from tamis.streamer.settings import load  # noqa: E402
@@ -67,9 +68,10 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
         store.publish("default", fitted(kind, bands))
         settings = load(None, {"store": folder})
         sink = MemorySink()
-        worker = Worker(settings, MemorySource([]), sink, Predictor(store, settings.lines, settings.process, threads=1))
+        predictor = Predictor(ModelServer(store, settings.lines, threads=1), settings.process)
+        worker = Worker(settings, MemorySource([]), sink, predictor)
         worker.wait_for_models()
-        model = worker.predictor.served["default"].model
+        model = worker.predictor.models.served["default"].model
         axes, cap = settings.known_axes(), settings.frame_max_bytes
 
         def records(since: int) -> list[Record]:
