@@ -21,8 +21,8 @@ from .drift.monitor import DriftMonitor
 from .formats import parts as compressions
 from .meters import MetricsServer
 from .processing.cameras import Cameras
+from .processing.inspection import Inspection
 from .processing.model_server import ModelServer
-from .processing.predictor import Predictor
 from .replay import Replay, Sent
 from .security import weaknesses
 from .services.worker import Worker
@@ -112,7 +112,6 @@ def run_worker(
         models = ModelServer(
             *(Store(settings.store), settings.lines, settings.reload_s), loader=loader, threads=settings.predict_threads
         )
-        predictor = Predictor(models, settings.process)
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
             ensure(settings, needed)
@@ -121,15 +120,10 @@ def run_worker(
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
         folder = Path(settings.drift.folder) if read_from is None else None
         drift = DriftMonitor(settings.drift, folder, loader)
+        inspection = Inspection(settings, models, cameras, drift)
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
-        worker = Worker(
-            *(settings, source, sink, predictor),
-            drift=drift,
-            cameras=cameras,
-            decisions=decisions,
-            live=read_from is None,
-        )
+        worker = Worker(settings, source, sink, inspection, decisions=decisions, live=read_from is None)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
@@ -147,7 +141,7 @@ def run_worker(
                 slot=settings.transactional_id,
             )
         worker.run()
-    log.info("worker stopped", **worker.totals())
+    log.info("worker stopped", **worker.metrics.totals())
 
 
 def run_trainer(settings: Settings, stop: Stop) -> None:

@@ -38,8 +38,8 @@ class FakeLine:
 
     def __post_init__(self) -> None:
         from ..models.store import Store
+        from .processing.inspection import Inspection
         from .processing.model_server import ModelServer
-        from .processing.predictor import Predictor
         from .services.worker import Worker
         from .sink import MemorySink
         from .source import MemorySource
@@ -47,8 +47,8 @@ class FakeLine:
         loaded = self._load()
         self.source: MemorySource = MemorySource([])
         self.sink: MemorySink = MemorySink()
-        predictor = Predictor(ModelServer(Store(self.store), loaded.lines, reload_s=0.0), loaded.process)
-        self.worker: Worker = Worker(loaded, self.source, self.sink, predictor)
+        models = ModelServer(Store(self.store), loaded.lines, reload_s=0.0)
+        self.worker: Worker = Worker(loaded, self.source, self.sink, Inspection(loaded, models))
         self._offset = 0
 
     def _load(self) -> Settings:

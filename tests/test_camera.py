@@ -547,8 +547,8 @@ def test_of_messages_that_wait_together_only_that_which_breaks_the_model_is_reje
     line.publish(belts[0])
     frames = [replace(one, object_id=None, targets={}) for one in belts[1].frames(4, START, lines=4)]
     line.arrives(*frames)
-    line.worker.predictor.models.refresh()
-    served = line.worker.predictor.models.served["default"].model
+    line.worker.inspection.models.refresh()
+    served = line.worker.inspection.models.served["default"].model
     predict = type(served).predict
 
     def breaks(self: Any, spectra: np.ndarray, axis: Axis) -> Any:

@@ -36,7 +36,7 @@ from ..settings import Settings
 from ..settings import Trainer as Table
 from ..source import Record, Source
 from ..wire import decode
-from .worker_metrics import record_drift
+from .worker_metrics import show_drift
 
 log = structlog.get_logger()
 
@@ -297,7 +297,7 @@ class Trainer:
         for reading in readings:
             if reading.over:
                 log.warning("drift", detector=reading.detector, what=reading.text)
-        record_drift(self.meters, "(laboratory)", DriftReport(readings, {r.detector: r.over for r in readings}, 1.0))
+        show_drift(self.meters, "(laboratory)", DriftReport(readings, {r.detector: r.over for r in readings}, 1.0))
 
     def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
         """The calibration, and what came since with its neighbours in time; None where there are too few to fit on."""
