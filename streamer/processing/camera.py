@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from ... import BadFile, BadMessage
-from ..cube import Reflectance, some_bands
+from ... import BadMessage
 from ..frame import BadRow, Frame, screen
 from ..settings import Camera as Table
-from .segmentation import MAX_GAP, Reach, Segmenter, _followed, _inner, _reaches
+from .camera_references import CameraReferences
+from .segmentation import MAX_GAP, Reach, Segmenter, followed, inner_pixels, reaches
 
 log = structlog.get_logger()
 
@@ -27,17 +27,17 @@ MAX_SCAN_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
 
 @dataclass(frozen=True)
 class ScreenedFrame:
-    """What a camera made of a message.
+    """A message less the rows that were set aside and, under a camera, less the pixels of the empty belt.
 
     Attributes:
-        frame: the pixels of objects, named by `object_id`.
+        frame: what is left: spectra, or pixels of objects named by `object_id`.
         bad: rows that were set aside.
-        belt: how many pixels were none.
-        merged: object -> the one that it turned out to be a part of.
-        ended: objects that have left the view; None where nobody looks for objects.
+        belt: number of pixels that belong to no object.
+        merged: object -> the object that it turned out to be a part of.
+        ended: objects that have left the view; None where no objects are sought.
         began: objects whose first pixel is in this message.
-        reach: of the objects that are in this message; their edges and what `every` leaves out count too.
-        change: where it was the rest of a reference, by how much that has changed (see `Camera.update_reference`).
+        reach: of the objects in this message, to their edges, with the pixels that `every` leaves out.
+        change: where the message completed a reference, by how much that has changed (see `CameraReferences.update`).
     """
 
     frame: Frame
@@ -67,103 +67,17 @@ class ScreenedFrame:
         return np.array([own[len(own) // 2] for own in rows.values()], int)
 
 
-@dataclass
-class _Mean:
-    """(pixels, bands) sums of a reference, and how often each pixel was seen."""
-
-    kind: str
-    total: np.ndarray
-    count: np.ndarray
-    last: int = -1  # place of the newest pixel, counted through all lines
-
-    def goes_on(self, kind: str, shape: tuple[int, int], places: np.ndarray) -> bool:
-        """Whether these follow what was seen so far: a reference that begins anew replaces the one before."""
-        return self.kind == kind and self.total.shape == shape and int(places.min()) > self.last
-
-    def add(self, x: np.ndarray, y: np.ndarray, spectra: np.ndarray) -> np.ndarray | None:
-        """The mean, once there is one of every pixel."""
-        self.last = int((y * len(self.count) + x).max())
-        np.add.at(self.total, x, spectra)
-        self.count += np.bincount(x, minlength=len(self.count))
-        return self.total / self.count[:, None] if self.count.all() else None
-
-
 class Camera:
     """One camera of one line: its references, and the objects under it."""
 
     def __init__(self, table: Table, kept: Path | None = None) -> None:
-        self.table, self.kept = table, kept
+        self.table, self.references = table, CameraReferences(table, kept)
         self._segmenter = Segmenter(table.pixels, table.longest_lines)
         self._reach: dict[int, Reach] = {}  # of the objects in view
-        self._white: np.ndarray | None = None
-        self._dark: np.ndarray | None = None
-        self._reflectance: Reflectance | None = None
-        self._learning: _Mean | None = None
-        if table.white:
-            self._reflectance = Reflectance.of_files(table.white, table.dark or None)
-            self._white, self._dark = self._reflectance.white, self._reflectance.dark
-            if len(self._white) != table.pixels:
-                raise BadFile(
-                    f"{table.white}: expected {table.pixels} pixels, as camera.pixels says, got {len(self._white)}"
-                )
-        self._first = self._reflectance  # what a change is measured against
-        self._kept_ns = 0
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Takes what another worker has learned, where the line was with that one meanwhile."""
-        try:
-            kept_ns = 0 if self.kept is None else self.kept.stat().st_mtime_ns
-        except OSError:
-            return
-        if kept_ns != self._kept_ns:
-            self._kept_ns = kept_ns
-            self._load()
 
     def update_reference(self, frame: Frame) -> float | None:
-        """Takes a reference, averaged over the messages of it that follow one another, once each pixel was seen.
-
-        Returns:
-            By how much it has changed since the first one: the median ratio of light to that of then, less 1; for a
-            dark one its median rise over the light of then. None: not every pixel was seen yet.
-
-        Raises:
-            BadMessage: it is none of this camera; the reference before it stays.
-        """
-        x, y = self._places(frame)
-        if frame.quantity not in ("counts", "unknown"):
-            raise BadMessage(
-                f"{frame.reference} reference: expected counts, as the camera has them, got {frame.quantity}",
-                "reference",
-            )
-        shape = self.table.pixels, len(frame.axis)
-        if self._first is not None and shape != (before := self._first.white.shape):
-            raise BadMessage(
-                f"{frame.reference} reference: expected {before[1]} bands, as the white one has, got {shape[1]}",
-                "reference",
-            )
-        if self._learning is None or not self._learning.goes_on(frame.reference, shape, y * shape[0] + x):
-            self._learning = _Mean(frame.reference, np.zeros(shape), np.zeros(shape[0], int))
-        mean = self._learning.add(x, y, frame.spectra)
-        if mean is None:
-            return None
-        white, dark = (mean, self._dark) if frame.reference == "white" else (self._white, mean)
-        if white is not None:
-            try:
-                self._reflectance = Reflectance(white, dark)
-            except ValueError as error:
-                self._learning = None
-                raise BadMessage(f"{frame.reference} reference: {error}", "reference") from error
-        self._first = self._first or self._reflectance
-        self._white, self._dark = white, dark
-        self._save()
-        first, now = self._first, self._reflectance
-        if first is None or now is None:
-            return 0.0
-        alive, light = ~first.dead, first.white - first.dark
-        if frame.reference == "dark":
-            return float(np.median((now.dark - first.dark)[alive] / light[alive]))
-        return float(np.median((now.white - now.dark)[alive] / light[alive])) - 1
+        """See `CameraReferences.update`."""
+        return self.references.update(frame, *self._places(frame))
 
     def find_objects(
         self,
@@ -182,19 +96,16 @@ class Camera:
             BadMessage: its pixels have no place on the belt, or are none of this camera.
         """
         x, y = self._places(frame)
-        if self._learning is not None and not self._learning.count.all():
-            log.warning("reference left out: not every pixel was in it", line=frame.line, reference=self._learning.kind)
-        self._learning = None
+        self.references.end_update(frame.line)
         bad = list(bad)
         if self.table.belt is None:
             frame, bad = screen(frame, saturation, bad)
-            return ScreenedFrame(
-                *screen(self._corrected(frame), None, bad)
-            )  # a blind pixel without its line has no numbers
+            # A blind pixel without its scan line has no numbers.
+            return ScreenedFrame(*screen(self.references.corrected(frame), None, bad))
         if (int(y.max()) - int(y.min()) + MAX_GAP + 2) * self.table.pixels > MAX_IMAGE:
             raise BadMessage(f"expected camera lines that follow one another, got {y.min()} to {y.max()}", "place")
         low, high = self.table.belt
-        brightness, blind = self._brightness(frame, x)
+        brightness, blind = self.references.brightness(frame, x)
         mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
         codes, merged, ended = np.empty(len(x), np.int64), {}, set()
         messages = [slice(*span) for span in pairwise([*(first if first is not None else [0]), len(x)])]
@@ -202,13 +113,13 @@ class Camera:
             codes[rows], parts, gone = self._segmenter.take(x[rows], y[rows], mask[rows])
             merged |= parts
             ended |= gone
-        reach = self._reached(_reaches(_followed(codes, merged), x, y, frame.time), merged, ended)
-        picked = self._picked(codes, _inner(x, y, mask) & ~blind, messages)
+        reach = self._reached(reaches(followed(codes, merged), x, y, frame.time), merged, ended)
+        picked = self._picked(codes, inner_pixels(x, y, mask) & ~blind, messages)
         names = [self._name(code) for code in codes[picked].tolist()]
         objects, more = screen(replace(frame[picked], object_id=names), saturation, [])
         row_number = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad])[picked]
         return ScreenedFrame(
-            self._corrected(objects),
+            self.references.corrected(objects),
             bad + [replace(row, row=int(row_number[row.row])) for row in more],
             len(frame) - len(picked),
             {self._name(a): self._name(b) for a, b in merged.items()},
@@ -227,24 +138,6 @@ class Camera:
         for code in ended:
             self._reach.pop(code, None)
         return found
-
-    def _brightness(self, frame: Frame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) mean of some bands, as reflectance where that can be; (n,) whether the pixel is blind"""
-        if self._reflectance is None or frame.quantity not in ("counts", "unknown"):
-            return frame.spectra[:, some_bands(len(frame.axis))].mean(axis=1, dtype=np.float32), np.zeros(len(x), bool)
-        try:
-            return self._reflectance.brightness(frame.spectra, x), self._reflectance.blind[x]
-        except BadFile as error:
-            raise BadMessage(str(error), "band_count") from error
-
-    def _corrected(self, frame: Frame) -> Frame:
-        if self._reflectance is None or frame.quantity not in ("counts", "unknown") or frame.x is None:
-            return frame
-        try:
-            spectra = self._reflectance(frame.spectra, frame.x)
-        except BadFile as error:
-            raise BadMessage(str(error), "band_count") from error
-        return replace(frame, spectra=spectra, quantity="reflectance")
 
     def _picked(self, codes: np.ndarray, inner: np.ndarray, messages: Sequence[slice]) -> np.ndarray:
         """Rows of inner pixels; of each object in a message every so-many-th, its first one among them."""
@@ -285,50 +178,3 @@ class Camera:
                 f"expected pixels 0 to {self.table.pixels - 1}, as camera.pixels says, got {wrong:g}", "place"
             )
         return frame.x.astype(np.int64), frame.y.astype(np.int64)
-
-    def _save(self) -> None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        if self.kept is None:
-            return
-        arrays = {name: value for name, value in (("white", self._white), ("dark", self._dark)) if value is not None}
-        if self._first is not None and not self.table.white:  # that of the settings is read again
-            arrays |= {"first_white": self._first.white, "first_dark": self._first.dark}
-        try:
-            self.kept.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.kept.with_suffix(".tmp")
-            save_file(arrays, draft)
-            draft.replace(self.kept)
-            self._kept_ns = self.kept.stat().st_mtime_ns
-        except (OSError, SafetensorError) as error:  # of a full disk it is the latter
-            log.error("reference not kept: after a restart it is the one before", path=str(self.kept), error=str(error))
-
-    def _load(self) -> None:
-        """References that were refreshed, unless the files of the settings are newer."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        if self.kept is None:
-            return
-        try:
-            files = [Path(name).stat().st_mtime for name in (self.table.white, self.table.dark) if name]
-            if max(files, default=0.0) > self.kept.stat().st_mtime:
-                return
-            arrays = load_file(self.kept)
-            if any(array.ndim != 2 or len(array) != self.table.pixels for array in arrays.values()):
-                raise ValueError(f"expected {self.table.pixels} pixels")
-            white, dark = arrays.get("white", self._white), arrays.get("dark", self._dark)
-            if white is not None and self._white is not None and white.shape != self._white.shape:
-                raise ValueError(f"expected {self._white.shape[1]} bands, as the white one before it has")
-            made = None if white is None else Reflectance(white, dark)
-            first = self._first or made
-            if not self.table.white and made is not None and "first_white" in arrays:
-                first = Reflectance(arrays["first_white"], arrays.get("first_dark"))
-                if first.white.shape != made.white.shape:
-                    raise ValueError(f"expected {made.white.shape[1]} bands in the first one, as the white one has")
-        except (OSError, TypeError, ValueError, SafetensorError) as error:
-            log.error("kept references left out", path=str(self.kept), error=str(error))
-            return
-        self._white, self._dark, self._reflectance = white, dark, made
-        self._first = first

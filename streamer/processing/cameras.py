@@ -13,7 +13,7 @@ from ..frame import BadRow, Frame, screen
 from ..settings import Camera as Table
 from ..settings import Line
 from .camera import Camera, ScreenedFrame
-from .segmentation import _connected
+from .segmentation import connected
 
 MAX_CAMERAS = 64  # lines x instruments
 
@@ -37,7 +37,7 @@ class Cameras:
         for line in lines.values():
             if line.camera.pixels:
                 Camera(line.camera)
-                _connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
+                connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
 
     def take(
         self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: np.ndarray | None = None
@@ -66,7 +66,7 @@ class Cameras:
             name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
             camera = Camera(table, None if self.folder is None else self.folder / f"{name}.safetensors")
         else:
-            camera.refresh()
+            camera.references.refresh()
         self._cameras[key] = camera
         if len(self._cameras) > MAX_CAMERAS:
             del self._cameras[next(iter(self._cameras))]

@@ -56,7 +56,7 @@ class Segmenter:
         image = np.zeros((high - self._top + 1, self.pixels), bool)
         image[:2] = known = self._codes >= 0
         image[y - self._top, x] |= mask
-        labels, count = _connected(image)
+        labels, count = connected(image)
         found, first = np.unique(labels, return_index=True)
         code = np.full(count + 1, -1)
         code[found] = first + self._top * self.pixels
@@ -75,14 +75,14 @@ class Segmenter:
         """(2, pixels) codes; each piece of an object that has become too long goes on under a code of its own."""
         long = (newest >= 0) & (newest // self.pixels < high - self.longest)
         if long.any():
-            parts, _ = _connected(long)
+            parts, _ = connected(long)
             _, first, part = np.unique(parts[long], return_index=True, return_inverse=True)
             place = (high - 1) * self.pixels + np.flatnonzero(long)
             newest[long] = place[first][part]
         return newest
 
 
-def _connected(image: np.ndarray) -> tuple[np.ndarray, int]:
+def connected(image: np.ndarray) -> tuple[np.ndarray, int]:
     """Numbers of the connected parts, 0 where there is none, and how many there are."""
     from scipy import ndimage  # a tenth of a second, for who has a camera
 
@@ -90,7 +90,7 @@ def _connected(image: np.ndarray) -> tuple[np.ndarray, int]:
     return labels, int(ndimage.label(image, np.ones((3, 3), int), output=labels))  # type: ignore[arg-type]
 
 
-def _followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
+def followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
     """(n,) codes as they are once all are joined; a code may become one that becomes another."""
     for part, of in merged.items():
         codes = np.where(codes == part, of, codes)
@@ -113,7 +113,7 @@ def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
     return {code: root(code) for code in parent}
 
 
-def _reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -> dict[int, Reach]:
+def reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -> dict[int, Reach]:
     """By code, of the (n,) pixels that have one."""
     rows = np.flatnonzero(codes >= 0)
     rows = rows[np.argsort(codes[rows], kind="stable")]
@@ -126,7 +126,7 @@ def _reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) 
     return {code: Reach(*end) for code, *end in zip(own[first].tolist(), *ends, strict=True)}
 
 
-def _inner(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def inner_pixels(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(n,): objects' pixels but the ends of their runs along a line, which see the belt too; short runs stay whole."""
     beside = (np.diff(x) == 1) & (np.diff(y) == 0)  # pixel i + 1 is the right neighbour of pixel i
     left, right = np.zeros(len(x), bool), np.zeros(len(x), bool)
