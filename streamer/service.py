@@ -151,7 +151,8 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         TamisError: why it could not start or go on, and what the operator can do.
     """
     os.nice(19)
-    from .services.trainer import Trainer, one_thread
+    from .services.learning import one_thread
+    from .services.trainer import Trainer
 
     topics = settings.topics
     with ExitStack() as parts:

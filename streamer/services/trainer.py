@@ -1,4 +1,4 @@
-"""The trainer's loop: read spectra and labels into the buffer, learn beside it, and publish what the gate lets pass.
+"""The trainer's loop: read spectra and labels into the buffer, and learn beside it.
 
 Reading never waits for learning: that runs in a thread of its own, on a snapshot. A trainer that is killed reads on
 from its last commit, and pretrains on from its last checkpoint.
@@ -6,67 +6,31 @@ from its last commit, and pretrains on from its last checkpoint.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import structlog
 
-from ... import AxisMismatch, BadBundle, BadMessage, NoModel, StoreUnusable, TamisError, __version__
+from ... import AxisMismatch, BadMessage, NoModel, __version__
 from ...models.axis import Axis
-from ...models.model import Calibration, Model
 from ...models.store import Store
-from ...ssl.buffer import Buffer, Unlabeled
-from ...ssl.gate import Limits
-from ...ssl.pretrain import Interrupted, Recipe
-from ...ssl.refit import Gold, Judged, Labels, improve, refit
-from ..drift.change_points import LabelDrift
-from ..drift.monitor import DriftReport
+from ...ssl.buffer import Buffer
 from ..labels import decode_labels
 from ..meters import Meters
-from ..pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from ..processing.cameras import Cameras
 from ..settings import Settings
 from ..settings import Trainer as Table
 from ..source import Record, Source
 from ..wire import decode
-from .worker_metrics import show_drift
+from .learning import Champion, Learning
+from .worker_metrics import show_source
 
 log = structlog.get_logger()
 
 SETTLE_S = 1.0  # without a new label before a refit: a laboratory sends a batch at a time
-CHECKPOINT_STEPS = 100
-MIN_LABELS = 5  # to fit on
 STUCK_S = 120.0  # a large frame on a slow disk is not stuck
-
-
-@dataclass(frozen=True)
-class Champion:
-    """What is served, and what it was fitted on."""
-
-    model: Model
-    version: str
-    calibration: Calibration | None
-    labels_until: int  # arrival of the newest label it was fitted on
-
-
-@dataclass(frozen=True)
-class Job:
-    """One thing to learn, complete: what runs beside the loop touches nothing of it."""
-
-    why: str  # labels or spectra
-    champion: Champion
-    labels: Labels | None
-    labels_until: int
-    spectra_until: int
-    stream: Unlabeled | None
-    gold: Sequence[Gold]
 
 
 @dataclass
@@ -84,22 +48,14 @@ class Trainer:
         self._axes = self.settings.known_axes()
         self._folder = Path(self.table.folder)
         self._buffer: Buffer | None = None
-        self._learning: Future[Judged] | None = None
-        self._job: Job | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="learning")
+        self.learning = Learning(self.table, self.store, self.meters, lambda: self.stopping)
         self._labeled = time.monotonic()  # when the newest label came
-        self._tried_labels = self._tried_spectra = 0
-        self._label_drift: LabelDrift | None = None
         self._cameras = Cameras(self._folder / "cameras")
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     @property
     def table(self) -> Table:
         return self.settings.trainer
-
-    @property
-    def _snapshot(self) -> Path:
-        return self._folder / "snapshot.safetensors"
 
     def run(self) -> None:
         """Until stopped, or until the source is exhausted and all that came of it is learned.
@@ -110,26 +66,22 @@ class Trainer:
         champion = self.wait_for_model()
         if champion is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self.gold = [read_gold(Path(path), champion.model.targets) for path in self.table.gold]
+        self.learning.open(champion)
         self._open(champion.model.grid)
-        self._tried_labels = champion.labels_until
-        learned = champion.model.training.get("spectra_until", 0)
-        self._tried_spectra = learned if isinstance(learned, int) else 0
         try:
             while not self.stopping:
                 self._turned = time.monotonic()
                 if not self.source.exhausted:
                     self._read()
-                self._finish()
-                if self._learning is None and not self._begin() and self.source.exhausted:
+                self.learning.finish()
+                if not self.learning.is_busy and not self._begin() and self.source.exhausted:
                     break
                 self.observe()
                 if self.source.exhausted:
                     time.sleep(0.01)
         finally:
             self.stopping = True
-            self._pool.shutdown(wait=True)
+            self.learning.close()
             if self._buffer is not None:
                 self._buffer.close()
 
@@ -141,22 +93,13 @@ class Trainer:
         said = False
         while not self.stopping:
             try:
-                return self.champion()
+                return self.learning.champion()
             except NoModel as error:
                 if not said:
                     log.warning("waiting for a model to keep up to date", error=str(error))
                 said = True
                 time.sleep(0.1)
         return None
-
-    def champion(self) -> Champion:
-        """Raises NoModel, BadBundle, StoreUnusable; BadSettings for a model of classes."""
-        name = self.table.model
-        model, version = self.store.load(name)
-        refuse_classes(name, model)
-        until = model.training.get("labels_until", 0)
-        calibration = self.store.calibration(name, version)
-        return Champion(model, version, calibration, until if isinstance(until, int) else 0)
 
     def _open(self, grid: Axis) -> Buffer:
         """Each grid has a buffer of its own: a model on another one begins anew, and the old file is left alone."""
@@ -168,6 +111,11 @@ class Trainer:
         path = self._folder / f"buffer-{grid.id}.sqlite"
         self._buffer = Buffer(path, grid, self.table.buffer_max_bytes, self.table.seed)
         return self._buffer
+
+    def _begin(self) -> bool:
+        assert self._buffer is not None
+        is_settled = self.source.exhausted or time.monotonic() - self._labeled >= SETTLE_S
+        return self.learning.begin(self._buffer, self._open, is_settled=is_settled)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -237,179 +185,10 @@ class Trainer:
                 outcome.labels("waiting").inc()
             self._labeled = time.monotonic()
 
-    # --- learning -----------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> bool:
-        """Starts what there is to learn, if anything; a refit first, since it is quick and worth most."""
-        assert self._buffer is not None
-        joined, added = self._buffer.joined, self._buffer.added
-        settled = self.source.exhausted or time.monotonic() - self._labeled >= SETTLE_S
-        to_refit = settled and 0 < self.table.refit_labels <= joined - self._tried_labels
-        resumed = self.table.pretrain_spectra > 0 and self._snapshot.exists()
-        to_pretrain = resumed or 0 < self.table.pretrain_spectra <= added - self._tried_spectra
-        if not (to_refit or to_pretrain):
-            return False
-        try:
-            champion = self.champion()
-        except (NoModel, BadBundle, StoreUnusable) as error:
-            log.error("no champion to learn from; it is tried again", error=str(error))
-            return False
-        buffer = self._open(champion.model.grid)
-        labels = self._labels(champion, buffer)
-        if to_refit:
-            self._watch_labels(champion, buffer)
-            self._tried_labels = joined
-            if labels is not None and labels.unseen.any():
-                return self._start(Job("labels", champion, labels, joined, added, None, self.gold))
-        if not to_pretrain:
-            return False
-        self._tried_spectra = added
-        stream = Unlabeled.load(self._snapshot) if resumed else buffer.unlabeled()
-        if stream.object.max(initial=-1) + 1 < FEWEST_OBJECTS:
-            return False
-        if not resumed:
-            stream.save(self._snapshot)
-        return self._start(Job("spectra", champion, labels, joined, added, stream, self.gold))
-
-    def _start(self, job: Job) -> bool:
-        log.info(
-            "learning",
-            why=job.why,
-            champion=job.champion.version,
-            labels=0 if job.labels is None else len(job.labels.all),
-        )
-        self._job, self._learning = job, self._pool.submit(self._learn, job)
-        return True
-
-    def _watch_labels(self, champion: Champion, buffer: Buffer) -> None:
-        """Label drift, and drift of the errors: the champion's on values that neither it nor we have seen."""
-        model, taught = champion.model, champion.calibration
-        labeled = buffer.labeled(model.targets)
-        since = max(self._tried_labels, champion.labels_until)
-        new = (labeled.joined > since) & np.isfinite(labeled.values).all(axis=1)
-        if taught is None or not new.any():
-            return
-        if self._label_drift is None or self._label_drift.targets != model.targets:
-            errors = model.predict(taught.spectra, model.grid).values - taught.values
-            self._label_drift = LabelDrift(model.targets, taught.values, -errors)
-        predicted = model.predict(labeled.spectra[new], model.grid).values
-        readings = self._label_drift.update(labeled.values[new], predicted)
-        for reading in readings:
-            if reading.over:
-                log.warning("drift", detector=reading.detector, what=reading.text)
-        show_drift(self.meters, "(laboratory)", DriftReport(readings, {r.detector: r.over for r in readings}, 1.0))
-
-    def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
-        """The calibration, and what came since with its neighbours in time; None where there are too few to fit on."""
-        model = champion.model
-        labeled = buffer.labeled(model.targets)
-        whole: np.ndarray = np.all(np.isfinite(labeled.values), axis=1)
-        own = np.flatnonzero(whole)
-        spectra, of = labeled.spectra[own], own
-        if self.table.label_span_s > 0 and len(own):
-            beside, row = buffer.beside(labeled, np.timedelta64(round(self.table.label_span_s * 1e6), "us"))
-            spectra = np.vstack([spectra, beside[whole[row]]])
-            of = np.concatenate([own, row[whole[row]]])
-        order = np.argsort(of, kind="stable")
-        spectra, of = spectra[order], of[order]
-        first = {code: i for i, code in reversed(list(enumerate(labeled.object.tolist())))}
-        group = np.array([first[code] for code in labeled.object[of].tolist()], dtype=np.int64)
-        later = Calibration(spectra, labeled.values[of], group)
-        bands, targets = len(model.grid), len(model.targets)
-        nothing = Calibration(np.empty((0, bands), np.float32), np.empty((0, targets)), np.empty(0, np.int64))
-        labels = Labels.join(champion.calibration or nothing, later, labeled.joined[of] > champion.labels_until)
-        return labels if len(np.unique(labels.all.group)) >= MIN_LABELS else None
-
-    def _learn(self, job: Job) -> Judged:
-        """Runs in the thread beside the loop."""
-        limits = Limits(margin=self.table.margin)
-        champion = job.champion.model
-        if job.stream is None:
-            assert job.labels is not None
-            return refit(champion, job.labels, job.gold, limits)
-        judged, _ = improve(
-            *(champion, job.labels, job.stream, self.recipe, job.gold, limits),
-            checkpoint=self._folder / "checkpoint.safetensors",
-            every=CHECKPOINT_STEPS,
-            stop=lambda: self.stopping,
-            progress=self._progress,
-        )
-        return judged
-
-    @property
-    def recipe(self) -> Recipe:
-        names = ("encoder", "preprocess", "objective", "augment", "steps", "batch", "seed")
-        return Recipe(**{name: getattr(self.table, name) for name in names})
-
-    def _progress(self, step: int, loss: float) -> None:
-        self.meters["tamis_training_step"].set(step + 1)
-        self.meters["tamis_training_loss"].set(loss)
-
-    def _finish(self) -> None:
-        """Publishes what was learned, if it is done and the gate lets it pass."""
-        if self._learning is None or not self._learning.done():
-            return
-        job, future = self._job, self._learning
-        assert job is not None
-        self._job = self._learning = None
-        self.meters["tamis_training_step"].set(0)
-        try:
-            judged = future.result()
-        except Interrupted as error:
-            log.info("pretraining stopped; it goes on at the next start", reason=str(error))
-            return
-        except (ValueError, FloatingPointError, TamisError) as error:
-            log.error("learning failed", why=job.why, error=f"{type(error).__name__}: {error}")
-            self._tell(job, "failed", str(error), None)
-            return
-        verdict = judged.verdict
-        if not verdict.promoted:
-            log.warning("candidate refused", why=job.why, champion=job.champion.version, reason=verdict.reason)
-            self._tell(job, "refused", verdict.reason, None)
-            return
-        if job.labels is None:
-            log.info("encoder passed, but there are no labels to fit heads on", reason=verdict.reason)
-            self._tell(job, "no labels", verdict.reason, None)
-            return
-        if self.store.current(self.table.model) != job.champion.version:
-            log.warning("candidate dropped: another version became current", champion=job.champion.version)
-            self._tell(job, "dropped", "another version became current", None)
-            return
-        judged.model.training |= {
-            "labels_until": job.labels_until,
-            "spectra_until": job.spectra_until,
-            "labels": len(np.unique(job.labels.all.group)),
-            "why": job.why,
-        }
-        automatic = self.table.promote == "auto"
-        metrics = {"gate": verdict.to_json()}
-        version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
-        event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
-        log.info(event, version=version, why=job.why, champion=job.champion.version, reason=verdict.reason)
-        self._tell(job, "promoted" if automatic else "published", verdict.reason, version)
-
-    def _tell(self, job: Job, outcome: str, reason: str, version: str | None) -> None:
-        """Adds a line to the verdicts, and forgets the snapshot that they were about."""
-        self.meters["tamis_gate_total"].labels(outcome).inc()
-        line = {
-            "time": str(np.datetime64("now")) + "Z",
-            "why": job.why,
-            "outcome": outcome,
-            "champion": job.champion.version,
-            "version": version,
-            "reason": reason,
-        }
-        with open(self._folder / "verdicts.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if job.stream is not None:
-            self._snapshot.unlink(missing_ok=True)
-
     # --- telling ------------------------------------------------------------------------------------------------------
 
     def observe(self) -> None:
-        for (topic, partition), lag in self.source.lag_records().items():
-            self.meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
-        self.meters["tamis_broker_connected"].set(not self.source.trouble)
+        show_source(self.meters, self.source)
         if self._buffer is not None:
             fill = self._buffer.fill()
             for part in ("window", "reservoir", "labeled", "waiting"):
@@ -425,21 +204,6 @@ class Trainer:
         if self._buffer is None:
             return f"waiting for model {self.table.model!r}"
         return "stopping" if self.stopping else self.source.trouble
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch and BLAS work on one thread."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _position(record: Record) -> dict[str, int]:
