@@ -549,7 +549,7 @@ def drift_list(config: Config = None) -> None:
     """
     from datetime import UTC, datetime
 
-    from .watch import references
+    from .drift.reference_file import references
 
     folder = Path(_settings(config).drift.folder)
     found = references(folder)
@@ -570,7 +570,7 @@ def drift_forget(
     Example:
       tamis drift forget nir1
     """
-    from .watch import references
+    from .drift.reference_file import references
 
     folder = Path(_settings(config).drift.folder)
     found = references(folder)

@@ -62,7 +62,7 @@ def _broker(settings: Settings) -> str:
 
 
 def _cameras(settings: Settings) -> str:
-    from .camera import Cameras
+    from .processing.cameras import Cameras
 
     Cameras().check(settings.lines)
     return ", ".join(
@@ -80,15 +80,17 @@ def _store(settings: Settings) -> str:
 
 
 def _model_of(line: str) -> Callable[[Settings], str]:
-    from .decide import Judged
+    from .processing.line_rules import LineRules
 
     def check(settings: Settings) -> str:
         table, store = settings.lines[line], Store(settings.store)
         model, version = store.load(table.model)
         rules, held = table.decide.rules, ""
         if rules:
-            judged = Judged(table.decide, table.model, store.serve(table.model, version), version)
-            held = "; ".join(["", f"{len(rules)} {'rule suits' if len(rules) == 1 else 'rules suit'} it", *judged.told])
+            of_line = LineRules(table.decide, table.model, store.serve(table.model, version), version)
+            held = "; ".join(
+                ["", f"{len(rules)} {'rule suits' if len(rules) == 1 else 'rules suit'} it", *of_line.thresholds]
+            )
         return f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}{held}"
 
     return check

@@ -21,8 +21,12 @@ from .camera import Cameras
 from .files.readers import parts as compressions
 from .messages.codec import encode
 from .messages.record import ARROW, JSON, RAW
+from .drift.monitor import DriftMonitor
+from .formats import parts as compressions
 from .meters import MetricsServer
-from .predictor import Predictor
+from .processing.cameras import Cameras
+from .processing.inspection import Inspection
+from .processing.model_server import ModelServer
 from .replay import Replay, Sent
 from .settings import Settings
 from .simulate import Belt, write_truth
@@ -35,6 +39,11 @@ from .transport.security import weaknesses
 from .watch import DriftWatch
 from .watchdog import Watchdog
 from .worker import Worker
+from .security import weaknesses
+from .services.worker import Worker
+from .sink import FileSink, KafkaSink, Sink
+from .source import FileSource, KafkaSource, Source, ensure_topics
+from .wire import ARROW, JSON, RAW, encode
 
 log = structlog.get_logger()
 
@@ -112,13 +121,8 @@ def run_worker(
     with ExitStack() as parts:
         # A recorded file is the same each time it is read: there a new version is waited for.
         loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
-        predictor = Predictor(
-            Store(settings.store),
-            settings.lines,
-            settings.process,
-            settings.reload_s,
-            loader=loader,
-            threads=settings.predict_threads,
+        models = ModelServer(
+            *(Store(settings.store), settings.lines, settings.reload_s), loader=loader, threads=settings.predict_threads
         )
         if needed:
             log.info("looking for the broker", brokers=settings.brokers, group=settings.group)
@@ -127,16 +131,11 @@ def run_worker(
         sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
         folder = Path(settings.drift.folder) if read_from is None else None
-        drift = DriftWatch(settings.drift, folder, loader)
+        drift = DriftMonitor(settings.drift, folder, loader)
+        inspection = Inspection(settings, models, cameras, drift)
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
-        worker = Worker(
-            *(settings, source, sink, predictor),
-            drift=drift,
-            cameras=cameras,
-            decisions=decisions,
-            live=read_from is None,
-        )
+        worker = Worker(settings, source, sink, inspection, decisions=decisions, live=read_from is None)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
@@ -154,7 +153,7 @@ def run_worker(
                 slot=settings.transactional_id,
             )
         worker.run()
-    log.info("worker stopped", **worker.totals())
+    log.info("worker stopped", **worker.metrics.totals())
 
 
 def run_trainer(settings: Settings, stop: Stop) -> None:
@@ -164,7 +163,8 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         TamisError: why it could not start or go on, and what the operator can do.
     """
     os.nice(19)
-    from .trainer import Trainer, one_thread
+    from .services.learning import one_thread
+    from .services.trainer import Trainer
 
     topics = settings.topics
     with ExitStack() as parts:

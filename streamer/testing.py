@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from .transport.embedded_broker import EmbeddedBroker
     from .transport.memory import MemorySink, MemorySource
     from .worker import Worker
+    from .broker import EmbeddedBroker
+    from .frame import Frame
+    from .services.worker import Worker
+    from .sink import MemorySink
+    from .source import MemorySource
 
 
 @dataclass
@@ -40,12 +45,17 @@ class FakeLine:
         from .predictor import Predictor
         from .transport.memory import MemorySink, MemorySource
         from .worker import Worker
+        from .processing.inspection import Inspection
+        from .processing.model_server import ModelServer
+        from .services.worker import Worker
+        from .sink import MemorySink
+        from .source import MemorySource
 
         loaded = self._load()
         self.source: MemorySource = MemorySource([])
         self.sink: MemorySink = MemorySink()
-        predictor = Predictor(Store(self.store), loaded.lines, loaded.process, reload_s=0.0)
-        self.worker: Worker = Worker(loaded, self.source, self.sink, predictor)
+        models = ModelServer(Store(self.store), loaded.lines, reload_s=0.0)
+        self.worker: Worker = Worker(loaded, self.source, self.sink, Inspection(loaded, models))
         self._offset = 0
 
     def _load(self) -> Settings:

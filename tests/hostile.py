@@ -54,6 +54,15 @@ from tamis.streamer.messages.screening import BadRow, screen
 from tamis.streamer.settings import Drift, Settings
 from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch
+from tamis.streamer.drift.detectors import detectors  # noqa: F401 (imported here to be instrumented)
+from tamis.streamer.drift.monitor import LineMonitor
+from tamis.streamer.frame import MOST_TEXT, BadRow, Frame, screen
+from tamis.streamer.labels import Label, decode_labels, encode_labels
+from tamis.streamer.outcome import JSON_LINES, Predictions, decode_predictions, encode_predictions, reject_rows
+from tamis.streamer.records import count_spectra, read_frames
+from tamis.streamer.settings import Drift, Settings
+from tamis.streamer.settings import load as load_settings
+from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import ROOT, SPECTROMETER_FILES, simulate
 
@@ -874,7 +883,7 @@ def _drift_seeds() -> list[bytes]:
 def _drift(case: bytes, folder: Path) -> None:
     path = folder / "line.safetensors"
     path.write_bytes(case)
-    watch = LineWatch(
+    watch = LineMonitor(
         "l", Drift(block_spectra=16, pace_s=0, learn_blocks=5, folder=str(folder), reference_objects=[]), path
     )
     watch._serve(_models()["plsr"], "v0001")

@@ -15,6 +15,8 @@ from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.asking import Asker
 from tamis.streamer.messages.frame import Frame
+from tamis.streamer.frame import Frame
+from tamis.streamer.processing.label_requests import LabelRequester
 from tamis.streamer.testing import FakeLine
 
 from .conftest import simulate
@@ -48,7 +50,7 @@ def line(tamis_line: MakeLine, model: Model, clock: Clock) -> FakeLine:
     """Four requests an hour: one every fifteen minutes."""
     made = tamis_line(requests={"per_hour": 4})
     made.publish(model)
-    made.worker._asker = Asker(4, clock)
+    made.worker.inspection.requester = LabelRequester(4, clock)
     return made
 
 
@@ -98,7 +100,7 @@ def test_a_committee_tells_what_its_members_dispute(tamis_line: MakeLine, grid: 
     made = tamis_line(requests={"per_hour": 4})
     committee = CommitteeRegressor()
     made.publish(Model.fit(spectra, grid, values, ["fat", "water"], pipeline=Pipeline(), estimator=committee))
-    made.worker._asker = Asker(4, clock)
+    made.worker.inspection.requester = LabelRequester(4, clock)
     more, _ = simulate(30, grid, seed=2)
     for clock.now in (0.0, 901.0):
         made.arrives(frame(more, grid, first=round(clock.now)))

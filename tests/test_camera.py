@@ -31,6 +31,12 @@ from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
+from tamis.streamer.cube import Reflectance, write_envi
+from tamis.streamer.frame import Frame
+from tamis.streamer.outcome import decode_predictions
+from tamis.streamer.processing.camera import Camera, ScreenedFrame
+from tamis.streamer.processing.cameras import Cameras
+from tamis.streamer.processing.segmentation import MAX_GAP, Segmenter
 from tamis.streamer.settings import Camera as Table
 from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
@@ -162,7 +168,7 @@ def test_an_object_reaches_from_its_first_pixel_to_its_last_however_many_are_pre
     for a, b in itertools.pairwise(dict.fromkeys(cuts)):
         spectra = np.repeat(image.ravel()[a:b, None], 12, axis=1)
         time = START + (np.arange(a, b) // 40) * np.timedelta64(3333, "us")
-        seen = eye.see(shot(spectra, a // 40, a % 40, 40, time=time, quantity="reflectance"))
+        seen = eye.find_objects(shot(spectra, a // 40, a % 40, 40, time=time, quantity="reflectance"))
         parts |= seen.merged
         told |= seen.reach
     ours = {name: reach for name, reach in told.items() if name not in parts}
@@ -177,12 +183,12 @@ def test_an_object_reaches_from_its_first_pixel_to_its_last_however_many_are_pre
 
 def test_drift_is_judged_by_one_spectrum_of_each_object_where_objects_are_decided() -> None:
     names = ["a", "a", "a", "", "b", "a", "c", "c"]
-    seen = Seen(shot(np.ones((8, 12)), object_id=names))
-    some = seen.one_each(sorts=True)
+    seen = ScreenedFrame(shot(np.ones((8, 12)), object_id=names))
+    some = seen.one_row_per_object(sorts=True)
     assert some is not None
     assert [names[i] for i in some.tolist()] == ["a", "b", "c"]
-    assert seen.one_each(sorts=False) is None, "repeats of a sample are spectra like any other"
-    assert Seen(shot(np.ones((8, 12)))).one_each(sorts=True) is None
+    assert seen.one_row_per_object(sorts=False) is None, "repeats of a sample are spectra like any other"
+    assert ScreenedFrame(shot(np.ones((8, 12)))).one_row_per_object(sorts=True) is None
 
 
 def test_an_object_without_end_is_cut_and_goes_on() -> None:
@@ -214,7 +220,7 @@ def test_lines_that_are_missing_part_objects_and_a_camera_may_begin_anew() -> No
     segmenter = Segmenter(5, 100)
     y, x = np.divmod(np.arange(10), 5)
     (first,) = set(segmenter.take(x, y, x == 2)[0].tolist()) - {-1}
-    again, _, ended = segmenter.take(x, y + 2 + MOST_GAP, x == 2)
+    again, _, ended = segmenter.take(x, y + 2 + MAX_GAP, x == 2)
     assert ended == {first}, "across a gap nothing is known"
     (second,) = set(again.tolist()) - {-1}
     third, _, ended = segmenter.take(x, y + 1_000_000, x == 2)
@@ -241,55 +247,57 @@ def test_references_are_refreshed_while_it_runs_and_their_change_is_told(tmp_pat
     white, dark = references()
     truth = np.random.default_rng(4).uniform(0.1, 0.9, (3 * PIXELS, 12))
     one = camera(tmp_path)
-    assert one.see(shot(truth)).frame.quantity == "counts", "as long as nothing is known"
+    assert one.find_objects(shot(truth)).frame.quantity == "counts", "as long as nothing is known"
     lines = np.vstack([white, white])
-    assert one.learn(shot(np.tile(dark, (2, 1)), reference="dark")) == 0
-    assert one.learn(shot(lines[:14], reference="white")) == 0
-    assert one.learn(shot(lines[14:], x=14 % PIXELS, y=1, reference="white")) == pytest.approx(0, abs=1e-6)
+    assert one.update_reference(shot(np.tile(dark, (2, 1)), reference="dark")) == 0
+    assert one.update_reference(shot(lines[:14], reference="white")) == 0
+    assert one.update_reference(shot(lines[14:], x=14 % PIXELS, y=1, reference="white")) == pytest.approx(0, abs=1e-6)
 
     def counts(lamp: float, rise: float) -> np.ndarray:
         return truth * np.tile((white - dark) * lamp, (3, 1)) + np.tile(dark + rise, (3, 1))
 
     for lamp, rise in ((1.0, 0.0), (0.8, 0.0), (0.8, 40.0)):
-        told_dark = one.learn(shot(dark + rise, reference="dark"))
-        told = one.learn(shot((white - dark) * lamp + dark + rise, reference="white"))
+        told_dark = one.update_reference(shot(dark + rise, reference="dark"))
+        told = one.update_reference(shot((white - dark) * lamp + dark + rise, reference="white"))
         assert told == pytest.approx(lamp - 1, abs=1e-4)
         assert told_dark == pytest.approx(rise / np.median(white - dark), abs=0.01)
-        seen = one.see(shot(counts(lamp, rise)))
+        seen = one.find_objects(shot(counts(lamp, rise)))
         assert seen.frame.quantity == "reflectance"
         np.testing.assert_allclose(seen.frame.spectra, truth, atol=1e-3)
     again = camera(tmp_path)
-    np.testing.assert_allclose(again.see(shot(counts(0.8, 40.0))).frame.spectra, truth, atol=1e-3)
+    np.testing.assert_allclose(again.find_objects(shot(counts(0.8, 40.0))).frame.spectra, truth, atol=1e-3)
 
 
 def test_a_reference_in_pieces_counts_once_every_pixel_was_in_it() -> None:
     white, _ = references()
     one = camera()
-    assert one.learn(shot(white[:5], reference="white")) is None
-    one.see(shot(white))
-    assert one.learn(shot(white[5:], x=5, reference="white")) is None, "what came between ended the first piece"
-    assert one.see(shot(white)).frame.quantity == "counts"
-    assert one.learn(shot(white, reference="white")) == 0
+    assert one.update_reference(shot(white[:5], reference="white")) is None
+    one.find_objects(shot(white))
+    assert one.update_reference(shot(white[5:], x=5, reference="white")) is None, (
+        "what came between ended the first piece"
+    )
+    assert one.find_objects(shot(white)).frame.quantity == "counts"
+    assert one.update_reference(shot(white, reference="white")) == 0
 
 
 def test_a_reference_that_can_not_be_leaves_the_one_before() -> None:
     white, dark = references()
     one = camera()
-    one.learn(shot(dark, reference="dark"))
-    one.learn(shot(white, reference="white"))
+    one.update_reference(shot(dark, reference="dark"))
+    one.update_reference(shot(white, reference="white"))
     with pytest.raises(BadMessage, match="expected light in the white reference"):
-        one.learn(shot(dark, reference="white"))
-    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+        one.update_reference(shot(dark, reference="white"))
+    np.testing.assert_allclose(one.find_objects(shot(white)).frame.spectra, 1, atol=1e-4)
     wide = Axis(np.linspace(950, 1700, 13), "nm")
     with pytest.raises(BadMessage, match="as the white one has"):
-        one.learn(shot(np.ones((PIXELS, 13)), reference="dark", axis=wide))
+        one.update_reference(shot(np.ones((PIXELS, 13)), reference="dark", axis=wide))
     one = camera()
-    one.learn(shot(white, reference="white"))
+    one.update_reference(shot(white, reference="white"))
     with pytest.raises(BadMessage, match="expected counts, as the camera has them, got reflectance"):
-        one.learn(shot(white / white, reference="white", quantity="reflectance"))
+        one.update_reference(shot(white / white, reference="white", quantity="reflectance"))
     with pytest.raises(BadMessage, match="white reference: expected 12 bands, as the white one has, got 13"):
-        one.learn(shot(np.ones((PIXELS, 13)), reference="white", axis=wide))
-    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+        one.update_reference(shot(np.ones((PIXELS, 13)), reference="white", axis=wide))
+    np.testing.assert_allclose(one.find_objects(shot(white)).frame.spectra, 1, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -300,8 +308,8 @@ def test_kept_references_of_another_shape_are_left_out(tmp_path: Path, arrays: d
     white, _ = references()
     save_file(arrays, tmp_path / "kept.safetensors")
     one = camera(tmp_path)
-    assert one.see(shot(white)).frame.quantity == "counts"
-    assert one.learn(shot(white, reference="white")) == 0
+    assert one.find_objects(shot(white)).frame.quantity == "counts"
+    assert one.update_reference(shot(white, reference="white")) == 0
 
 
 def test_a_kept_dark_reference_goes_with_the_white_one_of_the_settings(tmp_path: Path) -> None:
@@ -309,13 +317,13 @@ def test_a_kept_dark_reference_goes_with_the_white_one_of_the_settings(tmp_path:
     white, dark = references()
     write_envi(tmp_path / "white.hdr", iter([white]), NM.values, "counts")
     os.utime(tmp_path / "white.hdr", (0, 0))
-    camera(tmp_path).learn(shot(dark, reference="dark"))
+    camera(tmp_path).update_reference(shot(dark, reference="dark"))
     one = camera(tmp_path, white=str(tmp_path / "white.hdr"))
-    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
-    np.testing.assert_allclose(one.see(shot(dark)).frame.spectra, 0, atol=1e-4)
+    np.testing.assert_allclose(one.find_objects(shot(white)).frame.spectra, 1, atol=1e-4)
+    np.testing.assert_allclose(one.find_objects(shot(dark)).frame.spectra, 0, atol=1e-4)
     save_file({"white": np.ones((PIXELS, 13))}, tmp_path / "kept.safetensors")
     one = camera(tmp_path, white=str(tmp_path / "white.hdr"))
-    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+    np.testing.assert_allclose(one.find_objects(shot(white)).frame.spectra, 1, atol=1e-4)
 
 
 def test_a_line_that_was_with_another_worker_meanwhile_comes_back_with_its_references(tmp_path: Path) -> None:
@@ -329,9 +337,12 @@ def test_a_line_that_was_with_another_worker_meanwhile_comes_back_with_its_refer
 
 def test_change_is_told_against_the_first_reference_over_restarts_too(tmp_path: Path) -> None:
     white, dark = references()
-    camera(tmp_path).learn(shot(dark, reference="dark"))
-    assert camera(tmp_path).learn(shot(white, reference="white")) == 0
-    fading = [camera(tmp_path).learn(shot(dark + share * (white - dark), reference="white")) for share in (0.9, 0.7)]
+    camera(tmp_path).update_reference(shot(dark, reference="dark"))
+    assert camera(tmp_path).update_reference(shot(white, reference="white")) == 0
+    fading = [
+        camera(tmp_path).update_reference(shot(dark + share * (white - dark), reference="white"))
+        for share in (0.9, 0.7)
+    ]
     assert fading == [pytest.approx(-0.1, abs=1e-3), pytest.approx(-0.3, abs=1e-3)]
 
 
@@ -364,8 +375,8 @@ def test_a_reference_that_can_not_be_kept_counts_all_the_same(tmp_path: Path, mo
     white, _ = references()
     monkeypatch.setattr("os.replace", lambda *_: (tmp_path / "nowhere").open())  # as good as a full disk
     one = camera(tmp_path)
-    one.learn(shot(white, reference="white"))
-    np.testing.assert_allclose(one.see(shot(white)).frame.spectra, 1, atol=1e-4)
+    one.update_reference(shot(white, reference="white"))
+    np.testing.assert_allclose(one.find_objects(shot(white)).frame.spectra, 1, atol=1e-4)
 
 
 def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
@@ -397,7 +408,7 @@ def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
 )
 def test_pixels_without_a_place_are_rejected(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(BadMessage, match=told):
-        camera(belt=(0.0, 0.1)).see(replace(shot(np.ones((9, 12))), **changes))
+        camera(belt=(0.0, 0.1)).find_objects(replace(shot(np.ones((9, 12))), **changes))
 
 
 def test_settings_that_make_no_camera_are_refused(tmp_path: Path) -> None:
@@ -542,8 +553,8 @@ def test_of_messages_that_wait_together_only_that_which_breaks_the_model_is_reje
     line.publish(belts[0])
     frames = [replace(one, object_id=None, targets={}) for one in belts[1].frames(4, START, lines=4)]
     line.arrives(*frames)
-    line.worker.predictor.refresh()
-    served = line.worker.predictor.served["default"].model
+    line.worker.inspection.models.refresh()
+    served = line.worker.inspection.models.served["default"].model
     predict = type(served).predict
 
     def breaks(self: Any, spectra: np.ndarray, axis: Axis) -> Any:
@@ -585,7 +596,7 @@ def test_a_blind_pixel_without_its_neighbours_is_set_aside(tamis_line: Any, mode
 def test_a_batch_that_is_read_again_is_decided_alike(
     tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     model, belt = belts
     rules = [{"action": "eject", "when": 'material == "PVC"'}]
     lines = {"belt": {"camera": {"pixels": 80, "belt": [0.0, 0.115]}, "decide": {"rules": rules}}}

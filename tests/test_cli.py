@@ -476,8 +476,8 @@ def test_every_command_shows_an_example_in_its_help(tmp_path: Path) -> None:
 
 
 def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, grid: Axis, tmp_path: Path) -> None:
+    from tamis.streamer.drift.reference_file import reference_path
     from tamis.streamer.settings import Drift
-    from tamis.streamer.watch import reference_path
 
     from .test_drift import Line, drawing
 

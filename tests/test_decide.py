@@ -217,7 +217,7 @@ def test_an_object_is_not_cut_where_messages_come_late(
 def test_objects_that_are_whole_make_room_and_the_others_stay_open(
     tamis_line: Any, grid: Axis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tamis.streamer.decide.MOST_OPEN", 10)
+    monkeypatch.setattr("tamis.streamer.processing.decider.MAX_OPEN", 10)
     line = tamis_line(lines=by([EJECT_PVC], close_s=5.0))
     line.publish(classified(grid))
     for seed, first, n in ((1, 0, 8), (2, 8, 6), (3, 8, 6)):

@@ -23,6 +23,13 @@ from tamis.streamer.messages.record import Record
 from tamis.streamer.settings import Drift
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.watch import LineWatch, Watched, reference_path, references
+from tamis.streamer.drift.change_points import LabelDrift
+from tamis.streamer.drift.monitor import DriftReport, LineMonitor
+from tamis.streamer.drift.reference_file import reference_path, references
+from tamis.streamer.drift.reference_scan import ReferenceScan
+from tamis.streamer.frame import Frame
+from tamis.streamer.records import read_table
+from tamis.streamer.wire import Record
 
 from .conftest import simulate
 from .test_worker import frame
@@ -39,10 +46,10 @@ class Line:
 
     def __init__(self, model: Model, table: Drift = TABLE, path: Path | None = None, pool: Any = None) -> None:
         self.model, self.version = model, "v0001"
-        self.watch = LineWatch("nir1", table, path, pool)
+        self.watch = LineMonitor("nir1", table, path, pool)
         self.sent = 0
 
-    def sees(self, spectra: np.ndarray, **changes: Any) -> Watched | None:
+    def sees(self, spectra: np.ndarray, **changes: Any) -> DriftReport | None:
         n = len(spectra)
         names = [f"s{self.sent + i}" for i in range(n)]
         self.sent += n
@@ -80,7 +87,7 @@ def drawing(axis: Axis, seed: int = 5) -> Callable[[int], np.ndarray]:
     return lambda n: simulate(n, axis, next(seeds))[0] + matrix
 
 
-def alarms(told: Watched | None) -> set[str]:
+def alarms(told: DriftReport | None) -> set[str]:
     assert told is not None
     return {name for name, on in told.alarms.items() if on}
 
@@ -110,7 +117,7 @@ def test_a_change_of_the_instrument_is_called_by_its_name_and_size(cause: str, m
     assert cause in alarms(told)
     found = next(reading for reading in told.readings if reading.detector == cause)
     assert next(iter(found.sizes.values())) == pytest.approx(size, abs=close)
-    assert cause in found.told
+    assert cause in found.text
     others = [r for r in told.readings if r.detector in INJECTED and r.detector != cause]
     if cause != "noise":
         assert found.score > max(reading.score for reading in others)
@@ -336,7 +343,7 @@ def test_on_real_tablets_a_shift_and_another_instrument_are_seen_within_three_fr
         assert told is not None
         assert "shift" in alarms(told)
         strongest = max((r for r in told.readings if r.sizes), key=lambda r: r.score)
-        assert strongest.told.startswith("instrument: shift +0.")
+        assert strongest.text.startswith("instrument: shift +0.")
         again = Line(model, table).learns(draw)
         told = [again.sees(draw(256, two)) for _ in range(3)][-1]
         assert {"q", "shift", "offset"} <= alarms(told)

@@ -39,6 +39,13 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.protocols import Progress
 from tamis.streamer.worker import Worker
+from tamis.streamer.processing.inspection import Inspection
+from tamis.streamer.processing.message_batch import MessageBatch
+from tamis.streamer.processing.model_server import ModelServer
+from tamis.streamer.records import write_parquet
+from tamis.streamer.services.worker import Worker
+from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
+from tamis.streamer.wire import ARROW, decode, encode
 
 from .test_source_sink import read, sink, source, topic
 from .test_worker import frame
@@ -117,20 +124,20 @@ def test_a_worker_that_is_too_slow_for_the_group_loses_and_doubles_nothing(
                 out.send(topics.spectra, value, headers=headers)
         out.flush(10)
         with closing(KafkaSource(settings.brokers, [topics.spectra], prefix, client_settings=slow)) as reader:
-            predictor = Predictor(Store(tmp_path / "store"), settings.lines, settings.process)
-            worker = Worker(settings, reader, out, predictor)
+            models = ModelServer(Store(tmp_path / "store"), settings.lines)
+            worker = Worker(settings, reader, out, Inspection(settings, models))
             handle = worker.handle
 
-            def slowly(stretch: Stretch) -> None:
-                handle(stretch)
+            def slowly(batch: MessageBatch) -> None:
+                handle(batch)
                 time.sleep(0.4)
-                if stretch.records[-1].offset == 11:
+                if batch.records[-1].offset == 11:
                     worker.stop()
 
             monkeypatch.setattr(worker, "handle", slowly)
             with capture_logs() as logs:
                 worker.run()
-    assert any("slow: the rest of the batch is polled again" in entry["event"] for entry in logs)
+    assert any("slow batch: the rest is polled again" in entry["event"] for entry in logs)
     assert not any("lost" in entry["event"] for entry in logs), "the group never took it for dead"
     with closing(source(tamis_broker, topics.predictions)) as results:
         messages = read(results, 12)

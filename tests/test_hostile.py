@@ -42,6 +42,13 @@ from tamis.streamer.messages.screening import BadRow
 from tamis.streamer.settings import Drift
 from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch
+from tamis.streamer import formats
+from tamis.streamer.drift.monitor import LineMonitor
+from tamis.streamer.frame import BadRow, Frame
+from tamis.streamer.labels import decode_labels
+from tamis.streamer.outcome import JSON_LINES, decode_predictions
+from tamis.streamer.records import read_frames
+from tamis.streamer.wire import ARROW, JSON, Record, decode
 
 from . import hostile
 from .hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream_messages
@@ -589,7 +596,7 @@ def test_a_drift_reference_larger_than_asked_for_is_not_read(tmp_path: Path, mod
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     os.truncate(path, 8 + len(text) + 4 * rows * len(grid))  # 4 GB that take no room on the disk
     table = Drift(block_spectra=16, pace_s=0, learn_blocks=5, folder=str(tmp_path), reference_objects=[])
-    watch = LineWatch("l", table, path)
+    watch = LineMonitor("l", table, path)
     with memory_below(50):
         watch._serve(model, "v0001")
     assert watch.learned == 0

@@ -36,12 +36,15 @@ from tamis.streamer.messages.labels import Label, encode_labels
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.service import kafka_sink
+from tamis.streamer.services.trainer import Trainer
 from tamis.streamer.settings import Settings, Topics, load
 from tamis.streamer.trainer import Trainer
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
+from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
+from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
 

@@ -23,6 +23,11 @@ from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import JSON
 from tamis.streamer.predictor import Predictor
+from tamis.streamer.frame import Frame
+from tamis.streamer.processing.model_server import ModelServer
+from tamis.streamer.processing.predictor import Predictor
+from tamis.streamer.sink import MemorySink
+from tamis.streamer.source import Progress
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.transport.memory import MemorySink
 from tamis.streamer.transport.protocols import Progress
@@ -231,17 +236,18 @@ def test_a_damaged_new_version_leaves_the_old_one_serving(line: FakeLine, model:
 def test_the_line_goes_on_while_a_new_version_is_loaded(line: FakeLine, model: Model, grid: Axis) -> None:
     store, settings = Store(line.store), line.worker.settings
     with ThreadPoolExecutor(1) as loader:
-        predictor = Predictor(store, settings.lines, settings.process, reload_s=0.0, loader=loader)
-        predictor.refresh()
+        models = ModelServer(store, settings.lines, reload_s=0.0, loader=loader)
+        predictor = Predictor(models, settings.process)
+        models.refresh()
         busy = Event()
         loader.submit(busy.wait)
         store.publish("default", model)
         for seed in range(3):
-            predictor.refresh()
+            models.refresh()
             assert predictor.predict(frame(grid, seed=seed)).model_version == "v0001"
         busy.set()
         loader.submit(int).result()  # what was asked for before it is done
-        predictor.refresh()
+        models.refresh()
         assert predictor.predict(frame(grid)).model_version == "v0002"
 
 
@@ -278,7 +284,7 @@ def test_what_is_no_number_is_not_trusted(line: FakeLine, model: Model, grid: Ax
 
 
 def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     line.sink = line.worker.sink = Flaky(2)
     line.arrives(*[frame(grid, seed=seed) for seed in range(20)])
     assert len(line.run().predictions) == 80
@@ -288,7 +294,7 @@ def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkey
 def test_a_spectrum_that_is_delivered_twice_is_no_frozen_sensor(
     line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tamis.streamer.worker.RETRY_S", 0.0)
+    monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     line.sink = line.worker.sink = Flaky(1)
     line.arrives(frame(grid, 1))
     assert [row["frozen"] for row in line.run().predictions] == [False]

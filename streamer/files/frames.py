@@ -10,6 +10,7 @@ from typing import Unpack
 
 import numpy as np
 
+from ...models.atomic import atomic_write
 from ..messages.frame import RESERVED, Frame
 from .table import INSTRUMENT_COLUMNS, UNKNOWN, Reading, Table, find, tables
 

@@ -31,6 +31,11 @@ from tamis.models.preprocess import Pipeline
 from tamis.streamer.drift import Detector, Lens, Results, Seen, detectors
 from tamis.streamer.files.table import read_table
 from tamis.streamer.watch import PERSIST
+from tamis.streamer.drift.detectors import Detector, detectors
+from tamis.streamer.drift.monitor import PERSIST
+from tamis.streamer.drift.reading import Results
+from tamis.streamer.drift.spectral_features import FeatureExtractor, SpectralFeatures
+from tamis.streamer.records import read_table
 
 from .page import ROOT, put
 
@@ -104,20 +109,20 @@ def injected(X: np.ndarray, axis: Axis) -> dict[str, np.ndarray]:
 class Line:
     """Detectors taught by a reference; spectra are looked at once, and drawn by row."""
 
-    lens: Lens
+    extract: FeatureExtractor
     detectors: list[Detector]
     model: Model
     axis: Axis
 
     def alarms(self, spectra: np.ndarray, blocks: int, rng: np.random.Generator) -> dict[str, list[int]]:
         """Detector -> the blocks, counted from 1, at which its alarm began."""
-        pool = self.lens(spectra.astype(np.float32), results_of(self.model, spectra, self.axis))
+        pool = self.extract(spectra.astype(np.float32), results_of(self.model, spectra, self.axis))
         every = copy.deepcopy(self.detectors)  # some remember what they have read
         over: dict[str, int] = {}
         found: dict[str, list[int]] = {}
         for number in range(1, blocks + 1):
             rows = rng.integers(0, len(pool.noise), BLOCK)
-            seen = Seen(
+            seen = SpectralFeatures(
                 pool.regions[rows], pool.causes[rows], pool.noise[rows], pool.embedding[rows],
                 Results(*(part[rows] for part in pool.results)),
             )  # fmt: skip
@@ -143,8 +148,8 @@ def taught(case: Case, rows: np.ndarray, usual: np.ndarray, rng: np.random.Gener
     reference = case.before[rng.choice(usual, BLOCKS * BLOCK)].astype(np.float32)
     limits = model.limits["t2"][1], model.limits["q"][1]
     results = results_of(model, reference, case.axis)
-    lens, every = detectors(reference, results, case.axis, BLOCK, limits, ["y"])
-    return Line(lens, every, model, case.axis)
+    extract, every = detectors(reference, results, case.axis, BLOCK, limits, ["y"])
+    return Line(extract, every, model, case.axis)
 
 
 def main() -> None:

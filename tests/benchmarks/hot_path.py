@@ -37,6 +37,16 @@ from tamis.streamer.transport.kafka_sink import KafkaSink  # noqa: E402
 from tamis.streamer.transport.kafka_source import KafkaSource  # noqa: E402
 from tamis.streamer.transport.memory import MemorySink, MemorySource  # noqa: E402
 from tamis.streamer.worker import Worker  # noqa: E402
+from tamis.streamer.broker import EmbeddedBroker  # noqa: E402 (BLAS is set up before NumPy's first product)
+from tamis.streamer.frame import screen  # noqa: E402
+from tamis.streamer.outcome import encode_predictions  # noqa: E402
+from tamis.streamer.processing.inspection import Inspection, Predicted  # noqa: E402
+from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
+from tamis.streamer.services.worker import Worker  # noqa: E402
+from tamis.streamer.settings import load  # noqa: E402
+from tamis.streamer.sink import KafkaSink, MemorySink  # noqa: E402
+from tamis.streamer.source import KafkaSource, MemorySource  # noqa: E402
+from tamis.streamer.wire import ARROW, Message, Record, decode  # noqa: E402
 
 from .plant import Plant, fitted, messages  # noqa: E402
 
@@ -69,34 +79,37 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
         store.publish("default", fitted(kind, bands))
         settings = load(None, {"store": folder})
         sink = MemorySink()
-        worker = Worker(settings, MemorySource([]), sink, Predictor(store, settings.lines, settings.process, threads=1))
+        inspection = Inspection(settings, ModelServer(store, settings.lines, threads=1))
+        worker = Worker(settings, MemorySource([]), sink, inspection)
         worker.wait_for_models()
-        model = worker.predictor.served["default"].model
+        model = inspection.models.served["default"].model
         axes, cap = settings.known_axes(), settings.frame_max_bytes
 
         def records(since: int) -> list[Record]:
             return [Record("t", 0, since + i, None, value, headers, 1.7e9 + since + i)
                     for i, (value, headers) in enumerate(made)]  # fmt: skip
 
+        def handle(record: Record) -> None:
+            for batch in worker.decode([record]):
+                worker.handle(batch)
+
         for record in records(0)[:50]:  # the drift reference and the running limits are learned
-            worker.handle(worker.read(record)[0])
+            handle(record)
         frames = [decode(record, axes, cap)[0] for record in records(0)]
-        predictions = [worker.predictor.predict(frame) for frame in frames]
-        one = records(0)[0]
-        watched = list(zip(records(1_000_000), frames, predictions, strict=True))
+        predictions = [inspection.predictor.predict(frame) for frame in frames]
+        checked = list(zip(records(1_000_000), frames, predictions, strict=True))
         found = {
             "decode": _times(lambda record: decode(record, axes, cap), records(0)),
             "screen": _times(lambda frame: screen(frame, None, []), frames),
             "model": _times(lambda frame: model.predict(frame.spectra, frame.axis), frames),
-            "limits and reasons": _times(worker.predictor.predict, frames),
+            "limits and reasons": _times(inspection.predictor.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
-            "drift": _times(lambda some: worker.watch(*some), watched),
-            "meters": _times(lambda some: worker.send(one, some), predictions),
+            "drift": _times(lambda some: inspection.monitor.update(*some, model), checked),
+            "meters": _times(lambda some: worker.metrics.record([Predicted(some)]), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
-        found["meters"] = _less(found["meters"], found["encode"])
         sink.messages.clear()
-        found["whole"] = _times(lambda record: worker.handle(worker.read(record)[0]), records(2_000_000))
+        found["whole"] = _times(handle, records(2_000_000))
         return found, [(message.value, message.headers) for message in sink.messages["tamis.predictions"]]
 
 

@@ -60,7 +60,7 @@ class ProcessVerdict:
     odd_value: np.ndarray  # (n, targets) bool
 
 
-class ProcessLimit:
+class ProcessLimits:
     """What is usual for the running process itself: robust limits of T2, Q and each prediction over a moving window.
 
     The calibration's limits say whether a model extrapolates; where the whole process lies outside them, as it often
@@ -77,7 +77,7 @@ class ProcessLimit:
         Wilson & Hilferty, PNAS 17 (1931) 684-688, doi 10.1073/pnas.17.12.684; robust cut-offs in the same manner:
         Hubert, Rousseeuw & Vanden Branden, Technometrics 47 (2005) 64-79, doi 10.1198/004017004000000563.
 
-    >>> limit = ProcessLimit(learn_spectra=8, window_spectra=64)
+    >>> limit = ProcessLimits(learn_spectra=8, window_spectra=64)
     >>> ones = np.linspace(0.9, 1.1, 9)
     >>> limit.update(np.append(ones, 50.0)[:, None], np.append(ones, 1.0), np.append(ones, 1.0)).odd.nonzero()[0]
     array([9])

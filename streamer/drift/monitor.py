@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -23,6 +22,18 @@ from .messages.predictions import Predictions
 from .messages.record import Record
 from .meters import Meters
 from .settings import Drift as Table
+from ...models.axis import Axis, resampler
+from ...models.model import Model
+from ...models.serving import ServedModel
+from ..frame import Frame
+from ..outcome import Predictions
+from ..settings import Drift as Table
+from ..wire import Record
+from .detectors import Detector, detectors
+from .reading import Reading, Results
+from .reference_file import reference_path
+from .reference_scan import ReferenceScan
+from .spectral_features import FeatureExtractor
 
 AnyModel = Model | ServedModel
 
@@ -30,10 +41,10 @@ log = structlog.get_logger()
 
 PERSIST = 2  # blocks in a row above the threshold make an alarm,
 QUIET = 10  # and so many below it end one: what lies at the threshold should not come and go
-MOST_WATCHED = 32  # lines: each holds a reference of some megabytes while it learns
+MAX_WATCHED = 32  # lines: each holds a reference of some megabytes while it learns
 
 
-class Watched(NamedTuple):
+class DriftReport(NamedTuple):
     """What a line's newest block said.
 
     Attributes:
@@ -47,7 +58,7 @@ class Watched(NamedTuple):
 
 
 @dataclass
-class LineWatch:
+class LineMonitor:
     """One line: learns a reference from its first blocks, then judges each block.
 
     The reference's spectra are kept in a file from the first block on, with the offsets that they reach to: what is
@@ -73,8 +84,8 @@ class LineWatch:
         self._taken = np.datetime64("NaT", "us")  # the newest spectrum of the last block that was
         self._gathered: list[np.ndarray] = []  # blocks of a reference that is not complete
         self._reference: np.ndarray | None = None
-        self._taught: tuple[Lens, list[Detector]] | None = None
-        self._teaching: Future[tuple[Lens, list[Detector]]] | None = None
+        self._taught: tuple[FeatureExtractor, list[Detector]] | None = None
+        self._teaching: Future[tuple[FeatureExtractor, list[Detector]]] | None = None
         self._over: dict[str, int] = {}
         self._alarms: set[str] = set()
         self._scans: dict[str, ReferenceScan] = {}
@@ -87,14 +98,14 @@ class LineWatch:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
         """Takes a frame in; what its last whole block said, None where none was completed."""
         self._serve(model, predictions.model_version)
         if self._is_known(record):
             return None
         spectra = resampler(frame.axis, model.grid).apply(frame.spectra).astype(np.float32, copy=False)
         scan = self._scan_rows(frame)
-        told = self._scan(frame, spectra, scan) if scan.any() else False
+        is_new = self._scan(frame, spectra, scan) if scan.any() else False
         keep = ~(predictions.frozen | scan)
         values = np.column_stack(list(predictions.values.values()))
         keep &= np.isfinite(values).all(axis=1)  # the spectra are: `frame.screen` has seen to that
@@ -106,11 +117,11 @@ class LineWatch:
         hurried = self._is_hurried(predictions.time)
         for block, results in self._blocks():
             if not hurried:
-                told = self._take(block, results) or told
-        if not told:
+                is_new = self._take(block, results) or is_new
+        if not is_new:
             return None
         every = [*self.readings, *self._scanned.values()]
-        return Watched(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
+        return DriftReport(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
 
     def _is_hurried(self, times: np.ndarray) -> bool:
         """Whether a block that is complete by now follows the last one too closely, by the spectra's own time."""
@@ -140,7 +151,7 @@ class LineWatch:
     def _scan(self, frame: Frame, spectra: np.ndarray, rows: np.ndarray) -> bool:
         assert frame.object_id is not None
         assert self._model is not None
-        told = False
+        is_new = False
         for i in np.flatnonzero(rows):
             name = frame.object_id[i]
             scan = self._scans.setdefault(name, ReferenceScan(self._model.grid))
@@ -148,8 +159,8 @@ class LineWatch:
             if reading is not None:
                 self._scanned[name] = reading
                 self._count([max(self._scanned.values(), key=lambda r: r.score)])
-                told = True
-        return told
+                is_new = True
+        return is_new
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, Results]]:
         """Whole blocks; what is left over waits."""
@@ -182,8 +193,8 @@ class LineWatch:
             self._save()
             self._complete()
             return True
-        lens, every = self._taught
-        seen = lens(spectra, results)
+        extract, every = self._taught
+        seen = extract(spectra, results)
         self.readings = [reading for detector in every for reading in detector.read(seen)]
         self._count(self.readings)
         return True
@@ -202,7 +213,7 @@ class LineWatch:
             now = self._over[name] = max(before, 0) + 1 if reading.over else min(before, 0) - 1
             if now == PERSIST and name not in self._alarms:
                 self._alarms.add(name)
-                log.warning("drift", line=self.line, detector=name, told=reading.told)
+                log.warning("drift", line=self.line, detector=name, what=reading.text)
             elif now == -QUIET and name in self._alarms:
                 self._alarms.discard(name)
                 log.info("drift is over", line=self.line, detector=name)
@@ -235,12 +246,12 @@ class LineWatch:
         if self.path is not None:
             self._reference = None  # it is in the file
 
-        def learn() -> tuple[Lens, list[Detector]]:
-            told = model.predict(spectra, model.grid)
+        def learn() -> tuple[FeatureExtractor, list[Detector]]:
+            result = model.predict(spectra, model.grid)
             limits = model.limits["t2"][1], model.limits["q"][1]
             encoder = model.encoder
             embed = encoder.embed if encoder is not None and encoder.grid == model.grid else None
-            results = Results(told.t2, told.q, told.values)
+            results = Results(result.t2, result.q, result.values)
             return detectors(spectra, results, model.grid, block, limits, model.targets, embed)
 
         if self.pool is None:
@@ -248,7 +259,7 @@ class LineWatch:
         else:
             self._teaching = self.pool.submit(learn)
 
-    def _learned(self, result: Callable[[], tuple[Lens, list[Detector]]]) -> None:
+    def _learned(self, result: Callable[[], tuple[FeatureExtractor, list[Detector]]]) -> None:
         """What can not be learned from is said, and another reference is gathered; the line goes on."""
         try:
             self._taught = result()
@@ -300,64 +311,28 @@ class LineWatch:
         self._seen = self._seen or seen
 
 
-def reference_path(folder: Path, line: str) -> Path:
-    """A line's name may be any text: the file is named by its digest, and tells the name inside."""
-    return folder / f"{hashlib.blake2b(line.encode(), digest_size=8).hexdigest()}.safetensors"
-
-
-def references(folder: Path) -> dict[str, Path]:
-    """line -> the file of its reference"""
-    from safetensors import SafetensorError, safe_open
-
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, "np") as kept:
-                found[(kept.metadata() or {}).get("line", path.name)] = path
-        except (OSError, SafetensorError):
-            found[path.name] = path
-    return found
-
-
-class DriftWatch:
+class DriftMonitor:
     """All lines of a worker."""
 
     def __init__(self, table: Table, folder: Path | None = None, pool: Executor | None = None) -> None:
         self.table, self.folder, self.pool = table, folder, pool
-        self.lines: dict[str, LineWatch] = {}
+        self.lines: dict[str, LineMonitor] = {}
         self._said = False
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> Watched | None:
+    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
         if self.table.learn_blocks == 0:
             return None
         watch = self.lines.get(frame.line)
         if watch is None:
-            if len(self.lines) >= MOST_WATCHED:
+            if len(self.lines) >= MAX_WATCHED:
                 if not self._said:
-                    log.warning("drift: too many lines; no more are watched", most=MOST_WATCHED, first=frame.line)
+                    log.warning("drift: too many lines; no more are watched", most=MAX_WATCHED, first=frame.line)
                 self._said = True
                 return None
             path = None if self.folder is None else reference_path(self.folder, frame.line)
-            watch = self.lines[frame.line] = LineWatch(frame.line, self.table, path, self.pool)
+            watch = self.lines[frame.line] = LineMonitor(frame.line, self.table, path, self.pool)
         return watch.update(record, frame, predictions, model)
 
     def forget(self, line: str) -> None:
         """A line that is heard no more makes room for another; its reference stays on disk."""
         self.lines.pop(line, None)
-
-
-def tell_drift(meters: Meters, line: str, told: Watched) -> None:
-    """Sets the gauges of one line; of a detector with several readings, the greatest over its threshold."""
-    meters["tamis_drift_learned_ratio"].labels(line).set(told.learned)
-    readings: dict[str, Reading] = {}
-    for one in told.readings:
-        before = readings.get(one.detector)
-        if before is None or one.score > before.score:
-            readings[one.detector] = one
-    for name, one in readings.items():
-        meters["tamis_drift_score"].labels(line, name).set(one.score)
-        meters["tamis_drift_threshold"].labels(line, name).set(one.threshold)
-        meters["tamis_drift_alarm"].labels(line, name).set(told.alarms[name])
-        for (cause, unit), size in one.sizes.items():
-            if name != ReferenceScan.name:
-                meters["tamis_drift_size"].labels(line, cause, unit).set(size)

@@ -1,155 +1,42 @@
-"""Frames -> predictions, each with whether to trust it; versions are swapped between frames."""
+"""Frames to predictions, each with whether to trust it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
 
 import numpy as np
 import structlog
 
-from .. import BadBundle, BadMessage, NoModel, StoreUnusable
-from ..models.axis import Axis
-from ..models.class_scores import Verdict
-from ..models.model import Result
-from ..models.serving.parts import ServedModel
-from ..models.store import Store
-from .messages.frame import Frame
-from .messages.predictions import Predictions
-from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
-from .settings import Line, Process
+from ... import BadMessage
+from ...models.class_scores import Verdict
+from ...models.model import Result
+from ...models.serving.parts import ServedModel
+from ..messages.frame import Frame
+from ..messages.predictions import Predictions
+from ..settings import Process
+from .model_server import ModelServer, Served
+from .process_limits import FrozenSensor, ProcessLimits, ProcessVerdict
 
 log = structlog.get_logger()
-MOST_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is forgotten, or names could fill the memory
-
-
-@dataclass(slots=True)
-class Served:
-    """published: seconds since 1970."""
-
-    model: ServedModel
-    version: str
-    published: float
+MAX_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is forgotten, or names could fill the memory
 
 
 @dataclass(slots=True)
 class Watch:
     """What is remembered of one line and instrument."""
 
-    limit: ProcessLimit
+    limit: ProcessLimits
     sensor: FrozenSensor = field(default_factory=FrozenSensor)
     version: str = ""
 
 
 class Predictor:
-    """Serves the current version of each line's model.
+    """Predictions of messages by the models that are served; remembers what is usual for each line and instrument."""
 
-    Args:
-        lines: settings of each line; ``"*"`` stands for the lines that have none of their own.
-        reload_s: how often `refresh` looks into the store for a new current version.
-        loader: loads it beside the loop, which goes on with the version before it; None: the loop waits. The first
-            version of a model is always waited for.
-        threads: of a network's prediction; 0 takes every core.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        lines: Mapping[str, Line],
-        process: Process,
-        reload_s: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
-        loader: Executor | None = None,
-        threads: int = 0,
-    ) -> None:
-        self.store = store
-        self.lines = lines
-        self.process = process
-        self.reload_s = reload_s
-        self.clock = clock
-        self.threads = threads
-        self.served: dict[str, Served] = {}
+    def __init__(self, models: ModelServer, process: Process) -> None:
+        self.models, self.process = models, process
         self._watches: dict[tuple[str, str], Watch] = {}
-        self._next_look = -np.inf
-        self._refused: dict[str, str] = {}
-        self._loader = loader
-        self._loading: dict[str, tuple[str, Future[Served]]] = {}
-
-    @property
-    def missing(self) -> list[str]:
-        """The models that settings name and that are not served (yet)."""
-        return sorted({line.model for line in self.lines.values()} - self.served.keys())
-
-    def axes(self) -> dict[str, Axis]:
-        """The grids of the served models, by id: a message may name one instead of listing its values."""
-        return {served.model.grid.id: served.model.grid for served in self.served.values()}
-
-    def refresh(self) -> None:
-        """Serves what was loaded since, and begins to load what is new and current.
-
-        A version that can not be served leaves the one before it in place.
-
-        Raises:
-            BadBundle: a damaged bundle, and there is no version before it. StoreUnusable: likewise, of the store.
-        """
-        for name, (version, loading) in list(self._loading.items()):
-            if loading.done():
-                del self._loading[name]
-                self._swap(name, version, loading.result)
-        if self.clock() < self._next_look:
-            return
-        self._next_look = self.clock() + self.reload_s
-        for name in sorted({line.model for line in self.lines.values()} - self._loading.keys()):
-            served = self.served.get(name)
-            try:
-                version = self.store.current(name)
-            except NoModel:
-                continue
-            except (BadBundle, StoreUnusable) as error:
-                self._keep(name, error)
-                continue
-            if served is not None and version in (served.version, self._refused.get(name)):
-                continue
-            if served is None or self._loader is None:
-                self._swap(name, version, partial(self._load, name, version))
-            else:
-                self._loading[name] = version, self._loader.submit(self._load, name, version)
-
-    def _load(self, name: str, version: str) -> Served:
-        model = self.store.serve(name, version, self.threads)
-        return Served(model, version, datetime.fromisoformat(self.store.manifest(name, version)["created"]).timestamp())
-
-    def _swap(self, name: str, version: str, loaded: Callable[[], Served]) -> None:
-        before = self.served.get(name)
-        try:
-            self.served[name] = loaded()
-        except NoModel:  # pruned since
-            return
-        except (BadBundle, StoreUnusable) as error:
-            if isinstance(error, BadBundle) and before is not None:
-                self._refused[name] = version
-            self._keep(name, error)
-        else:
-            self._refused.pop(name, None)
-            report = self.served[name].model.report
-            log.info(
-                "model loaded",
-                model=name,
-                version=version,
-                before=before.version if before else None,
-                computed_by=str(report.backend),
-                error_sd=float(f"{report.error:.1e}"),
-                **({"not_by": report.refused} if report.refused else {}),
-            )
-
-    def _keep(self, name: str, error: BadBundle | StoreUnusable) -> None:
-        if name not in self.served:
-            raise error
-        log.error("new version refused", model=name, kept=self.served[name].version, error=str(error))
 
     def predict(self, frame: Frame) -> Predictions:
         """Of one message. Raises as `predict_each`."""
@@ -162,7 +49,7 @@ class Predictor:
             NoModel: the frame's line has no model. AxisMismatch: its axis does not cover the model's grid.
             BadMessage: it holds another quantity than the model was taught.
         """
-        name, served = self.serving(frame.line)
+        name, served = self.models.serving(frame.line)
         model = served.model
         if "unknown" not in (frame.quantity, model.quantity) and frame.quantity != model.quantity:
             raise BadMessage(
@@ -215,29 +102,18 @@ class Predictor:
 
     def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:
         """(rows,): how far the members of the line's committee differ over these spectra; None for other kinds."""
-        _, served = self.serving(frame.line)
+        _, served = self.models.serving(frame.line)
         return served.model.spread(frame.spectra[rows], frame.axis)
-
-    def serving(self, line: str) -> tuple[str, Served]:
-        """The name of the line's model and what is served of it; raises NoModel."""
-        settings = self.lines.get(line, self.lines.get("*"))
-        if settings is None:
-            known = ", ".join(sorted(self.lines))
-            raise NoModel(f"line {line!r} has no model in the settings; lines there: {known}")
-        served = self.served.get(settings.model)
-        if served is None:
-            raise NoModel(f"line {line!r}: no model {settings.model!r} is published in {self.store.root}")
-        return settings.model, served
 
     def _watch(self, frame: Frame, version: str) -> Watch:
         key = (frame.line, frame.instrument)
         watch = self._watches.pop(key, None)  # and put back as the last heard
         if watch is None or watch.version != version:  # another version has other scores: its limits are learned anew
-            limit = ProcessLimit(self.process.learn_spectra, self.process.window_spectra)
+            limit = ProcessLimits(self.process.learn_spectra, self.process.window_spectra)
             sensor = watch.sensor if watch else FrozenSensor()
             watch = Watch(limit, sensor, version)
         self._watches[key] = watch
-        if len(self._watches) > MOST_WATCHES:
+        if len(self._watches) > MAX_WATCHES:
             line, instrument = next(iter(self._watches))
             del self._watches[line, instrument]
             log.warning("forgotten: too many lines and instruments", line=line, instrument=instrument)

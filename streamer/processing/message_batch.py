@@ -15,12 +15,15 @@ from .. import BadMessage
 from .messages.frame import Frame
 from .messages.record import Record
 from .messages.screening import BadRow
+from ... import BadMessage
+from ..frame import BadRow, Frame
+from ..wire import Record
 
-MOST_ROWS = 1 << 15  # worked as one: 10 MB of 80 bands
+MAX_ROWS = 1 << 15  # worked as one: 10 MB of 80 bands
 
 
 @dataclass
-class Stretch:
+class MessageBatch:
     """One message, or some whose camera lines follow one another.
 
     Attributes:
@@ -34,14 +37,14 @@ class Stretch:
     frame: Frame | None
     bad: list[BadRow] = field(default_factory=list)
     error: BadMessage | None = None
-    joined: Sequence[Stretch] = ()
+    joined: Sequence[MessageBatch] = ()
 
     def __post_init__(self) -> None:
         self.first = np.zeros(1, int)
         self._lines = np.zeros(1)  # each message's first camera line
 
     @classmethod
-    def of(cls, several: list[Stretch]) -> Stretch:
+    def join(cls, several: list[MessageBatch]) -> MessageBatch:
         frames = [one.frame for one in several if one.frame is not None]
         if len(several) == 1 or len(frames) < len(several):
             return several[0]
@@ -61,7 +64,7 @@ class Stretch:
         made._lines = together.y[made.first]
         return made
 
-    def follows(self, before: Stretch) -> bool:
+    def follows(self, before: MessageBatch) -> bool:
         """Whether it is the same camera's, whole, and begins below the other's last line."""
         a, b = before.frame, self.frame
         if a is None or b is None or before.bad or self.bad or not (len(a) and len(b)):
@@ -91,19 +94,19 @@ class Stretch:
         return found
 
 
-def stretches(read: Iterable[tuple[Stretch, bool]]) -> Iterator[Stretch]:
+def batches(read: Iterable[tuple[MessageBatch, bool]]) -> Iterator[MessageBatch]:
     """
     Args:
         read: messages in their order, each with whether it is a line camera's.
     """
-    waiting: list[Stretch] = []
+    waiting: list[MessageBatch] = []
     rows = 0
     for one, is_camera in read:
         n = 0 if one.frame is None else len(one.frame)
-        if waiting and not (is_camera and rows + n <= MOST_ROWS and one.follows(waiting[-1])):
-            yield Stretch.of(waiting)
+        if waiting and not (is_camera and rows + n <= MAX_ROWS and one.follows(waiting[-1])):
+            yield MessageBatch.join(waiting)
             waiting, rows = [], 0
         waiting.append(one)
         rows += n
     if waiting:
-        yield Stretch.of(waiting)
+        yield MessageBatch.join(waiting)

@@ -22,8 +22,11 @@ import numpy as np
 from .messages.frame import Frame
 from .messages.labels import Request
 from .messages.predictions import Predictions
+from ..frame import Frame
+from ..labels import Request
+from ..outcome import Predictions
 
-MOST_LINES = 256  # names come from messages
+MAX_LINES = 256  # names come from messages
 REMEMBERED = 256  # requests that new ones are to differ from
 DIRECTIONS = 16  # of a random projection, in which spectra are compared
 NOTE_BYTES = 3_000  # a broker keeps 4,096 beside an offset
@@ -40,7 +43,7 @@ class _Line:
     asked: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
 
-class Asker:
+class LabelRequester:
     """Requests of every line, at most `per_hour` each.
 
     Args:
@@ -75,7 +78,7 @@ class Asker:
     def _line(self, name: str, ends: float) -> _Line:
         line = self._lines.get(name)
         if line is None:
-            if len(self._lines) >= MOST_LINES:
+            if len(self._lines) >= MAX_LINES:
                 del self._lines[next(iter(self._lines))]
             line = self._lines[name] = _Line(ends)
         return line

@@ -1,0 +1,192 @@
+"""White and dark references of a camera: refreshed by messages, kept over restarts, and what they make of counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from ... import BadFile, BadMessage
+from ...models.atomic import atomic_write
+from ...models.reflectance import Reflectance, some_bands
+from ..files.envi import read_references
+from ..frame import Frame
+from ..settings import Camera as Table
+
+log = structlog.get_logger()
+
+
+@dataclass
+class _Mean:
+    """(pixels, bands) sums of a reference, and how often each pixel was seen."""
+
+    kind: str
+    total: np.ndarray
+    count: np.ndarray
+    last: int = -1  # place of the newest pixel, counted through all lines
+
+    def goes_on(self, kind: str, shape: tuple[int, int], places: np.ndarray) -> bool:
+        """Whether these follow what was seen so far: a reference that begins anew replaces the one before."""
+        return self.kind == kind and self.total.shape == shape and int(places.min()) > self.last
+
+    def add(self, x: np.ndarray, y: np.ndarray, spectra: np.ndarray) -> np.ndarray | None:
+        """The mean, once there is one of every pixel."""
+        self.last = int((y * len(self.count) + x).max())
+        np.add.at(self.total, x, spectra)
+        self.count += np.bincount(x, minlength=len(self.count))
+        return self.total / self.count[:, None] if self.count.all() else None
+
+
+class CameraReferences:
+    """The newest white and dark reference of one camera.
+
+    Args:
+        kept: the file that keeps refreshed references over restarts; None: nowhere.
+    """
+
+    def __init__(self, table: Table, kept: Path | None = None) -> None:
+        self.table, self.kept = table, kept
+        self._white: np.ndarray | None = None
+        self._dark: np.ndarray | None = None
+        self._reflectance: Reflectance | None = None
+        self._learning: _Mean | None = None
+        if table.white:
+            self._reflectance = read_references(table.white, table.dark or None)
+            self._white, self._dark = self._reflectance.white, self._reflectance.dark
+            if len(self._white) != table.pixels:
+                raise BadFile(
+                    f"{table.white}: expected {table.pixels} pixels, as camera.pixels says, got {len(self._white)}"
+                )
+        self._first = self._reflectance  # what a change is measured against
+        self._kept_ns = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes what another worker has learned, where the line was with that one meanwhile."""
+        try:
+            kept_ns = 0 if self.kept is None else self.kept.stat().st_mtime_ns
+        except OSError:
+            return
+        if kept_ns != self._kept_ns:
+            self._kept_ns = kept_ns
+            self._load()
+
+    def update(self, frame: Frame, x: np.ndarray, y: np.ndarray) -> float | None:
+        """Averages the messages of a reference that follow one another, and takes it over once each pixel was seen.
+
+        Args:
+            x, y: (n,) pixel and scan line.
+
+        Returns:
+            By how much it has changed since the first one: the median ratio of light to that of then, less 1; for a
+            dark one its median rise over the light of then. None: not every pixel was seen yet.
+
+        Raises:
+            BadMessage: it does not suit this camera; the reference before it stays.
+        """
+        if frame.quantity not in ("counts", "unknown"):
+            raise BadMessage(
+                f"{frame.reference} reference: expected counts, as the camera has them, got {frame.quantity}",
+                "reference",
+            )
+        shape = self.table.pixels, len(frame.axis)
+        if self._first is not None and shape != (before := self._first.white.shape):
+            raise BadMessage(
+                f"{frame.reference} reference: expected {before[1]} bands, as the white one has, got {shape[1]}",
+                "reference",
+            )
+        if self._learning is None or not self._learning.goes_on(frame.reference, shape, y * shape[0] + x):
+            self._learning = _Mean(frame.reference, np.zeros(shape), np.zeros(shape[0], int))
+        mean = self._learning.add(x, y, frame.spectra)
+        if mean is None:
+            return None
+        white, dark = (mean, self._dark) if frame.reference == "white" else (self._white, mean)
+        if white is not None:
+            try:
+                self._reflectance = Reflectance(white, dark)
+            except ValueError as error:
+                self._learning = None
+                raise BadMessage(f"{frame.reference} reference: {error}", "reference") from error
+        self._first = self._first or self._reflectance
+        self._white, self._dark = white, dark
+        self._save()
+        first, now = self._first, self._reflectance
+        if first is None or now is None:
+            return 0.0
+        alive, light = ~first.dead, first.white - first.dark
+        if frame.reference == "dark":
+            return float(np.median((now.dark - first.dark)[alive] / light[alive]))
+        return float(np.median((now.white - now.dark)[alive] / light[alive])) - 1
+
+    def end_update(self, line: str) -> None:
+        """Spectra have come: a reference that is not complete by now is given up."""
+        if self._learning is not None and not self._learning.count.all():
+            log.warning("reference left out: not every pixel was in it", line=line, reference=self._learning.kind)
+        self._learning = None
+
+    def brightness(self, frame: Frame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) mean of some bands, as reflectance where that can be; (n,) whether the pixel is blind"""
+        if self._reflectance is None or frame.quantity not in ("counts", "unknown"):
+            return frame.spectra[:, some_bands(len(frame.axis))].mean(axis=1, dtype=np.float32), np.zeros(len(x), bool)
+        try:
+            return self._reflectance.brightness(frame.spectra, x), self._reflectance.blind[x]
+        except BadFile as error:
+            raise BadMessage(str(error), "band_count") from error
+
+    def corrected(self, frame: Frame) -> Frame:
+        """Counts as reflectance, where there is a white reference."""
+        if self._reflectance is None or frame.quantity not in ("counts", "unknown") or frame.x is None:
+            return frame
+        try:
+            spectra = self._reflectance(frame.spectra, frame.x)
+        except BadFile as error:
+            raise BadMessage(str(error), "band_count") from error
+        return replace(frame, spectra=spectra, quantity="reflectance")
+
+    def _save(self) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        if self.kept is None:
+            return
+        arrays = {name: value for name, value in (("white", self._white), ("dark", self._dark)) if value is not None}
+        if self._first is not None and not self.table.white:  # that of the settings is read again
+            arrays |= {"first_white": self._first.white, "first_dark": self._first.dark}
+        try:
+            self.kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.kept) as draft:
+                save_file(arrays, draft)
+            self._kept_ns = self.kept.stat().st_mtime_ns
+        except (OSError, SafetensorError) as error:  # of a full disk it is the latter
+            log.error("reference not kept: after a restart it is the one before", path=str(self.kept), error=str(error))
+
+    def _load(self) -> None:
+        """References that were refreshed, unless the files of the settings are newer."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        if self.kept is None:
+            return
+        try:
+            files = [Path(name).stat().st_mtime for name in (self.table.white, self.table.dark) if name]
+            if max(files, default=0.0) > self.kept.stat().st_mtime:
+                return
+            arrays = load_file(self.kept)
+            if any(array.ndim != 2 or len(array) != self.table.pixels for array in arrays.values()):
+                raise ValueError(f"expected {self.table.pixels} pixels")
+            white, dark = arrays.get("white", self._white), arrays.get("dark", self._dark)
+            if white is not None and self._white is not None and white.shape != self._white.shape:
+                raise ValueError(f"expected {self._white.shape[1]} bands, as the white one before it has")
+            made = None if white is None else Reflectance(white, dark)
+            first = self._first or made
+            if not self.table.white and made is not None and "first_white" in arrays:
+                first = Reflectance(arrays["first_white"], arrays.get("first_dark"))
+                if first.white.shape != made.white.shape:
+                    raise ValueError(f"expected {made.white.shape[1]} bands in the first one, as the white one has")
+        except (OSError, TypeError, ValueError, SafetensorError) as error:
+            log.error("kept references left out", path=str(self.kept), error=str(error))
+            return
+        self._white, self._dark, self._reflectance = white, dark, made
+        self._first = first

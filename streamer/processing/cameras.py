@@ -1,0 +1,77 @@
+"""The cameras of all lines."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ... import BadMessage
+from ..frame import BadRow, Frame, screen
+from ..settings import Camera as Table
+from ..settings import Line
+from .camera import Camera, ScreenedFrame
+from .segmentation import connected
+
+MAX_CAMERAS = 64  # lines x instruments
+
+
+class Cameras:
+    """Those of all lines that have one.
+
+    Args:
+        folder: where refreshed references are kept over restarts; None: nowhere.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self._cameras: dict[tuple[str, str], Camera] = {}
+
+    def check(self, lines: Mapping[str, Line]) -> None:
+        """
+        Raises:
+            BadFile: a reference of the settings can not be read, or is of another camera.
+        """
+        for line in lines.values():
+            if line.camera.pixels:
+                Camera(line.camera)
+                connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
+
+    def take(
+        self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: np.ndarray | None = None
+    ) -> ScreenedFrame:
+        """A message as its line's camera sees it, or as it is where the line has none, less what `screen` sets aside.
+
+        Raises:
+            BadMessage: see `Camera`; or a reference for a line without a camera.
+        """
+        saturation = line.saturation if line else None
+        if line is not None and line.camera.pixels and len(frame) and not frame.reference:
+            return self._camera(frame, line.camera).find_objects(frame, bad, saturation, first)
+        frame, bad = screen(frame, saturation, list(bad))
+        if not frame.reference or not len(frame):
+            return ScreenedFrame(frame, bad)
+        if line is None or not line.camera.pixels:
+            raise BadMessage(
+                f"a {frame.reference} reference, but line {frame.line!r} has no camera in the settings", "reference"
+            )
+        return ScreenedFrame(frame[:0], bad, change=self._camera(frame, line.camera).update_reference(frame))
+
+    def _camera(self, frame: Frame, table: Table) -> Camera:
+        key = (frame.line, frame.instrument)
+        camera = self._cameras.pop(key, None)  # and put back as the last heard
+        if camera is None:
+            name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
+            camera = Camera(table, None if self.folder is None else self.folder / f"{name}.safetensors")
+        else:
+            camera.references.refresh()
+        self._cameras[key] = camera
+        if len(self._cameras) > MAX_CAMERAS:
+            del self._cameras[next(iter(self._cameras))]
+        return camera
+
+    def restart(self) -> None:
+        for camera in self._cameras.values():
+            camera.restart()

@@ -1,0 +1,325 @@
+"""What becomes of a batch of messages: the steps from spectra to results, in their order.
+
+An inspection knows no broker and no metrics. Each step gives an `Outcome`: messages to send, and facts for the metrics.
+Outcomes come one by one, so that decisions are on their way before predictions are written and drift is checked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+import structlog
+
+from ... import AxisMismatch, BadMessage, NoModel, TamisError
+from ..drift.monitor import DriftMonitor, DriftReport
+from ..frame import BadRow, Frame
+from ..labels import encode_requests
+from ..messages.decisions import CONTENT_TYPES, Decision
+from ..outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
+from ..settings import Settings
+from ..wire import ARROW, Record
+from .camera import ScreenedFrame
+from .cameras import Cameras
+from .decider import Decider
+from .label_requests import LabelRequester
+from .message_batch import MessageBatch
+from .model_server import ModelServer
+from .predictor import Predictor
+
+log = structlog.get_logger()
+
+_ENCODINGS = {"arrow": ARROW, "json": JSON_LINES}
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send; its topic is what the settings call so."""
+
+    topic: Literal["predictions", "decisions", "rejects", "label_requests"]
+    value: bytes
+    key: bytes | None
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    predictions: Predictions
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionTime:
+    line: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Spectra of one message that were set aside for one reason."""
+
+    line: str
+    reason: str
+    spectra: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeltPixels:
+    """Pixels of a camera that are of no object."""
+
+    line: str
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceUpdated:
+    """change: since the camera's first reference of this kind, in shares of the light."""
+
+    line: str
+    instrument: str
+    kind: str
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class DriftChecked:
+    line: str
+    report: DriftReport
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsRequested:
+    line: str
+
+
+Fact = Predicted | PredictionTime | Rejected | BeltPixels | ReferenceUpdated | DriftChecked | LabelsRequested | Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one step gives.
+
+    Attributes:
+        rejected: of each message that is done with this step, whether it was rejected for the most part.
+    """
+
+    messages: Sequence[Outgoing] = ()
+    facts: Sequence[Fact] = ()
+    rejected: Sequence[bool] = ()
+
+
+@dataclass
+class Inspection:
+    """Cameras, predictor, decider, drift monitor and label requests of all lines."""
+
+    settings: Settings
+    models: ModelServer
+    cameras: Cameras = field(default_factory=Cameras)
+    drift: DriftMonitor | None = None  # None: references are kept in memory alone
+
+    def __post_init__(self) -> None:
+        self.predictor = Predictor(self.models, self.settings.process)
+        self.decider = Decider() if self.settings.decides else None
+        self.monitor = self.drift or DriftMonitor(self.settings.drift)
+        per_hour = self.settings.requests.per_hour
+        self.requester = LabelRequester(per_hour) if per_hour > 0 else None
+        self._encoding = _ENCODINGS[self.settings.predictions.encoding]
+
+    def check(self) -> None:
+        """Before anything is read: a line whose rules do not suit its model would pass everything.
+
+        Raises:
+            BadSettings, BadFile: rules or references of the settings can not be used.
+        """
+        self.cameras.check(self.settings.lines)
+        for name, line in self.settings.lines.items():
+            if self.decider is not None and line.decide.rules:
+                served = self.models.served[line.model]
+                self.decider.bind(line.decide, name, line.model, served.model, served.version)
+
+    def process(self, batch: MessageBatch, clock: float) -> Iterator[Outcome]:
+        """Finds the objects, predicts, decides, requests labels, checks for drift, and sets aside what is unusable.
+
+        Args:
+            clock: seconds that the worker has spent listening; see `Decider`.
+        """
+        frame, first = batch.frame, batch.records[0]
+        if frame is None:
+            error = batch.error or BadMessage(f"{first.place}: expected a frame, got none", "unreadable")
+            yield self._reject(first, "", str(error), error.reason)
+            return
+        line = self.settings.line(frame.line)
+        try:
+            screened = self.cameras.take(frame, line, batch.bad, batch.first)
+        except BadMessage as error:
+            if batch.joined:  # each alone shows which one is at fault
+                for one in batch.joined:
+                    yield from self.process(one, clock)
+                return
+            spectra = len(frame) + len(batch.bad)
+            yield self._reject(first, frame.line, f"{first.place}: {error}", error.reason, spectra)
+            return
+        if screened.change is not None:
+            updated = ReferenceUpdated(frame.line, frame.instrument, frame.reference, screened.change)
+            yield Outcome(facts=[updated])
+        parts = batch.parts(screened.frame)
+        predicted, failed = self._predict(screened, parts)
+        yield from failed
+        yield from self._decide(screened, predicted, clock)
+        for record, _, predictions in predicted:
+            yield self._results(record, predictions)
+        picked = screened.one_row_per_object(bool(line and line.decide.rules))
+        for record, rows, predictions in predicted:
+            own = screened.frame if len(parts) == 1 else screened.frame[rows]
+            yield from self._request_labels(own, predictions)
+            if picked is not None:
+                some = picked[(rows.start <= picked) & (picked < rows.stop)] - rows.start
+                if not len(some):
+                    continue
+                own, predictions = own[some], predictions[some]
+            yield from self._check_drift(record, own, predictions)
+        if screened.belt:
+            yield Outcome(facts=[BeltPixels(frame.line, screened.belt)])
+        bad, done = batch.aside(screened.bad), {record.id for record, _, _ in predicted}
+        for record, rows in parts:
+            if rows.start == rows.stop or record.id in done:  # else it was rejected as a whole
+                yield self._set_aside(record, frame.line, bad.get(record.id, []), rows.stop - rows.start)
+
+    def _predict(
+        self, screened: ScreenedFrame, parts: Sequence[tuple[Record, slice]]
+    ) -> tuple[list[tuple[Record, slice, Predictions]], list[Outcome]]:
+        """The predictions of each message that has spectra; messages that can not be predicted are rejected."""
+        parts, frame = [part for part in parts if part[1].start < part[1].stop], screened.frame
+        if not parts:
+            return [], []
+        each: list[Predictions] = []
+        begun, reason, text = time.perf_counter(), "", ""
+        try:
+            each = self.predictor.predict_each(frame, [rows for _, rows in parts])
+        except (NoModel, AxisMismatch, BadMessage) as error:
+            reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
+            text = str(error)
+        except TamisError:
+            raise
+        except Exception as error:  # a frame that breaks a model must not stop the line for ever
+            if len(parts) == 1:
+                log.exception("prediction failed", place=parts[0][0].place, line=frame.line)
+            reason, text = "failed", f"the model failed: {type(error).__name__}: {error!s:.200}"
+        outcomes = [Outcome(facts=[PredictionTime(frame.line, time.perf_counter() - begun)])]
+        if not reason:
+            return [(*part, predictions) for part, predictions in zip(parts, each, strict=True)], outcomes
+        found = []
+        for record, rows in parts:
+            if reason == "failed" and len(parts) > 1:  # each alone shows which one is at fault
+                alone = replace(screened, frame=frame[rows], bad=[])
+                one, more = self._predict(alone, [(record, slice(0, rows.stop - rows.start))])
+                found += [(record, rows, predictions) for _, _, predictions in one]
+                outcomes += more
+            else:
+                spectra = rows.stop - rows.start + (len(screened.bad) if len(parts) == 1 else 0)
+                outcomes.append(self._reject(record, frame.line, f"{record.place}: {text}", reason, spectra))
+        return found, outcomes
+
+    def _decide(
+        self, screened: ScreenedFrame, predicted: Sequence[tuple[Record, slice, Predictions]], clock: float
+    ) -> Iterator[Outcome]:
+        frame = screened.frame
+        line = self.settings.line(frame.line)
+        if self.decider is None:
+            return
+        if not predicted:
+            yield from self._decided(self.decider.close_objects(frame.line, frame.instrument, screened))
+        elif line is not None and line.decide.rules:
+            of_message = {record.id: predictions for record, _, predictions in predicted}
+            model = self.models.serving(frame.line)[1].model
+            yield from self._decided(self.decider.add(line.decide, screened, of_message, model, clock))
+
+    def _decided(self, decisions: Iterable[Decision]) -> Iterator[Outcome]:
+        for decision in decisions:
+            line = self.settings.line(decision.line)
+            value, headers = decision.message(CONTENT_TYPES[line.decide.encoding if line else "json"])
+            yield Outcome([Outgoing("decisions", value, decision.line.encode(), headers)], [decision])
+
+    def _results(self, record: Record, predictions: Predictions) -> Outcome:
+        key, cap = predictions.line.encode(), self.settings.frame_max_bytes
+        encoded = encode_predictions(predictions, self._encoding, cap, record.id)
+        messages = [Outgoing("predictions", value, key, headers) for value, headers in encoded]
+        return Outcome(messages, [Predicted(predictions)])
+
+    def _request_labels(self, frame: Frame, predictions: Predictions) -> Iterator[Outcome]:
+        """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
+        if self.requester is None:
+            return
+        due = self.requester.consider(frame, predictions, partial(self.predictor.spread, frame))
+        for value, headers in encode_requests(due):
+            message = Outgoing("label_requests", value, frame.line.encode(), headers)
+            yield Outcome([message], [LabelsRequested(frame.line)])
+
+    def _check_drift(self, record: Record, frame: Frame, predictions: Predictions) -> Iterator[Outcome]:
+        model = self.models.serving(frame.line)[1].model
+        report = self.monitor.update(record, frame, predictions, model)
+        if report is not None:
+            yield Outcome(facts=[DriftChecked(frame.line, report)])
+
+    def _reject(self, record: Record, line: str, error: str, reason: str, spectra: int = 1) -> Outcome:
+        """Sets a whole message aside, with its own bytes."""
+        log.warning("message rejected", error=error, reason=reason)
+        value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
+        return Outcome([Outgoing("rejects", value, _key(record), headers)], [Rejected(line, reason, spectra)], [True])
+
+    def _set_aside(self, record: Record, line: str, bad: Sequence[BadRow], good: int) -> Outcome:
+        """Sets the bad rows of a message aside; its good rows have been predicted."""
+        if not bad:
+            return Outcome(rejected=[False])
+        log.warning("rows rejected", place=record.place, line=line, rows=len(bad), first=str(bad[0]))
+        encoded = list(reject_rows(record, bad, line, self.settings.frame_max_bytes))
+        messages = [Outgoing("rejects", value, _key(record), headers) for value, headers in encoded]
+        facts = [Rejected(line, headers["reason"], int(headers["rows"])) for _, headers in encoded]
+        return Outcome(messages, facts, [len(bad) > good])
+
+    # --- between batches ----------------------------------------------------------------------------------------------
+
+    def has_silent_objects(self, clock: float) -> bool:
+        return self.decider is not None and self.decider.has_silent(clock)
+
+    def decide_silent_objects(self, clock: float) -> Iterator[Outcome]:
+        """Decisions on objects of which nothing more has come for long enough."""
+        return self._decided(self.decider.decide_silent(clock) if self.decider else ())
+
+    def flush(self) -> Iterator[Outcome]:
+        """Decisions on all objects that are still open: the worker ends."""
+        return self._decided(self.decider.flush() if self.decider else ())
+
+    def delivered(self) -> None:
+        """All that was processed so far has reached its readers."""
+        if self.requester is not None:
+            self.requester.settle(delivered=True)
+
+    def undo(self) -> None:
+        """What was processed since the last delivery will be read again."""
+        if self.decider is not None:
+            self.decider.reset()
+        self.cameras.restart()
+        if self.requester is not None:
+            self.requester.settle(delivered=False)
+
+    def note(self) -> str:
+        """What a successor needs to go on, to be kept beside the offsets."""
+        return self.requester.note() if self.requester else ""
+
+    def restore(self, notes: Iterable[str]) -> None:
+        """Goes on where the workers that had these partitions before were."""
+        if self.requester is not None:
+            for note in notes:
+                self.requester.restore(note)
+
+    def forget(self, line: str) -> None:
+        """A line that is not heard any more makes room for others."""
+        self.monitor.forget(line)
+
+
+def _key(record: Record) -> bytes | None:
+    """A rejected message keeps its key, within what a reject may bring along."""
+    return None if record.key is None else record.key[:MOST_FOREIGN]

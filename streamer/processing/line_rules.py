@@ -1,0 +1,171 @@
+"""What is known of an object, and what the rules of its line make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ... import BadSettings
+from ...models.classes import UNKNOWN
+from ...models.serving import ServedModel
+from ..rules import Rule, conformal_limits, threshold
+from ..settings import Decide
+
+LEVEL = 0.9  # of the interval <target>_low to <target>_high
+IDLE_S = 2.0  # what an object waits for more at the longest, where nothing comes at all
+_ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
+_OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
+
+
+@dataclass(slots=True)
+class PooledObject:
+    """What is known of one object so far; sums over its spectra.
+
+    Attributes:
+        source_id: the message of its first spectrum and its row there: the same when they are read again.
+        total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
+        known: how many those are. heard: by the worker's clock, which stands still while the worker does.
+        low, high: (2,), from which pixel and camera line to which; NaN where unknown.
+        followed: by a camera, which tells when it has left the view.
+    """
+
+    object_id: str
+    instrument: str
+    source_id: str
+    total: np.ndarray
+    squares: np.ndarray
+    last: np.datetime64
+    spectra: int = 0
+    known: int = 0
+    trusted: int = 0
+    odd: int = 0
+    ambiguity: float = 0.0
+    distance: float = np.inf
+    heard: float = 0.0
+    low: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
+    high: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
+    followed: bool = False
+
+    def is_silent(self, table: Decide, clock: float) -> bool:
+        """Whether nothing came for so long that nothing more is waited for."""
+        room_s = IDLE_S if self.followed else min(IDLE_S, table.deadline_s / 2)
+        return clock - self.heard >= max(table.close_s, room_s)
+
+    def absorb(self, other: PooledObject) -> None:
+        """Makes another part of the same object its own."""
+        self.total, self.squares = self.total + other.total, self.squares + other.squares
+        self.last, self.heard = np.fmax(self.last, other.last), max(self.heard, other.heard)
+        self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
+        self.distance = min(self.distance, other.distance)
+        for name in ("spectra", "known", "trusted", "odd", "ambiguity"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class LineRules:
+    """A line's rules, bound to the version of the model that is served.
+
+    Raises:
+        BadSettings: a rule asks for what this model does not tell, or for a purity that it does not reach.
+    """
+
+    table: Decide
+    name: str
+    model: ServedModel
+    version: str
+    rules: list[tuple[str, list[Rule], str]] = field(init=False)  # action, conditions, as text
+    thresholds: list[str] = field(default_factory=list, init=False)  # what was chosen for a class, and what it gives
+
+    def __post_init__(self) -> None:
+        self.conformal = None
+        if self.model.validation is not None:
+            self.conformal = conformal_limits(self.model.validation, self.table.conformal)
+        known = self.known()
+        self.rules = []
+        try:
+            for rule in self.table.rules:
+                texts = [rule.when] if rule.when else []
+                if rule.of_class is not None:
+                    texts.append(self._of_class(rule))
+                conditions = [Rule(text) for text in texts]
+                for condition in conditions:
+                    condition.refuse_unknown(known)
+                self.rules.append((rule.action, conditions, " and ".join(texts)))
+        except ValueError as error:
+            raise BadSettings(f"lines: decide.rules: {error}") from error
+
+    def _of_class(self, rule: Any) -> str:
+        if self.model.validation is None:
+            raise ValueError(f"class = {rule.of_class!r}: the line's model tells values, not classes")
+        cut = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
+        name, of = _quoted(rule.of_class), self.model.class_of
+        name_of = of if of.isidentifier() else f"value[{_quoted(of)}]"
+        likeliest = f"== {name}" if rule.recovery is None else f"!= {_quoted(UNKNOWN)}"
+        text = f"{name_of} {likeliest} and p[{name}] >= {cut.at!r}"
+        self.thresholds.append(
+            f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} of spectra not seen)"
+        )
+        return text
+
+    def known(self) -> list[str]:
+        """The names that rules may use."""
+        if self.model.class_of:
+            return [self.model.class_of, *_OF_CLASSES, *(f"p[{name}]" for name in self.model.classes), *_ALWAYS]
+        of_values = [f"{target}{end}" for target in self.model.targets for end in ("", "_low", "_high")]
+        return [*of_values, *_ALWAYS]
+
+    def facts(self, pooled: PooledObject) -> dict[str, Any]:
+        """By the names that rules use; None where nothing is known."""
+        n = pooled.spectra
+        common = {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
+        if np.isfinite(pooled.low).all():
+            places = zip(("x_low", "y_low", "x_high", "y_high"), [*pooled.low, *pooled.high], strict=True)
+            common |= {name: round(float(place)) for name, place in places}
+        if self.model.class_of:
+            return {**self._class_facts(pooled), **common}
+        mean = pooled.total / n
+        between = np.maximum(pooled.squares / n - mean**2, 0)
+        facts: dict[str, Any] = {}
+        for i, target in enumerate(self.model.targets):
+            usual = self.model.error_sd.get(target)
+            half = None
+            if usual is not None:
+                half = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(np.sqrt(usual**2 + between[i] / n))
+            facts[target] = float(mean[i]) if np.isfinite(mean[i]) else None
+            facts[f"{target}_low"] = None if half is None or facts[target] is None else facts[target] - half
+            facts[f"{target}_high"] = None if half is None or facts[target] is None else facts[target] + half
+        return facts | common
+
+    def _class_facts(self, pooled: PooledObject) -> dict[str, Any]:
+        """An object is of no known class where most of its spectra are of none."""
+        names = self.model.classes
+        chance = pooled.total / max(pooled.known, 1)
+        best = int(chance.argmax())
+        is_known = 2 * pooled.known >= pooled.spectra and pooled.known > 0
+        assert self.conformal is not None
+        likely = [name for name, p, limit in zip(names, chance, self.conformal, strict=True) if is_known and p >= limit]
+        return {
+            self.model.class_of: names[best] if is_known else UNKNOWN,
+            "confidence": float(chance[best]) if is_known else 0.0,
+            "distance": pooled.distance,
+            "ambiguity": pooled.ambiguity / max(pooled.known, 1),
+            "set": likely,
+            "certain": len(likely) == 1,
+            **{f"p[{name}]": float(p) for name, p in zip(names, chance, strict=True)},
+        }
+
+    def decide(self, facts: dict[str, Any]) -> tuple[str, int, str]:
+        """Action, the rule's number, and the reason."""
+        for number, (action, conditions, text) in enumerate(self.rules, start=1):
+            if all(condition(facts) for condition in conditions):
+                return action, number, text
+        return self.table.otherwise, 0, "no rule holds"
+
+
+def _quoted(text: str) -> str:
+    """As Python and settings write it."""
+    return orjson.dumps(text).decode()

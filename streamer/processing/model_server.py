@@ -1,0 +1,145 @@
+"""The models that lines are served with: each one's current version, swapped between batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+import numpy as np
+import structlog
+
+from ... import BadBundle, NoModel, StoreUnusable
+from ...models.axis import Axis
+from ...models.serving import ServedModel
+from ...models.store import Store
+from ..settings import Line
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Served:
+    """published: seconds since 1970."""
+
+    model: ServedModel
+    version: str
+    published: float
+
+
+class ModelServer:
+    """The current version of each line's model.
+
+    Args:
+        lines: settings of each line; ``"*"`` stands for the lines that have none of their own.
+        reload_s: how often `refresh` looks into the store for a new current version.
+        loader: loads it beside the loop, which serves the version before it meanwhile; None: the loop waits. The first
+            version of a model is always waited for.
+        threads: of a network's prediction; 0 takes every core.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        lines: Mapping[str, Line],
+        reload_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+        loader: Executor | None = None,
+        threads: int = 0,
+    ) -> None:
+        self.store = store
+        self.lines = lines
+        self.reload_s = reload_s
+        self.clock = clock
+        self.threads = threads
+        self.served: dict[str, Served] = {}
+        self._next_look = -np.inf
+        self._refused: dict[str, str] = {}
+        self._loader = loader
+        self._loading: dict[str, tuple[str, Future[Served]]] = {}
+
+    @property
+    def missing(self) -> list[str]:
+        """The models that the settings name and that are not served yet."""
+        return sorted({line.model for line in self.lines.values()} - self.served.keys())
+
+    def axes(self) -> dict[str, Axis]:
+        """The grids of the served models, by id: a message may name one instead of listing its values."""
+        return {served.model.grid.id: served.model.grid for served in self.served.values()}
+
+    def refresh(self) -> None:
+        """Serves versions that have been loaded, and starts to load new current ones.
+
+        A version that cannot be served leaves the one before it in place.
+
+        Raises:
+            BadBundle: the bundle is damaged, and no version is served yet. StoreUnusable: likewise, the store.
+        """
+        for name, (version, loading) in list(self._loading.items()):
+            if loading.done():
+                del self._loading[name]
+                self._swap(name, version, loading.result)
+        if self.clock() < self._next_look:
+            return
+        self._next_look = self.clock() + self.reload_s
+        for name in sorted({line.model for line in self.lines.values()} - self._loading.keys()):
+            served = self.served.get(name)
+            try:
+                version = self.store.current(name)
+            except NoModel:
+                continue
+            except (BadBundle, StoreUnusable) as error:
+                self._keep_serving(name, error)
+                continue
+            if served is not None and version in (served.version, self._refused.get(name)):
+                continue
+            if served is None or self._loader is None:
+                self._swap(name, version, partial(self._load, name, version))
+            else:
+                self._loading[name] = version, self._loader.submit(self._load, name, version)
+
+    def _load(self, name: str, version: str) -> Served:
+        model = self.store.serve(name, version, self.threads)
+        return Served(model, version, datetime.fromisoformat(self.store.manifest(name, version)["created"]).timestamp())
+
+    def _swap(self, name: str, version: str, loaded: Callable[[], Served]) -> None:
+        before = self.served.get(name)
+        try:
+            self.served[name] = loaded()
+        except NoModel:  # pruned since
+            return
+        except (BadBundle, StoreUnusable) as error:
+            if isinstance(error, BadBundle) and before is not None:
+                self._refused[name] = version
+            self._keep_serving(name, error)
+        else:
+            self._refused.pop(name, None)
+            report = self.served[name].model.report
+            log.info(
+                "model loaded",
+                model=name,
+                version=version,
+                before=before.version if before else None,
+                computed_by=str(report.backend),
+                error_sd=float(f"{report.error:.1e}"),
+                **({"not_by": report.refused} if report.refused else {}),
+            )
+
+    def _keep_serving(self, name: str, error: BadBundle | StoreUnusable) -> None:
+        if name not in self.served:
+            raise error
+        log.error("new version refused", model=name, kept=self.served[name].version, error=str(error))
+
+    def serving(self, line: str) -> tuple[str, Served]:
+        """The name of the line's model and what is served of it; raises NoModel."""
+        settings = self.lines.get(line, self.lines.get("*"))
+        if settings is None:
+            known = ", ".join(sorted(self.lines))
+            raise NoModel(f"line {line!r} has no model in the settings; lines there: {known}")
+        served = self.served.get(settings.model)
+        if served is None:
+            raise NoModel(f"line {line!r}: no model {settings.model!r} is published in {self.store.root}")
+        return settings.model, served

@@ -1,0 +1,138 @@
+"""Connected pixels of a line camera are objects, from one message to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_GAP = 16  # camera lines that may be missing: beyond, what comes is another belt
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where an object was seen so far, to its edges: from which pixel and line to which, (2,) each, and when last."""
+
+    low: np.ndarray
+    high: np.ndarray
+    last: np.datetime64
+
+    def with_(self, other: Reach | None) -> Reach:
+        if other is None:
+            return self
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return Reach(low, high, np.fmax(self.last, other.last))
+
+
+class Segmenter:
+    """Connected pixels (8 neighbours) are one object, from one message to the next.
+
+    An object is called after its first pixel, 'line-pixel', and has ended once a whole line has passed without it. Two
+    parts that meet further down become the one that began first. An object that is longer than `longest` lines is cut.
+    """
+
+    def __init__(self, pixels: int, longest: int) -> None:
+        self.pixels, self.longest = pixels, longest
+        self.restart()
+
+    def restart(self) -> None:
+        self._top = 0  # the last line but one
+        self._codes = np.full((2, self.pixels), -1)  # of the two newest lines: line * pixels + pixel of the first one
+
+    def take(self, x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, dict[int, int], set[int]]:
+        """
+        Args:
+            x, y, mask: (n,) pixel, line, and whether it is of an object.
+
+        Returns:
+            (n,) codes of objects, -1 on the belt; code -> the code that it is a part of; codes that have ended.
+        """
+        before = set(self._codes[self._codes >= 0].tolist())
+        low, high = int(y.min()), int(y.max())
+        if not 1 <= low - self._top <= 2 + MAX_GAP:  # the camera began anew
+            self._codes[:] = -1
+            self._top = low - 2
+        image = np.zeros((high - self._top + 1, self.pixels), bool)
+        image[:2] = known = self._codes >= 0
+        image[y - self._top, x] |= mask
+        labels, count = connected(image)
+        found, first = np.unique(labels, return_index=True)
+        code = np.full(count + 1, -1)
+        code[found] = first + self._top * self.pixels
+        np.minimum.at(code, labels[:2][known], self._codes[known])
+        code[0] = -1
+        merged = _joined(zip(self._codes[known].tolist(), code[labels[:2][known]].tolist(), strict=True))
+        if merged:
+            code = np.array([merged.get(one, one) for one in code.tolist()])
+        codes = np.where(mask, code[labels[y - self._top, x]], -1)
+        newest = self._cut(code[labels[-2:]], high)
+        ended = (before | set(code[1:].tolist())) - merged.keys() - set(newest.ravel().tolist())
+        self._codes, self._top = newest, high - 1
+        return codes, merged, ended
+
+    def _cut(self, newest: np.ndarray, high: int) -> np.ndarray:
+        """(2, pixels) codes; each piece of an object that has become too long goes on under a code of its own."""
+        long = (newest >= 0) & (newest // self.pixels < high - self.longest)
+        if long.any():
+            parts, _ = connected(long)
+            _, first, part = np.unique(parts[long], return_index=True, return_inverse=True)
+            place = (high - 1) * self.pixels + np.flatnonzero(long)
+            newest[long] = place[first][part]
+        return newest
+
+
+def connected(image: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers of the connected parts, 0 where there is none, and how many there are."""
+    from scipy import ndimage  # a tenth of a second, for who has a camera
+
+    labels = np.zeros(image.shape, np.int64)
+    return labels, int(ndimage.label(image, np.ones((3, 3), int), output=labels))  # type: ignore[arg-type]
+
+
+def followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
+    """(n,) codes as they are once all are joined; a code may become one that becomes another."""
+    for part, of in merged.items():
+        codes = np.where(codes == part, of, codes)
+    return codes
+
+
+def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """code -> the least code that it is connected with, of those that are connected with a lesser one"""
+    parent: dict[int, int] = {}
+
+    def root(code: int) -> int:
+        while code in parent:
+            code = parent[code]
+        return code
+
+    for pair in set(pairs):
+        low, high = sorted(map(root, pair))
+        if low != high:
+            parent[high] = low
+    return {code: root(code) for code in parent}
+
+
+def reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -> dict[int, Reach]:
+    """By code, of the (n,) pixels that have one."""
+    rows = np.flatnonzero(codes >= 0)
+    rows = rows[np.argsort(codes[rows], kind="stable")]
+    own = codes[rows]
+    first = np.flatnonzero(np.diff(own, prepend=-1))
+    if not len(first):
+        return {}
+    at = np.column_stack([x[rows], y[rows]]).astype(np.float64)
+    ends = np.minimum.reduceat(at, first), np.maximum.reduceat(at, first), np.fmax.reduceat(time[rows], first)
+    return {code: Reach(*end) for code, *end in zip(own[first].tolist(), *ends, strict=True)}
+
+
+def inner_pixels(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(n,): objects' pixels but the ends of their runs along a line, which see the belt too; short runs stay whole."""
+    beside = (np.diff(x) == 1) & (np.diff(y) == 0)  # pixel i + 1 is the right neighbour of pixel i
+    left, right = np.zeros(len(x), bool), np.zeros(len(x), bool)
+    left[1:], right[:-1] = beside & mask[:-1], beside & mask[1:]
+    both = mask & left & right
+    near = np.zeros(len(x), bool)  # next to one that stays
+    near[1:] |= both[:-1] & beside
+    near[:-1] |= both[1:] & beside
+    return both | (mask & ~near)

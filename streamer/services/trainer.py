@@ -1,0 +1,210 @@
+"""The trainer's loop: read spectra and labels into the buffer, and learn beside it.
+
+Reading never waits for learning: that runs in a thread of its own, on a snapshot. A trainer that is killed reads on
+from its last commit, and pretrains on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from ... import AxisMismatch, BadMessage, NoModel, __version__
+from ...models.axis import Axis
+from ...models.store import Store
+from ...ssl.buffer import Buffer
+from ..labels import decode_labels
+from ..meters import Meters
+from ..processing.cameras import Cameras
+from ..settings import Settings
+from ..settings import Trainer as Table
+from ..source import Record, Source
+from ..wire import decode
+from .learning import Champion, Learning
+from .worker_metrics import show_source
+
+log = structlog.get_logger()
+
+SETTLE_S = 1.0  # without a new label before a refit: a laboratory sends a batch at a time
+STUCK_S = 120.0  # a large frame on a slow disk is not stuck
+
+
+@dataclass
+class Trainer:
+    """One source of spectra and labels, one buffer, one model that is kept up to date."""
+
+    settings: Settings
+    source: Source
+    store: Store
+    meters: Meters = field(default_factory=Meters)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self._turned = math.inf  # when the loop last did; it has not begun
+        self._axes = self.settings.known_axes()
+        self._folder = Path(self.table.folder)
+        self._buffer: Buffer | None = None
+        self.learning = Learning(self.table, self.store, self.meters, lambda: self.stopping)
+        self._labeled = time.monotonic()  # when the newest label came
+        self._cameras = Cameras(self._folder / "cameras")
+        self.meters["tamis_build_info"].labels(__version__).set(1)
+
+    @property
+    def table(self) -> Table:
+        return self.settings.trainer
+
+    def run(self) -> None:
+        """Until stopped, or until the source is exhausted and all that came of it is learned.
+
+        Raises:
+            TamisError: the buffer or a gold set can not be used.
+        """
+        champion = self.wait_for_model()
+        if champion is None:
+            return
+        self.learning.open(champion)
+        self._open(champion.model.grid)
+        try:
+            while not self.stopping:
+                self._turned = time.monotonic()
+                if not self.source.exhausted:
+                    self._read()
+                self.learning.finish()
+                if not self.learning.is_busy and not self._begin() and self.source.exhausted:
+                    break
+                self.observe()
+                if self.source.exhausted:
+                    time.sleep(0.01)
+        finally:
+            self.stopping = True
+            self.learning.close()
+            if self._buffer is not None:
+                self._buffer.close()
+
+    def stop(self) -> None:
+        """Commits what was read; pretraining ends at its next step, and leaves a checkpoint."""
+        self.stopping = True
+
+    def wait_for_model(self) -> Champion | None:
+        said = False
+        while not self.stopping:
+            try:
+                return self.learning.champion()
+            except NoModel as error:
+                if not said:
+                    log.warning("waiting for a model to keep up to date", error=str(error))
+                said = True
+                time.sleep(0.1)
+        return None
+
+    def _open(self, grid: Axis) -> Buffer:
+        """Each grid has a buffer of its own: a model on another one begins anew, and the old file is left alone."""
+        if self._buffer is not None and self._buffer.grid == grid:
+            return self._buffer
+        if self._buffer is not None:
+            log.warning("the model is on another grid: its buffer begins anew", grid=str(grid))
+            self._buffer.close()
+        path = self._folder / f"buffer-{grid.id}.sqlite"
+        self._buffer = Buffer(path, grid, self.table.buffer_max_bytes, self.table.seed)
+        return self._buffer
+
+    def _begin(self) -> bool:
+        assert self._buffer is not None
+        is_settled = self.source.exhausted or time.monotonic() - self._labeled >= SETTLE_S
+        return self.learning.begin(self._buffer, self._open, is_settled=is_settled)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Takes in what has come; what is in the buffer is committed, and what comes twice is known again."""
+        records = self.source.poll(self.settings.poll_timeout_s)
+        if not records:
+            return
+        assert self._buffer is not None
+        before = self._buffer.joined
+        for record in records:
+            if record.topic == self.settings.topics.labels:
+                self._take_labels(record)
+            else:
+                self._take_spectra(record)
+            self.source.handled(record)
+        self.meters["tamis_labels_total"].labels("joined").inc(self._buffer.joined - before)
+        self.source.commit(self.source.progress())
+
+    def _take_spectra(self, record: Record) -> None:
+        """What can not be used here, a worker has set aside already: it is left out, and said."""
+        buffer = self._buffer
+        assert buffer is not None
+        self.meters["tamis_frames_total"].inc()
+        try:
+            frame, _ = decode(record, self._axes | {buffer.grid.id: buffer.grid}, self.settings.frame_max_bytes)
+            line = self.settings.line(frame.line)
+            if line is None or line.model != self.table.model:
+                return
+            frame = self._cameras.take(frame, line).frame
+            if len(frame):
+                buffer.add(
+                    *(frame.spectra, frame.axis, frame.spectrum_id, frame.object_id),
+                    *(f"{frame.line}/{frame.instrument}", frame.time, _position(record)),
+                )
+        except (BadMessage, AxisMismatch, ValueError) as error:
+            log.warning("spectra left out", place=record.place, error=str(error))
+
+    def _take_labels(self, record: Record) -> None:
+        buffer = self._buffer
+        assert buffer is not None
+        outcome = self.meters["tamis_labels_total"]
+        try:
+            axes = self._axes | {buffer.grid.id: buffer.grid}
+            labels, bad = decode_labels(record, axes, self.settings.frame_max_bytes)
+        except BadMessage as error:
+            log.error("labels rejected", error=str(error), reason=error.reason)
+            outcome.labels("rejected").inc()
+            return
+        for row in bad:
+            log.error("label rejected", place=record.place, error=str(row))
+            outcome.labels("rejected").inc()
+        for label in labels:
+            line = self.settings.line(label.line) if label.line else None
+            if line is not None and line.model != self.table.model:
+                continue
+            try:
+                there = buffer.label(
+                    *(label.spectrum_id, label.values, label.time, label.spectrum, label.axis, label.object_id),
+                    _position(record),
+                )
+            except (AxisMismatch, ValueError) as error:
+                log.error("label rejected", place=record.place, spectrum_id=label.spectrum_id, error=str(error))
+                outcome.labels("rejected").inc()
+                continue
+            if not there:
+                outcome.labels("waiting").inc()
+            self._labeled = time.monotonic()
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def observe(self) -> None:
+        show_source(self.meters, self.source)
+        if self._buffer is not None:
+            fill = self._buffer.fill()
+            for part in ("window", "reservoir", "labeled", "waiting"):
+                self.meters["tamis_buffer_spectra"].labels(part).set(getattr(fill, part))
+            self.meters["tamis_buffer_bytes"].set(fill.bytes)
+
+    def alive(self) -> str:
+        """'' while the loop turns, else for how long it has not."""
+        still_s = time.monotonic() - self._turned
+        return "" if still_s < STUCK_S else f"the loop has not turned for {still_s:.0f} s"
+
+    def ready(self) -> str:
+        if self._buffer is None:
+            return f"waiting for model {self.table.model!r}"
+        return "stopping" if self.stopping else self.source.connection_problem
+
+
+def _position(record: Record) -> dict[str, int]:
+    return {f"{record.topic}:{record.partition}": record.offset + 1}
