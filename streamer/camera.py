@@ -17,8 +17,8 @@ import structlog
 from .. import BadFile, BadMessage
 from .cube import Reflectance, some_bands
 from .frame import BadRow, Frame, screen
-from .settings import Camera as Table
-from .settings import Line
+from .settings.tables import Camera as Table
+from .settings.tables import Line
 
 log = structlog.get_logger()
 

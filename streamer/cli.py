@@ -13,7 +13,7 @@ import typer
 from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError, TooManyRejects, __version__
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from .settings.tables import Settings
 
 app = typer.Typer(
     name="tamis",
@@ -920,7 +920,7 @@ class _Stop:
 
 
 def _settings(config: Path | None, **overrides: Any) -> Settings:
-    from .settings import load
+    from .settings.load import load
 
     return load(config, overrides)
 
@@ -928,7 +928,7 @@ def _settings(config: Path | None, **overrides: Any) -> Settings:
 def _quiet() -> None:
     """A command at a terminal tells its own story: of the log, only what went wrong."""
     from .logs import configure
-    from .settings import Log
+    from .settings.tables import Log
 
     configure(Log(format="text", level="warning"))
 

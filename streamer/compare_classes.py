@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from .. import BadFile, __version__
+from ..models.class_thresholds import conformal_limits
 from ..models.classes import UNKNOWN, ClassScores, Verdict
 from ..models.evaluate import PRETREATMENTS, paired_accuracy, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
@@ -21,8 +22,7 @@ from .compare import column_of, microseconds
 from .fitting import class_values
 from .page import html_table, page_of
 from .records import Table, read_table
-from .rules import conformal_limits
-from .settings import Decide
+from .settings.tables import Decide
 
 SELF_TRAINED = "-self"  # ends the name of a model that learns from unlabeled spectra of the test's kind as well
 FOLDS = 5

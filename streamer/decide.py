@@ -18,12 +18,13 @@ import orjson
 import structlog
 
 from .. import BadSettings
+from ..models.class_thresholds import conformal_limits, threshold
 from ..models.classes import UNKNOWN
 from ..models.serving import ServedModel
 from .camera import Seen
 from .outcome import Predictions
-from .rules import Rule, conformal_limits, threshold
-from .settings import Decide
+from .settings.rule import Rule
+from .settings.tables import Decide
 from .wire import ARROW, JSON, Message, arrow_bytes
 
 log = structlog.get_logger()

@@ -40,7 +40,7 @@ from .records import read_frames, write_parquet
 from .replay import Replay
 from .report import Finding, Run, write_report
 from .service import kafka_sink
-from .settings import Settings, Topics
+from .settings.tables import Settings, Topics
 from .sink import KafkaSink
 from .source import KafkaSource, ensure_topics
 from .wire import ARROW

@@ -38,7 +38,7 @@ from .labels import Label, encode_labels
 from .outcome import decode_predictions
 from .page import DISC, Chart, Kind, figure, page_of, write_page
 from .service import kafka_sink
-from .settings import Settings, Topics
+from .settings.tables import Settings, Topics
 from .sink import KafkaSink
 from .source import KafkaSource, ensure_topics
 from .wire import ARROW, encode

@@ -11,7 +11,7 @@ from http.client import HTTPException
 from .. import TamisError, __version__
 from ..models.store import Store
 from .security import weaknesses
-from .settings import Settings
+from .settings.tables import Settings
 from .source import ensure_topics
 
 

@@ -21,7 +21,7 @@ from ..models.store import Store
 from .frame import Frame
 from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
 from .outcome import Predictions
-from .settings import Line, Process
+from .settings.tables import Line, Process
 
 log = structlog.get_logger()
 MOST_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is forgotten, or names could fill the memory

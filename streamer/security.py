@@ -14,74 +14,25 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
 from .. import BadSettings, BrokerAbsent
+from .settings.secrets import TOKEN_FILE, read_bytes, read_secret
 
 log = structlog.get_logger()
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-# Keys of kafka-python that a file may hold, KEY_file: of these the first is no secret, but lies beside one.
-FROM_FILES = ("sasl_plain_username", "sasl_plain_password", "ssl_password", "proxy_url")
-# kafka-python has no such key: it wants an object with a method.
-TOKEN_FILE = "sasl_oauth_token_file"  # noqa: S105 (a key's name)
 _NEEDED = {
     "PLAIN": ("sasl_plain_username", "sasl_plain_password"),
     "SCRAM-SHA-256": ("sasl_plain_username", "sasl_plain_password"),
     "SCRAM-SHA-512": ("sasl_plain_username", "sasl_plain_password"),
     "OAUTHBEARER": ("sasl_oauth_token_provider",),
 }
-_PROXIES = ("http", "socks5", "socks5h")
 _CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # kafka-python waits for a connection, too: here it is only looked
 _REFUSED_S = 60.0
 _REFUSAL = r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)"  # not: that nobody listens
-_MOST_BYTES = 65_536  # no secret is as long; a wrong path may lead to a log
-_SECRET_WORDS = ("password", "secret", "token", "key", "jaas", "proxy")  # a proxy's address may hold its password
-
-
-def is_secret(key: str) -> bool:
-    """Whether what stands under a key of [kafka] must not be shown; where a secret lies is none.
-
-    >>> is_secret("sasl_plain_password"), is_secret("ssl_keyfile"), is_secret("sasl_plain_username")
-    (True, False, False)
-    """
-    return not key.endswith("file") and any(word in key for word in _SECRET_WORDS)
-
-
-def is_text(key: str) -> bool:
-    """Whether a variable's value is the setting as it stands; else it is read as JSON, so that numbers are numbers."""
-    if key == "ssl_check_hostname":
-        return False
-    return key.startswith(("sasl_", "ssl_", "client_", "group_")) or key.endswith(("_file", "_proxy", "proxy_url"))
-
-
-def with_files_read(kafka: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with what their KEY_file name in its place. A token's file stays: it is read for each login.
-
-    Raises:
-        ValueError: a file or a value that can not be used. It never tells what was in it.
-    """
-    done = dict(kafka)
-    for key in FROM_FILES:
-        path = done.pop(f"{key}_file", None)
-        if path is None:
-            continue
-        if key in done:
-            raise ValueError(f"kafka.{key} and kafka.{key}_file exclude each other: give one")
-        done[key] = _content(path, f"kafka.{key}_file")
-    for key, value in done.items():
-        if is_text(key) and isinstance(value, int | float | list | dict):  # what TOML and JSON have beside text
-            raise ValueError(f"kafka.{key}: expected text in quotes, got {type(value).__name__}")
-    if not isinstance(done.get("ssl_check_hostname", True), bool):  # any other word would be taken for true
-        raise ValueError("kafka.ssl_check_hostname: expected true or false")
-    for key in ("proxy_url", "socks5_proxy"):
-        if done.get(key) is not None:
-            _check_proxy(key, done[key])
-    return done
 
 
 def for_client(kafka: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -237,7 +188,7 @@ def _check_certificates(theirs: Mapping[str, Any]) -> None:
     for name, path in (("ssl_cafile", authority), ("ssl_certfile", certificate), ("ssl_keyfile", key)):
         if path is not None:
             try:
-                _bytes_of(path, f"kafka.{name}")
+                read_bytes(path, f"kafka.{name}")
             except ValueError as error:
                 raise BadSettings(str(error)) from None
     try:
@@ -256,17 +207,6 @@ def _short(error: object) -> str:
     return re.sub(r"\s*\(_ssl\.c:\d+\)", "", str(error))  # a line of Python's binding helps nobody
 
 
-def _check_proxy(key: str, url: str) -> None:
-    """kafka-python's own errors repeat the address, and so the password in it."""
-    try:
-        parsed = urlsplit(url)
-        usable = parsed.scheme in _PROXIES and bool(parsed.hostname) and parsed.port is not None
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(f"kafka.{key}: expected {' or '.join(_PROXIES)}://[user:password@]host:port")
-
-
 def _token_from(path: str) -> Any:
     from kafka.net.sasl.oauth import AbstractTokenProvider
 
@@ -275,7 +215,7 @@ def _token_from(path: str) -> Any:
 
         def token(self) -> str:
             try:
-                text = _content(path, f"kafka.{TOKEN_FILE}").strip()
+                text = read_secret(path, f"kafka.{TOKEN_FILE}").strip()
                 if not re.fullmatch("[!-~]+", text):  # anything else would end the token's field in the message
                     raise ValueError(f"kafka.{TOKEN_FILE}: {path}: expected one token, without blanks")
             except ValueError as error:
@@ -283,30 +223,3 @@ def _token_from(path: str) -> Any:
             return text
 
     return TokenFile()
-
-
-def _content(path: Any, key: str) -> str:
-    """A file's text, less the newline that an editor or `echo` has put at its end."""
-    try:
-        content = _bytes_of(path, key)
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{key}: {path}: expected UTF-8 text") from None  # the error itself holds the content
-    if len(content) > _MOST_BYTES:
-        raise ValueError(f"{key}: {path}: expected at most {_MOST_BYTES} bytes")
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise ValueError(f"{key}: {path} is empty")
-    return text
-
-
-def _bytes_of(path: Any, key: str) -> bytes:
-    if not isinstance(path, str) or not path:
-        raise ValueError(f"{key}: expected the path of a file")
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{key}: can not read {path}: {reason}") from None
-    return content

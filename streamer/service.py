@@ -23,7 +23,7 @@ from .meters import MetricsServer
 from .predictor import Predictor
 from .replay import Replay, Sent
 from .security import weaknesses
-from .settings import Settings
+from .settings.tables import Settings
 from .simulate import Belt, write_truth
 from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, ensure_topics

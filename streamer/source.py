@@ -107,7 +107,7 @@ class KafkaSource:
     """A member of a consumer group, or the one reader of some partitions. What others have aborted is not read.
 
     Args:
-        brokers: host:port, several parted by commas.
+        brokers: host:port, separated by commas.
         auto_offset_reset: where a group begins that has no offsets, or none that the broker still keeps.
         partitions: read these of each topic, whoever else does; none: the group shares them out (KIP-429: one that
             stays where it is goes on meanwhile).

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..models.model import Model
     from .broker import EmbeddedBroker
     from .frame import Frame
-    from .settings import Settings
+    from .settings.tables import Settings
     from .sink import MemorySink
     from .source import MemorySource
     from .worker import Worker
@@ -51,7 +51,7 @@ class FakeLine:
         self._offset = 0
 
     def _load(self) -> Settings:
-        from .settings import load
+        from .settings.load import load
 
         return load(None, {"store": str(self.store), "poll_timeout_s": 0.01, **self.settings})
 

@@ -31,8 +31,8 @@ from .drift import LabelDrift
 from .labels import decode_labels
 from .meters import Meters
 from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
-from .settings import Settings
-from .settings import Trainer as Table
+from .settings.tables import Settings
+from .settings.tables import Trainer as Table
 from .source import Record, Source
 from .watch import Watched, tell_drift
 from .wire import decode

@@ -19,7 +19,7 @@ from .. import BadFile
 from .belt import Belt
 from .page import page_of, write_page
 from .service import Stop, ensure, kafka_source
-from .settings import Settings
+from .settings.tables import Settings
 from .web import WebServer, answer
 
 log = structlog.get_logger()

@@ -21,7 +21,7 @@ from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
 from .frame import Frame
 from .meters import Meters
 from .outcome import Predictions
-from .settings import Drift as Table
+from .settings.tables import Drift as Table
 from .wire import Record
 
 AnyModel = Model | ServedModel

@@ -27,7 +27,7 @@ from .labels import encode_requests
 from .meters import Meters
 from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
 from .predictor import Predictor
-from .settings import Settings
+from .settings.tables import Settings
 from .sink import Sink
 from .source import Record, Source
 from .stretch import Stretch, stretches

@@ -46,8 +46,8 @@ from tamis.streamer.frame import MOST_TEXT, BadRow, Frame, screen
 from tamis.streamer.labels import Label, decode_labels, encode_labels
 from tamis.streamer.outcome import JSON_LINES, Predictions, decode_predictions, encode_predictions, reject_rows
 from tamis.streamer.records import count_spectra, read_frames
-from tamis.streamer.settings import Drift, Settings
-from tamis.streamer.settings import load as load_settings
+from tamis.streamer.settings.load import load as load_settings
+from tamis.streamer.settings.tables import Drift, Settings
 from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 

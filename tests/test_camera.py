@@ -28,8 +28,8 @@ from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
 from tamis.streamer.cube import Reflectance, write_envi
 from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.settings import Camera as Table
-from tamis.streamer.settings import load
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.tables import Camera as Table
 from tamis.streamer.simulate import Belt
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 

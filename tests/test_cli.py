@@ -28,7 +28,7 @@ from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.records import read_table, write_parquet
 from tamis.streamer.service import run_tail
-from tamis.streamer.settings import load
+from tamis.streamer.settings.load import load
 from tamis.streamer.source import KafkaSource
 
 from .conftest import simulate
@@ -475,7 +475,7 @@ def test_every_command_shows_an_example_in_its_help(tmp_path: Path) -> None:
 
 
 def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, grid: Axis, tmp_path: Path) -> None:
-    from tamis.streamer.settings import Drift
+    from tamis.streamer.settings.tables import Drift
     from tamis.streamer.watch import reference_path
 
     from .test_drift import Line, drawing

@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from tamis import BadSettings
 from tamis.models.axis import Axis
+from tamis.models.class_thresholds import conformal_limits, threshold
 from tamis.models.classes import Validation
 from tamis.models.heads import CommitteeRegressor
 from tamis.models.model import Model
@@ -29,8 +30,8 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.records import write_parquet
-from tamis.streamer.rules import Rule, conformal_limits, threshold
-from tamis.streamer.settings import load
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.rule import Rule
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
 from tamis.streamer.wire import ARROW, Record, encode
@@ -104,7 +105,7 @@ def test_a_threshold_gives_the_asked_purity_or_recovery_and_no_more() -> None:
     close = replace(seen, probability=np.column_stack([chance / 1e5 + 0.9999, 0.0001 - chance / 1e5]))
     sharp = threshold(close, "a", purity=0.97).at
     assert np.array_equal(close.probability[:, 0] >= sharp, told), "as many digits as it takes"
-    with pytest.raises(ValueError, match="class 'b': no probability gives a purity of 1 .* the best is"):
+    with pytest.raises(ValueError, match="class 'b': no threshold reaches a purity of 1 .* the best is"):
         threshold(replace(seen, probability=seen.probability * 0 + 0.5), "b", purity=1.0)
     with pytest.raises(ValueError, match="no class 'c' in this model; there: a, b"):
         threshold(seen, "c", purity=0.5)
@@ -259,9 +260,9 @@ def test_a_value_is_judged_by_its_interval(tamis_line: Any, grid: Axis) -> None:
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        ([{"action": "eject", "when": "water > 3"}], "nothing is known as water; known: sort, confidence"),
+        ([{"action": "eject", "when": "water > 3"}], "unknown name water; known: sort, confidence"),
         ([{"action": "eject", "class": "ABS", "purity": 0.9}], "no class 'ABS' in this model; there: PE, PET, PVC"),
-        ([{"action": "eject", "class": "PVC", "purity": 1.0, "when": "p['ABS'] > 0"}], "nothing is known as p[ABS]"),
+        ([{"action": "eject", "class": "PVC", "purity": 1.0, "when": "p['ABS'] > 0"}], "unknown name p[ABS]"),
     ],
 )
 def test_rules_that_do_not_suit_the_model_stop_the_worker_before_it_reads(
@@ -280,9 +281,9 @@ def test_rules_that_do_not_suit_the_model_stop_the_worker_before_it_reads(
     ("rule", "words"),
     [
         ({"action": "eject", "when": "fat >"}, "expected a rule such as"),
-        ({"action": "eject"}, "expected `when`, or a class with its purity or recovery"),
+        ({"action": "eject"}, "expected `when`, or a class with purity or recovery"),
         ({"action": "eject", "class": "PVC"}, "class = 'PVC' needs either purity or recovery"),
-        ({"action": "eject", "purity": 0.9}, "purity and recovery are of a class: name it"),
+        ({"action": "eject", "purity": 0.9}, "purity and recovery need a class"),
         ({"action": "Eject it", "when": "fat > 1"}, "should match pattern"),
         ({"action": "eject", "whn": "fat > 1"}, "unknown setting lines.*.decide.rules.0.whn; known: action, when"),
     ],

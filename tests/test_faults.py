@@ -27,7 +27,7 @@ from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.predictor import Predictor
 from tamis.streamer.records import write_parquet
-from tamis.streamer.settings import load
+from tamis.streamer.settings.load import load
 from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
 from tamis.streamer.stretch import Stretch
 from tamis.streamer.testing import FakeLine

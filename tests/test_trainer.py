@@ -29,7 +29,8 @@ from tamis.streamer.frame import Frame
 from tamis.streamer.labels import Label, encode_labels
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.service import kafka_sink
-from tamis.streamer.settings import Settings, Topics, load
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.tables import Settings, Topics
 from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
 from tamis.streamer.trainer import Trainer
 from tamis.streamer.wire import ARROW, Record, encode

@@ -30,7 +30,7 @@ from tamis.streamer.broker import EmbeddedBroker  # noqa: E402 (BLAS is set up b
 from tamis.streamer.frame import screen  # noqa: E402
 from tamis.streamer.outcome import encode_predictions  # noqa: E402
 from tamis.streamer.predictor import Predictor  # noqa: E402
-from tamis.streamer.settings import load  # noqa: E402
+from tamis.streamer.settings.load import load  # noqa: E402
 from tamis.streamer.sink import KafkaSink, MemorySink  # noqa: E402
 from tamis.streamer.source import KafkaSource, MemorySource  # noqa: E402
 from tamis.streamer.wire import ARROW, Message, Record, decode  # noqa: E402
