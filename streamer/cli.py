@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .. import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError, TooManyRejects, __version__
+from .services.stop import Stop
 
 if TYPE_CHECKING:
     from .settings.tables import Settings
@@ -98,7 +98,7 @@ def fit(
       tamis fit tablets.parquet --target assay --model committee --encoder tablets.safetensors
     """
     from ..models.store import Store
-    from .fitting import fit_and_publish
+    from .fitting.fit import fit_and_publish
 
     settings = _settings(config, store=store)
     _quiet()
@@ -190,10 +190,10 @@ def pretrain(
     """
     if (name is None) == (out is None):
         raise BadSettings("give either --name, a model to improve, or --out, a file for the encoder")
-    stop = _Stop()
+    stop = Stop()
     settings = _settings(config, store=store)
     _quiet()
-    from .service import run_pretrain
+    from .fitting.pretrain import run_pretrain
 
     recipe = {
         **{"encoder": encoder, "objective": objective, "preprocess": preprocess, "augment": augment},
@@ -420,14 +420,14 @@ def trainer(config: Config = None, brokers: Brokers = None, store: StoreUrl = No
       tamis trainer --config line.toml
       TAMIS_TRAINER__MODEL=glucose TAMIS_TRAINER__LABEL_SPAN_S=600 tamis trainer
     """
-    stop = _Stop()
+    stop = Stop()
     import structlog
 
     from .logs import configure
 
     settings = _settings(config, brokers=brokers, store=store)
     configure(settings.log)
-    from .service import run_trainer
+    from .services.run import run_trainer
 
     try:
         run_trainer(settings, stop)
@@ -458,8 +458,8 @@ def worker(
       TAMIS_BROKERS=kafka:9092 TAMIS_PREDICTIONS__ENCODING=json tamis worker
       tamis worker --from tablets.parquet --to out/
     """
-    stop = _Stop()
-    from .blas import set_up_blas
+    stop = Stop()
+    from .services.blas import set_up_blas
 
     set_up_blas()
     import structlog
@@ -468,7 +468,7 @@ def worker(
 
     settings = _settings(config, brokers=brokers, store=store)
     configure(settings.log)
-    from .service import run_worker
+    from .services.run import run_worker
 
     reading = {"line": line, "where": _values(where, "--where"), "axis_unit": axis_unit, "quantity": quantity}
     reading["reference"] = _reference(white, dark)
@@ -499,10 +499,10 @@ def tail(
     """
     if rejects and decisions:
         raise BadSettings("--rejects and --decisions exclude each other: give one")
-    stop = _Stop()
+    stop = Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
-    from .service import run_tail
+    from .tools.tail import run_tail
 
     topics = settings.topics
     topic = topics.rejects if rejects else topics.decisions if decisions else topics.predictions
@@ -525,7 +525,7 @@ def top(
       tamis top
       tamis top --once --url http://127.0.0.1:9108
     """
-    stop = _Stop()
+    stop = Stop()
     for one in url or []:
         if not one.startswith(("http://", "https://")):
             raise BadSettings(f"--url expects http://host:port, got {one!r}")
@@ -625,10 +625,10 @@ def replay(
         raise BadSettings("--rate and --realtime exclude each other: give one")
     if resume is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", resume):
         raise BadSettings(f"--resume: expected a name of letters, digits, '.', '_' and '-', got {resume[:40]!r}")
-    stop = _Stop()
+    stop = Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
-    from .service import run_replay
+    from .tools.replay import replay_to_kafka
 
     reading = {
         "frame_spectra": frame or (256 if rate is None else max(1, min(256, round(rate / 10)))),
@@ -642,7 +642,7 @@ def replay(
     how = {"rate": rate, "realtime": realtime, "loop": loop, "limit": limit, "resume": resume,
            "sent_as": sent_as or "", "reading": reading}  # fmt: skip
     if report is None:
-        print(_told(run_replay(settings, stop, files, encoding, how), rate))
+        print(_told(replay_to_kafka(settings, stop, files, encoding, how), rate))
         return
     from .belt import MOST_LINES, Belt
     from .records import read_frames
@@ -653,7 +653,7 @@ def replay(
         line = next((frame.line for frame in read_frames(files[0], **reading)), None)
     belt = Belt(line, MOST_LINES)
     with following(settings, belt) as trouble:
-        told = _told(run_replay(settings, stop, files, encoding, how), rate)
+        told = _told(replay_to_kafka(settings, stop, files, encoding, how), rate)
         print(told, flush=True)
         settle(belt, stop)
         if trouble():
@@ -691,7 +691,7 @@ def view(
     Example:
       tamis view --line belt
     """
-    stop = _Stop()
+    stop = Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
     from .view import run_view
@@ -740,11 +740,13 @@ def simulate(
 
     from ..models.axis import Axis
     from .records import read_table, write_parquet
-    from .simulate import Belt, Sensor, earthlib_materials, library_of, write_truth
+    from .tools.materials import earthlib_materials, library_of
+    from .tools.simulate import Sensor, write_truth
+    from .tools.simulate import SimulatedBelt as Belt
 
     if counts and (out is None or out.suffix != ".hdr"):
         raise BadSettings("--counts is of a cube: name a .hdr file to write")
-    stop = _Stop()
+    stop = Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
     try:
@@ -770,9 +772,9 @@ def simulate(
             file=sys.stderr,
         )
     if out is None:
-        from .service import run_simulate
+        from .tools.live import send_belt
 
-        sent = run_simulate(settings, stop, belt, seconds, batch, truth)
+        sent = send_belt(settings, stop, belt, seconds, batch, truth)
         behind = f"; up to {sent.behind_s:.2f} s behind the camera" if sent.behind_s > 0.5 else ""
         print(f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s{behind}")
         return
@@ -818,7 +820,7 @@ def broker(
     Example:
       tamis broker --port 9092
     """
-    stop = _Stop()
+    stop = Stop()
     from .broker import EmbeddedBroker
 
     with EmbeddedBroker(kind, port) as running:
@@ -838,7 +840,7 @@ def doctor(config: Config = None, brokers: Brokers = None, store: StoreUrl = Non
     Example:
       tamis doctor --config line.toml
     """
-    from .doctor import examine
+    from .tools.doctor import examine
 
     settings = _settings(config, brokers=brokers, store=store)
     _quiet()
@@ -866,7 +868,7 @@ def demo(
       tamis demo --learn
       tamis demo --rate 1000 --json figures.json
     """
-    stop = _Stop()
+    stop = Stop()
     _quiet()
     if learn:
         from .demo_learn import run_learning_demo
@@ -891,32 +893,6 @@ def _encoder(path: Path | None) -> Any:
     from ..models.encoder import Encoder
 
     return Encoder.load(path)
-
-
-class _Stop:
-    """Set by SIGTERM or SIGINT; a second one ends the process. Made before slow imports, lest a signal be missed."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.on_stop: list[Any] = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._take)
-
-    def _take(self, number: int, _frame: object) -> None:
-        if self.asked:
-            sys.exit(128 + number)
-        self.asked = True
-        for call in self.on_stop:
-            call()
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def wait(self, while_true: Any) -> None:
-        import time
-
-        while not self.asked and while_true():
-            time.sleep(0.1)
 
 
 def _settings(config: Path | None, **overrides: Any) -> Settings:

@@ -17,8 +17,8 @@ from ..models.evaluate import Scores, few_labels, paired_difference, split_rows
 from ..models.model import Model
 from ..ssl.buffer import Unlabeled
 from ..ssl.contenders import Context, Fitted, Pairs, Trained, fit
+from .fitting.pretrain import read_unlabeled
 from .page import DISC, Chart, Kind, figure, html_table, page_of
-from .pretraining import read_unlabeled
 from .records import Table, read_table
 
 LEVEL = 0.9  # of the prediction intervals whose coverage is told

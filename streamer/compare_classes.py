@@ -19,7 +19,7 @@ from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
 from ..ssl.pseudo import self_train
 from .compare import column_of, microseconds
-from .fitting import class_values
+from .fitting.fit import class_values
 from .page import html_table, page_of
 from .records import Table, read_table
 from .settings.tables import Decide

@@ -27,7 +27,7 @@ from ..ssl.contenders import Context, fit
 from ..ssl.gate import Limits
 from ..ssl.refit import Labels, refit
 from .compare import column_of, numbers_of
-from .fitting import USUAL_PREPROCESS
+from .fitting.fit import USUAL_PREPROCESS
 from .records import Table, read_table
 
 GATED = {"tamis": "committee", "tamis-plsr": "plsr"}  # refitted when labels come, if the gate lets it

@@ -32,17 +32,17 @@ from .. import TamisError, __version__
 from ..models.pls import PLSR
 from ..models.store import Store
 from .broker import EmbeddedBroker, dying_with_parent
-from .fitting import Fitted, fit_and_publish
+from .fitting.fit import Fitted, fit_and_publish
 from .frame import Frame
 from .outcome import decode_predictions
 from .page import write_page
 from .records import read_frames, write_parquet
-from .replay import Replay
 from .report import Finding, Run, write_report
-from .service import kafka_sink
 from .settings.tables import Settings, Topics
 from .sink import KafkaSink
 from .source import KafkaSource, ensure_topics
+from .tools.replay import Replay
+from .transport.from_settings import kafka_sink
 from .wire import ARROW
 
 LINE = "fermentation"

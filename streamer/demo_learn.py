@@ -37,10 +37,10 @@ from .frame import Frame
 from .labels import Label, encode_labels
 from .outcome import decode_predictions
 from .page import DISC, Chart, Kind, figure, page_of, write_page
-from .service import kafka_sink
 from .settings.tables import Settings, Topics
 from .sink import KafkaSink
 from .source import KafkaSource, ensure_topics
+from .transport.from_settings import kafka_sink
 from .wire import ARROW, encode
 
 DELAY_H = 1.0  # from sampling to the laboratory's value

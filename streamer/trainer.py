@@ -28,9 +28,9 @@ from ..ssl.pretrain import Interrupted, Recipe
 from ..ssl.refit import Gold, Judged, Labels, improve, refit
 from .camera import Cameras
 from .drift import LabelDrift
+from .fitting.pretrain import MIN_OBJECTS, read_gold, refuse_classes
 from .labels import decode_labels
 from .meters import Meters
-from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from .settings.tables import Settings
 from .settings.tables import Trainer as Table
 from .source import Record, Source
@@ -264,7 +264,7 @@ class Trainer:
             return False
         self._tried_spectra = added
         stream = Unlabeled.load(self._snapshot) if resumed else buffer.unlabeled()
-        if stream.object.max(initial=-1) + 1 < FEWEST_OBJECTS:
+        if stream.object.max(initial=-1) + 1 < MIN_OBJECTS:
             return False
         if not resumed:
             stream.save(self._snapshot)

@@ -18,8 +18,9 @@ import structlog
 from .. import BadFile
 from .belt import Belt
 from .page import page_of, write_page
-from .service import Stop, ensure, kafka_source
+from .services.stop import Stop
 from .settings.tables import Settings
+from .transport.from_settings import ensure, kafka_source
 from .web import WebServer, answer
 
 log = structlog.get_logger()

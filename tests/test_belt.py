@@ -29,9 +29,9 @@ from tamis.streamer.belt import COLOURS, Belt, png
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import JSON_LINES
 from tamis.streamer.records import write_parquet
-from tamis.streamer.simulate import Belt as Simulated
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import ensure_topics
+from tamis.streamer.tools.simulate import SimulatedBelt as Simulated
 from tamis.streamer.view import refuse_unwritable
 from tamis.streamer.wire import JSON
 

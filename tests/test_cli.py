@@ -27,9 +27,9 @@ from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.frame import Frame
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.records import read_table, write_parquet
-from tamis.streamer.service import run_tail
 from tamis.streamer.settings.load import load
 from tamis.streamer.source import KafkaSource
+from tamis.streamer.tools.tail import run_tail
 
 from .conftest import simulate
 
@@ -328,7 +328,7 @@ def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp
 def test_tail_says_that_it_waits(
     tamis_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tamis.streamer.service.TELL_WAITING_S", 0.2)
+    monkeypatch.setattr("tamis.streamer.tools.tail.SAY_WAITING_S", 0.2)
     kafka = {"brokers": tamis_broker.bootstrap, "kafka": tamis_broker.client_settings}
     settings = load(None, {**kafka, "topics": {"prefix": "quiet"}})
     until = time.monotonic() + 3

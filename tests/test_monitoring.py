@@ -34,9 +34,9 @@ from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.demo import running
 from tamis.streamer.frame import Frame
 from tamis.streamer.labels import Label, encode_labels
-from tamis.streamer.service import kafka_sink
 from tamis.streamer.settings.tables import Settings, Topics
 from tamis.streamer.source import ensure_topics
+from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.wire import ARROW, encode
 
 from .conftest import ROOT, simulate

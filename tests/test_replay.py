@@ -13,8 +13,8 @@ from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.frame import Frame
 from tamis.streamer.records import write_parquet
-from tamis.streamer.replay import Replay, Sent
 from tamis.streamer.sink import MemorySink
+from tamis.streamer.tools.replay import Replay, Sent
 from tamis.streamer.wire import ARROW, Record, decode
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")

@@ -29,7 +29,6 @@ from structlog.testing import capture_logs
 from tamis import BadSettings, BrokerAbsent
 from tamis.streamer import security, web
 from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.doctor import examine
 from tamis.streamer.logs import configure
 from tamis.streamer.meters import Meters, MetricsServer
 from tamis.streamer.security import Overheard, for_client, weaknesses
@@ -38,6 +37,7 @@ from tamis.streamer.settings.secrets import FROM_FILES
 from tamis.streamer.settings.tables import Log
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import KafkaSource, connected, ensure_topics
+from tamis.streamer.tools.doctor import examine
 from tamis.streamer.web import MOST_CLIENTS
 
 from .front import Authority, Front, FrontedBroker, bearer, plain, scram
@@ -405,7 +405,8 @@ SCRIPT = """
 import os, sys
 from unittest import mock
 os.nice = lambda n: n  # of the trainer: here it would only make the test slow
-from tamis.streamer import cli, service
+from tamis.streamer import cli
+from tamis.streamer.tools import tail
 for command in {commands!r}:
     sys.argv = ["tamis", *command]
     print("#", command[0], flush=True)
@@ -423,7 +424,7 @@ except RuntimeError:
 def crash(settings, names):
     raise RuntimeError("a crash at the start")
 sys.argv = ["tamis", "tail"]
-with mock.patch.object(service, "ensure", crash):
+with mock.patch.object(tail, "ensure", crash):
     cli.main()
 """
 

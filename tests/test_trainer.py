@@ -28,11 +28,11 @@ from tamis.streamer.demo import running
 from tamis.streamer.frame import Frame
 from tamis.streamer.labels import Label, encode_labels
 from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.service import kafka_sink
 from tamis.streamer.settings.load import load
 from tamis.streamer.settings.tables import Settings, Topics
 from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
 from tamis.streamer.trainer import Trainer
+from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tamis.models.store import Store
-from tamis.streamer.blas import set_up_blas
+from tamis.streamer.services.blas import set_up_blas
 
 set_up_blas()
 

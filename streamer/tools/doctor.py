@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 
-from .. import TamisError, __version__
-from ..models.store import Store
-from .security import weaknesses
-from .settings.tables import Settings
-from .source import ensure_topics
+from ... import TamisError, __version__
+from ...models.store import Store
+from ..security import weaknesses
+from ..settings.tables import Settings
+from ..source import ensure_topics
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _broker(settings: Settings) -> str:
 
 
 def _cameras(settings: Settings) -> str:
-    from .camera import Cameras
+    from ..camera import Cameras
 
     Cameras().check(settings.lines)
     return ", ".join(
@@ -80,7 +80,7 @@ def _store(settings: Settings) -> str:
 
 
 def _model_of(line: str) -> Callable[[Settings], str]:
-    from .decide import Judged
+    from ..decide import Judged
 
     def check(settings: Settings) -> str:
         table, store = settings.lines[line], Store(settings.store)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import BadFile
-from .frame import Frame
-from .sink import Sink
-from .source import KafkaSource
-from .wire import encode
+from ... import BadFile
+from ..formats import parts as compressions
+from ..frame import Frame
+from ..records import count_spectra, read_frames
+from ..settings.tables import Settings
+from ..sink import Sink
+from ..source import KafkaSource
+from ..transport.from_settings import ensure, kafka_sink, kafka_source
+from ..wire import ARROW, JSON, RAW, encode
 
 # The producer holds what is not confirmed yet: so many frames of at most a megabyte each, none for longer than this.
 _FRAMES_IN_FLIGHT = 64
@@ -105,8 +111,6 @@ class Replay:
         return sent
 
     def _frames(self, paths: Sequence[Path]) -> Iterator[Frame]:
-        from .records import read_frames
-
         left = self.limit
         turn, shift = 1, np.timedelta64(0, "us")
         while True:
@@ -163,3 +167,45 @@ def _without(frames: Iterator[Frame], spectra: int) -> Iterator[Frame]:
         if spectra < len(frame):
             yield frame[spectra:] if spectra else frame
         spectra = max(0, spectra - len(frame))
+
+
+def replay_to_kafka(
+    settings: Settings, stop: Callable[[], bool], files: Sequence[Path], encoding: str, how: dict[str, Any]
+) -> Sent:
+    """Replays files to the spectra topic, with a progress bar on a terminal."""
+    for path in files:
+        compressions(str(path))  # told before a broker is looked for
+    content_type = {"arrow": ARROW, "raw": RAW, "json": JSON}[encoding]
+    topics = settings.topics
+    ensure(settings, [topics.spectra])
+    name = how.pop("resume")
+    group = f"tamis-replay-{name}"
+    once = bool(name) and settings.processing_guarantee == "exactly_once"
+    with ExitStack() as parts:
+        # The sink first: it aborts what a replay of this name left open.
+        sink = parts.enter_context(closing(kafka_sink(settings, group if once else None)))
+        before = 0
+        if name:
+            resume = how["resume"] = parts.enter_context(closing(kafka_source(settings, [topics.spectra], group, [0])))
+            before = resume.committed(topics.spectra, 0)
+        replay = Replay(topic=topics.spectra, content_type=content_type, most_bytes=settings.frame_max_bytes, **how)
+        if not sys.stderr.isatty():
+            return replay.run(files, sink, stopping=stop, before=before)
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        counts = [count_spectra(path) for path in files]
+        total = None if replay.loop or None in counts else sum(count for count in counts if count)
+        if replay.limit is not None:
+            total = min(total or replay.limit, replay.limit)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        with Progress(*columns, TextColumn("{task.fields[pace]}"), transient=True) as bar:
+            task = bar.add_task("replay", total=total, pace="")
+
+            def show(sent: Sent) -> None:
+                bar.update(
+                    task,
+                    completed=before + sent.spectra,
+                    pace=f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s",
+                )
+
+            return replay.run(files, sink, show, stop, before)

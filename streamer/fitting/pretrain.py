@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from .. import BadFile, BadSettings, NoModel
-from ..models.axis import Axis, resampler
-from ..models.encoder import Encoder
-from ..models.model import Model
-from ..models.store import Store
-from ..ssl.buffer import Unlabeled
-from ..ssl.gate import Verdict
-from ..ssl.pretrain import Health, Recipe, pretrain
-from ..ssl.refit import Gold, Labels, improve
-from .fitting import target_values
-from .records import INSTRUMENT_COLUMNS, Table, read_table
+from ... import BadFile, BadSettings, NoModel
+from ...models.axis import Axis, resampler
+from ...models.encoder import Encoder
+from ...models.model import Model
+from ...models.store import Store
+from ...ssl.buffer import Unlabeled
+from ...ssl.gate import Verdict
+from ...ssl.pretrain import Health, Interrupted, Recipe, pretrain
+from ...ssl.refit import Gold, Labels, improve
+from ..records import INSTRUMENT_COLUMNS, Table, read_table
+from ..settings.tables import Settings
+from .fit import target_values
 
-FEWEST_OBJECTS = 20
+MIN_OBJECTS = 20
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,10 @@ def read_unlabeled(
         conditions += [""] * int(good.sum()) if names is None else [str(name) for name in names[good]]
     assert grid is not None
     code = np.unique(objects, return_inverse=True)[1]
-    if not len(code) or code.max() + 1 < FEWEST_OBJECTS:
+    if not len(code) or code.max() + 1 < MIN_OBJECTS:
         also = f"; {left_out} spectra with values that are not finite were left out" if left_out else ""
         raise BadFile(
-            f"{files[0]}: expected spectra of at least {FEWEST_OBJECTS} objects to learn from, "
+            f"{files[0]}: expected spectra of at least {MIN_OBJECTS} objects to learn from, "
             f"got {len(set(objects))}{also}"
         )
     kinds, condition = np.unique(conditions, return_inverse=True)
@@ -134,3 +137,50 @@ def pretrain_files(
     judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
     version = store.publish(name, judged.model, {"gate": judged.verdict.to_json()})
     return Pretrained(encoder, verdict=judged.verdict, version=version)
+
+
+def run_pretrain(
+    settings: Settings,
+    files: Sequence[Path],
+    recipe: Mapping[str, Any],
+    name: str | None,
+    out: Path | None,
+    how: Mapping[str, Any],
+) -> bool:
+    """Pretrains on files and tells what came of it; False where the gate refused it, or it was stopped."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    for path in (out, how["checkpoint"]):  # said before the work, not after
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise BadFile(f"{path}: expected a file to write, in a folder that is there")
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("pretraining", total=recipe["steps"])
+
+        def progress(step: int, loss: float) -> None:
+            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
+
+        try:
+            made = Recipe(**recipe)
+            done = pretrain_files(files, made, store=Store(settings.store), name=name, progress=progress, **how)
+        except Interrupted as error:
+            print(f"{error}; --checkpoint goes on from there" if how["checkpoint"] else str(error))
+            return False
+    if done.verdict is not None:
+        for check in done.verdict.checks:
+            print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.told}")
+        print(f"{name} {done.version}: published" if done.version else f"{name}: refused; {done.verdict.reason}")
+        return done.version is not None
+    assert done.health is not None
+    assert out is not None
+    if int(os.environ.get("RANK", "0")) == 0:
+        try:
+            done.encoder.save(out)
+        except OSError as error:
+            raise BadFile(f"can not write {out}: {error.strerror}") from error
+        told = done.health
+        print(
+            f"{out}: {done.encoder.kind} on {done.encoder.grid}, {done.encoder.width} features; loss {told.loss:.3f}, "
+            f"effective rank {told.rankme:.1f}, alignment {told.alignment:.3f}, uniformity {told.uniformity:.2f}"
+        )
+    return True

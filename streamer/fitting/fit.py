@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import BadFile
-from ..models.axis import resampler
-from ..models.classes import UNKNOWN
-from ..models.model import CLASSIFIERS, Model, estimator_class
-from ..models.preprocess import Pipeline
-from ..models.store import Store
-from .frame import RESERVED
-from .records import Table, read_table
+from ... import BadFile
+from ...models.axis import resampler
+from ...models.classes import UNKNOWN
+from ...models.model import CLASSIFIERS, Model, estimator_class
+from ...models.preprocess import Pipeline
+from ...models.store import Store
+from ..frame import RESERVED
+from ..records import Table, read_table
 
 if TYPE_CHECKING:
-    from ..models.encoder import Encoder
+    from ...models.encoder import Encoder
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
-MOST_CLASSES = 64
-FEWEST_OF_CLASS = 5  # spectra: one in each fold
+MAX_CLASSES = 64
+MIN_OF_CLASS = 5  # spectra: one in each fold
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,12 @@ def class_values(
             f"{path}: column {targets[0]!r}: a class may not be called {UNKNOWN!r}; use --where to leave it out"
         )
     counts = dict(zip(*np.unique(names[there], return_counts=True), strict=True))
-    if len(counts) > MOST_CLASSES:
-        raise BadFile(f"{path}: expected at most {MOST_CLASSES} classes in column {targets[0]!r}, got {len(counts)}")
-    rare = [name for name, count in counts.items() if count < FEWEST_OF_CLASS]
+    if len(counts) > MAX_CLASSES:
+        raise BadFile(f"{path}: expected at most {MAX_CLASSES} classes in column {targets[0]!r}, got {len(counts)}")
+    rare = [name for name, count in counts.items() if count < MIN_OF_CLASS]
     if few and rare:
         raise BadFile(
-            f"{path}: expected at least {FEWEST_OF_CLASS} spectra of each class in column {targets[0]!r}, got "
+            f"{path}: expected at least {MIN_OF_CLASS} spectra of each class in column {targets[0]!r}, got "
             f"{', '.join(f'{counts[name]} of {name}' for name in rare[:5])}; leave them out with --where"
         )
     return names, there
