@@ -17,6 +17,7 @@ from ..models.evaluate import Scores, few_labels, paired_difference, split_rows
 from ..models.model import Model
 from ..ssl.buffer import Unlabeled
 from ..ssl.contenders import Context, Fitted, Pairs, Trained, fit
+from .files.options import ReadOptions
 from .fitting.pretrain import read_unlabeled
 from .page import DISC, Chart, Kind, figure, html_table, page_of
 from .records import Table, read_table
@@ -107,7 +108,7 @@ def compare(
         raise BadFile(f"{path}: pairs are rows of one object: name the column that tells objects with --group")
     pool = None
     if unlabeled and any(name.startswith("tamis") for name in models):
-        pool = read_unlabeled(unlabeled, group, table.axis, {**reading, "where": None})[0]
+        pool = read_unlabeled(unlabeled, group, table.axis, ReadOptions(**{**reading, "where": None}))[0]
     cells, measured, order = [], {}, {}
     for target in targets:
         rows = np.flatnonzero(np.isfinite(numbers_of(table, target)) & np.isfinite(table.spectra).all(axis=1))

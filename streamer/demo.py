@@ -32,7 +32,8 @@ from .. import TamisError, __version__
 from ..models.pls import PLSR
 from ..models.store import Store
 from .broker import EmbeddedBroker, dying_with_parent
-from .fitting.fit import Fitted, fit_and_publish
+from .files.options import ReadOptions
+from .fitting.fit import FitOptions, FitResult, fit_and_publish
 from .frame import Frame
 from .outcome import decode_predictions
 from .page import write_page
@@ -41,9 +42,8 @@ from .report import Finding, Run, write_report
 from .settings.tables import Settings, Topics
 from .sink import KafkaSink
 from .source import KafkaSource, ensure_topics
-from .tools.replay import Replay
+from .tools.replay import Replay, ReplayOptions
 from .transport.from_settings import kafka_sink
-from .wire import ARROW
 
 LINE = "fermentation"
 TARGET, UNIT = "glucose", "g/L"
@@ -134,19 +134,17 @@ def data() -> tuple[Path, Path, np.ndarray]:
     return folder, folder / "fermentation_spectra.csv", hplc
 
 
-def fit_calibration(folder: Path, store: Store) -> Fitted:
-    return fit_and_publish(
-        folder / "train_spectra.csv",
-        [TARGET],
+def fit_calibration(folder: Path, store: Store) -> FitResult:
+    options = FitOptions(
+        targets=[TARGET],
         kind=PLSR.kind,
-        store=store,
         name=TARGET,
         preprocess=PREPROCESS,
-        parameters={},
         units={TARGET: UNIT},
         labels=folder / "train_hplc.csv",
-        reading={"axis_unit": "cm-1"},
+        reading=ReadOptions(axis_unit="cm-1"),
     )
+    return fit_and_publish(folder / "train_spectra.csv", options, store)
 
 
 def timed(process: Path) -> Iterator[Frame]:
@@ -215,13 +213,8 @@ def _follow(
 ) -> Seen:
     """Replays in a thread of its own, and watches the predictions come back."""
     topics = settings.topics
-    replay = Replay(
-        topic=topics.spectra,
-        content_type=ARROW,
-        most_bytes=settings.frame_max_bytes,
-        rate=rate,
-        reading={"frame_spectra": FRAME_SPECTRA},
-    )
+    options = ReplayOptions(rate=rate, reading=ReadOptions(frame_spectra=FRAME_SPECTRA))
+    replay = Replay(options, topics.spectra, settings.frame_max_bytes)
     failed: list[BaseException] = []
 
     def send(sink: KafkaSink) -> None:
@@ -262,7 +255,7 @@ def _follow(
     return seen
 
 
-def _judge(seen: Seen, fitted: Fitted, spectra_in: int, hplc: np.ndarray) -> tuple[dict[str, Any], Run]:
+def _judge(seen: Seen, fitted: FitResult, spectra_in: int, hplc: np.ndarray) -> tuple[dict[str, Any], Run]:
     """The figures, and the page that shows them."""
     rows = sorted(seen.rows, key=lambda row: row["spectrum_id"])
     column = {name: np.array([row[name] for row in rows]) for name in rows[0]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -472,6 +473,30 @@ def test_every_command_shows_an_example_in_its_help(tmp_path: Path) -> None:
     commands = ["fit", "models list", "models show", "models rollback", "worker", "replay", "broker", "doctor", "demo"]
     for command in commands:
         assert f"tamis {command}" in tamis(*command.split(), "--help", cwd=tmp_path).stdout
+
+
+def test_every_command_is_explained_in_one_line(tmp_path: Path) -> None:
+    for group in ([], ["models"], ["drift"]):
+        shown = tamis(*group, "--help", cwd=tmp_path, COLUMNS="80").stdout
+        commands = shown.partition("Commands:\n")[2].rstrip().splitlines()
+        assert commands
+        for line in commands:
+            assert re.fullmatch(r"  [a-z]+ +[A-Z].*[^.]\.", line), line
+
+
+def test_help_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
+    probe = (
+        "import sys, time; sys.argv = ['tamis', '--help']\n"
+        "from tamis.streamer.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(time.process_time())"
+    )
+    command = [sys.executable, "-c", probe]
+    took_s = [
+        float(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[-1])
+        for _ in range(3)
+    ]
+    assert min(took_s) < 0.3, "of the processor's time: the machine may be busy"
 
 
 def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, grid: Axis, tmp_path: Path) -> None:

@@ -329,7 +329,7 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     if guarantee == "exactly_once":  # else a commit that a busy broker kept waiting is made up for by sending again
         assert again.stdout.startswith("sent 0 spectra"), again.stdout
-        assert "400 were there already" in again.stdout
+        assert "400 were sent before" in again.stdout
     sent: Counter[str] = Counter()
 
     with closing(source(broker, f"{prefix}.spectra")) as reader:

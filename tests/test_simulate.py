@@ -137,7 +137,7 @@ def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Pat
         done = subprocess.run([*command, *more, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert re.search(r"15 lines of 20 pixels, 160 bands; \d objects, P", done.stdout)
-    assert re.search(r"\d of 9 objects: no more find room side by side on 20 pixels", done.stderr)
+    assert re.search(r"\d of 9 objects: the others do not fit side by side on 20 pixels", done.stderr)
     by_references = Reflectance.of_files(str(tmp_path / "raw.white.hdr"), str(tmp_path / "raw.dark.hdr"))
     raw = read_table(tmp_path / "raw.hdr")
     assert raw.quantity == "counts"
@@ -145,7 +145,7 @@ def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Pat
     expected = read_table(tmp_path / "cube.hdr").spectra
     np.testing.assert_allclose(by_references(raw.spectra, np.tile(np.arange(20), 15)), expected, atol=1e-4)
     done = subprocess.run([*command, "b.parquet", "--counts"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "--counts is of a cube: name a .hdr file" in done.stderr) == (2, True)
+    assert (done.returncode, "--counts needs a cube: name a .hdr file" in done.stderr) == (2, True)
 
 
 def test_materials_of_a_file_come_down_the_belt(shared_data: Path, tmp_path: Path) -> None:

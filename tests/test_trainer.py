@@ -373,5 +373,5 @@ def is_ours(environ: Path, address: str) -> bool:
 def test_a_model_of_classes_is_refused_by_name(tmp_path: Path, grid: Axis) -> None:
     from .test_classes import classified
 
-    with pytest.raises(BadSettings, match=r"model 'default' tells classes \(sort\), and only models of values"):
+    with pytest.raises(BadSettings, match=r"model 'default' predicts classes \(sort\); so far only models of values"):
         Line(tmp_path, classified(grid)).run()

@@ -1,13 +1,10 @@
-"""Recorded files -> an encoder, judged and published: what `tamis pretrain` does."""
+"""`tamis pretrain`: from recorded files to an encoder, or to a better version of a model."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,18 +15,37 @@ from ...models.model import Model
 from ...models.store import Store
 from ...ssl.buffer import Unlabeled
 from ...ssl.gate import Verdict
-from ...ssl.pretrain import Health, Interrupted, Recipe, pretrain
+from ...ssl.pretrain import Health, Recipe, pretrain
 from ...ssl.refit import Gold, Labels, improve
+from ..files.options import ReadOptions
 from ..records import INSTRUMENT_COLUMNS, Table, read_table
-from ..settings.tables import Settings
 from .fit import target_values
 
 MIN_OBJECTS = 20
 
 
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """How to pretrain, and what for.
+
+    Attributes:
+        name: the model to improve; None for an encoder alone.
+        group: a column whose equal values are one object; None for the files' own objects.
+        gold: labeled files, for testing only.
+        checkpoint: a file that an interrupted run continues from.
+    """
+
+    recipe: Recipe
+    name: str | None = None
+    group: str | None = None
+    gold: Sequence[Path] = ()
+    checkpoint: Path | None = None
+    reading: ReadOptions = field(default_factory=ReadOptions)
+
+
 @dataclass(frozen=True)
 class Pretrained:
-    """What came of it: an encoder; where a model was to be improved, the gate's word and the version, if any."""
+    """An encoder; for a model to improve also the gate's verdict, and the version if it was published."""
 
     encoder: Encoder
     health: Health | None = None
@@ -38,29 +54,28 @@ class Pretrained:
 
 
 def refuse_classes(name: str, champion: Model) -> None:
-    """Raises BadSettings: laboratory values, the gate and its figures are of numbers."""
+    """Raises BadSettings: laboratory values and the gate handle numbers only."""
     if champion.class_of:
         raise BadSettings(
-            f"model {name!r} tells classes ({champion.class_of}), and only models of values are improved from the "
-            "stream so far; classes learn from unlabeled spectra by `tamis compare` with -self, and "
-            "tamis.ssl.pseudo.self_train"
+            f"model {name!r} predicts classes ({champion.class_of}); so far only models of values can be improved "
+            "from the stream. For classes, see `tamis compare` with -self, and tamis.ssl.pseudo.self_train"
         )
 
 
 def read_unlabeled(
-    files: Sequence[Path], group: str | None, grid: Axis | None, reading: Mapping[str, Any]
+    files: Sequence[Path], group: str | None, grid: Axis | None, reading: ReadOptions
 ) -> tuple[Unlabeled, Axis]:
-    """All finite spectra of the files on one grid: the given one, or the first file's axis.
+    """All finite spectra of the files, on the given grid or on the first file's axis.
 
     Args:
-        group: a column whose equal values are one object; else the files' own objects, else each spectrum is one.
+        group: a column whose equal values are one object; None for the files' objects, or one per spectrum.
 
     Raises:
         BadFile: no such column, or fewer than 20 objects. AxisMismatch: a file does not cover the grid.
     """
     spectra, objects, conditions, left_out = [], [], [], 0
     for number, path in enumerate(files):
-        table = read_table(path, **reading)
+        table = reading.table(path)
         grid = grid or table.axis
         good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
         left_out += int((~good).sum())
@@ -91,7 +106,7 @@ def _objects(table: Table, group: str | None, number: int) -> np.ndarray:
 
 
 def read_gold(path: Path, targets: Sequence[str]) -> Gold:
-    """Raises BadFile: it lacks a target, or holds fewer than 3 spectra with all of them."""
+    """Raises BadFile: the file lacks a target, or fewer than 3 spectra have all of them."""
     table = read_table(path)
     values = np.column_stack([target_values(table.columns, target, path) for target in targets])
     good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
@@ -102,85 +117,33 @@ def read_gold(path: Path, targets: Sequence[str]) -> Gold:
 
 def pretrain_files(
     files: Sequence[Path],
-    recipe: Recipe,
-    *,
-    group: str | None,
-    reading: Mapping[str, Any],
+    options: PretrainOptions,
     store: Store,
-    name: str | None,
-    gold: Sequence[Path] = (),
-    checkpoint: Path | None = None,
+    *,
     progress: Callable[[int, float], None] = lambda step, loss: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Pretrained:
-    """Pretrains on files; where a model is named, its heads are fitted anew, judged, and published if they pass.
+    """Pretrains on files. A model that is to be improved gets new heads, is tested, and is published if it passes.
 
     Raises:
-        NoModel: no such model, or one whose bundle holds no calibration. BadFile, ValueError, FloatingPointError.
-        Interrupted: by `stop`; the checkpoint says where to go on.
+        NoModel: no such model, or its bundle holds no calibration. BadFile, ValueError, FloatingPointError.
+        Interrupted: by `stop`; the text says whether a checkpoint was written.
     """
-    running = {"checkpoint": checkpoint, "progress": progress, "stop": stop}
-    if name is None:
-        stream, grid = read_unlabeled(files, group, None, reading)
-        return Pretrained(*pretrain(stream, grid, recipe, **running))
-    champion, before = store.load(name)
-    refuse_classes(name, champion)
-    calibration = store.calibration(name, before)
+    running = {"checkpoint": options.checkpoint, "progress": progress, "stop": stop}
+    if options.name is None:
+        unlabeled, grid = read_unlabeled(files, options.group, None, options.reading)
+        return Pretrained(*pretrain(unlabeled, grid, options.recipe, **running))
+    champion, before = store.load(options.name)
+    refuse_classes(options.name, champion)
+    calibration = store.calibration(options.name, before)
     if calibration is None:
-        raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; `tamis fit` it anew")
-    stream, _ = read_unlabeled(files, group, champion.grid, reading)
+        raise NoModel(f"model {options.name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
+    unlabeled, _ = read_unlabeled(files, options.group, champion.grid, options.reading)
     labels = Labels(calibration, np.zeros(len(calibration), bool), np.zeros(len(calibration), bool))
-    sets = [read_gold(path, champion.targets) for path in gold]
-    judged, encoder = improve(champion, labels, stream, recipe, sets, **running)
+    gold = [read_gold(path, champion.targets) for path in options.gold]
+    judged, encoder = improve(champion, labels, unlabeled, options.recipe, gold, **running)
     if not judged.verdict.promoted:
         return Pretrained(encoder, verdict=judged.verdict)
     judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
-    version = store.publish(name, judged.model, {"gate": judged.verdict.to_json()})
+    version = store.publish(options.name, judged.model, {"gate": judged.verdict.to_json()})
     return Pretrained(encoder, verdict=judged.verdict, version=version)
-
-
-def run_pretrain(
-    settings: Settings,
-    files: Sequence[Path],
-    recipe: Mapping[str, Any],
-    name: str | None,
-    out: Path | None,
-    how: Mapping[str, Any],
-) -> bool:
-    """Pretrains on files and tells what came of it; False where the gate refused it, or it was stopped."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    for path in (out, how["checkpoint"]):  # said before the work, not after
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise BadFile(f"{path}: expected a file to write, in a folder that is there")
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("pretraining", total=recipe["steps"])
-
-        def progress(step: int, loss: float) -> None:
-            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
-
-        try:
-            made = Recipe(**recipe)
-            done = pretrain_files(files, made, store=Store(settings.store), name=name, progress=progress, **how)
-        except Interrupted as error:
-            print(f"{error}; --checkpoint goes on from there" if how["checkpoint"] else str(error))
-            return False
-    if done.verdict is not None:
-        for check in done.verdict.checks:
-            print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.told}")
-        print(f"{name} {done.version}: published" if done.version else f"{name}: refused; {done.verdict.reason}")
-        return done.version is not None
-    assert done.health is not None
-    assert out is not None
-    if int(os.environ.get("RANK", "0")) == 0:
-        try:
-            done.encoder.save(out)
-        except OSError as error:
-            raise BadFile(f"can not write {out}: {error.strerror}") from error
-        told = done.health
-        print(
-            f"{out}: {done.encoder.kind} on {done.encoder.grid}, {done.encoder.width} features; loss {told.loss:.3f}, "
-            f"effective rank {told.rankme:.1f}, alignment {told.alignment:.3f}, uniformity {told.uniformity:.2f}"
-        )
-    return True

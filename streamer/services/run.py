@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from ...models.store import Store
 from ..camera import Cameras
+from ..files.options import ReadOptions
 from ..meters import MetricsServer
 from ..predictor import Predictor
 from ..settings.tables import Settings
@@ -28,7 +27,7 @@ log = structlog.get_logger()
 
 
 def run_worker(
-    settings: Settings, stop: Stop, read_from: Path | None, write_to: Path | None, reading: Mapping[str, Any]
+    settings: Settings, stop: Stop, read_from: Path | None, write_to: Path | None, reading: ReadOptions
 ) -> None:
     """Runs a worker until it is stopped, or until its recorded file ends.
 
@@ -119,9 +118,9 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     log.info("trainer stopped")
 
 
-def _source(settings: Settings, read_from: Path | None, reading: Mapping[str, Any]) -> Source:
+def _source(settings: Settings, read_from: Path | None, reading: ReadOptions) -> Source:
     if read_from is not None:
-        return FileSource(read_from, settings.frame_max_bytes, reading)
+        return FileSource(read_from, settings.frame_max_bytes, vars(reading))
     return kafka_source(settings, [settings.topics.spectra], settings.group, settings.partitions)
 
 
