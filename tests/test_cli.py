@@ -412,7 +412,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert ill.returncode == 1
     assert "hunter2" not in ill.stdout + ill.stderr
     assert "FAIL broker: no broker answers at 127.0.0.1:1" in ill.stdout
-    assert "FAIL store: store does not exist; `tamis fit ... --store store` makes it" in ill.stdout
+    assert "FAIL store: store does not exist; `tamis fit ... --store store` creates it" in ill.stdout
     Store(tmp_path / "store").publish("default", model)
     kafka = json.dumps(tamis_broker.client_settings)
     well = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_KAFKA=kafka,
@@ -423,7 +423,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "doctor.spectra, doctor.predictions, doctor.rejects will be created by the worker" in well.stdout
     table = {"action": "eject", "when": "fat > 12"}
     for when, code, words in (
-        ("fat > 12", 0, "61 bands; 1 rule suits it"),
+        ("fat > 12", 0, "61 bands; 1 rule fits it"),
         ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
     ):
         lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})

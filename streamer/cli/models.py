@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from ... import TamisError
 from .options import StoreOptions, command, new_app
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = new_app(help="List models, show versions, promote and roll back.")
 
-Name = Annotated[str, typer.Argument(help="The model's name in the store.")]
+Name = Annotated[str, Argument(help="The model's name in the store.")]
 
 
 @command(app, "list")
@@ -48,7 +48,7 @@ def list_models(store_options: StoreOptions) -> None:
 @command(app)
 def show(
     name: Name,
-    version: Annotated[str | None, typer.Argument(help="The current version if not given.")] = None,
+    version: Annotated[str | None, Argument(help="The current version if not given.")] = None,
     *,
     store_options: StoreOptions,
 ) -> None:
@@ -71,13 +71,11 @@ def show(
 @command(app)
 def rollback(
     name: Name,
-    to: Annotated[str | None, typer.Option(help="A version; the current one's parent if not given.")] = None,
+    to: Annotated[str | None, Option(help="A version; the current one's parent if not given.")] = None,
     *,
     store_options: StoreOptions,
 ) -> None:
-    """Make an older version current.
-
-    Workers load it within seconds.
+    """Make an older version current. Workers load it within seconds.
 
     \b
     Examples:
@@ -90,12 +88,8 @@ def rollback(
 
 
 @command(app)
-def promote(
-    name: Name, version: Annotated[str, typer.Argument(help="Such as v0003.")], store_options: StoreOptions
-) -> None:
-    """Make any version current, such as a waiting candidate.
-
-    Workers load it within seconds.
+def promote(name: Name, version: Annotated[str, Argument(help="Such as v0003.")], store_options: StoreOptions) -> None:
+    """Make any version current, such as a waiting candidate. Workers load it within seconds.
 
     \b
     Example:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer import Option
 
 from ... import BadSettings
 
@@ -60,14 +61,14 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
     return register
 
 
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file, TOML; else TAMIS_CONFIG.")]
-Brokers = Annotated[str | None, typer.Option(help="Kafka bootstrap servers, host:port[,host:port].")]
-StoreUrl = Annotated[str | None, typer.Option("--store", help="Folder of the model store, or file:///folder.")]
-Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: only these rows. May be repeated.")]
-AxisUnit = Annotated[str | None, typer.Option(help="nm or cm-1, for a file that does not say.")]
-Quantity = Annotated[str | None, typer.Option(help="absorbance, reflectance or counts, for a file that does not say.")]
-White = Annotated[Path | None, typer.Option(help="ENVI cube of a white reference, to convert counts to reflectance.")]
-Dark = Annotated[Path | None, typer.Option(help="ENVI cube of a dark reference; zero if not given.")]
+Config = Annotated[Path | None, Option("--config", "-c", help="Settings file, TOML; else TAMIS_CONFIG.")]
+Brokers = Annotated[str | None, Option(help="Kafka bootstrap servers, host:port[,host:port].")]
+StoreUrl = Annotated[str | None, Option("--store", help="Folder of the model store, or file:///folder.")]
+Where = Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")]
+AxisUnit = Annotated[str | None, Option(help="nm or cm-1, for a file that does not say.")]
+Quantity = Annotated[str | None, Option(help="absorbance, reflectance or counts, for a file that does not say.")]
+White = Annotated[Path | None, Option(help="ENVI cube of a white reference, to convert counts to reflectance.")]
+Dark = Annotated[Path | None, Option(help="ENVI cube of a dark reference; zero if not given.")]
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class BrokerOptions(ConfigOptions):
 
 @dataclass(frozen=True)
 class StoreOptions(ConfigOptions):
-    store: Annotated[str | None, typer.Option(help="Folder of the model store, or file:///folder.")] = None
+    store: Annotated[str | None, Option(help="Folder of the model store, or file:///folder.")] = None
 
 
 @dataclass(frozen=True)

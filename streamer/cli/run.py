@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Option
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError, TooManyRejects
 from ..services.stop import Stop
@@ -34,15 +35,13 @@ def _errors_in_the_log(what: str) -> Iterator[None]:
 @command(app)
 def worker(
     *,
-    source: Annotated[Path | None, typer.Option("--from", help="Read a recorded file instead of Kafka.")] = None,
-    sink: Annotated[Path | None, typer.Option("--to", help="Write into this folder instead of Kafka.")] = None,
-    line: Annotated[str | None, typer.Option(help="With --from: the line's name, whatever the file says.")] = None,
+    source: Annotated[Path | None, Option("--from", help="Read a recorded file instead of Kafka.")] = None,
+    sink: Annotated[Path | None, Option("--to", help="Write into this folder instead of Kafka.")] = None,
+    line: Annotated[str | None, Option(help="With --from: the line's name, whatever the file says.")] = None,
     file_options: CameraFileOptions,
     service_options: ServiceOptions,
 ) -> None:
-    """Predict incoming spectra until stopped.
-
-    SIGTERM or Ctrl-C finishes the messages in hand.
+    """Predict incoming spectra until stopped. SIGTERM or Ctrl-C finishes the messages in hand.
 
     \b
     Examples:
@@ -64,9 +63,7 @@ def worker(
 
 @command(app)
 def trainer(service_options: ServiceOptions) -> None:
-    """Keep a model up to date from the stream and from lab values.
-
-    Learns, tests and publishes until stopped.
+    """Keep a model up to date from the stream and from lab values. Learns, tests and publishes until stopped.
 
     \b
     Examples:
@@ -83,15 +80,11 @@ def trainer(service_options: ServiceOptions) -> None:
 
 @command(app)
 def broker(
-    kind: Annotated[
-        Literal["noida", "tansu"], typer.Option(help="noida starts faster and works with kcat; tansu fails over.")
-    ] = "noida",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On loopback; 0 takes any free port.")] = 9092,
+    kind: Annotated[Literal["noida", "tansu"], Option(help="noida serves kcat; tansu fails over.")] = "noida",
+    port: Annotated[int, Option(min=0, max=65535, help="On loopback; 0 takes any free port.")] = 9092,
 ) -> None:
-    """Run an embedded Kafka broker, for trials and tests only.
-
-    It speaks the Kafka protocol and keeps no data. Exactly-once works only in part: an open transaction of a killed
-    replay may hide what is sent later.
+    """Run an embedded Kafka broker, for trials and tests only. It speaks the Kafka protocol and keeps no data. What a
+    killed replay left in an open transaction may hide what it sends later.
 
     \b
     Example:
@@ -111,9 +104,8 @@ def broker(
 
 @command(app)
 def doctor(service_options: ServiceOptions) -> None:
-    """Check settings, broker, topics, store and models.
-
-    Says what to do about each problem, and exits with 1 if there is one.
+    """Check settings, broker, topics, store and models. Says what to do about each problem, and exits with 1 if there
+    is one.
 
     \b
     Example:
@@ -130,16 +122,13 @@ def doctor(service_options: ServiceOptions) -> None:
 
 @command(app)
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report, the store and the worker's log.")] = Path("demo"),
-    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
-    rate: Annotated[float, typer.Option(min=1.0, max=1e9, help="Spectra per second.")] = 200.0,
-    learn: Annotated[
-        bool, typer.Option("--learn", help="Learn from laboratory values that arrive an hour late.")
-    ] = False,
+    out: Annotated[Path, Option(help="Folder for the report, the store and the worker's log.")] = Path("demo"),
+    json: Annotated[Path | None, Option(help="Write the figures to this file.")] = None,
+    rate: Annotated[float, Option(min=1.0, max=1e9, help="Spectra per second.")] = 200.0,
+    learn: Annotated[bool, Option("--learn", help="Learn from laboratory values that arrive an hour late.")] = False,
 ) -> None:
-    """Follow a real fermentation, and compare with HPLC.
-
-    Fits a model, replays the spectra through Kafka and predicts them in a worker process.
+    """Follow a real fermentation, and compare with HPLC. Fits a model, replays the spectra through Kafka and predicts
+    them in a worker process.
 
     \b
     Examples:

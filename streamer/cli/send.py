@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from ... import BadSettings
 from ..services.stop import Stop
@@ -22,32 +22,21 @@ app = new_app()
 
 @command(app)
 def replay(
-    files: Annotated[list[Path], typer.Argument(help="Recorded files: Parquet, CSV or NumPy, also .gz and .zst.")],
+    files: Annotated[list[Path], Argument(help="Recorded files: Parquet, CSV or NumPy, also .gz and .zst.")],
     *,
     rate: Annotated[
-        float | None, typer.Option(min=1e-3, max=1e9, help="Spectra per second; as fast as possible if not given.")
+        float | None, Option(min=1e-3, max=1e9, help="Spectra per second; default: as fast as possible.")
     ] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="Keep the recorded time between spectra.")] = False,
-    loop: Annotated[bool, typer.Option("--loop", help="Start again at the end.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many spectra.")] = None,
-    resume: Annotated[
-        str | None, typer.Option(help="A name; continues where an earlier replay of that name stopped.")
-    ] = None,
-    frame: Annotated[
-        int | None,
-        typer.Option(min=1, help="Spectra per message; default 256, or 0.1 s at --rate. Cubes: whole scan lines."),
-    ] = None,
-    line: Annotated[str | None, typer.Option(help="The line's name; else from the file, or 'unknown'.")] = None,
-    instrument: Annotated[str | None, typer.Option(help="The instrument's name, whatever the file says.")] = None,
-    encoding: Annotated[
-        Literal["arrow", "raw", "json"], typer.Option(help="Of the messages; raw has no ids and times.")
-    ] = "arrow",
-    sent_as: Annotated[
-        Literal["white", "dark"] | None, typer.Option("--as", help="Send a reference for the line's camera.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write an HTML report of the belt and what workers decide meanwhile.")
-    ] = None,
+    realtime: Annotated[bool, Option("--realtime", help="Keep the recorded time between spectra.")] = False,
+    loop: Annotated[bool, Option("--loop", help="Start again at the end.")] = False,
+    limit: Annotated[int | None, Option(min=1, help="Stop after this many spectra.")] = None,
+    resume: Annotated[str | None, Option(help="A name; continues where the replay of that name stopped.")] = None,
+    frame: Annotated[int | None, Option(min=1, help="Spectra per message; default 256, or 0.1 s at --rate.")] = None,
+    line: Annotated[str | None, Option(help="The line's name; else from the file, or 'unknown'.")] = None,
+    instrument: Annotated[str | None, Option(help="The instrument's name, whatever the file says.")] = None,
+    encoding: Annotated[Literal["arrow", "raw", "json"], Option(help="raw has no ids and no times.")] = "arrow",
+    sent_as: Annotated[Literal["white", "dark"] | None, Option("--as", help="Send a camera reference.")] = None,
+    report: Annotated[Path | None, Option(help="Write an HTML report of the belt and its decisions.")] = None,
     file_options: CameraFileOptions,
     broker_options: BrokerOptions,
 ) -> None:
@@ -121,36 +110,30 @@ def _summary(sent: Sent, rate: float | None) -> str:
 
 @command(app)
 def simulate(
-    out: Annotated[Path | None, typer.Argument(help="A .parquet or .hdr file to write; else sent to Kafka.")] = None,
+    out: Annotated[Path | None, Argument(help="A .parquet or .hdr file to write; else sent to Kafka.")] = None,
     *,
-    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="How long the belt runs.")] = 10.0,
-    materials: Annotated[
-        Path | None, typer.Option(help="A file of their spectra, or earthlib; else built-in polymers.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="Column of material names; label, or earthlib's LEVEL_2.")] = None,
-    pixels: Annotated[int, typer.Option(help="Pixels across the belt.")] = 320,
-    lines: Annotated[float, typer.Option(help="Scan lines per second.")] = 300.0,
-    objects: Annotated[float, typer.Option(help="Objects per second.")] = 20.0,
-    size: Annotated[float, typer.Option(help="Mean size of an object, in pixels.")] = 24.0,
-    new: Annotated[
-        list[str] | None, typer.Option(help="MATERIAL=SECOND: absent before that second. May be repeated.")
-    ] = None,
-    noise: Annotated[float, typer.Option(help="Standard deviation of the noise of reflectance.")] = 0.003,
-    lamp: Annotated[float, typer.Option(help="Share of its light that the lamp loses per hour.")] = 0.0,
-    shift: Annotated[float, typer.Option(help="Drift of the wavelengths, nm per hour.")] = 0.0,
-    whole: Annotated[bool, typer.Option("--whole", help="Include pixels of the empty belt.")] = False,
+    seconds: Annotated[float, Option(min=0.1, max=86_400, help="How long the belt runs.")] = 10.0,
+    materials: Annotated[Path | None, Option(help="A file of spectra, or earthlib; else built-in polymers.")] = None,
+    label: Annotated[str | None, Option(help="Column of material names; label, or earthlib's LEVEL_2.")] = None,
+    pixels: Annotated[int, Option(help="Pixels across the belt.")] = 320,
+    lines: Annotated[float, Option(help="Scan lines per second.")] = 300.0,
+    objects: Annotated[float, Option(help="Objects per second.")] = 20.0,
+    size: Annotated[float, Option(help="Mean size of an object, in pixels.")] = 24.0,
+    new: Annotated[list[str] | None, Option(help="MATERIAL=SECOND: absent before that. May be repeated.")] = None,
+    noise: Annotated[float, Option(help="Standard deviation of the noise of reflectance.")] = 0.003,
+    lamp: Annotated[float, Option(help="Share of its light that the lamp loses per hour.")] = 0.0,
+    shift: Annotated[float, Option(help="Drift of the wavelengths, nm per hour.")] = 0.0,
+    whole: Annotated[bool, Option("--whole", help="Include pixels of the empty belt.")] = False,
     counts: Annotated[
-        bool, typer.Option("--counts", help="Write a cube of counts, with NAME.white.hdr and NAME.dark.hdr.")
+        bool, Option("--counts", help="A cube of counts, with NAME.white.hdr and NAME.dark.hdr.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Scan lines per message.")] = 8,
-    truth: Annotated[Path | None, typer.Option(help="Write the objects and their materials to this CSV.")] = None,
-    line: Annotated[str, typer.Option(help="The line's name.")] = "belt",
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    batch: Annotated[int, Option(min=1, help="Scan lines per message.")] = 8,
+    truth: Annotated[Path | None, Option(help="Write the objects and their materials to this CSV.")] = None,
+    line: Annotated[str, Option(help="The line's name.")] = "belt",
+    seed: Annotated[int, Option(min=0, help="Random seed.")] = 0,
     broker_options: BrokerOptions,
 ) -> None:
-    """Simulate a belt of objects under a line camera.
-
-    Writes a file, or sends to Kafka at the camera's pace.
+    """Simulate a belt of objects under a line camera. Writes a file, or sends to Kafka at the camera's pace.
 
     \b
     Examples:

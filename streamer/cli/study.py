@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from ... import BadSettings
 from .options import AxisUnit, Config, Quantity, StoreOptions, StoreUrl, Where, new_app
@@ -17,39 +17,37 @@ app = new_app()
 
 @app.command()
 def compare(
-    file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
-    target: Annotated[list[str], typer.Option(help="Column to predict; of texts, its classes. May be repeated.")],
+    file: Annotated[Path, Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
+    target: Annotated[list[str], Option(help="Column to predict; of texts, its classes. May be repeated.")],
     models: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Of plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees with encoders); with "
             "--pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; of classes pls-da, "
             "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well; parted by commas. "
             "Else plsr,local-pls,committee, and of classes pls-da,committee."
         ),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Column that says cal/train or test/val; else a third.")] = None,
+    split: Annotated[str | None, Option(help="Column that says cal/train or test/val; else a third.")] = None,
     test: Annotated[
-        list[str] | None, typer.Option(help="Of classes: COLUMN=VALUE are the test rows. May be repeated.")
+        list[str] | None, Option(help="Of classes: COLUMN=VALUE are the test rows. May be repeated.")
     ] = None,
-    hide: Annotated[
-        list[str] | None, typer.Option(help="Of classes: one that nobody is taught. May be repeated.")
-    ] = None,
-    group: Annotated[str | None, typer.Option(help="Column whose equal values (repeats) never part.")] = None,
-    labels: Annotated[list[int] | None, typer.Option(min=10, help="Few labels, nested. May be repeated.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
+    hide: Annotated[list[str] | None, Option(help="Of classes: one that nobody is taught. May be repeated.")] = None,
+    group: Annotated[str | None, Option(help="Column whose equal values (repeats) never part.")] = None,
+    labels: Annotated[list[int] | None, Option(min=10, help="Few labels, nested. May be repeated.")] = None,
+    seeds: Annotated[int, Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
     pairs: Annotated[
-        str | None, typer.Option(help="Column of two conditions: labels from the first, test rows of the second.")
+        str | None, Option(help="Column of two conditions: labels from the first, test rows of the second.")
     ] = None,
     unlabeled: Annotated[
-        list[Path] | None, typer.Option(help="Spectra to pretrain on; else the file's own, less the test objects.")
+        list[Path] | None, Option(help="Spectra to pretrain on; else the file's own, less the test objects.")
     ] = None,
     stream: Annotated[
         str | None,
-        typer.Option(help="Column whose values, in the file's order, come one after another: test, then train."),
+        Option(help="Column whose values, in the file's order, come one after another: test, then train."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write every cell to this file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
+    json: Annotated[Path | None, Option(help="Write every cell to this file.")] = None,
+    html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
     where: Where = None,
     axis_unit: AxisUnit = None,
     quantity: Quantity = None,
@@ -95,20 +93,18 @@ def compare(
 
 @app.command()
 def explain(
-    name: Annotated[str, typer.Argument(help="The model in the store.")],
-    file: Annotated[Path, typer.Argument(help="Spectra such as it predicts.")],
-    target: Annotated[str | None, typer.Option(help="A target, or a class; else the first one.")] = None,
-    version: Annotated[str | None, typer.Option(help="Of the model; the current one where none is named.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with charts to this file.")] = None,
+    name: Annotated[str, Argument(help="The model in the store.")],
+    file: Annotated[Path, Argument(help="Spectra such as it predicts.")],
+    target: Annotated[str | None, Option(help="A target, or a class; else the first one.")] = None,
+    version: Annotated[str | None, Option(help="Of the model; the current one where none is named.")] = None,
+    html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
     store: StoreUrl = None,
     where: Where = None,
     axis_unit: AxisUnit = None,
     quantity: Quantity = None,
     config: Config = None,
 ) -> None:
-    """Show which wavelengths a model's predictions depend on.
-
-    And which bonds are known to absorb there.
+    """Show which wavelengths a model's predictions depend on. And which bonds are known to absorb there.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from ... import BadFile, BadSettings
 from ..services.stop import Stop
@@ -23,30 +24,25 @@ app = new_app()
 
 @command(app)
 def fit(
-    file: Annotated[Path, typer.Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
-    target: Annotated[list[str], typer.Option(help="Column to predict: numbers or classes. May be repeated.")],
+    file: Annotated[Path, Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
+    target: Annotated[list[str], Option(help="Column to predict: numbers or classes. May be repeated.")],
     *,
-    model: Annotated[str, typer.Option(help="plsr (classes: PLS-DA), local-pls, committee, cnn, spectratr.")] = "plsr",
-    name: Annotated[str, typer.Option(help="The model's name in the store.")] = "default",
+    model: Annotated[str, Option(help="plsr (classes: PLS-DA), local-pls, committee, cnn, spectratr.")] = "plsr",
+    name: Annotated[str, Option(help="The model's name in the store.")] = "default",
     preprocess: Annotated[
-        str | None,
-        typer.Option(help="Pre-treatments in order; default 'snv, savgol 15 2 1', or the model's own."),
+        str | None, Option(help="Pre-treatments; default 'snv, savgol 15 2 1' or the model's own.")
     ] = None,
-    components: Annotated[
-        int | None, typer.Option(help="Latent variables; cross-validated if not given (plsr).")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="At most this many epochs (cnn, spectratr).")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of folds, splits and weights.")] = 0,
-    labels: Annotated[Path | None, typer.Option(help="A CSV with the targets, by row or by spectrum_id.")] = None,
-    group: Annotated[str | None, typer.Option(help="Column that names the sample; equal values are repeats.")] = None,
-    unit: Annotated[list[str] | None, typer.Option(help="TARGET=UNIT, such as glucose=g/L. May be repeated.")] = None,
-    encoder: Annotated[Path | None, typer.Option(help="From `tamis pretrain --out`, for a committee.")] = None,
+    components: Annotated[int | None, Option(help="Latent variables; cross-validated if not given (plsr).")] = None,
+    epochs: Annotated[int | None, Option(help="At most this many epochs (cnn, spectratr).")] = None,
+    seed: Annotated[int, Option(help="Random seed of folds, splits and weights.")] = 0,
+    labels: Annotated[Path | None, Option(help="A CSV with the targets, by row or by spectrum_id.")] = None,
+    group: Annotated[str | None, Option(help="Column that names the sample; equal values are repeats.")] = None,
+    unit: Annotated[list[str] | None, Option(help="TARGET=UNIT, such as glucose=g/L. May be repeated.")] = None,
+    encoder: Annotated[Path | None, Option(help="From `tamis pretrain --out`, for a committee.")] = None,
     file_options: FileOptions,
     store_options: StoreOptions,
 ) -> None:
-    """Fit a model on a recorded file and publish it.
-
-    The new version becomes the current one.
+    """Fit a model on a recorded file and publish it. The new version becomes the current one.
 
     \b
     Examples:
@@ -108,26 +104,25 @@ def _print_fit(name: str, done: FitResult) -> None:
 
 @command(app)
 def pretrain(
-    files: Annotated[list[Path], typer.Argument(help="Recorded spectra; laboratory values in them are ignored.")],
+    files: Annotated[list[Path], Argument(help="Recorded spectra; laboratory values in them are ignored.")],
     *,
-    name: Annotated[str | None, typer.Option(help="Model to improve; published if it passes the gate.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the encoder to this file, for `tamis fit --encoder`.")] = None,
-    group: Annotated[str | None, typer.Option(help="Column that names the object, to pair its spectra.")] = None,
-    gold: Annotated[list[Path] | None, typer.Option(help="Labeled file, for testing only. May be repeated.")] = None,
-    encoder: Annotated[Literal["mlp", "cnn", "spectratr"], typer.Option(help="The encoder's network.")] = "mlp",
-    objective: Annotated[Literal["nt-xent", "vicreg", "barlow", "masked"], typer.Option(help="The loss.")] = "nt-xent",
-    preprocess: Annotated[str, typer.Option(help="Pre-treatments before the encoder.")] = "snv, savgol 15 2 1",
-    augment: Annotated[str, typer.Option(help="Physical augmentations, such as 'scatter 0.05, noise 1e-4'.")] = "",
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1_000,
-    batch: Annotated[int, typer.Option(min=2, help="Objects per step.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    checkpoint: Annotated[Path | None, typer.Option(help="Continue from this file if a run was stopped.")] = None,
+    name: Annotated[str | None, Option(help="Model to improve; published if it passes the gate.")] = None,
+    out: Annotated[Path | None, Option(help="Write the encoder to this file, for `tamis fit --encoder`.")] = None,
+    group: Annotated[str | None, Option(help="Column that names the object, to pair its spectra.")] = None,
+    gold: Annotated[list[Path] | None, Option(help="Labeled file, for testing only. May be repeated.")] = None,
+    encoder: Annotated[Literal["mlp", "cnn", "spectratr"], Option(help="The encoder's network.")] = "mlp",
+    objective: Annotated[Literal["nt-xent", "vicreg", "barlow", "masked"], Option(help="The loss.")] = "nt-xent",
+    preprocess: Annotated[str, Option(help="Pre-treatments before the encoder.")] = "snv, savgol 15 2 1",
+    augment: Annotated[str, Option(help="Physical augmentations, such as 'scatter 0.05, noise 1e-4'.")] = "",
+    steps: Annotated[int, Option(min=1, help="Training steps.")] = 1_000,
+    batch: Annotated[int, Option(min=2, help="Objects per step.")] = 128,
+    seed: Annotated[int, Option(min=0, help="Random seed.")] = 0,
+    checkpoint: Annotated[Path | None, Option(help="Continue from this file if a run was stopped.")] = None,
     file_options: FileOptions,
     store_options: StoreOptions,
 ) -> None:
-    """Pretrain an encoder on unlabeled spectra.
-
-    Works best if objects were measured more than once (--group, or a column object_id).
+    """Pretrain an encoder on unlabeled spectra. Works best if objects were measured more than once (--group, or a
+    column object_id).
 
     \b
     Examples:

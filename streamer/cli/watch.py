@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ... import BadSettings
 from ..services.stop import Stop
@@ -18,15 +19,14 @@ drift = new_app(help="List the drift references of lines, and forget one.")
 @command(app)
 def tail(
     *,
-    rejects: Annotated[bool, typer.Option("--rejects", help="Print rejects and their reasons.")] = False,
-    decisions: Annotated[bool, typer.Option("--decisions", help="Print decisions, one per object.")] = False,
-    new_only: Annotated[bool, typer.Option("--new", help="Only what arrives from now on.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
+    rejects: Annotated[bool, Option("--rejects", help="Print rejects and their reasons.")] = False,
+    decisions: Annotated[bool, Option("--decisions", help="Print decisions, one per object.")] = False,
+    new_only: Annotated[bool, Option("--new", help="Only what arrives from now on.")] = False,
+    limit: Annotated[int | None, Option(min=1, help="Stop after this many.")] = None,
     broker_options: BrokerOptions,
 ) -> None:
-    """Print predictions, decisions or rejects as they arrive.
-
-    One JSON object per spectrum, whatever the encoding of the messages.
+    """Print predictions, decisions or rejects as they arrive. One JSON object per spectrum, whatever the encoding of
+    the messages.
 
     \b
     Examples:
@@ -50,15 +50,13 @@ def tail(
 def top(
     *,
     url: Annotated[
-        list[str] | None, typer.Option(help="http://host:port of a worker or trainer; else from the settings.")
+        list[str] | None, Option(help="http://host:port of a worker or trainer; else the settings'.")
     ] = None,
-    every: Annotated[float, typer.Option(min=0.2, max=60.0, help="Seconds between two screens.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one screen and exit.")] = False,
+    every: Annotated[float, Option(min=0.2, max=60.0, help="Seconds between two screens.")] = 1.0,
+    once: Annotated[bool, Option("--once", help="Print one screen and exit.")] = False,
     config_options: ConfigOptions,
 ) -> None:
-    """Watch rates, trust, drift, lag and models in the terminal.
-
-    For a box without Grafana.
+    """Watch rates, trust, drift, lag and models in the terminal. For a box without Grafana.
 
     \b
     Examples:
@@ -82,15 +80,13 @@ def top(
 @command(app)
 def view(
     *,
-    line: Annotated[str | None, typer.Option(help="The line to watch; else the first line with predictions.")] = None,
-    lines: Annotated[int, typer.Option(min=50, max=12_000, help="Number of scan lines to show.")] = 900,
-    host: Annotated[str, typer.Option(help="Loopback by default: the page reveals much about a plant.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 9110,
+    line: Annotated[str | None, Option(help="The line to watch; else the first line with predictions.")] = None,
+    lines: Annotated[int, Option(min=50, max=12_000, help="Number of scan lines to show.")] = 900,
+    host: Annotated[str, Option(help="Loopback by default: the page reveals much about a plant.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0 takes any free port.")] = 9110,
     broker_options: BrokerOptions,
 ) -> None:
-    """Show the belt in a browser while it runs.
-
-    Its objects, the decisions about them, and how late these are.
+    """Show the belt in a browser while it runs. Its objects, the decisions about them, and how late these are.
 
     \b
     Example:
@@ -105,9 +101,7 @@ def view(
 
 @command(drift, "list")
 def list_references(config_options: ConfigOptions) -> None:
-    """List the lines with a reference, complete or still learning.
-
-    The time is that of its last change.
+    """List the lines with a reference, complete or still learning. The time is that of its last change.
 
     \b
     Example:
@@ -128,11 +122,9 @@ def list_references(config_options: ConfigOptions) -> None:
 
 @command(drift)
 def forget(
-    line: Annotated[str, typer.Argument(help="A line from `tamis drift list`.")], config_options: ConfigOptions
+    line: Annotated[str, Argument(help="A line from `tamis drift list`.")], config_options: ConfigOptions
 ) -> None:
-    """Forget a line's reference, so that it learns a new one.
-
-    After a lasting change: a new lamp, a new product.
+    """Forget a line's reference, so that it learns a new one. After a lasting change: a new lamp, a new product.
 
     \b
     Example:

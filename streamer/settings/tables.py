@@ -24,6 +24,10 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)  # nested tables do not inherit it
 
 
+def _topic(role: str) -> property:
+    return property(lambda topics: f"{topics.prefix}.{role}")
+
+
 class Topics(_Table):
     """Topics are named prefix.role: tamis.spectra, tamis.predictions, tamis.decisions, tamis.rejects, ..."""
 
@@ -31,29 +35,12 @@ class Topics(_Table):
     create: bool = Field(True, description="create missing topics at start-up; else a missing topic is an error")
     partitions: int = Field(4, ge=1, le=10_000, description="for topics that Tamis creates")
 
-    @property
-    def spectra(self) -> str:
-        return f"{self.prefix}.spectra"
-
-    @property
-    def predictions(self) -> str:
-        return f"{self.prefix}.predictions"
-
-    @property
-    def decisions(self) -> str:
-        return f"{self.prefix}.decisions"
-
-    @property
-    def rejects(self) -> str:
-        return f"{self.prefix}.rejects"
-
-    @property
-    def labels(self) -> str:
-        return f"{self.prefix}.labels"
-
-    @property
-    def label_requests(self) -> str:
-        return f"{self.prefix}.label-requests"
+    spectra = _topic("spectra")
+    predictions = _topic("predictions")
+    decisions = _topic("decisions")
+    rejects = _topic("rejects")
+    labels = _topic("labels")
+    label_requests = _topic("label-requests")
 
 
 class DecisionRule(_Table):
@@ -85,9 +72,7 @@ class Decide(_Table):
     rules: list[DecisionRule] = Field([], description="the first one that applies decides")
     otherwise: str = Field("pass", pattern=r"^[a-z0-9_-]{1,40}$", description="the action when no rule applies")
     deadline_s: float = Field(0.05, ge=0, le=3600, description="from an object's last spectrum to the ejector")
-    close_s: float = Field(
-        0.0, ge=0, le=60, description="an object spread over several messages is complete after a pause this long"
-    )
+    close_s: float = Field(0.0, ge=0, le=60, description="pause after which an object in several messages is complete")
     conformal: float = Field(0.95, gt=0.5, lt=1, description="share of a class's spectra whose set contains the class")
     encoding: Literal["json", "arrow"] = "json"
 
@@ -98,9 +83,7 @@ class Camera(_Table):
     pixels: int = Field(0, ge=0, le=65_536, description="across the belt; 0 means that the line has no camera")
     white: str = Field("", description="ENVI cube of a white reference; white messages replace it")
     dark: str = Field("", description="ENVI cube of a dark reference; zero if not given")
-    belt: tuple[float, float] | None = Field(
-        None, description="lowest and highest mean reflectance of the empty belt; pixels outside belong to objects"
-    )
+    belt: tuple[float, float] | None = Field(None, description="lowest, highest mean reflectance of the empty belt")
     every: int = Field(1, ge=1, le=10_000, description="predict every n-th pixel of an object in a message")
     longest_lines: int = Field(2_000, ge=2, le=100_000, description="longer objects are cut")
 
@@ -119,11 +102,7 @@ class Line(_Table):
     """One sorting line. The table ``"*"`` applies to every line without a table of its own."""
 
     model: str = Field("default", description="the model in the store that serves this line")
-    saturation: float | None = Field(
-        None,
-        allow_inf_nan=False,
-        description="a band at or above this value is saturated, in the quantity of the spectra",
-    )
+    saturation: float | None = Field(None, allow_inf_nan=False, description="a band at or above this is saturated")
     decide: Decide = Decide()  # type: ignore[call-arg]
     camera: Camera = Camera()  # type: ignore[call-arg]
     runs: str = Field("", description="when spectra are expected, such as 'Mon-Fri 06:00-22:00'; '' means always")
@@ -164,19 +143,13 @@ class Transactions(_Table):
 
     interval_s: float = Field(0.5, gt=0, le=30, description="time between commits; readers wait this long")
     frames: int = Field(500, ge=1, le=100_000, description="or commit after this many messages")
-    slot: str = Field(
-        "",
-        pattern=r"^[A-Za-z0-9._-]{0,100}$",
-        description="identifies this worker in its group, the same after a restart; '' uses the host name",
-    )
+    slot: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="unique to this worker; '' is the host name")
 
 
 class Rejects(_Table):
     """When to stop instead of rejecting the whole topic."""
 
-    stop_ratio: float = Field(
-        0.5, gt=0, le=1, description="the worker stops when a larger share is rejected; 1 means never"
-    )
+    stop_ratio: float = Field(0.5, gt=0, le=1, description="the worker stops above this share; 1 means never")
     window_frames: int = Field(100, ge=10, le=100_000, description="the newest messages that are counted")
 
 
@@ -191,22 +164,16 @@ class Drift(_Table):
     """Drift detection: blocks of spectra are compared with a reference learned from the first blocks."""
 
     block_spectra: int = Field(256, ge=16, le=100_000, description="compared together; use fewer on a slow line")
-    pace_s: float = Field(
-        0.1, ge=0, le=3600, description="least time between blocks of a fast line, by the times of the spectra"
-    )
+    pace_s: float = Field(0.1, ge=0, le=3600, description="least time between blocks, by the spectra's times")
     learn_blocks: int = Field(20, ge=0, le=1_000, description="blocks in the reference; 0 turns drift detection off")
     folder: str = Field("drift", description="keeps the references over restarts")
-    reference_objects: list[str] = Field(
-        [], description="object_ids of objects that never change, such as a white tile that is scanned regularly"
-    )
+    reference_objects: list[str] = Field([], description="object_ids of stable, rescanned objects")
 
     @field_validator("learn_blocks")
     @classmethod
     def _enough(cls, blocks: int) -> int:
         if blocks == 1:
-            raise ValueError(
-                "expected 0, or at least 2 blocks (better 20): one block does not show how much blocks differ"
-            )
+            raise ValueError("expected 0, or at least 2 blocks (better 20): one does not show how blocks differ")
         return blocks
 
 
@@ -223,18 +190,11 @@ class Trainer(_Table):
     group: str = Field("tamis-trainer", min_length=1, description="its consumer group")
     folder: str = Field("trainer", description="keeps the replay buffer, the checkpoint and the verdicts")
     buffer_max_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 40, description="limit on disk")
-    promote: Literal["auto", "by-hand"] = Field(
-        "auto",
-        description="by-hand publishes a version that passed the gate, and `tamis models promote` makes it current",
-    )
+    promote: Literal["auto", "by-hand"] = Field("auto", description="by-hand waits for `tamis models promote`")
     gold: list[str] = Field([], description="recorded files with laboratory values, for testing only")
     refit_labels: int = Field(1, ge=0, le=100_000, description="refit after this many new labels; 0 means never")
-    label_span_s: float = Field(
-        0.0, ge=0, le=86_400, description="spectra this close in time to a labeled one get its value too; 0 for none"
-    )
-    pretrain_spectra: int = Field(
-        10_000, ge=0, le=10**9, description="pretrain after this many new spectra; 0 means never"
-    )
+    label_span_s: float = Field(0.0, ge=0, le=86_400, description="spectra so close to a labeled one get its value")
+    pretrain_spectra: int = Field(10_000, ge=0, le=10**9, description="after this many new spectra; 0 means never")
     encoder: Literal["mlp", "cnn", "spectratr"] = "mlp"
     preprocess: str = Field("snv, savgol 15 2 1", description="pre-treatments before the encoder")
     objective: Literal["nt-xent", "vicreg", "barlow", "masked"] = "nt-xent"
@@ -243,21 +203,17 @@ class Trainer(_Table):
     batch: int = Field(128, ge=2, le=65_536, description="objects per step")
     seed: int = Field(0, ge=0, le=2**32 - 1)
     metrics_port: Port = Field(9109, description="0 takes any free port; the host is metrics.host")
-    margin: float = Field(
-        0.02, ge=0, le=1, description="how much higher than the champion's the RMSE may be, as a share"
-    )
+    margin: float = Field(0.02, ge=0, le=1, description="tolerated increase of RMSE over the champion's, a share")
 
 
 class Output(_Table):
-    encoding: Literal["arrow", "json"] = Field("arrow", description="json writes one object per spectrum, one per line")
+    encoding: Literal["arrow", "json"] = Field("arrow", description="json writes one line per spectrum")
 
 
 class Metrics(_Table):
     host: str = Field("127.0.0.1", description="loopback by default: metrics reveal much about a plant")
     port: Port = Field(9108, description="0 takes any free port, shown in the log")
-    forget_s: float = Field(
-        28_800, ge=60, le=10**8, description="a line without spectra for this long is no longer shown"
-    )
+    forget_s: float = Field(28_800, ge=60, le=10**8, description="a line silent for this long is no longer shown")
 
 
 class Log(_Table):
@@ -276,25 +232,16 @@ class Settings(BaseSettings):
     group: str = Field("tamis-worker", min_length=1, description="the consumer group of the workers")
     start_at: Literal["earliest", "latest"] = Field("earliest", description="where a new group starts reading")
     store: str = Field("store", description="the folder of the model store, or file:///folder")
-    frame_max_bytes: int = Field(
-        900_000, ge=1_000, le=100_000_000, description="largest message; brokers refuse more than 1 MiB by default"
-    )
+    frame_max_bytes: int = Field(900_000, ge=1_000, le=100_000_000, description="brokers refuse over 1 MiB by default")
     processing_guarantee: Literal["at_least_once", "exactly_once"] = Field(
-        "at_least_once", description="exactly_once: one result per spectrum for readers with read_committed"
+        "at_least_once", description="exactly_once needs read_committed"
     )
     partitions: list[Annotated[int, Field(ge=0, le=100_000)]] = Field(
-        [], description="read only these, for a box wired to its line; [] lets the group assign them"
+        [], description="read only these; [] lets the group assign them"
     )
-    in_flight_max_bytes: int = Field(
-        1 << 26,
-        ge=1 << 20,
-        le=1 << 34,
-        description="limit on messages read and results not yet confirmed; bounds memory",
-    )
-    stuck_s: Seconds = Field(60.0, ge=5, description="the process exits with 75 when its loop is stuck for this long")
-    stall_s: Seconds = Field(
-        120.0, description="the process exits with 75 when it receives nothing for this long although messages wait"
-    )
+    in_flight_max_bytes: int = Field(1 << 26, ge=1 << 20, le=1 << 34, description="limit on messages in memory")
+    stuck_s: Seconds = Field(60.0, ge=5, description="the process exits with 75 if its loop is stuck for this long")
+    stall_s: Seconds = Field(120.0, description="and if messages wait but none arrives for this long")
     poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a stop signal takes effect within this time")
     flush_timeout_s: Seconds = 10.0
     reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
@@ -311,11 +258,7 @@ class Settings(BaseSettings):
     trainer: Trainer = Trainer()  # type: ignore[call-arg]
     metrics: Metrics = Metrics()  # type: ignore[call-arg]
     log: Log = Log()  # type: ignore[call-arg]
-    kafka: dict[str, Any] = Field(
-        {},
-        repr=False,
-        description="passed to kafka-python: security_protocol, sasl_..., ssl_...; KEY_file for secrets; never logged",
-    )
+    kafka: dict[str, Any] = Field({}, repr=False, description="for kafka-python; KEY_file for secrets; never logged")
 
     @field_validator("brokers")
     @classmethod

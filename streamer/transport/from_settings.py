@@ -15,8 +15,6 @@ log = structlog.get_logger()
 
 # The producer's limit is above that of the messages: headers and the record's envelope need some room.
 _ENVELOPE_BYTES = 16_384
-
-
 BROKER_DEFAULT_BYTES = 1 << 20  # the default limit of a topic
 
 
