@@ -76,7 +76,7 @@ class ConfigOptions:
     config: Config = None
 
     def settings(self, *, quiet: bool = True) -> Settings:
-        """The settings, with the other options set; the log is quiet, or as the settings say."""
+        """The settings, overridden by the other options. Logs only warnings, or as the settings say."""
         from ..logs import configure
         from ..settings.load import load
 
@@ -95,7 +95,7 @@ class BrokerOptions(ConfigOptions):
 
 @dataclass(frozen=True)
 class StoreOptions(ConfigOptions):
-    store: Annotated[str | None, Option(help="Folder of the model store, or file:///folder.")] = None
+    store: StoreUrl = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..services.stop import Stop
 from .options import FileOptions, StoreOptions, command, new_app, pairs
 
 if TYPE_CHECKING:
+    from ...models.encoder import Encoder
     from ...models.store import Store
     from ..fitting.fit import FitResult
     from ..fitting.pretrain import Pretrained, PretrainOptions
@@ -52,7 +53,6 @@ def fit(
       tamis fit plastics.parquet --target label --group item --name polymers
       tamis fit tablets.parquet --target assay --model committee --encoder tablets.safetensors
     """
-    from ...models.encoder import Encoder
     from ...models.store import Store
     from ..fitting.fit import FitOptions, fit_and_publish
 
@@ -60,27 +60,35 @@ def fit(
     in_terminal = sys.stderr.isatty()
     if in_terminal:
         print(f"fitting {model} on {file} ...", file=sys.stderr)
-    options = FitOptions(
-        targets=target,
-        kind=model,
-        name=name,
-        preprocess=preprocess,
-        n_components=components,
-        epochs=epochs,
-        random_state=seed,
-        units=pairs(unit, "--unit"),
-        labels=labels,
-        group=group,
-        encoder=None if encoder is None else Encoder.load(encoder),
-        reading=file_options.reading(),
-        progress=in_terminal,
-    )
     try:
+        options = FitOptions(
+            targets=target,
+            kind=model,
+            name=name,
+            preprocess=preprocess,
+            n_components=components,
+            epochs=epochs,
+            random_state=seed,
+            units=pairs(unit, "--unit"),
+            labels=labels,
+            group=group,
+            encoder=_encoder(encoder),
+            reading=file_options.reading(),
+            progress=in_terminal,
+        )
         done = fit_and_publish(file, options, Store(settings.store))
     except ValueError as error:  # a parameter that does not suit these data; the text says which
         raise BadSettings(str(error)) from error
     _print_fit(name, done)
     print(f"  store: {settings.store}")
+
+
+def _encoder(path: Path | None) -> Encoder | None:
+    if path is None:
+        return None
+    from ...models.encoder import Encoder  # imports torch
+
+    return Encoder.load(path)
 
 
 def _print_fit(name: str, done: FitResult) -> None:
@@ -141,15 +149,15 @@ def pretrain(
     from ...ssl.pretrain import Interrupted, Recipe
     from ..fitting.pretrain import PretrainOptions
 
-    options = PretrainOptions(
-        recipe=Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed),
-        name=name,
-        group=group,
-        gold=gold or [],
-        checkpoint=checkpoint,
-        reading=file_options.reading(),
-    )
     try:
+        options = PretrainOptions(
+            recipe=Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed),
+            name=name,
+            group=group,
+            gold=gold or [],
+            checkpoint=checkpoint,
+            reading=file_options.reading(),
+        )
         done = _pretrain_with_progress(files, options, Store(settings.store), stop)
     except ValueError as error:
         raise BadSettings(str(error)) from error
