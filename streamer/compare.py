@@ -21,6 +21,9 @@ from ..ssl.unlabeled import Unlabeled
 from .files.table import Table, read_table
 from .page import DISC, Chart, Kind, figure, html_table, page_of
 from .pretraining import read_unlabeled
+from .files.options import ReadOptions
+from .fitting.pretrain import read_unlabeled
+from .records import Table, read_table
 
 LEVEL = 0.9  # of the prediction intervals whose coverage is told
 SHADES = ("lab", "in", "odd", "warm", "frozen", "process", "left")  # of the page's style, one a model
@@ -108,7 +111,7 @@ def compare(
         raise BadFile(f"{path}: pairs are rows of one object: name the column that tells objects with --group")
     pool = None
     if unlabeled and any(name.startswith("tamis") for name in models):
-        pool = read_unlabeled(unlabeled, group, table.axis, {**reading, "where": None})[0]
+        pool = read_unlabeled(unlabeled, group, table.axis, ReadOptions(**{**reading, "where": None}))[0]
     cells, measured, order = [], {}, {}
     for target in targets:
         rows = np.flatnonzero(np.isfinite(numbers_of(table, target)) & np.isfinite(table.spectra).all(axis=1))

@@ -13,6 +13,8 @@ import numpy as np
 
 from .. import BadFile, __version__
 from ..models.class_scores import UNKNOWN, ClassScores, Verdict
+from ..models.class_thresholds import conformal_limits
+from ..models.classes import UNKNOWN, ClassScores, Verdict
 from ..models.evaluate import PRETREATMENTS, paired_accuracy, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
 from ..models.preprocess import Pipeline
@@ -25,6 +27,8 @@ from .records import Table, read_table
 from .page import html_table, page_of
 from .rules import conformal_limits
 from .settings import Decide
+from .fitting.fit import class_values
+from .settings.tables import Decide
 
 SELF_TRAINED = "-self"  # ends the name of a model that learns from unlabeled spectra of the test's kind as well
 FOLDS = 5

@@ -29,6 +29,8 @@ from ..ssl.refit import Labels, refit
 from .compare import column_of, numbers_of
 from .files.table import Table, read_table
 from .fitting import USUAL_PREPROCESS
+from .fitting.fit import USUAL_PREPROCESS
+from .records import Table, read_table
 
 GATED = {"tamis": "committee", "tamis-plsr": "plsr"}  # refitted when labels come, if the gate lets it
 STATIC = {"tamis-static": "committee", "plsr-static": "plsr"}  # the first version, all the way

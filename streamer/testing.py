@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .broker import EmbeddedBroker
     from .frame import Frame
     from .services.worker import Worker
+    from .settings.tables import Settings
     from .sink import MemorySink
     from .source import MemorySource
 
@@ -59,7 +60,7 @@ class FakeLine:
         self._offset = 0
 
     def _load(self) -> Settings:
-        from .settings import load
+        from .settings.load import load
 
         return load(None, {"store": str(self.store), "poll_timeout_s": 0.01, **self.settings})
 

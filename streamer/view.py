@@ -20,6 +20,11 @@ from .pages.belt_map import BeltMap as Belt
 from .pages.charts import page_of, write_page
 from .service import Stop, ensure, kafka_source
 from .settings import Settings
+from .belt import Belt
+from .page import page_of, write_page
+from .services.stop import Stop
+from .settings.tables import Settings
+from .transport.from_settings import ensure, kafka_source
 from .web import WebServer, answer
 
 log = structlog.get_logger()

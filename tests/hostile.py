@@ -62,6 +62,9 @@ from tamis.streamer.outcome import JSON_LINES, Predictions, decode_predictions, 
 from tamis.streamer.records import count_spectra, read_frames
 from tamis.streamer.settings import Drift, Settings
 from tamis.streamer.settings import load as load_settings
+from tamis.streamer.settings.load import load as load_settings
+from tamis.streamer.settings.tables import Drift, Settings
+from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import ROOT, SPECTROMETER_FILES, simulate

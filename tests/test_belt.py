@@ -38,6 +38,9 @@ from tamis.streamer.simulate import Belt as Simulated
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import ensure_topics
+from tamis.streamer.tools.simulate import SimulatedBelt as Simulated
 from tamis.streamer.view import refuse_unwritable
 
 from .test_camera import belts  # noqa: F401 (a fixture)

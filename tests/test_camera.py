@@ -40,6 +40,10 @@ from tamis.streamer.processing.segmentation import MAX_GAP, Segmenter
 from tamis.streamer.settings import Camera as Table
 from tamis.streamer.settings import load
 from tamis.streamer.simulate import Belt
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.tables import Camera as Table
+from tamis.streamer.tools.simulate import SimulatedBelt
+from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import simulate
 from .test_decide import decided
@@ -346,7 +350,9 @@ def test_change_is_told_against_the_first_reference_over_restarts_too(tmp_path: 
     assert fading == [pytest.approx(-0.1, abs=1e-3), pytest.approx(-0.3, abs=1e-3)]
 
 
-def test_of_several_cameras_of_a_line_the_largest_change_is_told(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
+def test_of_several_cameras_of_a_line_the_largest_change_is_told(
+    tamis_line: Any, belts: tuple[Model, SimulatedBelt]
+) -> None:
     line = tamis_line(lines={"belt": {"camera": {"pixels": 80}}})
     line.publish(belts[0])
     blank = next(belts[1].frames(1, START, lines=1))
@@ -358,7 +364,7 @@ def test_of_several_cameras_of_a_line_the_largest_change_is_told(tamis_line: Any
     assert 'tamis_camera_reference_change_ratio{line="belt",reference="white"} -0.3' in metrics
 
 
-def test_a_light_that_fades_slowly_is_logged_too(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
+def test_a_light_that_fades_slowly_is_logged_too(tamis_line: Any, belts: tuple[Model, SimulatedBelt]) -> None:
     line = tamis_line(lines={"belt": {"camera": {"pixels": 80}}})
     line.publish(belts[0])
     blank = next(belts[1].frames(1, START, lines=1))
@@ -446,10 +452,10 @@ def test_a_reference_that_is_not_there_is_told_before_a_broker_is_looked_for(tmp
 
 
 @pytest.fixture(scope="module")
-def belts() -> tuple[Model, Belt]:
+def belts() -> tuple[Model, SimulatedBelt]:
     """PLS-DA taught on the inner pixels of one belt, and another belt, seen whole."""
     small: dict[str, Any] = {"pixels": 80, "lines_per_s": 60, "objects_per_s": 3, "size_px": 14}
-    taught, other = Belt(**small, seed=9), Belt(**small, seed=21, foreground=False)
+    taught, other = SimulatedBelt(**small, seed=9), SimulatedBelt(**small, seed=21, foreground=False)
     names = {thing.number: thing.material for thing in taught.objects(40)}
     spectra, labels, groups = [], [], []
     for frame in taught.frames(40, START):
@@ -464,7 +470,7 @@ def belts() -> tuple[Model, Belt]:
 
 
 def test_objects_are_found_on_the_moving_belt_and_decided_as_their_truth_says(
-    tamis_line: Any, belts: tuple[Model, Belt]
+    tamis_line: Any, belts: tuple[Model, SimulatedBelt]
 ) -> None:
     """Counts of a camera whose lamp was measured, whole lines with the empty belt, five lines a message."""
     model, belt = belts
@@ -510,7 +516,7 @@ def test_objects_are_found_on_the_moving_belt_and_decided_as_their_truth_says(
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_messages_that_wait_together_come_to_what_they_do_one_by_one(
-    tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch, every: int
+    tamis_line: Any, belts: tuple[Model, SimulatedBelt], monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
     """The same predictions under the same ids, the same decisions; one message that can not be is rejected alone."""
     model, belt = belts
@@ -547,7 +553,7 @@ def test_messages_that_wait_together_come_to_what_they_do_one_by_one(
 
 
 def test_of_messages_that_wait_together_only_that_which_breaks_the_model_is_rejected(
-    tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch
+    tamis_line: Any, belts: tuple[Model, SimulatedBelt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = tamis_line(lines={"belt": {"camera": {"pixels": 80, "belt": [0.0, 0.115]}}})
     line.publish(belts[0])
@@ -573,7 +579,9 @@ def test_of_messages_that_wait_together_only_that_which_breaks_the_model_is_reje
     assert {row["y"] // 4 for row in line.predictions} >= {inside[0], inside[2]}
 
 
-def test_a_reference_for_a_line_without_a_camera_is_rejected(tamis_line: Any, belts: tuple[Model, Belt]) -> None:
+def test_a_reference_for_a_line_without_a_camera_is_rejected(
+    tamis_line: Any, belts: tuple[Model, SimulatedBelt]
+) -> None:
     line = tamis_line()
     line.publish(belts[0])
     line.arrives(replace(next(belts[1].frames(1, START, lines=1)), reference="white"))
@@ -594,7 +602,7 @@ def test_a_blind_pixel_without_its_neighbours_is_set_aside(tamis_line: Any, mode
 
 
 def test_a_batch_that_is_read_again_is_decided_alike(
-    tamis_line: Any, belts: tuple[Model, Belt], monkeypatch: pytest.MonkeyPatch
+    tamis_line: Any, belts: tuple[Model, SimulatedBelt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     model, belt = belts
@@ -613,11 +621,11 @@ def test_a_batch_that_is_read_again_is_decided_alike(
 
 
 def test_a_lamp_that_fades_is_drift_until_the_white_reference_is_refreshed(
-    tamis_line: Any, belts: tuple[Model, Belt]
+    tamis_line: Any, belts: tuple[Model, SimulatedBelt]
 ) -> None:
     """One pixel of each object is judged, so that what lies on the belt is no drift, and what the lamp does is."""
     axis = Axis(np.linspace(950, 1740, 60), "nm")
-    belt = Belt(axis=axis, pixels=60, lines_per_s=40, objects_per_s=6, size_px=7, seed=5, foreground=False)
+    belt = SimulatedBelt(axis=axis, pixels=60, lines_per_s=40, objects_per_s=6, size_px=7, seed=5, foreground=False)
     table = {"pixels": 60, "belt": [0.0, 0.115]}
     line = tamis_line(lines={"belt": {"camera": table}}, drift={"block_spectra": 32, "learn_blocks": 4, "pace_s": 0})
     line.publish(belts[0])

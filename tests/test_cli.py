@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,13 @@ from tamis.streamer.service import run_tail
 from tamis.streamer.settings import load
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.frame import Frame
+from tamis.streamer.outcome import decode_predictions
+from tamis.streamer.records import read_table, write_parquet
+from tamis.streamer.settings.load import load
+from tamis.streamer.source import KafkaSource
+from tamis.streamer.tools.tail import run_tail
 
 from .conftest import simulate
 
@@ -329,7 +337,7 @@ def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp
 def test_tail_says_that_it_waits(
     tamis_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tamis.streamer.service.TELL_WAITING_S", 0.2)
+    monkeypatch.setattr("tamis.streamer.tools.tail.SAY_WAITING_S", 0.2)
     kafka = {"brokers": tamis_broker.bootstrap, "kafka": tamis_broker.client_settings}
     settings = load(None, {**kafka, "topics": {"prefix": "quiet"}})
     until = time.monotonic() + 3
@@ -412,7 +420,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert ill.returncode == 1
     assert "hunter2" not in ill.stdout + ill.stderr
     assert "FAIL broker: no broker answers at 127.0.0.1:1" in ill.stdout
-    assert "FAIL store: store does not exist; `tamis fit ... --store store` makes it" in ill.stdout
+    assert "FAIL store: store does not exist; `tamis fit ... --store store` creates it" in ill.stdout
     Store(tmp_path / "store").publish("default", model)
     kafka = json.dumps(tamis_broker.client_settings)
     well = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_KAFKA=kafka,
@@ -423,7 +431,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "doctor.spectra, doctor.predictions, doctor.rejects will be created by the worker" in well.stdout
     table = {"action": "eject", "when": "fat > 12"}
     for when, code, words in (
-        ("fat > 12", 0, "61 bands; 1 rule suits it"),
+        ("fat > 12", 0, "61 bands; 1 rule fits it"),
         ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
     ):
         lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
@@ -475,9 +483,35 @@ def test_every_command_shows_an_example_in_its_help(tmp_path: Path) -> None:
         assert f"tamis {command}" in tamis(*command.split(), "--help", cwd=tmp_path).stdout
 
 
+def test_every_command_is_explained_in_one_line(tmp_path: Path) -> None:
+    for group in ([], ["models"], ["drift"]):
+        shown = tamis(*group, "--help", cwd=tmp_path, COLUMNS="80").stdout
+        commands = shown.partition("Commands:\n")[2].rstrip().splitlines()
+        assert commands
+        for line in commands:
+            assert re.fullmatch(r"  [a-z]+ +[A-Z].*[^.]\.", line), line
+
+
+def test_help_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
+    probe = (
+        "import sys, time; sys.argv = ['tamis', '--help']\n"
+        "from tamis.streamer.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(time.process_time())"
+    )
+    command = [sys.executable, "-c", probe]
+    took_s = [
+        float(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[-1])
+        for _ in range(3)
+    ]
+    assert min(took_s) < 0.3, "of the processor's time: the machine may be busy"
+
+
 def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, grid: Axis, tmp_path: Path) -> None:
     from tamis.streamer.drift.reference_file import reference_path
     from tamis.streamer.settings import Drift
+    from tamis.streamer.settings.tables import Drift
+    from tamis.streamer.watch import reference_path
 
     from .test_drift import Line, drawing
 

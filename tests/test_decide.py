@@ -37,6 +37,16 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
+from tamis.models.class_thresholds import conformal_limits, threshold
+from tamis.models.classes import Validation
+from tamis.models.heads import CommitteeRegressor
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.records import write_parquet
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.rule import Rule
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
+from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
 from .test_classes import classified, strangers
@@ -107,7 +117,7 @@ def test_a_threshold_gives_the_asked_purity_or_recovery_and_no_more() -> None:
     close = replace(seen, probability=np.column_stack([chance / 1e5 + 0.9999, 0.0001 - chance / 1e5]))
     sharp = threshold(close, "a", purity=0.97).at
     assert np.array_equal(close.probability[:, 0] >= sharp, told), "as many digits as it takes"
-    with pytest.raises(ValueError, match="class 'b': no probability gives a purity of 1 .* the best is"):
+    with pytest.raises(ValueError, match="class 'b': no threshold reaches a purity of 1 .* the best is"):
         threshold(replace(seen, probability=seen.probability * 0 + 0.5), "b", purity=1.0)
     with pytest.raises(ValueError, match="no class 'c' in this model; there: a, b"):
         threshold(seen, "c", purity=0.5)
@@ -262,9 +272,9 @@ def test_a_value_is_judged_by_its_interval(tamis_line: Any, grid: Axis) -> None:
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        ([{"action": "eject", "when": "water > 3"}], "nothing is known as water; known: sort, confidence"),
+        ([{"action": "eject", "when": "water > 3"}], "unknown name water; known: sort, confidence"),
         ([{"action": "eject", "class": "ABS", "purity": 0.9}], "no class 'ABS' in this model; there: PE, PET, PVC"),
-        ([{"action": "eject", "class": "PVC", "purity": 1.0, "when": "p['ABS'] > 0"}], "nothing is known as p[ABS]"),
+        ([{"action": "eject", "class": "PVC", "purity": 1.0, "when": "p['ABS'] > 0"}], "unknown name p[ABS]"),
     ],
 )
 def test_rules_that_do_not_suit_the_model_stop_the_worker_before_it_reads(
@@ -283,9 +293,9 @@ def test_rules_that_do_not_suit_the_model_stop_the_worker_before_it_reads(
     ("rule", "words"),
     [
         ({"action": "eject", "when": "fat >"}, "expected a rule such as"),
-        ({"action": "eject"}, "expected `when`, or a class with its purity or recovery"),
+        ({"action": "eject"}, "expected `when`, or a class with purity or recovery"),
         ({"action": "eject", "class": "PVC"}, "class = 'PVC' needs either purity or recovery"),
-        ({"action": "eject", "purity": 0.9}, "purity and recovery are of a class: name it"),
+        ({"action": "eject", "purity": 0.9}, "purity and recovery need a class"),
         ({"action": "Eject it", "when": "fat > 1"}, "should match pattern"),
         ({"action": "eject", "whn": "fat > 1"}, "unknown setting lines.*.decide.rules.0.whn; known: action, when"),
     ],

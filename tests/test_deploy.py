@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tamis.streamer.settings import Settings, Trainer
+from tamis.streamer.settings.tables import Settings, Trainer
 
 from .conftest import ROOT
 
@@ -122,7 +122,7 @@ def test_pods_are_unprivileged_and_the_trainer_is_alone(objects: list[dict[str, 
 
 
 def test_workers_scale_on_the_lag_of_the_topic_they_read_up_to_its_partitions(objects: list[dict[str, Any]]) -> None:
-    from tamis.streamer.settings import load
+    from tamis.streamer.settings.load import load
 
     (scaled,) = (one["spec"] for one in objects if one["kind"] == "ScaledObject")
     settings = load(DEPLOY / "k8s" / "line.toml")

@@ -21,6 +21,9 @@ from tamis.streamer.files.table import read_table
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import Record
 from tamis.streamer.settings import Drift
+from tamis.streamer.frame import Frame
+from tamis.streamer.records import read_table
+from tamis.streamer.settings.tables import Drift
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.watch import LineWatch, Watched, reference_path, references
 from tamis.streamer.drift.change_points import LabelDrift
@@ -388,14 +391,14 @@ def test_a_line_that_is_heard_no_more_leaves_the_metrics() -> None:
 def test_hours_of_a_line(text: str, when: str, runs: bool) -> None:
     from datetime import datetime
 
-    from tamis.streamer.settings import Hours
+    from tamis.streamer.settings.hours import Hours
 
     assert Hours.parse(text).at(datetime.fromisoformat(when)) == runs
 
 
 @pytest.mark.parametrize("text", ["always", "Mon-Fri", "25:00-26:00", "Foo 06:00-07:00", "6-22"])
 def test_hours_that_say_nothing_are_refused(text: str) -> None:
-    from tamis.streamer.settings import Hours
+    from tamis.streamer.settings.hours import Hours
 
     with pytest.raises(ValueError, match=r"expected hours .*got"):
         Hours.parse(text)

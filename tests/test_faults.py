@@ -32,6 +32,9 @@ from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.predictor import Predictor
 from tamis.streamer.settings import load
+from tamis.streamer.records import write_parquet
+from tamis.streamer.settings.load import load
+from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
 from tamis.streamer.stretch import Stretch
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.transport.client import ensure_topics
@@ -342,7 +345,7 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     if guarantee == "exactly_once":  # else a commit that a busy broker kept waiting is made up for by sending again
         assert again.stdout.startswith("sent 0 spectra"), again.stdout
-        assert "400 were there already" in again.stdout
+        assert "400 were sent before" in again.stdout
     sent: Counter[str] = Counter()
 
     with closing(source(broker, f"{prefix}.spectra")) as reader:

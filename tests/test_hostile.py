@@ -48,6 +48,9 @@ from tamis.streamer.frame import BadRow, Frame
 from tamis.streamer.labels import decode_labels
 from tamis.streamer.outcome import JSON_LINES, decode_predictions
 from tamis.streamer.records import read_frames
+from tamis.streamer.settings.load import load as load_settings
+from tamis.streamer.settings.tables import Drift
+from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, Record, decode
 
 from . import hostile

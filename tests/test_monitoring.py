@@ -43,6 +43,10 @@ from tamis.streamer.service import kafka_sink
 from tamis.streamer.settings import Settings, Topics
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.settings.tables import Settings, Topics
+from tamis.streamer.source import ensure_topics
+from tamis.streamer.transport.from_settings import kafka_sink
+from tamis.streamer.wire import ARROW, encode
 
 from .conftest import ROOT, simulate
 

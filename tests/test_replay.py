@@ -17,6 +17,12 @@ from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.replay import Replay, Sent
 from tamis.streamer.transport.memory import MemorySink
+from tamis.streamer.files.options import ReadOptions
+from tamis.streamer.frame import Frame
+from tamis.streamer.records import write_parquet
+from tamis.streamer.sink import MemorySink
+from tamis.streamer.tools.replay import Replay, ReplayOptions, Sent
+from tamis.streamer.wire import Record, decode
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 START = np.datetime64("2026-01-02T03:04:05", "us")
@@ -32,7 +38,7 @@ def recording(path: Path, n: int, step_ms: int | None = 10) -> Path:
 
 def replay(*paths: Path, frame: int = 4, **how: Any) -> tuple[Sent, list[Frame], float]:
     sink = MemorySink()
-    whole = Replay(topic="t", content_type=ARROW, most_bytes=900_000, reading={"frame_spectra": frame}, **how)
+    whole = Replay(ReplayOptions(reading=ReadOptions(frame_spectra=frame), **how), "t", 900_000)
     began = time.monotonic()
     sent = whole.run(list(paths), sink)
     took_s = time.monotonic() - began
@@ -91,6 +97,6 @@ def test_without_times_there_is_no_pace_to_keep(tmp_path: Path) -> None:
 
 def test_a_stopped_replay_ends_between_frames(tmp_path: Path) -> None:
     sink = MemorySink()
-    whole = Replay(topic="t", content_type=ARROW, most_bytes=900_000, reading={"frame_spectra": 4}, loop=True)
+    whole = Replay(ReplayOptions(reading=ReadOptions(frame_spectra=4), loop=True), "t", 900_000)
     sent = whole.run([recording(tmp_path / "a.parquet", 8)], sink, stopping=lambda: len(sink.messages["t"]) >= 5)
     assert (sent.frames, sent.spectra) == (5, 20)

@@ -40,6 +40,15 @@ from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.secrets import FROM_FILES
 from tamis.streamer.transport.security import for_client, weaknesses
+from tamis.streamer import security, web
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.security import Overheard, for_client, weaknesses
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.secrets import FROM_FILES
+from tamis.streamer.settings.tables import Log
+from tamis.streamer.sink import KafkaSink
+from tamis.streamer.source import KafkaSource, connected, ensure_topics
+from tamis.streamer.tools.doctor import examine
 from tamis.streamer.web import MOST_CLIENTS
 
 from .front import Authority, Front, FrontedBroker, bearer, plain, scram
@@ -118,13 +127,13 @@ def test_variables_are_what_kafka_python_needs(monkeypatch: pytest.MonkeyPatch) 
     [
         ("[kafka]\nsasl_plain_password = 12345", "kafka.sasl_plain_password: expected text in quotes, got int"),
         ("[kafka]\nssl_check_hostname = 'no'", "kafka.ssl_check_hostname: expected true or false"),
-        ("[kafka]\nssl_ciphers = 'HIGH'", "kafka.ssl_ciphers: kafka-python does not heed it"),
+        ("[kafka]\nssl_ciphers = 'HIGH'", "kafka.ssl_ciphers: kafka-python ignores it"),
         ("[kafka]\nssl_crlfile = 'a'", "kafka.ssl_crlfile: kafka-python can not load it"),
         ("[kafka]\nsession_timeout_file = 'a'", "unknown setting kafka.session_timeout_file"),
         (f"[kafka]\nproxy_url = 'ftp://u:{SECRET}@h:1'", "kafka.proxy_url: expected http or socks5"),
         (f"[kafka]\nproxy_url = 'http://u:{SECRET}@h'", "kafka.proxy_url: expected http or socks5"),
-        (f"brokers = 'u:{SECRET}@kafka:9092'", "brokers: expected host:port alone"),
-        (f"brokers = 'sasl://u:{SECRET}@kafka:9092'", "brokers: expected host:port alone"),
+        (f"brokers = 'u:{SECRET}@kafka:9092'", "brokers: expected host:port only"),
+        (f"brokers = 'sasl://u:{SECRET}@kafka:9092'", "brokers: expected host:port only"),
         (f"kafka = ['{SECRET}']", "kafka = ..."),
         (f"sasl_plain_password = '{SECRET}'", "unknown setting .*sasl_plain_password; known: brokers"),
         (f"[log]\nsasl_plain_password = '{SECRET}'", "unknown setting .*log.sasl_plain_password"),
@@ -407,7 +416,8 @@ SCRIPT = """
 import os, sys
 from unittest import mock
 os.nice = lambda n: n  # of the trainer: here it would only make the test slow
-from tamis.streamer import cli, service
+from tamis.streamer import cli
+from tamis.streamer.tools import tail
 for command in {commands!r}:
     sys.argv = ["tamis", *command]
     print("#", command[0], flush=True)
@@ -425,7 +435,7 @@ except RuntimeError:
 def crash(settings, names):
     raise RuntimeError("a crash at the start")
 sys.argv = ["tamis", "tail"]
-with mock.patch.object(service, "ensure", crash):
+with mock.patch.object(tail, "ensure", crash):
     cli.main()
 """
 

@@ -338,9 +338,9 @@ class Watched(socket.socket):
         super().__init__(*given, **more)
 socket.socket = Watched
 from pathlib import Path
-from tamis.streamer.blas import set_up_blas
+from tamis.streamer.services.blas import set_up_blas
 set_up_blas()
-import tamis.streamer.service
+import tamis.streamer.services.run
 from tamis.models.store import Store
 import numpy as np
 served = Store(sys.argv[1]).serve("default", "v0001", 1)

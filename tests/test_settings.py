@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tamis import BadSettings
-from tamis.streamer.settings import Line, Log, Metrics, NamedAxis, Process, Settings, Topics, load
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.tables import Line, Log, Metrics, NamedAxis, Process, Settings, Topics
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +55,9 @@ def test_the_environment_may_name_the_file(toml, monkeypatch) -> None:
         ("poll_timeout_s = 1e300", "poll_timeout_s = 1e.300: input should be less than or equal to 10"),
         ("reload_s = inf", "reload_s = inf: input should be less than or equal to 3600"),
         ("reload_s = nan", "reload_s = nan: input should be"),
-        ("[kafka]\nsasl_mechansim = 'PLAIN'", "unknown setting kafka.sasl_mechansim; near it: .*sasl_mechanism"),
+        ("[kafka]\nsasl_mechansim = 'PLAIN'", "unknown setting kafka.sasl_mechansim; similar: .*sasl_mechanism"),
         ("brokers = ", "expected TOML"),
-        ("brokers = ' , '", "brokers: expected host:port, several parted by commas"),
+        ("brokers = ' , '", "brokers: expected host:port, separated by commas"),
         ("brokers = 'kafka'", "host:port"),
         ("brokers = 'kafka:99999'", "host:port"),
     ],

@@ -28,12 +28,18 @@ from tamis.streamer.simulate import BELT, POLYMERS, WATER, Belt, band_spectrum
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.cube import Reflectance
+from tamis.streamer.records import read_table
+from tamis.streamer.source import KafkaSource, ensure_topics
+from tamis.streamer.tools.materials import POLYMERS, WATER, band_spectrum
+from tamis.streamer.tools.simulate import BELT, SimulatedBelt
 
 START = np.datetime64("2026-01-01", "us")
 SMALL = {"pixels": 96, "lines_per_s": 60.0, "objects_per_s": 4.0, "size_px": 16.0}
 
 
-def pixels(belt: Belt, seconds: float) -> dict[str, np.ndarray]:
+def pixels(belt: SimulatedBelt, seconds: float) -> dict[str, np.ndarray]:
     frames = [frame for frame in belt.frames(seconds, START) if len(frame)]
     return {
         "spectra": np.vstack([frame.spectra for frame in frames]).astype(np.float64),
@@ -45,7 +51,7 @@ def pixels(belt: Belt, seconds: float) -> dict[str, np.ndarray]:
 
 
 def test_inside_an_object_absorbance_is_its_materials_and_waters() -> None:
-    belt = Belt(**SMALL, noise=0.0, moisture=0.3, seed=1)  # type: ignore[arg-type]
+    belt = SimulatedBelt(**SMALL, noise=0.0, moisture=0.3, seed=1)  # type: ignore[arg-type]
     seen, nm = pixels(belt, 8), belt.axis.values
     for thing in belt.objects(8)[:6]:
         inside = (seen["object"] == thing.number) & (seen["coverage"] == 1)
@@ -59,7 +65,7 @@ def test_inside_an_object_absorbance_is_its_materials_and_waters() -> None:
 
 
 def test_an_edge_pixel_is_a_mixture_in_proportion() -> None:
-    belt = Belt(**SMALL, noise=0.0, dirt=0.0, foreground=False, seed=2)  # type: ignore[arg-type]
+    belt = SimulatedBelt(**SMALL, noise=0.0, dirt=0.0, foreground=False, seed=2)  # type: ignore[arg-type]
     seen = pixels(belt, 5)
     empty = seen["spectra"][seen["object"] == ""]
     np.testing.assert_allclose(empty, empty[:1].repeat(len(empty), 0), atol=1e-6)
@@ -74,17 +80,17 @@ def test_an_edge_pixel_is_a_mixture_in_proportion() -> None:
 
 
 def test_the_same_seed_is_the_same_belt_however_it_is_cut_into_messages() -> None:
-    belt = Belt(**SMALL, noise=0.0, seed=3)  # type: ignore[arg-type]
-    one, again = pixels(belt, 4), pixels(Belt(**SMALL, noise=0.0, seed=3), 4)  # type: ignore[arg-type]
+    belt = SimulatedBelt(**SMALL, noise=0.0, seed=3)  # type: ignore[arg-type]
+    one, again = pixels(belt, 4), pixels(SimulatedBelt(**SMALL, noise=0.0, seed=3), 4)  # type: ignore[arg-type]
     np.testing.assert_array_equal(one["spectra"], again["spectra"])
     other = [frame for frame in belt.frames(4, START, lines=3) if len(frame)]
     assert sum(map(len, other)) == len(one["x"])
     assert {name for frame in other for name in frame.object_id or []} == set(one["object"])
-    assert pixels(Belt(**SMALL, seed=4), 4)["spectra"].shape != one["spectra"].shape  # type: ignore[arg-type]
+    assert pixels(SimulatedBelt(**SMALL, seed=4), 4)["spectra"].shape != one["spectra"].shape  # type: ignore[arg-type]
 
 
 def test_objects_do_not_touch_and_a_new_material_comes_when_it_is_said_to() -> None:
-    belt = Belt(**(SMALL | {"objects_per_s": 30.0}), new={"PVC": 10.0}, seed=5)  # type: ignore[arg-type]
+    belt = SimulatedBelt(**(SMALL | {"objects_per_s": 30.0}), new={"PVC": 10.0}, seed=5)  # type: ignore[arg-type]
     things = belt.objects(30)
     for i, one in enumerate(things):
         for other in things[i + 1 : i + 40]:
@@ -95,14 +101,14 @@ def test_objects_do_not_touch_and_a_new_material_comes_when_it_is_said_to() -> N
 
 
 def test_the_lamp_fades_and_the_wavelengths_move_as_asked() -> None:
-    nm = Belt().axis.values
+    nm = SimulatedBelt().axis.values
     hour = {**SMALL, "lines_per_s": 1.0, "objects_per_s": 0.05, "noise": 0.0, "dirt": 0.0, "foreground": False}
-    aged = pixels(Belt(**hour, lamp_per_h=0.2), 720)  # type: ignore[arg-type]
+    aged = pixels(SimulatedBelt(**hour, lamp_per_h=0.2), 720)  # type: ignore[arg-type]
     bare = aged["object"] == ""
     first, last = (aged["spectra"][bare & (aged["y"] == y)].mean(axis=0) for y in (0, 719))
     np.testing.assert_allclose(1 - (last / first).mean(), 0.2 * 719 / 3600, rtol=0.02)
     assert last[0] / first[0] < last[-1] / first[-1], "the short wavelengths more"
-    moved, still = (Belt(**hour, shift_nm_per_h=s, seed=6) for s in (5.0, 0.0))  # type: ignore[arg-type]
+    moved, still = (SimulatedBelt(**hour, shift_nm_per_h=s, seed=6) for s in (5.0, 0.0))  # type: ignore[arg-type]
     thing = still.objects(720)[-1]
     a, b = (pixels(belt, 720) for belt in (still, moved))
     rows = (a["object"] == thing.number) & (a["coverage"] == 1)
@@ -137,7 +143,7 @@ def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Pat
         done = subprocess.run([*command, *more, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert re.search(r"15 lines of 20 pixels, 160 bands; \d objects, P", done.stdout)
-    assert re.search(r"\d of 9 objects: no more find room side by side on 20 pixels", done.stderr)
+    assert re.search(r"\d of 9 objects: the others do not fit side by side on 20 pixels", done.stderr)
     by_references = read_references(str(tmp_path / "raw.white.hdr"), str(tmp_path / "raw.dark.hdr"))
     raw = read_table(tmp_path / "raw.hdr")
     assert raw.quantity == "counts"
@@ -145,7 +151,7 @@ def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Pat
     expected = read_table(tmp_path / "cube.hdr").spectra
     np.testing.assert_allclose(by_references(raw.spectra, np.tile(np.arange(20), 15)), expected, atol=1e-4)
     done = subprocess.run([*command, "b.parquet", "--counts"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, "--counts is of a cube: name a .hdr file" in done.stderr) == (2, True)
+    assert (done.returncode, "--counts needs a cube: name a .hdr file" in done.stderr) == (2, True)
 
 
 def test_materials_of_a_file_come_down_the_belt(shared_data: Path, tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_materials_of_earthlib_come_down_the_belt(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def sorter() -> Model:
     """PLS-DA taught on another stretch of such a belt."""
-    belt = Belt(**SMALL, seed=9)  # type: ignore[arg-type]
+    belt = SimulatedBelt(**SMALL, seed=9)  # type: ignore[arg-type]
     seen, made = pixels(belt, 40), {thing.number: thing.material for thing in belt.objects(40)}
     inside = seen["coverage"] >= 0.9
     names = np.array([made[number] for number in seen["object"]])

@@ -44,6 +44,9 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.tables import Settings, Topics
+from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
@@ -384,5 +387,5 @@ def is_ours(environ: Path, address: str) -> bool:
 def test_a_model_of_classes_is_refused_by_name(tmp_path: Path, grid: Axis) -> None:
     from .test_classes import classified
 
-    with pytest.raises(BadSettings, match=r"model 'default' tells classes \(sort\), and only models of values"):
+    with pytest.raises(BadSettings, match=r"model 'default' predicts classes \(sort\); so far only models of values"):
         Line(tmp_path, classified(grid)).run()

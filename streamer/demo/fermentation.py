@@ -26,12 +26,13 @@ import numpy as np
 from ... import TamisError, __version__
 from ...models.pls import PLSR
 from ...models.store import Store
-from ..fitting import Fitted, fit_and_publish
+from ..files.options import ReadOptions
+from ..fitting.fit import FitOptions, FitResult, fit_and_publish
 from ..frame import Frame
 from ..pages.charts import write_page
 from ..pages.run_report import Finding, Run, write_report
 from ..records import read_frames, write_parquet
-from ..replay import Replay
+from ..tools.replay import Replay, ReplayOptions
 from ..wire import ARROW
 from .plant import LINE, MODEL, Plant, own_store, plant, running
 
@@ -59,13 +60,8 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     spectra_in = write_parquet(recording, [process_spectra(process)])
     with plant(store, stop) as line:
         settings = line.settings
-        replay = Replay(
-            topic=settings.topics.spectra,
-            content_type=ARROW,
-            most_bytes=settings.frame_max_bytes,
-            rate=rate,
-            reading={"frame_spectra": 32},
-        )
+        options = ReplayOptions(rate=rate, reading=ReadOptions(frame_spectra=32))
+        replay = Replay(options, settings.topics.spectra, settings.frame_max_bytes)
         say(f"broker on {settings.brokers}; starting the worker (log: {out / 'worker.log'})")
         with running("worker", settings, out / "worker.log"), _progress(line, spectra_in), ThreadPoolExecutor(1) as own:
             start_s, ended = time.monotonic(), threading.Event()
@@ -109,19 +105,17 @@ def data() -> tuple[Path, Path, np.ndarray]:
     return folder, folder / "fermentation_spectra.csv", hplc
 
 
-def fit_calibration(folder: Path, store: Store) -> Fitted:
-    return fit_and_publish(
-        folder / "train_spectra.csv",
-        [TARGET],
+def fit_calibration(folder: Path, store: Store) -> FitResult:
+    options = FitOptions(
+        targets=[TARGET],
         kind=PLSR.kind,
-        store=store,
         name=MODEL,
         preprocess=PREPROCESS,
-        parameters={},
         units={TARGET: UNIT},
         labels=folder / "train_hplc.csv",
-        reading={"axis_unit": "cm-1"},
+        reading=ReadOptions(axis_unit="cm-1"),
     )
+    return fit_and_publish(folder / "train_spectra.csv", options, store)
 
 
 def process_spectra(path: Path) -> Frame:
@@ -144,7 +138,7 @@ def errors(predicted: np.ndarray, hplc: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _judge(
-    line: Plant, start_s: float, fitted: Fitted, spectra_in: int, hplc: np.ndarray
+    line: Plant, start_s: float, fitted: FitResult, spectra_in: int, hplc: np.ndarray
 ) -> tuple[dict[str, Any], Run]:
     """The figures, and the run for its report."""
     rows = [line.rows[name] for name in sorted(line.rows)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from ... import BadSettings, BrokerAbsent
 from .client_log import short
-from .secrets import TOKEN_FILE, bytes_of, text_of
+from ..settings.secrets import TOKEN_FILE, read_bytes, read_secret
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _NEEDED = {
@@ -125,7 +125,7 @@ def _check_certificates(theirs: Mapping[str, Any]) -> None:
     for name, path in (("ssl_cafile", authority), ("ssl_certfile", certificate), ("ssl_keyfile", key)):
         if path is not None:
             try:
-                bytes_of(path, f"kafka.{name}")
+                read_bytes(path, f"kafka.{name}")
             except ValueError as error:
                 raise BadSettings(str(error)) from None
     try:
@@ -148,7 +148,7 @@ def _token_from(path: str) -> Any:
 
         def token(self) -> str:
             try:
-                text = text_of(path, f"kafka.{TOKEN_FILE}").strip()
+                text = read_secret(path, f"kafka.{TOKEN_FILE}").strip()
                 if not re.fullmatch("[!-~]+", text):  # anything else would end the token's field
                     raise ValueError(f"kafka.{TOKEN_FILE}: {path}: expected one token, without blanks")
             except ValueError as error:

@@ -39,6 +39,10 @@ from tamis.streamer.messages.record import RAW, Message
 from tamis.streamer.simulate import Belt, Sensor, Thing
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.source import ensure_topics
+from tamis.streamer.tools.simulate import Sensor, SimulatedBelt, Thing
+from tamis.streamer.wire import RAW, Message, encode
 
 from .plant import Plant, Running
 
@@ -56,7 +60,7 @@ REACH = 8  # pixels and lines between an object's middle and that of its decisio
 class Camera:
     """Counts of a belt, by references of its own."""
 
-    belt: Belt
+    belt: SimulatedBelt
     batch: int
 
     def __post_init__(self) -> None:
@@ -79,7 +83,7 @@ class Camera:
 
 def taught(kind: str, axis: Axis, pixels: int) -> Model:
     """On the inner pixels of another belt."""
-    belt = Belt(axis=axis, pixels=pixels, lines_per_s=100, seed=9)
+    belt = SimulatedBelt(axis=axis, pixels=pixels, lines_per_s=100, seed=9)
     names = {thing.number: thing.material for thing in belt.objects(30)}
     spectra, groups = [], []
     for frame in belt.frames(30, np.datetime64("2026-01-01", "us")):
@@ -177,13 +181,13 @@ def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
     return told
 
 
-def whole(belt: Belt) -> list[Thing]:
+def whole(belt: SimulatedBelt) -> list[Thing]:
     """The objects that lie whole in a stretch."""
     stretch = round(STRETCH_S * belt.lines_per_s)
     return [one for one in belt.objects(STRETCH_S) if one.first > 1 and one.last < stretch - 2]
 
 
-def offline(model: Model, belt: Belt) -> dict[str, float]:
+def offline(model: Model, belt: SimulatedBelt) -> dict[str, float]:
     """What the same model makes of the same objects without line, camera and haste: of all their inner pixels."""
     chance: dict[str, list[np.ndarray]] = {}
     for frame in belt.frames(STRETCH_S, np.datetime64("2026-01-01", "us")):
@@ -207,7 +211,7 @@ def offline(model: Model, belt: Belt) -> dict[str, float]:
     return {"offline_right": round(float(np.mean(right)), 4), "offline_recovery": round(both / max(wanted, 1), 4)}
 
 
-def judge(told: Told, belt: Belt, lines: int) -> dict[str, Any]:
+def judge(told: Told, belt: SimulatedBelt, lines: int) -> dict[str, Any]:
     """Each object of each stretch that lay whole in it, and the decision nearest to it."""
     stretch = round(STRETCH_S * belt.lines_per_s)
     truth = whole(belt)
@@ -259,7 +263,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     axis = Axis(np.linspace(950.0, 1740.0, given.bands), "nm")
-    belt = Belt(
+    belt = SimulatedBelt(
         axis=axis, pixels=given.pixels, lines_per_s=given.lines, objects_per_s=given.objects, seed=21, foreground=False
     )
     camera = Camera(belt, given.batch)

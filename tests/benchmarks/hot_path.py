@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tamis.models.store import Store
-from tamis.streamer.blas import set_up_blas
+from tamis.streamer.services.blas import set_up_blas
 
 set_up_blas()
 
@@ -44,6 +44,8 @@ from tamis.streamer.processing.inspection import Inspection, Predicted  # noqa: 
 from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
 from tamis.streamer.services.worker import Worker  # noqa: E402
 from tamis.streamer.settings import load  # noqa: E402
+from tamis.streamer.predictor import Predictor  # noqa: E402
+from tamis.streamer.settings.load import load  # noqa: E402
 from tamis.streamer.sink import KafkaSink, MemorySink  # noqa: E402
 from tamis.streamer.source import KafkaSource, MemorySource  # noqa: E402
 from tamis.streamer.wire import ARROW, Message, Record, decode  # noqa: E402

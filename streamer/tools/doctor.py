@@ -1,4 +1,4 @@
-"""`tamis doctor`: is everything in place, and if not, what to do about it."""
+"""`tamis doctor`: checks that everything is in place, and says what to do if it is not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from ..models.store import Store
 from .settings import Settings
 from .transport.client import ensure_topics
 from .transport.security import weaknesses
+from ... import TamisError, __version__
+from ...models.store import Store
+from ..security import weaknesses
+from ..settings.tables import Settings
+from ..source import ensure_topics
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Every check is made, whatever the others found; none changes anything."""
+    """Makes every check, whatever the others found. None changes anything."""
     checks: list[tuple[str, Callable[[Settings], str]]] = [
         ("settings", _settings),
         ("broker", _broker),
@@ -54,7 +59,7 @@ def _broker(settings: Settings) -> str:
     missing = ensure_topics(settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka)
     if missing and not topics.create:
         raise TamisError(
-            f"{settings.brokers} answers, but lacks {', '.join(missing)}: create them, or set topics.create"
+            f"{settings.brokers} answers, but has no {', '.join(missing)}: create them, or set topics.create"
         )
     later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
     weak = "".join(f"; {weakness}" for weakness in weaknesses(settings.kafka))
@@ -63,6 +68,7 @@ def _broker(settings: Settings) -> str:
 
 def _cameras(settings: Settings) -> str:
     from .processing.cameras import Cameras
+    from ..camera import Cameras
 
     Cameras().check(settings.lines)
     return ", ".join(
@@ -74,24 +80,27 @@ def _store(settings: Settings) -> str:
     store = Store(settings.store)
     names = store.names()
     if not store.root.exists():
-        raise TamisError(f"{store.root} does not exist; `tamis fit ... --store {store.root}` makes it")
-    writable = "writable" if os.access(store.root, os.W_OK) else "read-only: enough for a worker, not for `tamis fit`"
+        raise TamisError(f"{store.root} does not exist; `tamis fit ... --store {store.root}` creates it")
+    writable = (
+        "writable"
+        if os.access(store.root, os.W_OK)
+        else "read-only, which is enough for a worker but not for `tamis fit`"
+    )
     return f"{store.root.resolve()}, models: {', '.join(names) or 'none yet'}; {writable}"
 
 
 def _model_of(line: str) -> Callable[[Settings], str]:
     from .processing.line_rules import LineRules
+    from ..decide import Judged
 
     def check(settings: Settings) -> str:
         table, store = settings.lines[line], Store(settings.store)
         model, version = store.load(table.model)
-        rules, held = table.decide.rules, ""
+        rules, fit = table.decide.rules, ""
         if rules:
             of_line = LineRules(table.decide, table.model, store.serve(table.model, version), version)
-            held = "; ".join(
-                ["", f"{len(rules)} {'rule suits' if len(rules) == 1 else 'rules suit'} it", *of_line.thresholds]
-            )
-        return f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}{held}"
+            fit = "; ".join(["", f"{len(rules)} {'rule fits' if len(rules) == 1 else 'rules fit'} it", *of_line.thresholds])
+        return f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}{fit}"
 
     return check
 
@@ -107,12 +116,12 @@ def _metrics(settings: Settings) -> str:
         except OSError as error:
             if running := _running_worker(host, port):
                 return running
-            raise TamisError(f"{host}:{port} can not be had ({error.strerror}): set metrics.port") from error
+            raise TamisError(f"can not listen on {host}:{port} ({error.strerror}): set another metrics.port") from error
     return f"{host}:{port or 'any port'} is free"
 
 
 def _running_worker(host: str, port: int) -> str:
-    """What a worker that listens there says of itself; '' where there is none."""
+    """The state of a worker that listens there; '' if there is none."""
     import urllib.error
     import urllib.request
 

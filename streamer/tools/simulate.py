@@ -1,20 +1,17 @@
-"""A belt to test on: objects of known materials under a line camera, with what spoils spectra in a plant.
+"""A simulated belt: objects of known materials under a line camera, with the disturbances of a plant.
 
-Light passes an object's absorbance A = thickness (A_material + moisture A_water) + scatter, so that reflectance is
-10^-A (Beer-Lambert); a pixel that an object's edge crosses sees object and belt in proportion (linear mixing). The lamp
-ages, the wavelengths drift, the belt gets dirty, and a material may come that nobody has taught.
+An object's absorbance is A = thickness (A_material + moisture A_water) + scatter, and its reflectance 10^-A
+(Beer-Lambert). A pixel on an object's edge mixes object and belt in proportion (linear mixing). The lamp ages, the
+wavelengths drift, the belt gets dirty, and a new material may appear.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,46 +19,34 @@ from .. import BadFile
 from ..models.axis import Axis
 from .files.table import Table
 from .messages.frame import Frame
+from ...models.axis import Axis
+from ..cube import write_envi
+from ..frame import Frame
+from ..records import write_parquet
+from .materials import DEFAULT_AXIS, WATER, band_spectrum, polymers
 
-# Overtones and combinations of C-H, O-H and C=O between 900 and 1750 nm: centre nm, width nm, strength. Positions after
-# Workman & Weyer, Practical Guide and Spectral Atlas for Interpretive Near-Infrared Spectroscopy (2012), and what
-# polymers are told apart by in the literature on sorting; strengths are ours, and so are the differences of colour.
-POLYMERS: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "PE": ((1211, 16, 0.45), (1393, 22, 0.15), (1416, 18, 0.22), (1540, 30, 0.10), (1730, 22, 0.60)),
-    "PP": ((1193, 18, 0.42), (1215, 20, 0.20), (1395, 24, 0.28), (1542, 32, 0.10), (1702, 22, 0.45)),
-    "PS": ((1143, 14, 0.45), (1205, 18, 0.18), (1413, 20, 0.20), (1644, 16, 0.30), (1684, 16, 0.60)),
-    "PET": ((1130, 14, 0.30), (1172, 18, 0.16), (1415, 22, 0.20), (1660, 18, 0.70)),
-    "PVC": ((1195, 20, 0.34), (1420, 24, 0.26), (1510, 30, 0.08), (1716, 18, 0.42)),
-    "PLA": ((1170, 14, 0.35), (1186, 16, 0.20), (1385, 20, 0.25), (1450, 26, 0.12), (1688, 20, 0.40)),
-}
-WATER = ((970, 30, 0.05), (1190, 40, 0.12), (1450, 55, 0.90))
 BELT = 1.1  # absorbance of the clean, black belt
 _SHAPES = ("ellipse", "box")
 
 
-def band_spectrum(bands: tuple[tuple[float, float, float], ...], axis_nm: np.ndarray) -> np.ndarray:
-    """(bands,) absorbance of absorption bands given as (centre nm, width nm, strength)"""
-    return sum(s * np.exp(-0.5 * ((axis_nm - c) / w) ** 2) for c, w, s in bands) + np.zeros_like(axis_nm)
-
-
 @dataclass(frozen=True)
-class Belt:
-    """What comes down the belt, and what the camera makes of it.
+class SimulatedBelt:
+    """The objects on the belt, and what the camera measures of them.
 
     Args:
-        materials: name -> (samples, bands) absorbances; each object takes one at random. Without any, `POLYMERS`.
-        axis: of the camera. pixels: across the belt. lines_per_s: of the camera. objects_per_s: that come.
-        size_px: mean width of an object, across the belt and along it.
-        new: name -> the second at which a material first comes; others come from the start.
+        materials: name -> (samples, bands) absorbances, drawn at random for each object; `POLYMERS` if empty.
+        axis: of the camera. pixels: across the belt. lines_per_s: scan lines per second. objects_per_s: on average.
+        size_px: mean size of an object, across the belt and along it.
+        new: name -> the second at which a material first appears; the others are there from the start.
         noise: sd of reflectance. moisture: mean amount of water, in units of `WATER`. dirt: share of the belt.
-        lamp_per_h: share of its light that the lamp loses in an hour, more of it in the short wavelengths.
-        shift_nm_per_h: drift of the wavelengths. foreground: give only pixels that an object covers in part.
+        lamp_per_h: share of its light that the lamp loses per hour, more at short wavelengths.
+        shift_nm_per_h: drift of the wavelengths. foreground: only pixels at least partly covered by an object.
 
     Raises:
-        ValueError: a number out of its range, or no material that comes from the start.
+        ValueError: a number out of range, an unknown material in `new`, or no material from the start.
     """
 
-    axis: Axis = field(default_factory=lambda: Axis(np.linspace(950.0, 1740.0, 160), "nm"))
+    axis: Axis = DEFAULT_AXIS
     materials: Mapping[str, np.ndarray] = field(default_factory=dict)
     pixels: int = 320
     lines_per_s: float = 300.0
@@ -87,20 +72,17 @@ class Belt:
         if strange := sorted(self.new.keys() - self.library.keys()):
             raise ValueError(f"no material {strange[0]!r}; there: {', '.join(self.library)}")
         if not [name for name in self.library if self.new.get(name, 0.0) <= 0]:
-            raise ValueError("every material comes later: expected one from the start")
+            raise ValueError("every material appears later: expected at least one from the start")
 
     @cached_property
     def library(self) -> Mapping[str, np.ndarray]:
-        if self.materials:
-            return self.materials
-        nm = self.axis.to("nm").values
-        return {name: band_spectrum(bands, nm)[None] for name, bands in POLYMERS.items()}
+        return self.materials or polymers(self.axis.to("nm").values)
 
     def frames(self, seconds: float, start: np.datetime64, lines: int = 8) -> Iterator[Frame]:
-        """Frames of so many camera lines each, in order of time, with the truth beside every pixel.
+        """Frames of `lines` scan lines each, in order of time, with the truth about every pixel.
 
-        `object_id` is the object's number, "" on the belt; `x` the pixel, `y` the line. The target `coverage` is the
-        share of the pixel that the object covers.
+        `object_id` is the object's number, "" on the belt; `x` is the pixel, `y` the scan line. The target `coverage`
+        is the share of the pixel that the object covers.
         """
         total = round(seconds * self.lines_per_s)
         objects = self.objects(seconds)
@@ -112,7 +94,7 @@ class Belt:
             yield self._frame(rows, [one for one in objects if one.first <= rows[-1]], start, rng)
 
     def objects(self, seconds: float) -> list[Thing]:
-        """All that comes, by when it comes: the same for the same seed."""
+        """All objects in the order of their first scan line; the same for the same seed."""
         rng = np.random.default_rng([self.seed, 0])
         made = []
         for number in range(round(seconds * self.objects_per_s)):
@@ -137,7 +119,7 @@ class Belt:
                 slope=float(rng.normal(0, 0.05)),
             )
             made.append(thing)
-        # Two things do not lie on one another: a singling stage comes before the camera.
+        # Objects do not touch: a singling stage comes before the camera.
         apart: list[Thing] = []
         for thing in sorted(made, key=lambda thing: thing.first):
             if all(_clear(thing, other) for other in reversed(apart[-64:])):
@@ -166,7 +148,7 @@ class Belt:
             reflectance[dirty] *= 10.0 ** (0.15 + 0.1 * tilt)
         for k in np.unique(owner[owner >= 0]):
             thing, own = things[k], np.flatnonzero(owner == k)
-            shade = 1 + 0.1 * rng.normal(size=(len(own), 1))  # its surface is not flat: path and scatter change
+            shade = 1 + 0.1 * rng.normal(size=(len(own), 1))  # an uneven surface changes path length and scatter
             pure = thing.thickness * (thing.spectrum + thing.moisture * water) * np.maximum(shade, 0.3)
             absorbance = pure + thing.offset + 0.03 * rng.normal(size=(len(own), 1)) + thing.slope * tilt
             share = cover[own, None]
@@ -188,7 +170,7 @@ class Belt:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: where its middle passes (pixel x, line y), half its sizes in pixels, and what it is made of."""
+    """One object: its centre (pixel x, scan line y), half its sizes in pixels, and its material."""
 
     number: str
     material: str
@@ -217,7 +199,7 @@ class Thing:
         return self.y + self.reach
 
     def coverage(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(n,), (n,) -> (n,), from 0 to 1: about one minus the distance outside its edge, in pixels"""
+        """(n,), (n,) -> (n,) from 0 to 1, by the distance to the object's edge in pixels"""
         c, s = math.cos(self.angle), math.sin(self.angle)
         u, v = c * (x - self.x) + s * (y - self.y), c * (y - self.y) - s * (x - self.x)
         if self.shape == "box":
@@ -229,20 +211,20 @@ class Thing:
 
 
 class Sensor:
-    """A camera whose pixels differ in light and in dark signal: counts of 16 bits, where `Belt` gives reflectance.
+    """A camera whose pixels differ in gain and dark signal: 16-bit counts from the reflectance of a belt.
 
     Attributes:
         dark, white: (pixels, bands) counts without light, and of a white reference.
     """
 
-    def __init__(self, belt: Belt, seed: int = 3) -> None:
+    def __init__(self, belt: SimulatedBelt, seed: int = 3) -> None:
         rng = np.random.default_rng(seed)
         shape = belt.pixels, len(belt.axis)
         self.dark = np.round(rng.uniform(500, 700, shape)).astype(np.uint16)
         self.white = (self.dark + np.round(rng.uniform(30_000, 45_000, shape))).astype(np.uint16)
 
     def counts(self, frame: Frame) -> np.ndarray:
-        """(n, bands) uint16 of a frame of reflectance whose `x` tells the pixels."""
+        """(n, bands) uint16 of a frame of reflectance; its `x` are the pixels."""
         assert frame.x is not None
         x = frame.x.astype(int)
         dark = self.dark[x].astype(np.float32)
@@ -254,67 +236,52 @@ def _clear(one: Thing, other: Thing) -> bool:
 
 
 def _patches(x: np.ndarray, y: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """(n,): whether there is dirt; the same place of the belt is dirty whichever frame shows it."""
+    """(n,): whether a place of the belt is dirty, in whichever frame."""
     blocks = (x // 7).astype(np.uint64) * np.uint64(2654435761) + (y // 11).astype(np.uint64) * np.uint64(40503)
     mixed = (blocks + np.uint64(seed)) * np.uint64(11400714819323198485)
     return (mixed >> np.uint64(40)).astype(np.float64) / 2**24 < share
 
 
-def library_of(table: Table, column: str) -> dict[str, np.ndarray]:
-    """The materials of a recorded file, by the names in a column: (samples, bands) absorbances.
+def write_file(
+    path: Path, belt: SimulatedBelt, seconds: float, lines: int, *, counts: bool = False, truth: Path | None = None
+) -> str:
+    """Writes a cube (.hdr, every pixel) or a Parquet file (frames of `lines` scan lines); returns a summary.
 
-    Raises:
-        BadFile: no such column of texts.
+    Args:
+        counts: a cube of counts instead of reflectance, and its references NAME.white.hdr and NAME.dark.hdr.
+        truth: see `write_truth`.
     """
-    names = table.columns.get(column)
-    if names is None or names.dtype.kind not in "OU":
-        known = ", ".join(name for name, values in table.columns.items() if values.dtype.kind in "OU") or "none"
-        raise BadFile(f"{table.path}: expected a column of names in {column!r}; such columns there: {known}")
-    spectra = np.asarray(table.spectra, np.float64)
-    if table.quantity == "reflectance":
-        spectra = -np.log10(np.clip(spectra / (100.0 if np.nanmedian(spectra) > 2 else 1.0), 1e-4, None))
-    good = np.isfinite(spectra).all(axis=1)
-    return {str(name): spectra[good & (names == name)] for name in np.unique(names[good].astype(str)) if name}
+    start = np.datetime64("2026-01-01T00:00:00", "us")
+    material = {thing.number: thing.material for thing in belt.objects(seconds)}
+    objects = f"{len(material)} objects, {', '.join(sorted(set(material.values())))}"
+    if path.suffix == ".hdr":
+        count = _write_cube(path, replace(belt, foreground=False), seconds, start, counts=counts)
+        summary = f"{path}: {count} lines of {belt.pixels} pixels, {len(belt.axis)} bands; {objects}"
+    else:
+        frames = (frame for frame in belt.frames(seconds, start, lines) if len(frame))
+        count = write_parquet(
+            path, frames, lambda frame: {"material": [material.get(n, "") for n in frame.object_id or []]}
+        )
+        summary = f"{path}: {count} spectra of {objects}"
+    if truth is not None:
+        write_truth(truth, belt, seconds, start)
+    return summary
 
 
-def earthlib_materials(level: str) -> tuple[dict[str, np.ndarray], Axis]:
-    """Measured spectra of the package earthlib, by the names of one of its levels (LEVEL_2: bare, built, npv, ...).
-
-    Its files are read and none of its code; the canopies that it has simulated are left out.
-
-    Raises:
-        BadFile: the package or the library to read it is not installed, or there is no such level.
-    """
-    spec = find_spec("earthlib")
-    if spec is None or not spec.submodule_search_locations:
-        raise BadFile("earthlib is not installed: pip install 'tamis[earthlib]', or give a file of your own materials")
-    try:
-        from spectral.io import envi
-    except ImportError as error:
-        raise BadFile("earthlib's spectra need the library spectral: pip install 'tamis[earthlib]'") from error
-    folder = Path(next(iter(spec.submodule_search_locations))) / "data"
-    try:
-        library: Any = envi.open(str(folder / "spectra.sli.hdr"), str(folder / "spectra.sli"))
-        with open(folder / "spectra.csv", encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = [row[level] if row["LEVEL_4"] == "measured" else "" for row in rows]
-        spectra = np.asarray(library.spectra, np.float64)
-        centres = np.asarray(library.bands.centers, np.float64)
-    except KeyError as error:
-        levels = ", ".join(name for name in rows[0] if name.startswith("LEVEL")) if rows else "none"
-        raise BadFile(f"earthlib: expected one of {levels}, got {level!r}") from error
-    except (OSError, ValueError, AttributeError) as error:
-        raise BadFile(f"earthlib: its spectra can not be read: {error}") from error
-    axis = Axis(centres * (1000 if centres.max() < 100 else 1), "nm")
-    absorbance = -np.log10(np.clip(spectra, 1e-4, None))
-    good = np.isfinite(absorbance).all(axis=1)
-    own = np.array(names)
-    return {name: absorbance[good & (own == name)] for name in dict.fromkeys(names) if name and name != "other"}, axis
+def _write_cube(path: Path, belt: SimulatedBelt, seconds: float, start: np.datetime64, *, counts: bool) -> int:
+    frames, nm = belt.frames(seconds, start, 1), belt.axis.to("nm").values
+    if not counts:
+        return write_envi(path, (frame.spectra for frame in frames), nm, "reflectance")
+    sensor = Sensor(belt)
+    for name, reference in (("white", sensor.white), ("dark", sensor.dark)):
+        write_envi(path.with_suffix(f".{name}.hdr"), iter([reference]), nm, "counts")
+    return write_envi(path, map(sensor.counts, frames), nm, "counts")
 
 
-def write_truth(path: Path, belt: Belt, seconds: float, start: np.datetime64) -> int:
-    """A CSV with a line for each object: object_id, material, x (pixel), y (camera line) and time of its middle; gives
-    how many.
+def write_truth(path: Path, belt: SimulatedBelt, seconds: float, start: np.datetime64) -> int:
+    """Writes a CSV with object_id, material, and x (pixel), y (scan line) and time of each object's centre.
+
+    Returns the number of objects.
     """
     rows = ["object_id,material,x,y,time"]
     for one in belt.objects(seconds):

@@ -1,12 +1,12 @@
-"""How numpy's matrix library is to work in a worker; it reads this once, when numpy is first imported."""
+"""Settings of numpy's matrix library for a worker. It reads them once, when numpy is first imported."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# OpenBLAS takes a Sapphire Rapids for a Haswell, and multiplies half as fast as it could. Kernels by what they need;
-# those of another processor would end in an illegal instruction.
+# OpenBLAS mistakes a Sapphire Rapids for a Haswell, and multiplies at half speed. Kernels by the instructions that they
+# need: with others the process would crash.
 _KERNELS = {
     "Cooperlake": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16"},
     "SkylakeX": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
@@ -14,8 +14,8 @@ _KERNELS = {
 
 
 def set_up_blas() -> None:
-    """One thread, and the kernels that suit the processor; whoever set either himself keeps his own."""
-    # The products of a frame take 10 to 100 us: two threads wait for each other longer than they work.
+    """One thread, and the kernels that suit the processor; existing environment variables are respected."""
+    # The products of a frame take 10 to 100 us: two threads would wait for each other longer than they work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         kernels = kernels_for(Path("/proc/cpuinfo").read_text())
@@ -26,7 +26,7 @@ def set_up_blas() -> None:
 
 
 def kernels_for(cpuinfo: str) -> str:
-    """'' where OpenBLAS chooses well itself.
+    """'' if OpenBLAS itself chooses well.
 
     >>> kernels_for("flags : avx2 avx512f avx512bw avx512cd avx512dq avx512vl")
     'SkylakeX'

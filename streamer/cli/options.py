@@ -1,0 +1,159 @@
+"""The options that several commands share.
+
+A parameter of a command may be one of the dataclasses below: on the command line, each of its fields is an option.
+Heavy modules are imported inside functions, so that `--help` is fast.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from typer import Option
+
+from ... import BadSettings
+
+if TYPE_CHECKING:
+    from ..files.options import ReadOptions
+    from ..settings.tables import Settings
+
+
+def new_app(**more: Any) -> typer.Typer:
+    return typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich doubles the time of --help
+        **more,
+    )
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function as a command, with the fields of its dataclass parameters as options."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        flat: list[inspect.Parameter] = []
+        groups: dict[str, Any] = {}
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            if not is_dataclass(group := parameter.annotation):
+                flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+                continue
+            groups[parameter.name], hints = group, get_type_hints(group, include_extras=True)
+            flat += [
+                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+                for f in fields(group)
+            ]
+
+        @functools.wraps(function)
+        def call(**given: Any) -> None:
+            made = {key: group(**{f.name: given.pop(f.name) for f in fields(group)}) for key, group in groups.items()}
+            function(**given, **made)
+
+        call.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+        return app.command(name)(call)
+
+    return register
+
+
+Config = Annotated[Path | None, Option("--config", "-c", help="Settings file, TOML; else TAMIS_CONFIG.")]
+Brokers = Annotated[str | None, Option(help="Kafka bootstrap servers, host:port[,host:port].")]
+StoreUrl = Annotated[str | None, Option("--store", help="Folder of the model store, or file:///folder.")]
+Where = Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")]
+AxisUnit = Annotated[str | None, Option(help="nm or cm-1, for a file that does not say.")]
+Quantity = Annotated[str | None, Option(help="absorbance, reflectance or counts, for a file that does not say.")]
+White = Annotated[Path | None, Option(help="ENVI cube of a white reference, to convert counts to reflectance.")]
+Dark = Annotated[Path | None, Option(help="ENVI cube of a dark reference; zero if not given.")]
+
+
+@dataclass(frozen=True)
+class ConfigOptions:
+    config: Config = None
+
+    def settings(self, *, quiet: bool = True) -> Settings:
+        """The settings, overridden by the other options. Logs only warnings, or as the settings say."""
+        from ..logs import configure
+        from ..settings.load import load
+
+        settings = load(self.config, {name: value for name, value in vars(self).items() if name != "config"})
+        if quiet:
+            only_warnings()
+        else:
+            configure(settings.log)
+        return settings
+
+
+@dataclass(frozen=True)
+class BrokerOptions(ConfigOptions):
+    brokers: Brokers = None
+
+
+@dataclass(frozen=True)
+class StoreOptions(ConfigOptions):
+    store: StoreUrl = None
+
+
+@dataclass(frozen=True)
+class ServiceOptions(StoreOptions, BrokerOptions):
+    """The options of a command that needs both the brokers and the store."""
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    where: Where = None
+    axis_unit: AxisUnit = None
+    quantity: Quantity = None
+
+    def reading(self, **more: Any) -> ReadOptions:
+        from ..files.options import ReadOptions
+
+        where = values_by_name(self.where, "--where")
+        return ReadOptions(axis_unit=self.axis_unit, quantity=self.quantity, where=where, **more)
+
+
+@dataclass(frozen=True)
+class CameraFileOptions(FileOptions):
+    white: White = None
+    dark: Dark = None
+
+    def reading(self, **more: Any) -> ReadOptions:
+        reference = None
+        if self.white is not None:
+            from ..cube import Reflectance
+
+            reference = Reflectance.of_files(str(self.white), None if self.dark is None else str(self.dark))
+        elif self.dark is not None:
+            raise BadSettings("--dark needs --white: reflectance is measured between the two")
+        return super().reading(reference=reference, **more)
+
+
+def only_warnings() -> None:
+    """A command in a terminal prints its own results; its log shows only what went wrong."""
+    from ..logs import configure
+    from ..settings.tables import Log
+
+    configure(Log(format="text", level="warning"))
+
+
+def values_by_name(given: list[str] | None, option: str) -> dict[str, list[str]]:
+    """As `pairs`, but a name may have several values."""
+    values: dict[str, list[str]] = {}
+    for item in given or []:
+        for key, value in pairs([item], option).items():
+            values.setdefault(key, []).append(value)
+    return values
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    found = {}
+    for item in given or []:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise BadSettings(f"{option} expects NAME=VALUE, got {item!r}")
+        found[key] = value
+    return found

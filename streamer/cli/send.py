@@ -1,0 +1,176 @@
+"""What sends spectra to a line: `tamis replay` and `tamis simulate`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Argument, Option
+
+from ... import BadSettings
+from ..services.stop import Stop
+from .options import BrokerOptions, CameraFileOptions, command, new_app, pairs
+
+if TYPE_CHECKING:
+    from ..settings.tables import Settings
+    from ..tools.replay import ReplayOptions, Sent
+
+app = new_app()
+
+
+@command(app)
+def replay(
+    files: Annotated[list[Path], Argument(help="Recorded files: Parquet, CSV or NumPy, also .gz and .zst.")],
+    *,
+    rate: Annotated[
+        float | None, Option(min=1e-3, max=1e9, help="Spectra per second; default: as fast as possible.")
+    ] = None,
+    realtime: Annotated[bool, Option("--realtime", help="Keep the recorded time between spectra.")] = False,
+    loop: Annotated[bool, Option("--loop", help="Start again at the end.")] = False,
+    limit: Annotated[int | None, Option(min=1, help="Stop after this many spectra.")] = None,
+    resume: Annotated[str | None, Option(help="A name; continues where the replay of that name stopped.")] = None,
+    frame: Annotated[int | None, Option(min=1, help="Spectra per message; default 256, or 0.1 s at --rate.")] = None,
+    line: Annotated[str | None, Option(help="The line's name; else from the file, or 'unknown'.")] = None,
+    instrument: Annotated[str | None, Option(help="The instrument's name, whatever the file says.")] = None,
+    encoding: Annotated[Literal["arrow", "raw", "json"], Option(help="raw has no ids and no times.")] = "arrow",
+    sent_as: Annotated[Literal["white", "dark"] | None, Option("--as", help="Send a camera reference.")] = None,
+    report: Annotated[Path | None, Option(help="Write an HTML report of the belt and its decisions.")] = None,
+    file_options: CameraFileOptions,
+    broker_options: BrokerOptions,
+) -> None:
+    """Send recorded spectra to a line as if measured now.
+
+    \b
+    Examples:
+      tamis replay tablets.parquet --line nir1 --rate 500
+      tamis replay monday.csv.gz tuesday.csv.gz --axis-unit nm --realtime
+      tamis replay line.parquet --loop --limit 1000000
+      tamis replay cube.hdr --white white.hdr --dark dark.hdr --rate 96000
+      tamis replay cube.hdr --rate 5760 --line belt --report belt.html
+      tamis replay white.hdr --as white --line belt --quantity counts
+    """
+    if rate is not None and realtime:
+        raise BadSettings("--rate and --realtime exclude each other: give one")
+    if resume is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", resume):
+        raise BadSettings(f"--resume: expected a name of letters, digits, '.', '_' and '-', got {resume[:40]!r}")
+    stop = Stop()
+    settings = broker_options.settings()
+    from ..tools.replay import ReplayOptions, replay_to_kafka
+
+    frame_spectra = frame or (256 if rate is None else max(1, min(256, round(rate / 10))))
+    options = ReplayOptions(
+        rate=rate,
+        realtime=realtime,
+        loop=loop,
+        limit=limit,
+        resume=resume,
+        sent_as=sent_as or "",
+        encoding=encoding,
+        reading=file_options.reading(line=line, instrument=instrument, frame_spectra=frame_spectra),
+    )
+    if report is None:
+        print(_summary(replay_to_kafka(settings, files, options, stop), rate))
+    else:
+        _replay_with_report(settings, files, options, report, stop)
+
+
+def _replay_with_report(
+    settings: Settings, files: list[Path], options: ReplayOptions, report: Path, stop: Stop
+) -> None:
+    from ..belt import MOST_LINES, Belt
+    from ..tools.replay import replay_to_kafka
+    from ..view import following, refuse_unwritable, settle, write_belt
+
+    refuse_unwritable(report)
+    line = options.reading.line
+    if line is None:  # other lines may run meanwhile
+        line = next((frame.line for frame in options.reading.frames(files[0])), None)
+    belt = Belt(line, MOST_LINES)
+    with following(settings, belt) as trouble:
+        summary = _summary(replay_to_kafka(settings, files, options, stop), options.rate)
+        print(summary, flush=True)
+        settle(belt, stop)
+        if trouble():
+            print(f"the report may be incomplete: {trouble()}", file=sys.stderr)
+    write_belt(belt, report, f"Belt: {', '.join(path.name for path in files)}", f"{summary}.")
+    seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
+    hint = "" if belt.spectra else "; does a worker run, and know this line? `tamis tail --rejects` shows its rejects"
+    print(f"{report}: {seen}{hint}")
+
+
+def _summary(sent: Sent, rate: float | None) -> str:
+    per_s = sent.spectra / max(sent.seconds, 1e-9)
+    more = f"; {sent.before} were sent before" if sent.before else ""
+    if rate is not None and sent.seconds > 1 and per_s < 0.9 * rate:
+        more += f"; slower than the requested {rate:g}"
+    return f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s{more}"
+
+
+@command(app)
+def simulate(
+    out: Annotated[Path | None, Argument(help="A .parquet or .hdr file to write; else sent to Kafka.")] = None,
+    *,
+    seconds: Annotated[float, Option(min=0.1, max=86_400, help="How long the belt runs.")] = 10.0,
+    materials: Annotated[Path | None, Option(help="A file of spectra, or earthlib; else built-in polymers.")] = None,
+    label: Annotated[str | None, Option(help="Column of material names; label, or earthlib's LEVEL_2.")] = None,
+    pixels: Annotated[int, Option(help="Pixels across the belt.")] = 320,
+    lines: Annotated[float, Option(help="Scan lines per second.")] = 300.0,
+    objects: Annotated[float, Option(help="Objects per second.")] = 20.0,
+    size: Annotated[float, Option(help="Mean size of an object, in pixels.")] = 24.0,
+    new: Annotated[list[str] | None, Option(help="MATERIAL=SECOND: absent before that. May be repeated.")] = None,
+    noise: Annotated[float, Option(help="Standard deviation of the noise of reflectance.")] = 0.003,
+    lamp: Annotated[float, Option(help="Share of its light that the lamp loses per hour.")] = 0.0,
+    shift: Annotated[float, Option(help="Drift of the wavelengths, nm per hour.")] = 0.0,
+    whole: Annotated[bool, Option("--whole", help="Include pixels of the empty belt.")] = False,
+    counts: Annotated[
+        bool, Option("--counts", help="A cube of counts, with NAME.white.hdr and NAME.dark.hdr.")
+    ] = False,
+    batch: Annotated[int, Option(min=1, help="Scan lines per message.")] = 8,
+    truth: Annotated[Path | None, Option(help="Write the objects and their materials to this CSV.")] = None,
+    line: Annotated[str, Option(help="The line's name.")] = "belt",
+    seed: Annotated[int, Option(min=0, help="Random seed.")] = 0,
+    broker_options: BrokerOptions,
+) -> None:
+    """Simulate a belt of objects under a line camera. Writes a file, or sends to Kafka at the camera's pace.
+
+    \b
+    Examples:
+      tamis simulate belt.parquet --seconds 20 && tamis fit belt.parquet --target material --group object_id
+      tamis simulate --seconds 600 --truth truth.csv --lamp 0.1 --new PVC=300
+      tamis simulate belt.parquet --materials plastics.parquet --label label --pixels 64 --lines 50
+      tamis simulate belt.parquet --materials earthlib --label LEVEL_3 --seconds 20
+      tamis simulate cube.hdr --seconds 5 --counts
+    """
+    if counts and (out is None or out.suffix != ".hdr"):
+        raise BadSettings("--counts needs a cube: name a .hdr file to write")
+    stop = Stop()
+    settings = broker_options.settings()
+    from ..tools.materials import spectra_of
+    from ..tools.simulate import SimulatedBelt, write_file
+
+    try:
+        spectra, axis = spectra_of(materials, label)
+        belt = SimulatedBelt(
+            axis=axis, materials=spectra, pixels=pixels, lines_per_s=lines, objects_per_s=objects, size_px=size,
+            new={name: float(at_s) for name, at_s in pairs(new, "--new").items()}, noise=noise, lamp_per_h=lamp,
+            shift_nm_per_h=shift, foreground=not whole, line=line, seed=seed,
+        )  # fmt: skip
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+    placed, asked = len(belt.objects(seconds)), round(seconds * objects)
+    if placed < 0.6 * asked:  # said before the minutes that the simulation takes
+        print(
+            f"{placed} of {asked} objects: the others do not fit side by side on {pixels} pixels; "
+            "use more --pixels or --lines, or a smaller --size",
+            file=sys.stderr,
+        )
+    if out is not None:
+        print(write_file(out, belt, seconds, batch, counts=counts, truth=truth))
+        return
+    from ..tools.live import send_belt
+
+    sent = send_belt(settings, stop, belt, seconds, batch, truth)
+    behind = f"; up to {sent.behind_s:.2f} s behind the camera" if sent.behind_s > 0.5 else ""
+    print(f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s{behind}")

@@ -1,0 +1,231 @@
+"""`tamis fit`: from a recorded file with laboratory values to a published model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import BadFile
+from ..models.axis import resampler
+from ..models.class_scores import UNKNOWN
+from ..models.model import CLASSIFIERS, Model, estimator_class
+from ..models.preprocess import Pipeline
+from ..models.store import Store
+from .files.table import Table, read_table
+from .messages.frame import RESERVED
+from ... import BadFile
+from ...models.axis import resampler
+from ...models.classes import UNKNOWN
+from ...models.model import CLASSIFIERS, Model, estimator_class
+from ...models.preprocess import Pipeline
+from ...models.store import Store
+from ..files.options import ReadOptions
+from ..frame import RESERVED
+from ..records import Table
+
+if TYPE_CHECKING:
+    from ...models.encoder import Encoder
+
+USUAL_PREPROCESS = "snv, savgol 15 2 1"
+MAX_CLASSES = 64
+MIN_OF_CLASS = 5  # spectra: one in each fold
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What is fitted, on which rows of a file, and under which name it is published.
+
+    Attributes:
+        targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
+        n_components, epochs: of the estimator; None for its default.
+        random_state, progress: passed on to an estimator that has them.
+        preprocess: None for the usual one, or for none if the estimator has its own.
+        labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
+        group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
+        encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
+    """
+
+    targets: Sequence[str]
+    kind: str = "plsr"
+    name: str = "default"
+    preprocess: str | None = None
+    n_components: int | None = None
+    epochs: int | None = None
+    random_state: int = 0
+    units: Mapping[str, str] = field(default_factory=dict)
+    labels: Path | None = None
+    group: str | None = None
+    encoder: Encoder | None = None
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A published model; `dropped` counts rows without a value or with a broken spectrum."""
+
+    model: Model
+    version: str
+    metrics: dict[str, Any]
+    dropped: int
+
+
+def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
+    """Fits a model on the rows of a file that have all the targets, and makes it the current version of its name.
+
+    Raises:
+        BadFile: the file lacks a target, or too few rows have one.
+        ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
+    """
+    targets = options.targets
+    _check_names(targets)
+    table = options.reading.table(path)
+    known = table.columns if options.labels is None else _labels(options.labels, table)
+    labeled, kind = options.labels or path, options.kind
+    if any(known[target].dtype.kind in "OU" for target in targets if target in known):
+        values, there = class_values(known, targets, labeled)
+        kind = classifier_kind(kind, path, targets[0])
+    else:
+        values = np.column_stack([target_values(known, target, labeled) for target in targets])
+        there = np.isfinite(values).all(axis=1)
+    estimator = _estimator(kind, options)
+    good = there & np.isfinite(table.spectra).all(axis=1)
+    if good.sum() < 5:
+        raise BadFile(
+            f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
+        )
+    repeats = _repeats(table, options.group, path)
+    spectra, axis = table.spectra[good], table.axis
+    if options.encoder is not None:
+        spectra, axis = resampler(axis, options.encoder.grid).apply(spectra), options.encoder.grid
+    usual = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
+    model = Model.fit(
+        spectra,
+        axis,
+        values[good],
+        targets,
+        pipeline=Pipeline.parse(usual if options.preprocess is None else options.preprocess),
+        estimator=estimator,
+        units=options.units,
+        quantity=table.quantity,
+        source=path.name,
+        groups=None if repeats is None else repeats[good],
+    )
+    metrics = calibration_metrics(model, table.spectra[good], table, values[good])
+    return FitResult(model, store.publish(options.name, model, metrics), metrics, int((~good).sum()))
+
+
+def _check_names(targets: Sequence[str]) -> None:
+    if len(set(targets)) < len(targets):
+        raise BadFile(f"expected every target once, got {', '.join(targets)}")
+    for target in targets:
+        if target in RESERVED:
+            raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
+
+
+def _repeats(table: Table, group: str | None, path: Path) -> np.ndarray | None:
+    if group is None:
+        return table.object_id
+    if group not in table.columns:
+        raise BadFile(f"{path}: no column {group!r}; columns there: {', '.join(table.columns)}")
+    return table.columns[group]
+
+
+def _estimator(kind: str, options: FitOptions) -> Any:
+    made = estimator_class(kind)
+    takes = made().get_params()
+    asked = {"n_components": options.n_components, "epochs": options.epochs, "encoder": options.encoder}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if strange := given.keys() - takes:
+        raise ValueError(f"{kind} takes no {', '.join(sorted(strange))}; it takes {', '.join(takes)}")
+    offered = {"random_state": options.random_state, "progress": options.progress}
+    return made(**given, **{name: value for name, value in offered.items() if name in takes})
+
+
+def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values: np.ndarray) -> dict[str, Any]:
+    """RMSEC of each target, or purity and recovery of each class out of fold; and what the estimator chose.
+
+    None of these is a test on independent samples.
+    """
+    if model.class_of:
+        metrics: dict[str, Any] = {"out_of_fold": model.estimator.validation_.figures()}
+    else:
+        residual = model.predict(spectra, table.axis).values - values
+        metrics = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
+    if (components := getattr(model.estimator, "n_components_", None)) is not None:
+        metrics["latent_variables"] = int(components)
+    if (validated := getattr(model.estimator, "rmsecv_", None)) is not None and not model.class_of:
+        metrics["rmsecv"] = dict(zip(model.targets, validated.tolist(), strict=True))
+    if (iterations := getattr(model.estimator, "n_iter_", None)) is not None:
+        metrics["epochs"] = int(iterations)
+    return metrics
+
+
+def classifier_kind(kind: str, path: Path, target: str) -> str:
+    """Raises ValueError if the kind has no classifier."""
+    if kind in CLASSIFIERS.values():
+        return kind
+    if kind not in CLASSIFIERS:
+        raise ValueError(
+            f"{path}: column {target!r} holds classes, and {kind} can not learn them; use {', '.join(CLASSIFIERS)}"
+        )
+    return CLASSIFIERS[kind]
+
+
+def class_values(
+    columns: Mapping[str, np.ndarray], targets: Sequence[str], path: Path, *, few: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) class names, and (n,) whether there is one. `few` refuses classes with few spectra. Raises BadFile."""
+    if len(targets) > 1:
+        raise BadFile(f"{path}: expected one target if it holds classes, got {', '.join(targets)}")
+    names = np.array([str(name) for name in columns[targets[0]]])
+    there = names != ""
+    if UNKNOWN in names[there]:
+        raise BadFile(f"{path}: column {targets[0]!r}: no class may be called {UNKNOWN!r}; leave it out with --where")
+    counts = dict(zip(*np.unique(names[there], return_counts=True), strict=True))
+    if len(counts) > MAX_CLASSES:
+        raise BadFile(f"{path}: expected at most {MAX_CLASSES} classes in column {targets[0]!r}, got {len(counts)}")
+    rare = [name for name, count in counts.items() if count < MIN_OF_CLASS]
+    if few and rare:
+        raise BadFile(
+            f"{path}: expected at least {MIN_OF_CLASS} spectra of each class in column {targets[0]!r}, got "
+            f"{', '.join(f'{counts[name]} of {name}' for name in rare[:5])}; leave them out with --where"
+        )
+    return names, there
+
+
+def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    values = columns.get(name)
+    if values is None or values.dtype.kind != "f":
+        known = ", ".join(key for key, column in columns.items() if column.dtype.kind == "f") or "none"
+        what = "no column" if values is None else "no numbers in column"
+        raise BadFile(f"{path}: {what} {name!r}; columns of numbers there: {known}")
+    return values
+
+
+def _labels(path: Path, table: Table) -> dict[str, np.ndarray]:
+    """The columns of a CSV, joined to the spectra by spectrum_id if it has one, else row by row."""
+    import pyarrow.csv
+
+    try:
+        columns = pyarrow.csv.read_csv(path).to_pydict()
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{path}: expected a CSV of laboratory values: {error}") from error
+    if "spectrum_id" in columns:
+        place = {str(name): row for row, name in enumerate(columns.pop("spectrum_id"))}
+        rows = [place.get(str(name), -1) for name in table.spectrum_id]
+    elif all(len(column) == len(table) for column in columns.values()):
+        rows = list(range(len(table)))
+    else:
+        n = len(next(iter(columns.values()), []))
+        raise BadFile(f"{path}: expected a column spectrum_id, or {len(table)} rows, one per spectrum; got {n} rows")
+    found = {}
+    for name, column in columns.items():
+        picked = [column[row] if row >= 0 else None for row in rows]
+        numeric = all(value is None or isinstance(value, int | float) for value in picked)
+        found[name] = np.array([np.nan if v is None else v for v in picked], np.float64 if numeric else object)
+    return found

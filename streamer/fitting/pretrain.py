@@ -1,0 +1,149 @@
+"""`tamis pretrain`: from recorded files to an encoder, or to a better version of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ... import BadFile, BadSettings, NoModel
+from ...models.axis import Axis, resampler
+from ...models.encoder import Encoder
+from ...models.model import Model
+from ...models.store import Store
+from ...ssl.buffer import Unlabeled
+from ...ssl.gate import Verdict
+from ...ssl.pretrain import Health, Recipe, pretrain
+from ...ssl.refit import Gold, Labels, improve
+from ..files.options import ReadOptions
+from ..records import INSTRUMENT_COLUMNS, Table, read_table
+from .fit import target_values
+
+MIN_OBJECTS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """How to pretrain, and what for.
+
+    Attributes:
+        name: the model to improve; None for an encoder alone.
+        group: a column whose equal values are one object; None for the files' own objects.
+        gold: labeled files, for testing only.
+        checkpoint: a file that an interrupted run continues from.
+    """
+
+    recipe: Recipe
+    name: str | None = None
+    group: str | None = None
+    gold: Sequence[Path] = ()
+    checkpoint: Path | None = None
+    reading: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder; for a model to improve also the gate's verdict, and the version if it was published."""
+
+    encoder: Encoder
+    health: Health | None = None
+    verdict: Verdict | None = None
+    version: str | None = None
+
+
+def refuse_classes(name: str, champion: Model) -> None:
+    """Raises BadSettings: laboratory values and the gate handle numbers only."""
+    if champion.class_of:
+        raise BadSettings(
+            f"model {name!r} predicts classes ({champion.class_of}); so far only models of values can be improved "
+            "from the stream. For classes, see `tamis compare` with -self, and tamis.ssl.pseudo.self_train"
+        )
+
+
+def read_unlabeled(
+    files: Sequence[Path], group: str | None, grid: Axis | None, reading: ReadOptions
+) -> tuple[Unlabeled, Axis]:
+    """All finite spectra of the files, on the given grid or on the first file's axis.
+
+    Args:
+        group: a column whose equal values are one object; None for the files' objects, or one per spectrum.
+
+    Raises:
+        BadFile: no such column, or fewer than 20 objects. AxisMismatch: a file does not cover the grid.
+    """
+    spectra, objects, conditions, left_out = [], [], [], 0
+    for number, path in enumerate(files):
+        table = reading.table(path)
+        grid = grid or table.axis
+        good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
+        left_out += int((~good).sum())
+        spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
+        objects += _objects(table, group, number)[good].tolist()
+        names = next((table.columns[name] for name in INSTRUMENT_COLUMNS if name in table.columns), None)
+        conditions += [""] * int(good.sum()) if names is None else [str(name) for name in names[good]]
+    assert grid is not None
+    code = np.unique(objects, return_inverse=True)[1]
+    if not len(code) or code.max() + 1 < MIN_OBJECTS:
+        also = f"; {left_out} spectra with values that are not finite were left out" if left_out else ""
+        raise BadFile(
+            f"{files[0]}: expected spectra of at least {MIN_OBJECTS} objects to learn from, "
+            f"got {len(set(objects))}{also}"
+        )
+    kinds, condition = np.unique(conditions, return_inverse=True)
+    return Unlabeled(np.vstack(spectra), code, condition, kinds.tolist(), np.ones(len(code), bool)), grid
+
+
+def _objects(table: Table, group: str | None, number: int) -> np.ndarray:
+    if group is not None:
+        if group not in table.columns:
+            raise BadFile(f"{table.path}: no column {group!r}; columns there: {', '.join(table.columns)}")
+        return np.array([str(value) for value in table.columns[group]])
+    if table.object_id is not None:
+        return np.array([str(name) or f"{number}/{row}" for name, row in zip(table.object_id, table.row, strict=True)])
+    return np.array([f"{number}/{row}" for row in table.row])
+
+
+def read_gold(path: Path, targets: Sequence[str]) -> Gold:
+    """Raises BadFile: the file lacks a target, or fewer than 3 spectra have all of them."""
+    table = read_table(path)
+    values = np.column_stack([target_values(table.columns, target, path) for target in targets])
+    good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
+    if good.sum() < 3:
+        raise BadFile(f"{path}: expected at least 3 spectra with {', '.join(targets)}, got {good.sum()}")
+    return Gold(path.stem, table.spectra[good], table.axis, values[good])
+
+
+def pretrain_files(
+    files: Sequence[Path],
+    options: PretrainOptions,
+    store: Store,
+    *,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Pretrained:
+    """Pretrains on files. A model that is to be improved gets new heads, is tested, and is published if it passes.
+
+    Raises:
+        NoModel: no such model, or its bundle holds no calibration. BadFile, ValueError, FloatingPointError.
+        Interrupted: by `stop`; the text says whether a checkpoint was written.
+    """
+    running = {"checkpoint": options.checkpoint, "progress": progress, "stop": stop}
+    if options.name is None:
+        unlabeled, grid = read_unlabeled(files, options.group, None, options.reading)
+        return Pretrained(*pretrain(unlabeled, grid, options.recipe, **running))
+    champion, before = store.load(options.name)
+    refuse_classes(options.name, champion)
+    calibration = store.calibration(options.name, before)
+    if calibration is None:
+        raise NoModel(f"model {options.name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
+    unlabeled, _ = read_unlabeled(files, options.group, champion.grid, options.reading)
+    labels = Labels(calibration, np.zeros(len(calibration), bool), np.zeros(len(calibration), bool))
+    gold = [read_gold(path, champion.targets) for path in options.gold]
+    judged, encoder = improve(champion, labels, unlabeled, options.recipe, gold, **running)
+    if not judged.verdict.promoted:
+        return Pretrained(encoder, verdict=judged.verdict)
+    judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
+    version = store.publish(options.name, judged.model, {"gate": judged.verdict.to_json()})
+    return Pretrained(encoder, verdict=judged.verdict, version=version)

@@ -1,0 +1,123 @@
+"""Builds a worker or a trainer from the settings, and runs it until it is stopped."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import structlog
+
+from ...models.store import Store
+from ..processing.cameras import Cameras
+from ..files.options import ReadOptions
+from ..meters import MetricsServer
+from ..processing.inspection import Inspection
+from ..processing.model_server import ModelServer
+from ..settings.tables import Settings
+from ..transport.protocols import Sink, Source
+from ..transport.recorded import FileSink, FileSource
+from ..transport.from_settings import ensure, kafka_sink, kafka_source
+from ..drift.monitor import DriftMonitor
+from ..watchdog import Watchdog
+from .worker import Worker
+from .stop import Stop
+
+log = structlog.get_logger()
+
+
+def run_worker(
+    settings: Settings, stop: Stop, read_from: Path | None, write_to: Path | None, reading: ReadOptions
+) -> None:
+    """Runs a worker until it is stopped, or until its recorded file ends.
+
+    Raises:
+        TamisError: why it could not start or continue, and what the operator can do.
+    """
+    topics = settings.topics
+    needed = [topics.spectra] if read_from is None else []
+    needed += [topics.predictions, topics.rejects] if write_to is None else []
+    needed += [topics.decisions] if write_to is None and settings.decides else []
+    needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
+    cameras = Cameras(None if read_from is not None else Path(settings.drift.folder) / "cameras")
+    cameras.check(settings.lines)  # before connecting to a broker
+    with ExitStack() as parts:
+        # From a recorded file results must be reproducible: a new version is loaded in the foreground.
+        loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
+        models = ModelServer(
+            *(Store(settings.store), settings.lines, settings.reload_s), loader=loader, threads=settings.predict_threads
+        )
+        if needed:
+            log.info("connecting to the broker", brokers=settings.brokers, group=settings.group)
+            ensure(settings, needed)
+        # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
+        sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
+        source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
+        folder = Path(settings.drift.folder) if read_from is None else None
+        drift = DriftMonitor(settings.drift, folder, loader)
+        apart = settings.decides and write_to is None and settings.transactional_id is not None
+        decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
+        inspection = Inspection(settings, models, cameras, drift)
+        worker = Worker(settings, source, sink, inspection, decisions=decisions, live=read_from is None)
+        parts.enter_context(Watchdog(worker.alive))
+        stop.on_stop.append(worker.stop)
+        if stop():
+            return
+        if needed:
+            server = MetricsServer(
+                settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready
+            )
+            parts.enter_context(server)
+            log.info(
+                "worker started",
+                metrics=server.url,
+                start_at=settings.start_at,
+                guarantee=settings.processing_guarantee,
+                slot=settings.transactional_id,
+            )
+        worker.run()
+    log.info("worker stopped", **worker.metrics.totals())
+
+
+def run_trainer(settings: Settings, stop: Stop) -> None:
+    """Runs a trainer until it is stopped, on one thread at the lowest priority: the worker beside it must not wait.
+
+    Raises:
+        TamisError: why it could not start or continue, and what the operator can do.
+    """
+    os.nice(19)
+    from .learning import one_thread
+    from .trainer import Trainer
+
+    topics = settings.topics
+    with ExitStack() as parts:
+        log.info("connecting to the broker", brokers=settings.brokers, group=settings.trainer.group)
+        ensure(settings, [topics.spectra, topics.labels])
+        source = kafka_source(settings, [topics.spectra, topics.labels], settings.trainer.group)
+        parts.enter_context(closing(source))
+        trainer = Trainer(settings, source, Store(settings.store))
+        parts.enter_context(Watchdog(trainer.alive))
+        stop.on_stop.append(trainer.stop)
+        if stop():
+            return
+        port = settings.trainer.metrics_port
+        server = MetricsServer(settings.metrics.host, port, trainer.meters, trainer.alive, trainer.ready)
+        parts.enter_context(server)
+        log.info("trainer started", metrics=server.url, model=settings.trainer.model)
+        with one_thread():
+            trainer.run()
+    log.info("trainer stopped")
+
+
+def _source(settings: Settings, read_from: Path | None, reading: ReadOptions) -> Source:
+    if read_from is not None:
+        return FileSource(read_from, settings.frame_max_bytes, vars(reading))
+    return kafka_source(settings, [settings.topics.spectra], settings.group, settings.partitions)
+
+
+def _sink(settings: Settings, read_from: Path | None, write_to: Path | None) -> Sink:
+    if write_to is not None:
+        return FileSink(write_to)
+    # A transaction commits offsets; a recorded file has none.
+    return kafka_sink(settings, settings.transactional_id if read_from is None else None)

@@ -1,0 +1,221 @@
+"""`tamis replay`: recorded files sent to a line as if measured now, at a rate, in real time, or as fast as possible."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ... import BadFile
+from ..files.options import ReadOptions
+from ..formats import parts as compressions
+from ..frame import Frame
+from ..records import count_spectra
+from ..settings.tables import Settings
+from ..sink import Sink
+from ..source import KafkaSource
+from ..transport.from_settings import ensure, kafka_sink, kafka_source
+from ..wire import ARROW, JSON, RAW, encode
+
+# The producer holds unconfirmed frames: at most this many of up to a megabyte each, and none for longer than this.
+_FRAMES_IN_FLIGHT = 64
+_FLUSH_S = 0.5
+CONTENT_TYPES = {"arrow": ARROW, "raw": RAW, "json": JSON}
+
+
+@dataclass(slots=True)
+class Sent:
+    """What has been sent so far.
+
+    Attributes:
+        before: spectra that an earlier replay of the same name had already sent.
+        behind_s: the longest delay of a simulated belt behind its camera.
+    """
+
+    spectra: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    before: int = 0
+    behind_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """How recorded files are sent.
+
+    Attributes:
+        rate: spectra per second; None for as fast as possible.
+        realtime: keep the recorded time between spectra.
+        loop: start again at the end; spectrum_ids get ``~2``, ``~3``, ... and times continue.
+        limit: stop after this many spectra.
+        resume: a name whose consumer group keeps how many spectra were sent: a replay that was killed continues there.
+            With exactly_once no spectrum is sent twice; else at most those that were in flight.
+        sent_as: white or dark: the files hold that reference of the line's camera.
+    """
+
+    rate: float | None = None
+    realtime: bool = False
+    loop: bool = False
+    limit: int | None = None
+    resume: str | None = None
+    sent_as: str = ""
+    encoding: Literal["arrow", "raw", "json"] = "arrow"
+    reading: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Sends recorded files to a topic; `progress_source` keeps the progress of a replay that can be resumed."""
+
+    options: ReplayOptions
+    topic: str
+    max_bytes: int
+    progress_source: KafkaSource | None = None
+
+    def run(
+        self,
+        paths: Sequence[Path],
+        sink: Sink,
+        progress: Callable[[Sent], None] = lambda sent: None,
+        stopping: Callable[[], bool] = lambda: False,
+        before: int = 0,
+    ) -> Sent:
+        """Sends the files in their order, without the first `before` spectra.
+
+        Raises:
+            BadFile: a file can not be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
+        """
+        sent = Sent(before=before)
+        start = flushed = time.monotonic()
+        content_type = CONTENT_TYPES[self.options.encoding]
+        waiting = 0  # frames not flushed yet
+
+        def flush() -> None:
+            nonlocal waiting, flushed
+            if waiting and self.progress_source is not None:
+                done = self.progress_source.progress()._replace(offsets={(self.topic, 0): before + sent.spectra})
+                self.progress_source.commit(done, stored=sink.flush(30.0, done))
+            elif waiting:
+                sink.flush(30.0)
+            waiting, flushed = 0, time.monotonic()
+
+        for frame in self._paced(_without(self._frames(paths), before), sent, start, stopping, flush):
+            for value, headers in encode(frame, content_type, self.max_bytes):
+                sink.send(self.topic, value, key=frame.line.encode(), headers=headers)
+                waiting += 1
+                sent.frames += 1
+            sent.spectra += len(frame)
+            sent.seconds = time.monotonic() - start
+            if waiting >= _FRAMES_IN_FLIGHT or time.monotonic() - flushed > _FLUSH_S:
+                flush()
+            progress(sent)
+        flush()
+        sent.seconds = time.monotonic() - start
+        return sent
+
+    def _frames(self, paths: Sequence[Path]) -> Iterator[Frame]:
+        left = self.options.limit
+        turn, shift = 1, np.timedelta64(0, "us")
+        while True:
+            first = last = np.datetime64("NaT", "us")
+            for path in paths:
+                for frame in self.options.reading.frames(path):
+                    known = frame.time[~np.isnat(frame.time)]
+                    if len(known):
+                        first, last = (known[0] if np.isnat(first) else first), known[-1]
+                    if turn > 1:
+                        ids = [f"{name}~{turn}" for name in frame.spectrum_id]
+                        frame = replace(frame, spectrum_id=ids, time=frame.time + shift)
+                    frame = replace(frame, reference=self.options.sent_as)
+                    yield frame if left is None else frame[:left]
+                    left = None if left is None else left - len(frame)
+                    if left is not None and left <= 0:
+                        return
+            if not self.options.loop:
+                return
+            turn += 1
+            if not np.isnat(first):
+                shift += last - first + np.timedelta64(1, "us")
+
+    def _paced(
+        self,
+        frames: Iterator[Frame],
+        sent: Sent,
+        start: float,
+        stopping: Callable[[], bool],
+        flush: Callable[[], None],
+    ) -> Iterator[Frame]:
+        origin = None
+        for frame in frames:
+            due_s = 0.0
+            if self.options.realtime:
+                if np.isnat(frame.time).any():
+                    raise BadFile(f"spectrum {frame.spectrum_id[0]!r} has no time to keep: give --rate instead")
+                origin = frame.time[0] if origin is None else origin
+                due_s = float((frame.time[0] - origin) / np.timedelta64(1, "s"))
+            elif self.options.rate is not None:
+                due_s = sent.spectra / self.options.rate
+            while not stopping() and (wait_s := start + due_s - time.monotonic()) > 0:
+                if wait_s > _FLUSH_S:  # send what waits in the producer before a pause
+                    flush()
+                time.sleep(min(wait_s, 0.2))
+            if stopping():
+                return
+            yield frame
+
+
+def _without(frames: Iterator[Frame], spectra: int) -> Iterator[Frame]:
+    """All but the first spectra."""
+    for frame in frames:
+        if spectra < len(frame):
+            yield frame[spectra:] if spectra else frame
+        spectra = max(0, spectra - len(frame))
+
+
+def replay_to_kafka(
+    settings: Settings, files: Sequence[Path], options: ReplayOptions, stop: Callable[[], bool]
+) -> Sent:
+    """Replays files to the spectra topic, with a progress bar in a terminal."""
+    for path in files:
+        compressions(str(path))  # refuses a wrong file name before connecting to a broker
+    topic, name = settings.topics.spectra, options.resume
+    ensure(settings, [topic])
+    group = f"tamis-replay-{name}"
+    once = bool(name) and settings.processing_guarantee == "exactly_once"
+    with ExitStack() as parts:
+        # The sink first: it aborts what a replay of this name left open.
+        sink = parts.enter_context(closing(kafka_sink(settings, group if once else None)))
+        source, before = None, 0
+        if name:
+            source = parts.enter_context(closing(kafka_source(settings, [topic], group, [0])))
+            before = source.committed(topic, 0)
+        replay = Replay(options, topic, settings.frame_max_bytes, source)
+        if not sys.stderr.isatty():
+            return replay.run(files, sink, stopping=stop, before=before)
+        show = parts.enter_context(_progress_bar(files, options, before))
+        return replay.run(files, sink, show, stop, before)
+
+
+@contextmanager
+def _progress_bar(files: Sequence[Path], options: ReplayOptions, before: int) -> Iterator[Callable[[Sent], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    counts = [count_spectra(path) for path in files]
+    total = None if options.loop or None in counts else sum(count for count in counts if count)
+    if options.limit is not None:
+        total = min(total or options.limit, options.limit)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TextColumn("{task.fields[pace]}"), transient=True) as bar:
+        task = bar.add_task("replay", total=total, pace="")
+
+        def show(sent: Sent) -> None:
+            pace = f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s"
+            bar.update(task, completed=before + sent.spectra, pace=pace)
+
+        yield show

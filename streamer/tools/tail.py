@@ -1,0 +1,46 @@
+"""`tamis tail`: what workers send, printed as it arrives."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+
+import orjson
+import structlog
+
+from ..outcome import decode_predictions
+from ..settings.tables import Settings
+from ..transport.from_settings import ensure, kafka_source
+
+log = structlog.get_logger()
+
+SAY_WAITING_S = 5.0
+
+
+def run_tail(settings: Settings, stop: Callable[[], bool], topic: str, new_only: bool, limit: int | None) -> None:
+    """Prints what workers send, one line of JSON per spectrum, decision or reject, until stopped or until `limit`."""
+    rejects = topic == settings.topics.rejects
+    ensure(settings, [topic])
+    settings = settings.model_copy(update={"start_at": "latest" if new_only else "earliest"})
+    source = kafka_source(
+        settings, [topic], f"tamis-tail-{uuid.uuid4().hex[:8]}"
+    )  # a group of our own, without commits
+    printed, waited_since = 0, time.monotonic()
+    with closing(source):
+        while not stop() and (limit is None or printed < limit):
+            if waited_since is not None and time.monotonic() - waited_since > SAY_WAITING_S:
+                waited_since = None
+                print(f"nothing more in {topic} yet; waiting (Ctrl-C stops)", file=sys.stderr, flush=True)
+            for record in source.poll(0.2):
+                waited_since = time.monotonic() if waited_since is not None else None
+                try:
+                    rows = [dict(record.headers)] if rejects else decode_predictions(record.value, record.headers)
+                except (ValueError, OverflowError) as error:  # Arrow's and JSON's errors are ValueErrors
+                    log.warning("no predictions", place=record.place, error=str(error).partition("\n")[0])
+                    continue
+                for row in rows[: None if limit is None else limit - printed]:
+                    print(orjson.dumps(row, option=orjson.OPT_UTC_Z).decode(), flush=True)
+                    printed += 1

@@ -1,0 +1,56 @@
+"""Kafka sources and sinks as the settings describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from ..security import weaknesses
+from ..settings.tables import Settings
+from ..sink import KafkaSink
+from ..source import KafkaSource, ensure_topics
+
+log = structlog.get_logger()
+
+# The producer's limit is above that of the messages: headers and the record's envelope need some room.
+_ENVELOPE_BYTES = 16_384
+BROKER_DEFAULT_BYTES = 1 << 20  # the default limit of a topic
+
+
+def kafka_sink(settings: Settings, transactional_id: str | None = None) -> KafkaSink:
+    return KafkaSink(
+        settings.brokers,
+        max_message_bytes=settings.frame_max_bytes + _ENVELOPE_BYTES,
+        transactional_id=transactional_id,
+        client_settings=settings.kafka,
+    )
+
+
+def kafka_source(settings: Settings, topics: Sequence[str], group: str, partitions: Sequence[int] = ()) -> KafkaSource:
+    return KafkaSource(
+        settings.brokers,
+        topics,
+        group,
+        auto_offset_reset=settings.start_at,
+        partitions=partitions,
+        in_flight_max_bytes=settings.in_flight_max_bytes,
+        frame_max_bytes=settings.frame_max_bytes,
+        stall_s=settings.stall_s,
+        client_settings=settings.kafka,
+    )
+
+
+def ensure(settings: Settings, names: Sequence[str]) -> None:
+    """Checks that the topics exist, or creates them; logs what is weak about the connection."""
+    for weakness in weaknesses(settings.kafka):
+        log.warning("the connection to the broker is weak", why=weakness)
+    largest = settings.frame_max_bytes + 2 * _ENVELOPE_BYTES
+    ensure_topics(
+        settings.brokers,
+        names,
+        settings.topics.partitions,
+        create=settings.topics.create,
+        max_message_bytes=largest if largest > BROKER_DEFAULT_BYTES else None,
+        client_settings=settings.kafka,
+    )
