@@ -166,7 +166,7 @@ def pretrain(
         raise typer.Exit(1) from error
     if done.verdict is not None:
         for check in done.verdict.checks:
-            print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.told}")
+            print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.finding}")
         print(f"{name} {done.version}: published" if done.version else f"{name}: refused; {done.verdict.reason}")
         if done.version is None:
             raise typer.Exit(1)

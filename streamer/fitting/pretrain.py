@@ -58,7 +58,7 @@ def refuse_classes(name: str, champion: Model) -> None:
     if champion.class_of:
         raise BadSettings(
             f"model {name!r} predicts classes ({champion.class_of}); so far only models of values can be improved "
-            "from the stream. For classes, see `tamis compare` with -self, and tamis.ssl.pseudo.self_train"
+            "from the stream. For classes, see `tamis compare` with -self, and tamis.ssl.self_training.self_train"
         )
 
 
