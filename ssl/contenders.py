@@ -1,22 +1,20 @@
-"""Rows of the comparison that learn from unlabeled spectra or from pairs; `models.evaluate` has those that do not.
+"""Models of the comparison that learn from unlabeled spectra or pairs; `models.model_selection` has the others.
 
 Every pre-treatment, parameter and weight is chosen on the labels and pairs given; no test value is seen.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..models import evaluate
 from ..models.axis import Axis, resampler
-from ..models.evaluate import Trained, train
 from ..models.heads import CommitteeRegressor
 from ..models.model import Model
+from ..models.model_selection import Trained, train
 from ..models.preprocess import Pipeline
 from .buffer import Unlabeled
 from .linear import (
@@ -46,6 +44,7 @@ CORRECTIONS: dict[str, list[Correction]] = {
     "cca": [CanonicalPairs(n, shrinkage=s) for n in (5, 10, 20, 40) for s in (1e-4, 1e-2)],
     "fisher": [FisherWhitening(s) for s in (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)],
 }
+VALUES = ("plsr", "local-pls", "committee", "cnn", "spectratr")
 HEADS = {"pls": pls_head, "gp": process_head}
 # Each row by its name: a correction and a head.
 CORRECTED = {
@@ -79,12 +78,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Fitted:
-    """As `evaluate.Trained`, for what is no model of the store."""
+    """As `Trained`, for what is no model of the store."""
 
     of: Callable[[np.ndarray], np.ndarray]
     grid: Axis
     chosen: str
-    fit_s: float
     parameters: int = 0
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
@@ -97,7 +95,7 @@ class Fitted:
 
 def known() -> list[str]:
     """Every name that `fit` takes."""
-    return [*evaluate.CONTENDERS, "tamis", "tamis-random", "cnn-pairs", "weighed", *CORRECTED]
+    return [*VALUES, "tamis", "tamis-random", "cnn-pairs", "weighed", *CORRECTED]
 
 
 def fit(
@@ -115,11 +113,10 @@ def fit(
     Raises:
         ValueError: no such row, or one that needs pairs or unlabeled spectra which are not there.
     """
-    if name in evaluate.CONTENDERS:
+    if name in VALUES:
         return train(name, spectra, axis, y, groups=groups, seed=seed)
     if name not in known():
         raise ValueError(f"unknown model {name!r}; known: {', '.join(known())}")
-    start = time.perf_counter()
     if name.startswith("tamis"):
         if context.unlabeled is None or context.grid is None:
             raise ValueError(f"{name} needs unlabeled spectra to learn from: give --unlabeled FILE")
@@ -128,7 +125,7 @@ def fit(
         committee = CommitteeRegressor(encoder=encoder, random_state=seed)
         model = Model.fit(on_grid, context.grid, y, ["y"], pipeline=Pipeline(), estimator=committee, groups=groups)
         told = "pretrained" if name == "tamis" else "never trained"
-        return Trained(model, f"committee; {encoder.kind} encoder, {told}", time.perf_counter() - start)
+        return Trained(model, f"committee; {encoder.kind} encoder, {told}")
     if context.pairs is None:
         raise ValueError(f"{name} needs pairs to learn from: give --pairs COLUMN and --group COLUMN")
     given = np.asarray(spectra, np.float64), y, context.pairs.labeled, context.pairs.wanted
@@ -140,7 +137,7 @@ def fit(
         best = min(chosen_of(*CORRECTED[name], *given, seed=seed), key=lambda chosen: chosen.rmse)
         predict, told = best.predict, f"{best.candidate.treatment}; {best.candidate.correction}"
         size = sum(array.size for array in best.correction.arrays().values())
-    return Fitted(predict, axis, told, time.perf_counter() - start, size)
+    return Fitted(predict, axis, told, size)
 
 
 def chosen_of(correction: str, head: str, *given: np.ndarray, seed: int) -> list[Chosen]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..models.axis import Axis
 from ..models.encoder import Encoder
-from ..models.evaluate import train
 from ..models.heads import CommitteeRegressor
 from ..models.model import Calibration, Model
+from ..models.model_selection import train
 from ..models.pls import folds_of
 from ..models.preprocess import Pipeline
 from .buffer import Unlabeled

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from .. import BadFile, __version__
-from ..models.evaluate import Scores, few_labels, paired_difference, split_rows
+from ..models.evaluation import Scores, few_labels, paired_difference, split_rows
 from ..models.model import Model
+from ..models.model_selection import Trained
 from ..ssl.buffer import Unlabeled
-from ..ssl.contenders import Context, Fitted, Pairs, Trained, fit
+from ..ssl.contenders import Context, Fitted, Pairs, fit
 from .page import DISC, Chart, Kind, figure, html_table, page_of
 from .pretraining import read_unlabeled
 from .records import Table, read_table
@@ -133,7 +134,9 @@ def compare(
             drawn = few_labels(fit_rows, n, seed)
             progress(f"{target}, {len(drawn)} labels, draw {seed + 1}: {name}")
             of_sample = None if groups is None else groups[drawn]
+            began = time.perf_counter()
             fitted = fit(name, spectra[drawn], table.axis, y[drawn], groups=of_sample, seed=seed, context=context)
+            fit_s = time.perf_counter() - began
             predicted = fitted.predict(spectra[test], table.axis)
             cells.append(
                 Cell(
@@ -142,7 +145,7 @@ def compare(
                     labels=len(drawn),
                     seed=seed,
                     scores=Scores.of(y[test], predicted),
-                    fit_s=fitted.fit_s,
+                    fit_s=fit_s,
                     us_at_1=microseconds(fitted, spectra[test][:1], table),
                     us_at_256=microseconds(fitted, np.resize(spectra[test], (256, spectra.shape[1])), table),
                     parameters=fitted.parameters,

@@ -13,8 +13,9 @@ import numpy as np
 
 from .. import BadFile, __version__
 from ..models.classes import UNKNOWN, ClassScores, Verdict
-from ..models.evaluate import PRETREATMENTS, paired_accuracy, split_rows
+from ..models.evaluation import paired_accuracy, split_rows
 from ..models.model import CLASSIFIERS, Model, estimator_class
+from ..models.model_selection import choose_class_pretreatment
 from ..models.preprocess import Pipeline
 from ..ssl.pseudo import self_train
 from .compare import column_of, microseconds
@@ -247,7 +248,11 @@ def _fit(
         known = ", ".join(CLASSIFIERS)
         raise ValueError(f"unknown model {name!r} of classes; known: {known}, each also with {SELF_TRAINED} appended")
     estimator = estimator_class(kind)(random_state=seed)
-    text = "" if kind == "committee-da" else choose_treatment(spectra[train], table, names[train], groups, seed)
+    text = (
+        ""
+        if kind == "committee-da"
+        else choose_class_pretreatment(spectra[train], table.axis, names[train], groups, seed)
+    )
     pipeline = Pipeline.parse(text)
     if name.endswith(SELF_TRAINED):
         treated = pipeline.fit(spectra[train], table.axis)
@@ -257,21 +262,6 @@ def _fit(
         return Model(pipeline, estimator, targets, class_of=target), text
     parts: dict[str, Any] = {"pipeline": pipeline, "estimator": estimator, "groups": groups}
     return Model.fit(spectra[train], table.axis, names[train], [target], **parts), text or "its members' own"
-
-
-def choose_treatment(spectra: np.ndarray, table: Table, names: np.ndarray, groups: np.ndarray | None, seed: int) -> str:
-    """The pre-treatment with which PLS-DA has the least cross-validated balanced error on these rows, at its best."""
-    best = ("", np.inf)
-    for text in PRETREATMENTS:
-        try:
-            treated = Pipeline.parse(text).fit(spectra, table.axis)
-        except ValueError:  # a window wider than the axis
-            continue
-        fitted = estimator_class("pls-da")(folds=FOLDS, random_state=seed).fit(treated, names, groups)
-        error = float(fitted.cv_error_.min())
-        if error < best[1]:
-            best = text, error
-    return best[0]
 
 
 HEADINGS = (

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tamis.models.axis import Axis
-from tamis.models.evaluate import few_labels, train
+from tamis.models.evaluation import few_labels
 from tamis.models.heads import FEWEST_SPECTRAL_BANDS, CommitteeRegressor, member_weights
 from tamis.models.model import Model
+from tamis.models.model_selection import train
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.records import read_table

@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from tamis.models.evaluate import few_labels, split_rows
+from tamis.models.evaluation import few_labels, split_rows
 from tamis.models.heads import CommitteeRegressor
 from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.contenders import Context, encoder_of

@@ -30,7 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tamis.models.axis import Axis
-from tamis.models.evaluate import few_labels, split_rows, train
+from tamis.models.evaluation import few_labels, split_rows
+from tamis.models.model_selection import train
 from tamis.ssl.buffer import Unlabeled
 from tamis.ssl.contenders import CORRECTED, Context, Pairs, encoder_of, fit
 from tamis.ssl.linear import Candidate, Correction, choose, ridge_head
