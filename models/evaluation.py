@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RESAMPLES = 2_000  # of the paired bootstrap
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -60,12 +62,7 @@ class Scores:
 
 
 def paired_difference(
-    measured: np.ndarray,
-    one: np.ndarray,
-    other: np.ndarray,
-    resamples: int = 2_000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    measured: np.ndarray, one: np.ndarray, other: np.ndarray, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float, float]:
     """RMSEP of `one` minus that of `other` on the same samples, with its interval by the paired bootstrap.
 
@@ -75,22 +72,16 @@ def paired_difference(
     """
     squares = np.column_stack([(one - measured) ** 2, (other - measured) ** 2])
     rng = np.random.default_rng(seed)
-    drawn = np.array([squares[rng.integers(len(squares), size=len(squares))].mean(axis=0) for _ in range(resamples)])
+    drawn = np.array([squares[rng.integers(len(squares), size=len(squares))].mean(axis=0) for _ in range(RESAMPLES)])
     differences = np.sqrt(drawn) @ [1, -1]
     low, high = np.quantile(differences, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.sqrt(squares.mean(axis=0)) @ [1, -1]), float(low), float(high)
 
 
 def paired_accuracy(
-    true: np.ndarray,
-    one: np.ndarray,
-    other: np.ndarray,
-    objects: np.ndarray,
-    resamples: int = 2_000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    true: np.ndarray, one: np.ndarray, other: np.ndarray, objects: np.ndarray, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Balanced accuracy of `one` minus that of `other` on the same spectra, and its interval; see `paired_difference`.
+    """Balanced accuracy of `one` minus that of `other` on the same spectra, and its 95 % interval, bootstrapped.
 
     Args:
         true, one, other: (n,) codes. objects: (n,); spectra of one object are drawn together.
@@ -102,10 +93,10 @@ def paired_accuracy(
     np.add.at(cells[1], (owner, code), (one == true) * 1.0 - (other == true))
     rng, n = np.random.default_rng(seed), cells.shape[1]
     drawn = []
-    for _ in range(resamples):
+    for _ in range(RESAMPLES):
         rows, more = np.bincount(rng.integers(n, size=n), minlength=n) @ cells
         drawn.append(np.mean((more / np.maximum(rows, 1))[rows > 0]))  # a class that was not drawn says nothing
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(drawn, [0.025, 0.975])
     rows, more = cells.sum(axis=1)
     return float(np.mean(more / rows)), float(low), float(high)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ Choice = tuple[Any, Pipeline, str]  # estimator and pre-treatment, not yet fitte
 
 
 def select(
-    kind: str, spectra: np.ndarray, axis: Axis, y: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0
+    kind: str, spectra: np.ndarray, axis: Axis, y: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0
 ) -> Choice:
     """What suits these rows: (n, bands) with (n,) values, or with (n,) names of classes for a classifier.
 
@@ -69,10 +69,10 @@ def select(
 
 
 def train(
-    kind: str, spectra: np.ndarray, axis: Axis, y: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0
+    kind: str, spectra: np.ndarray, axis: Axis, y: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0
 ) -> Trained:
     """`select`, then fit on the same rows."""
-    estimator, pipeline, chosen = select(kind, spectra, axis, y, groups=groups, seed=seed)
+    estimator, pipeline, chosen = select(kind, spectra, axis, y, groups, seed=seed)
     model = Model.fit(spectra, axis, y, ["y"], pipeline=pipeline, estimator=estimator, groups=groups)
     return Trained(model, chosen)
 
@@ -121,13 +121,8 @@ def _committee(kind: str) -> Callable[..., Choice]:
 CONTENDERS: dict[str, Callable[..., Choice]] = {
     "plsr": _plsr,
     "local-pls": _local_pls,
-    "committee": _committee("committee"),
-    "cnn": _pretreated("cnn"),
-    "spectratr": _pretreated("spectratr"),
-    "pls-da": _pretreated("pls-da"),
-    "committee-da": _committee("committee-da"),
-    "cnn-da": _pretreated("cnn-da"),
-    "spectratr-da": _pretreated("spectratr-da"),
+    **{kind: _committee(kind) for kind in ("committee", "committee-da")},
+    **{kind: _pretreated(kind) for kind in ("cnn", "spectratr", "pls-da", "cnn-da", "spectratr-da")},
 }
 
 
@@ -154,7 +149,6 @@ def choose_pretreatment(
     y: np.ndarray,
     groups: np.ndarray | None = None,
     seed: int = 0,
-    texts: Sequence[str] = PRETREATMENTS,
 ) -> tuple[str, int, float]:
     """The pre-treatment and number of latent variables of PLS with the least cross-validated RMSE, and that RMSE.
 
@@ -163,7 +157,7 @@ def choose_pretreatment(
     """
     folds = list(folds_of(len(y), 10, seed, groups))
     best = ("", 0, np.inf)
-    for text in texts:
+    for text in PRETREATMENTS:
         try:
             errors = np.array(list(_fold_errors(text, spectra, axis, y, folds)))  # (folds, A)
         except ValueError:  # a window wider than the axis: not for these spectra

@@ -221,7 +221,7 @@ def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> No
         (("fit", "--target", "sort", "--model", "local-pls"), "column 'sort' holds classes, which local-pls does not"),
         (
             ("compare", "--target", "sort", "--models", "best"),
-            "unknown model 'best' of classes; known: plsr, committee",
+            "unknown model 'best' of classes; known: plsr, pls-da, committee",
         ),
         (("compare", "--target", "sort", "--test", "day=sun"), "column 'day': no row has 'sun'; values there: "),
         (("compare", "--target", "sort", "--hide", "Glass"), "column 'sort': no row has 'Glass'; values there: "),

@@ -16,8 +16,8 @@ import numpy as np
 from tamis.models.evaluation import few_labels, split_rows
 from tamis.models.heads import CommitteeRegressor
 from tamis.ssl.buffer import Unlabeled
-from tamis.ssl.contenders import Context, encoder_of
 from tamis.streamer.records import read_table
+from tamis.streamer.studies.contenders import Context, encoder_of
 
 from .page import ROOT, put
 from .published_table import RESPONSES
