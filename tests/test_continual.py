@@ -1,4 +1,4 @@
-"""Test, then train: what was learned late may not help early predictions, and what is forgotten shows."""
+"""Test, then train: labels improve only later predictions, and forgetting shows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def replay(file: Path, target: str, models: list[str], labels: int, *, stream: s
     return compare(CompareOptions(file=file, targets=[target], models=models, stream=stream, labels=[labels], seeds=2))
 
 
-def test_learning_helps_what_comes_after_and_not_what_came_before(campaigns: Path) -> None:
+def test_learning_improves_later_predictions_and_leaves_earlier_ones_alone(campaigns: Path) -> None:
     models = ["tamis", "tamis-static", "plsr"]
     done = replay(campaigns, "fat", models, 15)
     assert done.tasks["fat"].experiences == ["spring", "summer", "autumn"]
@@ -52,7 +52,7 @@ def test_learning_helps_what_comes_after_and_not_what_came_before(campaigns: Pat
     assert float(over_static["tamis"]) < 1 == float(over_static["tamis-static"])
 
 
-def test_forgetting_and_backward_transfer_after_their_definitions() -> None:
+def test_forgetting_and_backward_transfer_follow_their_definitions() -> None:
     errors = np.array([[1.0, 9.0, 9.0], [2.0, 1.0, 9.0], [3.0, 0.5, 1.0]])
     about = {"target": "fat", "model": "m", "labels": 0, "seed": 0, "error": 1.0}
     course = Course(**about, before=np.empty(0), errors=errors, promoted=0, refused=0)
@@ -60,7 +60,7 @@ def test_forgetting_and_backward_transfer_after_their_definitions() -> None:
     assert course.forgetting == pytest.approx(((3 - 1) + (0.5 - 1)) / 2)
 
 
-def test_a_column_that_tells_nothing_apart_is_refused(campaigns: Path) -> None:
+def test_a_stream_needs_a_column_with_two_values_and_a_numeric_target(campaigns: Path) -> None:
     with pytest.raises(BadFile, match="expected at least 2 values in column 'fat_' and|no column 'fat_'"):
         replay(campaigns, "fat", ["plsr"], 5, stream="fat_")
     with pytest.raises(BadFile, match="no numbers|expected numbers in column 'campaign'"):
