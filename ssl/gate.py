@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..models.evaluate import paired_difference
+from ..models.evaluation import paired_difference
 from .pretrain import Health
 
 

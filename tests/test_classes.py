@@ -1,4 +1,4 @@
-"""Classes as targets: calibrated, with an unknown that is told, and served as they were fitted."""
+"""Classes as targets: calibrated, with unknown materials reported, and served as they were fitted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def classified(axis: Axis, estimator: Any = None, n: int = 200) -> Model:
     return Model.fit(spectra, axis, sort, ["sort"], **parts, quantity="absorbance")
 
 
-def test_a_material_that_was_never_taught_is_called_unknown(grid: Axis) -> None:
+def test_a_material_outside_the_training_is_called_unknown(grid: Axis) -> None:
     model = classified(grid)
     of_known = model.predict(materials(400, grid, seed=5)[0], grid)
     of_strange = model.predict(strangers(100, grid), grid)
@@ -70,8 +70,8 @@ def test_a_limit_holds_for_spectra_that_the_components_have_not_seen() -> None:
 
 
 @pytest.mark.parametrize("estimator", [PLSDA(), CommitteeClassifier()], ids=["pls-da", "committee"])
-def test_probabilities_are_worth_what_they_say(grid: Axis, estimator: Any) -> None:
-    """Classes that overlap: of what is told with 70 %, some 70 % is right."""
+def test_probabilities_are_calibrated(grid: Axis, estimator: Any) -> None:
+    """Classes that overlap: of the spectra called with 70 %, some 70 % are right."""
     rng = np.random.default_rng(3)
 
     def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +81,12 @@ def test_probabilities_are_worth_what_they_say(grid: Axis, estimator: Any) -> No
     X, y = draw(300)
     spectra, sort = draw(3_000)
     chance = estimator.fit(X, y).predict_proba(spectra)
-    told, sure = estimator.classes_[chance.argmax(axis=1)], chance.max(axis=1)
+    called, sure = estimator.classes_[chance.argmax(axis=1)], chance.max(axis=1)
     # Each class weighs the same in them; so it must where they are held against the truth.
     weight = 1 / np.unique(sort, return_counts=True)[1][np.unique(sort, return_inverse=True)[1]]
     for low, high in ((0.4, 0.6), (0.6, 0.8), (0.8, 0.95)):
         rows = (sure >= low) & (sure < high)
-        right = np.average(told[rows] == sort[rows], weights=weight[rows])
+        right = np.average(called[rows] == sort[rows], weights=weight[rows])
         assert abs(right - np.average(sure[rows], weights=weight[rows])) < 0.12, (low, high, rows.sum())
 
 
@@ -116,7 +116,7 @@ def test_each_classifier_is_served_as_it_was_fitted(kind: str, grid: Axis, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda manifest, arrays: manifest.update(class_of=["sort"]), "expected the name of a column in class_of"),
         (lambda manifest, arrays: arrays.pop("simca.mean"), "simca.mean"),
@@ -128,14 +128,14 @@ def test_each_classifier_is_served_as_it_was_fitted(kind: str, grid: Axis, tmp_p
         (lambda manifest, arrays: manifest.update(targets=["sort=PE"]), "no model"),
     ],
 )
-def test_a_poisoned_bundle_of_classes_is_refused(change: Any, told: str, grid: Axis) -> None:
+def test_a_poisoned_bundle_of_classes_is_refused(change: Any, message: str, grid: Axis) -> None:
     manifest, arrays = classified(grid, n=60).to_parts()
     change(manifest, arrays)
-    with pytest.raises(BadBundle, match=told):
+    with pytest.raises(BadBundle, match=message):
         serve(manifest, arrays)
 
 
-def test_a_line_tells_class_confidence_and_unknown(tamis_line: Any, grid: Axis) -> None:
+def test_a_line_reports_class_confidence_and_unknown(tamis_line: Any, grid: Axis) -> None:
     line = tamis_line()
     line.publish(classified(grid))
     spectra, sort = materials(30, grid, seed=6)
@@ -210,22 +210,22 @@ def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> No
         "compare", "sorts.parquet", "--target", "sort", *words, "--json", "c.json", "--html", "c.html", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads((tmp_path / "c.json").read_text())
-    assert told["classes"] == ["PE", "PET"]
-    assert {cell["model"] for cell in told["cells"]} == {"pls-da", "pls-da-self", "committee"}
-    assert all(0.5 < cell["balanced_accuracy"] <= 1 for cell in told["cells"])
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["classes"] == ["PE", "PET"]
+    assert {cell["model"] for cell in found["cells"]} == {"pls-da", "pls-da-self", "committee"}
+    assert all(0.5 < cell["balanced_accuracy"] <= 1 for cell in found["cells"])
     assert "as PET" in (tmp_path / "c.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("fit", "--target", "sort", "--target", "item"), "expected one target if it holds classes"),
         (("fit", "--target", "item"), "expected at least 5 spectra of each class in column 'item', got 2 of i0"),
         (("fit", "--target", "sort", "--model", "local-pls"), "column 'sort' holds classes, and local-pls can not"),
         (
             ("compare", "--target", "sort", "--models", "best"),
-            "unknown model 'best' of classes; known: plsr, committee",
+            "unknown model 'best' of classes; known: plsr, pls-da, committee",
         ),
         (("compare", "--target", "sort", "--test", "day=sun"), "column 'day': no row has 'sun'; values there: "),
         (("compare", "--target", "sort", "--hide", "Glass"), "column 'sort': no row has 'Glass'; values there: "),
@@ -236,11 +236,13 @@ def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> No
         ),
     ],
 )
-def test_what_makes_no_classes_is_refused_by_name(words: tuple[str, ...], told: str, sorts: Path, here: Any) -> None:
+def test_a_target_that_makes_no_classes_is_refused_by_name(
+    words: tuple[str, ...], message: str, sorts: Path, here: Any
+) -> None:
     command, *rest = words
     done = here(command, sorts, *rest)
     assert done.returncode in (1, 2)
-    assert told in done.stderr, done.stderr
+    assert message in done.stderr, done.stderr
 
 
 def test_polymers_of_another_campaign(shared_data: Path) -> None:
@@ -255,5 +257,5 @@ def test_polymers_of_another_campaign(shared_data: Path) -> None:
     is_test = np.isin(item, np.unique(item[others])[::2]) & others
     seen, asked = (treat.transform(table.spectra[rows], table.axis) for rows in (others & ~is_test, is_test))
     model = self_train(PLSDA(), X, y, seen, item[first])
-    told = np.searchsorted(model.classes_, model.predict(asked))
-    assert ClassScores.of(np.searchsorted(model.classes_, sort[is_test]), told, 4).balanced_accuracy >= 0.9
+    called = np.searchsorted(model.classes_, model.predict(asked))
+    assert ClassScores.of(np.searchsorted(model.classes_, sort[is_test]), called, 4).balanced_accuracy >= 0.9

@@ -1,4 +1,4 @@
-"""Test, then train: what was learned late may not help early predictions, and what is forgotten shows."""
+"""Test, then train: labels improve only later predictions, and forgetting shows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 
 from tamis import BadFile
 from tamis.models.axis import Axis
-from tamis.streamer.continual import Course, replay_stream, rows_of
+from tamis.streamer.studies.comparison import Comparison, compare
+from tamis.streamer.studies.prequential import Course
+from tamis.streamer.studies.results import CompareOptions
+from tamis.streamer.studies.tables import summary
 
 from .conftest import simulate
 
@@ -29,31 +32,36 @@ def campaigns(tmp_path: Path, grid: Axis) -> Path:
     return path
 
 
-def test_learning_helps_what_comes_after_and_not_what_came_before(campaigns: Path) -> None:
+def replay(file: Path, target: str, models: list[str], labels: int, *, stream: str = "campaign") -> Comparison:
+    return compare(CompareOptions(file=file, targets=[target], models=models, stream=stream, labels=[labels], seeds=2))
+
+
+def test_learning_improves_later_predictions_and_leaves_earlier_ones_alone(campaigns: Path) -> None:
     models = ["tamis", "tamis-static", "plsr"]
-    done = replay_stream(campaigns, "fat", "campaign", models, labels=15, seeds=2, group=None, reading={})
-    assert done.experiences == ["spring", "summer", "autumn"]
-    learning, static = (next(c for c in done.courses if c.model == name) for name in models[:2])
+    done = replay(campaigns, "fat", models, 15)
+    assert done.tasks["fat"].experiences == ["spring", "summer", "autumn"]
+    learning, static = (done.of("fat", name, 15)[0] for name in models[:2])
     assert np.isnan(learning.before[:40]).all()
     summer, autumn = slice(40, 80), slice(80, 120)
     np.testing.assert_allclose(learning.before[summer], static.before[summer])
-    measured = done.measured[autumn]
+    measured = done.tasks["fat"].samples.known[autumn]
     assert np.abs(learning.before[autumn] - measured).mean() < 0.3 * np.abs(static.before[autumn] - measured).mean()
-    assert done.prequential(learning) < done.prequential(static)
+    assert learning.error < static.error
     assert (learning.promoted + learning.refused, static.promoted) == (2, 0)
-    told = {row[0]: row for row in rows_of(done)}
-    assert float(told["tamis"][2]) < 1 == float(told["tamis-static"][2])
+    over_static = {row[0]: row[2] for row in summary(done, "fat", 15).rows}
+    assert float(over_static["tamis"]) < 1 == float(over_static["tamis-static"])
 
 
-def test_forgetting_and_backward_transfer_after_their_definitions() -> None:
+def test_forgetting_and_backward_transfer_follow_their_definitions() -> None:
     errors = np.array([[1.0, 9.0, 9.0], [2.0, 1.0, 9.0], [3.0, 0.5, 1.0]])
-    course = Course("m", np.empty(0), errors, 0, 0)
+    about = {"target": "fat", "model": "m", "labels": 0, "seed": 0, "error": 1.0}
+    course = Course(**about, before=np.empty(0), errors=errors, promoted=0, refused=0)
     assert course.backward_transfer == pytest.approx(((1 - 3) + (1 - 0.5)) / 2)
     assert course.forgetting == pytest.approx(((3 - 1) + (0.5 - 1)) / 2)
 
 
-def test_a_column_that_tells_nothing_apart_is_refused(campaigns: Path) -> None:
+def test_a_stream_needs_a_column_with_two_values_and_a_numeric_target(campaigns: Path) -> None:
     with pytest.raises(BadFile, match="expected at least 2 values in column 'fat_' and|no column 'fat_'"):
-        replay_stream(campaigns, "fat", "fat_", ["plsr"], labels=5, seeds=1, group=None, reading={})
+        replay(campaigns, "fat", ["plsr"], 5, stream="fat_")
     with pytest.raises(BadFile, match="no numbers|expected numbers in column 'campaign'"):
-        replay_stream(campaigns, "campaign", "campaign", ["plsr"], labels=5, seeds=1, group=None, reading={})
+        replay(campaigns, "campaign", ["plsr"], 5)

@@ -1,4 +1,4 @@
-"""What a prediction rests on is told where it does rest there."""
+"""Explanations point at the bands that a prediction rests on."""
 
 from __future__ import annotations
 

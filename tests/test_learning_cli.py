@@ -73,7 +73,7 @@ def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_pa
         (("fit", "FILE", "--target", "fat", "--encoder", "FILE", "--model", "committee"), "expected an encoder, as"),
         (
             ("compare", "FILE", "--target", "fat", "--pairs", "instrument"),
-            "name the column that tells objects with --group",
+            "name the column that identifies objects with --group",
         ),
         (("compare", "FILE", "--target", "fat", "--models", "ds"), "ds needs pairs to learn from: give --pairs"),
         (("compare", "FILE", "--target", "fat", "--models", "best"), "unknown model 'best'; known: plsr"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tamis.models.axis import Axis
-from tamis.models.evaluate import few_labels
+from tamis.models.evaluation import few_labels
 from tamis.models.pls import PLSR
 from tamis.ssl.calibration_transfer import (
     EPO,

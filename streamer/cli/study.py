@@ -7,40 +7,44 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ... import BadSettings
-from .options import AxisUnit, Config, Quantity, StoreOptions, StoreUrl, Where, new_app
-from .options import only_warnings as _quiet
-from .options import values_by_name as _values
+from ... import BadFile, BadSettings
+from .options import FileOptions, StoreOptions, command, new_app, only_warnings, values_by_name
 
 app = new_app()
 
 
-@app.command()
+@command(app)
 def compare(
     file: Annotated[Path, Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
     target: Annotated[list[str], Option(help="Column to predict; of texts, its classes. May be repeated.")],
+    *,
     models: Annotated[
         str | None,
         Option(
-            help="Of plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees with encoders); with "
-            "--pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; of classes pls-da, "
-            "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well; parted by commas. "
-            "Else plsr,local-pls,committee, and of classes pls-da,committee."
+            help="Separated by commas: plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees "
+            "with encoders); with --pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; "
+            "for classes pls-da, committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well. "
+            "Default: plsr,local-pls,committee; for classes pls-da,committee."
         ),
     ] = None,
-    split: Annotated[str | None, Option(help="Column that says cal/train or test/val; else a third.")] = None,
-    test: Annotated[
-        list[str] | None, Option(help="Of classes: COLUMN=VALUE are the test rows. May be repeated.")
+    split: Annotated[
+        str | None, Option(help="Column of cal/train and test/val; without it a third is the test.")
     ] = None,
-    hide: Annotated[list[str] | None, Option(help="Of classes: one that nobody is taught. May be repeated.")] = None,
-    group: Annotated[str | None, Option(help="Column whose equal values (repeats) never part.")] = None,
+    test: Annotated[
+        list[str] | None, Option(help="For classes: COLUMN=VALUE are the test rows. May be repeated.")
+    ] = None,
+    hide: Annotated[
+        list[str] | None, Option(help="For classes: leave this one out of the training. May be repeated.")
+    ] = None,
+    group: Annotated[str | None, Option(help="Column; rows with equal values (repeats) stay together.")] = None,
     labels: Annotated[list[int] | None, Option(min=10, help="Few labels, nested. May be repeated.")] = None,
     seeds: Annotated[int, Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
     pairs: Annotated[
         str | None, Option(help="Column of two conditions: labels from the first, test rows of the second.")
     ] = None,
     unlabeled: Annotated[
-        list[Path] | None, Option(help="Spectra to pretrain on; else the file's own, less the test objects.")
+        list[Path] | None,
+        Option(help="Spectra to pretrain on; without it the file's own, but for the test objects."),
     ] = None,
     stream: Annotated[
         str | None,
@@ -48,11 +52,9 @@ def compare(
     ] = None,
     json: Annotated[Path | None, Option(help="Write every cell to this file.")] = None,
     html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
-    where: Where = None,
-    axis_unit: AxisUnit = None,
-    quantity: Quantity = None,
+    file_options: FileOptions,
 ) -> None:
-    """Compare models on the same rows of a recorded file.
+    """Compare models on the same rows of a file: which wins, and by how much.
 
     \b
     Examples:
@@ -64,47 +66,52 @@ def compare(
       tamis compare plastics.parquet --target label --group item --models pls-da,pls-da-self --test campaign=2023
       tamis compare milk.parquet --target fat_percent --stream sensor --labels 10 --models tamis,tamis-static,plsr
     """
-    from ..comparing import holds_classes, run_compare, run_compare_classes, run_stream
+    from ..pages.charts import write_page
+    from ..studies import tables
+    from ..studies.comparison import compare
+    from ..studies.results import CompareOptions
 
-    _quiet()
-    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _values(where, "--where")}
-    how = {"split": split, "group": group, "labels": sorted(labels or []), "seeds": seeds, "reading": reading}
-    of_classes = stream is None and holds_classes(file, target, reading)
-    if (test or hide) and not of_classes:
-        raise BadSettings(f"--test and --hide are for a target of classes: {', '.join(target)} is none; see --split")
-    usual = "pls-da,committee" if of_classes else "plsr,local-pls,committee"
-    names = [name.strip() for name in (models or usual).split(",")]
+    only_warnings()
+    for given, option in ((split, "--split"), (pairs, "--pairs"), (unlabeled, "--unlabeled"), (html, "--html")):
+        if stream is not None and given:
+            raise BadSettings(f"--stream and {option} exclude each other")
+    if stream is not None and len(labels or []) > 1:
+        raise BadSettings("--stream takes --labels once: so many of each value of the column")
+    options = CompareOptions(
+        file=file, targets=target, models=[name.strip() for name in models.split(",")] if models else [], split=split,
+        test=values_by_name(test, "--test"), hide=hide or [], group=group, labels=sorted(labels or []), seeds=seeds,
+        pairs=pairs, unlabeled=unlabeled or [], stream=stream, reading=file_options.reading(),
+    )  # fmt: skip
+    _refuse_folders(json, html)
     try:
-        if stream is not None:
-            for given, option in ((split, "--split"), (pairs, "--pairs"), (unlabeled, "--unlabeled"), (html, "--html")):
-                if given:
-                    raise BadSettings(f"--stream and {option} exclude each other")
-            if len(how["labels"]) > 1:
-                raise BadSettings("--stream takes --labels once: so many of each value of the column")
-            run_stream(file, target, stream, names, how, json)
-        elif of_classes:
-            how = {"split": split, "test": _values(test, "--test"), "hide": hide or [], "group": group}
-            run_compare_classes(file, target, names, how | {"seeds": seeds, "reading": reading}, json, html)
-        else:
-            run_compare(file, target, names, how | {"pairs": pairs, "unlabeled": unlabeled or []}, json, html)
+        with tables.progress_line() as progress:
+            done = compare(options, progress)
     except ValueError as error:
         raise BadSettings(str(error)) from error
+    tables.show(tables.listings(done, more_on_page=html is not None))
+    if json is not None:
+        import orjson
+
+        write_page(orjson.dumps(tables.as_json(done), option=orjson.OPT_INDENT_2).decode() + "\n", json)
+    if html is not None:
+        from ..studies.pages import comparison_page
+
+        write_page(comparison_page(done), html)
+        print(f"page: {html}")
 
 
-@app.command()
+@command(app)
 def explain(
     name: Annotated[str, Argument(help="The model in the store.")],
-    file: Annotated[Path, Argument(help="Spectra such as it predicts.")],
-    target: Annotated[str | None, Option(help="A target, or a class; else the first one.")] = None,
-    version: Annotated[str | None, Option(help="Of the model; the current one where none is named.")] = None,
+    file: Annotated[Path, Argument(help="Spectra of the kind it predicts.")],
+    *,
+    target: Annotated[str | None, Option(help="A target or a class; the first one by default.")] = None,
+    version: Annotated[str | None, Option(help="Of the model; the current one by default.")] = None,
     html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
-    store: StoreUrl = None,
-    where: Where = None,
-    axis_unit: AxisUnit = None,
-    quantity: Quantity = None,
-    config: Config = None,
+    file_options: FileOptions,
+    store_options: StoreOptions,
 ) -> None:
-    """Show which wavelengths a model's predictions depend on. And which bonds are known to absorb there.
+    """Show which wavelengths a model's predictions rest on.
 
     \b
     Examples:
@@ -112,11 +119,28 @@ def explain(
       tamis explain default meat.csv --axis-unit nm
     """
     from ...models.store import Store
-    from ..comparing import run_explain
+    from ..pages.charts import write_page
+    from ..studies.explain import explain
+    from ..studies.pages import explanation_page
+    from ..studies.tables import Listing, show
 
-    settings = StoreOptions(config, store).settings()
-    reading = {"axis_unit": axis_unit, "quantity": quantity, "where": _values(where, "--where")}
+    settings = store_options.settings()
+    _refuse_folders(html)
     try:
-        run_explain(Store(settings.store), name, version, file, target, reading, html)
+        model, version = Store(settings.store).load(name, version)
+        table = file_options.reading().table(file)
+        done = explain(model, table, target)
     except ValueError as error:
         raise BadSettings(str(error)) from error
+    notes = [] if done.agreement is None else [f"attention and occlusion: rank correlation {done.agreement:+.2f}"]
+    title = f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra"
+    show([Listing(title, done.headings, done.rows(), notes)])
+    if html is not None:
+        write_page(explanation_page(done), html)
+        print(f"page: {html}")
+
+
+def _refuse_folders(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and path.is_dir():  # said before the minutes of work
+            raise BadFile(f"{path}: expected a file to write, got a directory")

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from tamis.streamer.compare import as_json, compare
+from tamis.streamer.studies.comparison import compare
+from tamis.streamer.studies.results import CompareOptions
+from tamis.streamer.studies.tables import as_json
 
 from .page import ROOT, put
 
@@ -45,10 +47,11 @@ def measured(
     for model in models:
         key = f"{name} | {model} | {labels} | {draws}"
         if key not in store:
-            done = compare(
-                data / file, [target], [model], split=split, group=None,
-                labels=[labels] if labels else [], seeds=draws, reading={"where": where},
+            options = CompareOptions(
+                file=data / file, targets=[target], models=[model], split=split,
+                labels=[labels] if labels else [], seeds=draws, where=where,
             )  # fmt: skip
+            done = compare(options)
             store[key] = [{k: v for k, v in cell.items() if k != "predicted"} for cell in as_json(done)["cells"]]
             kept.parent.mkdir(exist_ok=True)
             kept.write_text(json.dumps(store, default=float))

@@ -19,6 +19,10 @@ from tamis.ssl.contenders import Context, encoder_of
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.records import read_table
 from tamis.streamer.files.table import read_table
+from tamis.models.evaluation import few_labels, split_rows
+from tamis.models.heads import CommitteeRegressor
+from tamis.ssl.buffer import Unlabeled
+from tamis.streamer.studies.contenders import Context, encoder_of
 
 from .page import ROOT, put
 from .published_table import RESPONSES

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 
-from tamis.streamer.continual import HEADINGS, replay_stream, rows_of
+from tamis.streamer.studies.comparison import compare
+from tamis.streamer.studies.results import CompareOptions
+from tamis.streamer.studies.tables import STREAM_HEADINGS, summary
 
 from .page import ROOT, put
 
@@ -29,14 +31,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--draws", type=int, default=3)
     asked = parser.parse_args()
-    lines = [f"| response | {' | '.join(HEADINGS)} |", "|---" * (len(HEADINGS) + 1) + "|"]
+    lines = [f"| response | {' | '.join(STREAM_HEADINGS)} |", "|---" * (len(STREAM_HEADINGS) + 1) + "|"]
     for file, (stream, group, targets) in FILES.items():
         for target in targets:
-            done = replay_stream(
-                DATA / file, target, stream, MODELS, labels=10, seeds=asked.draws, group=group, reading={}
+            options = CompareOptions(
+                file=DATA / file,
+                targets=[target],
+                models=MODELS,
+                stream=stream,
+                labels=[10],
+                seeds=asked.draws,
+                group=group,
             )
             name = f"{file.partition('_')[0]}, {target.removesuffix('_percent')}"
-            for row in rows_of(done):
+            for row in summary(compare(options), target, 10).rows:
                 lines.append(f"| {name} | {' | '.join(row)} |")
                 print(lines[-1], flush=True)
     put(

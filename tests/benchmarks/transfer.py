@@ -38,6 +38,10 @@ from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.records import read_table
 from tamis.ssl.linear import Candidate, Correction, choose, ridge_head
 from tamis.streamer.files.table import read_table
+from tamis.models.evaluation import few_labels, split_rows
+from tamis.models.model_selection import train
+from tamis.ssl.buffer import Unlabeled
+from tamis.streamer.studies.contenders import CORRECTED, Context, Samples, contender, encoder_of
 
 from .page import ROOT, put
 
@@ -99,11 +103,11 @@ def tasks() -> Iterator[Task]:
 
 
 def row_of(name: str) -> Row:
-    """A row of `ssl.contenders`, the same that `tamis compare` prints."""
+    """A model of `studies.contenders`, the same that `tamis compare` prints."""
 
     def row(X, y, A, B, X_test, seed):
         axis = Axis(np.arange(X.shape[1]), "index")
-        return fit(name, X, axis, y, seed=seed, context=Context(pairs=Pairs(A, B))).predict(X_test, axis)
+        return contender("values", name).fit(Samples(X, axis, y), seed, Context(pairs=(A, B))).predict(X_test, axis)
 
     return row
 

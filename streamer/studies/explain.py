@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 
@@ -15,8 +14,13 @@ from .pages.charts import Chart, figure, html_table, page_of
 from .records import Table
 from .files.table import Table
 from .page import Chart, figure, html_table, page_of
+from ... import BadFile
+from ...models.axis import resampler
+from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
+from ...models.model import Model
+from ..records import Table
 
-MOST_SPECTRA = 64
+MAX_SPECTRA = 64
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,18 @@ class Explained:
             left[near] = 0
         return sorted(found, key=lambda region: -region[1])
 
+    @property
+    def headings(self) -> tuple[str, ...]:
+        attention = () if self.by_attention is None else ("attention",)
+        return (self.model.grid.unit, "occlusion", *attention, "known to absorb")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Position, shares by occlusion and, where there is any, by attention, and what absorbs there."""
+        return [
+            (f"{position:.4g}", f"{hidden:.1%}", *(() if attended is None else (f"{attended:.1%}",)), known or "-")
+            for position, hidden, attended, known in self.regions()
+        ]
+
 
 def explain(model: Model, table: Table, target: str | None) -> Explained:
     """Of the first target, where none is named; of at most 64 spectra, drawn evenly from the table.
@@ -68,7 +84,7 @@ def explain(model: Model, table: Table, target: str | None) -> Explained:
     good = np.flatnonzero(np.isfinite(table.spectra).all(axis=1))
     if not len(good):
         raise BadFile(f"{table.path}: expected a spectrum of finite numbers, got none")
-    rows = good[np.linspace(0, len(good) - 1, min(len(good), MOST_SPECTRA)).astype(int)]
+    rows = good[np.linspace(0, len(good) - 1, min(len(good), MAX_SPECTRA)).astype(int)]
     spectra = resampler(table.axis, model.grid).apply(table.spectra[rows].astype(np.float64))
     hidden = occlusion(lambda some: model.predict(some, model.grid).values[:, at], spectra).mean(axis=0)
     attended = attention(model, spectra, model.grid)
@@ -77,60 +93,11 @@ def explain(model: Model, table: Table, target: str | None) -> Explained:
     agreement = None if by_attention is None else _rank_correlation(by_attention, by_occlusion)
     mean = spectra.mean(axis=0)
     absorbing = -mean if table.quantity == "reflectance" else mean
-    told = peaks(absorbing, model.grid)
-    return Explained(model, model.targets[at], len(rows), mean, by_occlusion, by_attention, agreement, told)
+    found = peaks(absorbing, model.grid)
+    return Explained(model, model.targets[at], len(rows), mean, by_occlusion, by_attention, agreement, found)
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(a, b).statistic)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def headings(done: Explained) -> tuple[str, ...]:
-    return (
-        done.model.grid.unit,
-        "occlusion",
-        *(() if done.by_attention is None else ("attention",)),
-        "known to absorb",
-    )
-
-
-def rows_of(done: Explained) -> list[tuple[str, ...]]:
-    """Position, shares by occlusion and, where there is any, by attention, and what absorbs there."""
-    return [
-        (f"{position:.4g}", f"{hidden:.1%}", *(() if attended is None else (f"{attended:.1%}",)), known or "-")
-        for position, hidden, attended, known in done.regions()
-    ]
-
-
-def page(done: Explained) -> str:
-    """The whole HTML page; names are escaped."""
-    grid = done.model.grid
-    x, unit = grid.values, grid.unit
-    spectrum = Chart([x], [done.spectrum], unit, done.model.quantity)
-    spectrum.line(x, done.spectrum, "flow")
-    shares = [done.by_occlusion] + ([] if done.by_attention is None else [done.by_attention])
-    importance = Chart([x], [*shares, np.zeros(1)], unit, "share of the whole")
-    lines = [("flow", "by occlusion")]
-    importance.line(x, done.by_occlusion, "flow")
-    if done.by_attention is not None:
-        importance.line(x, done.by_attention, "process")
-        lines.append(("process", f"by attention (rank correlation {done.agreement:+.2f})"))
-
-    of_peaks = [(f"{p.position:.4g}", f"{p.prominence:.3g}", p.known or "-") for p in done.peaks]
-    title = f"What {done.target} rests on"
-    intro = (
-        f"<header><h1>{escape(title)}</h1><p class=sub>{escape(done.model.kind)}, the mean of {done.n} spectra. "
-        "Occlusion: how much the prediction changes where a window of 4 % of the axis is hidden. Attention: what "
-        "SpectraTr's patches took from each other, which need not be what the prediction rests on.</p></header>"
-    )
-    rests = html_table(headings(done), rows_of(done))
-    peaking = html_table((unit, "prominence", "known to absorb"), of_peaks)
-    sections = [
-        intro,
-        f"<section>{figure(importance, 'Importance', title, '', lines=lines)}</section>",
-        f"<section>{figure(spectrum, 'Spectrum', 'the mean spectrum', '')}</section>",
-        f"<section><h2>Where it rests most</h2>{rests}<h2>Peaks of the spectrum</h2>{peaking}</section>",
-    ]
-    return page_of(title, sections)

@@ -1,0 +1,80 @@
+"""`tamis compare`: models side by side on the same rows of a recorded file, how good each is and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ..pretraining import read_unlabeled
+from .contenders import Context, contender
+from .prequential import StreamTask
+from .results import Cell, CompareOptions
+from .tasks import ClassTask, ValueTask
+
+USUAL_MODELS = "plsr", "local-pls", "committee"
+USUAL_CLASSIFIERS = "pls-da", "committee"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All cells, and by target what they were asked."""
+
+    options: CompareOptions
+    tasks: dict[str, Any]
+    cells: list[Any]
+
+    def of(self, target: str, model: str, labels: int) -> list[Any]:
+        return [cell for cell in self.cells if (cell.target, cell.model, cell.labels) == (target, model, labels)]
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Each target with each number of labels, as they were run."""
+        return list(dict.fromkeys((cell.target, cell.labels) for cell in self.cells))
+
+    def error(self, target: str, model: str, labels: int) -> float:
+        """The mean over the draws of labels."""
+        return float(np.mean([cell.error for cell in self.of(target, model, labels)]))
+
+    def ranked(self, target: str, labels: int) -> list[str]:
+        """The models, the best first."""
+        return sorted(self.options.models, key=lambda model: self.error(target, model, labels))
+
+    def against(self, target: str, labels: int, model: str, other: str) -> tuple[float, float, float]:
+        """The difference of `model` and `other`, and its 95 % interval; each the mean over the draws."""
+        pairs = zip(self.of(target, model, labels), self.of(target, other, labels), strict=True)
+        by, low, high = np.mean([self.tasks[target].paired(one, two) for one, two in pairs], axis=0)
+        return float(by), float(low), float(high)
+
+
+def compare(options: CompareOptions, progress: Callable[[str], None] = lambda text: None) -> Comparison:
+    """Fits every model on the same training rows, parameters chosen inside them, and predicts the same test rows.
+
+    Raises:
+        BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks the
+            pairs it needs; or options that do not go together.
+    """
+    table = options.reading.table(options.file)
+    texts = [name for name in options.targets if name in table.columns and table.columns[name].dtype.kind in "OU"]
+    kind = StreamTask if options.stream is not None else ClassTask if texts else ValueTask
+    if (options.test or options.hide) and kind is not ClassTask:
+        raise ValueError(
+            f"--test and --hide are for a target of classes: {', '.join(options.targets)} is none; see --split"
+        )
+    usual = USUAL_CLASSIFIERS if kind is ClassTask else USUAL_MODELS
+    options = replace(options, models=list(dict.fromkeys(options.models or usual)))
+    for name in options.models:
+        contender(kind.of, name)  # raises where there is none, before minutes of work
+    context = Context(grid=table.axis)
+    if options.unlabeled and any(name.startswith("tamis") for name in options.models):
+        reading = replace(options.reading, where=None)
+        context = replace(context, unlabeled=read_unlabeled(options.unlabeled, options.group, table.axis, reading)[0])
+    tasks = {target: kind.make(table, target, options, context) for target in options.targets}
+    cells: list[Cell] = []
+    for target, task in tasks.items():
+        for labels, seed, name in product(task.counts, range(options.seeds), options.models):
+            progress(f"{target}, {labels or 'all'} labels, draw {seed + 1}: {name}")
+            cells.append(task.run(name, labels, seed))
+    return Comparison(options, tasks, cells)

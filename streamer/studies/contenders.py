@@ -1,0 +1,247 @@
+"""Every model that `tamis compare` knows, by what it is compared on: laboratory values, classes, or a stream.
+
+Pre-treatments, parameters and weights are chosen on the labels and pairs that a model is given. It sees no test value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from ...models.axis import Axis, resampler
+from ...models.heads import CommitteeRegressor
+from ...models.model import CLASSIFIERS, Model
+from ...models.model_selection import Trained, select, train
+from ...models.pls import PLSR
+from ...models.preprocess import Pipeline
+from ...ssl.buffer import Unlabeled
+from ...ssl.linear import (
+    EPO,
+    Candidate,
+    CanonicalPairs,
+    Chosen,
+    Correction,
+    DirectStandardisation,
+    FisherWhitening,
+    MeanShift,
+    choose,
+    pls_head,
+    process_head,
+    weigh,
+)
+from ...ssl.pseudo import self_train
+from ..fitting import USUAL_PREPROCESS
+
+if TYPE_CHECKING:
+    from ...models.encoder import Encoder
+
+TREATMENTS = ("snv", "savgol 15 2 1", "snv, savgol 15 2 1", "snv, savgol 15 2 1, autoscale", "savgol 25 2 2")
+CORRECTIONS: dict[str, Sequence[Correction]] = {
+    "mean-shift": [MeanShift()],
+    "epo": [EPO(n) for n in (1, 2, 3, 5, 8, 12)],
+    "ds": [DirectStandardisation(p) for p in np.logspace(-4, 1, 6)],
+    "cca": [CanonicalPairs(n, shrinkage=s) for n in (5, 10, 20, 40) for s in (1e-4, 1e-2)],
+    "fisher": [FisherWhitening(s) for s in (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)],
+}
+# A correction and a head, by the model's name.
+CORRECTED = {
+    **{name: (name, pls_head) for name in ("mean-shift", "epo", "ds", "cca")},
+    "fisher-pls": ("fisher", pls_head),
+    "fisher-gp": ("fisher", process_head),
+    "ds-gp": ("ds", process_head),
+}
+SELF_TRAINED = "-self"  # ends the name of a classifier that also learns from unlabeled spectra of the test's campaign
+
+
+class Samples(NamedTuple):
+    """Spectra with what is known of them.
+
+    Attributes:
+        spectra: (n, bands) on `axis`, finite. known: (n,) laboratory values, or names of classes.
+        group: (n,) codes, equal for repeats of one sample; None where nothing is known of repeats.
+    """
+
+    spectra: np.ndarray
+    axis: Axis
+    known: np.ndarray
+    group: np.ndarray | None = None
+
+    def rows(self, rows: np.ndarray) -> Samples:
+        group = None if self.group is None else self.group[rows]
+        return Samples(self.spectra[rows], self.axis, self.known[rows], group)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What there is beside the labels.
+
+    Attributes:
+        unlabeled: spectra for an encoder, on `grid`.
+        pairs: (m, bands) twice on the labels' axis, a row is one object: under the labels' condition, under the other.
+        campaign: (m, bands) unlabeled spectra of the test's campaign.
+    """
+
+    unlabeled: Unlabeled | None = None
+    grid: Axis | None = None
+    pairs: tuple[np.ndarray, np.ndarray] | None = None
+    campaign: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """As `Trained`, for a prediction that cannot be stored as a model."""
+
+    of: Callable[[np.ndarray], np.ndarray]
+    grid: Axis
+    chosen: str
+    parameters: int = 0
+
+    def predict(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
+        """(n, bands) -> (n,)"""
+        return self.of(resampler(axis, self.grid).apply(np.asarray(spectra, np.float64)))
+
+    def interval(self, spectra: np.ndarray, axis: Axis, level: float) -> None:
+        """None of them gives prediction intervals."""
+
+
+class Contender(NamedTuple):
+    """How a model is fitted; in a stream, `learns` says if later labels lead to a fit, to a gated refit, or to none."""
+
+    fit: Callable[[Samples, int, Context], Trained | Corrected]
+    learns: Literal["anew", "gated", "never"] = "anew"
+
+
+def contender(of: str, name: str) -> Contender:
+    """Raises ValueError: there is no such model; the text names those there are."""
+    if name not in CONTENDERS[of]:
+        kind = "" if of == "values" else f" of {of}"
+        raise ValueError(f"unknown model {name!r}{kind}; known: {', '.join(CONTENDERS[of])}")
+    return CONTENDERS[of][name]
+
+
+def _plain(kind: str, samples: Samples, seed: int, _context: Context) -> Trained:
+    return train(kind, *samples, seed=seed)
+
+
+def _self_trained(kind: str, samples: Samples, seed: int, context: Context) -> Trained:
+    spectra, axis, names, groups = samples
+    estimator, pipeline, chosen = select(kind, *samples, seed=seed)
+    treated = pipeline.fit(spectra, axis)
+    assert context.campaign is not None
+    estimator = self_train(estimator, treated, names, pipeline.transform(context.campaign, axis), groups)
+    return Trained(Model(pipeline, estimator, [f"y={name}" for name in estimator.classes_], class_of="y"), chosen)
+
+
+def _encoded(name: str, samples: Samples, seed: int, context: Context) -> Trained:
+    """A committee with an encoder."""
+    if context.unlabeled is None or context.grid is None:
+        raise ValueError(f"{name} needs unlabeled spectra to learn from: give --unlabeled FILE")
+    encoder = encoder_of(context, seed, pretrained=name == "tamis")
+    on_grid = resampler(samples.axis, context.grid).apply(samples.spectra)
+    parts = {"pipeline": Pipeline(), "estimator": CommitteeRegressor(encoder=encoder, random_state=seed)}
+    model = Model.fit(on_grid, context.grid, samples.known, ["y"], groups=samples.group, **parts)
+    state = "pretrained" if name == "tamis" else "never trained"
+    return Trained(model, f"committee; {encoder.kind} encoder, {state}")
+
+
+def _usual_plsr(samples: Samples, seed: int, _context: Context) -> Trained:
+    """As the trainer's models are: with the usual pre-treatment."""
+    spectra, axis, values, groups = samples
+    parts = {"pipeline": Pipeline.parse(USUAL_PREPROCESS), "estimator": PLSR(random_state=seed)}
+    return Trained(Model.fit(spectra, axis, values, ["y"], groups=groups, **parts), USUAL_PREPROCESS)
+
+
+def _paired(name: str, samples: Samples, seed: int, context: Context) -> Corrected:
+    if context.pairs is None:
+        raise ValueError(f"{name} needs pairs to learn from: give --pairs COLUMN and --group COLUMN")
+    X, y = np.asarray(samples.spectra, np.float64), samples.known
+    of_name = {"cnn-pairs": _cnn, "weighed": _weighed}.get(name) or partial(_corrected, name)
+    predict, chosen, size = of_name(X, y, *context.pairs, seed)
+    return Corrected(predict, samples.axis, chosen, size)
+
+
+def _corrected(name: str, X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
+    best = min(chosen_of(*CORRECTED[name], X, y, A, B, seed=seed), key=lambda chosen: chosen.rmse)
+    size = sum(array.size for array in best.correction.arrays().values())
+    return best.predict, f"{best.candidate.treatment}; {best.candidate.correction}", size
+
+
+def chosen_of(correction: str, head: Callable, *given: np.ndarray, seed: int) -> list[Chosen]:
+    """For each pre-treatment that the spectra allow, the best parameters of a correction and a head."""
+    found = []
+    for text in TREATMENTS:
+        candidates = [Candidate(made, head, text) for made in CORRECTIONS[correction]]
+        try:
+            found.append(choose(candidates, *given, seed=seed))
+        except ValueError:  # the window is wider than the axis: not for these spectra
+            if text == TREATMENTS[0]:
+                raise
+    return found
+
+
+def _weighed(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
+    """The committee of all corrections: a member is a correction, a head and a pre-treatment."""
+    every = [one for made in CORRECTED.values() for one in chosen_of(*made, X, y, A, B, seed=seed)]
+    weights = weigh(every, y)
+
+    def predict(Q: np.ndarray) -> np.ndarray:
+        return np.column_stack([one.predict(Q) for one in every]) @ weights
+
+    return predict, f"{np.count_nonzero(weights > 0.01)} of {len(every)} members", 0
+
+
+def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
+    """The published CNN: differences within pairs are added to labeled spectra, and predictions of pairs agree."""
+    from ...models.network import CNNRegressor
+
+    treat, axis = Pipeline.parse("snv, savgol 15 2 1"), Axis(np.arange(X.shape[1]), "index")
+    Z = treat.fit(X, axis)
+    pairs = treat.transform(A, axis), treat.transform(B, axis)
+    network = CNNRegressor(random_state=seed).fit(Z, y, pairs=pairs)
+    size = sum(array.size for array in network.arrays().values())
+    return lambda Q: network.predict(treat.transform(Q, axis)), str(treat), size
+
+
+def encoder_of(context: Context, seed: int, *, pretrained: bool) -> Encoder:
+    """Pretrained without labels, or with its first random weights."""
+    assert context.unlabeled is not None
+    assert context.grid is not None
+    return _encoder(context.unlabeled, context.grid, seed, pretrained)
+
+
+@cache  # all draws of labels share it
+def _encoder(unlabeled: Unlabeled, grid: Axis, seed: int, pretrained: bool) -> Encoder:
+    from ...models.encoder import Encoder
+    from ...ssl.pretrain import Recipe, pretrain
+
+    recipe = Recipe(seed=seed)
+    if pretrained:
+        return pretrain(unlabeled, grid, recipe)[0]
+    return Encoder(recipe.encoder, recipe.preprocess, seed).learn(unlabeled.spectra, grid)
+
+
+_VALUES = {
+    **{kind: Contender(partial(_plain, kind)) for kind in ("plsr", "local-pls", "committee", "cnn", "spectratr")},
+    **{name: Contender(partial(_encoded, name)) for name in ("tamis", "tamis-random")},
+    **{name: Contender(partial(_paired, name)) for name in ("cnn-pairs", "weighed", *CORRECTED)},
+}
+CONTENDERS: dict[str, dict[str, Contender]] = {
+    "values": _VALUES,
+    "classes": {
+        f"{name}{ending}": Contender(partial(make, kind))
+        for ending, make in (("", _plain), (SELF_TRAINED, _self_trained))
+        for usual, kind in CLASSIFIERS.items()
+        for name in (usual, kind)
+    },
+    "stream": {
+        **_VALUES,
+        "tamis": Contender(_VALUES["committee"].fit, "gated"),
+        "tamis-plsr": Contender(_usual_plsr, "gated"),
+        "tamis-static": Contender(_VALUES["committee"].fit, "never"),
+        "plsr-static": Contender(_usual_plsr, "never"),
+    },
+}

@@ -1,0 +1,264 @@
+"""What models are compared on: laboratory values or classes of a recorded file, tested on rows kept apart."""
+
+from __future__ import annotations
+
+import time
+import timeit
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ... import BadFile
+from ...models.axis import Axis
+from ...models.classes import ClassScores, Verdict
+from ...models.evaluation import Scores, few_labels, paired_accuracy, paired_difference, split_rows
+from ...models.model import Model
+from ...models.model_selection import CLASS_FOLDS
+from ...ssl.buffer import Unlabeled
+from ..fitting import class_values
+from ..records import Table
+from .contenders import SELF_TRAINED, Context, Samples, contender
+from .results import ClassCell, CompareOptions, FittedCell, Shares, ValueCell
+
+LEVEL = 0.9  # of the prediction intervals whose coverage is reported
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One target of a file: the rows `train` and `test`, and how they were split.
+
+    Attributes:
+        counts: numbers of labels to learn from; each has its own table.
+    """
+
+    of: ClassVar[str]  # its key in CONTENDERS
+    figure: ClassVar[str]  # what `paired` is a difference of
+    target: str
+    samples: Samples  # every row of the file
+    counts: Sequence[int]
+    train: np.ndarray
+    test: np.ndarray
+    split: str
+    context: Context
+
+    def fit(self, name: str, labels: int, seed: int) -> tuple[Any, dict[str, Any]]:
+        """The model, and what its cell says of it."""
+        drawn = few_labels(self.train, labels, seed)
+        began = time.perf_counter()
+        trained = contender(self.of, name).fit(self.samples.rows(drawn), seed, self.context)
+        fit_s = time.perf_counter() - began
+        spectra, axis = self.samples.spectra[self.test], self.samples.axis
+        many = np.resize(spectra, (256, spectra.shape[1]))
+        return trained, {
+            **{"target": self.target, "model": name, "labels": len(drawn), "seed": seed, "fit_s": fit_s},
+            **{"us_at_1": _microseconds(trained, spectra[:1], axis), "us_at_256": _microseconds(trained, many, axis)},
+            **{"parameters": trained.parameters, "chosen": trained.chosen},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueTask(Task):
+    of: ClassVar = "values"
+    figure: ClassVar = "RMSEP"
+
+    @property
+    def measured(self) -> np.ndarray:
+        return self.samples.known[self.test]
+
+    @classmethod
+    def make(cls, table: Table, target: str, options: CompareOptions, context: Context) -> Self:
+        if options.pairs is not None and options.group is None:
+            raise BadFile(
+                f"{table.path}: pairs are rows of one object: name the column that identifies objects with --group"
+            )
+        values, rows = measured_rows(table, target)
+        if not len(rows):
+            raise BadFile(f"{table.path}: column {target!r} holds no value beside a whole spectrum")
+        samples = Samples(table.spectra, table.axis, values, codes_of(table, options.group))
+        train, test, split = _split(table, rows, samples.group, options)
+        if len(train) < 10 or len(test) < 3:
+            raise BadFile(
+                f"{table.path}: expected 10 training and 3 test rows with {target!r}, got {len(train)}, {len(test)}"
+            )
+        if options.pairs is not None:
+            train, test, context = _across(table, options.pairs, str(options.group), train, test, context)
+        if context.unlabeled is None:
+            context = replace(context, unlabeled=_own(table, samples.group, options.pairs, test))
+        counts = list(dict.fromkeys(min(n, len(train)) for n in options.labels or [len(train)]))
+        return cls(target=target, samples=samples, counts=counts, train=train, test=test, split=split, context=context)
+
+    def run(self, name: str, labels: int, seed: int) -> ValueCell:
+        trained, about = self.fit(name, labels, seed)
+        spectra, axis, measured = self.samples.spectra[self.test], self.samples.axis, self.measured
+        predicted, interval = trained.predict(spectra, axis), trained.interval(spectra, axis, LEVEL)
+        held = None if interval is None else float(np.mean((interval[0] <= measured) & (measured <= interval[1])))
+        scores = Scores.of(measured, predicted)
+        return ValueCell(**about, error=scores.rmsep, predicted=predicted, scores=scores, coverage=held)
+
+    def paired(self, one: FittedCell, other: FittedCell) -> tuple[float, float, float]:
+        """RMSEP of one minus the other's, and its 95 % interval by the paired bootstrap."""
+        return paired_difference(self.measured, one.predicted, other.predicted, seed=one.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTask(Task):
+    """`strange`: hidden class -> its rows of the file."""
+
+    of: ClassVar = "classes"
+    figure: ClassVar = "balanced accuracy"
+    classes: list[str]
+    strange: dict[str, np.ndarray]
+
+    @property
+    def true(self) -> np.ndarray:
+        return np.searchsorted(self.classes, self.samples.known[self.test])
+
+    @classmethod
+    def make(cls, table: Table, target: str, options: CompareOptions, context: Context) -> Self:
+        names, there = class_values(table.columns, options.targets, options.file, few=False)
+        _refuse_absent(options.hide, names, target, table)
+        samples = Samples(table.spectra.astype(np.float64), table.axis, names, codes_of(table, options.group))
+        rows = np.flatnonzero(there & np.isfinite(table.spectra).all(axis=1))
+        hidden = np.isin(names[rows], list(options.hide))
+        train, test, split = _split(table, rows[~hidden], samples.group, options)
+        if any(name.endswith(SELF_TRAINED) for name in options.models):
+            test, unlabeled = _halves(test, samples.group)
+            context = replace(context, campaign=samples.spectra[unlabeled])
+        counts = dict(zip(*np.unique(names[train], return_counts=True), strict=True))
+        train = train[[counts[name] >= CLASS_FOLDS for name in names[train]]]
+        classes = np.unique(names[train])
+        test = test[np.isin(names[test], classes)]
+        if len(classes) < 2 or len(test) < 3:
+            raise BadFile(
+                f"{table.path}: expected training rows of 2 classes with {CLASS_FOLDS} each, and 3 test rows of them; "
+                f"got {len(classes)} classes and {len(test)} rows"
+            )
+        strange = {name: rows[names[rows] == name] for name in dict.fromkeys(names[rows[hidden]].tolist())}
+        return cls(
+            target=target, samples=samples, counts=[len(train)], train=train, test=test, split=split, context=context,
+            classes=classes.tolist(), strange=strange,
+        )  # fmt: skip
+
+    def run(self, name: str, labels: int, seed: int) -> ClassCell:
+        trained, about = self.fit(name, labels, seed)
+        model = trained.model
+        verdict = self._verdict(model, self.test)
+        called = np.where(verdict.unknown, len(self.classes), verdict.best)
+        scores = ClassScores.of(self.true, called, len(self.classes))
+        known = Shares.of(model, verdict)
+        strange = {name: Shares.of(model, self._verdict(model, rows)) for name, rows in self.strange.items()}
+        error = -scores.balanced_accuracy
+        return ClassCell(**about, error=error, predicted=called, scores=scores, known=known, strange=strange)
+
+    def _verdict(self, model: Model, rows: np.ndarray) -> Verdict:
+        result = model.predict(self.samples.spectra[rows], self.samples.axis)
+        assert result.distance is not None
+        return Verdict(model.estimator.classes_, result.values, result.distance)
+
+    def paired(self, one: FittedCell, other: FittedCell) -> tuple[float, float, float]:
+        """As `ValueTask.paired`, of balanced accuracy; spectra of one object are drawn together."""
+        objects = self.test if self.samples.group is None else self.samples.group[self.test]
+        return paired_accuracy(self.true, one.predicted, other.predicted, objects, seed=one.seed)
+
+
+def column_of(table: Table, name: str) -> np.ndarray:
+    if name not in table.columns:
+        raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
+    return table.columns[name]
+
+
+def codes_of(table: Table, group: str | None) -> np.ndarray | None:
+    return None if group is None else np.unique(column_of(table, group), return_inverse=True)[1]
+
+
+def measured_rows(table: Table, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) values of the whole table, and the rows that have one beside a finite spectrum."""
+    values = column_of(table, target)
+    if values.dtype.kind != "f":
+        raise BadFile(f"{table.path}: expected numbers in column {target!r}, got texts such as {values[0]!r}")
+    return values, np.flatnonzero(np.isfinite(values) & np.isfinite(table.spectra).all(axis=1))
+
+
+def _split(
+    table: Table, rows: np.ndarray, group: np.ndarray | None, options: CompareOptions
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Training rows, test rows, and how they were chosen."""
+    words, how = None, f"a third of the {'rows' if group is None else f'groups of {options.group}'}, drawn once"
+    if options.split is not None:
+        words, how = column_of(table, options.split)[rows], f"column {options.split}"
+    elif options.test:
+        held_out = np.ones(len(rows), bool)
+        for column, values in options.test.items():
+            there = column_of(table, column)[rows].astype(str)
+            _refuse_absent(values, there, column, table)
+            held_out &= np.isin(there, list(values))
+        words = np.where(held_out, "test", "train")
+        how = " and ".join(f"{column} {', '.join(values)}" for column, values in options.test.items())
+    try:
+        train, test = split_rows(len(rows), words, None if group is None else group[rows])
+    except ValueError as error:
+        column = "" if options.split is None else f"column {options.split!r}: "
+        raise BadFile(f"{table.path}: {column}{error}") from error
+    return rows[train], rows[test], how
+
+
+def _refuse_absent(values: Sequence[str], there: np.ndarray, column: str, table: Table) -> None:
+    """Raises BadFile where no row has one of the values: a misspelt one would be left out without a word."""
+    if absent := [value for value in values if value not in there]:
+        known = np.unique(there)
+        more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+        raise BadFile(
+            f"{table.path}: column {column!r}: no row has {', '.join(map(repr, absent))}; values there: "
+            f"{', '.join(known[:12])}{more}"
+        )
+
+
+def _halves(rows: np.ndarray, group: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """By objects: one half for the test, one half to learn from without its classes."""
+    objects = rows if group is None else group[rows]
+    drawn = np.random.default_rng(0).permutation(np.unique(objects))
+    is_test = np.isin(objects, drawn[::2])
+    return rows[is_test], rows[~is_test]
+
+
+def _across(
+    table: Table, pairs: str, group: str, train: np.ndarray, test: np.ndarray, context: Context
+) -> tuple[np.ndarray, np.ndarray, Context]:
+    """Training rows of the first condition, test rows of the other, and the pairs among all but the test's objects."""
+    condition, objects = (np.array([str(value) for value in column_of(table, name)]) for name in (pairs, group))
+    names = list(dict.fromkeys(condition[condition != ""]))
+    if len(names) != 2:
+        raise BadFile(f"{table.path}: expected two conditions in column {pairs!r}, got {', '.join(names) or 'none'}")
+    train, test = (rows[condition[rows] == name] for rows, name in zip((train, test), names, strict=True))
+    seen: list[dict[str, int]] = [{}, {}]
+    finite = np.isfinite(table.spectra).all(axis=1)
+    for i in np.flatnonzero(finite & ~np.isin(objects, objects[test])):
+        if condition[i] in names:
+            seen[names.index(condition[i])].setdefault(objects[i], int(i))
+    both = [name for name in seen[0] if name in seen[1]]
+    if len(both) < 2 or not len(train) or not len(test):
+        raise BadFile(
+            f"{table.path}: expected training objects seen under both {names[0]} and {names[1]} of {pairs!r}, "
+            f"got {len(both)}"
+        )
+    labeled, wanted = (table.spectra[[side[name] for name in both]].astype(np.float64) for side in seen)
+    return train, test, replace(context, pairs=(labeled, wanted))
+
+
+def _own(table: Table, group: np.ndarray | None, pairs: str | None, test: np.ndarray) -> Unlabeled:
+    """The file's own spectra without the test's objects, by object and condition."""
+    objects = np.arange(len(table)) if group is None else group
+    kinds, condition = np.unique(
+        np.zeros(len(table)) if pairs is None else column_of(table, pairs), return_inverse=True
+    )
+    keep = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
+    spectra = table.spectra[keep].astype(np.float32)
+    names = [str(kind) for kind in kinds]
+    return Unlabeled(spectra, objects[keep], condition[keep], names, np.ones(len(spectra), bool))
+
+
+def _microseconds(trained: Any, spectra: np.ndarray, axis: Axis) -> float:
+    """For one spectrum, the best of three runs: what the model costs, not what else the machine did."""
+    return min(timeit.repeat(lambda: trained.predict(spectra, axis), number=1, repeat=3)) / len(spectra) * 1e6
