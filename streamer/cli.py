@@ -423,7 +423,7 @@ def trainer(config: Config = None, brokers: Brokers = None, store: StoreUrl = No
     stop = _Stop()
     import structlog
 
-    from .logs import configure
+    from .monitoring.logs import configure
 
     settings = _settings(config, brokers=brokers, store=store)
     configure(settings.log)
@@ -464,7 +464,7 @@ def worker(
     set_up_blas()
     import structlog
 
-    from .logs import configure
+    from .monitoring.logs import configure
 
     settings = _settings(config, brokers=brokers, store=store)
     configure(settings.log)
@@ -533,7 +533,7 @@ def top(
         settings = _settings(config)
         host = "127.0.0.1" if settings.metrics.host in ("0.0.0.0", "::") else settings.metrics.host  # noqa: S104
         url = [f"http://{host}:{port}" for port in (settings.metrics.port, settings.trainer.metrics_port)]
-    from .top import run_top
+    from .tools.top import run_top
 
     if not run_top([one.rstrip("/") for one in url], every, once, stop):
         raise typer.Exit(1)
@@ -646,7 +646,7 @@ def replay(
         return
     from .belt import MOST_LINES, Belt
     from .records import read_frames
-    from .view import following, refuse_unwritable, settle, write_belt
+    from .tools.view import following, refuse_unwritable, settle, write_belt
 
     refuse_unwritable(report)
     if line is None:  # others may run meanwhile
@@ -694,7 +694,7 @@ def view(
     stop = _Stop()
     settings = _settings(config, brokers=brokers)
     _quiet()
-    from .view import run_view
+    from .tools.view import run_view
 
     run_view(settings, stop, line, lines, host, port)
 
@@ -927,7 +927,7 @@ def _settings(config: Path | None, **overrides: Any) -> Settings:
 
 def _quiet() -> None:
     """A command at a terminal tells its own story: of the log, only what went wrong."""
-    from .logs import configure
+    from .monitoring.logs import configure
     from .settings import Log
 
     configure(Log(format="text", level="warning"))

@@ -19,7 +19,8 @@ from .. import BadFile
 from ..models.store import Store
 from .camera import Cameras
 from .formats import parts as compressions
-from .meters import MetricsServer
+from .monitoring.metrics import MetricsServer
+from .monitoring.watchdog import Watchdog
 from .predictor import Predictor
 from .replay import Replay, Sent
 from .security import weaknesses
@@ -28,7 +29,6 @@ from .simulate import Belt, write_truth
 from .sink import FileSink, KafkaSink, Sink
 from .source import FileSource, KafkaSource, Source, ensure_topics
 from .watch import DriftWatch
-from .watchdog import Watchdog
 from .wire import ARROW, JSON, RAW, encode
 from .worker import Worker
 

@@ -29,7 +29,7 @@ from ..ssl.refit import Gold, Judged, Labels, improve, refit
 from .camera import Cameras
 from .drift import LabelDrift
 from .labels import decode_labels
-from .meters import Meters
+from .monitoring.metrics import Meters
 from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from .settings import Settings
 from .settings import Trainer as Table

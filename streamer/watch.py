@@ -19,7 +19,7 @@ from ..models.model import Model
 from ..models.serving import ServedModel
 from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
 from .frame import Frame
-from .meters import Meters
+from .monitoring.metrics import Meters
 from .outcome import Predictions
 from .settings import Drift as Table
 from .wire import Record

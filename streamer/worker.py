@@ -24,7 +24,7 @@ from .camera import Cameras, Seen
 from .decide import CONTENT_TYPES, Decider, Decision
 from .frame import BadRow, Frame
 from .labels import encode_requests
-from .meters import Meters
+from .monitoring.metrics import Meters
 from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
 from .predictor import Predictor
 from .settings import Settings

@@ -59,7 +59,7 @@ def test_every_alert_has_its_runbook_and_every_runbook_its_alert() -> None:
 
 
 def test_rules_know_only_metrics_that_there_are() -> None:
-    from tamis.streamer.meters import Meters
+    from tamis.streamer.monitoring.metrics import Meters
 
     text = Meters().exposition().decode()
     known = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
@@ -71,7 +71,7 @@ def test_rules_know_only_metrics_that_there_are() -> None:
 
 
 def test_promtool_takes_the_metrics_of_a_worker_that_runs() -> None:
-    from tamis.streamer.meters import TABLE, Meters
+    from tamis.streamer.monitoring.metrics import TABLE, Meters
 
     meters = Meters()
     for row in TABLE:

@@ -32,7 +32,7 @@ from tamis.streamer.records import write_parquet
 from tamis.streamer.simulate import Belt as Simulated
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import ensure_topics
-from tamis.streamer.view import refuse_unwritable
+from tamis.streamer.tools.view import refuse_unwritable
 from tamis.streamer.wire import JSON
 
 from .test_camera import belts  # noqa: F401 (a fixture)

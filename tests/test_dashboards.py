@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tamis.streamer.meters import Meters
+from tamis.streamer.monitoring.metrics import Meters
 
 from .conftest import ROOT
 

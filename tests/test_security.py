@@ -27,16 +27,17 @@ import pytest
 from structlog.testing import capture_logs
 
 from tamis import BadSettings, BrokerAbsent
-from tamis.streamer import security, web
+from tamis.streamer import security
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.doctor import examine
-from tamis.streamer.logs import configure
-from tamis.streamer.meters import Meters, MetricsServer
+from tamis.streamer.monitoring import http_server
+from tamis.streamer.monitoring.http_server import MOST_CLIENTS
+from tamis.streamer.monitoring.logs import configure
+from tamis.streamer.monitoring.metrics import Meters, MetricsServer
 from tamis.streamer.security import FROM_FILES, Overheard, for_client, weaknesses
 from tamis.streamer.settings import Log, load
 from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import KafkaSource, connected, ensure_topics
-from tamis.streamer.web import MOST_CLIENTS
 
 from .front import Authority, Front, FrontedBroker, bearer, plain, scram
 
@@ -596,7 +597,7 @@ def test_slow_clients_hold_up_nobody(served: MetricsServer) -> None:
 
 
 def test_a_client_that_takes_too_long_is_hung_up_on(served: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "REQUEST_S", 0.1)
+    monkeypatch.setattr(http_server, "REQUEST_S", 0.1)
     with socket.create_connection(("127.0.0.1", served.port), 20) as slow:
         slow.sendall(b"GET /metrics HTTP/1.1\r\n")
         assert slow.recv(1) == b""

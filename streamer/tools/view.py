@@ -15,12 +15,12 @@ from typing import Any
 
 import structlog
 
-from .. import BadFile
-from .belt import Belt
-from .page import page_of, write_page
-from .service import Stop, ensure, kafka_source
-from .settings import Settings
-from .web import WebServer, answer
+from ... import BadFile
+from ..belt import Belt
+from ..monitoring.http_server import WebServer, answer
+from ..page import page_of, write_page
+from ..service import Stop, ensure, kafka_source
+from ..settings import Settings
 
 log = structlog.get_logger()
 

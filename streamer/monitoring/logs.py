@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from .settings import Log
+from ..settings import Log
 
 
 def configure(log: Log) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import prometheus_client as prometheus
 from prometheus_client.exposition import make_wsgi_app
 
-from .web import WebServer, answer
+from .http_server import WebServer, answer
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # A line's name comes from a message: a faulty producer must not fill Prometheus with series.
@@ -213,11 +213,11 @@ def page() -> str:
     ]
     return f"""# Metrics
 
-Written by `python -m tamis.streamer.meters > docs/metrics.md`. The worker shows them on port 9108, the trainer on 9109,
-both on loopback unless `metrics.host` says otherwise; each shows its own part, and `process_*` beside it. No label is
-ever a spectrum's id; a line that was not heard for `metrics.forget_s` is no longer shown.
+Written by `python -m tamis.streamer.monitoring.metrics > docs/metrics.md`. The worker serves its metrics on port 9108, the
+trainer on 9109, both on loopback unless `metrics.host` says otherwise; `process_*` are there too. No label is ever a
+spectrum's id. A line without messages for `metrics.forget_s` is removed.
 
-| name | type | unit | labels | what it tells |
+| name | type | unit | labels | meaning |
 |---|---|---|---|---|
 {chr(10).join(rows)}
 """

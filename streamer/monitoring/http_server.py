@@ -15,7 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
 
-from .. import BadSettings
+from ... import BadSettings
 
 log = structlog.get_logger()
 
