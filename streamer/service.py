@@ -19,7 +19,6 @@ from .. import BadFile
 from ..models.store import Store
 from .camera import Cameras
 from .formats import parts as compressions
-from .monitoring.metrics import MetricsServer
 from .monitoring.watchdog import Watchdog
 from .predictor import Predictor
 from .replay import Replay, Sent
@@ -138,6 +137,8 @@ def run_worker(
         if stop():
             return
         if needed:
+            from .monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
+
             server = MetricsServer(
                 settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready
             )
@@ -160,6 +161,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         TamisError: why it could not start or go on, and what the operator can do.
     """
     os.nice(19)
+    from .monitoring.http_server import MetricsServer
     from .trainer import Trainer, one_thread
 
     topics = settings.topics

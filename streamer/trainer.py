@@ -29,7 +29,7 @@ from ..ssl.refit import Gold, Judged, Labels, improve, refit
 from .camera import Cameras
 from .drift import LabelDrift
 from .labels import decode_labels
-from .monitoring.metrics import Meters
+from .monitoring.metrics import Metrics
 from .pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from .settings import Settings
 from .settings import Trainer as Table
@@ -75,7 +75,7 @@ class Trainer:
     settings: Settings
     source: Source
     store: Store
-    meters: Meters = field(default_factory=Meters)
+    meters: Metrics = field(default_factory=Metrics)
     stopping: bool = False
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from ..models.model import Model
 from ..models.serving import ServedModel
 from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
 from .frame import Frame
-from .monitoring.metrics import Meters
+from .monitoring.metrics import Metrics
 from .outcome import Predictions
 from .settings import Drift as Table
 from .wire import Record
@@ -347,7 +347,7 @@ class DriftWatch:
         self.lines.pop(line, None)
 
 
-def tell_drift(meters: Meters, line: str, told: Watched) -> None:
+def tell_drift(meters: Metrics, line: str, told: Watched) -> None:
     """Sets the gauges of one line; of a detector with several readings, the greatest over its threshold."""
     meters["tamis_drift_learned_ratio"].labels(line).set(told.learned)
     readings: dict[str, Reading] = {}

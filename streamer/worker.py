@@ -24,7 +24,7 @@ from .camera import Cameras, Seen
 from .decide import CONTENT_TYPES, Decider, Decision
 from .frame import BadRow, Frame
 from .labels import encode_requests
-from .monitoring.metrics import Meters
+from .monitoring.metrics import Metrics
 from .outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
 from .predictor import Predictor
 from .settings import Settings
@@ -53,7 +53,7 @@ class Worker:
     source: Source
     sink: Sink
     predictor: Predictor
-    meters: Meters = field(default_factory=Meters)
+    meters: Metrics = field(default_factory=Metrics)
     drift: DriftWatch | None = None  # None: references are kept in memory alone
     cameras: Cameras = field(default_factory=Cameras)
     decisions: Sink | None = None  # where decisions go: they can not wait for a transaction. None: with all else

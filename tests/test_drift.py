@@ -351,10 +351,10 @@ def test_the_tables_of_metrics_and_docs_agree(root: Path) -> None:
 
 
 def test_a_line_that_is_heard_no_more_leaves_the_metrics() -> None:
-    from tamis.streamer.monitoring.metrics import Meters
+    from tamis.streamer.monitoring.metrics import Metrics
 
     now = [0.0]
-    meters = Meters(clock=lambda: now[0])
+    meters = Metrics(clock=lambda: now[0])
     for name in ("a", "b"):
         meters["tamis_trusted_ratio"].labels(meters.line(name)).set(1)
         meters["tamis_dead_letter_total"].labels(meters.line(name), "axis").inc()

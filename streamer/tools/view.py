@@ -11,13 +11,11 @@ from errno import EISDIR
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 import structlog
 
 from ... import BadFile
 from ..belt import Belt
-from ..monitoring.http_server import WebServer, answer
 from ..page import page_of, write_page
 from ..service import Stop, ensure, kafka_source
 from ..settings import Settings
@@ -83,22 +81,24 @@ def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host:
     Raises:
         TamisError: no broker answers, or the port can not be had.
     """
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, Response
+
+    from ..monitoring.http_server import WebServer
+
     belt = Belt(line, lines)
     with following(settings, belt) as trouble:
 
-        def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-            path = environ.get("PATH_INFO", "")
-            if path == "/belt":
-                fragment = f"<p class=sub>{escape(_state(belt, trouble()))}</p>{belt.html()}"
-                return answer(start_response, "200 OK", fragment.encode("utf-8", "replace"), "text/html; charset=utf-8")
-            if path != "/":
-                return answer(start_response, "404 Not Found", b"here: / and /belt\n")
+        async def whole_page(request: Request) -> Response:
             title = f"The belt of line {line}" if line else "The belt"
             head = f"<header><h1>{escape(title)}</h1><p class=alarm id=trouble></p></header><div id=belt></div>"
-            html = page_of(title, [head], _SCRIPT)
-            return answer(start_response, "200 OK", html.encode(), "text/html; charset=utf-8")
+            return HTMLResponse(page_of(title, [head], _SCRIPT))
 
-        with WebServer(host, port, app, "view") as server:
+        async def fragment(request: Request) -> Response:
+            html = f"<p class=sub>{escape(_state(belt, trouble()))}</p>{belt.html()}"
+            return HTMLResponse(html.encode("utf-8", "replace"))
+
+        with WebServer(host, port, {"/": whole_page, "/belt": fragment}, "view") as server:
             print(f"{server.url} shows the belt; Ctrl-C ends it", flush=True)
             stop.wait(lambda: True)
 
