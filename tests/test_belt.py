@@ -327,5 +327,5 @@ def test_a_browser_shows_the_belt_while_it_runs(
             assert shown.wait(30) == 0
     assert "CONSOLE" not in drawn.stderr
     assert 'class="box b' in drawn.stdout, "the page's own script has put it there"
-    assert "Line belt is running" in drawn.stdout or "nothing has come for" in drawn.stdout
+    assert "Line belt is running" in drawn.stdout or "no messages for" in drawn.stdout
     assert "material" in drawn.stdout

@@ -194,6 +194,7 @@ def test_a_port_that_cannot_be_had_is_a_wrong_setting(served: MetricsServer) -> 
         (b"GET / HTTP/1.1\r\nHost: x\r\na: " + b"b" * 70_000, b"431"),
         (b"\x16\x03\x01\x00\xff\r\n\r\n", b"400"),
         (b"GET /healthz HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n", b"200"),
         (b"GET /healthz HTTP/9\r\nHost: x\r\n\r\n", b"400"),
         (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: text/plain;version=one\r\n\r\n", b"200"),
