@@ -31,7 +31,9 @@ def test_ssl_folder_is_no_regular_package() -> None:
     assert not (ROOT / "ssl" / "__init__.py").exists(), "ssl/__init__.py would hide Python's own ssl"
 
 
-@pytest.mark.parametrize("module", ["asyncio", "http.client", "kafka", "prometheus_client", "urllib.request"])
+@pytest.mark.parametrize(
+    "module", ["asyncio", "http.client", "kafka", "prometheus_client", "urllib.request", "uvicorn"]
+)
 def test_python_keeps_its_own_ssl_in_the_root(module: str) -> None:
     done = bare([sys.executable, "-c", f"import ssl, {module}; ssl.create_default_context()"])
     assert done.returncode == 0, done.stderr
