@@ -59,9 +59,9 @@ def test_every_alert_has_its_runbook_and_every_runbook_its_alert() -> None:
 
 
 def test_rules_know_only_metrics_that_there_are() -> None:
-    from tamis.streamer.meters import Meters
+    from tamis.streamer.monitoring.metrics import Metrics
 
-    text = Meters().exposition().decode()
+    text = Metrics().exposition().decode()
     known = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     recorded = {rule["record"] for group in RULES for rule in group["rules"] if "record" in rule}
     for group in RULES:
@@ -71,9 +71,9 @@ def test_rules_know_only_metrics_that_there_are() -> None:
 
 
 def test_promtool_takes_the_metrics_of_a_worker_that_runs() -> None:
-    from tamis.streamer.meters import TABLE, Meters
+    from tamis.streamer.monitoring.metrics import TABLE, Metrics
 
-    meters = Meters()
+    meters = Metrics()
     for row in TABLE:
         if row.labels:
             meters[row.name].labels(*row.labels)

@@ -42,6 +42,8 @@ from tamis.streamer.sink import KafkaSink
 from tamis.streamer.source import ensure_topics
 from tamis.streamer.tools.simulate import SimulatedBelt as Simulated
 from tamis.streamer.view import refuse_unwritable
+from tamis.streamer.tools.view import refuse_unwritable
+from tamis.streamer.wire import JSON
 
 from .test_camera import belts  # noqa: F401 (a fixture)
 from .test_report import CHROMIUM, HOSTILE, Page
@@ -340,5 +342,5 @@ def test_a_browser_shows_the_belt_while_it_runs(
             assert shown.wait(30) == 0
     assert "CONSOLE" not in drawn.stderr
     assert 'class="box b' in drawn.stdout, "the page's own script has put it there"
-    assert "Line belt is running" in drawn.stdout or "nothing has come for" in drawn.stdout
+    assert "Line belt is running" in drawn.stdout or "no messages for" in drawn.stdout
     assert "material" in drawn.stdout

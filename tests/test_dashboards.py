@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tamis.streamer.meters import Meters
+from tamis.streamer.monitoring.metrics import Metrics
 
 from .conftest import ROOT
 
@@ -79,7 +79,7 @@ def test_panels_lie_side_by_side_and_say_what_they_show(path: Any) -> None:
 
 
 def test_queries_ask_for_metrics_that_there_are() -> None:
-    known = set(re.findall(r"^# TYPE (\S+)", Meters().exposition().decode(), re.MULTILINE))
+    known = set(re.findall(r"^# TYPE (\S+)", Metrics().exposition().decode(), re.MULTILINE))
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text())
     known |= {rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule}
     asked = set()

@@ -353,18 +353,18 @@ def test_on_real_tablets_a_shift_and_another_instrument_are_seen_within_three_fr
 
 
 def test_the_tables_of_metrics_and_docs_agree(root: Path) -> None:
-    from tamis.streamer.meters import page
+    from tamis.streamer.monitoring.metrics import page
 
     assert (root / "docs" / "metrics.md").read_text() == page(), (
-        "run: python -m tamis.streamer.meters > docs/metrics.md"
+        "run: python -m tamis.streamer.monitoring.metrics > docs/metrics.md"
     )
 
 
 def test_a_line_that_is_heard_no_more_leaves_the_metrics() -> None:
-    from tamis.streamer.meters import Meters
+    from tamis.streamer.monitoring.metrics import Metrics
 
     now = [0.0]
-    meters = Meters(clock=lambda: now[0])
+    meters = Metrics(clock=lambda: now[0])
     for name in ("a", "b"):
         meters["tamis_trusted_ratio"].labels(meters.line(name)).set(1)
         meters["tamis_dead_letter_total"].labels(meters.line(name), "axis").inc()

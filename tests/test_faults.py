@@ -193,7 +193,7 @@ def test_the_other_member_of_the_group_takes_over(tmp_path: Path) -> None:
 def test_a_stuck_loop_ends_the_process_and_says_where() -> None:
     code = (
         "import time\n"
-        "from tamis.streamer.watchdog import Watchdog\n"
+        "from tamis.streamer.monitoring.watchdog import Watchdog\n"
         "def hangs_here():\n"
         "    time.sleep(60)\n"
         "with Watchdog(lambda: 'the loop has not turned for 61 s'):\n"

@@ -31,7 +31,9 @@ def test_ssl_folder_is_no_regular_package() -> None:
     assert not (ROOT / "ssl" / "__init__.py").exists(), "ssl/__init__.py would hide Python's own ssl"
 
 
-@pytest.mark.parametrize("module", ["asyncio", "http.client", "kafka", "prometheus_client", "urllib.request"])
+@pytest.mark.parametrize(
+    "module", ["asyncio", "http.client", "kafka", "prometheus_client", "urllib.request", "uvicorn"]
+)
 def test_python_keeps_its_own_ssl_in_the_root(module: str) -> None:
     done = bare([sys.executable, "-c", f"import ssl, {module}; ssl.create_default_context()"])
     assert done.returncode == 0, done.stderr
@@ -79,7 +81,8 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
     done = bare([sys.executable, "-c", probe], cwd=Path("/"))
     loaded = set(re.findall(r"'(\w+)'", done.stdout.splitlines()[-1]))
     assert "typer" in loaded, done.stderr
-    assert not loaded & {"torch", "sklearn", "scipy", "chemotools", "numpy", "pyarrow", "kafka", "pydantic", "rich"}
+    heavy = {"torch", "sklearn", "scipy", "chemotools", "numpy", "pyarrow", "kafka", "pydantic", "rich"}
+    assert not loaded & (heavy | {"starlette", "uvicorn", "prometheus_client"})
 
 
 def test_the_pytest_plugin_costs_its_users_no_heavy_import() -> None:

@@ -14,10 +14,9 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +30,10 @@ from tamis.streamer import web
 from tamis.streamer.doctor import examine
 from tamis.streamer.logs import configure
 from tamis.streamer.meters import Meters, MetricsServer
+from tamis.streamer import security
+from tamis.streamer.broker import EmbeddedBroker
+from tamis.streamer.monitoring.logs import configure
+from tamis.streamer.security import FROM_FILES, Overheard, for_client, weaknesses
 from tamis.streamer.settings import Log, load
 from tamis.streamer.transport import security
 from tamis.streamer.transport.client import connected, ensure_topics
@@ -524,96 +527,6 @@ def test_no_secret_is_a_flag() -> None:
     names = list(options(typer.main.get_command(app)))
     assert "--brokers" in names
     assert not [name for name in names if any(word in name for word in ("pass", "secret", "token", "key", "sasl"))]
-
-
-# Metrics and health
-
-
-@pytest.fixture
-def served() -> Iterator[MetricsServer]:
-    with MetricsServer("127.0.0.1", 0, Meters(), alive=lambda: "", ready=lambda: "") as server:
-        yield server
-
-
-def ask(server: MetricsServer, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), 10) as client:
-        answer = b""
-        try:
-            client.sendall(request)
-            while came := client.recv(1 << 16):
-                answer += came
-        except OSError:  # it hung up while we were still sending
-            pass
-        return answer
-
-
-def answers(server: MetricsServer) -> bool:
-    return ask(server, b"GET /healthz HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\nok\n")
-
-
-def test_metrics_are_for_this_machine_alone(served: MetricsServer) -> None:
-    assert load().metrics.host == "127.0.0.1"
-    with capture_logs() as logs:
-        assert served._server.server_address[0] == "127.0.0.1"
-    assert logs == []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # sends nothing: which address would be ours
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return  # a machine of loopback alone
-        ours = probe.getsockname()[0]
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection((ours, served.port), 2).close()
-
-
-def test_metrics_for_others_are_asked_for_and_warned_of() -> None:
-    with capture_logs() as logs, MetricsServer("0.0.0.0", 0, Meters(), lambda: "", lambda: "") as server:
-        assert answers(server)
-    assert [entry["log_level"] for entry in logs] == ["warning"]
-    assert logs[0]["listens"] == f"0.0.0.0:{server.port}"
-    assert "other machines" in logs[0]["event"]
-
-
-@pytest.mark.parametrize(
-    ("request_", "status"),
-    [
-        *((f"{method} /metrics HTTP/1.1\r\nContent-Length: 4\r\n\r\nx=1\n".encode(), b"405") for method in (
-            "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE", "get")),
-        (b"GET /../../etc/passwd HTTP/1.1\r\n\r\n", b"404"),
-        (b"GET //metrics/%00 HTTP/1.1\r\n\r\n", b"404"),
-        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", b"414"),
-        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n", b"431"),
-        (b"GET / HTTP/1.1\r\na: " + b"b" * 70_000 + b"\r\n\r\n", b"431"),
-        (b"\x16\x03\x01\x00\xff\r\n\r\n", b"400"),
-        (b"GET / HTTP/9.9\r\n\r\n", b"505"),
-    ],
-)  # fmt: skip
-def test_odd_requests_change_nothing(
-    served: MetricsServer, capfd: pytest.CaptureFixture[str], request_: bytes, status: bytes
-) -> None:
-    assert status in ask(served, request_)[:400]
-    assert answers(served)
-    assert capfd.readouterr().err == ""  # whoever reaches the port could fill the log
-
-
-def test_slow_clients_hold_up_nobody(served: MetricsServer) -> None:
-    threads = threading.active_count()
-    with ExitStack() as clients:
-        slow = []
-        for _ in range(3 * MOST_CLIENTS):
-            client = clients.enter_context(socket.create_connection(("127.0.0.1", served.port), 10))
-            client.sendall(b"GET /metrics HT")
-            slow.append(client)
-        assert answers(served)
-        assert slow[0].recv(1) == b""  # the oldest had to go
-        assert threading.active_count() <= threads + MOST_CLIENTS
-
-
-def test_a_client_that_takes_too_long_is_hung_up_on(served: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "REQUEST_S", 0.1)
-    with socket.create_connection(("127.0.0.1", served.port), 20) as slow:
-        slow.sendall(b"GET /metrics HTTP/1.1\r\n")
-        assert slow.recv(1) == b""
 
 
 # What is told to people

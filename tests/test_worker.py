@@ -343,10 +343,10 @@ def test_the_meters_tell_what_became_of_each_spectrum(line: FakeLine, grid: Axis
 
 
 def test_a_producer_that_invents_lines_does_not_fill_prometheus(line: FakeLine, grid: Axis) -> None:
-    from tamis.streamer.meters import MOST_LINES
+    from tamis.streamer.monitoring.metrics import MAX_LINES
 
-    line.arrives(*[frame(grid, 1, line=f"line-{i}") for i in range(MOST_LINES + 50)])
+    line.arrives(*[frame(grid, 1, line=f"line-{i}") for i in range(MAX_LINES + 50)])
     line.run()
     text = line.worker.meters.exposition().decode()
-    assert text.count('outcome="trusted"') == MOST_LINES + 1
+    assert text.count('outcome="trusted"') == MAX_LINES + 1
     assert 'line="(other)"' in text

@@ -12,29 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from ..models.atomic import atomic_write
-from ..models.axis import Axis, resampler
-from ..models.model import Model
-from ..models.serving.parts import ServedModel
-from .drift import Detector, Lens, Reading, ReferenceScan, Results, detectors
-from .messages.frame import Frame
-from .messages.predictions import Predictions
-from .messages.record import Record
-from .meters import Meters
-from .settings import Drift as Table
+from ...models.atomic import atomic_write
 from ...models.axis import Axis, resampler
 from ...models.model import Model
-from ...models.serving import ServedModel
-from ..frame import Frame
-from ..outcome import Predictions
-from ..settings import Drift as Table
-from ..wire import Record
+from ...models.serving.parts import ServedModel
+from ..messages.frame import Frame
+from ..messages.predictions import Predictions
+from ..messages.record import Record
+from ..settings.tables import Drift as Table
 from .detectors import Detector, detectors
 from .reading import Reading, Results
 from .reference_file import reference_path
 from .reference_scan import ReferenceScan
 from .spectral_features import FeatureExtractor
-from .outcome import Predictions
 from .settings.tables import Drift as Table
 from .wire import Record
 

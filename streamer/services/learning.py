@@ -25,7 +25,7 @@ from ...ssl.pretrain import Interrupted, Recipe
 from ...ssl.refit import Gold, Judged, Labels, improve, refit
 from ..drift.change_points import LabelDrift
 from ..drift.monitor import DriftReport
-from ..meters import Meters
+from ..monitoring.metrics import Metrics
 from ..pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
 from ..settings import Trainer as Table
 from .worker_metrics import show_drift
@@ -66,7 +66,7 @@ class Learning:
         is_stopping: asked between the steps of pretraining, which then ends and leaves a checkpoint.
     """
 
-    def __init__(self, table: Table, store: Store, meters: Meters, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, table: Table, store: Store, meters: Metrics, is_stopping: Callable[[], bool]) -> None:
         self.table, self.store, self.meters, self.is_stopping = table, store, meters, is_stopping
         self.gold: Sequence[Gold] = ()
         self._folder = Path(table.folder)

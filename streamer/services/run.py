@@ -12,7 +12,6 @@ import structlog
 from ...models.store import Store
 from ..processing.cameras import Cameras
 from ..files.options import ReadOptions
-from ..meters import MetricsServer
 from ..processing.inspection import Inspection
 from ..processing.model_server import ModelServer
 from ..settings.tables import Settings
@@ -20,7 +19,7 @@ from ..transport.protocols import Sink, Source
 from ..transport.recorded import FileSink, FileSource
 from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..drift.monitor import DriftMonitor
-from ..watchdog import Watchdog
+from ..monitoring.watchdog import Watchdog
 from .worker import Worker
 from .stop import Stop
 
@@ -65,6 +64,8 @@ def run_worker(
         if stop():
             return
         if needed:
+            from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
+
             server = MetricsServer(
                 settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready
             )
@@ -87,6 +88,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         TamisError: why it could not start or continue, and what the operator can do.
     """
     os.nice(19)
+    from ..monitoring.http_server import MetricsServer
     from .learning import one_thread
     from .trainer import Trainer
 

@@ -18,7 +18,7 @@ from ...models.axis import Axis
 from ...models.store import Store
 from ...ssl.buffer import Buffer
 from ..labels import decode_labels
-from ..meters import Meters
+from ..monitoring.metrics import Metrics
 from ..processing.cameras import Cameras
 from ..settings import Settings
 from ..settings import Trainer as Table
@@ -40,7 +40,7 @@ class Trainer:
     settings: Settings
     source: Source
     store: Store
-    meters: Meters = field(default_factory=Meters)
+    meters: Metrics = field(default_factory=Metrics)
     stopping: bool = False
 
     def __post_init__(self) -> None:

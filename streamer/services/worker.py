@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from ... import BadMessage, NoModel, NotDelivered, TooManyRejects
-from ..meters import Meters
+from ..monitoring.metrics import Metrics
 from ..processing.inspection import Inspection, Outcome
 from ..processing.message_batch import MessageBatch, batches
 from ..settings import Settings
@@ -39,7 +39,7 @@ class Worker:
     source: Source
     sink: Sink
     inspection: Inspection
-    meters: Meters = field(default_factory=Meters)
+    meters: Metrics = field(default_factory=Metrics)
     decisions: Sink | None = None  # where decisions go, which can not wait for a transaction. None: to `sink`
     live: bool = True  # the spectra are measured now: a late decision is worth a warning
     stopping: bool = False

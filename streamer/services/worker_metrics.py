@@ -14,7 +14,7 @@ from ..drift.monitor import DriftReport
 from ..drift.reading import Reading
 from ..drift.reference_scan import ReferenceScan
 from ..messages.decisions import Decision
-from ..meters import Meters
+from ..monitoring.metrics import Metrics
 from ..outcome import Predictions
 from ..processing.inspection import (
     BeltPixels,
@@ -40,7 +40,7 @@ QUANTILES = (0.05, 0.5, 0.95)  # of a frame's predictions
 class WorkerMetrics:
     """What a worker counts at once, and what it shows with the next `observe`."""
 
-    def __init__(self, meters: Meters, settings: Settings) -> None:
+    def __init__(self, meters: Metrics, settings: Settings) -> None:
         self.meters, self.settings = meters, settings
         self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not delivered yet
         self._newest: dict[str, Predictions] = {}  # of each line, shown by the next `observe`
@@ -187,13 +187,13 @@ class WorkerMetrics:
         return sums
 
 
-def show_source(meters: Meters, source: Source) -> None:
+def show_source(meters: Metrics, source: Source) -> None:
     for (topic, partition), lag in source.lag_records().items():
         meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
     meters["tamis_broker_connected"].set(not source.connection_problem)
 
 
-def show_drift(meters: Meters, line: str, report: DriftReport) -> None:
+def show_drift(meters: Metrics, line: str, report: DriftReport) -> None:
     """Sets the gauges of one line; of a detector with several readings, the greatest over its threshold."""
     meters["tamis_drift_learned_ratio"].labels(line).set(report.learned)
     readings: dict[str, Reading] = {}

@@ -49,7 +49,7 @@ def measured(
         if key not in store:
             options = CompareOptions(
                 file=data / file, targets=[target], models=[model], split=split,
-                labels=[labels] if labels else [], seeds=draws, where=where,
+                labels=[labels] if labels else [], seeds=draws, reading=ReadOptions(where=where),
             )  # fmt: skip
             done = compare(options)
             store[key] = [{k: v for k, v in cell.items() if k != "predicted"} for cell in as_json(done)["cells"]]

@@ -8,16 +8,17 @@ import sys
 import structlog
 
 from .settings.tables import Log
+from ..settings import Log
 
 
 def configure(log: Log) -> None:
     as_text = log.format == "text" or (log.format == "auto" and sys.stderr.isatty())
     level = getattr(logging, log.level.upper())
-    # kafka-python and others log through the standard library: their warnings are ours to show, their chatter is not.
+    # Other libraries log through the standard library: their warnings are shown, their chatter is not.
     logging.basicConfig(stream=sys.stderr, level=max(level, logging.WARNING), format="%(name)s: %(message)s")
-    # It retries for ever and says so each time; what fails in the end is raised, and told once, by us.
+    # kafka-python logs every retry; what fails in the end is raised, and logged once by us.
     logging.getLogger("kafka").setLevel(logging.WARNING if log.level == "debug" else logging.CRITICAL)
-    sys.unraisablehook = _tell_unraisable
+    sys.unraisablehook = _log_unraisable
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -34,7 +35,7 @@ def configure(log: Log) -> None:
     )
 
 
-def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """An error in somebody's finalizer (kafka-python's, of a producer whose broker has gone): one line, not ten."""
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """One line, not ten, for an error in a finalizer, such as that of a producer whose broker is gone."""
     error = f"{type(unraisable.exc_value).__name__}: {unraisable.exc_value}"
     structlog.get_logger().warning("error while cleaning up", error=error, where=repr(unraisable.object)[:200])

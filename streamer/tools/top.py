@@ -1,4 +1,4 @@
-"""The line in a terminal: what Grafana would show, read from the metrics of worker and trainer."""
+"""The production lines in a terminal: what Grafana shows, read from the metrics of worker and trainer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Scrape:
     """Every sample of some processes at one time.
 
     Attributes:
-        samples: name -> labels -> value; of several processes the sum of counters, else the latest.
-        away: what could not be read, in words.
+        samples: name -> labels -> value; counters are summed over processes, of gauges the last one counts.
+        away: why a process could not be read, one text each.
     """
 
     at_s: float
@@ -53,7 +53,7 @@ class Scrape:
                 known[key] = sample.value + (known.get(key, 0.0) if sums else 0.0)
 
     def rows(self, name: str, **labels: str) -> Iterator[tuple[dict[str, str], float]]:
-        """The samples of a metric that have these labels."""
+        """The samples of a metric with these labels."""
         wanted = set(labels.items())
         for key, value in self.samples.get(name, {}).items():
             if wanted <= key:
@@ -71,7 +71,7 @@ def _per_s(now: Scrape, before: Scrape, name: str, **labels: str) -> float:
 
 
 def quantile_s(now: Scrape, before: Scrape, name: str, q: float, **labels: str) -> float | None:
-    """Upper edge of the bucket that holds the quantile of what came between two scrapes; None where nothing did."""
+    """Upper edge of the bucket with the quantile of the samples between two scrapes; None if there are none."""
     counts: dict[float, float] = {}
     for scrape, sign in ((now, 1), (before, -1)):
         for row, value in scrape.rows(f"{name}_bucket", **labels):
@@ -84,12 +84,12 @@ def quantile_s(now: Scrape, before: Scrape, name: str, q: float, **labels: str) 
 
 
 def drift_of(scrape: Scrape, line: str) -> tuple[str, str]:
-    """A word and a style: the alarms of a line with the sizes they come to, the share that is learned, or all well."""
+    """A text and its style: a line's alarms with their sizes, the learned share of its reference, or "none"."""
     alarms = {row["detector"] for row, value in scrape.rows("tamis_drift_alarm", line=line) if value}
     if alarms:
         sizes = {row["cause"]: (value, row["unit"]) for row, value in scrape.rows("tamis_drift_size", line=line)}
-        told = [f"{name} {sizes[name][0]:+.3g} {sizes[name][1]}".rstrip() for name in sorted(alarms & sizes.keys())]
-        return ", ".join([*told, *sorted(alarms - sizes.keys())]), "bold red"
+        sized = [f"{name} {sizes[name][0]:+.3g} {sizes[name][1]}".rstrip() for name in sorted(alarms & sizes.keys())]
+        return ", ".join([*sized, *sorted(alarms - sizes.keys())]), "bold red"
     learned = [value for _, value in scrape.rows("tamis_drift_learned_ratio", line=line)]
     if not learned:
         return "not watched yet", "dim"
@@ -97,7 +97,7 @@ def drift_of(scrape: Scrape, line: str) -> tuple[str, str]:
 
 
 def screen(now: Scrape, before: Scrape) -> Any:
-    """All of it, for rich."""
+    """The whole screen, for rich."""
     lines = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for i, head in enumerate(("line", "spectra/s", "trusted", "rejected", "latency p99", "prediction", "drift")):
         lines.add_column(head, justify="right" if 0 < i < 6 else "left")
@@ -144,8 +144,8 @@ def _facts(now: Scrape, before: Scrape) -> Iterator[tuple[str, str, str]]:
         step = now.sum("tamis_training_step")
         doing = f"pretraining, step {step:.0f}, loss {now.sum('tamis_training_loss'):.3f}" if step else "waiting"
         words = {row["outcome"]: value for row, value in now.rows("tamis_gate_total")}
-        told = ", ".join(f"{value:.0f} {outcome}" for outcome, value in sorted(words.items()))
-        yield "trainer", doing + (f"; candidates: {told}" if told else ""), ""
+        verdicts = ", ".join(f"{value:.0f} {outcome}" for outcome, value in sorted(words.items()))
+        yield "trainer", doing + (f"; candidates: {verdicts}" if verdicts else ""), ""
     memory = now.sum("process_resident_memory_bytes")
     if memory:
         yield "memory", f"{memory / 1e6:,.0f} MB", ""
@@ -159,7 +159,7 @@ def _ago(seconds: float) -> str:
 
 
 def run_top(urls: Sequence[str], every_s: float, once: bool, stopping: Callable[[], bool]) -> bool:
-    """Shows the screen until stopped, or once; False where no process could be read."""
+    """Shows the screen until stopped, or once; False if no process could be read."""
     console, before = Console(), Scrape.of(urls)
     if len(before.away) == len(urls):
         for trouble in before.away:

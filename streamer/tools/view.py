@@ -1,4 +1,4 @@
-"""A belt followed while it runs: the page that an operator watches, and the report of a replay."""
+"""Follow a belt while it runs: the live page of `tamis view`, and the report of a replay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from errno import EISDIR
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
 
 import structlog
 
@@ -26,38 +25,43 @@ from .services.stop import Stop
 from .settings.tables import Settings
 from .transport.from_settings import ensure, kafka_source
 from .web import WebServer, answer
+from ... import BadFile
+from ..belt import Belt
+from ..page import page_of, write_page
+from ..service import Stop, ensure, kafka_source
+from ..settings import Settings
 
 log = structlog.get_logger()
 
-QUIET_S = 10.0  # a belt so long unheard is said to stand still
+QUIET_S = 10.0  # without messages: then the page says so
 REFRESH_MS = 500
-SETTLE_S = 3.0  # after a replay, a worker that has told nothing for so long is through
+SETTLE_S = 3.0  # without new messages after a replay: the workers have finished
 _SCRIPT = f"""
 const belt = document.getElementById("belt"), trouble = document.getElementById("trouble");
-async function turn() {{
+async function refresh() {{
   try {{
-    const told = await fetch("belt", {{cache: "no-store"}});
-    if (!told.ok) throw told.status;
-    belt.innerHTML = await told.text();
+    const answer = await fetch("belt", {{cache: "no-store"}});
+    if (!answer.ok) throw answer.status;
+    belt.innerHTML = await answer.text();
     trouble.textContent = "";
   }} catch (error) {{
-    trouble.textContent = "tamis view does not answer: what is shown here is old.";
+    trouble.textContent = "tamis view does not answer: this page is out of date.";
   }}
-  setTimeout(turn, {REFRESH_MS});
+  setTimeout(refresh, {REFRESH_MS});
 }}
-turn();
+refresh();
 """
 
 
 @contextmanager
 def following(settings: Settings, belt: Belt) -> Iterator[Callable[[], str]]:
-    """Tells a belt what workers say from now on, in a thread of its own; gives what keeps it from doing so, or ''."""
+    """Feeds a belt with new messages, in a thread; gives a function that returns the problem, or ''."""
     topics = settings.topics
     ensure(settings, [topics.predictions, topics.decisions])
     source = kafka_source(
         settings.model_copy(update={"start_at": "latest"}),
         [topics.predictions, topics.decisions],
-        f"tamis-view-{uuid.uuid4().hex[:8]}",  # of its own, that never commits
+        f"tamis-view-{uuid.uuid4().hex[:8]}",  # a new group each time; it never commits
     )
     done, ended = threading.Event(), []
 
@@ -67,8 +71,8 @@ def following(settings: Settings, belt: Belt) -> Iterator[Callable[[], str]]:
                 for record in source.poll(0.2):
                     decision = record.topic == topics.decisions
                     belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
-        except Exception as error:  # told on the page: a thread's end is silent
-            log.exception("the belt is not followed any more")
+        except Exception as error:  # shown on the page: a thread ends in silence
+            log.exception("stopped following the belt")
             ended.append(f"{type(error).__name__}: {error}")
 
     with closing(source):
@@ -86,25 +90,27 @@ def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host:
     """Serves the page until stopped.
 
     Raises:
-        TamisError: no broker answers, or the port can not be had.
+        TamisError: no broker answers, or the port cannot be bound.
     """
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, Response
+
+    from ..monitoring.http_server import WebServer
+
     belt = Belt(line, lines)
     with following(settings, belt) as trouble:
 
-        def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-            path = environ.get("PATH_INFO", "")
-            if path == "/belt":
-                fragment = f"<p class=sub>{escape(_state(belt, trouble()))}</p>{belt.html()}"
-                return answer(start_response, "200 OK", fragment.encode("utf-8", "replace"), "text/html; charset=utf-8")
-            if path != "/":
-                return answer(start_response, "404 Not Found", b"here: / and /belt\n")
+        async def whole_page(request: Request) -> Response:
             title = f"The belt of line {line}" if line else "The belt"
             head = f"<header><h1>{escape(title)}</h1><p class=alarm id=trouble></p></header><div id=belt></div>"
-            html = page_of(title, [head], _SCRIPT)
-            return answer(start_response, "200 OK", html.encode(), "text/html; charset=utf-8")
+            return HTMLResponse(page_of(title, [head], _SCRIPT))
 
-        with WebServer(host, port, app, "view") as server:
-            print(f"{server.url} shows the belt; Ctrl-C ends it", flush=True)
+        async def fragment(request: Request) -> Response:
+            html = f"<p class=sub>{escape(_state(belt, trouble()))}</p>{belt.html()}"
+            return HTMLResponse(html.encode("utf-8", "replace"))
+
+        with WebServer(host, port, {"/": whole_page, "/belt": fragment}, "view") as server:
+            print(f"{server.url} shows the belt; stop with Ctrl-C", flush=True)
             stop.wait(lambda: True)
 
 
@@ -115,20 +121,20 @@ def _state(belt: Belt, trouble: str) -> str:
         return "Waiting for predictions: is a worker running, and are spectra sent?"
     still_s = time.monotonic() - belt.heard
     name = f"Line {belt.line}" if belt.line else "The line"
-    return f"{name}: nothing has come for {still_s:.0f} s." if still_s > QUIET_S else f"{name} is running."
+    return f"{name}: no messages for {still_s:.0f} s." if still_s > QUIET_S else f"{name} is running."
 
 
 def settle(belt: Belt, stop: Stop) -> None:
-    """Waits until workers have told all: nothing new for a while."""
-    told, since = -1, time.monotonic()
+    """Waits until the workers have finished: nothing new for a while."""
+    count, since = -1, time.monotonic()
     while not stop() and time.monotonic() - since < SETTLE_S:
-        if (now := belt.spectra + belt.decided) != told:
-            told, since = now, time.monotonic()
+        if (now := belt.spectra + belt.decided) != count:
+            count, since = now, time.monotonic()
         time.sleep(0.1)
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raises BadFile: no report can be written there. Told before the minutes of a replay, not after."""
+    """Raises BadFile: no report can be written there. Checked before a replay, which takes minutes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -139,7 +145,7 @@ def refuse_unwritable(path: Path) -> None:
         raise BadFile(f"can not write {path}: {error.strerror}") from error
 
 
-def write_belt(belt: Belt, path: Path, title: str, told: str) -> None:
-    """Raises BadFile: the report can not be written."""
-    head = f"<header><h1>{escape(title)}</h1><p class=sub>{escape(told)}</p></header>"
+def write_belt(belt: Belt, path: Path, title: str, subtitle: str) -> None:
+    """Raises BadFile: the report cannot be written."""
+    head = f"<header><h1>{escape(title)}</h1><p class=sub>{escape(subtitle)}</p></header>"
     write_page(page_of(title, [head, belt.html()]), path)

@@ -1,7 +1,7 @@
-"""Ends a process whose loop has stopped to turn: a call into a client that waits for ever can not be interrupted.
+"""Ends a process whose main loop hangs: a client call that never returns cannot be interrupted.
 
-kafka-python can hang for ever in a commit after a broker restart, and ignores SIGTERM then. What was not committed is
-read again by the process that a supervisor starts next.
+kafka-python can hang forever in a commit after a broker restart, and then ignores SIGTERM. The supervisor starts a new
+process, which reads again what was not committed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import structlog
 
 log = structlog.get_logger()
 
-EXIT_STUCK = 75  # EX_TEMPFAIL: start it again
+EXIT_STUCK = 75  # EX_TEMPFAIL: restart it
 _LOOK_S = 1.0
 
 
 class Watchdog:
-    """A thread that asks `alive` every second, and ends the process with exit status 75 where it gives a reason.
+    """A thread that calls `alive` every second, and ends the process with exit status 75 when it returns a reason.
 
     >>> with Watchdog(lambda: ""):
     ...     pass  # the work
@@ -41,6 +41,6 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._done.wait(_LOOK_S):
             if reason := self._alive():
-                log.critical("stuck: the process ends, to be started again", reason=reason, exit=EXIT_STUCK)
+                log.critical("the process hangs and ends now, to be restarted", reason=reason, exit=EXIT_STUCK)
                 faulthandler.dump_traceback()
                 os._exit(EXIT_STUCK)
