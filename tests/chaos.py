@@ -44,7 +44,7 @@ from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.records import write_parquet
 from tamis.streamer.source import connected, ensure_topics
 
-from .conftest import simulate
+from .support.spectra import simulate
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 LINES = ("left", "right")  # their keys fall on partitions 0 and 1

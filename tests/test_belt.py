@@ -35,9 +35,8 @@ from tamis.streamer.source import ensure_topics
 from tamis.streamer.view import refuse_unwritable
 from tamis.streamer.wire import JSON
 
-from .test_camera import belts  # noqa: F401 (a fixture)
-from .test_report import CHROMIUM
-from .test_worker import frame
+from .support.paths import CHROMIUM
+from .support.spectra import frame
 
 HEADERS = {"content-type": JSON_LINES, "line": "belt"}
 
@@ -241,7 +240,7 @@ def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tupl
 
 
 def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
-    belts: tuple[Model, Simulated],  # noqa: F811
+    belts: tuple[Model, Simulated],
     tamis_broker_with: Callable[..., EmbeddedBroker],
     tmp_path: Path,
 ) -> None:
@@ -295,7 +294,7 @@ def test_a_report_is_of_the_line_that_is_replayed(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 def test_a_browser_shows_the_belt_while_it_runs(
-    belts: tuple[Model, Simulated],  # noqa: F811
+    belts: tuple[Model, Simulated],
     tamis_broker_with: Callable[..., EmbeddedBroker],
     tmp_path: Path,
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from tamis import BadBundle
 from tamis.models.axis import Axis
 from tamis.models.classes import UNKNOWN, ClassScores, Simca, Verdict
 from tamis.models.heads import CommitteeClassifier
-from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import serve
@@ -23,21 +20,8 @@ from tamis.models.store import Store
 from tamis.ssl.pseudo import self_train
 from tamis.streamer.records import read_table, write_parquet
 
-from .test_networks import brief
-from .test_plsda import materials
-from .test_worker import frame
-
-
-def strangers(n: int, axis: Axis) -> np.ndarray:
-    """A material with an absorber that no class has."""
-    spectra, _ = materials(n, axis, seed=8)
-    return spectra + 1.5 * np.exp(-0.5 * ((axis.values - 1300) / 25) ** 2)
-
-
-def classified(axis: Axis, estimator: Any = None, n: int = 200) -> Model:
-    spectra, sort = materials(n, axis)
-    parts = {"pipeline": Pipeline.parse("snv, savgol 7 2 1"), "estimator": estimator or PLSDA()}
-    return Model.fit(spectra, axis, sort, ["sort"], **parts, quantity="absorbance")
+from .support.models import brief, classified
+from .support.spectra import frame, materials, strangers
 
 
 def test_a_material_that_was_never_taught_is_called_unknown(grid: Axis) -> None:
@@ -169,11 +153,6 @@ def test_figures_of_merit_count_unknown_against_recovery_and_not_against_purity(
     assert scores.balanced_accuracy == 0.75
 
 
-def tamis(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tamis.streamer.cli", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture
 def sorts(grid: Axis, tmp_path: Path) -> Path:
     """90 spectra of three sorts, each object twice."""
@@ -196,15 +175,13 @@ def sorts(grid: Axis, tmp_path: Path) -> Path:
     return path
 
 
-def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> None:
-    done = tamis("fit", "sorts.parquet", "--target", "sort", "--group", "item", "--store", "s", cwd=tmp_path)
+def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path, here: Any) -> None:
+    done = here("fit", "sorts.parquet", "--target", "sort", "--group", "item", "--store", "s")
     assert done.returncode == 0, done.stderr
     assert "pls-da on 90 spectra" in done.stdout
     assert "out of fold: balanced accuracy" in done.stdout
     words = ["--group", "item", "--test", "day=tue", "--hide", "PVC", "--models", "pls-da,pls-da-self,committee"]
-    done = tamis(
-        "compare", "sorts.parquet", "--target", "sort", *words, "--json", "c.json", "--html", "c.html", cwd=tmp_path
-    )
+    done = here("compare", "sorts.parquet", "--target", "sort", *words, "--json", "c.json", "--html", "c.html")
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "c.json").read_text())
     assert told["classes"] == ["PE", "PET"]

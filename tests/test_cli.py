@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -32,15 +31,8 @@ from tamis.streamer.settings import load
 from tamis.streamer.source import KafkaSource
 
 from .conftest import simulate
-
-CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("TAMIS_")}
-
-
-def tamis(*words: str | Path | int, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tamis.streamer.cli", *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, env=CLEAN | environment, capture_output=True, text=True, timeout=120, check=False
-    )
+from .support.drift import Line, drawing
+from .support.processes import CLEAN, tamis
 
 
 @pytest.fixture
@@ -210,9 +202,9 @@ def test_a_worker_waits_for_its_first_model_and_then_serves(
     ],
 )
 def test_what_no_restart_could_mend_ends_the_worker_and_says_so(
-    environment: dict[str, str], code: int, words: str, tmp_path: Path, tamis_broker: EmbeddedBroker
+    environment: dict[str, str], code: int, words: str, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
-    done = tamis("worker", cwd=tmp_path, **{"TAMIS_BROKERS": tamis_broker.bootstrap} | environment)
+    done = here("worker", **{"TAMIS_BROKERS": tamis_broker.bootstrap} | environment)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -288,12 +280,12 @@ def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Mode
     assert [row["spectrum_id"] for row in rows] == [f"m{i:03d}" for i in range(120)]
 
 
-def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path) -> None:
+def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", model)
     words = ("worker", "--from", meat, "--to", "out", "--store", "store")
-    assert tamis(*words, cwd=tmp_path).returncode == 0
+    assert here(*words).returncode == 0
     first = (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes()
-    again = tamis(*words, cwd=tmp_path)
+    again = here(*words)
     assert again.returncode == 1
     assert "tamis.predictions.jsonl is there already: move it away, or name another folder" in again.stderr
     assert (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes() == first
@@ -318,9 +310,9 @@ def test_tail_shows_predictions_and_rejects(
     assert "expected absorbance" in json.loads(rejected.stdout)["error"]
 
 
-def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp_path: Path) -> None:
+def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "s").publish("fat", model)
-    done = tamis("worker", "--from", meat, "--to", "out", cwd=tmp_path, TAMIS_STORE="s")
+    done = here("worker", "--from", meat, "--to", "out", TAMIS_STORE="s")
     assert done.returncode == 1
     assert "has no model default; there: fat. Name one in the settings (lines.NAME.model)" in done.stderr
 
@@ -352,25 +344,25 @@ def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_pat
     assert all(line.startswith("{") for line in log.splitlines()), "a log of JSON lines holds nothing else"
 
 
-def test_models_are_listed_shown_and_rolled_back(model: Model, tmp_path: Path) -> None:
+def test_models_are_listed_shown_and_rolled_back(model: Model, tmp_path: Path, here: Any) -> None:
     store = Store(tmp_path / "store")
     store.publish("fat", model)
     store.publish("fat", model)
     listed = tamis("models", "list", "--store", "store", cwd=tmp_path).stdout.splitlines()
     assert [line[:12] for line in listed] == ["  fat v0001 ", "* fat v0002 "]
-    shown = json.loads(tamis("models", "show", "fat", "v0001", "--store", "store", cwd=tmp_path).stdout)
+    shown = json.loads(here("models", "show", "fat", "v0001", "--store", "store").stdout)
     assert (shown["kind"], shown["grid"]) == ("plsr", "1000-1600 nm, 61 bands")
-    assert tamis("models", "rollback", "fat", "--store", "store", cwd=tmp_path).stdout == "fat: v0002 -> v0001\n"
+    assert here("models", "rollback", "fat", "--store", "store").stdout == "fat: v0002 -> v0001\n"
     assert store.current("fat") == "v0001"
 
 
-def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path) -> None:
+def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path, here: Any) -> None:
     store = Store(tmp_path / "store")
     for _ in range(3):
         store.publish("fat", model)
     (store.root / "fat" / "v0002" / "manifest.json").write_text("{}")
     (store.root / "empty").mkdir()
-    listed = tamis("models", "list", "--store", "store", cwd=tmp_path)
+    listed = here("models", "list", "--store", "store")
     assert listed.returncode == 0
     lines = listed.stdout.splitlines()
     assert [line[:12].rstrip() for line in lines] == ["! empty  no", "  fat v0001", "! fat v0002", "* fat v0003"]
@@ -403,7 +395,7 @@ def test_what_can_not_be_done_is_told_without_a_traceback(
 
 
 def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
-    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
     login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "u"}
     kafka = json.dumps({"bootstrap_timeout_ms": 500, **login, "sasl_plain_password": "hunter2"})
@@ -414,7 +406,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "FAIL store: store does not exist; `tamis fit ... --store store` makes it" in ill.stdout
     Store(tmp_path / "store").publish("default", model)
     kafka = json.dumps(tamis_broker.client_settings)
-    well = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_KAFKA=kafka,
+    well = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_KAFKA=kafka,
                  TAMIS_METRICS__PORT="0", TAMIS_TOPICS__PREFIX="doctor")  # fmt: skip
     assert well.returncode == 0, well.stdout
     assert "FAIL" not in well.stdout
@@ -426,19 +418,19 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
         ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
     ):
         lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
-        told = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap,
+        told = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
                      TAMIS_KAFKA=kafka, TAMIS_METRICS__PORT="0", TAMIS_LINES=lines)  # fmt: skip
         assert (told.returncode, words in told.stdout) == (code, True), told.stdout + told.stderr
 
 
 def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
-    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
     Store(tmp_path / "store").publish("default", model)
     with worker(tamis_broker, tmp_path / "store", tmp_path, "well") as running:
         running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
         port = running.url.rsplit(":", 1)[1]
-        done = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap,
+        done = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
                      TAMIS_METRICS__PORT=port)  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert f"a worker answers at 127.0.0.1:{port}, ready" in done.stdout
@@ -468,32 +460,30 @@ def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, told: s
     assert "Traceback" not in done.stderr
 
 
-def test_every_command_shows_an_example_in_its_help(tmp_path: Path) -> None:
+def test_every_command_shows_an_example_in_its_help(here: Any) -> None:
     commands = ["fit", "models list", "models show", "models rollback", "worker", "replay", "broker", "doctor", "demo"]
     for command in commands:
-        assert f"tamis {command}" in tamis(*command.split(), "--help", cwd=tmp_path).stdout
+        assert f"tamis {command}" in here(*command.split(), "--help").stdout
 
 
-def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, grid: Axis, tmp_path: Path) -> None:
+def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, tmp_path: Path, here: Any) -> None:
     from tamis.streamer.settings import Drift
     from tamis.streamer.watch import reference_path
-
-    from .test_drift import Line, drawing
 
     path = reference_path(tmp_path / "drift", "nir1")
     Line(model, Drift(block_spectra=16, learn_blocks=2), path).learns(drawing(grid))  # type: ignore[call-arg]
     listed = tamis("drift", "list", cwd=tmp_path)
     assert listed.stdout.startswith("nir1  20")
-    wrong = tamis("drift", "forget", "nir2", cwd=tmp_path)
+    wrong = here("drift", "forget", "nir2")
     assert wrong.returncode == 2
     assert "there: nir1" in wrong.stderr
-    assert tamis("drift", "forget", "nir1", cwd=tmp_path).returncode == 0
+    assert here("drift", "forget", "nir1").returncode == 0
     assert not path.exists()
-    assert "no references" in tamis("drift", "list", cwd=tmp_path).stdout
+    assert "no references" in here("drift", "list").stdout
 
 
-def test_top_says_where_it_looked_when_nothing_answers(tmp_path: Path) -> None:
-    told = tamis("top", "--once", "--url", "http://127.0.0.1:9", cwd=tmp_path)
+def test_top_says_where_it_looked_when_nothing_answers(here: Any) -> None:
+    told = here("top", "--once", "--url", "http://127.0.0.1:9")
     assert told.returncode == 1
     assert "no metrics at http://127.0.0.1:9" in told.stdout
-    assert "expects http://host:port" in tamis("top", "--url", "file:///etc/passwd", cwd=tmp_path).stderr
+    assert "expects http://host:port" in here("top", "--url", "file:///etc/passwd").stderr

@@ -132,10 +132,9 @@ def test_a_cube_larger_than_memory_is_read_in_little(tmp_path: Path) -> None:
     assert most_mb < 600, "two gigabytes were read"
 
 
-def test_a_simulated_cube_is_replayed_through_a_worker(tmp_path: Path) -> None:
+def test_a_simulated_cube_is_replayed_through_a_worker(tmp_path: Path, here: Any) -> None:
     def tamis(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tamis.streamer.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = here(*words)
         assert done.returncode == 0, done.stderr
         return done
 

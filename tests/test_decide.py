@@ -36,16 +36,11 @@ from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
 from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
-from .test_classes import classified, strangers
-from .test_plsda import materials
-from .test_worker import frame
+from .support.lines import decided
+from .support.models import classified
+from .support.spectra import frame, materials, strangers
 
 EJECT_PVC = {"action": "eject", "when": 'sort == "PVC" and confidence >= 0.8'}
-
-
-def decided(line: Any) -> list[dict[str, Any]]:
-    messages = line.sink.messages.get(line.worker.settings.topics.decisions, [])
-    return [json.loads(message.value) for message in messages]
 
 
 def by(rules: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -338,14 +333,13 @@ def test_a_box_that_can_not_follow_its_line_says_so(tamis_line: Any, grid: Axis)
 
 
 @pytest.mark.parametrize("encoding", ["json", "arrow"])
-def test_decisions_of_a_file_lie_beside_its_predictions(encoding: str, grid: Axis, tmp_path: Path) -> None:
+def test_decisions_of_a_file_lie_beside_its_predictions(encoding: str, grid: Axis, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", classified(grid))
     spectra, _ = materials(8, grid)
     objects = ["", "", "a", "a", "a", "b", "b", ""]
     write_parquet(tmp_path / "in.parquet", [frame(grid, 8, spectra=spectra.astype(np.float32), object_id=objects)])
-    environment = os.environ | {"TAMIS_STORE": "store", "TAMIS_LINES": json.dumps(by([EJECT_PVC], encoding=encoding))}
-    command = [sys.executable, "-m", "tamis.streamer.cli", "worker", "--from", "in.parquet", "--to", "out"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    lines = json.dumps(by([EJECT_PVC], encoding=encoding))
+    done = here("worker", "--from", "in.parquet", "--to", "out", TAMIS_STORE="store", TAMIS_LINES=lines)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(row) for row in (tmp_path / "out" / "tamis.decisions.jsonl").read_text().splitlines()]
     assert [(row["object_id"], row["spectra"]) for row in rows] == [("a", 3), ("b", 2)], "the belt is no object"

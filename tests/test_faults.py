@@ -34,8 +34,8 @@ from tamis.streamer.testing import FakeLine
 from tamis.streamer.wire import ARROW, decode, encode
 from tamis.streamer.worker import Worker
 
-from .test_source_sink import read, sink, source, topic
-from .test_worker import frame
+from .support.kafka import read, sink, source, topic
+from .support.spectra import frame
 
 MakeLine = Callable[..., FakeLine]
 

@@ -41,8 +41,8 @@ from tamis.streamer.settings import load as load_settings
 from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, Record, decode
 
-from . import hostile
-from .hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream_messages
+from .support import hostile
+from .support.hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream_messages
 
 
 @contextmanager

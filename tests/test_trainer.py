@@ -35,6 +35,8 @@ from tamis.streamer.trainer import Trainer
 from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
+from .support.models import classified
+from .support.spectra import instruments
 
 START = np.datetime64("2026-01-02T03:04:05", "us")
 
@@ -203,14 +205,6 @@ def test_what_is_no_label_is_told_and_left_out(tmp_path: Path, model: Model, gri
     assert line.store.versions("default") == ["v0001"]
 
 
-def instruments(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """n objects under two instruments, (n, bands) each: the second adds its own interference; and fat."""
-    spectra, values = simulate(n, axis, seed)
-    rng = np.random.default_rng(seed + 500)
-    other = spectra + rng.uniform(0.2, 0.6, (n, 1)) * np.exp(-0.5 * ((axis.values - 1250.0) / 70.0) ** 2)
-    return spectra, other, values[:, 0]
-
-
 @pytest.fixture
 def shy(grid: Axis) -> Model:
     """PLSR on 30 spectra of the first instrument."""
@@ -370,7 +364,5 @@ def is_ours(environ: Path, address: str) -> bool:
 
 
 def test_a_model_of_classes_is_refused_by_name(tmp_path: Path, grid: Axis) -> None:
-    from .test_classes import classified
-
     with pytest.raises(BadSettings, match=r"model 'default' tells classes \(sort\), and only models of values"):
         Line(tmp_path, classified(grid)).run()
