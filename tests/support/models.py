@@ -18,10 +18,7 @@ from .spectra import materials
 
 Network = TypeVar("Network")
 
-# How far what is served may be from what was fitted, by the precision that this processor made it pick: the error in sd
-# of the values, and of a class's probability. A processor that multiplies bf16 serves in bf16.
-VALUES = TOLERANCE
-PROBABILITY = {"bf16": TOLERANCE["bf16"], "fp32": 1e-4, "fp64": 1e-4}
+# How a network can be served. Which way is picked depends on the processor, so tolerances go by its precision.
 WAYS = ["openvino bf16", "openvino fp32", "numpy fp32", "numpy fp64"]
 
 
@@ -42,9 +39,10 @@ def serve_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend, precision = way.split()
     if backend == "openvino" and precision not in precisions():
         pytest.skip(f"{way}: not on this processor, or OpenVINO is not installed")
-    every_way = serving._ways
-    monkeypatch.setattr(serving, "_ways", lambda parts: [one for one in every_way(parts) if str(one) == way])
+    ways = serving._ways
+    monkeypatch.setattr(serving, "_ways", lambda parts: [one for one in ways(parts) if str(one).split(",")[0] == way])
 
 
-def precision_of(served: ServedModel) -> str:
-    return served.report.way.precision
+def allowed(served: ServedModel) -> float:
+    """How far a served model's values may be from the fitted one's, in sd: by the precision it computes in."""
+    return TOLERANCE[served.report.way.precision]
