@@ -271,6 +271,8 @@ def test_a_poisoned_stream_changes_nothing(tmp_path: Path, shy: Model, grid: Axi
     assert line.verdicts[0]["outcome"] in ("refused", "failed")
 
 
+@pytest.mark.long(30)
+@pytest.mark.xdist_group("processes")
 def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
     tmp_path: Path, model: Model, grid: Axis, tamis_broker: EmbeddedBroker
 ) -> None:
