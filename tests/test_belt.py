@@ -228,7 +228,7 @@ def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tupl
     with open(folder / "worker.log", "wb") as log:
         worker = subprocess.Popen([*cli, "worker"], env=environment, stderr=log)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while b"partitions assigned" not in (folder / "worker.log").read_bytes():
             assert worker.poll() is None, (folder / "worker.log").read_text()
             assert time.monotonic() < deadline
@@ -312,7 +312,7 @@ def test_a_browser_shows_the_belt_while_it_runs(
             words = ["--seconds", "6", "--pixels", "80", "--lines", "60", "--objects", "3", "--size", "14", "--whole"]
             sent = subprocess.run([*cli, "simulate", *words, "--batch", "5"], env=environment, timeout=60)
             assert sent.returncode == 0
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while 'class="box b' not in (html := urllib.request.urlopen(f"{url[0]}/belt", timeout=10).read().decode()):
                 assert time.monotonic() < deadline, html[:2_000]
                 time.sleep(0.2)

@@ -70,7 +70,7 @@ class Running:
             return 0, ""
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 90
         while not condition():
             assert self.process.poll() is None, f"the worker ended: {self.log.read_text()}"
             assert time.monotonic() < deadline, f"{what} did not come: {self.log.read_text()}"
@@ -115,7 +115,7 @@ def worker(broker: EmbeddedBroker, store: Path, tmp_path: Path, prefix: str, **e
 def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list[Any]]:
     """Predictions and rejects from a broker until there are n rows in all."""
     got: dict[str, list[Any]] = {name: [] for name in topics}
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     group = f"reader-{time.monotonic_ns()}"
     with closing(KafkaSource(broker.bootstrap, topics, group, client_settings=broker.client_settings)) as source:
         while sum(map(len, got.values())) < n and time.monotonic() < deadline:

@@ -144,14 +144,14 @@ def test_an_object_of_several_spectra_is_one_decision(tamis_line: Any, grid: Axi
 
 
 class Busy(MemorySource):
-    """After what it was given, another line's messages come one by one, without a pause, for two seconds."""
+    """After what it was given, another line's messages come one by one, without a pause, for four seconds."""
 
     other: Any = None
     until = np.inf
 
     def poll(self, timeout_s: float) -> list[Record]:
         if self._position == len(self.records):
-            self.until = min(self.until, time.monotonic() + 2.0)
+            self.until = min(self.until, time.monotonic() + 4.0)
             time.sleep(0.01)
             self.records.append(self.other)
         return super().poll(timeout_s)
@@ -162,7 +162,7 @@ class Busy(MemorySource):
 
 
 def test_a_line_that_pauses_is_decided_while_another_one_is_busy(tamis_line: Any, grid: Axis) -> None:
-    line = tamis_line(lines=by([EJECT_PVC], close_s=0.05, deadline_s=1.5))
+    line = tamis_line(lines=by([EJECT_PVC], close_s=0.05, deadline_s=3.5))
     line.publish(classified(grid))
     now = np.full(4, np.datetime64(time.time_ns() // 1000, "us"))
     line.arrives(frame(grid, line="busy"), frame(grid, time=now, object_id=["bottle"] * 4))
@@ -380,7 +380,7 @@ def test_decisions_do_not_wait_for_the_transaction_and_none_is_lost(
     ):
 
         def read(until: int) -> None:
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + 90
             while len(ids) < until:
                 for record in source.poll(0.05):
                     import pyarrow as pa

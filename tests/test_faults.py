@@ -81,7 +81,7 @@ def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_b
         with closing(source(tamis_broker, name)) as second:
             got: list[Record] = []
             taken = False
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while not (taken and got) and time.monotonic() < deadline:
                 first.poll(0.1)
                 taken = taken or first.taken()
@@ -334,7 +334,7 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(
     sent: Counter[str] = Counter()
 
     with closing(source(broker, f"{prefix}.spectra")) as reader:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not sent.keys() >= set(whole.spectrum_id) and time.monotonic() < deadline:
             for record in reader.poll(0.5):
                 sent.update(decode(record, {}, 900_000)[0].spectrum_id)

@@ -209,7 +209,7 @@ def test_a_worker_follows_the_belt_and_decides_each_object_as_its_truth_says(
         assert sent.returncode == 0, sent.stderr
         truth = list(csv.DictReader((tmp_path / "truth.csv").open()))
         with closing(KafkaSource(broker.bootstrap, topics[1:], f"{prefix}-r", client_settings=client)) as source:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while len(decided) < len(truth):
                 for record in source.poll(0.1):
                     row = json.loads(record.value)

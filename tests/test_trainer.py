@@ -313,7 +313,7 @@ def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
                 sink.send(topics.spectra, value, key=b"nir1", headers=headers)
 
         def until(done: Any, what: str) -> None:
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + 90
             while not done():
                 for record in source.poll(0.1):
                     rows.extend(decode_predictions(record.value, record.headers))

@@ -25,7 +25,7 @@ def sink(broker: Any, **more: Any) -> KafkaSink:
     return KafkaSink(broker.bootstrap, client_settings=broker.client_settings, **more)
 
 
-def read(reader: KafkaSource, n: int, patience_s: float = 20.0) -> list[Record]:
+def read(reader: KafkaSource, n: int, patience_s: float = 60.0) -> list[Record]:
     deadline = time.monotonic() + patience_s
     records: list[Record] = []
     while len(records) < n and time.monotonic() < deadline:
