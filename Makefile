@@ -24,16 +24,18 @@ $(VENV)/.installed: pyproject.toml Makefile
 demo: install
 	$(BIN)/tamis demo $(ARGS)
 
+# Two processes side by side, the longest tests first. ARGS='-n 0' runs them in one, for a debugger.
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-# Both guarantees under a hundred kills each; some minutes. ARGS='--kills 10 --frames 1000 --seed 7'
+# Both guarantees under a hundred kills each, where `make test` has three; some minutes. ARGS='--kills 10 --frames 1000 --seed 7'
 chaos: install
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# make fuzz ARGS='--cases 1000000'
+# All examples of the tests that draw them (`make test` draws half), then every decoder. make fuzz ARGS='--cases 1000000'
 fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[fuzz]'
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=whole
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 # All performance figures: build/benchmarks.json, and their part of docs/benchmarks.md. Half an hour, on an idle machine;

@@ -50,7 +50,7 @@ from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.transport.client import connected, ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
-from .conftest import simulate
+from .support.spectra import simulate
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 LINES = ("left", "right")  # their keys fall on partitions 0 and 1

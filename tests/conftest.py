@@ -1,16 +1,22 @@
-"""What several tests share: the project's folders, and small simulated spectra whose truth is known."""
+"""Fixtures of every test, how hard hypothesis tries, and which tests start first."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
+# Before numpy and torch are imported: tests run side by side, and a second thread of each would only be in the way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before scipy is imported: scikit-learn's check_array_api_input is skipped without it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 import structlog
@@ -20,10 +26,23 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 
-ROOT = Path(__file__).resolve().parent.parent
-# Real ones: tests/data/README.md
-SPECTROMETER_FILES = {path.name: path for path in (ROOT / "tests" / "data").iterdir() if path.suffix != ".md"}
-SHARED = ROOT.parent / "shared"
+from .support.paths import ROOT, SHARED, SPECTROMETER_FILES  # noqa: F401
+from .support.spectra import simulate
+
+# `make fuzz` runs the whole of it. No deadline: the first example of a test pays for what is imported late.
+hypothesis.settings.register_profile("half", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("whole", max_examples=100, deadline=None)
+hypothesis.settings.load_profile("half")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests start first, so that no worker is left alone with one at the end."""
+
+    def seconds(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("long")
+        return -mark.args[0] if mark else 0.0
+
+    items.sort(key=seconds)
 
 
 @pytest.fixture(scope="session")
@@ -44,45 +63,47 @@ def grid() -> Axis:
     return Axis(np.linspace(1000.0, 1600.0, 61), "nm")
 
 
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Environment, signals, logging and the path of the process, as before a command."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    logging, argv, hook = structlog.get_config(), sys.argv, sys.unraisablehook
+    with mock.patch.dict(os.environ):
+        try:
+            yield
+        finally:
+            structlog.configure(**logging)
+            sys.argv, sys.unraisablehook = argv, hook
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
 @pytest.fixture
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A command of `tamis`, in this process: a table of what it refuses need not import torch for each of its rows."""
+    """A command of `tamis` in this process, below `tmp_path`: what it prints, and its exit status.
+
+    Most tests ask for no more of a command, and it need not import numpy, scikit-learn and torch for each of them.
+    """
     from tamis.streamer.cli import main
 
-    def call(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        before = structlog.get_config()
-        with monkeypatch.context() as changed:
-            for name in os.environ:
-                if name.startswith("TAMIS_"):
-                    changed.delenv(name)
-            for name, value in environment.items():
-                changed.setenv(name, value)
+    def call(*words: str | Path | float, **environment: str) -> subprocess.CompletedProcess[str]:
+        with _as_it_was(), monkeypatch.context() as changed:
+            for name in [name for name in os.environ if name.startswith("TAMIS_")]:
+                del os.environ[name]
+            os.environ.update({"TAMIS_METRICS__PORT": "0", **environment})
             changed.chdir(tmp_path)
-            changed.setattr(sys, "argv", ["tamis", *map(str, words)])
-            changed.setattr(sys, "unraisablehook", sys.unraisablehook)
+            sys.argv = ["tamis", *map(str, words)]
             try:
                 main()
                 code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)
-            finally:
-                structlog.configure(**before)
         told = capfd.readouterr()
         return subprocess.CompletedProcess(words, code, told.out, told.err)
 
     return call
-
-
-def simulate(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(n, bands) absorbances of two absorbers with scatter and noise, and (n, 2) their concentrations."""
-    rng = np.random.default_rng(seed)
-    nm = axis.to("nm").values
-    bands = np.exp(-0.5 * ((nm - np.array([[1200.0], [1400.0]])) / 40.0) ** 2)  # (2, bands)
-    concentration = rng.uniform(1.0, 5.0, (n, 2))
-    offset = rng.normal(0.0, 0.05, (n, 1))
-    return 0.2 * concentration @ bands + 0.3 + offset + rng.normal(0.0, 1e-3, (n, len(nm))), concentration
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +121,11 @@ def model(grid: Axis) -> Model:
         quantity="absorbance",
         source="simulated",
     )
+
+
+@pytest.fixture(scope="session")
+def belts() -> tuple[Model, object]:
+    """A model that was taught on one belt, and another belt."""
+    from .support.belts import taught_and_other
+
+    return taught_and_other()

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of every decoder and file reader: ``python -m tests.fuzz --cases 1000000``.
 
-Each target of `hostile.py` runs in a process of its own, so that a crash in native code is a finding and not the end;
-the case that was at work is kept in memory that outlives it. Findings are written below ``--out``, one a kind.
+Each target of `support/hostile.py` runs in a process of its own, so that a crash in native code is a finding and not
+the end; the case that was at work is kept in memory that outlives it. Findings are written below ``--out``, one a kind.
 
 Atheris guides the mutations by the coverage of our own code. Where it is not installed, they are drawn at random.
 """
@@ -72,7 +72,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
     # kernel: numba compiles its bytecode, which must be as it was written.
     included: dict[str, Any] = {"include": ["tamis", "tomllib"], "exclude": ["tamis.models.local_pls_kernel"]}
     with atheris.instrument_imports(**included) if guided else nullcontext():
-        from . import hostile
+        from .support import hostile
 
     import structlog
 
@@ -163,7 +163,7 @@ def main() -> None:
         name, cases, seconds, seed, out, scratch = sys.argv[2:]
         run_target(name, int(cases), float(seconds), int(seed), Path(out), Scratch(Path(scratch)))
         return
-    from . import hostile
+    from .support import hostile
 
     parser = argparse.ArgumentParser(description="Fuzzes every decoder and file reader.")
     parser.add_argument("--cases", type=int, default=100_000, help="of all targets together")

@@ -48,6 +48,8 @@ from tamis.streamer.wire import JSON
 from .test_camera import belts  # noqa: F401 (a fixture)
 from .test_report import CHROMIUM, HOSTILE, Page
 from .test_worker import frame
+from .support.paths import CHROMIUM
+from .support.spectra import frame
 
 HEADERS = {"content-type": JSON_LINES, "line": "belt"}
 
@@ -244,7 +246,7 @@ def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tupl
     with open(folder / "worker.log", "wb") as log:
         worker = subprocess.Popen([*cli, "worker"], env=environment, stderr=log)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while b"partitions assigned" not in (folder / "worker.log").read_bytes():
             assert worker.poll() is None, (folder / "worker.log").read_text()
             assert time.monotonic() < deadline
@@ -256,7 +258,7 @@ def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tupl
 
 
 def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
-    belts: tuple[Model, Simulated],  # noqa: F811
+    belts: tuple[Model, Simulated],
     tamis_broker_with: Callable[..., EmbeddedBroker],
     tmp_path: Path,
 ) -> None:
@@ -310,7 +312,7 @@ def test_a_report_is_of_the_line_that_is_replayed(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 def test_a_browser_shows_the_belt_while_it_runs(
-    belts: tuple[Model, Simulated],  # noqa: F811
+    belts: tuple[Model, Simulated],
     tamis_broker_with: Callable[..., EmbeddedBroker],
     tmp_path: Path,
 ) -> None:
@@ -328,7 +330,7 @@ def test_a_browser_shows_the_belt_while_it_runs(
             words = ["--seconds", "6", "--pixels", "80", "--lines", "60", "--objects", "3", "--size", "14", "--whole"]
             sent = subprocess.run([*cli, "simulate", *words, "--batch", "5"], env=environment, timeout=60)
             assert sent.returncode == 0
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 90
             while 'class="box b' not in (html := urllib.request.urlopen(f"{url[0]}/belt", timeout=10).read().decode()):
                 assert time.monotonic() < deadline, html[:2_000]
                 time.sleep(0.2)

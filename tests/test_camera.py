@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -46,8 +44,7 @@ from tamis.streamer.tools.simulate import SimulatedBelt
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .conftest import simulate
-from .test_decide import decided
-from .test_worker import Flaky
+from .support.lines import Flaky, decided
 
 NM = Axis(np.linspace(950, 1700, 12), "nm")
 PIXELS = 9
@@ -433,15 +430,10 @@ def test_settings_that_make_no_camera_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_reference_that_is_not_there_is_told_before_a_broker_is_looked_for(tmp_path: Path) -> None:
+def test_a_reference_that_is_not_there_is_told_before_a_broker_is_looked_for(tmp_path: Path, here: Any) -> None:
     pytest.importorskip("spectral", reason="needs tamis[envi]")
     lines = {"belt": {"camera": {"pixels": 9, "white": str(tmp_path / "absent.hdr")}}}
-    environment = {**os.environ, "TAMIS_LINES": json.dumps(lines), "TAMIS_BROKERS": "127.0.0.1:9"}
-    cli = [sys.executable, "-m", "tamis.streamer.cli"]
-    told = [
-        subprocess.run([*cli, word], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        for word in ("worker", "doctor")
-    ]
+    told = [here(word, TAMIS_LINES=json.dumps(lines), TAMIS_BROKERS="127.0.0.1:9") for word in ("worker", "doctor")]
     assert [done.returncode for done in told] == [1, 1]
     assert "absent.hdr: No such file or directory" in told[0].stderr
     assert "Traceback" not in told[0].stderr
@@ -449,24 +441,6 @@ def test_a_reference_that_is_not_there_is_told_before_a_broker_is_looked_for(tmp
 
 
 # --- a whole worker ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def belts() -> tuple[Model, SimulatedBelt]:
-    """PLS-DA taught on the inner pixels of one belt, and another belt, seen whole."""
-    small: dict[str, Any] = {"pixels": 80, "lines_per_s": 60, "objects_per_s": 3, "size_px": 14}
-    taught, other = SimulatedBelt(**small, seed=9), SimulatedBelt(**small, seed=21, foreground=False)
-    names = {thing.number: thing.material for thing in taught.objects(40)}
-    spectra, labels, groups = [], [], []
-    for frame in taught.frames(40, START):
-        keep = np.flatnonzero(frame.targets["coverage"] >= 0.9)[::7]
-        spectra.append(frame.spectra[keep])
-        groups += [frame.object_id[i] for i in keep.tolist()]  # type: ignore[index]
-    labels = np.array([names[number] for number in groups])
-    parts: dict[str, Any] = {"pipeline": Pipeline.parse("snv, savgol 9 2 1"), "estimator": PLSDA()}
-    model = Model.fit(np.vstack(spectra), taught.axis, labels, ["material"], groups=np.array(groups),
-                      quantity="reflectance", **parts)  # fmt: skip
-    return model, other
 
 
 def test_objects_are_found_on_the_moving_belt_and_decided_as_their_truth_says(

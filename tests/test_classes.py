@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,8 @@ from tamis.ssl.pseudo import self_train
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.files.table import read_table
 
-from .test_networks import brief
-from .test_plsda import materials
-from .test_worker import frame
-
-
-def strangers(n: int, axis: Axis) -> np.ndarray:
-    """A material with an absorber that no class has."""
-    spectra, _ = materials(n, axis, seed=8)
-    return spectra + 1.5 * np.exp(-0.5 * ((axis.values - 1300) / 25) ** 2)
-
-
-def classified(axis: Axis, estimator: Any = None, n: int = 200) -> Model:
-    spectra, sort = materials(n, axis)
-    parts = {"pipeline": Pipeline.parse("snv, savgol 7 2 1"), "estimator": estimator or PLSDA()}
-    return Model.fit(spectra, axis, sort, ["sort"], **parts, quantity="absorbance")
+from .support.models import WAYS, allowed, brief, classified, serve_only
+from .support.spectra import frame, materials, strangers
 
 
 def test_a_material_outside_the_training_is_called_unknown(grid: Axis) -> None:
@@ -90,22 +76,36 @@ def test_probabilities_are_calibrated(grid: Axis, estimator: Any) -> None:
         assert abs(right - np.average(sure[rows], weights=weight[rows])) < 0.12, (low, high, rows.sum())
 
 
-@pytest.mark.parametrize("kind", ["pls-da", "committee-da", "cnn-da", "spectratr-da"])
-def test_each_classifier_is_served_as_it_was_fitted(kind: str, grid: Axis, tmp_path: Path) -> None:
+@lru_cache
+def classifier(kind: str, axis: Axis) -> Model:
     from tamis.models.network_estimators import CNNClassifier, SpectraTrClassifier
 
     made = {
         "pls-da": PLSDA, "committee-da": CommitteeClassifier,
         "cnn-da": lambda: brief(CNNClassifier, epochs=10), "spectratr-da": lambda: brief(SpectraTrClassifier, epochs=2),
     }[kind]()  # fmt: skip
-    model = classified(grid, made, n=90)
+    return classified(axis, made, n=90)
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [*((kind, "") for kind in ("pls-da", "committee-da", "cnn-da", "spectratr-da")),
+     *(("spectratr-da", way) for way in WAYS)],
+)  # fmt: skip
+def test_each_classifier_is_served_as_it_was_fitted(
+    kind: str, way: str, grid: Axis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = classifier(kind, grid)
     store = Store(tmp_path)
     store.publish("sorts", model)
+    if way:
+        serve_only(way, monkeypatch)
     served = store.serve("sorts", "v0001")
+    assert str(served.report.backend).startswith(way)
     assert (served.class_of, served.classes) == ("sort", ["PE", "PET", "PVC"])
     spectra = np.vstack([materials(20, grid, seed=4)[0], strangers(5, grid)])
     expected, got = model.predict(spectra, grid), served.predict(spectra.astype(np.float32), grid)
-    np.testing.assert_allclose(got.values, expected.values, atol=2e-3)
+    np.testing.assert_allclose(got.values, expected.values, atol=max(2e-3, allowed(served)))
     assert got.distance is not None
     assert expected.distance is not None
     np.testing.assert_allclose(got.distance, expected.distance, rtol=1e-3)
@@ -173,11 +173,6 @@ def test_figures_of_merit_count_unknown_against_recovery_and_not_against_purity(
     assert scores.balanced_accuracy == 0.75
 
 
-def tamis(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tamis.streamer.cli", *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture
 def sorts(grid: Axis, tmp_path: Path) -> Path:
     """90 spectra of three sorts, each object twice."""
@@ -200,15 +195,13 @@ def sorts(grid: Axis, tmp_path: Path) -> Path:
     return path
 
 
-def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path) -> None:
-    done = tamis("fit", "sorts.parquet", "--target", "sort", "--group", "item", "--store", "s", cwd=tmp_path)
+def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path, here: Any) -> None:
+    done = here("fit", "sorts.parquet", "--target", "sort", "--group", "item", "--store", "s")
     assert done.returncode == 0, done.stderr
     assert "pls-da on 90 spectra" in done.stdout
     assert "out of fold: balanced accuracy" in done.stdout
     words = ["--group", "item", "--test", "day=tue", "--hide", "PVC", "--models", "pls-da,pls-da-self,committee"]
-    done = tamis(
-        "compare", "sorts.parquet", "--target", "sort", *words, "--json", "c.json", "--html", "c.html", cwd=tmp_path
-    )
+    done = here("compare", "sorts.parquet", "--target", "sort", *words, "--json", "c.json", "--html", "c.html")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["classes"] == ["PE", "PET"]

@@ -41,15 +41,8 @@ from tamis.streamer.source import KafkaSource
 from tamis.streamer.tools.tail import run_tail
 
 from .conftest import simulate
-
-CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("TAMIS_")}
-
-
-def tamis(*words: str | Path | int, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tamis.streamer.cli", *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, env=CLEAN | environment, capture_output=True, text=True, timeout=120, check=False
-    )
+from .support.drift import Line, drawing
+from .support.processes import CLEAN, tamis
 
 
 @pytest.fixture
@@ -87,7 +80,7 @@ class Running:
             return 0, ""
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 90
         while not condition():
             assert self.process.poll() is None, f"the worker ended: {self.log.read_text()}"
             assert time.monotonic() < deadline, f"{what} did not come: {self.log.read_text()}"
@@ -132,7 +125,7 @@ def worker(broker: EmbeddedBroker, store: Path, tmp_path: Path, prefix: str, **e
 def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list[Any]]:
     """Predictions and rejects from a broker until there are n rows in all."""
     got: dict[str, list[Any]] = {name: [] for name in topics}
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     group = f"reader-{time.monotonic_ns()}"
     with closing(KafkaSource(broker.bootstrap, topics, group, client_settings=broker.client_settings)) as source:
         while sum(map(len, got.values())) < n and time.monotonic() < deadline:
@@ -219,9 +212,9 @@ def test_a_worker_waits_for_its_first_model_and_then_serves(
     ],
 )
 def test_what_no_restart_could_mend_ends_the_worker_and_says_so(
-    environment: dict[str, str], code: int, words: str, tmp_path: Path, tamis_broker: EmbeddedBroker
+    environment: dict[str, str], code: int, words: str, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
-    done = tamis("worker", cwd=tmp_path, **{"TAMIS_BROKERS": tamis_broker.bootstrap} | environment)
+    done = here("worker", **{"TAMIS_BROKERS": tamis_broker.bootstrap} | environment)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -297,12 +290,12 @@ def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Mode
     assert [row["spectrum_id"] for row in rows] == [f"m{i:03d}" for i in range(120)]
 
 
-def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path) -> None:
+def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", model)
     words = ("worker", "--from", meat, "--to", "out", "--store", "store")
-    assert tamis(*words, cwd=tmp_path).returncode == 0
+    assert here(*words).returncode == 0
     first = (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes()
-    again = tamis(*words, cwd=tmp_path)
+    again = here(*words)
     assert again.returncode == 1
     assert "tamis.predictions.jsonl already exists: move it, or choose another folder" in again.stderr
     assert (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes() == first
@@ -327,9 +320,9 @@ def test_tail_shows_predictions_and_rejects(
     assert "expected absorbance" in json.loads(rejected.stdout)["error"]
 
 
-def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp_path: Path) -> None:
+def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "s").publish("fat", model)
-    done = tamis("worker", "--from", meat, "--to", "out", cwd=tmp_path, TAMIS_STORE="s")
+    done = here("worker", "--from", meat, "--to", "out", TAMIS_STORE="s")
     assert done.returncode == 1
     assert "has no model default; there: fat. Name one in the settings (lines.NAME.model)" in done.stderr
 
@@ -361,25 +354,25 @@ def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_pat
     assert all(line.startswith("{") for line in log.splitlines()), "a log of JSON lines holds nothing else"
 
 
-def test_models_are_listed_shown_and_rolled_back(model: Model, tmp_path: Path) -> None:
+def test_models_are_listed_shown_and_rolled_back(model: Model, tmp_path: Path, here: Any) -> None:
     store = Store(tmp_path / "store")
     store.publish("fat", model)
     store.publish("fat", model)
     listed = tamis("models", "list", "--store", "store", cwd=tmp_path).stdout.splitlines()
     assert [line[:12] for line in listed] == ["  fat v0001 ", "* fat v0002 "]
-    shown = json.loads(tamis("models", "show", "fat", "v0001", "--store", "store", cwd=tmp_path).stdout)
+    shown = json.loads(here("models", "show", "fat", "v0001", "--store", "store").stdout)
     assert (shown["kind"], shown["grid"]) == ("plsr", "1000-1600 nm, 61 bands")
-    assert tamis("models", "rollback", "fat", "--store", "store", cwd=tmp_path).stdout == "fat: v0002 -> v0001\n"
+    assert here("models", "rollback", "fat", "--store", "store").stdout == "fat: v0002 -> v0001\n"
     assert store.current("fat") == "v0001"
 
 
-def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path) -> None:
+def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path, here: Any) -> None:
     store = Store(tmp_path / "store")
     for _ in range(3):
         store.publish("fat", model)
     (store.root / "fat" / "v0002" / "manifest.json").write_text("{}")
     (store.root / "empty").mkdir()
-    listed = tamis("models", "list", "--store", "store", cwd=tmp_path)
+    listed = here("models", "list", "--store", "store")
     assert listed.returncode == 0
     lines = listed.stdout.splitlines()
     assert [line[:12].rstrip() for line in lines] == ["! empty  no", "  fat v0001", "! fat v0002", "* fat v0003"]
@@ -412,7 +405,7 @@ def test_what_can_not_be_done_is_told_without_a_traceback(
 
 
 def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
-    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
     login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "u"}
     kafka = json.dumps({"bootstrap_timeout_ms": 500, **login, "sasl_plain_password": "hunter2"})
@@ -423,7 +416,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "FAIL store: store does not exist; `tamis fit ... --store store` creates it" in ill.stdout
     Store(tmp_path / "store").publish("default", model)
     kafka = json.dumps(tamis_broker.client_settings)
-    well = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_KAFKA=kafka,
+    well = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_KAFKA=kafka,
                  TAMIS_METRICS__PORT="0", TAMIS_TOPICS__PREFIX="doctor")  # fmt: skip
     assert well.returncode == 0, well.stdout
     assert "FAIL" not in well.stdout
@@ -435,19 +428,19 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
         ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
     ):
         lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
-        told = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap,
+        told = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
                      TAMIS_KAFKA=kafka, TAMIS_METRICS__PORT="0", TAMIS_LINES=lines)  # fmt: skip
         assert (told.returncode, words in told.stdout) == (code, True), told.stdout + told.stderr
 
 
 def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
-    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
     Store(tmp_path / "store").publish("default", model)
     with worker(tamis_broker, tmp_path / "store", tmp_path, "well") as running:
         running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
         port = running.url.rsplit(":", 1)[1]
-        done = tamis("doctor", "--store", "store", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap,
+        done = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
                      TAMIS_METRICS__PORT=port)  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert f"a worker answers at 127.0.0.1:{port}, ready" in done.stdout
@@ -477,10 +470,10 @@ def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, told: s
     assert "Traceback" not in done.stderr
 
 
-def test_every_command_shows_an_example_in_its_help(tmp_path: Path) -> None:
+def test_every_command_shows_an_example_in_its_help(here: Any) -> None:
     commands = ["fit", "models list", "models show", "models rollback", "worker", "replay", "broker", "doctor", "demo"]
     for command in commands:
-        assert f"tamis {command}" in tamis(*command.split(), "--help", cwd=tmp_path).stdout
+        assert f"tamis {command}" in here(*command.split(), "--help").stdout
 
 
 def test_every_command_is_explained_in_one_line(tmp_path: Path) -> None:
@@ -507,28 +500,26 @@ def test_help_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
     assert min(took_s) < 0.3, "of the processor's time: the machine may be busy"
 
 
-def test_a_reference_of_drift_is_listed_and_forgotten(meat: Path, model: Model, grid: Axis, tmp_path: Path) -> None:
+def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, tmp_path: Path, here: Any) -> None:
     from tamis.streamer.drift.reference_file import reference_path
     from tamis.streamer.settings import Drift
     from tamis.streamer.settings.tables import Drift
     from tamis.streamer.watch import reference_path
 
-    from .test_drift import Line, drawing
-
     path = reference_path(tmp_path / "drift", "nir1")
     Line(model, Drift(block_spectra=16, learn_blocks=2), path).learns(drawing(grid))  # type: ignore[call-arg]
     listed = tamis("drift", "list", cwd=tmp_path)
     assert listed.stdout.startswith("nir1  20")
-    wrong = tamis("drift", "forget", "nir2", cwd=tmp_path)
+    wrong = here("drift", "forget", "nir2")
     assert wrong.returncode == 2
     assert "there: nir1" in wrong.stderr
-    assert tamis("drift", "forget", "nir1", cwd=tmp_path).returncode == 0
+    assert here("drift", "forget", "nir1").returncode == 0
     assert not path.exists()
-    assert "no references" in tamis("drift", "list", cwd=tmp_path).stdout
+    assert "no references" in here("drift", "list").stdout
 
 
-def test_top_says_where_it_looked_when_nothing_answers(tmp_path: Path) -> None:
-    told = tamis("top", "--once", "--url", "http://127.0.0.1:9", cwd=tmp_path)
+def test_top_says_where_it_looked_when_nothing_answers(here: Any) -> None:
+    told = here("top", "--once", "--url", "http://127.0.0.1:9")
     assert told.returncode == 1
     assert "no metrics at http://127.0.0.1:9" in told.stdout
-    assert "expects http://host:port" in tamis("top", "--url", "file:///etc/passwd", cwd=tmp_path).stderr
+    assert "expects http://host:port" in here("top", "--url", "file:///etc/passwd").stderr

@@ -122,21 +122,20 @@ def test_a_cube_larger_than_memory_is_read_in_little(tmp_path: Path) -> None:
     probe = (
         "import itertools, re\n"
         "from tamis.streamer.files.frames import read_frames\n"
-        f"frames = itertools.islice(read_frames({str(tmp_path / 'cube.hdr')!r}, frame_spectra=3200), 1000)\n"
+        f"frames = itertools.islice(read_frames({str(tmp_path / 'cube.hdr')!r}, frame_spectra=3200), 500)\n"
         "read = sum(map(len, frames))\n"
         "print(read, int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) // 1024)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     read, most_mb = map(int, done.stdout.split())
-    assert read == 3_200_000
-    assert most_mb < 600, "two gigabytes were read"
+    assert read == 1_600_000
+    assert most_mb < 600, "a gigabyte was read"
 
 
-def test_a_simulated_cube_is_replayed_through_a_worker(tmp_path: Path) -> None:
+def test_a_simulated_cube_is_replayed_through_a_worker(tmp_path: Path, here: Any) -> None:
     def tamis(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tamis.streamer.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = here(*words)
         assert done.returncode == 0, done.stderr
         return done
 

@@ -49,16 +49,11 @@ from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
 from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
-from .test_classes import classified, strangers
-from .test_plsda import materials
-from .test_worker import frame
+from .support.lines import decided
+from .support.models import classified
+from .support.spectra import frame, materials, strangers
 
 EJECT_PVC = {"action": "eject", "when": 'sort == "PVC" and confidence >= 0.8'}
-
-
-def decided(line: Any) -> list[dict[str, Any]]:
-    messages = line.sink.messages.get(line.worker.settings.topics.decisions, [])
-    return [json.loads(message.value) for message in messages]
 
 
 def by(rules: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -162,14 +157,14 @@ def test_an_object_of_several_spectra_is_one_decision(tamis_line: Any, grid: Axi
 
 
 class Busy(MemorySource):
-    """After what it was given, another line's messages come one by one, without a pause, for two seconds."""
+    """After what it was given, another line's messages come one by one, without a pause, for four seconds."""
 
     other: Any = None
     until = np.inf
 
     def poll(self, timeout_s: float) -> list[Record]:
         if self._position == len(self.records):
-            self.until = min(self.until, time.monotonic() + 2.0)
+            self.until = min(self.until, time.monotonic() + 4.0)
             time.sleep(0.01)
             self.records.append(self.other)
         return super().poll(timeout_s)
@@ -180,7 +175,7 @@ class Busy(MemorySource):
 
 
 def test_a_line_that_pauses_is_decided_while_another_one_is_busy(tamis_line: Any, grid: Axis) -> None:
-    line = tamis_line(lines=by([EJECT_PVC], close_s=0.05, deadline_s=1.5))
+    line = tamis_line(lines=by([EJECT_PVC], close_s=0.05, deadline_s=3.5))
     line.publish(classified(grid))
     now = np.full(4, np.datetime64(time.time_ns() // 1000, "us"))
     line.arrives(frame(grid, line="busy"), frame(grid, time=now, object_id=["bottle"] * 4))
@@ -351,14 +346,13 @@ def test_a_box_that_can_not_follow_its_line_says_so(tamis_line: Any, grid: Axis)
 
 
 @pytest.mark.parametrize("encoding", ["json", "arrow"])
-def test_decisions_of_a_file_lie_beside_its_predictions(encoding: str, grid: Axis, tmp_path: Path) -> None:
+def test_decisions_of_a_file_lie_beside_its_predictions(encoding: str, grid: Axis, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", classified(grid))
     spectra, _ = materials(8, grid)
     objects = ["", "", "a", "a", "a", "b", "b", ""]
     write_parquet(tmp_path / "in.parquet", [frame(grid, 8, spectra=spectra.astype(np.float32), object_id=objects)])
-    environment = os.environ | {"TAMIS_STORE": "store", "TAMIS_LINES": json.dumps(by([EJECT_PVC], encoding=encoding))}
-    command = [sys.executable, "-m", "tamis.streamer.cli", "worker", "--from", "in.parquet", "--to", "out"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    lines = json.dumps(by([EJECT_PVC], encoding=encoding))
+    done = here("worker", "--from", "in.parquet", "--to", "out", TAMIS_STORE="store", TAMIS_LINES=lines)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(row) for row in (tmp_path / "out" / "tamis.decisions.jsonl").read_text().splitlines()]
     assert [(row["object_id"], row["spectra"]) for row in rows] == [("a", 3), ("b", 2)], "the belt is no object"
@@ -399,7 +393,7 @@ def test_decisions_do_not_wait_for_the_transaction_and_none_is_lost(
     ):
 
         def read(until: int) -> None:
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + 90
             while len(ids) < until:
                 for record in source.poll(0.05):
                     import pyarrow as pa

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,69 +24,11 @@ from tamis.streamer.frame import Frame
 from tamis.streamer.records import read_table
 from tamis.streamer.settings.tables import Drift
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.watch import LineWatch, Watched, reference_path, references
-from tamis.streamer.drift.change_points import LabelDrift
-from tamis.streamer.drift.monitor import DriftReport, LineMonitor
-from tamis.streamer.drift.reference_file import reference_path, references
-from tamis.streamer.drift.reference_scan import ReferenceScan
-from tamis.streamer.frame import Frame
-from tamis.streamer.records import read_table
-from tamis.streamer.wire import Record
+from tamis.streamer.watch import Watched, reference_path, references
 
 from .conftest import simulate
-from .test_worker import frame
-
-BLOCK = 64
-TABLE = Drift(block_spectra=BLOCK, learn_blocks=10)  # type: ignore[call-arg]
-
-
-OFFSETS = itertools.count()  # of one topic, whichever line reads it
-
-
-class Line:
-    """A watch that is fed spectra, with the predictions of a real model."""
-
-    def __init__(self, model: Model, table: Drift = TABLE, path: Path | None = None, pool: Any = None) -> None:
-        self.model, self.version = model, "v0001"
-        self.watch = LineMonitor("nir1", table, path, pool)
-        self.sent = 0
-
-    def sees(self, spectra: np.ndarray, **changes: Any) -> DriftReport | None:
-        n = len(spectra)
-        names = [f"s{self.sent + i}" for i in range(n)]
-        self.sent += n
-        made = frame(self.model.grid, n, spectra=spectra.astype(np.float32), spectrum_id=names, **changes)
-        result = self.model.predict(made.spectra, self.model.grid)
-        told = predictions(self.model, made, result, self.version)
-        offset = next(OFFSETS)
-        record = Record("tamis.spectra", 0, offset, None, b"", {}, float(offset))
-        return self.watch.update(record, made, told, self.model)
-
-    def learns(self, draw: Callable[[int], np.ndarray]) -> Line:
-        for _ in range(self.watch.table.learn_blocks):
-            self.sees(draw(self.watch.table.block_spectra))
-        return self
-
-
-def predictions(model: Model, made: Frame, result: Any, version: str) -> Any:
-    from tamis.streamer.messages.predictions import Predictions
-
-    n = len(made)
-    no, nan = np.zeros(n, bool), np.full(n, np.nan)
-    return Predictions(
-        line=made.line, model="default", model_version=version, units={}, limits=model.limits,
-        spectrum_id=made.spectrum_id, time=made.time, object_id=made.object_id,
-        values={target: result.values[:, i] for i, target in enumerate(model.targets)},
-        t2=result.t2, q=result.q, t2_process_limit=nan, q_process_limit=nan,
-        trusted=~no, odd=no, warm_up=no, frozen=no, reason=[""] * n,
-    )  # fmt: skip
-
-
-def drawing(axis: Axis, seed: int = 5) -> Callable[[int], np.ndarray]:
-    """Spectra of two absorbers that vary, and of a matrix that does not: without it a gain were a change of product."""
-    seeds = iter(range(seed * 10_000, (seed + 1) * 10_000))
-    matrix = 0.5 * np.exp(-0.5 * ((axis.to("nm").values - 1500.0) / 30.0) ** 2)
-    return lambda n: simulate(n, axis, next(seeds))[0] + matrix
+from .support.drift import BLOCK, TABLE, Line, drawing
+from .support.spectra import frame
 
 
 def alarms(told: DriftReport | None) -> set[str]:

@@ -12,7 +12,7 @@ from tamis.models.network_estimators import CNNClassifier, CNNRegressor, Spectra
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.plsda import PLSDA
 
-from .test_networks import brief
+from .support.models import brief
 
 # Each check fits on tens of rows of a few bands; the networks' settings make one fit of it a fraction of a second.
 ALL = [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,9 @@ from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
 
 from .conftest import simulate
-from .test_networks import brief
-from .test_worker import frame
+from .support.models import brief
+from .support.processes import tamis
+from .support.spectra import frame
 
 
 def fitted(grid: Axis, estimator: Any, column: int = 0) -> Model:
@@ -89,11 +88,11 @@ def test_peaks_are_found_and_named() -> None:
     assert peaks(np.linspace(0, 1, 61), Axis(np.arange(61.0), "index")) == []
 
 
-def test_explain_as_a_user_types_it(grid: Axis, tmp_path: Path) -> None:
+def test_explain_as_a_user_types_it(grid: Axis, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "s").publish("fat", fitted(grid, brief(SpectraTrRegressor, epochs=3)))
     write_parquet(tmp_path / "new.parquet", [frame(grid, 20)])
-    command = [sys.executable, "-m", "tamis.streamer.cli", "explain", "fat", "new.parquet", "--store", "s"]
-    done = subprocess.run([*command, "--html", "p.html"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    command = ["explain", "fat", "new.parquet", "--store", "s"]
+    done = tamis(*command, "--html", "p.html", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "fat v0001, fat: what it rests on, by 20 spectra" in done.stdout
     assert "attention and occlusion: rank correlation" in done.stdout
@@ -101,10 +100,10 @@ def test_explain_as_a_user_types_it(grid: Axis, tmp_path: Path) -> None:
     assert "<svg" in page
     assert "by attention" in page
     Store(tmp_path / "s").publish("fat", fitted(grid, PLSR(2)))
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = here(*command)
     shares = [float(share) for share in re.findall(r"([\d.]+)%", done.stdout)]
     assert len(shares) > 2
     assert shares == sorted(shares, reverse=True), "the most important region first"
     assert "attention" not in done.stdout, "PLS has none"
-    done = subprocess.run([*command, "--target", "water"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = here(*command, "--target", "water")
     assert (done.returncode, "no target 'water' in this model; there: fat" in done.stderr) == (2, True)

@@ -53,8 +53,8 @@ from tamis.streamer.settings.tables import Drift
 from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, Record, decode
 
-from . import hostile
-from .hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream_messages
+from .support import hostile
+from .support.hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream_messages
 
 
 @contextmanager
@@ -73,6 +73,7 @@ def memory_below(most_mb: int) -> Iterator[None]:
 # --- every target, with whatever its mutator makes --------------------------------------------------------------------
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", hostile.TARGETS)
 def test_nothing_comes_of_hostile_input_but_a_reading_or_a_clear_refusal(
     name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
@@ -84,8 +85,9 @@ def test_nothing_comes_of_hostile_input_but_a_reading_or_a_clear_refusal(
             target.run(seed, tmp_path)
     assert any(hostile.examine(target, seed, tmp_path) for seed in seeds)
 
-    @settings(max_examples=20 * target.share, deadline=None, derandomize=True, database=None,
-              suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+    examples = settings.default.max_examples * target.share // 5
+
+    @settings(max_examples=examples, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.integers(0, 2**32))
     def once(seed: int) -> None:
         rng = Random(seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import struct
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -295,10 +294,9 @@ def test_a_library_that_is_not_there_is_named(path: Path, library: str, monkeypa
 # --- whole ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_is_fitted_on_jcamp_and_predicts_from_spc(tmp_path: Path) -> None:
+def test_a_model_is_fitted_on_jcamp_and_predicts_from_spc(tmp_path: Path, here: Any) -> None:
     def tamis(*words: str) -> str:
-        command = [sys.executable, "-m", "tamis.streamer.cli", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = here(*words)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -14,8 +14,8 @@ from tamis.models.axis import Axis
 from tamis.models.encoder import Encoder
 from tamis.models.store import Store
 
-from .test_cli import tamis
-from .test_trainer import instruments
+from .support.processes import tamis
+from .support.spectra import instruments
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def tablets(tmp_path: Path, grid: Axis) -> Path:
 
 
 def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
-    tablets: Path, grid: Axis, tmp_path: Path
+    tablets: Path, grid: Axis, tmp_path: Path, here: Any
 ) -> None:
     done = tamis("pretrain", tablets, "--group", "tablet", "--steps", 20, "--out", "e.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -39,18 +39,18 @@ def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
     encoder = Encoder.load(tmp_path / "e.safetensors")
     assert encoder.grid == grid
     fit = ("fit", tablets, "--target", "fat", "--where", "instrument=1")
-    done = tamis(*fit, "--model", "committee", "--encoder", "e.safetensors", cwd=tmp_path)
+    done = here(*fit, "--model", "committee", "--encoder", "e.safetensors")
     assert done.returncode == 0, done.stderr
     model, _ = Store(tmp_path / "store").load("default")
     np.testing.assert_array_equal(model.estimator.encoder.embed(np.ones((2, 61))), encoder.embed(np.ones((2, 61))))
-    done = tamis(*fit, "--model", "plsr", "--encoder", "e.safetensors", cwd=tmp_path)
+    done = here(*fit, "--model", "plsr", "--encoder", "e.safetensors")
     assert (done.returncode, done.stderr) == (2, done.stderr)
     assert "plsr takes no encoder" in done.stderr
 
 
-def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_path: Path) -> None:
-    assert tamis("fit", tablets, "--target", "fat", "--where", "instrument=1", cwd=tmp_path).returncode == 0
-    done = tamis("pretrain", tablets, "--group", "tablet", "--steps", 40, "--name", "default", cwd=tmp_path)
+def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_path: Path, here: Any) -> None:
+    assert here("fit", tablets, "--target", "fat", "--where", "instrument=1").returncode == 0
+    done = here("pretrain", tablets, "--group", "tablet", "--steps", 40, "--name", "default")
     told = done.stdout
     assert "fat, calibration, champion: RMSE" in told
     assert "pairs: predictions of pairs differ by" in told
@@ -92,7 +92,7 @@ def test_what_can_not_be_done_is_told(words: tuple[str, ...], told: str, tablets
     assert "Traceback" not in done.stderr
 
 
-def test_pairs_make_up_for_the_other_instrument(tablets: Path, tmp_path: Path) -> None:
+def test_pairs_make_up_for_the_other_instrument(tablets: Path, here: Any) -> None:
     words = (
         "--target",
         "fat",
@@ -103,7 +103,7 @@ def test_pairs_make_up_for_the_other_instrument(tablets: Path, tmp_path: Path) -
         "--models",
         "plsr,mean-shift,fisher-pls,ds",
     )
-    done = tamis("compare", tablets, *words, cwd=tmp_path)
+    done = here("compare", tablets, *words)
     assert done.returncode == 0, done.stderr
     rows = [row.split() for row in done.stdout.splitlines()]
     rmsep = {row[0]: float(row[2]) for row in rows if row and row[0] in ("plsr", "ds", "fisher-pls") and row[1] != "-"}
@@ -111,9 +111,9 @@ def test_pairs_make_up_for_the_other_instrument(tablets: Path, tmp_path: Path) -
     assert rmsep["fisher-pls"] < 0.5 * rmsep["plsr"]
 
 
-def test_a_stream_is_tested_then_trained(tablets: Path, tmp_path: Path) -> None:
+def test_a_stream_is_tested_then_trained(tablets: Path, tmp_path: Path, here: Any) -> None:
     words = ("--target", "fat", "--stream", "instrument", "--labels", 10, "--models", "plsr,plsr-static")
-    done = tamis("compare", tablets, *words, "--json", "out.json", cwd=tmp_path)
+    done = here("compare", tablets, *words, "--json", "out.json")
     assert done.returncode == 0, done.stderr
     assert "test, then train, over 2 values of instrument" in done.stdout
     assert (tmp_path / "out.json").exists()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -55,18 +55,17 @@ BLOCK = 64
 PATIENCE_S = 90.0
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
-def process(log: Path, *command: str) -> Iterator[None]:
+def listening(log: Path, *command: str) -> Iterator[int]:
+    """A process of the Prometheus family, and the port of loopback that it has chosen."""
     with open(log, "w") as file:
-        started = subprocess.Popen(command, stdout=file, stderr=file)
+        started = subprocess.Popen([*command, "--web.listen-address=127.0.0.1:0"], stdout=file, stderr=file)
     try:
-        yield
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := re.search(r'"Listening on" address=127.0.0.1:(\d+)', log.read_text())):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield int(found[1])
     finally:
         started.terminate()
         started.wait(15)
@@ -97,7 +96,7 @@ def webhook() -> Iterator[tuple[int, list[dict[str, Any]]]]:
         server.server_close()
 
 
-def monitoring_files(folder: Path, worker: str, trainer: str, alertmanager: int, hook: int) -> None:
+def prometheus_files(folder: Path, worker: str, trainer: str, alertmanager: int) -> None:
     """The deployed configuration with other ports, and seconds where a plant has minutes."""
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
@@ -111,6 +110,9 @@ def monitoring_files(folder: Path, worker: str, trainer: str, alertmanager: int,
             if "for" in rule:
                 rule["for"] = "1s"
     (folder / "rules.yml").write_text(yaml.safe_dump(rules))
+
+
+def alertmanager_file(folder: Path, hook: int) -> None:
     routes = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
     routes["route"] |= {"group_wait": "200ms", "group_interval": "1s"}
     for receiver in routes["receivers"]:
@@ -128,6 +130,8 @@ def panel_queries() -> Iterator[tuple[str, str]]:
                 yield f"{path.stem}: {panel['title']}", target["expr"].replace("$line", ".*")
 
 
+@pytest.mark.long(50)
+@pytest.mark.xdist_group("processes")
 def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
     tmp_path: Path, model: Model, grid: Axis, tamis_broker: EmbeddedBroker
 ) -> None:
@@ -159,21 +163,20 @@ def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
         worker = parts.enter_context(running("worker", settings, tmp_path / "worker.log", more))
         learner = parts.enter_context(running("trainer", settings, tmp_path / "trainer.log", more))
         hook, came = parts.enter_context(webhook())
-        at, alerting = free_port(), free_port()
-        monitoring_files(tmp_path, worker, learner, alerting, hook)
-        parts.enter_context(
-            process(
+        alertmanager_file(tmp_path, hook)
+        alerting = parts.enter_context(
+            listening(
                 tmp_path / "alertmanager.log",
                 *("prometheus-alertmanager", f"--config.file={tmp_path / 'alertmanager.yml'}"),
-                *(f"--storage.path={tmp_path / 'alerts'}", f"--web.listen-address=127.0.0.1:{alerting}"),
-                "--cluster.listen-address=",
+                *(f"--storage.path={tmp_path / 'alerts'}", "--cluster.listen-address="),
             )
         )
-        parts.enter_context(
-            process(
+        prometheus_files(tmp_path, worker, learner, alerting)
+        at = parts.enter_context(
+            listening(
                 tmp_path / "prometheus.log",
                 *("prometheus", f"--config.file={tmp_path / 'prometheus.yml'}"),
-                *(f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address=127.0.0.1:{at}"),
+                f"--storage.tsdb.path={tmp_path / 'tsdb'}",
             )
         )
         sink = parts.enter_context(closing(kafka_sink(settings)))

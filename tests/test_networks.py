@@ -15,6 +15,7 @@ from tamis.models.network_estimators import CNNRegressor, NetworkRegressor, Spec
 from tamis.models.spectratr import SpectraTr
 
 from .conftest import simulate
+from .support.models import brief
 
 REGRESSORS = {"cnn": CNNRegressor, "spectratr": SpectraTrRegressor}
 NETWORKS = {"cnn": CNN, "spectratr": SpectraTr}
@@ -25,11 +26,6 @@ each_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORK
 @pytest.fixture(scope="module")
 def data(grid: Axis) -> tuple[np.ndarray, np.ndarray]:
     return simulate(60, grid, seed=7)
-
-
-def brief(regressor: type[NetworkRegressor], **parameters: Any) -> NetworkRegressor:
-    """An estimator that is fitted in a moment, on one core."""
-    return regressor(**{"epochs": 3, "n_threads": 1, "device": "cpu", **parameters})
 
 
 # The networks as published.

@@ -12,13 +12,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.streamer.files.table import read_table
 
 from .conftest import simulate
-
-
-def materials(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra of three sorts that differ in the ratio of two absorbers; the third is one in ten."""
-    spectra, values = simulate(n, axis, seed)
-    cut = np.quantile(values[:, 0] - values[:, 1], [0.45, 0.9])
-    return spectra, np.array(["PE", "PET", "PVC"])[np.searchsorted(cut, values[:, 0] - values[:, 1])]
+from .support.spectra import materials
 
 
 def test_tells_simulated_materials_apart(grid: Axis) -> None:

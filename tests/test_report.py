@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,6 +16,8 @@ import pytest
 from tamis import BadFile
 from tamis.streamer.pages.charts import DOT, MAX_MARKS, Chart, Kind, figure, html_table, page_of
 from tamis.streamer.pages.run_report import Finding, Run, page, write_report
+
+from .support.paths import CHROMIUM
 
 HOSTILE = "</title></svg><script>alert('x')</script><img src=\"http://evil/\" onerror=alert(1)>&amp;"
 CHARTS = 5
@@ -262,9 +263,6 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=r"folder\.html: Is a directory"):
         write_report(a_run(), tmp_path / "folder.html")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.html", "new"]
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")

@@ -54,7 +54,7 @@ from tamis.streamer.source import KafkaSource, connected, ensure_topics
 from tamis.streamer.tools.doctor import examine
 from tamis.streamer.web import MOST_CLIENTS
 
-from .front import Authority, Front, FrontedBroker, bearer, plain, scram
+from .support.front import Authority, Front, FrontedBroker, bearer, plain, scram
 
 SECRET = "correct horse battery staple"
 

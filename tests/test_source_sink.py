@@ -28,6 +28,8 @@ from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySink, MemorySource, Sent
 
+from .support.kafka import read, sink, source, topic
+
 CLUSTER = os.environ.get("TAMIS_TEST_KAFKA")
 
 
@@ -42,33 +44,6 @@ class Cluster:
 @pytest.fixture(params=[*CAPABILITIES, *(["cluster"] if CLUSTER else [])])
 def broker(request: pytest.FixtureRequest, tamis_broker_with: Callable[..., EmbeddedBroker]) -> Any:
     return Cluster if request.param == "cluster" else tamis_broker_with(*CAPABILITIES[request.param])
-
-
-def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
-    name = f"t-{uuid.uuid4().hex[:8]}"
-    ensure_topics(broker.bootstrap, [name], partitions, create=True, client_settings=broker.client_settings, **more)
-    return name
-
-
-def source(broker: Any, name: str, **more: Any) -> KafkaSource:
-    """A member of the topic's own group: no test waits for a rebalance of another's."""
-    return KafkaSource(broker.bootstrap, [name], f"g-{name}", client_settings=broker.client_settings, **more)
-
-
-def sink(broker: Any, **more: Any) -> KafkaSink:
-    return KafkaSink(broker.bootstrap, client_settings=broker.client_settings, **more)
-
-
-def read(reader: KafkaSource, n: int, patience_s: float = 20.0) -> list[Record]:
-    deadline = time.monotonic() + patience_s
-    records: list[Record] = []
-    while len(records) < n and time.monotonic() < deadline:
-        records += reader.poll(0.2)
-    return records
-
-
-def assigned(reader: KafkaSource) -> int:
-    return len(reader._consumer.assignment())
 
 
 def done(reader: KafkaSource | MemorySource, records: list[Record]) -> None:

@@ -50,6 +50,8 @@ from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.wire import ARROW, Record, encode
 
 from .conftest import simulate
+from .support.models import classified
+from .support.spectra import instruments
 
 START = np.datetime64("2026-01-02T03:04:05", "us")
 
@@ -218,14 +220,6 @@ def test_what_is_no_label_is_told_and_left_out(tmp_path: Path, model: Model, gri
     assert line.store.versions("default") == ["v0001"]
 
 
-def instruments(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """n objects under two instruments, (n, bands) each: the second adds its own interference; and fat."""
-    spectra, values = simulate(n, axis, seed)
-    rng = np.random.default_rng(seed + 500)
-    other = spectra + rng.uniform(0.2, 0.6, (n, 1)) * np.exp(-0.5 * ((axis.values - 1250.0) / 70.0) ** 2)
-    return spectra, other, values[:, 0]
-
-
 @pytest.fixture
 def shy(grid: Axis) -> Model:
     """PLSR on 30 spectra of the first instrument."""
@@ -292,6 +286,8 @@ def test_a_poisoned_stream_changes_nothing(tmp_path: Path, shy: Model, grid: Axi
     assert line.verdicts[0]["outcome"] in ("refused", "failed")
 
 
+@pytest.mark.long(30)
+@pytest.mark.xdist_group("processes")
 def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
     tmp_path: Path, model: Model, grid: Axis, tamis_broker: EmbeddedBroker
 ) -> None:
@@ -332,7 +328,7 @@ def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
                 sink.send(topics.spectra, value, key=b"nir1", headers=headers)
 
         def until(done: Any, what: str) -> None:
-            deadline = time.monotonic() + 40
+            deadline = time.monotonic() + 90
             while not done():
                 for record in source.poll(0.1):
                     rows.extend(decode_predictions(record.value, record.headers))
@@ -385,7 +381,5 @@ def is_ours(environ: Path, address: str) -> bool:
 
 
 def test_a_model_of_classes_is_refused_by_name(tmp_path: Path, grid: Axis) -> None:
-    from .test_classes import classified
-
     with pytest.raises(BadSettings, match=r"model 'default' predicts classes \(sort\); so far only models of values"):
         Line(tmp_path, classified(grid)).run()

@@ -9,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tamis import BadBundle, NotDelivered
+from tamis import BadBundle
 from tamis.models.axis import Axis
 from tamis.models.model import Model, Result
 from tamis.models.serving.parts import ServedModel
@@ -33,37 +32,10 @@ from tamis.streamer.transport.memory import MemorySink
 from tamis.streamer.transport.protocols import Progress
 
 from .conftest import simulate
+from .support.lines import Flaky
+from .support.spectra import frame
 
 MakeLine = Callable[..., FakeLine]
-
-
-def frame(axis: Axis, n: int = 4, seed: int = 1, line: str = "nir1", **changes: Any) -> Frame:
-    spectra, _ = simulate(n, axis, seed)
-    whole = Frame(
-        line=line,
-        instrument="spectrometer-7",
-        axis=axis,
-        quantity="absorbance",
-        spectra=spectra.astype(np.float32),
-        spectrum_id=[f"{line}-{seed}-{i}" for i in range(n)],
-        time=np.datetime64("2026-01-02T03:04:05", "us") + np.arange(n) * np.timedelta64(10, "ms"),
-    )
-    return replace(whole, **changes)
-
-
-class Flaky(MemorySink):
-    """Loses everything at its first flushes, and says so."""
-
-    def __init__(self, failures: int) -> None:
-        super().__init__()
-        self.failures = failures
-
-    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        if self.failures:
-            self.failures -= 1
-            self.messages.clear()
-            raise NotDelivered("the broker did not confirm")
-        return False
 
 
 @pytest.fixture

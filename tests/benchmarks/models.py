@@ -93,7 +93,7 @@ def rows(kind: str, axis: Axis, train: np.ndarray, values: np.ndarray) -> tuple[
             ikpls = PLS(algorithm=1)
             ikpls.fit(model.pipeline.transform(train, axis), values[:, None], 10)
             timed["ikpls"] = lambda x: ikpls.predict(model.pipeline.transform(x, axis), 10)
-    return timed, str(served.report.way)
+    return timed, str(served.report.backend)
 
 
 def peaks() -> dict[str, Callable[[], Any]]:

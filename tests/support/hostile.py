@@ -67,7 +67,8 @@ from tamis.streamer.settings.tables import Drift, Settings
 from tamis.streamer.watch import LineWatch
 from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
-from .conftest import ROOT, SPECTROMETER_FILES, simulate
+from .paths import ROOT, SPECTROMETER_FILES
+from .spectra import simulate
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 KNOWN = {"nir1": AXIS, AXIS.id: AXIS}

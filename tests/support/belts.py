@@ -1,0 +1,31 @@
+"""Belts under a line camera, and a model that knows their materials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tamis.models.model import Model
+from tamis.models.plsda import PLSDA
+from tamis.models.preprocess import Pipeline
+from tamis.streamer.simulate import Belt
+
+START = np.datetime64("2026-01-02T03:04:05", "us")
+
+
+def taught_and_other() -> tuple[Model, Belt]:
+    """PLS-DA taught on the inner pixels of one belt, and another belt, seen whole."""
+    small: dict[str, Any] = {"pixels": 80, "lines_per_s": 60, "objects_per_s": 3, "size_px": 14}
+    taught, other = Belt(**small, seed=9), Belt(**small, seed=21, foreground=False)
+    names = {thing.number: thing.material for thing in taught.objects(40)}
+    spectra, labels, groups = [], [], []
+    for frame in taught.frames(40, START):
+        keep = np.flatnonzero(frame.targets["coverage"] >= 0.9)[::7]
+        spectra.append(frame.spectra[keep])
+        groups += [frame.object_id[i] for i in keep.tolist()]  # type: ignore[index]
+    labels = np.array([names[number] for number in groups])
+    parts: dict[str, Any] = {"pipeline": Pipeline.parse("snv, savgol 9 2 1"), "estimator": PLSDA()}
+    model = Model.fit(np.vstack(spectra), taught.axis, labels, ["material"], groups=np.array(groups),
+                      quantity="reflectance", **parts)  # fmt: skip
+    return model, other

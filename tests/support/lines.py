@@ -1,0 +1,31 @@
+"""Lines in memory: what came out of one, and a sink that fails."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tamis import NotDelivered
+from tamis.streamer.sink import MemorySink
+from tamis.streamer.source import Progress
+
+
+def decided(line: Any) -> list[dict[str, Any]]:
+    """The decisions that a `FakeLine` has sent."""
+    messages = line.sink.messages.get(line.worker.settings.topics.decisions, [])
+    return [json.loads(message.value) for message in messages]
+
+
+class Flaky(MemorySink):
+    """Loses everything at its first flushes, and says so."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__()
+        self.failures = failures
+
+    def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
+        if self.failures:
+            self.failures -= 1
+            self.messages.clear()
+            raise NotDelivered("the broker did not confirm")
+        return False

@@ -1,0 +1,48 @@
+"""Models that are fitted in a moment, and the precision in which a served network computes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import pytest
+
+from tamis.models import serving
+from tamis.models.axis import Axis
+from tamis.models.graphs import precisions
+from tamis.models.model import Model
+from tamis.models.plsda import PLSDA
+from tamis.models.preprocess import Pipeline
+from tamis.models.serving import TOLERANCE, ServedModel
+
+from .spectra import materials
+
+Network = TypeVar("Network")
+
+# How a network can be served. Which way is picked depends on the processor, so tolerances go by its precision.
+WAYS = ["openvino bf16", "openvino fp32", "numpy fp32", "numpy fp64"]
+
+
+def brief(network: type[Network], **parameters: Any) -> Network:
+    """An estimator that is fitted in a moment, on one core."""
+    return network(**{"epochs": 3, "n_threads": 1, "device": "cpu", **parameters})
+
+
+def classified(axis: Axis, estimator: Any = None, n: int = 200) -> Model:
+    """A model of the three sorts of `materials`."""
+    spectra, sort = materials(n, axis)
+    parts = {"pipeline": Pipeline.parse("snv, savgol 7 2 1"), "estimator": estimator or PLSDA()}
+    return Model.fit(spectra, axis, sort, ["sort"], **parts, quantity="absorbance")
+
+
+def serve_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets models be served in one way alone, such as "openvino bf16"; skips the test where there is no such way."""
+    backend, precision = way.split()
+    if backend == "openvino" and precision not in precisions():
+        pytest.skip(f"{way}: not on this processor, or OpenVINO is not installed")
+    ways = serving._ways
+    monkeypatch.setattr(serving, "_ways", lambda parts: [one for one in ways(parts) if str(one).split(",")[0] == way])
+
+
+def allowed(served: ServedModel) -> float:
+    """How far a served model's values may be from the fitted one's, in sd: by the precision it computes in."""
+    return TOLERANCE[served.report.backend.precision]
