@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .classes import Validation
+from .class_scores import Validation
 
 
 class Cut(NamedTuple):

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from .axis import Axis
+from .cross_validation import folds_of
 from .model import CLASSIFIERS, Model, estimator_class
-from .pls import LocalPLS, folds_of, weighted_pls
+from .pls import LocalPLS
 from .preprocess import Pipeline
+from .weighted_pls import weighted_pls
 
 # What cross-validation may choose from. Autoscaling is among them: models that scale inside must not win by that.
 PRETREATMENTS = (

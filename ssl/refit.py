@@ -16,11 +16,8 @@ from ..models.axis import Axis
 from ..models.committee import CommitteeRegressor
 from ..models.cross_validation import folds_of
 from ..models.encoder import Encoder
-from ..models.evaluate import train
 from ..models.model import Calibration, Model
-from ..models.heads import CommitteeRegressor
 from ..models.model_selection import train
-from ..models.pls import folds_of
 from ..models.preprocess import Pipeline
 from .gate import Check, Limits, Probe, Verdict, judge
 from .pretrain import Health, Recipe, health, pretrain

@@ -18,16 +18,10 @@ import pytest
 if TYPE_CHECKING:
     from ..models.model import Model
     from .messages.frame import Frame
-    from .settings import Settings
-    from .transport.embedded_broker import EmbeddedBroker
-    from .transport.memory import MemorySink, MemorySource
-    from .worker import Worker
-    from .broker import EmbeddedBroker
-    from .frame import Frame
     from .services.worker import Worker
     from .settings.tables import Settings
-    from .sink import MemorySink
-    from .source import MemorySource
+    from .transport.embedded_broker import EmbeddedBroker
+    from .transport.memory import MemorySink, MemorySource
 
 
 @dataclass
@@ -43,14 +37,10 @@ class FakeLine:
 
     def __post_init__(self) -> None:
         from ..models.store import Store
-        from .predictor import Predictor
-        from .transport.memory import MemorySink, MemorySource
-        from .worker import Worker
         from .processing.inspection import Inspection
         from .processing.model_server import ModelServer
         from .services.worker import Worker
-        from .sink import MemorySink
-        from .source import MemorySource
+        from .transport.memory import MemorySink, MemorySource
 
         loaded = self._load()
         self.source: MemorySource = MemorySource([])

@@ -38,12 +38,6 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.replay_buffer import Buffer
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.frame import Frame
-from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.records import write_parquet
-from tamis.streamer.source import connected, ensure_topics
-from tamis.ssl.buffer import Buffer
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions

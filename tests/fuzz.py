@@ -30,11 +30,11 @@ from random import Random
 from typing import Any
 
 SHM = Path("/dev/shm")
-MOST_CASE_S = 20  # a case that takes longer hangs
-MOST_MEMORY = 6 << 30  # bytes of address space beyond what is mapped at the start
-MOST_DEATHS = 20  # of a target's process; then it is left
+MAX_CASE_S = 20  # a case that takes longer hangs
+MAX_MEMORY = 6 << 30  # bytes of address space beyond what is mapped at the start
+MAX_DEATHS = 20  # of a target's process; then it is left
 _HEAD = struct.Struct("<QQQQ")  # cases, read, peak kB, length of the case at work
-_MOST_CASE = 1 << 17
+_MAX_CASE = 1 << 17
 
 
 class Scratch:
@@ -42,12 +42,12 @@ class Scratch:
 
     def __init__(self, path: Path, *, new: bool = False) -> None:
         if new:
-            path.write_bytes(bytes(_HEAD.size + _MOST_CASE))
+            path.write_bytes(bytes(_HEAD.size + _MAX_CASE))
         with open(path, "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), 0)
 
     def set(self, cases: int, read: int, peak_kb: int, case: bytes) -> None:
-        case = case[:_MOST_CASE]
+        case = case[:_MAX_CASE]
         self.memory[_HEAD.size : _HEAD.size + len(case)] = case
         _HEAD.pack_into(self.memory, 0, cases, read, peak_kb, len(case))
 
@@ -86,7 +86,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
         nonlocal done, read
         done += 1
         scratch.set(done, read, hostile.peak_kb(), case)
-        signal.setitimer(signal.ITIMER_REAL, MOST_CASE_S)  # nobody handles it: the process dies, the parent tells
+        signal.setitimer(signal.ITIMER_REAL, MAX_CASE_S)  # nobody handles it: the process dies, the parent tells
         try:
             read += hostile.examine(target, case, folder)
         except hostile.Finding as finding:
@@ -99,11 +99,11 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
         with suppress(Exception):
             target.run(case, folder)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MOST_MEMORY, size + MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (size + MAX_MEMORY, size + MAX_MEMORY))
     deadline, rng = time.monotonic() + seconds, Random(seed)
     if not guided:
         while done < cases and time.monotonic() < deadline:
-            one(target.mutate(rng.choice(seeds), rng)[:_MOST_CASE])
+            one(target.mutate(rng.choice(seeds), rng)[:_MAX_CASE])
         return
 
     def mutate(case: bytes, most: int, seed: int) -> bytes:
@@ -116,7 +116,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
     corpus = Path(tempfile.mkdtemp())
     for i, case in enumerate(seeds):
         (corpus / str(i)).write_bytes(case)
-    options = {"runs": cases, "max_total_time": int(seconds), "timeout": 0, "max_len": _MOST_CASE,
+    options = {"runs": cases, "max_total_time": int(seconds), "timeout": 0, "max_len": _MAX_CASE,
                "rss_limit_mb": 0, "seed": seed, "len_control": 0, "artifact_prefix": f"{corpus}-"}  # fmt: skip
     atheris.Setup([sys.argv[0], *(f"-{key}={value}" for key, value in options.items()), str(corpus)], one,
                   custom_mutator=mutate)  # fmt: skip
@@ -129,7 +129,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
 def fuzz(name: str, cases: int, seconds: float, seed: int, out: Path) -> str:
     """Runs one target to its end, over as many deaths of its process as it takes; one line of figures."""
     began, done, read, peak_kb, features = time.monotonic(), 0, 0, 0, "-"
-    for death in range(MOST_DEATHS + 1):
+    for death in range(MAX_DEATHS + 1):
         # In memory where that can be: a disk would take most of the time.
         with tempfile.TemporaryDirectory(prefix="tamis-fuzz-", dir=SHM if SHM.is_dir() else None) as own:
             scratch = Scratch(Path(own) / "scratch", new=True)

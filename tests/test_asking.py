@@ -13,13 +13,11 @@ from tamis.models.axis import Axis
 from tamis.models.committee import CommitteeRegressor
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.asking import Asker
 from tamis.streamer.messages.frame import Frame
-from tamis.streamer.frame import Frame
 from tamis.streamer.processing.label_requests import LabelRequester
 from tamis.streamer.testing import FakeLine
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 
 MakeLine = Callable[..., FakeLine]
 

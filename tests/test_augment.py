@@ -7,8 +7,6 @@ from torch import Generator, Tensor
 
 from tamis.models.axis import Axis
 from tamis.ssl.augment import AUGMENTATIONS, Augmentation, Differences, Mask, Shift, StrayLight
-from tamis.ssl.augment import AUGMENTATIONS, COVARIANCE, Augmentation, Differences, Mask, Shift, StrayLight, estimate
-from tamis.streamer.files.table import read_table
 
 NM = Axis(np.linspace(1000.0, 1600.0, 121), "nm")
 UNEVEN = 1000.0 + 600.0 * np.linspace(0, 1, 300) ** 1.3

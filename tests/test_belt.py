@@ -26,30 +26,19 @@ from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.outcome import JSON_LINES
-from tamis.streamer.pages.belt_map import COLOURS, BeltMap, png
-from tamis.streamer.records import write_parquet
-from tamis.streamer.belt import COLOURS, Belt, png
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.predictions import JSON_LINES
 from tamis.streamer.messages.record import JSON
-from tamis.streamer.simulate import Belt as Simulated
+from tamis.streamer.pages.belt_map import COLOURS, BeltMap, png
+from tamis.streamer.tools.simulate import SimulatedBelt as Simulated
+from tamis.streamer.tools.view import refuse_unwritable
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import ensure_topics
-from tamis.streamer.tools.simulate import SimulatedBelt as Simulated
-from tamis.streamer.view import refuse_unwritable
-from tamis.streamer.tools.view import refuse_unwritable
-from tamis.streamer.wire import JSON
 
-from .test_camera import belts  # noqa: F401 (a fixture)
-from .test_report import CHROMIUM, HOSTILE, Page
-from .test_worker import frame
 from .support.paths import CHROMIUM
 from .support.spectra import frame
+from .test_report import HOSTILE, Page
 
 HEADERS = {"content-type": JSON_LINES, "line": "belt"}
 

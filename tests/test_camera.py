@@ -20,30 +20,20 @@ from scipy import ndimage
 from tamis import BadFile, BadMessage, BadSettings
 from tamis.models.axis import Axis
 from tamis.models.model import Model
-from tamis.models.plsda import PLSDA
-from tamis.models.preprocess import Pipeline
 from tamis.models.reflectance import Reflectance
-from tamis.streamer.camera import MOST_GAP, Camera, Cameras, Seen, Segmenter
 from tamis.streamer.files.envi import write_envi
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
-from tamis.streamer.cube import Reflectance, write_envi
-from tamis.streamer.frame import Frame
-from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.processing.camera import Camera, ScreenedFrame
 from tamis.streamer.processing.cameras import Cameras
 from tamis.streamer.processing.segmentation import MAX_GAP, Segmenter
-from tamis.streamer.settings import Camera as Table
-from tamis.streamer.settings import load
-from tamis.streamer.simulate import Belt
 from tamis.streamer.settings.load import load
 from tamis.streamer.settings.tables import Camera as Table
 from tamis.streamer.tools.simulate import SimulatedBelt
-from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.lines import Flaky, decided
 
 NM = Axis(np.linspace(950, 1700, 12), "nm")

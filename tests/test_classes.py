@@ -21,8 +21,6 @@ from tamis.models.serving.compiled import serve
 from tamis.models.simca import Simca
 from tamis.models.store import Store
 from tamis.ssl.self_training import self_train
-from tamis.streamer.records import read_table, write_parquet
-from tamis.ssl.pseudo import self_train
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.files.table import read_table
 

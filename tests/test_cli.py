@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -28,19 +27,12 @@ from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.files.table import read_table
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions
-from tamis.streamer.service import run_tail
-from tamis.streamer.settings import load
+from tamis.streamer.settings.load import load
+from tamis.streamer.tools.tail import run_tail
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.frame import Frame
-from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.records import read_table, write_parquet
-from tamis.streamer.settings.load import load
-from tamis.streamer.source import KafkaSource
-from tamis.streamer.tools.tail import run_tail
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.drift import Line, drawing
 from .support.processes import CLEAN, tamis
 
@@ -502,9 +494,7 @@ def test_help_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
 
 def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, tmp_path: Path, here: Any) -> None:
     from tamis.streamer.drift.reference_file import reference_path
-    from tamis.streamer.settings import Drift
     from tamis.streamer.settings.tables import Drift
-    from tamis.streamer.watch import reference_path
 
     path = reference_path(tmp_path / "drift", "nir1")
     Line(model, Drift(block_spectra=16, learn_blocks=2), path).learns(drawing(grid))  # type: ignore[call-arg]

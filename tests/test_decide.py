@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 from tamis import BadSettings
 from tamis.models.axis import Axis
 from tamis.models.class_scores import Validation
+from tamis.models.class_thresholds import conformal_limits, threshold
 from tamis.models.committee import CommitteeRegressor
 from tamis.models.model import Model
 from tamis.models.preprocess import Pipeline
@@ -30,25 +31,15 @@ from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.record import ARROW, Record
-from tamis.streamer.rules import Rule, conformal_limits, threshold
-from tamis.streamer.settings import load
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.rule import Rule
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
-from tamis.models.class_thresholds import conformal_limits, threshold
-from tamis.models.classes import Validation
-from tamis.models.heads import CommitteeRegressor
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.records import write_parquet
-from tamis.streamer.settings.load import load
-from tamis.streamer.settings.rule import Rule
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
-from tamis.streamer.wire import ARROW, Record, encode
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.lines import decided
 from .support.models import classified
 from .support.spectra import frame, materials, strangers

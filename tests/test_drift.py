@@ -15,18 +15,15 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.drift import LabelDrift, ReferenceScan
+from tamis.streamer.drift.change_points import LabelDrift
+from tamis.streamer.drift.monitor import DriftReport
+from tamis.streamer.drift.reference_file import reference_path, references
+from tamis.streamer.drift.reference_scan import ReferenceScan
 from tamis.streamer.files.table import read_table
-from tamis.streamer.messages.frame import Frame
-from tamis.streamer.messages.record import Record
-from tamis.streamer.settings import Drift
-from tamis.streamer.frame import Frame
-from tamis.streamer.records import read_table
 from tamis.streamer.settings.tables import Drift
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.watch import Watched, reference_path, references
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.drift import BLOCK, TABLE, Line, drawing
 from .support.spectra import frame
 

@@ -15,24 +15,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 
 from tamis.models.axis import Axis
-from tamis.models.evaluate import (
-    CONTENDERS,
-    Scores,
-    choose_pretreatment,
-    few_labels,
-    paired_accuracy,
-    paired_difference,
-    split_rows,
-    train,
-)
-from tamis.streamer.files.frames import write_parquet
-from tamis.streamer.messages.frame import Frame
 from tamis.models.evaluation import Scores, few_labels, paired_accuracy, paired_difference, split_rows
 from tamis.models.model_selection import choose_pretreatment, train
-from tamis.streamer.frame import Frame
-from tamis.streamer.records import write_parquet
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.messages.frame import Frame
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 
 QUICK = ["plsr", "local-pls"]
 

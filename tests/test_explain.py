@@ -18,7 +18,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.models import brief
 from .support.processes import tamis
 from .support.spectra import frame

@@ -6,16 +6,14 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.committee import MIN_SPECTRAL_BANDS, CommitteeRegressor
 from tamis.models.committee_members import member_weights
-from tamis.models.evaluate import few_labels, train
 from tamis.models.evaluation import few_labels
-from tamis.models.heads import FEWEST_SPECTRAL_BANDS, CommitteeRegressor, member_weights
 from tamis.models.model import Model
 from tamis.models.model_selection import train
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.table import read_table
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from tamis.models.axis import Axis
 from tamis.models.encoder import Encoder
 from tamis.models.model import Model
 from tamis.models.store import MANIFEST, WEIGHTS, Store
+from tamis.streamer.drift.monitor import LineMonitor
 from tamis.streamer.files import readers
 from tamis.streamer.files.frames import read_frames
 from tamis.streamer.messages.codec import decode
@@ -39,19 +40,8 @@ from tamis.streamer.messages.labels import decode_labels
 from tamis.streamer.messages.predictions import JSON_LINES, decode_predictions
 from tamis.streamer.messages.record import ARROW, JSON, Record
 from tamis.streamer.messages.screening import BadRow
-from tamis.streamer.settings import Drift
-from tamis.streamer.settings import load as load_settings
-from tamis.streamer.watch import LineWatch
-from tamis.streamer import formats
-from tamis.streamer.drift.monitor import LineMonitor
-from tamis.streamer.frame import BadRow, Frame
-from tamis.streamer.labels import decode_labels
-from tamis.streamer.outcome import JSON_LINES, decode_predictions
-from tamis.streamer.records import read_frames
 from tamis.streamer.settings.load import load as load_settings
 from tamis.streamer.settings.tables import Drift
-from tamis.streamer.watch import LineWatch
-from tamis.streamer.wire import ARROW, JSON, Record, decode
 
 from .support import hostile
 from .support.hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream_messages

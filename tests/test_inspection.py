@@ -12,14 +12,14 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.frame import Frame
+from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.decisions import Decision
-from tamis.streamer.outcome import decode_predictions
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.processing.inspection import Inspection, Outcome, Outgoing, Predicted, PredictionTime, Rejected
 from tamis.streamer.processing.message_batch import MessageBatch
 from tamis.streamer.processing.model_server import ModelServer
-from tamis.streamer.settings import load
-from tamis.streamer.wire import ARROW, Record, decode, encode
 
 from .test_worker import frame
 

@@ -13,7 +13,8 @@ from tamis.models.axis import Axis
 from tamis.models.pls import LocalPLS
 from tamis.models.weighted_pls import weighted_pls
 
-from .conftest import SHARED, simulate
+from ..streamer.cli.send import simulate
+from .conftest import SHARED
 
 METRICS = {"mahal": "mahalanobis", "eucl": "euclidean"}
 ORACLE = sorted((SHARED / "oracle").glob("*.npz"))

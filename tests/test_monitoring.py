@@ -30,25 +30,18 @@ from scipy.interpolate import CubicSpline
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.demo.plant import running
-from tamis.streamer.frame import Frame
-from tamis.streamer.labels import Label, encode_labels
-from tamis.streamer.demo import running
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.labels import Label, encode_labels
 from tamis.streamer.messages.record import ARROW
-from tamis.streamer.service import kafka_sink
-from tamis.streamer.settings import Settings, Topics
+from tamis.streamer.settings.tables import Settings, Topics
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
-from tamis.streamer.settings.tables import Settings, Topics
-from tamis.streamer.source import ensure_topics
 from tamis.streamer.transport.from_settings import kafka_sink
-from tamis.streamer.wire import ARROW, encode
 
-from .conftest import ROOT, simulate
+from ..streamer.cli.send import simulate
+from .conftest import ROOT
 
 DEPLOY = ROOT / "deploy"
 BLOCK = 64

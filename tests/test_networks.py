@@ -14,7 +14,7 @@ from tamis.models.cnn import CNN
 from tamis.models.network_estimators import CNNRegressor, NetworkRegressor, SpectraTrRegressor
 from tamis.models.spectratr import SpectraTr
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.models import brief
 
 REGRESSORS = {"cnn": CNNRegressor, "spectratr": SpectraTrRegressor}

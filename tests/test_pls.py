@@ -5,7 +5,8 @@ from sklearn.cross_decomposition import PLSRegression
 from tamis.models.pls import PLSR, choose_components
 from tamis.models.weighted_pls import weighted_pls
 
-from .conftest import SHARED, simulate
+from ..streamer.cli.send import simulate
+from .conftest import SHARED
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.files.table import read_table
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.spectra import materials
 
 

@@ -12,9 +12,8 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.calibration_transfer import EPO, Correction, FisherWhitening
 from tamis.ssl.refit import Fit, Labels, as_champion, contend
-from tamis.streamer.demo.fermentation import STEP_S, data, fit_calibration
 from tamis.ssl.unlabeled import Unlabeled
-from tamis.streamer.demo import STEP_S, data, fit_calibration
+from tamis.streamer.demo.fermentation import STEP_S, data, fit_calibration
 from tamis.streamer.files.table import read_table
 
 

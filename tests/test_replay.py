@@ -12,17 +12,12 @@ import pytest
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.messages.codec import decode
 from tamis.streamer.messages.frame import Frame
-from tamis.streamer.messages.record import ARROW, Record
-from tamis.streamer.replay import Replay, Sent
-from tamis.streamer.transport.memory import MemorySink
-from tamis.streamer.files.options import ReadOptions
-from tamis.streamer.frame import Frame
-from tamis.streamer.records import write_parquet
-from tamis.streamer.sink import MemorySink
+from tamis.streamer.messages.record import Record
 from tamis.streamer.tools.replay import Replay, ReplayOptions, Sent
-from tamis.streamer.wire import Record, decode
+from tamis.streamer.transport.memory import MemorySink
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 START = np.datetime64("2026-01-02T03:04:05", "us")

@@ -26,33 +26,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from tamis import BadSettings, BrokerAbsent
-from tamis.streamer import web
-from tamis.streamer.doctor import examine
-from tamis.streamer.logs import configure
-from tamis.streamer.meters import Meters, MetricsServer
-from tamis.streamer import security
-from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.monitoring.logs import configure
-from tamis.streamer.security import FROM_FILES, Overheard, for_client, weaknesses
-from tamis.streamer.settings import Log, load
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.secrets import FROM_FILES
+from tamis.streamer.settings.tables import Log
+from tamis.streamer.tools.doctor import examine
 from tamis.streamer.transport import security
 from tamis.streamer.transport.client import connected, ensure_topics
 from tamis.streamer.transport.client_log import Overheard
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
-from tamis.streamer.transport.secrets import FROM_FILES
 from tamis.streamer.transport.security import for_client, weaknesses
-from tamis.streamer import security, web
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.security import Overheard, for_client, weaknesses
-from tamis.streamer.settings.load import load
-from tamis.streamer.settings.secrets import FROM_FILES
-from tamis.streamer.settings.tables import Log
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, connected, ensure_topics
-from tamis.streamer.tools.doctor import examine
-from tamis.streamer.web import MOST_CLIENTS
 
 from .support.front import Authority, Front, FrontedBroker, bearer, plain, scram
 

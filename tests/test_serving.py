@@ -28,7 +28,7 @@ from tamis.models.serving.pipeline import Chain
 from tamis.models.spectratr import SpectraEncoder, SpectraTr
 from tamis.models.store import Store
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.models import WAYS, allowed, serve_only
 
 FP32 = TOLERANCE["fp32"]

@@ -25,16 +25,11 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.envi import read_references
 from tamis.streamer.files.table import read_table
-from tamis.streamer.simulate import BELT, POLYMERS, WATER, Belt, band_spectrum
+from tamis.streamer.tools.materials import POLYMERS, WATER, band_spectrum
+from tamis.streamer.tools.simulate import BELT, SimulatedBelt
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.cube import Reflectance
-from tamis.streamer.records import read_table
-from tamis.streamer.source import KafkaSource, ensure_topics
-from tamis.streamer.tools.materials import POLYMERS, WATER, band_spectrum
-from tamis.streamer.tools.simulate import BELT, SimulatedBelt
 
 START = np.datetime64("2026-01-01", "us")
 SMALL = {"pixels": 96, "lines_per_s": 60.0, "objects_per_s": 4.0, "size_px": 16.0}

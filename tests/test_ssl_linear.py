@@ -16,10 +16,9 @@ from tamis.ssl.calibration_transfer import (
     MeanShift,
 )
 from tamis.ssl.transfer_choice import Candidate, choose, pls_head, process_head, weigh
-from tamis.streamer.records import read_table
 from tamis.streamer.files.table import read_table
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 
 CORRECTIONS: dict[str, Correction] = {
     "mean shift": MeanShift(),

@@ -20,7 +20,7 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 
 
 @pytest.fixture

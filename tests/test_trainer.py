@@ -23,33 +23,22 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.replay_buffer import Buffer
-from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.demo.plant import running
-from tamis.streamer.frame import Frame
-from tamis.streamer.labels import Label, encode_labels
-from tamis.streamer.outcome import decode_predictions
-from tamis.ssl.buffer import Buffer
-from tamis.streamer.demo import running
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.labels import Label, encode_labels
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW, Record
-from tamis.streamer.service import kafka_sink
 from tamis.streamer.services.trainer import Trainer
-from tamis.streamer.settings import Settings, Topics, load
-from tamis.streamer.trainer import Trainer
-from tamis.streamer.transport.client import ensure_topics
-from tamis.streamer.transport.embedded_broker import EmbeddedBroker
-from tamis.streamer.transport.kafka_source import KafkaSource
-from tamis.streamer.transport.memory import MemorySource
-from tamis.streamer.source import KafkaSource, MemorySource, ensure_topics
 from tamis.streamer.settings.load import load
 from tamis.streamer.settings.tables import Settings, Topics
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.from_settings import kafka_sink
-from tamis.streamer.wire import ARROW, Record, encode
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySource
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.models import classified
 from .support.spectra import instruments
 

@@ -19,19 +19,12 @@ from tamis.models.model import Model, Result
 from tamis.models.serving.parts import ServedModel
 from tamis.models.store import Store
 from tamis.streamer.messages.codec import encode
-from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import JSON
-from tamis.streamer.predictor import Predictor
-from tamis.streamer.frame import Frame
 from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.processing.predictor import Predictor
-from tamis.streamer.sink import MemorySink
-from tamis.streamer.source import Progress
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.transport.memory import MemorySink
-from tamis.streamer.transport.protocols import Progress
 
-from .conftest import simulate
+from ..streamer.cli.send import simulate
 from .support.lines import Flaky
 from .support.spectra import frame
 

@@ -77,7 +77,7 @@ class ConfigOptions:
 
     def settings(self, *, quiet: bool = True) -> Settings:
         """The settings, overridden by the other options. Logs only warnings, or as the settings say."""
-        from ..logs import configure
+        from ..monitoring.logs import configure
         from ..settings.load import load
 
         settings = load(self.config, {name: value for name, value in vars(self).items() if name != "config"})
@@ -124,7 +124,7 @@ class CameraFileOptions(FileOptions):
     def reading(self, **more: Any) -> ReadOptions:
         reference = None
         if self.white is not None:
-            from ..cube import Reflectance
+            from ...models.reflectance import Reflectance
 
             reference = Reflectance.of_files(str(self.white), None if self.dark is None else str(self.dark))
         elif self.dark is not None:
@@ -134,7 +134,7 @@ class CameraFileOptions(FileOptions):
 
 def only_warnings() -> None:
     """A command in a terminal prints its own results; its log shows only what went wrong."""
-    from ..logs import configure
+    from ..monitoring.logs import configure
     from ..settings.tables import Log
 
     configure(Log(format="text", level="warning"))

@@ -91,7 +91,7 @@ def broker(
       tamis broker --port 9092
     """
     stop = Stop()
-    from ..broker import EmbeddedBroker
+    from ..transport.embedded_broker import EmbeddedBroker
 
     with EmbeddedBroker(kind, port) as running:
         print(f"{kind} broker on {running.bootstrap}; Ctrl-C stops it and deletes its data", flush=True)
@@ -139,11 +139,11 @@ def demo(
     stop = Stop()
     only_warnings()
     if learn:
-        from ..demo_learn import run_learning_demo
+        from ..demo.learning import run_learning_demo
 
         done = run_learning_demo(out, json, stop)
     else:
-        from ..demo import run_demo
+        from ..demo.fermentation import run_demo
 
         done = run_demo(out, json, rate, stop)
     if not done:

@@ -79,22 +79,22 @@ def replay(
 def _replay_with_report(
     settings: Settings, files: list[Path], options: ReplayOptions, report: Path, stop: Stop
 ) -> None:
-    from ..belt import MOST_LINES, Belt
+    from ..pages.belt_map import MAX_SCAN_LINES, BeltMap
     from ..tools.replay import replay_to_kafka
-    from ..view import following, refuse_unwritable, settle, write_belt
+    from ..tools.view import following, refuse_unwritable, settle, write_belt
 
     refuse_unwritable(report)
     line = options.reading.line
     if line is None:  # other lines may run meanwhile
         line = next((frame.line for frame in options.reading.frames(files[0])), None)
-    belt = Belt(line, MOST_LINES)
+    belt = BeltMap(line, MAX_SCAN_LINES)
     with following(settings, belt) as trouble:
         summary = _summary(replay_to_kafka(settings, files, options, stop), options.rate)
         print(summary, flush=True)
         settle(belt, stop)
         if trouble():
             print(f"the report may be incomplete: {trouble()}", file=sys.stderr)
-    write_belt(belt, report, f"Belt: {', '.join(path.name for path in files)}", f"{summary}.")
+    write_belt(belt, report, f"BeltMap: {', '.join(path.name for path in files)}", f"{summary}.")
     seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
     hint = "" if belt.spectra else "; does a worker run, and know this line? `tamis tail --rejects` shows its rejects"
     print(f"{report}: {seen}{hint}")

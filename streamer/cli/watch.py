@@ -71,7 +71,7 @@ def top(
         settings = config_options.settings()
         host = "127.0.0.1" if settings.metrics.host in ("0.0.0.0", "::") else settings.metrics.host  # noqa: S104
         url = [f"http://{host}:{port}" for port in (settings.metrics.port, settings.trainer.metrics_port)]
-    from ..top import run_top
+    from ..tools.top import run_top
 
     if not run_top([one.rstrip("/") for one in url], every, once, stop):
         raise typer.Exit(1)
@@ -94,7 +94,7 @@ def view(
     """
     stop = Stop()
     settings = broker_options.settings()
-    from ..view import run_view
+    from ..tools.view import run_view
 
     run_view(settings, stop, line, lines, host, port)
 
@@ -109,7 +109,7 @@ def list_references(config_options: ConfigOptions) -> None:
     """
     from datetime import UTC, datetime
 
-    from ..watch import references
+    from ..drift.reference_file import references
 
     folder = Path(config_options.settings().drift.folder)
     found = references(folder)
@@ -130,7 +130,7 @@ def forget(
     Example:
       tamis drift forget nir1
     """
-    from ..watch import references
+    from ..drift.reference_file import references
 
     folder = Path(config_options.settings().drift.folder)
     found = references(folder)

@@ -26,14 +26,13 @@ import numpy as np
 from ... import TamisError, __version__
 from ...models.pls import PLSR
 from ...models.store import Store
+from ..files.frames import read_frames, write_parquet
 from ..files.options import ReadOptions
 from ..fitting.fit import FitOptions, FitResult, fit_and_publish
-from ..frame import Frame
+from ..messages.frame import Frame
 from ..pages.charts import write_page
 from ..pages.run_report import Finding, Run, write_report
-from ..records import read_frames, write_parquet
 from ..tools.replay import Replay, ReplayOptions
-from ..wire import ARROW
 from .plant import LINE, MODEL, Plant, own_store, plant, running
 
 TARGET, UNIT = MODEL, "g/L"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..labels import Label, encode_labels
+from ..messages.labels import Label, encode_labels
 from ..pages.charts import DISC, Chart, Kind, figure, html_table, page_of, write_page
 from .fermentation import (
     STEP_S,

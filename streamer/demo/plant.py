@@ -17,14 +17,16 @@ from typing import Any
 
 from ... import TamisError
 from ...models.store import Store
-from ..broker import EmbeddedBroker, dying_with_parent
-from ..frame import Frame
-from ..outcome import decode_predictions
-from ..service import kafka_sink
-from ..settings import Settings, Topics
-from ..sink import KafkaSink
-from ..source import KafkaSource, ensure_topics
-from ..wire import ARROW, Message, Record, encode
+from ..messages.codec import encode
+from ..messages.frame import Frame
+from ..messages.predictions import decode_predictions
+from ..messages.record import ARROW, Message, Record
+from ..settings.tables import Settings, Topics
+from ..transport.client import ensure_topics
+from ..transport.embedded_broker import EmbeddedBroker, dying_with_parent
+from ..transport.from_settings import kafka_sink
+from ..transport.kafka_sink import KafkaSink
+from ..transport.kafka_source import KafkaSource
 
 LINE, MODEL = "fermentation", "glucose"
 PATIENCE_S = 45.0  # without any progress

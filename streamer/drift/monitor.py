@@ -25,8 +25,6 @@ from .reading import Reading, Results
 from .reference_file import reference_path
 from .reference_scan import ReferenceScan
 from .spectral_features import FeatureExtractor
-from .settings.tables import Drift as Table
-from .wire import Record
 
 AnyModel = Model | ServedModel
 

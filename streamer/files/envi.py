@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from ... import BadFile
-from ...models.axis import MOST_BANDS
+from ...models.axis import MAX_BANDS
 from ...models.reflectance import Reflectance
 from .columns import BadRows, Batch, Content
 
@@ -58,8 +58,8 @@ def open_cube(path: str) -> Cube:
         image: Any = envi.open(path)
         if not hasattr(image, "open_memmap"):
             raise BadFile(f"{path}: expected an ENVI image, got a spectral library")
-        if not 2 <= image.nbands <= MOST_BANDS:
-            raise BadFile(f"{path}: expected 2 to {MOST_BANDS} bands, got {image.nbands}")
+        if not 2 <= image.nbands <= MAX_BANDS:
+            raise BadFile(f"{path}: expected 2 to {MAX_BANDS} bands, got {image.nbands}")
         size = image.offset + image.nrows * image.ncols * image.nbands * image.sample_size
         there = Path(image.filename).stat().st_size
         if not 0 < size <= there:

@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 
 from ... import BadFile
-from ...models.axis import MOST_BANDS
+from ...models.axis import MAX_BANDS
 from .columns import BadRows, Batch, Content, values_of
 
 log = structlog.get_logger(__name__)
@@ -52,8 +52,8 @@ def _open_arrays(path: str, streams: dict[str, Any]) -> Content:
         if array.shape == ():
             meta[name] = str(array.take(1)[0])
         elif name in ("axis", "wavelengths") and array.dtype.kind in "fiu":
-            if array.shape[0] > MOST_BANDS:
-                raise BadFile(f"{path}: expected 2 to {MOST_BANDS} bands in array {name!r}, got shape {array.shape}")
+            if array.shape[0] > MAX_BANDS:
+                raise BadFile(f"{path}: expected 2 to {MAX_BANDS} bands in array {name!r}, got shape {array.shape}")
             wavelengths = array.take(array.shape[0])
         elif array.shape == (count,) and array.dtype.kind in "fiubUSM":
             columns[name] = array

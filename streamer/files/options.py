@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cube import Reflectance
-from ..frame import Frame
-from ..records import Table, read_frames, read_table
+from ...models.reflectance import Reflectance
+from ..messages.frame import Frame
+from .frames import read_frames
+from .table import Table, read_table
 
 
 @dataclass(frozen=True, kw_only=True)

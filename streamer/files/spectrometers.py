@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import BadFile
-from ..models.axis import MAX_BANDS
 from ... import BadFile
 from ...models.axis import MAX_BANDS
 from ..messages.frame import MAX_TEXT

@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import BadFile
-from ..models.axis import resampler
-from ..models.class_scores import UNKNOWN
-from ..models.model import CLASSIFIERS, Model, estimator_class
-from ..models.preprocess import Pipeline
-from ..models.store import Store
-from .files.table import Table, read_table
-from .messages.frame import RESERVED
 from ... import BadFile
 from ...models.axis import resampler
-from ...models.classes import UNKNOWN
+from ...models.class_scores import UNKNOWN
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.options import ReadOptions
-from ..frame import RESERVED
-from ..records import Table
+from ..files.table import Table
+from ..messages.frame import RESERVED
 
 if TYPE_CHECKING:
     from ...models.encoder import Encoder

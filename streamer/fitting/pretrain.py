@@ -13,12 +13,12 @@ from ...models.axis import Axis, resampler
 from ...models.encoder import Encoder
 from ...models.model import Model
 from ...models.store import Store
-from ...ssl.buffer import Unlabeled
 from ...ssl.gate import Verdict
 from ...ssl.pretrain import Health, Recipe, pretrain
 from ...ssl.refit import Gold, Labels, improve
+from ...ssl.unlabeled import Unlabeled
 from ..files.options import ReadOptions
-from ..records import INSTRUMENT_COLUMNS, Table, read_table
+from ..files.table import INSTRUMENT_COLUMNS, Table, read_table
 from .fit import target_values
 
 MIN_OBJECTS = 20

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ..wire import ARROW, JSON, Message, arrow_bytes
+from .arrow import arrow_bytes
+from .record import ARROW, JSON, Message
 
 CONTENT_TYPES = {"json": JSON, "arrow": ARROW}
 

@@ -7,8 +7,7 @@ import sys
 
 import structlog
 
-from .settings.tables import Log
-from ..settings import Log
+from ..settings.tables import Log
 
 
 def configure(log: Log) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...models.classes import UNKNOWN
-from ..frame import MOST_TEXT as MAX_TEXT
-from ..frame import RESERVED
-from ..outcome import decode_predictions
+from ...models.class_scores import UNKNOWN
+from ..messages.frame import MAX_TEXT, RESERVED
+from ..messages.predictions import decode_predictions
 from .charts import fixed, render
 
 MAX_SCAN_LINES = 12_000  # kept

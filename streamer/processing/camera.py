@@ -14,8 +14,9 @@ import numpy as np
 import structlog
 
 from ... import BadMessage
-from ..frame import BadRow, Frame, screen
-from ..settings import Camera as Table
+from ..messages.frame import Frame
+from ..messages.screening import BadRow, screen
+from ..settings.tables import Camera as Table
 from .camera_references import CameraReferences
 from .segmentation import MAX_GAP, Reach, Segmenter, followed, inner_pixels, reaches
 

@@ -12,8 +12,8 @@ from ... import BadFile, BadMessage
 from ...models.atomic import atomic_write
 from ...models.reflectance import Reflectance, some_bands
 from ..files.envi import read_references
-from ..frame import Frame
-from ..settings import Camera as Table
+from ..messages.frame import Frame
+from ..settings.tables import Camera as Table
 
 log = structlog.get_logger()
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ... import BadMessage
-from ..frame import BadRow, Frame, screen
-from ..settings import Camera as Table
-from ..settings import Line
+from ..messages.frame import Frame
+from ..messages.screening import BadRow, screen
+from ..settings.tables import Camera as Table
+from ..settings.tables import Line
 from .camera import Camera, ScreenedFrame
 from .segmentation import connected
 

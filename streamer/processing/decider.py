@@ -14,10 +14,10 @@ import numpy as np
 import structlog
 
 from ... import BadSettings
-from ...models.serving import ServedModel
+from ...models.serving.parts import ServedModel
 from ..messages.decisions import Decision
-from ..outcome import Predictions
-from ..settings import Decide
+from ..messages.predictions import Predictions
+from ..settings.tables import Decide
 from .camera import ScreenedFrame
 from .line_rules import LineRules, PooledObject
 

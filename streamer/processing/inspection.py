@@ -16,12 +16,14 @@ import structlog
 
 from ... import AxisMismatch, BadMessage, NoModel, TamisError
 from ..drift.monitor import DriftMonitor, DriftReport
-from ..frame import BadRow, Frame
-from ..labels import encode_requests
 from ..messages.decisions import CONTENT_TYPES, Decision
-from ..outcome import JSON_LINES, MOST_FOREIGN, Predictions, encode_predictions, reject_message, reject_rows
-from ..settings import Settings
-from ..wire import ARROW, Record
+from ..messages.frame import Frame
+from ..messages.labels import encode_requests
+from ..messages.predictions import JSON_LINES, Predictions, encode_predictions
+from ..messages.record import ARROW, Record
+from ..messages.rejects import MAX_FOREIGN, reject_message, reject_rows
+from ..messages.screening import BadRow
+from ..settings.tables import Settings
 from .camera import ScreenedFrame
 from .cameras import Cameras
 from .decider import Decider
@@ -322,4 +324,4 @@ class Inspection:
 
 def _key(record: Record) -> bytes | None:
     """A rejected message keeps its key, within what a reject may bring along."""
-    return None if record.key is None else record.key[:MOST_FOREIGN]
+    return None if record.key is None else record.key[:MAX_FOREIGN]

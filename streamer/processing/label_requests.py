@@ -19,12 +19,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .messages.frame import Frame
-from .messages.labels import Request
-from .messages.predictions import Predictions
-from ..frame import Frame
-from ..labels import Request
-from ..outcome import Predictions
+from ..messages.frame import Frame
+from ..messages.labels import Request
+from ..messages.predictions import Predictions
 
 MAX_LINES = 256  # names come from messages
 REMEMBERED = 256  # requests that new ones are to differ from

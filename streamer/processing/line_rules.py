@@ -10,10 +10,11 @@ import numpy as np
 import orjson
 
 from ... import BadSettings
-from ...models.classes import UNKNOWN
-from ...models.serving import ServedModel
-from ..rules import Rule, conformal_limits, threshold
-from ..settings import Decide
+from ...models.class_scores import UNKNOWN
+from ...models.class_thresholds import conformal_limits, threshold
+from ...models.serving.parts import ServedModel
+from ..settings.rule import Rule
+from ..settings.tables import Decide
 
 LEVEL = 0.9  # of the interval <target>_low to <target>_high
 IDLE_S = 2.0  # what an object waits for more at the longest, where nothing comes at all

@@ -11,13 +11,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .. import BadMessage
-from .messages.frame import Frame
-from .messages.record import Record
-from .messages.screening import BadRow
 from ... import BadMessage
-from ..frame import BadRow, Frame
-from ..wire import Record
+from ..messages.frame import Frame
+from ..messages.record import Record
+from ..messages.screening import BadRow
 
 MAX_ROWS = 1 << 15  # worked as one: 10 MB of 80 bands
 

@@ -14,9 +14,9 @@ import structlog
 
 from ... import BadBundle, NoModel, StoreUnusable
 from ...models.axis import Axis
-from ...models.serving import ServedModel
+from ...models.serving.parts import ServedModel
 from ...models.store import Store
-from ..settings import Line
+from ..settings.tables import Line
 
 log = structlog.get_logger()
 

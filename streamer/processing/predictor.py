@@ -14,19 +14,9 @@ from ...models.model import Result
 from ...models.serving.parts import ServedModel
 from ..messages.frame import Frame
 from ..messages.predictions import Predictions
-from ..settings import Process
+from ..settings.tables import Process
 from .model_server import ModelServer, Served
 from .process_limits import FrozenSensor, ProcessLimits, ProcessVerdict
-from .. import BadBundle, BadMessage, NoModel, StoreUnusable
-from ..models.axis import Axis
-from ..models.classes import Verdict
-from ..models.model import Result
-from ..models.serving import ServedModel
-from ..models.store import Store
-from .frame import Frame
-from .oddity import FrozenSensor, ProcessLimit, ProcessVerdict
-from .outcome import Predictions
-from .settings.tables import Line, Process
 
 log = structlog.get_logger()
 MAX_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is forgotten, or names could fill the memory

@@ -19,15 +19,16 @@ from ... import BadBundle, NoModel, StoreUnusable, TamisError
 from ...models.axis import Axis
 from ...models.model import Calibration, Model
 from ...models.store import Store
-from ...ssl.buffer import Buffer, Unlabeled
 from ...ssl.gate import Limits
 from ...ssl.pretrain import Interrupted, Recipe
 from ...ssl.refit import Gold, Judged, Labels, improve, refit
+from ...ssl.replay_buffer import Buffer
+from ...ssl.unlabeled import Unlabeled
 from ..drift.change_points import LabelDrift
 from ..drift.monitor import DriftReport
+from ..fitting.pretrain import MIN_OBJECTS, read_gold, refuse_classes
 from ..monitoring.metrics import Metrics
-from ..pretraining import FEWEST_OBJECTS, read_gold, refuse_classes
-from ..settings import Trainer as Table
+from ..settings.tables import Trainer as Table
 from .worker_metrics import show_drift
 
 log = structlog.get_logger()
@@ -132,7 +133,7 @@ class Learning:
             return False
         self._tried_spectra = added
         stream = Unlabeled.load(self._snapshot) if resumed else buffer.unlabeled()
-        if stream.object.max(initial=-1) + 1 < FEWEST_OBJECTS:
+        if stream.object.max(initial=-1) + 1 < MIN_OBJECTS:
             return False
         if not resumed:
             stream.save(self._snapshot)

@@ -10,18 +10,18 @@ from pathlib import Path
 import structlog
 
 from ...models.store import Store
-from ..processing.cameras import Cameras
+from ..drift.monitor import DriftMonitor
 from ..files.options import ReadOptions
+from ..monitoring.watchdog import Watchdog
+from ..processing.cameras import Cameras
 from ..processing.inspection import Inspection
 from ..processing.model_server import ModelServer
 from ..settings.tables import Settings
+from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..transport.protocols import Sink, Source
 from ..transport.recorded import FileSink, FileSource
-from ..transport.from_settings import ensure, kafka_sink, kafka_source
-from ..drift.monitor import DriftMonitor
-from ..monitoring.watchdog import Watchdog
-from .worker import Worker
 from .stop import Stop
+from .worker import Worker
 
 log = structlog.get_logger()
 

@@ -16,14 +16,15 @@ import structlog
 from ... import AxisMismatch, BadMessage, NoModel, __version__
 from ...models.axis import Axis
 from ...models.store import Store
-from ...ssl.buffer import Buffer
-from ..labels import decode_labels
+from ...ssl.replay_buffer import Buffer
+from ..messages.codec import decode
+from ..messages.labels import decode_labels
+from ..messages.record import Record
 from ..monitoring.metrics import Metrics
 from ..processing.cameras import Cameras
-from ..settings import Settings
-from ..settings import Trainer as Table
-from ..source import Record, Source
-from ..wire import decode
+from ..settings.tables import Settings
+from ..settings.tables import Trainer as Table
+from ..transport.protocols import Source
 from .learning import Champion, Learning
 from .worker_metrics import show_source
 

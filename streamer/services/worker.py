@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 import structlog
 
 from ... import BadMessage, NoModel, NotDelivered, TooManyRejects
+from ..messages.arrow import warm_up
+from ..messages.codec import decode
+from ..messages.record import Record
 from ..monitoring.metrics import Metrics
 from ..processing.inspection import Inspection, Outcome
 from ..processing.message_batch import MessageBatch, batches
-from ..settings import Settings
-from ..sink import Sink
-from ..source import Record, Source
-from ..wire import decode, warm_up
+from ..settings.tables import Settings
+from ..transport.protocols import Sink, Source
 from .worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()

@@ -14,8 +14,8 @@ from ..drift.monitor import DriftReport
 from ..drift.reading import Reading
 from ..drift.reference_scan import ReferenceScan
 from ..messages.decisions import Decision
+from ..messages.predictions import Predictions
 from ..monitoring.metrics import Metrics
-from ..outcome import Predictions
 from ..processing.inspection import (
     BeltPixels,
     DriftChecked,
@@ -27,8 +27,8 @@ from ..processing.inspection import (
     Rejected,
 )
 from ..processing.model_server import Served
-from ..settings import Settings
-from ..source import Source
+from ..settings.tables import Settings
+from ..transport.protocols import Source
 
 log = structlog.get_logger()
 

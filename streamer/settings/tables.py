@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ...models.axis import MOST_BANDS, Axis
+from ...models.axis import MAX_BANDS, Axis
 from .hours import Hours
 from .rule import Rule
 from .secrets import is_secret, refuse_unknown_keys, with_files_read
@@ -123,7 +123,7 @@ class NamedAxis(_Table):
     values: list[float] | None = None
     start: float | None = None
     stop: float | None = None
-    bands: int | None = Field(None, ge=2, le=MOST_BANDS)
+    bands: int | None = Field(None, ge=2, le=MAX_BANDS)
 
     @model_validator(mode="after")
     def _one_of_two(self) -> NamedAxis:

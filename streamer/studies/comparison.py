@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..pretraining import read_unlabeled
+from ..fitting.pretrain import read_unlabeled
 from .contenders import Context, contender
 from .prequential import StreamTask
 from .results import Cell, CompareOptions

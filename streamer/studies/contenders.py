@@ -13,28 +13,23 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from ...models.axis import Axis, resampler
-from ...models.heads import CommitteeRegressor
+from ...models.committee import CommitteeRegressor
 from ...models.model import CLASSIFIERS, Model
 from ...models.model_selection import Trained, select, train
 from ...models.pls import PLSR
 from ...models.preprocess import Pipeline
-from ...ssl.buffer import Unlabeled
-from ...ssl.linear import (
+from ...ssl.calibration_transfer import (
     EPO,
-    Candidate,
     CanonicalPairs,
-    Chosen,
     Correction,
     DirectStandardisation,
     FisherWhitening,
     MeanShift,
-    choose,
-    pls_head,
-    process_head,
-    weigh,
 )
-from ...ssl.pseudo import self_train
-from ..fitting import USUAL_PREPROCESS
+from ...ssl.self_training import self_train
+from ...ssl.transfer_choice import Candidate, Chosen, choose, pls_head, process_head, weigh
+from ...ssl.unlabeled import Unlabeled
+from ..fitting.fit import USUAL_PREPROCESS
 
 if TYPE_CHECKING:
     from ...models.encoder import Encoder
@@ -196,7 +191,7 @@ def _weighed(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: i
 
 def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
     """The published CNN: differences within pairs are added to labeled spectra, and predictions of pairs agree."""
-    from ...models.network import CNNRegressor
+    from ...models.network_estimators import CNNRegressor
 
     treat, axis = Pipeline.parse("snv, savgol 15 2 1"), Axis(np.arange(X.shape[1]), "index")
     Z = treat.fit(X, axis)

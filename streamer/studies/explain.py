@@ -6,19 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import BadFile
-from ..models.axis import resampler
-from ..models.explain import Peak, attention, known_absorption, occlusion, peaks
-from ..models.model import Model
-from .pages.charts import Chart, figure, html_table, page_of
-from .records import Table
-from .files.table import Table
-from .page import Chart, figure, html_table, page_of
 from ... import BadFile
 from ...models.axis import resampler
 from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ...models.model import Model
-from ..records import Table
+from ..files.table import Table
 
 MAX_SPECTRA = 64
 

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from ..page import DISC, Chart, Kind, figure, html_table, page_of
+from ..pages.charts import DISC, Chart, Figure, Kind, html_table, page_of
 from .comparison import Comparison
 from .explain import Explained
 from .tables import Listing, by_class, summary
@@ -58,8 +58,8 @@ def explanation_page(done: Explained) -> str:
         "<h2>Peaks of the spectrum</h2>",
         html_table((unit, "prominence", "known to absorb"), peaks),
     ]
-    charts = [figure(importance, "Importance", title, "", lines=lines)]
-    charts.append(figure(spectrum, "Spectrum", "the mean spectrum", ""))
+    charts = [Figure(importance, "Importance", title, "", lines=lines)]
+    charts.append(Figure(spectrum, "Spectrum", "the mean spectrum", ""))
     sections = [f"<section>{chart}</section>" for chart in charts]
     return page_of(title, [_intro(title, about), *sections, _section("Where it rests most", *tables)])
 
@@ -83,8 +83,8 @@ def _value_section(done: Comparison, target: str, labels: int) -> str:
     return _section(
         f"{target}, {labels} labels, {len(task.test)} test rows",
         _table(found) + _items(found.notes),
-        f"<div class=pair>{figure(against, 'Predicted against measured', target, note, kinds)}"
-        f"{figure(along, 'Residuals in the order of the file', target, drift)}</div>",
+        f"<div class=pair>{Figure(against, 'Predicted against measured', target, note, kinds)}"
+        f"{Figure(along, 'Residuals in the order of the file', target, drift)}</div>",
         "<p class=sub>Chosen on the training rows:</p>",
         _items([f"{model}: {cell.chosen}" for model, cell in first.items()]),
     )
@@ -97,7 +97,7 @@ def _learning_curve(done: Comparison, target: str, counts: list[int]) -> str:
     for values in means.values():
         chart.line(x, values, "flow")
     kinds, title = _marks(chart, x, means), f"Learning curve: {target}"
-    return f"<section>{figure(chart, title, title, 'Mean RMSEP over the draws; lower is better.', kinds)}</section>"
+    return f"<section>{Figure(chart, title, title, 'Mean RMSEP over the draws; lower is better.', kinds)}</section>"
 
 
 def _marks(chart: Chart, x: np.ndarray, ys: Mapping[str, np.ndarray], best: str = "") -> list[Kind]:

@@ -20,7 +20,7 @@ from ... import BadFile
 from ...models.model import Calibration
 from ...models.model_selection import Trained
 from ...ssl.refit import Labels, refit
-from ..records import Table
+from ..files.table import Table
 from .contenders import Context, Samples, contender
 from .results import Cell, CompareOptions
 from .tasks import codes_of, column_of, measured_rows

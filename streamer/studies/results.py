@@ -9,12 +9,12 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ...models.classes import ClassScores, Verdict
+from ...models.class_scores import ClassScores, Verdict
+from ...models.class_thresholds import conformal_limits
 from ...models.evaluation import Scores
 from ...models.model import Model
 from ..files.options import ReadOptions
-from ..rules import conformal_limits
-from ..settings import Decide
+from ..settings.tables import Decide
 
 AMBIGUOUS = 0.5  # the second class is less than twice as far
 

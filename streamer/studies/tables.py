@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ... import __version__
-from ...models.classes import UNKNOWN
+from ...models.class_scores import UNKNOWN
 from .comparison import Comparison
 from .prequential import Course, StreamTask
 from .results import ClassCell, Shares, ValueCell

@@ -12,13 +12,13 @@ import numpy as np
 
 from ... import BadFile
 from ...models.axis import Axis
-from ...models.classes import ClassScores, Verdict
+from ...models.class_scores import ClassScores, Verdict
 from ...models.evaluation import Scores, few_labels, paired_accuracy, paired_difference, split_rows
 from ...models.model import Model
 from ...models.model_selection import CLASS_FOLDS
-from ...ssl.buffer import Unlabeled
-from ..fitting import class_values
-from ..records import Table
+from ...ssl.unlabeled import Unlabeled
+from ..files.table import Table
+from ..fitting.fit import class_values
 from .contenders import SELF_TRAINED, Context, Samples, contender
 from .results import ClassCell, CompareOptions, FittedCell, Shares, ValueCell
 

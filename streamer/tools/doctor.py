@@ -8,16 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 
-from .. import TamisError, __version__
-from ..models.store import Store
-from .settings import Settings
-from .transport.client import ensure_topics
-from .transport.security import weaknesses
 from ... import TamisError, __version__
 from ...models.store import Store
-from ..security import weaknesses
 from ..settings.tables import Settings
-from ..source import ensure_topics
+from ..transport.client import ensure_topics
+from ..transport.security import weaknesses
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,7 @@ def _broker(settings: Settings) -> str:
 
 
 def _cameras(settings: Settings) -> str:
-    from .processing.cameras import Cameras
-    from ..camera import Cameras
+    from ..processing.cameras import Cameras
 
     Cameras().check(settings.lines)
     return ", ".join(
@@ -90,8 +84,7 @@ def _store(settings: Settings) -> str:
 
 
 def _model_of(line: str) -> Callable[[Settings], str]:
-    from .processing.line_rules import LineRules
-    from ..decide import Judged
+    from ..processing.line_rules import LineRules
 
     def check(settings: Settings) -> str:
         table, store = settings.lines[line], Store(settings.store)
@@ -99,7 +92,9 @@ def _model_of(line: str) -> Callable[[Settings], str]:
         rules, fit = table.decide.rules, ""
         if rules:
             of_line = LineRules(table.decide, table.model, store.serve(table.model, version), version)
-            fit = "; ".join(["", f"{len(rules)} {'rule fits' if len(rules) == 1 else 'rules fit'} it", *of_line.thresholds])
+            fit = "; ".join(
+                ["", f"{len(rules)} {'rule fits' if len(rules) == 1 else 'rules fit'} it", *of_line.thresholds]
+            )
         return f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}{fit}"
 
     return check

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..messages.codec import encode
+from ..messages.record import ARROW
 from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_sink
-from ..wire import ARROW, encode
 from .replay import Sent
 from .simulate import SimulatedBelt, write_truth
 

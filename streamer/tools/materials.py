@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import BadFile
 from ...models.axis import Axis
-from ..records import Table, read_table
+from ..files.table import Table, read_table
 
 DEFAULT_AXIS = Axis(np.linspace(950.0, 1740.0, 160), "nm")
 

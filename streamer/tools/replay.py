@@ -14,14 +14,15 @@ import numpy as np
 
 from ... import BadFile
 from ..files.options import ReadOptions
-from ..formats import parts as compressions
-from ..frame import Frame
-from ..records import count_spectra
+from ..files.readers import count_spectra
+from ..files.readers import parts as compressions
+from ..messages.codec import encode
+from ..messages.frame import Frame
+from ..messages.record import ARROW, JSON, RAW
 from ..settings.tables import Settings
-from ..sink import Sink
-from ..source import KafkaSource
 from ..transport.from_settings import ensure, kafka_sink, kafka_source
-from ..wire import ARROW, JSON, RAW, encode
+from ..transport.kafka_source import KafkaSource
+from ..transport.protocols import Sink
 
 # The producer holds unconfirmed frames: at most this many of up to a megabyte each, and none for longer than this.
 _FRAMES_IN_FLIGHT = 64

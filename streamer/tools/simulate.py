@@ -15,14 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import BadFile
-from ..models.axis import Axis
-from .files.table import Table
-from .messages.frame import Frame
 from ...models.axis import Axis
-from ..cube import write_envi
-from ..frame import Frame
-from ..records import write_parquet
+from ..files.envi import write_envi
+from ..files.frames import write_parquet
+from ..messages.frame import Frame
 from .materials import DEFAULT_AXIS, WATER, band_spectrum, polymers
 
 BELT = 1.1  # absorbance of the clean, black belt

@@ -11,7 +11,7 @@ from contextlib import closing
 import orjson
 import structlog
 
-from ..outcome import decode_predictions
+from ..messages.predictions import decode_predictions
 from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_source
 

@@ -14,22 +14,13 @@ from tempfile import TemporaryFile
 
 import structlog
 
-from .. import BadFile
-from .pages.belt_map import BeltMap as Belt
-from .pages.charts import page_of, write_page
-from .service import Stop, ensure, kafka_source
-from .settings import Settings
-from .belt import Belt
-from .page import page_of, write_page
-from .services.stop import Stop
-from .settings.tables import Settings
-from .transport.from_settings import ensure, kafka_source
-from .web import WebServer, answer
 from ... import BadFile
-from ..belt import Belt
-from ..page import page_of, write_page
-from ..service import Stop, ensure, kafka_source
-from ..settings import Settings
+from ..monitoring.http_server import WebServer
+from ..pages.belt_map import BeltMap as BeltMap
+from ..pages.charts import page_of, write_page
+from ..services.stop import Stop
+from ..settings.tables import Settings
+from ..transport.from_settings import ensure, kafka_source
 
 log = structlog.get_logger()
 
@@ -54,7 +45,7 @@ refresh();
 
 
 @contextmanager
-def following(settings: Settings, belt: Belt) -> Iterator[Callable[[], str]]:
+def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
     """Feeds a belt with new messages, in a thread; gives a function that returns the problem, or ''."""
     topics = settings.topics
     ensure(settings, [topics.predictions, topics.decisions])
@@ -95,9 +86,7 @@ def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host:
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, Response
 
-    from ..monitoring.http_server import WebServer
-
-    belt = Belt(line, lines)
+    belt = BeltMap(line, lines)
     with following(settings, belt) as trouble:
 
         async def whole_page(request: Request) -> Response:
@@ -114,7 +103,7 @@ def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host:
             stop.wait(lambda: True)
 
 
-def _state(belt: Belt, trouble: str) -> str:
+def _state(belt: BeltMap, trouble: str) -> str:
     if trouble:
         return trouble
     if not belt.heard:
@@ -124,7 +113,7 @@ def _state(belt: Belt, trouble: str) -> str:
     return f"{name}: no messages for {still_s:.0f} s." if still_s > QUIET_S else f"{name} is running."
 
 
-def settle(belt: Belt, stop: Stop) -> None:
+def settle(belt: BeltMap, stop: Stop) -> None:
     """Waits until the workers have finished: nothing new for a while."""
     count, since = -1, time.monotonic()
     while not stop() and time.monotonic() - since < SETTLE_S:
@@ -145,7 +134,7 @@ def refuse_unwritable(path: Path) -> None:
         raise BadFile(f"can not write {path}: {error.strerror}") from error
 
 
-def write_belt(belt: Belt, path: Path, title: str, subtitle: str) -> None:
+def write_belt(belt: BeltMap, path: Path, title: str, subtitle: str) -> None:
     """Raises BadFile: the report cannot be written."""
     head = f"<header><h1>{escape(title)}</h1><p class=sub>{escape(subtitle)}</p></header>"
     write_page(page_of(title, [head, belt.html()]), path)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import structlog
 
-from ..security import weaknesses
 from ..settings.tables import Settings
-from ..sink import KafkaSink
-from ..source import KafkaSource, ensure_topics
+from .client import ensure_topics
+from .kafka_sink import KafkaSink
+from .kafka_source import KafkaSource
+from .security import weaknesses
 
 log = structlog.get_logger()
 

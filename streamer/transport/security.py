@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ... import BadSettings, BrokerAbsent
-from .client_log import short
 from ..settings.secrets import TOKEN_FILE, read_bytes, read_secret
+from .client_log import short
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _NEEDED = {

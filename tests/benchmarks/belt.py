@@ -36,13 +36,9 @@ from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.record import RAW, Message
-from tamis.streamer.simulate import Belt, Sensor, Thing
+from tamis.streamer.tools.simulate import Sensor, SimulatedBelt, Thing
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.source import ensure_topics
-from tamis.streamer.tools.simulate import Sensor, SimulatedBelt, Thing
-from tamis.streamer.wire import RAW, Message, encode
 
 from .plant import Plant, Running
 

@@ -28,19 +28,16 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.drift import Detector, Lens, Results, Seen, detectors
-from tamis.streamer.files.table import read_table
-from tamis.streamer.watch import PERSIST
 from tamis.streamer.drift.detectors import Detector, detectors
 from tamis.streamer.drift.monitor import PERSIST
 from tamis.streamer.drift.reading import Results
 from tamis.streamer.drift.spectral_features import FeatureExtractor, SpectralFeatures
-from tamis.streamer.records import read_table
+from tamis.streamer.files.table import read_table
 
 from .page import ROOT, put
 
 DATA = ROOT.parent / "shared" / "data"
-BLOCK, BLOCKS, MOST_BLOCKS = 256, 20, 10
+BLOCK, BLOCKS, MAX_BLOCKS = 256, 20, 10
 
 
 @dataclass(frozen=True)
@@ -182,7 +179,7 @@ def main() -> None:
                         false[told][name] = false[told].get(name, 0) + len(when)
                 if told == "same":
                     for name, spectra in case.after.items():
-                        found = line.alarms(spectra, MOST_BLOCKS, rng)
+                        found = line.alarms(spectra, MAX_BLOCKS, rng)
                         for detector in names:
                             delays[name].setdefault(detector, []).append(found.get(detector, [np.inf])[0])
         if judged:
@@ -208,7 +205,7 @@ of an eight-hour shift at 10 frames/s and {asked.references} references:
 {chr(10).join(clean_lines)}
 
 Blocks of 256 spectra from a change to the alarm, which takes two blocks at the least; "-" where none comes in
-{MOST_BLOCKS} blocks:
+{MAX_BLOCKS} blocks:
 
 {chr(10).join(lines)}
 """,

@@ -30,25 +30,14 @@ from tamis.streamer.messages.codec import decode  # noqa: E402
 from tamis.streamer.messages.predictions import encode_predictions  # noqa: E402
 from tamis.streamer.messages.record import ARROW, Message, Record  # noqa: E402
 from tamis.streamer.messages.screening import screen  # noqa: E402
-from tamis.streamer.predictor import Predictor  # noqa: E402
-from tamis.streamer.settings import load  # noqa: E402
+from tamis.streamer.processing.inspection import Inspection, Predicted  # noqa: E402
+from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
+from tamis.streamer.services.worker import Worker
+from tamis.streamer.settings.load import load  # noqa: E402
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker  # noqa: E402 (BLAS is set up before NumPy's first product)
 from tamis.streamer.transport.kafka_sink import KafkaSink  # noqa: E402
 from tamis.streamer.transport.kafka_source import KafkaSource  # noqa: E402
 from tamis.streamer.transport.memory import MemorySink, MemorySource  # noqa: E402
-from tamis.streamer.worker import Worker  # noqa: E402
-from tamis.streamer.broker import EmbeddedBroker  # noqa: E402 (BLAS is set up before NumPy's first product)
-from tamis.streamer.frame import screen  # noqa: E402
-from tamis.streamer.outcome import encode_predictions  # noqa: E402
-from tamis.streamer.processing.inspection import Inspection, Predicted  # noqa: E402
-from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
-from tamis.streamer.services.worker import Worker  # noqa: E402
-from tamis.streamer.settings import load  # noqa: E402
-from tamis.streamer.predictor import Predictor  # noqa: E402
-from tamis.streamer.settings.load import load  # noqa: E402
-from tamis.streamer.sink import KafkaSink, MemorySink  # noqa: E402
-from tamis.streamer.source import KafkaSource, MemorySource  # noqa: E402
-from tamis.streamer.wire import ARROW, Message, Record, decode  # noqa: E402
 
 from .plant import Plant, fitted, messages  # noqa: E402
 

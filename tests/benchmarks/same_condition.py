@@ -14,14 +14,9 @@ import argparse
 import numpy as np
 
 from tamis.models.committee import CommitteeRegressor
-from tamis.models.evaluate import few_labels, split_rows
-from tamis.ssl.contenders import Context, encoder_of
-from tamis.ssl.unlabeled import Unlabeled
-from tamis.streamer.records import read_table
-from tamis.streamer.files.table import read_table
 from tamis.models.evaluation import few_labels, split_rows
-from tamis.models.heads import CommitteeRegressor
-from tamis.ssl.buffer import Unlabeled
+from tamis.ssl.unlabeled import Unlabeled
+from tamis.streamer.files.table import read_table
 from tamis.streamer.studies.contenders import Context, encoder_of
 
 from .page import ROOT, put

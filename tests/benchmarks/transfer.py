@@ -30,17 +30,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tamis.models.axis import Axis
-from tamis.models.evaluate import few_labels, split_rows, train
-from tamis.ssl.calibration_transfer import Correction
-from tamis.ssl.contenders import CORRECTED, Context, Pairs, encoder_of, fit
-from tamis.ssl.transfer_choice import Candidate, choose, ridge_head
-from tamis.ssl.unlabeled import Unlabeled
-from tamis.streamer.records import read_table
-from tamis.ssl.linear import Candidate, Correction, choose, ridge_head
-from tamis.streamer.files.table import read_table
 from tamis.models.evaluation import few_labels, split_rows
 from tamis.models.model_selection import train
-from tamis.ssl.buffer import Unlabeled
+from tamis.ssl.calibration_transfer import Correction
+from tamis.ssl.transfer_choice import Candidate, choose, ridge_head
+from tamis.ssl.unlabeled import Unlabeled
+from tamis.streamer.files.table import read_table
 from tamis.streamer.studies.contenders import CORRECTED, Context, Samples, contender, encoder_of
 
 from .page import ROOT, put

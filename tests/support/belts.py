@@ -9,15 +9,15 @@ import numpy as np
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.simulate import Belt
+from tamis.streamer.tools.simulate import SimulatedBelt
 
 START = np.datetime64("2026-01-02T03:04:05", "us")
 
 
-def taught_and_other() -> tuple[Model, Belt]:
+def taught_and_other() -> tuple[Model, SimulatedBelt]:
     """PLS-DA taught on the inner pixels of one belt, and another belt, seen whole."""
     small: dict[str, Any] = {"pixels": 80, "lines_per_s": 60, "objects_per_s": 3, "size_px": 14}
-    taught, other = Belt(**small, seed=9), Belt(**small, seed=21, foreground=False)
+    taught, other = SimulatedBelt(**small, seed=9), SimulatedBelt(**small, seed=21, foreground=False)
     names = {thing.number: thing.material for thing in taught.objects(40)}
     spectra, labels, groups = [], [], []
     for frame in taught.frames(40, START):

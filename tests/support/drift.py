@@ -11,11 +11,11 @@ import numpy as np
 
 from tamis.models.axis import Axis
 from tamis.models.model import Model
-from tamis.streamer.frame import Frame
-from tamis.streamer.outcome import Predictions
-from tamis.streamer.settings import Drift
-from tamis.streamer.watch import LineWatch, Watched
-from tamis.streamer.wire import Record
+from tamis.streamer.drift.monitor import DriftReport, LineMonitor
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import Predictions
+from tamis.streamer.messages.record import Record
+from tamis.streamer.settings.tables import Drift
 
 from .spectra import frame, simulate
 
@@ -29,10 +29,10 @@ class Line:
 
     def __init__(self, model: Model, table: Drift = TABLE, path: Path | None = None, pool: Any = None) -> None:
         self.model, self.version = model, "v0001"
-        self.watch = LineWatch("nir1", table, path, pool)
+        self.watch = LineMonitor("nir1", table, path, pool)
         self.sent = 0
 
-    def sees(self, spectra: np.ndarray, **changes: Any) -> Watched | None:
+    def sees(self, spectra: np.ndarray, **changes: Any) -> DriftReport | None:
         n = len(spectra)
         names = [f"s{self.sent + i}" for i in range(n)]
         self.sent += n

@@ -41,7 +41,8 @@ from tamis.models.network_estimators import CNNRegressor
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import MANIFEST, WEIGHTS, Store
-from tamis.streamer.drift import detectors  # noqa: F401 (imported here to be instrumented)
+from tamis.streamer.drift.detectors import detectors  # noqa: F401 (imported here to be instrumented)
+from tamis.streamer.drift.monitor import LineMonitor
 from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.readers import count_spectra
 from tamis.streamer.messages.codec import decode, encode
@@ -51,31 +52,18 @@ from tamis.streamer.messages.predictions import JSON_LINES, Predictions, decode_
 from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
 from tamis.streamer.messages.rejects import reject_rows
 from tamis.streamer.messages.screening import BadRow, screen
-from tamis.streamer.settings import Drift, Settings
-from tamis.streamer.settings import load as load_settings
-from tamis.streamer.watch import LineWatch
-from tamis.streamer.drift.detectors import detectors  # noqa: F401 (imported here to be instrumented)
-from tamis.streamer.drift.monitor import LineMonitor
-from tamis.streamer.frame import MOST_TEXT, BadRow, Frame, screen
-from tamis.streamer.labels import Label, decode_labels, encode_labels
-from tamis.streamer.outcome import JSON_LINES, Predictions, decode_predictions, encode_predictions, reject_rows
-from tamis.streamer.records import count_spectra, read_frames
-from tamis.streamer.settings import Drift, Settings
-from tamis.streamer.settings import load as load_settings
 from tamis.streamer.settings.load import load as load_settings
 from tamis.streamer.settings.tables import Drift, Settings
-from tamis.streamer.watch import LineWatch
-from tamis.streamer.wire import ARROW, JSON, RAW, Record, decode, encode
 
 from .paths import ROOT, SPECTROMETER_FILES
 from .spectra import simulate
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 KNOWN = {"nir1": AXIS, AXIS.id: AXIS}
-MOST_BYTES = 900_000
-MOST_CASE = 1 << 17  # bytes of a case: what bombs unpack to is bounded by the code, not by the case
-MOST_GROWTH_KB = 64 << 10  # of the peak of resident memory, in one case
-MOST_WORDS = 6_000  # characters of a refusal: it goes into a log
+MAX_BYTES = 900_000
+MAX_CASE = 1 << 17  # bytes of a case: what bombs unpack to is bounded by the code, not by the case
+MAX_GROWTH_KB = 64 << 10  # of the peak of resident memory, in one case
+MAX_WORDS = 6_000  # characters of a refusal: it goes into a log
 
 
 class Finding(AssertionError):
@@ -113,11 +101,11 @@ def examine(target: Target, case: bytes, folder: Path) -> bool:
         raise Finding(f"{type(told).__name__}: {told!s:.300}") from told
     if any(isinstance(error, MemoryError) for error in chain):
         raise Finding(f"ran out of memory: {told!s:.300}") from told
-    if told is not None and not 10 <= len(str(told)) <= MOST_WORDS:
+    if told is not None and not 10 <= len(str(told)) <= MAX_WORDS:
         raise Finding(f"a refusal of {len(str(told))} characters: {told!s:.100}") from told
     if effects:
         raise Finding(f"effects beyond its folder: {effects[:3]}") from told
-    if (grown_kb := peak_kb() - before_kb) > MOST_GROWTH_KB:
+    if (grown_kb := peak_kb() - before_kb) > MAX_GROWTH_KB:
         raise Finding(f"memory grew by {grown_kb >> 10} MiB") from told
     return told is None
 
@@ -385,7 +373,7 @@ def _strange_streams() -> list[bytes]:
     """Made once: that takes longer than reading them a hundred times."""
     rng = Random(0)
     made = [stream_bytes(_strange_table(rng), compression=rng.choice((None, None, "zstd", "lz4"))) for _ in range(300)]
-    return [value for value in made if len(value) < MOST_CASE]
+    return [value for value in made if len(value) < MAX_CASE]
 
 
 def _strange_stream(_: bytes, rng: Random) -> bytes:
@@ -428,7 +416,7 @@ def _strange_parquets() -> list[bytes]:
         with suppress(pa.ArrowException):  # not every type can be written
             compression = rng.choice(("none", "snappy", "zstd", "gzip"))
             made.append(parquet_bytes(_strange_table(rng), compression, dictionary=rng.random() < 0.5))
-    return [content for content in made if len(content) < MOST_CASE]
+    return [content for content in made if len(content) < MAX_CASE]
 
 
 def _strange_parquet(_: bytes, rng: Random) -> bytes:
@@ -471,7 +459,7 @@ def _strange_npy(case: bytes, rng: Random) -> bytes:
 
 def _strange_npz(case: bytes, rng: Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(case)) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist() if info.file_size < MOST_CASE}
+        members = {info.filename: archive.read(info) for info in archive.infolist() if info.file_size < MAX_CASE}
     name = rng.choice(list(members))
     change = rng.choice((_strange_npy, mutated_bytes, lambda content, _: content))
     members[rng.choice((name, name, "axis_unit.npy", "../../evil.npy", "X.npy"))] = change(members[name], rng)
@@ -573,7 +561,7 @@ def frame(n: int = 3, **changes: Any) -> Frame:
 
 def _frames(content_type: str) -> list[bytes]:
     sent = [frame(), frame(1), frame(40, object_id=None), frame(spectra=np.full((3, 4), 7, np.uint16))]
-    return [message_case(value, headers) for one in sent for value, headers in encode(one, content_type, MOST_BYTES)]
+    return [message_case(value, headers) for one in sent for value, headers in encode(one, content_type, MAX_BYTES)]
 
 
 def _arrow_seeds() -> list[bytes]:
@@ -597,10 +585,10 @@ def _usable(record: Record, got: Frame, bad: list[BadRow]) -> None:
     assert all(column.shape == (n,) for column in kept.targets.values())
     assert len({row.row for row in bad}) == len(bad)
     if bad:
-        assert sum(len(value) for value, _ in reject_rows(record, bad, kept.line, MOST_BYTES)) > 0
+        assert sum(len(value) for value, _ in reject_rows(record, bad, kept.line, MAX_BYTES)) > 0
     if n and len(record.value) % 4 == 0:  # some of them: it takes longer than all the rest
         parts = [
-            decode(replace(record, value=v, headers={}), {}, MOST_BYTES)[0] for v, _ in encode(kept, ARROW, MOST_BYTES)
+            decode(replace(record, value=v, headers={}), {}, MAX_BYTES)[0] for v, _ in encode(kept, ARROW, MAX_BYTES)
         ]
         assert sum(map(len, parts)) == n
 
@@ -613,7 +601,7 @@ def _record(case: bytes, content_type: str | None) -> Record:
 
 def _decode(content_type: str, case: bytes, _: Path) -> None:
     record = _record(case, content_type)
-    _usable(record, *decode(record, KNOWN, MOST_BYTES))
+    _usable(record, *decode(record, KNOWN, MAX_BYTES))
 
 
 def _label_seeds() -> list[bytes]:
@@ -623,11 +611,11 @@ def _label_seeds() -> list[bytes]:
 
 
 def _labels(case: bytes, _: Path) -> None:
-    labels, _bad = decode_labels(_record(case, None), KNOWN, MOST_BYTES)
+    labels, _bad = decode_labels(_record(case, None), KNOWN, MAX_BYTES)
     assert all(one.spectrum_id and one.values for one in labels)
     assert all(np.isfinite(list(one.values.values())).all() for one in labels)
     if labels:
-        assert decode_labels(_record(message_case(*encode_labels(labels)), None), KNOWN, 10 * MOST_BYTES)[0]
+        assert decode_labels(_record(message_case(*encode_labels(labels)), None), KNOWN, 10 * MAX_BYTES)[0]
 
 
 def _prediction_seeds() -> list[bytes]:
@@ -639,10 +627,10 @@ def _prediction_seeds() -> list[bytes]:
         numbers * np.nan, numbers, said, said, said, said, ["", "frozen", ""],
     )  # fmt: skip
     bad = [BadRow(1, "b", "not_finite", "expected numbers", np.ones(4, np.float32))]
-    rejected = reject_rows(_record(b"", ARROW), bad, "line-1", MOST_BYTES)
+    rejected = reject_rows(_record(b"", ARROW), bad, "line-1", MAX_BYTES)
     messages = [
-        *encode_predictions(made, ARROW, MOST_BYTES),
-        *encode_predictions(made, JSON_LINES, MOST_BYTES),
+        *encode_predictions(made, ARROW, MAX_BYTES),
+        *encode_predictions(made, JSON_LINES, MAX_BYTES),
         *rejected,
     ]
     return [message_case(value, headers) for value, headers in messages]

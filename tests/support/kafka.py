@@ -6,8 +6,10 @@ import time
 import uuid
 from typing import Any
 
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, Record, ensure_topics
+from tamis.streamer.messages.record import Record
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.kafka_source import KafkaSource
 
 
 def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
@@ -31,3 +33,7 @@ def read(reader: KafkaSource, n: int, patience_s: float = 60.0) -> list[Record]:
     while len(records) < n and time.monotonic() < deadline:
         records += reader.poll(0.2)
     return records
+
+
+def assigned(reader: KafkaSource) -> int:
+    return len(reader._consumer.assignment())

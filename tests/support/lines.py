@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from tamis import NotDelivered
-from tamis.streamer.sink import MemorySink
-from tamis.streamer.source import Progress
+from tamis.streamer.transport.memory import MemorySink
+from tamis.streamer.transport.protocols import Progress
 
 
 def decided(line: Any) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ import pytest
 
 from tamis.models import serving
 from tamis.models.axis import Axis
-from tamis.models.graphs import precisions
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.models.serving import TOLERANCE, ServedModel
+from tamis.models.serving.compiled import TOLERANCE
+from tamis.models.serving.networks import precisions
+from tamis.models.serving.parts import ServedModel
 
 from .spectra import materials
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tamis.models.axis import Axis
-from tamis.streamer.frame import Frame
+from tamis.streamer.messages.frame import Frame
 
 
 def simulate(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
