@@ -17,7 +17,7 @@ from tamis.streamer.messages.frame import Frame
 from tamis.streamer.processing.label_requests import LabelRequester
 from tamis.streamer.testing import FakeLine
 
-from ..streamer.cli.send import simulate
+from .support.spectra import simulate
 
 MakeLine = Callable[..., FakeLine]
 

@@ -33,8 +33,8 @@ from tamis.streamer.settings.load import load
 from tamis.streamer.settings.tables import Camera as Table
 from tamis.streamer.tools.simulate import SimulatedBelt
 
-from ..streamer.cli.send import simulate
 from .support.lines import Flaky, decided
+from .support.spectra import simulate
 
 NM = Axis(np.linspace(950, 1700, 12), "nm")
 PIXELS = 9

@@ -16,7 +16,7 @@ from tamis.streamer.studies.prequential import Course
 from tamis.streamer.studies.results import CompareOptions
 from tamis.streamer.studies.tables import summary
 
-from ..streamer.cli.send import simulate
+from .support.spectra import simulate
 
 
 @pytest.fixture

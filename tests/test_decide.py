@@ -39,10 +39,9 @@ from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
-from ..streamer.cli.send import simulate
 from .support.lines import decided
 from .support.models import classified
-from .support.spectra import frame, materials, strangers
+from .support.spectra import frame, materials, simulate, strangers
 
 EJECT_PVC = {"action": "eject", "when": 'sort == "PVC" and confidence >= 0.8'}
 

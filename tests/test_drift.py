@@ -23,9 +23,8 @@ from tamis.streamer.files.table import read_table
 from tamis.streamer.settings.tables import Drift
 from tamis.streamer.testing import FakeLine
 
-from ..streamer.cli.send import simulate
 from .support.drift import BLOCK, TABLE, Line, drawing
-from .support.spectra import frame
+from .support.spectra import frame, simulate
 
 
 def alarms(told: DriftReport | None) -> set[str]:

@@ -18,10 +18,9 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
 
-from ..streamer.cli.send import simulate
 from .support.models import brief
 from .support.processes import tamis
-from .support.spectra import frame
+from .support.spectra import frame, simulate
 
 
 def fitted(grid: Axis, estimator: Any, column: int = 0) -> Model:

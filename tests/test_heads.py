@@ -13,7 +13,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.table import read_table
 
-from ..streamer.cli.send import simulate
+from .support.spectra import simulate
 
 
 @pytest.fixture(scope="module")

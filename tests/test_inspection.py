@@ -20,6 +20,7 @@ from tamis.streamer.messages.record import ARROW, Record
 from tamis.streamer.processing.inspection import Inspection, Outcome, Outgoing, Predicted, PredictionTime, Rejected
 from tamis.streamer.processing.message_batch import MessageBatch
 from tamis.streamer.processing.model_server import ModelServer
+from tamis.streamer.settings.load import load
 
 from .test_worker import frame
 

@@ -20,8 +20,8 @@ from tamis.streamer.files.readers import count_spectra
 from tamis.streamer.files.spectrometers import MAX_BYTES
 from tamis.streamer.files.table import BadRowInFile, read_table
 
-from ..streamer.cli.send import simulate
 from .conftest import SPECTROMETER_FILES as FILES
+from .support.spectra import simulate
 
 for library in ("brukeropus", "jcamp", "spc_io"):
     pytest.importorskip(library, reason="needs tamis[instruments]")

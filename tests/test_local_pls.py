@@ -13,8 +13,8 @@ from tamis.models.axis import Axis
 from tamis.models.pls import LocalPLS
 from tamis.models.weighted_pls import weighted_pls
 
-from ..streamer.cli.send import simulate
 from .conftest import SHARED
+from .support.spectra import simulate
 
 METRICS = {"mahal": "mahalanobis", "eucl": "euclidean"}
 ORACLE = sorted((SHARED / "oracle").glob("*.npz"))

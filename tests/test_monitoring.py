@@ -40,8 +40,8 @@ from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.from_settings import kafka_sink
 
-from ..streamer.cli.send import simulate
 from .conftest import ROOT
+from .support.spectra import simulate
 
 DEPLOY = ROOT / "deploy"
 BLOCK = 64

@@ -14,8 +14,8 @@ from tamis.models.cnn import CNN
 from tamis.models.network_estimators import CNNRegressor, NetworkRegressor, SpectraTrRegressor
 from tamis.models.spectratr import SpectraTr
 
-from ..streamer.cli.send import simulate
 from .support.models import brief
+from .support.spectra import simulate
 
 REGRESSORS = {"cnn": CNNRegressor, "spectratr": SpectraTrRegressor}
 NETWORKS = {"cnn": CNN, "spectratr": SpectraTr}

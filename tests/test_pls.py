@@ -5,8 +5,8 @@ from sklearn.cross_decomposition import PLSRegression
 from tamis.models.pls import PLSR, choose_components
 from tamis.models.weighted_pls import weighted_pls
 
-from ..streamer.cli.send import simulate
 from .conftest import SHARED
+from .support.spectra import simulate
 
 
 @pytest.fixture(scope="module")

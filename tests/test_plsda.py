@@ -11,8 +11,7 @@ from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.files.table import read_table
 
-from ..streamer.cli.send import simulate
-from .support.spectra import materials
+from .support.spectra import materials, simulate
 
 
 def test_tells_simulated_materials_apart(grid: Axis) -> None:

@@ -28,8 +28,8 @@ from tamis.models.serving.pipeline import Chain
 from tamis.models.spectratr import SpectraEncoder, SpectraTr
 from tamis.models.store import Store
 
-from ..streamer.cli.send import simulate
 from .support.models import WAYS, allowed, serve_only
+from .support.spectra import simulate
 
 FP32 = TOLERANCE["fp32"]
 has_openvino = pytest.mark.skipif(

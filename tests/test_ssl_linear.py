@@ -18,7 +18,7 @@ from tamis.ssl.calibration_transfer import (
 from tamis.ssl.transfer_choice import Candidate, choose, pls_head, process_head, weigh
 from tamis.streamer.files.table import read_table
 
-from ..streamer.cli.send import simulate
+from .support.spectra import simulate
 
 CORRECTIONS: dict[str, Correction] = {
     "mean shift": MeanShift(),

@@ -20,7 +20,7 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 
-from ..streamer.cli.send import simulate
+from .support.spectra import simulate
 
 
 @pytest.fixture

@@ -38,9 +38,8 @@ from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
-from ..streamer.cli.send import simulate
 from .support.models import classified
-from .support.spectra import instruments
+from .support.spectra import instruments, simulate
 
 START = np.datetime64("2026-01-02T03:04:05", "us")
 

@@ -24,9 +24,8 @@ from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.processing.predictor import Predictor
 from tamis.streamer.testing import FakeLine
 
-from ..streamer.cli.send import simulate
 from .support.lines import Flaky
-from .support.spectra import frame
+from .support.spectra import frame, simulate
 
 MakeLine = Callable[..., FakeLine]
 

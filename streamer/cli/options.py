@@ -124,9 +124,9 @@ class CameraFileOptions(FileOptions):
     def reading(self, **more: Any) -> ReadOptions:
         reference = None
         if self.white is not None:
-            from ...models.reflectance import Reflectance
+            from ..files.envi import read_references
 
-            reference = Reflectance.of_files(str(self.white), None if self.dark is None else str(self.dark))
+            reference = read_references(str(self.white), None if self.dark is None else str(self.dark))
         elif self.dark is not None:
             raise BadSettings("--dark needs --white: reflectance is measured between the two")
         return super().reading(reference=reference, **more)

@@ -32,7 +32,7 @@ from tamis.streamer.messages.record import ARROW, Message, Record  # noqa: E402
 from tamis.streamer.messages.screening import screen  # noqa: E402
 from tamis.streamer.processing.inspection import Inspection, Predicted  # noqa: E402
 from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
-from tamis.streamer.services.worker import Worker
+from tamis.streamer.services.worker import Worker  # noqa: E402
 from tamis.streamer.settings.load import load  # noqa: E402
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker  # noqa: E402 (BLAS is set up before NumPy's first product)
 from tamis.streamer.transport.kafka_sink import KafkaSink  # noqa: E402

@@ -22,6 +22,7 @@ from tamis import BadSettings
 from tamis.streamer.monitoring import http_server
 from tamis.streamer.monitoring.http_server import MAX_CLIENTS, MAX_REQUEST_BYTES, MetricsServer, WebServer
 from tamis.streamer.monitoring.metrics import Metrics
+from tamis.streamer.settings.load import load
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
