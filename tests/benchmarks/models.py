@@ -29,7 +29,7 @@ import torch
 from tamis.models.axis import Axis
 from tamis.models.model import Model, estimator_class
 from tamis.models.preprocess import Pipeline
-from tamis.models.serving.compiled import networks as graphs
+from tamis.models.serving import networks
 from tamis.models.serving.compiled import serve_model
 
 BATCHES = (1, 64, 256, 1024)
@@ -104,8 +104,8 @@ def peaks() -> dict[str, Callable[[], Any]]:
         "numpy": lambda: np.matmul(a, a, out=out),
         "torch": lambda: torch.mm(tensor, tensor),
     }
-    for precision in graphs.precisions():
-        product = graphs.Openvino(lambda f, w, x, bands: f.matmul(x, w["a"]), {"a": a}, SIDE, precision, threads=1)
+    for precision in networks.precisions():
+        product = networks.Openvino(lambda f, w, x, bands: f.matmul(x, w["a"]), {"a": a}, SIDE, precision, threads=1)
         found[f"openvino {precision}"] = lambda product=product: product._request.infer([a], share_inputs=True)
     return found
 
