@@ -218,6 +218,7 @@ def test_a_report_that_can_not_be_written_is_told_before_the_work(tmp_path: Path
 # --- through a broker -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long(25)
 @contextmanager
 def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
     """A worker that follows a belt of 80 pixels; gives how to call `tamis`, and the environment."""
@@ -299,6 +300,7 @@ def test_a_report_is_of_the_line_that_is_replayed(
     assert "b.html: 0 predictions" in replayed.communicate()[0]
 
 
+@pytest.mark.long(20)
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 def test_a_browser_shows_the_belt_while_it_runs(
     belts: tuple[Model, Simulated],

@@ -72,6 +72,7 @@ def test_messages_that_are_there_and_do_not_come_end_the_worker(
     assert "messages are waiting and none has come for" in str(told.value)
 
 
+@pytest.mark.long(8)
 def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_broker: EmbeddedBroker) -> None:
     name = topic(tamis_broker, partitions=2)
     with closing(sink(tamis_broker)) as out:
@@ -314,6 +315,7 @@ def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytes
     assert found.kept, str(found)
 
 
+@pytest.mark.long(10)
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 def test_a_replay_that_was_killed_goes_on_where_it_was(
     guarantee: str, tamis_broker_with: Callable[..., EmbeddedBroker], grid: Axis, tmp_path: Path

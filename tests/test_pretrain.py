@@ -70,6 +70,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(objective: str, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long(8)
 CHILD = """
 import sys
 from pathlib import Path
@@ -78,8 +79,6 @@ from tamis.ssl.pretrain import pretrain
 told = lambda step, loss: print(step, flush=True)
 pretrain(stream(), GRID, RECIPE, checkpoint=Path(sys.argv[1]), every=5, progress=told)
 """
-
-
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole, _ = pretrain(stream(), GRID, RECIPE)
     root = Path(__file__).parents[1]
@@ -130,6 +129,7 @@ def test_a_champion_is_taken_further_and_stays_as_it_was() -> None:
     assert told.overlap > 0.5  # ten gentle steps do not make it forget
 
 
+@pytest.mark.long(12)
 def test_what_can_not_be_trained_on_is_refused() -> None:
     one = stream()
     alone = Unlabeled(one.spectra, np.zeros(len(one), int), one.condition, one.conditions, one.recent)
@@ -141,8 +141,6 @@ def test_what_can_not_be_trained_on_is_refused() -> None:
         pretrain(one, GRID, replace(RECIPE, augment="rotate 3"))
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         pretrain(one, GRID, replace(RECIPE, learning_rate=1e30))
-
-
 def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     """Through torchrun, as on many machines: both end with the same weights, other than those of one process."""
     script = tmp_path / "both.py"
