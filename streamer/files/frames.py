@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Unpack
 import numpy as np
 
 from ...models.atomic import atomic_write
+from ..messages.arrow_frames import arrow_table
 from ..messages.frame import RESERVED, Frame
 from .table import INSTRUMENT_COLUMNS, UNKNOWN, Reading, Table, find, tables
 
@@ -52,12 +54,8 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from ..messages.codec import encode
-    from ..messages.record import ARROW
-
     def table_of(frame: Frame) -> pa.Table:
-        ((value, _),) = encode(frame, ARROW, sys.maxsize)
-        table = pa.ipc.open_stream(value).read_all()
+        table = arrow_table(frame)
         for name in ("line", "instrument"):
             table = table.append_column(name, pa.array([getattr(frame, name)] * len(frame), pa.string()))
         for name, values in texts(frame).items():

@@ -88,7 +88,7 @@ def is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def arrow_bytes(table: pa.Table, metadata: Mapping[str, str | bytes]) -> bytes:
+def arrow_bytes(table: pa.Table, metadata: Mapping[Any, Any]) -> bytes:
     """A table and its metadata as one Arrow stream."""
     import pyarrow as pa
 

@@ -117,6 +117,12 @@ def _times(table: pa.Table, record: Record, n: int) -> np.ndarray:
 
 
 def encode_arrow(frame: Frame) -> Message:
+    table = arrow_table(frame)
+    return arrow_bytes(table, table.schema.metadata), {}
+
+
+def arrow_table(frame: Frame) -> pa.Table:
+    """A row a spectrum; what all of them share is in the metadata."""
     import pyarrow as pa
 
     kind = pa.uint16() if frame.spectra.dtype == np.uint16 else pa.float32()
@@ -137,7 +143,7 @@ def encode_arrow(frame: Frame) -> Message:
         "quantity": frame.quantity,
         "reference": frame.reference,
     }
-    return arrow_bytes(pa.table(columns), metadata), {}
+    return pa.table(columns, metadata=metadata)
 
 
 def _axis(given: str | None, unit: str | None, axes: Axes) -> Axis:

@@ -97,7 +97,7 @@ def listens(server: str) -> bool:
     """Whether anything accepts a connection at host:port."""
     host, _, port = server.strip().rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
-            return True
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0) as probe:
+            return probe.getsockname() != probe.getpeername()  # TCP lets a socket connect to itself on a free port
     except (OSError, ValueError):
         return False

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import BrokerAbsent
+from .client import listens
 
 # What each can do. A test asks for what it needs, and is skipped if none has it.
 CAPABILITIES: dict[str, frozenset[str]] = {
@@ -75,7 +76,7 @@ class EmbeddedBroker:
 
     def start(self) -> None:
         self.port = self.port or _free_port()
-        if _listening(self.port):
+        if listens(self.bootstrap):
             raise BrokerAbsent(
                 f"port {self.port} on 127.0.0.1 is already in use: stop what listens there, or choose another port"
             )
@@ -101,7 +102,7 @@ class EmbeddedBroker:
                 preexec_fn=dying_with_parent(),
             )
         deadline = time.monotonic() + _START_S
-        while not _listening(self.port):
+        while not listens(self.bootstrap):
             code = self._process.poll()
             if code is not None or time.monotonic() > deadline:
                 said = log.read_text(errors="replace").strip()[-500:]
@@ -171,14 +172,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _listening(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        if probe.connect_ex(("127.0.0.1", port)) != 0:
-            return False
-        return probe.getsockname() != probe.getpeername()  # TCP lets a socket connect to itself on a free port
 
 
 def dying_with_parent() -> Callable[[], None] | None:

@@ -77,9 +77,7 @@ class KafkaSource(Source):
             partition_assignment_strategy=[CooperativeStickyAssignor()],
         )
         self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
-        self._handled: dict[
-            tuple[str, int], int
-        ] = {}  # by topic and partition, the offset after the last one that was handled since
+        self._handled: dict[tuple[str, int], int] = {}  # by partition, the offset after the last one handled since
         self._lost = False
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
