@@ -1,9 +1,7 @@
-"""Watching lines for drift: spectra are gathered into blocks and held against a reference that is kept on disk."""
+"""Monitoring lines for drift: spectra are gathered into blocks and compared with a reference that is kept on disk."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -13,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from ...models.axis import Axis, resampler
+from ...models.axis import resampler
 from ...models.model import Model
 from ...models.serving import ServedModel
 from ..frame import Frame
@@ -22,7 +20,7 @@ from ..settings import Drift as Table
 from ..wire import Record
 from .detectors import Detector, detectors
 from .reading import Reading, Results
-from .reference_file import reference_path
+from .reference_file import Offsets, load_reference, reference_path, save_reference
 from .reference_scan import ReferenceScan
 from .spectral_features import FeatureExtractor
 
@@ -81,7 +79,7 @@ class LineMonitor:
         self._alarms: set[str] = set()
         self._scans: dict[str, ReferenceScan] = {}
         self._scanned: dict[str, Reading] = {}
-        self._seen: dict[str, tuple[int, float]] = {}  # topic-partition -> newest offset, and its message's time
+        self._seen: Offsets = {}
 
     @property
     def learned(self) -> float:
@@ -261,46 +259,18 @@ class LineMonitor:
         log.info("drift: reference learned", line=self.line, blocks=self.table.learn_blocks)
 
     def _save(self) -> None:
-        """Whole or not at all; a disk that is full or away costs the file, not the watch."""
-        if self.path is None or self._model is None:
-            return
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        about = {"line": self.line, "grid": json.dumps(self._model.grid.to_json()), "seen": json.dumps(self._seen)}
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"spectra": np.concatenate(self._gathered)}, beside, metadata=about)
-            beside.replace(self.path)
-        except (OSError, SafetensorError) as error:
-            log.error("drift: the reference can not be kept; it is lost at a restart", line=self.line, error=str(error))
-            self.path = None
+        if self.path is not None and self._model is not None:
+            blocks = np.concatenate(self._gathered)
+            if not save_reference(self.path, self.line, self._model.grid, blocks, self._seen):
+                self.path = None
 
     def _load(self) -> None:
-        """Its blocks, and where they reach to; nothing where there is no file, or one of another grid or block size."""
-        if self.path is None or not self.path.is_file():
-            return
-        from safetensors import SafetensorError, safe_open
-
-        assert self._model is not None
-        n = self.table.block_spectra
-        try:
-            with safe_open(self.path, "np") as kept:
-                about = kept.metadata() or {}
-                grid = Axis.from_json(json.loads(about["grid"]))
-                seen = {str(k): (int(offset), float(t)) for k, (offset, t) in json.loads(about["seen"]).items()}
-                shape = kept.get_slice("spectra").get_shape()  # costs nothing; what it holds may fill the memory
-                fits = len(shape) == 2 and shape[1] == len(grid) and shape[0] <= n * self.table.learn_blocks
-                spectra = kept.get_tensor("spectra") if fits else np.empty((0, 0))
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            log.error("drift: reference unreadable; learning anew", file=str(self.path), error=str(error))
-            return
-        if not fits or grid != self._model.grid or len(spectra) % n or not np.isfinite(spectra).all():
-            log.warning("drift: the reference is of another grid or size; learning anew", line=self.line)
-            return
-        self._gathered = np.split(spectra, len(spectra) // n) if len(spectra) else []
-        self._seen = self._seen or seen
+        """What is kept of the reference, and the offsets that it reaches to."""
+        if self.path is not None and self._model is not None:
+            kept = load_reference(self.path, self.line, self._model.grid, self.table)
+            if kept is not None:
+                self._gathered, seen = kept
+                self._seen = self._seen or seen
 
 
 class DriftMonitor:
