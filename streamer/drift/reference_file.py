@@ -19,7 +19,7 @@ Offsets = dict[str, tuple[int, float]]  # topic-partition -> newest offset, and 
 
 
 def reference_path(folder: Path, line: str) -> Path:
-    """A line's name may be any text: the file is named by its digest, and tells the name inside."""
+    """A line's name may be any text: the file is named by its digest and holds the name inside."""
     return folder / f"{hashlib.blake2b(line.encode(), digest_size=8).hexdigest()}.safetensors"
 
 
@@ -49,7 +49,7 @@ def save_reference(path: Path, line: str, grid: Axis, spectra: np.ndarray, seen:
         save_file({"spectra": spectra}, beside, metadata=about)
         beside.replace(path)
     except (OSError, SafetensorError) as error:
-        log.error("drift: the reference can not be kept; it is lost at a restart", line=line, error=str(error))
+        log.error("drift: the reference can not be saved; a restart will lose it", line=line, error=str(error))
         return False
     return True
 
@@ -70,9 +70,9 @@ def load_reference(path: Path, line: str, grid: Axis, table: Table) -> tuple[lis
             fits = len(shape) == 2 and shape[1] == len(of_grid) and shape[0] <= n * table.learn_blocks
             spectra = kept.get_tensor("spectra") if fits else np.empty((0, 0))
     except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        log.error("drift: reference unreadable; learning anew", file=str(path), error=str(error))
+        log.error("drift: reference unreadable; learning a new one", file=str(path), error=str(error))
         return None
     if not fits or of_grid != grid or len(spectra) % n or not np.isfinite(spectra).all():
-        log.warning("drift: the reference is of another grid or size; learning anew", line=line)
+        log.warning("drift: the reference is of another grid or size; learning a new one", line=line)
         return None
     return (np.split(spectra, len(spectra) // n) if len(spectra) else []), seen
