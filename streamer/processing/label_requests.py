@@ -102,7 +102,7 @@ class LabelRequester:
         return text
 
     def restore(self, note: str) -> None:
-        """Goes on where the previous worker was. A clock that jumped costs at most one period, a foreign note nothing."""
+        """Goes on where another worker was. A clock that jumped costs at most one period; foreign notes do nothing."""
         try:
             dues = {str(name): float(due) for name, due in json.loads(note)["due"].items()}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
