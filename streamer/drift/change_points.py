@@ -15,12 +15,12 @@ from .spectral_features import SpectralFeatures
 class Change(ABC):
     """A level that has moved for good, found by a river detector on a standardised value a block.
 
-    The score is how far the level now lies from where it was, in standard errors, once the detector has spoken; it
-    falls to 0 when the level is back.
+    Once the detector has fired, the score is the level's distance from the reference, in standard errors; it falls to 0
+    when the level is back.
     """
 
     BACK = 1.0
-    MEMORY = 0.2  # of the moving average that tells how far
+    MEMORY = 0.2  # of the moving average that measures how far
 
     def __init__(self, name: str, what: str) -> None:
         self.name, self.what = name, what
@@ -108,7 +108,7 @@ class Levels:
 
 
 class LabelDrift:
-    """Laboratory values as they come: are they what the model was taught, and does it still predict them?
+    """Laboratory values: do they match the calibration, and does the model still predict them?
 
     Args:
         taught: (n, targets), the calibration's values. errors: (n, targets), of the model on these: what is usual.
@@ -131,7 +131,7 @@ class LabelDrift:
         return max(every, key=lambda reading: reading.score)
 
     def update(self, values: np.ndarray, predicted: np.ndarray) -> list[Reading]:
-        """Both (n, targets), in the order in which they came, predicted by a model that has not seen them."""
+        """Both (n, targets), in order of arrival, predicted by a model that has not been fitted on them."""
         self._recent = np.vstack([self._recent, values])[-self.RECENT :]
         sd = self.taught.std(axis=0) + np.finfo(np.float64).tiny
         z = (self._recent.mean(axis=0) - self.taught.mean(axis=0)) / sd

@@ -1,4 +1,4 @@
-"""Drift detectors, one small class each: `learn` from the blocks of a reference, `read` a block and say what changed.
+"""Drift detectors, one small class each: `learn` from the blocks of a reference, then `read` a block.
 
 A block is some hundred spectra of one line in order of time. Each detector's score is held against its threshold;
 thresholds are set so that chance passes them about once in a million blocks, by how blocks of the reference differ.
@@ -106,7 +106,7 @@ class Exceedance:
     def read(self, seen: SpectralFeatures) -> list[Reading]:
         share = float((getattr(seen.results, self.name) > self.limit).mean())
         z = (share - self.usual) / self.se
-        what = "outside what the model was taught" if self.name == "t2" else "of a shape that the model does not know"
+        what = "outside the model's calibration" if self.name == "t2" else "of a shape that the model does not know"
         text = f"{share:.0%} {what}: {self.name.upper()} above {self.limit:.3g}, usual {self.usual:.0%}"
         return [Reading(self.name, max(0.0, float(z)), Z, text)]
 
@@ -114,8 +114,8 @@ class Exceedance:
 class Instrument:
     """The mean spectrum has changed as by the instrument: gain, offset, slope or shift of the axis, and by how much.
 
-    The cause that explains most is named first; each further one by what it explains beside those before it (orthogonal
-    matching pursuit: Pati, Rezaiifar & Krishnaprasad, Asilomar 1993, doi 10.1109/ACSSC.1993.342465).
+    The cause that explains most is chosen first; each further one by what it explains beyond the chosen ones
+    (orthogonal matching pursuit: Pati, Rezaiifar & Krishnaprasad, Asilomar 1993, doi 10.1109/ACSSC.1993.342465).
     """
 
     def __init__(self, extract: FeatureExtractor) -> None:
@@ -127,7 +127,7 @@ class Instrument:
 
     def read(self, seen: SpectralFeatures) -> list[Reading]:
         z, overlap = self.level.read(seen.causes), self.extract.overlap
-        if np.abs(z).max() <= Z:  # nothing to tell apart
+        if np.abs(z).max() <= Z:  # nothing to separate
             sizes = z * self.level.sd / self.extract.strength
             return [self._reading(i, abs(z[i]), sizes[i]) for i in range(len(z))]
         raw = z * self.level.sd  # (causes,): matched filters' answers
@@ -143,7 +143,7 @@ class Instrument:
                 unique = np.maximum(1 - (across * between).sum(axis=1), 0)
             else:
                 left, unique = raw[others], np.ones(len(others))
-            # What is all but contained in those before it has nothing of its own to say.
+            # A cause that the chosen ones all but contain explains nothing of its own.
             scores = np.where(unique > 1e-3, left / np.sqrt(unique + _FLOOR) / self.level.sd[others], 0.0)
             best = int(np.abs(scores).argmax())
             i = others[best]

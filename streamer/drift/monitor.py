@@ -1,8 +1,7 @@
-"""Watching lines for drift: spectra are gathered into blocks and held against a reference that is kept on disk."""
+"""Monitoring lines for drift: spectra are gathered into blocks and compared with a reference that is kept on disk."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -12,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from ...models.atomic import atomic_write
-from ...models.axis import Axis, resampler
+from ...models.axis import resampler
 from ...models.model import Model
 from ...models.serving.parts import ServedModel
 from ..messages.frame import Frame
@@ -22,7 +20,7 @@ from ..messages.record import Record
 from ..settings.tables import Drift as Table
 from .detectors import Detector, detectors
 from .reading import Reading, Results
-from .reference_file import reference_path
+from .reference_file import Offsets, load_reference, reference_path, save_reference
 from .reference_scan import ReferenceScan
 from .spectral_features import FeatureExtractor
 
@@ -30,13 +28,13 @@ AnyModel = Model | ServedModel
 
 log = structlog.get_logger()
 
-PERSIST = 2  # blocks in a row above the threshold make an alarm,
-QUIET = 10  # and so many below it end one: what lies at the threshold should not come and go
+PERSIST = 2  # blocks in a row above the threshold raise an alarm,
+QUIET = 10  # and so many below it end one: a score at the threshold should not flicker
 MAX_WATCHED = 32  # lines: each holds a reference of some megabytes while it learns
 
 
 class DriftReport(NamedTuple):
-    """What a line's newest block said.
+    """The readings of a line's newest block.
 
     Attributes:
         alarms: detector -> whether it was over its threshold for two blocks in a row, and not yet below it for ten.
@@ -52,13 +50,13 @@ class DriftReport(NamedTuple):
 class LineMonitor:
     """One line: learns a reference from its first blocks, then judges each block.
 
-    The reference's spectra are kept in a file from the first block on, with the offsets that they reach to: what is
-    read again after a kill is known, and counted once. A new version of the model judges them anew. Where the file is
-    taken away (`tamis drift forget`) the line learns anew.
+    The reference's spectra are saved from the first block on, with the offsets that they reach to: messages that are
+    read again after a kill are recognised and counted once. A new model version is applied to the same reference.
+    After `tamis drift forget` the line learns a new one.
 
     Args:
-        path: None keeps the reference in memory alone. pool: learns beside the loop, which lets blocks pass until it is
-            done; None: the loop waits.
+        path: None keeps the reference in memory only. pool: learns in the background, and blocks pass unjudged until
+            it is done; None: the loop waits.
     """
 
     line: str
@@ -81,7 +79,7 @@ class LineMonitor:
         self._alarms: set[str] = set()
         self._scans: dict[str, ReferenceScan] = {}
         self._scanned: dict[str, Reading] = {}
-        self._seen: dict[str, tuple[int, float]] = {}  # topic-partition -> newest offset, and its message's time
+        self._seen: Offsets = {}
 
     @property
     def learned(self) -> float:
@@ -90,7 +88,7 @@ class LineMonitor:
         return len(self._gathered) / self.table.learn_blocks
 
     def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
-        """Takes a frame in; what its last whole block said, None where none was completed."""
+        """Adds a frame; the report of its last whole block, None where it completes none."""
         self._serve(model, predictions.model_version)
         if self._is_known(record):
             return None
@@ -115,7 +113,7 @@ class LineMonitor:
         return DriftReport(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
 
     def _is_hurried(self, times: np.ndarray) -> bool:
-        """Whether a block that is complete by now follows the last one too closely, by the spectra's own time."""
+        """Whether a complete block follows the last one too closely, by the time of its spectra."""
         if self._waiting < self.table.block_spectra:
             return False
         newest = np.max(times)
@@ -125,7 +123,7 @@ class LineMonitor:
         return False
 
     def _is_known(self, record: Record) -> bool:
-        """Read again: an offset that was there, and no newer a message; of a topic that was made anew it is newer."""
+        """Whether the message is read again: a known offset, and not newer, as it would be in a recreated topic."""
         place = f"{record.topic}-{record.partition}"
         offset, time_s = self._seen.get(place, (-1, 0.0))
         if record.offset <= offset and record.timestamp_s <= time_s:
@@ -170,14 +168,14 @@ class LineMonitor:
             yield spectra[rows], Results(*(part[rows] for part in results))
 
     def _take(self, spectra: np.ndarray, results: Results) -> bool:
-        """Whether there is something to tell."""
+        """Judges a block, or learns from it; whether the readings have changed."""
         if self._teaching is not None:
             if not self._teaching.done():
                 return False
             learned, self._teaching = self._teaching, None
             self._learned(learned.result)
         if (self._taught or self._gathered) and self.path is not None and not self.path.exists():
-            log.info("drift: reference forgotten; learning anew", line=self.line)
+            log.info("drift: reference forgotten; learning a new one", line=self.line)
             self._forget()
         if self._taught is None:
             self._gathered.append(spectra.copy())
@@ -191,7 +189,7 @@ class LineMonitor:
         return True
 
     def _complete(self) -> None:
-        """The reference, once all its blocks are gathered."""
+        """Learns the reference once all its blocks are gathered."""
         if len(self._gathered) >= self.table.learn_blocks:
             self._reference, self._gathered, self._taught = np.concatenate(self._gathered), [], None
             self._teach()
@@ -215,7 +213,7 @@ class LineMonitor:
         self._scans, self._scanned = {}, {}
 
     def _serve(self, model: AnyModel, version: str) -> None:
-        """Another version has other scores: the detectors learn it from the same reference."""
+        """Another version has other scores: the detectors learn them from the same reference."""
         if version == self._version and self._model is not None:
             return
         if self._model is not None and self._model.grid != model.grid:
@@ -251,7 +249,7 @@ class LineMonitor:
             self._teaching = self.pool.submit(learn)
 
     def _learned(self, result: Callable[[], tuple[FeatureExtractor, list[Detector]]]) -> None:
-        """What can not be learned from is said, and another reference is gathered; the line goes on."""
+        """A reference that no detector can learn from is logged and replaced by the next blocks; the line goes on."""
         try:
             self._taught = result()
         except ValueError as error:  # LinAlgError is one
@@ -261,45 +259,18 @@ class LineMonitor:
         log.info("drift: reference learned", line=self.line, blocks=self.table.learn_blocks)
 
     def _save(self) -> None:
-        """Whole or not at all; a disk that is full or away costs the file, not the watch."""
-        if self.path is None or self._model is None:
-            return
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
-        about = {"line": self.line, "grid": json.dumps(self._model.grid.to_json()), "seen": json.dumps(self._seen)}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path) as draft:
-                save_file({"spectra": np.concatenate(self._gathered)}, draft, metadata=about)
-        except (OSError, SafetensorError) as error:
-            log.error("drift: the reference can not be kept; it is lost at a restart", line=self.line, error=str(error))
-            self.path = None
+        if self.path is not None and self._model is not None:
+            blocks = np.concatenate(self._gathered)
+            if not save_reference(self.path, self.line, self._model.grid, blocks, self._seen):
+                self.path = None
 
     def _load(self) -> None:
-        """Its blocks, and where they reach to; nothing where there is no file, or one of another grid or block size."""
-        if self.path is None or not self.path.is_file():
-            return
-        from safetensors import SafetensorError, safe_open
-
-        assert self._model is not None
-        n = self.table.block_spectra
-        try:
-            with safe_open(self.path, "np") as kept:
-                about = kept.metadata() or {}
-                grid = Axis.from_json(json.loads(about["grid"]))
-                seen = {str(k): (int(offset), float(t)) for k, (offset, t) in json.loads(about["seen"]).items()}
-                shape = kept.get_slice("spectra").get_shape()  # costs nothing; what it holds may fill the memory
-                fits = len(shape) == 2 and shape[1] == len(grid) and shape[0] <= n * self.table.learn_blocks
-                spectra = kept.get_tensor("spectra") if fits else np.empty((0, 0))
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            log.error("drift: reference unreadable; learning anew", file=str(self.path), error=str(error))
-            return
-        if not fits or grid != self._model.grid or len(spectra) % n or not np.isfinite(spectra).all():
-            log.warning("drift: the reference is of another grid or size; learning anew", line=self.line)
-            return
-        self._gathered = np.split(spectra, len(spectra) // n) if len(spectra) else []
-        self._seen = self._seen or seen
+        """What is kept of the reference, and the offsets that it reaches to."""
+        if self.path is not None and self._model is not None:
+            kept = load_reference(self.path, self.line, self._model.grid, self.table)
+            if kept is not None:
+                self._gathered, seen = kept
+                self._seen = self._seen or seen
 
 
 class DriftMonitor:
@@ -317,7 +288,7 @@ class DriftMonitor:
         if watch is None:
             if len(self.lines) >= MAX_WATCHED:
                 if not self._said:
-                    log.warning("drift: too many lines; no more are watched", most=MAX_WATCHED, first=frame.line)
+                    log.warning("drift: too many lines; no more are monitored", most=MAX_WATCHED, first=frame.line)
                 self._said = True
                 return None
             path = None if self.folder is None else reference_path(self.folder, frame.line)
@@ -325,5 +296,5 @@ class DriftMonitor:
         return watch.update(record, frame, predictions, model)
 
     def forget(self, line: str) -> None:
-        """A line that is heard no more makes room for another; its reference stays on disk."""
+        """A silent line makes room for another; its reference stays on disk."""
         self.lines.pop(line, None)

@@ -11,10 +11,10 @@ _FLOOR = 1e-12
 
 
 class Reading(NamedTuple):
-    """One detector's word on one block.
+    """One detector's reading of one block.
 
     Attributes:
-        text: what has changed, in words. sizes: (cause, unit) -> the estimated size of a change of the instrument.
+        text: the change, in words. sizes: (cause, unit) -> the estimated size of a change of the instrument.
     """
 
     detector: str

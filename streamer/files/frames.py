@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path

@@ -16,10 +16,11 @@ CONTENT_TYPES = {"json": JSON, "arrow": ARROW}
 
 @dataclass(frozen=True)
 class Decision:
-    """One object's, as a message tells it.
+    """The decision on one object.
 
     Attributes:
-        rule: the rule that held, from 1; 0 where none did. time: of its last spectrum; deadline: NaT where unknown.
+        rule: number of the rule that applies, from 1; 0 where none does.
+        time: of its last spectrum. deadline: NaT where unknown.
     """
 
     line: str

@@ -1,6 +1,6 @@
-"""A line camera over a belt: counts made reflectance, and the pixels of each object found, across messages.
+"""A line camera over a belt: counts become reflectance, and the pixels of each object are found across messages.
 
-What comes from it is the pixels of objects alone, named after their object: the empty belt is no spectrum to predict.
+Only pixels of objects go on, named after their object: the empty belt is not worth a prediction.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .segmentation import MAX_GAP, Reach, Segmenter, followed, inner_pixels, rea
 
 log = structlog.get_logger()
 
-MAX_IMAGE = 1 << 22  # pixels of one message's camera lines, as y tells them: 150 MB while they are parted
-MAX_SCAN_LINE = 1 << 46  # times the most pixels, it is counted in 63 bits
+MAX_IMAGE = 1 << 22  # pixels of one message's scan lines, from its first y to its last: 150 MB while they are segmented
+MAX_SCAN_LINE = 1 << 46  # times the most pixels, it still fits into 63 bits
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class ScreenedFrame:
     change: float | None = None
 
     def one_row_per_object(self, sorts: bool) -> np.ndarray | None:
-        """Rows of the frame, one from the middle of each object that began; None where spectra are no objects'.
+        """Rows of the frame, one from the middle of each object that began; None where spectra belong to no objects.
 
-        Drift is judged by these: a block of neighbours would be a handful of objects.
+        Drift is judged by these rows: a block of neighbouring pixels would cover only a handful of objects.
 
         Args:
-            sorts: the line decides objects; where it has no camera, each that is in the frame counts.
+            sorts: the line decides on objects; without a camera, each object in the frame counts.
         """
         names = self.frame.object_id
         if self.ended is None and (names is None or not sorts):
@@ -94,7 +94,7 @@ class Camera:
             first: the row where each message begins, where the frame holds several.
 
         Raises:
-            BadMessage: its pixels have no place on the belt, or are none of this camera.
+            BadMessage: its pixels have no place on the belt, or belong to another camera.
         """
         x, y = self._places(frame)
         self.references.end_update(frame.line)
@@ -110,7 +110,7 @@ class Camera:
         mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
         codes, merged, ended = np.empty(len(x), np.int64), {}, set()
         messages = [slice(*span) for span in pairwise([*(first if first is not None else [0]), len(x)])]
-        for rows in messages:  # an object is called as if each had come alone
+        for rows in messages:  # objects get the same names as if each message had come alone
             codes[rows], parts, gone = self._segmenter.take(x[rows], y[rows], mask[rows])
             merged |= parts
             ended |= gone
@@ -130,7 +130,7 @@ class Camera:
         )
 
     def _reached(self, here: dict[int, Reach], merged: Mapping[int, int], ended: Iterable[int]) -> dict[int, Reach]:
-        """As `here`, with what was seen of these objects before."""
+        """As `here`, extended by the earlier parts of these objects."""
         for part, of in merged.items():
             if (before := self._reach.pop(part, None)) is not None:
                 self._reach[of] = before.with_(self._reach.get(of))
@@ -141,7 +141,7 @@ class Camera:
         return found
 
     def _picked(self, codes: np.ndarray, inner: np.ndarray, messages: Sequence[slice]) -> np.ndarray:
-        """Rows of inner pixels; of each object in a message every so-many-th, its first one among them."""
+        """Rows of inner pixels; of each object in a message every n-th, beginning with its first."""
         every = self.table.every
         if every == 1:
             return np.flatnonzero(inner)
@@ -155,7 +155,7 @@ class Camera:
         return np.concatenate(found)
 
     def restart(self) -> None:
-        """What was seen since will be seen again."""
+        """The messages since the last delivery will be read again."""
         self._segmenter.restart()
         self._reach.clear()
 

@@ -1,4 +1,4 @@
-"""White and dark references of a camera: refreshed by messages, kept over restarts, and what they make of counts."""
+"""White and dark references of a camera: refreshed by messages, kept over restarts, applied to counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Mean:
     last: int = -1  # place of the newest pixel, counted through all lines
 
     def goes_on(self, kind: str, shape: tuple[int, int], places: np.ndarray) -> bool:
-        """Whether these follow what was seen so far: a reference that begins anew replaces the one before."""
+        """Whether these rows continue the reference; a reference that starts again replaces the one before."""
         return self.kind == kind and self.total.shape == shape and int(places.min()) > self.last
 
     def add(self, x: np.ndarray, y: np.ndarray, spectra: np.ndarray) -> np.ndarray | None:
@@ -64,7 +64,7 @@ class CameraReferences:
         self.refresh()
 
     def refresh(self) -> None:
-        """Takes what another worker has learned, where the line was with that one meanwhile."""
+        """Loads what another worker has saved, where the line was served by that one meanwhile."""
         try:
             kept_ns = 0 if self.kept is None else self.kept.stat().st_mtime_ns
         except OSError:
@@ -80,8 +80,8 @@ class CameraReferences:
             x, y: (n,) pixel and scan line.
 
         Returns:
-            By how much it has changed since the first one: the median ratio of light to that of then, less 1; for a
-            dark one its median rise over the light of then. None: not every pixel was seen yet.
+            Its change since the first reference: the median ratio of the light, less 1; for a dark reference the median
+            rise, as a share of the first light. None: some pixels are still missing.
 
         Raises:
             BadMessage: it does not suit this camera; the reference before it stays.
@@ -121,9 +121,9 @@ class CameraReferences:
         return float(np.median((now.white - now.dark)[alive] / light[alive])) - 1
 
     def end_update(self, line: str) -> None:
-        """Spectra have come: a reference that is not complete by now is given up."""
+        """Spectra follow: a reference that is still incomplete is dropped."""
         if self._learning is not None and not self._learning.count.all():
-            log.warning("reference left out: not every pixel was in it", line=line, reference=self._learning.kind)
+            log.warning("reference dropped: some pixels are missing", line=line, reference=self._learning.kind)
         self._learning = None
 
     def brightness(self, frame: Frame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,10 +160,10 @@ class CameraReferences:
                 save_file(arrays, draft)
             self._kept_ns = self.kept.stat().st_mtime_ns
         except (OSError, SafetensorError) as error:  # of a full disk it is the latter
-            log.error("reference not kept: after a restart it is the one before", path=str(self.kept), error=str(error))
+            log.error("reference not saved: a restart would use the one before", path=str(self.kept), error=str(error))
 
     def _load(self) -> None:
-        """References that were refreshed, unless the files of the settings are newer."""
+        """The saved references, unless the files of the settings are newer."""
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -186,7 +186,7 @@ class CameraReferences:
                 if first.white.shape != made.white.shape:
                     raise ValueError(f"expected {made.white.shape[1]} bands in the first one, as the white one has")
         except (OSError, TypeError, ValueError, SafetensorError) as error:
-            log.error("kept references left out", path=str(self.kept), error=str(error))
+            log.error("saved references ignored", path=str(self.kept), error=str(error))
             return
         self._white, self._dark, self._reflectance = white, dark, made
         self._first = first

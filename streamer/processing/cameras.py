@@ -23,7 +23,7 @@ class Cameras:
     """Those of all lines that have one.
 
     Args:
-        folder: where refreshed references are kept over restarts; None: nowhere.
+        folder: keeps refreshed references over restarts; None: they are not kept.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -38,12 +38,12 @@ class Cameras:
         for line in lines.values():
             if line.camera.pixels:
                 Camera(line.camera)
-                connected(np.ones((1, 1), bool))  # what it imports must not keep the first objects waiting
+                connected(np.ones((1, 1), bool))  # imports scipy now, so that the first objects need not wait for it
 
     def take(
         self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: np.ndarray | None = None
     ) -> ScreenedFrame:
-        """A message as its line's camera sees it, or as it is where the line has none, less what `screen` sets aside.
+        """The message with its camera's references applied and its objects found; without a camera only screened.
 
         Raises:
             BadMessage: see `Camera`; or a reference for a line without a camera.
@@ -62,7 +62,7 @@ class Cameras:
 
     def _camera(self, frame: Frame, table: Table) -> Camera:
         key = (frame.line, frame.instrument)
-        camera = self._cameras.pop(key, None)  # and put back as the last heard
+        camera = self._cameras.pop(key, None)  # and put back as the newest
         if camera is None:
             name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
             camera = Camera(table, None if self.folder is None else self.folder / f"{name}.safetensors")

@@ -1,8 +1,8 @@
 """From predictions to a decision an object: its spectra pooled, the line's rules in their order, in time to eject it.
 
-An object is what shares an object_id; where there is none, each spectrum is one. It is decided once nothing more of it
-is expected: at the end of its message, or once spectra come that are `close_s` later than its last. Where nothing comes
-at all, that may be the transport: then it waits as long as its deadline leaves room for.
+Spectra with the same object_id are one object; without one, each spectrum is an object. It is decided once no more of
+it is expected: at the end of its message, or once spectra arrive that are `close_s` later than its last. Where nothing
+arrives at all, the transport may be late: then it waits as long as its deadline allows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .line_rules import LineRules, PooledObject
 
 log = structlog.get_logger()
 
-MAX_OPEN = 10_000  # objects of a line that wait for more spectra: beyond, the oldest are decided as they are
+MAX_OPEN = 10_000  # objects of a line that wait for more spectra; above that the oldest are decided as they are
 
 
 class Decider:
@@ -41,10 +41,10 @@ class Decider:
         model: ServedModel,
         clock: float,
     ) -> Iterator[Decision]:
-        """Adds spectra to their objects, and gives what is decided by them, the nearest deadline first.
+        """Adds spectra to their objects, and decides those that are complete, the nearest deadline first.
 
         Args:
-            seen: what they were made of. predicted: message id -> its predictions, one or more.
+            seen: the frame that was predicted. predicted: message id -> its predictions, one or more.
 
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
@@ -62,7 +62,7 @@ class Decider:
         yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
 
     def close_objects(self, line: str, instrument: str, seen: ScreenedFrame) -> Iterator[Decision]:
-        """Joins what a camera saw to be one, takes how far it reaches, and decides what has left its view."""
+        """Joins objects that turned out to be one, updates their extent, and decides those out of the camera's view."""
         opened = self._open.get(line, {})
         for part, of in seen.merged.items():
             pooled = opened.pop((instrument, part), None)
@@ -88,7 +88,7 @@ class Decider:
         )
 
     def decide_silent(self, clock: float) -> Iterator[Decision]:
-        """What is decided because nothing more had come by then, by the worker's clock."""
+        """Decides objects that have had no new spectra for long enough, by the worker's clock."""
         for line, opened in self._open.items():
             if opened:
                 table = self._bound[line][1].table
@@ -96,20 +96,20 @@ class Decider:
                 yield from self._decisions(line, [opened.pop(key) for key in whole])
 
     def flush(self) -> Iterator[Decision]:
-        """All that is open: the line ends."""
+        """Decides all open objects: the worker ends."""
         for line, opened in self._open.items():
             yield from self._decisions(line, list(opened.values()))
             opened.clear()
 
     def reset(self) -> None:
-        """What was taken since will be read again."""
+        """Drops open objects: their messages will be read again."""
         self._open.clear()
 
     def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> LineRules:
         """A line's rules for the version that is served.
 
         Raises:
-            BadSettings: they do not suit it, and there is no version before it that has the same targets.
+            BadSettings: they do not suit it, and no earlier version has the same targets.
         """
         before = self._bound.get(line)
         if before is not None and before[0] is model:
@@ -120,9 +120,9 @@ class Decider:
             if before is None or before[1].model.targets != model.targets:
                 raise
             rules = before[1]
-            log.error("rules do not suit the new version; they stay as they were", line=line, error=str(error))
+            log.error("rules do not suit the new version; the old rules stay", line=line, error=str(error))
         if before is not None and before[1].model.targets != model.targets:
-            self._open.pop(line, None)  # sums of other targets can not go on; their predictions stand
+            self._open.pop(line, None)  # their sums are of other targets; their predictions stand
         self._bound[line] = model, rules
         for chosen in rules.thresholds if rules.model is model else ():
             log.info("threshold chosen", line=line, version=version, rule=chosen)

@@ -1,8 +1,8 @@
 """Active learning: which objects to send to the laboratory, within a budget an hour.
 
-A request is the best object of its share of the hour: new to the model (T2 and Q over their limits), disputed among the
-committee's members, and unlike what was asked before. Nothing is asked in bursts, also not after a restart: when each
-line's next request is due is noted beside the offsets that were committed with the last one.
+A request names the best object of its period: new to the model (T2 and Q over their limits), disputed among the
+committee's members, and unlike earlier requests. Requests never come in bursts, not even after a restart: the time of
+each line's next request is committed beside the offsets.
 
 References:
     Uncertainty and diversity: Settles, Active Learning Literature Survey, Univ. Wisconsin-Madison TR 1648 (2010).
@@ -24,10 +24,10 @@ from ..messages.labels import Request
 from ..messages.predictions import Predictions
 
 MAX_LINES = 256  # names come from messages
-REMEMBERED = 256  # requests that new ones are to differ from
+REMEMBERED = 256  # earlier requests that a new one should differ from
 DIRECTIONS = 16  # of a random projection, in which spectra are compared
 NOTE_BYTES = 3_000  # a broker keeps 4,096 beside an offset
-DISPUTED = 8  # of a frame's most promising spectra, the committee is asked about so many
+DISPUTED = 8  # the committee is asked about so many of a frame's most promising spectra
 
 Spread = Callable[[np.ndarray], np.ndarray | None]  # row numbers of the frame -> the members' sd over the usual error
 
@@ -55,12 +55,12 @@ class LabelRequester:
     ) -> None:
         self.period_s = 3600 / per_hour
         self.clock, self.wall = clock, wall
-        self._asked: list[tuple[_Line, Request, np.ndarray, float]] = []  # not confirmed: line, what, where, when due
+        self._asked: list[tuple[_Line, Request, np.ndarray, float]] = []  # not delivered: what, where, when due
         self._lines: dict[str, _Line] = {}
         self._projections: dict[int, np.ndarray] = {}
 
     def consider(self, frame: Frame, predictions: Predictions, spread: Spread) -> list[Request]:
-        """What is to be asked now: the best of the period that has just ended, if one has."""
+        """The requests that are due now: the best of the period that has just ended, if one has."""
         line = self._line(frame.line, self.clock() + self.period_s)
         due = []
         if self.clock() >= line.ends and line.best is not None and line.where is not None:
@@ -81,7 +81,7 @@ class LabelRequester:
         return line
 
     def settle(self, *, delivered: bool) -> None:
-        """What was asked since the last call has arrived, or is to be asked again."""
+        """The requests since the last call were delivered, or will be made again."""
         if not delivered:
             for line, request, where, ends in reversed(self._asked):
                 line.asked.pop()
@@ -102,7 +102,7 @@ class LabelRequester:
         return text
 
     def restore(self, note: str) -> None:
-        """Goes on where the one before us was. A clock that jumped costs a period at most; a foreign note nothing."""
+        """Goes on where another worker was. A clock that jumped costs at most one period; foreign notes do nothing."""
         try:
             dues = {str(name): float(due) for name, due in json.loads(note)["due"].items()}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -137,7 +137,7 @@ class LabelRequester:
             frame.object_id[row] if frame.object_id else "",
             frame.time[row],
             float(score[top]),
-            "; ".join(reasons) or "unlike what was asked before",
+            "; ".join(reasons) or "unlike earlier requests",
         )
         line.where = where[i]
 
@@ -150,7 +150,7 @@ class LabelRequester:
 
     @staticmethod
     def _unlike(where: np.ndarray, asked: deque[np.ndarray]) -> np.ndarray:
-        """(n,) from 0, asked already, to 1: distance to the nearest that was asked, over what is usual among them."""
+        """(n,) from 0, requested already, to 1: distance to the nearest request, over the usual distance."""
         known = [one for one in asked if one.shape == where.shape[1:]]
         if not known:
             return np.ones(len(where))

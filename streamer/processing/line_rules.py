@@ -1,4 +1,4 @@
-"""What is known of an object, and what the rules of its line make of it."""
+"""An object's pooled spectra, and its line's rules bound to the model that is served."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ..settings.rule import Rule
 from ..settings.tables import Decide
 
 LEVEL = 0.9  # of the interval <target>_low to <target>_high
-IDLE_S = 2.0  # what an object waits for more at the longest, where nothing comes at all
+IDLE_S = 2.0  # the longest wait for more of an object, where nothing arrives at all
 _ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
 _OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
 
 @dataclass(slots=True)
 class PooledObject:
-    """What is known of one object so far; sums over its spectra.
+    """One object so far: sums over its spectra.
 
     Attributes:
-        source_id: the message of its first spectrum and its row there: the same when they are read again.
+        source_id: message and row of its first spectrum, which are the same when they are read again.
         total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
-        known: how many those are. heard: by the worker's clock, which stands still while the worker does.
-        low, high: (2,), from which pixel and camera line to which; NaN where unknown.
-        followed: by a camera, which tells when it has left the view.
+        known: how many those are. heard: when its newest spectra were handled, by the worker's clock.
+        low, high: (2,), lowest and highest pixel and scan line; NaN where unknown.
+        followed: by a camera, which knows when it has left the view.
     """
 
     object_id: str
@@ -52,12 +52,12 @@ class PooledObject:
     followed: bool = False
 
     def is_silent(self, table: Decide, clock: float) -> bool:
-        """Whether nothing came for so long that nothing more is waited for."""
+        """Whether nothing has come for so long that no more is expected."""
         room_s = IDLE_S if self.followed else min(IDLE_S, table.deadline_s / 2)
         return clock - self.heard >= max(table.close_s, room_s)
 
     def absorb(self, other: PooledObject) -> None:
-        """Makes another part of the same object its own."""
+        """Adds another part of the same object."""
         self.total, self.squares = self.total + other.total, self.squares + other.squares
         self.last, self.heard = np.fmax(self.last, other.last), max(self.heard, other.heard)
         self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
@@ -71,7 +71,7 @@ class LineRules:
     """A line's rules, bound to the version of the model that is served.
 
     Raises:
-        BadSettings: a rule asks for what this model does not tell, or for a purity that it does not reach.
+        BadSettings: a rule uses what this model does not predict, or a purity that it does not reach.
     """
 
     table: Decide
@@ -79,7 +79,7 @@ class LineRules:
     model: ServedModel
     version: str
     rules: list[tuple[str, list[Rule], str]] = field(init=False)  # action, conditions, as text
-    thresholds: list[str] = field(default_factory=list, init=False)  # what was chosen for a class, and what it gives
+    thresholds: list[str] = field(default_factory=list, init=False)  # of rules by class, and what they give
 
     def __post_init__(self) -> None:
         self.conformal = None
@@ -101,7 +101,7 @@ class LineRules:
 
     def _of_class(self, rule: Any) -> str:
         if self.model.validation is None:
-            raise ValueError(f"class = {rule.of_class!r}: the line's model tells values, not classes")
+            raise ValueError(f"class = {rule.of_class!r}: the line's model predicts values, not classes")
         cut = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
         name, of = _quoted(rule.of_class), self.model.class_of
         name_of = of if of.isidentifier() else f"value[{_quoted(of)}]"
@@ -142,7 +142,7 @@ class LineRules:
         return facts | common
 
     def _class_facts(self, pooled: PooledObject) -> dict[str, Any]:
-        """An object is of no known class where most of its spectra are of none."""
+        """An object is unknown where most of its spectra are of no known class."""
         names = self.model.classes
         chance = pooled.total / max(pooled.known, 1)
         best = int(chance.argmax())

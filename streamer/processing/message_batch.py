@@ -1,7 +1,7 @@
-"""Messages of one line camera that wait together are worked as one: most of what a message costs is the same for each.
+"""Messages of one line camera that wait together are processed as one batch, since most of the cost is per call.
 
-A worker that has fallen behind so catches up by itself. What it sends stays message by message, so that results are
-called the same, and judged the same, however many messages waited when they were read.
+A worker that has fallen behind catches up this way. Results stay message by message: they get the same ids and the
+same verdicts however many messages were waiting.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ..messages.frame import Frame
 from ..messages.record import Record
 from ..messages.screening import BadRow
 
-MAX_ROWS = 1 << 15  # worked as one: 10 MB of 80 bands
+MAX_ROWS = 1 << 15  # in one batch: 10 MB of 80 bands
 
 
 @dataclass
 class MessageBatch:
-    """One message, or some whose camera lines follow one another.
+    """One message, or several whose scan lines follow one another.
 
     Attributes:
         frame: of all of them; None where `error` says why there is none.
         bad: rows of the one message that could not be read.
-        joined: what it was made of, where those are several.
+        joined: the batches it was made of, where there are several.
         first: (m,) the row of the frame where each message begins.
     """
 
@@ -38,7 +38,7 @@ class MessageBatch:
 
     def __post_init__(self) -> None:
         self.first = np.zeros(1, int)
-        self._lines = np.zeros(1)  # each message's first camera line
+        self._lines = np.zeros(1)  # each message's first scan line
 
     @classmethod
     def join(cls, several: list[MessageBatch]) -> MessageBatch:
@@ -62,7 +62,7 @@ class MessageBatch:
         return made
 
     def follows(self, before: MessageBatch) -> bool:
-        """Whether it is the same camera's, whole, and begins below the other's last line."""
+        """Whether it is of the same camera, has no bad rows, and begins after the other's last scan line."""
         a, b = before.frame, self.frame
         if a is None or b is None or before.bad or self.bad or not (len(a) and len(b)):
             return False
@@ -76,14 +76,14 @@ class MessageBatch:
         return bool(a.y[-1] < b.y[0] and (np.diff(a.y) >= 0).all() and (np.diff(b.y) >= 0).all())
 
     def parts(self, frame: Frame) -> list[tuple[Record, slice]]:
-        """Each message with its rows of what was left of the frame."""
+        """Each message with its rows of `frame`, which is what is left after screening."""
         if len(self.records) == 1 or frame.y is None:
             return [(self.records[0], slice(0, len(frame)))]
         ends = [*np.searchsorted(frame.y, self._lines[1:]).tolist(), len(frame)]
         return [(record, slice(*span)) for record, *span in zip(self.records, [0, *ends[:-1]], ends, strict=True)]
 
     def aside(self, bad: list[BadRow]) -> dict[str, list[BadRow]]:
-        """By message id, its own of the rows that were set aside, counted as they stand in it."""
+        """message id -> its rows that were set aside, numbered as in the message."""
         found: dict[str, list[BadRow]] = {}
         for row in bad:
             i = int(np.searchsorted(self.first, row.row, side="right")) - 1

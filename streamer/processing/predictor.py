@@ -19,7 +19,7 @@ from .model_server import ModelServer, Served
 from .process_limits import FrozenSensor, ProcessLimits, ProcessVerdict
 
 log = structlog.get_logger()
-MAX_WATCHES = 256  # lines x instruments: beyond, the one longest unheard is forgotten, or names could fill the memory
+MAX_WATCHES = 256  # lines x instruments; above that the least recent is forgotten, or names could fill the memory
 
 
 @dataclass(slots=True)
@@ -43,11 +43,11 @@ class Predictor:
         return self.predict_each(frame, [slice(0, len(frame))])[0]
 
     def predict_each(self, frame: Frame, parts: Sequence[slice]) -> list[Predictions]:
-        """Of the messages that a frame was joined from, their rows given: each as if it had come alone.
+        """Predictions of each message in a joined frame, by its rows: the same as if it had come alone.
 
         Raises:
             NoModel: the frame's line has no model. AxisMismatch: its axis does not cover the model's grid.
-            BadMessage: it holds another quantity than the model was taught.
+            BadMessage: it holds another quantity than the model's calibration.
         """
         name, served = self.models.serving(frame.line)
         model = served.model
@@ -71,7 +71,7 @@ class Predictor:
         verdict = watch.limit.update(values, result.t2, result.q, skip=frozen)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
-        # Asked so that NaN, which no comparison holds for, is outside.
+        # Written so that NaN, which fails every comparison, is outside.
         outside = ~((result.t2 <= model.limits["t2"][1]) & (result.q <= model.limits["q"][1]))
         outside |= ~np.isfinite(result.values).all(axis=1)
         named = _classes(model, result)
@@ -107,8 +107,8 @@ class Predictor:
 
     def _watch(self, frame: Frame, version: str) -> Watch:
         key = (frame.line, frame.instrument)
-        watch = self._watches.pop(key, None)  # and put back as the last heard
-        if watch is None or watch.version != version:  # another version has other scores: its limits are learned anew
+        watch = self._watches.pop(key, None)  # and put back as the newest
+        if watch is None or watch.version != version:  # another version has other scores: its limits are learned again
             limit = ProcessLimits(self.process.learn_spectra, self.process.window_spectra)
             sensor = watch.sensor if watch else FrozenSensor()
             watch = Watch(limit, sensor, version)
@@ -116,7 +116,7 @@ class Predictor:
         if len(self._watches) > MAX_WATCHES:
             line, instrument = next(iter(self._watches))
             del self._watches[line, instrument]
-            log.warning("forgotten: too many lines and instruments", line=line, instrument=instrument)
+            log.warning("too many lines and instruments: the oldest is forgotten", line=line, instrument=instrument)
         return watch
 
 

@@ -1,4 +1,4 @@
-"""What is odd about single spectra: `update` takes a frame's rows and says which are out. `drift` judges blocks."""
+"""Limits for single spectra of a running process: frozen sensors and odd values. Blocks are judged in `drift`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MAD_TO_SD = 1.4826
 class FrozenSensor:
     """Spectra that are bit-identical to a neighbour in time: a real detector always has noise.
 
-    Within a frame the whole run of equal spectra is marked, its first one too. Where a run begins in one frame and goes
-    on in the next, that first one left with the frame before.
+    Within a frame the whole run of equal spectra is marked, including its first. Where a run continues from the frame
+    before, its first spectrum has already gone out unmarked.
 
     >>> sensor = FrozenSensor()
     >>> sensor.update(np.array([[1.0, 2.0], [3.0, 4.0], [3.0, 4.0]]), ["a", "b", "c"])
@@ -28,7 +28,7 @@ class FrozenSensor:
         self._last: tuple[str, np.ndarray] | None = None
 
     def update(self, spectra: np.ndarray, spectrum_id: Sequence[str]) -> np.ndarray:
-        """(n, bands) in order of time -> (n,) bool. A spectrum that is delivered twice is no neighbour of its own."""
+        """(n, bands) in order of time -> (n,) bool. A spectrum that is read again is not its own neighbour."""
         as_before = (spectra[1:] == spectra[:-1]).all(axis=1)
         frozen = np.zeros(len(spectra), bool)
         frozen[1:] |= as_before
@@ -42,11 +42,11 @@ class FrozenSensor:
 
 @dataclass(frozen=True)
 class ProcessVerdict:
-    """For the n rows of a frame: which are odd for the process, since its start or not, and the limits they met.
+    """Which of a frame's n rows are odd for the process, which of those are its warm-up, and the limits.
 
     Attributes:
         odd, warm_up: (n,) bool; a warm-up is an unbroken run of odd rows from the line's very first one.
-        warm_up_spectra: the warm-up rows that this update found, those of earlier frames seen while learning included.
+        warm_up_spectra: the warm-up rows found by this update, including earlier frames seen while learning.
         t2_limit, q_limit: upper limits; value_low, value_high: (targets,). All NaN while learning.
     """
 
@@ -69,7 +69,7 @@ class ProcessLimits:
     window may be odd without moving the limits much.
 
     Args:
-        learn_spectra: nothing is judged before so many; the frame that completes them is judged by what it brought.
+        learn_spectra: nothing is judged before so many; the frame that completes them is judged too.
         window_spectra: how far back the limits look.
         z: 4 leaves 6 in 100,000 normal rows outside.
 
@@ -100,7 +100,7 @@ class ProcessLimits:
         if self._learning and len(after) < self.learn_spectra:
             nowhere = np.full(2 + values.shape[1], np.nan)
             return self._judge(rows, rows, nowhere, nowhere)
-        # What ends the learning is judged together with all that was seen while learning.
+        # The frame that ends the learning is judged together with everything seen while learning.
         known, judged = (after, np.concatenate([before, rows])) if self._learning else (before, rows)
         self._learning = False
         centre = np.median(known, axis=0)

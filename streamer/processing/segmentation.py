@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_GAP = 16  # camera lines that may be missing: beyond, what comes is another belt
+MAX_GAP = 16  # scan lines that may be missing; after a longer gap all objects are new
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Where an object was seen so far, to its edges: from which pixel and line to which, (2,) each, and when last."""
+    """The extent of an object so far: lowest and highest (pixel, scan line), (2,) each, and its latest time."""
 
     low: np.ndarray
     high: np.ndarray
@@ -28,8 +28,8 @@ class Reach:
 class Segmenter:
     """Connected pixels (8 neighbours) are one object, from one message to the next.
 
-    An object is called after its first pixel, 'line-pixel', and has ended once a whole line has passed without it. Two
-    parts that meet further down become the one that began first. An object that is longer than `longest` lines is cut.
+    An object is named after its first pixel, 'line-pixel', and has ended once a scan line passes without it. Parts that
+    meet further down become one object, under the name that began first. Objects over `longest` lines are cut.
     """
 
     def __init__(self, pixels: int, longest: int) -> None:
@@ -37,7 +37,7 @@ class Segmenter:
         self.restart()
 
     def restart(self) -> None:
-        self._top = 0  # the last line but one
+        self._top = 0  # the last scan line but one
         self._codes = np.full((2, self.pixels), -1)  # of the two newest lines: line * pixels + pixel of the first one
 
     def take(self, x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, dict[int, int], set[int]]:
@@ -50,7 +50,7 @@ class Segmenter:
         """
         before = set(self._codes[self._codes >= 0].tolist())
         low, high = int(y.min()), int(y.max())
-        if not 1 <= low - self._top <= 2 + MAX_GAP:  # the camera began anew
+        if not 1 <= low - self._top <= 2 + MAX_GAP:  # the camera has restarted
             self._codes[:] = -1
             self._top = low - 2
         image = np.zeros((high - self._top + 1, self.pixels), bool)
@@ -72,7 +72,7 @@ class Segmenter:
         return codes, merged, ended
 
     def _cut(self, newest: np.ndarray, high: int) -> np.ndarray:
-        """(2, pixels) codes; each piece of an object that has become too long goes on under a code of its own."""
+        """(2, pixels) codes; each piece of an object that is too long goes on under its own code."""
         long = (newest >= 0) & (newest // self.pixels < high - self.longest)
         if long.any():
             parts, _ = connected(long)
@@ -84,14 +84,14 @@ class Segmenter:
 
 def connected(image: np.ndarray) -> tuple[np.ndarray, int]:
     """Numbers of the connected parts, 0 where there is none, and how many there are."""
-    from scipy import ndimage  # a tenth of a second, for who has a camera
+    from scipy import ndimage  # takes a tenth of a second, and only lines with a camera need it
 
     labels = np.zeros(image.shape, np.int64)
     return labels, int(ndimage.label(image, np.ones((3, 3), int), output=labels))  # type: ignore[arg-type]
 
 
 def followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
-    """(n,) codes as they are once all are joined; a code may become one that becomes another."""
+    """(n,) codes after all joins; a code may be joined to one that is joined to another."""
     for part, of in merged.items():
         codes = np.where(codes == part, of, codes)
     return codes
@@ -127,7 +127,7 @@ def reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -
 
 
 def inner_pixels(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(n,): objects' pixels but the ends of their runs along a line, which see the belt too; short runs stay whole."""
+    """(n,): objects' pixels, less the ends of runs along a scan line, which are partly belt; short runs stay whole."""
     beside = (np.diff(x) == 1) & (np.diff(y) == 0)  # pixel i + 1 is the right neighbour of pixel i
     left, right = np.zeros(len(x), bool), np.zeros(len(x), bool)
     left[1:], right[:-1] = beside & mask[:-1], beside & mask[1:]

@@ -39,7 +39,7 @@ MIN_LABELS = 5  # to fit on
 
 @dataclass(frozen=True)
 class Champion:
-    """What is served, and what it was fitted on."""
+    """The model that is served, and its calibration."""
 
     model: Model
     version: str
@@ -49,7 +49,7 @@ class Champion:
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to learn, complete: what runs beside the loop touches nothing of it."""
+    """One thing to learn, with all that it needs: the thread shares nothing with the loop."""
 
     why: str  # labels or spectra
     champion: Champion
@@ -120,7 +120,7 @@ class Learning:
         try:
             champion = self.champion()
         except (NoModel, BadBundle, StoreUnusable) as error:
-            log.error("no champion to learn from; it is tried again", error=str(error))
+            log.error("no champion to learn from; trying again", error=str(error))
             return False
         buffer = open_buffer(champion.model.grid)
         labels = self._labels(champion, buffer)
@@ -150,7 +150,7 @@ class Learning:
         return True
 
     def _watch_labels(self, champion: Champion, buffer: Buffer) -> None:
-        """Label drift, and drift of the errors: the champion's on values that neither it nor we have seen."""
+        """Label drift, and drift of the champion's errors on values that it was not fitted on."""
         model, taught = champion.model, champion.calibration
         labeled = buffer.labeled(model.targets)
         since = max(self._tried_labels, champion.labels_until)
@@ -168,7 +168,7 @@ class Learning:
         show_drift(self.meters, "(laboratory)", DriftReport(readings, {r.detector: r.over for r in readings}, 1.0))
 
     def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
-        """The calibration, and what came since with its neighbours in time; None where there are too few to fit on."""
+        """The calibration and the later labels with their neighbours in time; None where they are too few to fit on."""
         model = champion.model
         labeled = buffer.labeled(model.targets)
         whole: np.ndarray = np.all(np.isfinite(labeled.values), axis=1)
@@ -214,7 +214,7 @@ class Learning:
         self.meters["tamis_training_loss"].set(loss)
 
     def finish(self) -> None:
-        """Publishes what was learned, if it is done and the gate lets it pass."""
+        """Publishes a finished candidate that passes the gate."""
         if self._judging is None or not self._judging.done():
             return
         job, future = self._job, self._judging
@@ -224,24 +224,24 @@ class Learning:
         try:
             judged = future.result()
         except Interrupted as error:
-            log.info("pretraining stopped; it goes on at the next start", reason=str(error))
+            log.info("pretraining stopped; the next start resumes it", reason=str(error))
             return
         except (ValueError, FloatingPointError, TamisError) as error:
             log.error("learning failed", why=job.why, error=f"{type(error).__name__}: {error}")
-            self._tell(job, "failed", str(error), None)
+            self._note_verdict(job, "failed", str(error), None)
             return
         verdict = judged.verdict
         if not verdict.promoted:
             log.warning("candidate refused", why=job.why, champion=job.champion.version, reason=verdict.reason)
-            self._tell(job, "refused", verdict.reason, None)
+            self._note_verdict(job, "refused", verdict.reason, None)
             return
         if job.labels is None:
             log.info("encoder passed, but there are no labels to fit heads on", reason=verdict.reason)
-            self._tell(job, "no labels", verdict.reason, None)
+            self._note_verdict(job, "no labels", verdict.reason, None)
             return
         if self.store.current(self.table.model) != job.champion.version:
             log.warning("candidate dropped: another version became current", champion=job.champion.version)
-            self._tell(job, "dropped", "another version became current", None)
+            self._note_verdict(job, "dropped", "another version became current", None)
             return
         judged.model.training |= {
             "labels_until": job.labels_until,
@@ -254,10 +254,10 @@ class Learning:
         version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
         event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
         log.info(event, version=version, why=job.why, champion=job.champion.version, reason=verdict.reason)
-        self._tell(job, "promoted" if automatic else "published", verdict.reason, version)
+        self._note_verdict(job, "promoted" if automatic else "published", verdict.reason, version)
 
-    def _tell(self, job: Job, outcome: str, reason: str, version: str | None) -> None:
-        """Adds a line to the verdicts, and forgets the snapshot that they were about."""
+    def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None) -> None:
+        """Appends the verdict to the file, and deletes the snapshot it was about."""
         self.meters["tamis_gate_total"].labels(outcome).inc()
         line = {
             "time": str(np.datetime64("now")) + "Z",

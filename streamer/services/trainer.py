@@ -59,7 +59,7 @@ class Trainer:
         return self.settings.trainer
 
     def run(self) -> None:
-        """Until stopped, or until the source is exhausted and all that came of it is learned.
+        """Runs until stopped, or until the source is exhausted and everything from it is learned.
 
         Raises:
             TamisError: the buffer or a gold set can not be used.
@@ -87,7 +87,7 @@ class Trainer:
                 self._buffer.close()
 
     def stop(self) -> None:
-        """Commits what was read; pretraining ends at its next step, and leaves a checkpoint."""
+        """Commits what was read; pretraining ends at its next step and leaves a checkpoint."""
         self.stopping = True
 
     def wait_for_model(self) -> Champion | None:
@@ -103,11 +103,11 @@ class Trainer:
         return None
 
     def _open(self, grid: Axis) -> Buffer:
-        """Each grid has a buffer of its own: a model on another one begins anew, and the old file is left alone."""
+        """Each grid has its own buffer: a model on another grid starts a new one, and the old file stays."""
         if self._buffer is not None and self._buffer.grid == grid:
             return self._buffer
         if self._buffer is not None:
-            log.warning("the model is on another grid: its buffer begins anew", grid=str(grid))
+            log.warning("the model is on another grid: it starts a new buffer", grid=str(grid))
             self._buffer.close()
         path = self._folder / f"buffer-{grid.id}.sqlite"
         self._buffer = Buffer(path, grid, self.table.buffer_max_bytes, self.table.seed)
@@ -121,7 +121,7 @@ class Trainer:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Takes in what has come; what is in the buffer is committed, and what comes twice is known again."""
+        """Adds new messages to the buffer, then commits; the buffer recognises what is read twice."""
         records = self.source.poll(self.settings.poll_timeout_s)
         if not records:
             return
@@ -137,7 +137,7 @@ class Trainer:
         self.source.commit(self.source.progress())
 
     def _take_spectra(self, record: Record) -> None:
-        """What can not be used here, a worker has set aside already: it is left out, and said."""
+        """Spectra that can not be used are logged and left out; a worker has set them aside already."""
         buffer = self._buffer
         assert buffer is not None
         self.meters["tamis_frames_total"].inc()
@@ -186,7 +186,7 @@ class Trainer:
                 outcome.labels("waiting").inc()
             self._labeled = time.monotonic()
 
-    # --- telling ------------------------------------------------------------------------------------------------------
+    # --- observing ----------------------------------------------------------------------------------------------------
 
     def observe(self) -> None:
         show_source(self.meters, self.source)
