@@ -70,7 +70,6 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(objective: str, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.long(8)
 CHILD = """
 import sys
 from pathlib import Path

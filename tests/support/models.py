@@ -6,14 +6,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tamis.models import serving
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
+from tamis.models.serving import compiled
 from tamis.models.serving.compiled import TOLERANCE
 from tamis.models.serving.networks import precisions
-from tamis.models.serving.parts import ServedModel
+from tamis.models.serving.parts import Backend, Parts, ServedModel
 
 from .spectra import materials
 
@@ -40,8 +40,12 @@ def serve_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend, precision = way.split()
     if backend == "openvino" and precision not in precisions():
         pytest.skip(f"{way}: not on this processor, or OpenVINO is not installed")
-    ways = serving._ways
-    monkeypatch.setattr(serving, "_ways", lambda parts: [one for one in ways(parts) if str(one).split(",")[0] == way])
+    backends = compiled._backends
+
+    def chosen(parts: Parts) -> list[Backend]:
+        return [one for one in backends(parts) if str(one).split(",")[0] == way]
+
+    monkeypatch.setattr(compiled, "_backends", chosen)
 
 
 def allowed(served: ServedModel) -> float:
