@@ -35,6 +35,15 @@ hypothesis.settings.register_profile("whole", max_examples=100, deadline=None)
 hypothesis.settings.load_profile("half")
 
 
+# Fixtures that take seconds: the tests that share one run in one process.
+DEAR = {"belts", "demo", "plant"}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    for name in DEAR & set(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests start first, so that no worker is left alone with one at the end."""
 

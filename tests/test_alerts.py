@@ -29,6 +29,7 @@ def test_prometheus_takes_the_configuration_and_the_rules() -> None:
     assert "SUCCESS" in tool("promtool", "check", "config", "--lint=all", "prometheus.yml")
 
 
+@pytest.mark.long(4)
 def test_each_alert_fires_when_it_should_and_only_then() -> None:
     assert "SUCCESS" in tool("promtool", "test", "rules", "rules_test.yml")
     tested = (PROMETHEUS / "rules_test.yml").read_text()

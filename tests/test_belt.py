@@ -239,6 +239,7 @@ def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tupl
         worker.wait(30)
 
 
+@pytest.mark.long(25)
 def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
     belts: tuple[Model, Simulated],
     tamis_broker_with: Callable[..., EmbeddedBroker],
@@ -292,6 +293,7 @@ def test_a_report_is_of_the_line_that_is_replayed(
     assert "b.html: 0 predictions" in replayed.communicate()[0]
 
 
+@pytest.mark.long(20)
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 def test_a_browser_shows_the_belt_while_it_runs(
     belts: tuple[Model, Simulated],

@@ -125,6 +125,7 @@ def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list
     return got
 
 
+@pytest.mark.long(8)
 def test_fit_replay_and_worker_give_the_estimators_own_predictions(
     meat: Path, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:
@@ -153,6 +154,7 @@ def test_fit_replay_and_worker_give_the_estimators_own_predictions(
     np.testing.assert_allclose([row["fat"] for row in rows], direct, atol=1e-5)
 
 
+@pytest.mark.long(10)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_is_stopped_in_mid_stream_loses_and_repeats_nothing(
     number: signal.Signals, meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
@@ -249,6 +251,7 @@ def test_a_foreign_client_sends_json_and_reads_json(
     assert all(answer["model_version"] == "v0001" for answer in answers)
 
 
+@pytest.mark.long(8)
 def test_tablets_through_the_line_are_the_estimators_own(
     shared_data: Path, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:
@@ -291,6 +294,7 @@ def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, 
     assert (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes() == first
 
 
+@pytest.mark.long(8)
 def test_tail_shows_predictions_and_rejects(
     meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_header_that_lies_is_refused_by_name(text: str, told: str, tmp_path: P
     assert "cube.hdr" in str(error.value)
 
 
+@pytest.mark.long(6)
 def test_a_cube_larger_than_memory_is_read_in_little(tmp_path: Path) -> None:
     """Four gigabytes, of which the disk holds none: the process may not have one."""
     lines, samples, bands = 20_000, 320, 160
@@ -132,6 +133,7 @@ def test_a_cube_larger_than_memory_is_read_in_little(tmp_path: Path) -> None:
     assert most_mb < 600, "a gigabyte was read"
 
 
+@pytest.mark.long(6)
 def test_a_simulated_cube_is_replayed_through_a_worker(tmp_path: Path, here: Any) -> None:
     def tamis(*words: str) -> subprocess.CompletedProcess[str]:
         done = here(*words)

@@ -346,6 +346,7 @@ def test_decisions_of_a_file_lie_beside_its_predictions(encoding: str, grid: Axi
     assert all(isinstance(row["set"], list) and row["action"] in ("eject", "pass") for row in rows)
 
 
+@pytest.mark.long(10)
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 def test_decisions_do_not_wait_for_the_transaction_and_none_is_lost(
     guarantee: str, tamis_broker_with: Callable[..., EmbeddedBroker], grid: Axis, tmp_path: Path

@@ -262,6 +262,7 @@ def tablets(shared_data: Path) -> tuple[Axis, np.ndarray, np.ndarray, Model]:
     return table.axis, table.spectra[one], table.spectra[two], model
 
 
+@pytest.mark.long(8)
 def test_on_real_tablets_a_shift_and_another_instrument_are_seen_within_three_frames_and_ten_clean_replays_are_quiet(
     tablets: tuple[Axis, np.ndarray, np.ndarray, Model],
 ) -> None:

@@ -112,6 +112,7 @@ def test_every_contender_learns_and_says_what_it_chose(name: str, grid: Axis) ->
     assert fitted.parameters > 0
 
 
+@pytest.mark.long(8)
 def test_compare_gives_table_json_and_page(tmp_path: Path, grid: Axis) -> None:
     spectra, values = simulate(90, grid)
     nowhere = np.full(90, np.datetime64("NaT", "us"))

@@ -92,6 +92,7 @@ def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_b
             assert {partition for _, partition in still}.isdisjoint(lost), "its offsets are not ours to commit"
 
 
+@pytest.mark.long(8)
 def test_a_worker_that_is_too_slow_for_the_group_loses_and_doubles_nothing(
     tamis_broker: EmbeddedBroker, model: Model, grid: Axis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +311,7 @@ def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytes
     assert found.kept, str(found)
 
 
+@pytest.mark.long(10)
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 def test_a_replay_that_was_killed_goes_on_where_it_was(
     guarantee: str, tamis_broker_with: Callable[..., EmbeddedBroker], grid: Axis, tmp_path: Path

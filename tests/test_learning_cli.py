@@ -30,6 +30,7 @@ def tablets(tmp_path: Path, grid: Axis) -> Path:
     return path
 
 
+@pytest.mark.long(8)
 def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
     tablets: Path, grid: Axis, tmp_path: Path, here: Any
 ) -> None:

@@ -80,6 +80,7 @@ pretrain(stream(), GRID, RECIPE, checkpoint=Path(sys.argv[1]), every=5, progress
 """
 
 
+@pytest.mark.long(8)
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole, _ = pretrain(stream(), GRID, RECIPE)
     root = Path(__file__).parents[1]
@@ -143,6 +144,7 @@ def test_what_can_not_be_trained_on_is_refused() -> None:
         pretrain(one, GRID, replace(RECIPE, learning_rate=1e30))
 
 
+@pytest.mark.long(12)
 def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     """Through torchrun, as on many machines: both end with the same weights, other than those of one process."""
     script = tmp_path / "both.py"

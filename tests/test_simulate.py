@@ -182,6 +182,7 @@ def sorter() -> Model:
     return Model.fit(seen["spectra"][keep], belt.axis, names[keep], ["material"], groups=seen["object"][keep], **parts)
 
 
+@pytest.mark.long(12)
 def test_a_worker_follows_the_belt_and_decides_each_object_as_its_truth_says(
     sorter: Model, tamis_broker_with: Callable[..., EmbeddedBroker], tmp_path: Path
 ) -> None:

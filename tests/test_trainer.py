@@ -231,6 +231,7 @@ def test_an_encoder_is_pretrained_on_the_stream_and_judged(tmp_path: Path, shy: 
     assert not (line.folder / "snapshot.safetensors").exists()
 
 
+@pytest.mark.long(6)
 def test_pretraining_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, shy: Model, grid: Axis) -> None:
     one, other, _ = instruments(80, grid, 2)
     objects = [f"o{i}" for i in range(80)]
