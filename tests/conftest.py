@@ -26,7 +26,7 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 
-from .support.paths import ROOT, SHARED, SPECTROMETER_FILES  # noqa: F401
+from .support.paths import ROOT, SHARED
 from .support.spectra import simulate
 
 # `make fuzz` runs the whole of it. No deadline: the first example of a test pays for what is imported late.

@@ -1,0 +1,525 @@
+"""The command `tamis` as a user meets it: real processes, real files, a real broker."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.store import Store
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.files.table import read_table
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.settings.load import load
+from tamis.streamer.tools.tail import run_tail
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_source import KafkaSource
+
+from .support.drift import Line, drawing
+from .support.processes import CLEAN, tamis
+from .support.spectra import simulate
+from ..support.drift import Line, drawing
+from ..support.processes import CLEAN, tamis
+from ..support.spectra import simulate
+
+
+@pytest.fixture
+def meat(tmp_path: Path, grid: Axis) -> Path:
+    """120 spectra with `fat`, as Parquet."""
+    spectra, values = simulate(120, grid)
+    frame = Frame(
+        line="nir1",
+        instrument="spectrometer-7",
+        axis=grid,
+        quantity="absorbance",
+        spectra=spectra.astype(np.float32),
+        spectrum_id=[f"m{i:03d}" for i in range(120)],
+        time=np.datetime64("2026-01-02T03:04:05", "us") + np.arange(120) * np.timedelta64(5, "ms"),
+        targets={"fat": values[:, 0]},
+    )
+    path = tmp_path / "meat.parquet"
+    write_parquet(path, [frame])
+    return path
+
+
+@dataclass
+class Running:
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=2) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 90
+        while not condition():
+            assert self.process.poll() is None, f"the worker ended: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"{what} did not come: {self.log.read_text()}"
+            time.sleep(0.05)
+
+
+@contextmanager
+def worker(broker: EmbeddedBroker, store: Path, tmp_path: Path, prefix: str, **environment: str) -> Iterator[Running]:
+    """A worker process, its metrics on a port that it chose itself."""
+    log = tmp_path / "worker.log"
+    ours = {
+        "TAMIS_BROKERS": broker.bootstrap,
+        "TAMIS_STORE": str(store),
+        "TAMIS_TOPICS__PREFIX": prefix,
+        "TAMIS_METRICS__PORT": "0",
+        "TAMIS_POLL_TIMEOUT_S": "0.2",
+        "TAMIS_RELOAD_S": "0.2",
+        "TAMIS_KAFKA": json.dumps(broker.client_settings),
+        "TAMIS_LOG__FORMAT": "json",
+    }
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tamis.streamer.cli", "worker"],
+            env=CLEAN | ours | environment, stdout=output, stderr=output, text=True,
+        )  # fmt: skip
+    running = Running(process, "", log)
+    try:
+
+        def started() -> bool:
+            events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+            running.url = next((event["metrics"] for event in events if event["event"] == "worker started"), "")
+            return bool(running.url)
+
+        running.wait_for(started, "the worker's start")
+        yield running
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.long(8)
+def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list[Any]]:
+    """Predictions and rejects from a broker until there are n rows in all."""
+    got: dict[str, list[Any]] = {name: [] for name in topics}
+    deadline = time.monotonic() + 90
+    group = f"reader-{time.monotonic_ns()}"
+    with closing(KafkaSource(broker.bootstrap, topics, group, client_settings=broker.client_settings)) as source:
+        while sum(map(len, got.values())) < n and time.monotonic() < deadline:
+            for record in source.poll(0.2):
+                rejected = "source_topic" in record.headers
+                got[record.topic] += [record] if rejected else decode_predictions(record.value, record.headers)
+    return got
+
+
+@pytest.mark.long(8)
+def test_fit_replay_and_worker_give_the_estimators_own_predictions(
+    meat: Path, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    done = tamis("fit", meat, "--target", "fat", "--unit", "fat=%", "--store", "store", "--components", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "default v0001: plsr on 120 spectra, 1000-1600 nm, 61 bands" in done.stdout
+    with worker(tamis_broker, tmp_path / "store", tmp_path, "e2e") as running:
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+        assert running.get("/healthz") == (200, "ok\n")
+        kafka = json.dumps(tamis_broker.client_settings)
+        sent = tamis("replay", meat, "--frame", 50, "--brokers", tamis_broker.bootstrap, cwd=tmp_path,
+                     TAMIS_TOPICS__PREFIX="e2e", TAMIS_KAFKA=kafka)  # fmt: skip
+        assert "sent 120 spectra in 3 frames" in sent.stdout, sent.stderr
+        rows = consume(tamis_broker, ["e2e.predictions"], 120)["e2e.predictions"]
+        metrics = running.get("/metrics")[1]
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 0
+    log = running.log.read_text()
+    assert '"worker stopped"' in log
+    assert "partitions revoked" in log, "it left the group"
+    assert 'tamis_spectra_processed_total{line="nir1",outcome="trusted"}' in metrics
+    model, _ = Store(tmp_path / "store").load("default")
+    table = read_table(meat)
+    direct = model.estimator.predict(model.pipeline.transform(table.spectra, table.axis))
+    assert [row["spectrum_id"] for row in rows] == table.spectrum_id.tolist()
+    np.testing.assert_allclose([row["fat"] for row in rows], direct, atol=1e-5)
+
+
+@pytest.mark.long(10)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_stopped_in_mid_stream_loses_and_repeats_nothing(
+    number: signal.Signals, meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    prefix = f"stop{number.value}"
+    Store(tmp_path / "store").publish("default", model)
+    environment = {"TAMIS_TOPICS__PREFIX": prefix, "TAMIS_KAFKA": json.dumps(tamis_broker.client_settings)}
+    replay = ("replay", meat, "--frame", 5, "--loop", "--limit", 3000, "--brokers", tamis_broker.bootstrap)
+    with worker(tamis_broker, tmp_path / "store", tmp_path, prefix) as running:
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+        sending = subprocess.Popen(
+            [sys.executable, "-m", "tamis.streamer.cli", *map(str, replay), "--rate", "1500"],
+            env=CLEAN | environment,
+            cwd=tmp_path,
+        )
+        running.wait_for(lambda: 'outcome="trusted"' in running.get("/metrics")[1], "the first prediction")
+        running.process.send_signal(number)
+        assert running.process.wait(20) == 0
+        assert '"worker stopped"' in running.log.read_text()
+        assert sending.wait(60) == 0
+    with worker(tamis_broker, tmp_path / "store", tmp_path, prefix):
+        rows = consume(tamis_broker, [f"{prefix}.predictions"], 3000)[f"{prefix}.predictions"]
+    names = [row["spectrum_id"] for row in rows]
+    assert len(names) == len(set(names)) == 3000
+
+
+def test_a_worker_waits_for_its_first_model_and_then_serves(
+    meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    store = Store(tmp_path / "store")
+    with worker(tamis_broker, store.root, tmp_path, "late") as running:
+        status, text = running.get("/readyz")
+        assert (status, text) == (503, "waiting for models: default\n")
+        assert running.get("/healthz")[0] == 200
+        store.publish("default", model)
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "words"),
+    [
+        ({"TAMIS_BROKERS": "127.0.0.1:1", "TAMIS_KAFKA": '{"bootstrap_timeout_ms": 500}'}, 1, "no broker answers at"),
+        ({"TAMIS_TOPICS__CREATE": "false", "TAMIS_TOPICS__PREFIX": "nowhere"}, 1, "lacks the topic nowhere.spectra"),
+        ({"TAMIS_STORE": "s3://models"}, 1, "expected a path or file:///path as the store"),
+        ({"TAMIS_DIRFT": "1"}, 2, "unknown setting TAMIS_DIRFT"),
+        ({"TAMIS_METRICS__HOST": "203.0.113.1"}, 2, "can not listen on 203.0.113.1"),
+    ],
+)
+def test_what_no_restart_could_mend_ends_the_worker_and_says_so(
+    environment: dict[str, str], code: int, words: str, tamis_broker: EmbeddedBroker, here: Any
+) -> None:
+    done = here("worker", **{"TAMIS_BROKERS": tamis_broker.bootstrap} | environment)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_bundle_ends_the_worker_and_says_so(
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    version = Store(tmp_path / "store").publish("default", model)
+    weights = tmp_path / "store" / "default" / version / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    done = tamis("worker", cwd=tmp_path, TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_METRICS__PORT="0")
+    assert done.returncode == 1
+    assert "weights.safetensors: wrong checksum: expected sha256" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.long(8)
+@pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat, the foreign Kafka client, is not installed")
+def test_a_foreign_client_sends_json_and_reads_json(
+    model: Model, grid: Axis, tmp_path: Path, tamis_broker_with: Callable[..., EmbeddedBroker]
+) -> None:
+    broker = tamis_broker_with("kcat")
+    Store(tmp_path / "store").publish("default", model)
+    spectra, values = simulate(3, grid, seed=4)
+    rows = [{"spectrum_id": f"k{i}", "spectrum": row.tolist()} for i, row in enumerate(spectra)]
+    axis = {"axis": grid.values.tolist(), "axis_unit": "nm"}
+    document = {"line": "nir1", "quantity": "absorbance", **axis, "spectra": rows}
+    with worker(broker, tmp_path / "store", tmp_path, "kcat", TAMIS_PREDICTIONS__ENCODING="json") as running:
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+        subprocess.run(
+            ["kcat", "-P", "-b", broker.bootstrap, "-t", "kcat.spectra", "-H", "content-type=application/json"],
+            input=json.dumps(document), text=True, check=True, timeout=30,
+        )  # fmt: skip
+        consume(broker, ["kcat.predictions"], 3)  # they are there now
+        done = subprocess.run(
+            ["kcat", "-C", "-b", broker.bootstrap, "-t", "kcat.predictions", "-o", "beginning", "-e", "-q"],
+            capture_output=True, text=True, check=True, timeout=30,
+        )  # fmt: skip
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["spectrum_id"] for answer in answers] == ["k0", "k1", "k2"]
+    np.testing.assert_allclose([answer["fat"] for answer in answers], values[:, 0], atol=0.05)
+    assert all(answer["model_version"] == "v0001" for answer in answers)
+
+
+@pytest.mark.long(8)
+def test_tablets_through_the_line_are_the_estimators_own(
+    shared_data: Path, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    tablets = shared_data / "tablets_idrc2002_2instruments.parquet"
+    done = tamis("fit", tablets, "--target", "assay", "--where", "instrument=1", "--store", "store", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with worker(tamis_broker, tmp_path / "store", tmp_path, "tablets"):
+        environment = {
+            "TAMIS_TOPICS__PREFIX": "tablets",
+            "TAMIS_BROKERS": tamis_broker.bootstrap,
+            "TAMIS_KAFKA": json.dumps(tamis_broker.client_settings),
+        }
+        sent = tamis("replay", tablets, cwd=tmp_path, **environment)
+        assert "sent 1310 spectra" in sent.stdout, sent.stderr
+        rows = consume(tamis_broker, ["tablets.predictions"], 1310)["tablets.predictions"]
+    table = read_table(tablets)
+    model, _ = Store(tmp_path / "store").load("default")
+    direct = model.estimator.predict(model.pipeline.transform(table.spectra, table.axis))
+    expected = dict(zip(table.spectrum_id, direct, strict=True))
+    assert max(abs(row["assay"] - expected[row["spectrum_id"]]) for row in rows) < 1e-5 * direct.std()
+    assert len(rows) == len(table) == 1310
+
+
+def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Model, tmp_path: Path) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    done = tamis("worker", "--from", meat, "--to", "out", "--store", "store", cwd=tmp_path, TAMIS_METRICS__PORT="0")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "tamis.predictions.jsonl").read_text().splitlines()]
+    assert [row["spectrum_id"] for row in rows] == [f"m{i:03d}" for i in range(120)]
+
+
+@pytest.mark.long(8)
+def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    words = ("worker", "--from", meat, "--to", "out", "--store", "store")
+    assert here(*words).returncode == 0
+    first = (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes()
+    again = here(*words)
+    assert again.returncode == 1
+    assert "tamis.predictions.jsonl already exists: move it, or choose another folder" in again.stderr
+    assert (tmp_path / "out" / "tamis.predictions.jsonl").read_bytes() == first
+
+
+@pytest.mark.long(8)
+def test_tail_shows_predictions_and_rejects(
+    meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
+) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    environment = {
+        "TAMIS_TOPICS__PREFIX": "tail",
+        "TAMIS_BROKERS": tamis_broker.bootstrap,
+        "TAMIS_KAFKA": json.dumps(tamis_broker.client_settings),
+    }
+    with worker(tamis_broker, tmp_path / "store", tmp_path, "tail"):
+        assert tamis("replay", meat, "--limit", 5, cwd=tmp_path, **environment).returncode == 0
+        bad = ("replay", meat, "--limit", 5, "--quantity", "counts")
+        assert tamis(*bad, cwd=tmp_path, **environment).returncode == 0
+        shown = tamis("tail", "--limit", 3, cwd=tmp_path, **environment)
+        rejected = tamis("tail", "--rejects", "--limit", 1, cwd=tmp_path, **environment)
+    assert [json.loads(line)["spectrum_id"] for line in shown.stdout.splitlines()] == ["m000", "m001", "m002"]
+    assert "expected absorbance" in json.loads(rejected.stdout)["error"]
+
+
+def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
+    Store(tmp_path / "s").publish("fat", model)
+    done = here("worker", "--from", meat, "--to", "out", TAMIS_STORE="s")
+    assert done.returncode == 1
+    assert "has no model default; there: fat. Name one in the settings (lines.NAME.model)" in done.stderr
+
+
+def test_tail_says_that_it_waits(
+    tamis_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tamis.streamer.tools.tail.SAY_WAITING_S", 0.2)
+    kafka = {"brokers": tamis_broker.bootstrap, "kafka": tamis_broker.client_settings}
+    settings = load(None, {**kafka, "topics": {"prefix": "quiet"}})
+    until = time.monotonic() + 3
+    run_tail(settings, lambda: time.monotonic() > until, settings.topics.rejects, False, 1)  # type: ignore[arg-type]
+    assert capsys.readouterr().err.count("nothing more in quiet.rejects yet; waiting") == 1
+
+
+def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_path: Path) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    with EmbeddedBroker("noida") as broker, worker(broker, tmp_path / "store", tmp_path, "away") as running:
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+        broker.kill()
+        running.wait_for(lambda: running.get("/readyz")[0] == 503, "the news of the broker's absence")
+        assert running.get("/readyz")[1] == f"no broker answers at {broker.bootstrap}\n"
+        running.wait_for(lambda: "tamis_broker_connected 0.0" in running.get("/metrics")[1], "the metric")
+        broker.start()
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "the news of its return")
+    log = running.log.read_text()
+    assert "broker unreachable" in log
+    assert "broker reachable again" in log
+    assert all(line.startswith("{") for line in log.splitlines()), "a log of JSON lines holds nothing else"
+
+
+def test_models_are_listed_shown_and_rolled_back(model: Model, tmp_path: Path, here: Any) -> None:
+    store = Store(tmp_path / "store")
+    store.publish("fat", model)
+    store.publish("fat", model)
+    listed = tamis("models", "list", "--store", "store", cwd=tmp_path).stdout.splitlines()
+    assert [line[:12] for line in listed] == ["  fat v0001 ", "* fat v0002 "]
+    shown = json.loads(here("models", "show", "fat", "v0001", "--store", "store").stdout)
+    assert (shown["kind"], shown["grid"]) == ("plsr", "1000-1600 nm, 61 bands")
+    assert here("models", "rollback", "fat", "--store", "store").stdout == "fat: v0002 -> v0001\n"
+    assert store.current("fat") == "v0001"
+
+
+def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path, here: Any) -> None:
+    store = Store(tmp_path / "store")
+    for _ in range(3):
+        store.publish("fat", model)
+    (store.root / "fat" / "v0002" / "manifest.json").write_text("{}")
+    (store.root / "empty").mkdir()
+    listed = here("models", "list", "--store", "store")
+    assert listed.returncode == 0
+    lines = listed.stdout.splitlines()
+    assert [line[:12].rstrip() for line in lines] == ["! empty  no", "  fat v0001", "! fat v0002", "* fat v0003"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fit", "meat.parquet", "--target", "fat", "--target", "fat"], "expected every target once, got fat, fat"),
+        (["fit", "meat.parquet", "--target", "fat", "--preprocess", "savgol inf"], "expected finite numbers"),
+        (
+            ["fit", "meat.parquet", "--target", "fat", "--model", "cnn", "--components", "3"],
+            "cnn takes no n_components",
+        ),
+        (["compare", "meat.parquet", "--target", "fat", "--json", "."], ".: expected a file to write, got a directory"),
+        (["replay", "."], ".: expected a file, got a directory"),
+        (["replay", "x" * 300 + ".csv"], "File name too long"),
+        (["worker", "--from", "meat.parquet", "--to", "out"], "frame_max_bytes is 1000"),
+        (["models", "list", "--store", "~nouser-of-that-name/x"], "expected a path or file:///path"),
+    ],
+)
+def test_what_can_not_be_done_is_told_without_a_traceback(
+    words: list[str], told: str, meat: Path, model: Model, tmp_path: Path, here: Any
+) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    done = here(*words, TAMIS_FRAME_MAX_BYTES="1000")
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker, here: Any
+) -> None:
+    login = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "u"}
+    kafka = json.dumps({"bootstrap_timeout_ms": 500, **login, "sasl_plain_password": "hunter2"})
+    ill = tamis("doctor", cwd=tmp_path, TAMIS_BROKERS="127.0.0.1:1", TAMIS_KAFKA=kafka)
+    assert ill.returncode == 1
+    assert "hunter2" not in ill.stdout + ill.stderr
+    assert "FAIL broker: no broker answers at 127.0.0.1:1" in ill.stdout
+    assert "FAIL store: store does not exist; `tamis fit ... --store store` creates it" in ill.stdout
+    Store(tmp_path / "store").publish("default", model)
+    kafka = json.dumps(tamis_broker.client_settings)
+    well = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap, TAMIS_KAFKA=kafka,
+                 TAMIS_METRICS__PORT="0", TAMIS_TOPICS__PREFIX="doctor")  # fmt: skip
+    assert well.returncode == 0, well.stdout
+    assert "FAIL" not in well.stdout
+    assert "default v0001: plsr for fat on 1000-1600 nm, 61 bands" in well.stdout
+    assert "doctor.spectra, doctor.predictions, doctor.rejects will be created by the worker" in well.stdout
+    table = {"action": "eject", "when": "fat > 12"}
+    for when, code, words in (
+        ("fat > 12", 0, "61 bands; 1 rule fits it"),
+        ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
+    ):
+        lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
+        told = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
+                     TAMIS_KAFKA=kafka, TAMIS_METRICS__PORT="0", TAMIS_LINES=lines)  # fmt: skip
+        assert (told.returncode, words in told.stdout) == (code, True), told.stdout + told.stderr
+
+
+def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
+    model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker, here: Any
+) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    with worker(tamis_broker, tmp_path / "store", tmp_path, "well") as running:
+        running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
+        port = running.url.rsplit(":", 1)[1]
+        done = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
+                     TAMIS_METRICS__PORT=port)  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert f"a worker answers at 127.0.0.1:{port}, ready" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["fit", "nowhere.csv", "--target", "fat"], 1, "nowhere.csv"),
+        (["fit", "meat.parquet", "--target", "salt"], 1, "no column 'salt'; columns of numbers there: fat"),
+        (["fit", "meat.parquet", "--target", "time"], 1, "a target may not be called 'time'"),
+        (["fit", "meat.parquet", "--target", "fat", "--model", "magic"], 2, "unknown model kind 'magic'; known: plsr"),
+        (["fit", "meat.parquet", "--target", "fat", "--preprocess", "snw"], 2, "unknown pre-treatment 'snw'"),
+        (["fit", "meat.parquet", "--target", "fat", "--where", "cow"], 2, "--where expects NAME=VALUE, got 'cow'"),
+        (["fit", "meat.parquet", "--target", "fat", "--components", "500"], 2, "n_components=500 is more than 120"),
+        (["replay", "nowhere.parquet", "--brokers", "127.0.0.1:1"], 1, "nowhere.parquet"),
+        (["replay", "meat.parquet", "--rate", "5", "--realtime"], 2, "--rate and --realtime exclude each other"),
+        (["models", "show", "../../etc"], 1, "expected a model name of letters"),
+        (["models", "rollback", "ghost"], 1, "no model 'ghost' in the store"),
+        (["worker", "--config", "nowhere.toml"], 2, "can not read the settings file nowhere.toml"),
+    ],
+)
+def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, told: str, meat: Path, here: Any) -> None:
+    done = here(*words)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_shows_an_example_in_its_help(here: Any) -> None:
+    commands = ["fit", "models list", "models show", "models rollback", "worker", "replay", "broker", "doctor", "demo"]
+    for command in commands:
+        assert f"tamis {command}" in here(*command.split(), "--help").stdout
+
+
+def test_every_command_is_explained_in_one_line(tmp_path: Path) -> None:
+    for group in ([], ["models"], ["drift"]):
+        shown = tamis(*group, "--help", cwd=tmp_path, COLUMNS="80").stdout
+        commands = shown.partition("Commands:\n")[2].rstrip().splitlines()
+        assert commands
+        for line in commands:
+            assert re.fullmatch(r"  [a-z]+ +[A-Z].*[^.]\.", line), line
+
+
+def test_help_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
+    probe = (
+        "import sys, time; sys.argv = ['tamis', '--help']\n"
+        "from tamis.streamer.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(time.process_time())"
+    )
+    command = [sys.executable, "-c", probe]
+    took_s = [
+        float(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[-1])
+        for _ in range(3)
+    ]
+    assert min(took_s) < 0.3, "of the processor's time: the machine may be busy"
+
+
+def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, tmp_path: Path, here: Any) -> None:
+    from tamis.streamer.drift.reference_file import reference_path
+    from tamis.streamer.settings.tables import Drift
+
+    path = reference_path(tmp_path / "drift", "nir1")
+    Line(model, Drift(block_spectra=16, learn_blocks=2), path).learns(drawing(grid))  # type: ignore[call-arg]
+    listed = tamis("drift", "list", cwd=tmp_path)
+    assert listed.stdout.startswith("nir1  20")
+    wrong = here("drift", "forget", "nir2")
+    assert wrong.returncode == 2
+    assert "there: nir1" in wrong.stderr
+    assert here("drift", "forget", "nir1").returncode == 0
+    assert not path.exists()
+    assert "no references" in here("drift", "list").stdout
+
+
+def test_top_says_where_it_looked_when_nothing_answers(here: Any) -> None:
+    told = here("top", "--once", "--url", "http://127.0.0.1:9")
+    assert told.returncode == 1
+    assert "no metrics at http://127.0.0.1:9" in told.stdout
+    assert "expects http://host:port" in here("top", "--url", "file:///etc/passwd").stderr

@@ -1,0 +1,316 @@
+"""Files of laboratory spectrometers: real ones give what they hold; made ones reach what the real ones do not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis import BadFile
+from tamis.models.axis import Axis
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.readers import count_spectra
+from tamis.streamer.files.spectrometers import MAX_BYTES
+from tamis.streamer.files.table import BadRowInFile, read_table
+
+from .conftest import SPECTROMETER_FILES as FILES
+from .support.spectra import simulate
+from ..support.paths import SPECTROMETER_FILES as FILES
+from ..support.spectra import simulate
+
+for library in ("brukeropus", "jcamp", "spc_io"):
+    pytest.importorskip(library, reason="needs tamis[instruments]")
+
+OPUS, SPC, INFRARED, VISIBLE = (FILES[name] for name in ("powder.0", "cell.spc", "infrared.jdx", "visible.jdx"))
+
+
+# --- real files (tests/data/README.md) --------------------------------------------------------------------------------
+
+
+def test_an_opus_file_gives_its_absorbance() -> None:
+    table = read_table(OPUS)
+    assert (len(table), table.quantity, table.axis.unit, len(table.axis)) == (1, "absorbance", "cm-1", 1866)
+    np.testing.assert_allclose(table.axis.values[[0, -1]], [3996.5766162382815, 399.27189168017577])
+    assert table.spectra[0].tobytes() in OPUS.read_bytes(), "float32 as they stand in the file"
+    # What the file itself says of its lowest and highest value.
+    np.testing.assert_allclose([table.spectra.min(), table.spectra.max()], [-0.019435852766036987, 1.076660394668579])
+    assert table.columns["sample"].tolist() == ["5_19;;test bruker;test"]
+    assert table.time[0] == np.datetime64("2023-03-16T11:28:27.332"), "12:28 in GMT+1"
+    assert table.spectrum_id.tolist() == ["powder.0-1"]
+
+
+def test_an_spc_file_gives_its_counts_on_its_own_axis() -> None:
+    (frame,) = read_frames(SPC, line="lab")
+    raw = SPC.read_bytes()
+    assert (frame.quantity, frame.axis.unit, count_spectra(SPC)) == ("counts", "cm-1", None)
+    np.testing.assert_array_equal(frame.axis.values, np.frombuffer(raw, "<f4", 1732, 512))
+    np.testing.assert_array_equal(frame.spectra[0], np.frombuffer(raw, "<f4", 1732, 512 + 4 * 1732 + 32))
+    assert np.isnat(frame.time[0]), "its year is 117"
+
+
+def test_packed_jcamp_files_give_what_their_labels_say() -> None:
+    table = read_table(INFRARED)
+    assert (len(table), table.quantity, str(table.axis)) == (1, "unknown", "4400-450 cm-1, 3951 bands")
+    np.testing.assert_allclose(table.spectra[0, :6], [82.25, 82.38, 82.47, 82.58, 82.62, 82.58])  # 'H225J3RJ1MmR'
+    np.testing.assert_allclose([table.spectra.min(), table.spectra.max()], [0.02, 87.1])  # its MINY says 0.01
+    assert table.time[0] == np.datetime64("1997-01-01T13:24:13")
+    table = read_table(VISIBLE)
+    assert (table.quantity, str(table.axis)) == ("absorbance", "250-469.5 nm, 440 bands")
+    np.testing.assert_allclose([table.spectra[0, 0], table.spectra.max()], [1.1663, 3.3747])
+    assert table.columns["sample"].tolist() == ["dupinc1.jdx"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_compressed_and_cut_off(name: str, tmp_path: Path) -> None:
+    raw = FILES[name].read_bytes()
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(raw))
+    np.testing.assert_array_equal(read_table(tmp_path / f"{name}.gz").spectra, read_table(FILES[name]).spectra)
+    for share in (0.001, 0.01, 0.05, 0.3, 0.6, 0.9):
+        (tmp_path / name).write_bytes(raw[: int(share * len(raw)) + 1])
+        with pytest.raises(BadFile, match=name):
+            read_table(tmp_path / name)
+
+
+# --- made files -------------------------------------------------------------------------------------------------------
+
+
+def opus(
+    values: np.ndarray,
+    kind: int = 12,  # reflectance; 4: absorbance
+    series: bool = False,
+    first: float = 1.0,
+    last: float = 2.5,
+    unit: str = "MI",
+    points: int | None = None,
+    words: int | None = None,
+) -> bytes:
+    """One result, what it says of its axis, and the sample's name."""
+
+    def parameters(**said: float | str) -> bytes:
+        made = b""
+        for name, value in said.items():
+            content = struct.pack("<i", value) if isinstance(value, int) else b""
+            content = struct.pack("<d", value) if isinstance(value, float) else content
+            if isinstance(value, str):
+                content = value.encode().ljust(len(value) // 4 * 4 + 4, b"\0")
+            code = (int, float, str).index(type(value))
+            made += name.encode() + b"\0" + struct.pack("<hh", code, words or len(content) // 2) + content
+        return made + b"END\0\0\0\0\0"
+
+    def block(second: int, third: int, fourth: int, content: bytes) -> tuple[int, bytes]:
+        return 3 | second << 2 | third << 4 | fourth << 10 | (2 << 19 if series and fourth else 0), content
+
+    about = parameters(
+        DPF=1, NPT=len(values) if points is None else points, FXV=first, LXV=last, CSF=2.0, MXY=0.0, MNY=0.0, DXU=unit,
+        DAT="16/03/2023", TIM="12:27:26.808 (GMT-3.5)",
+    )  # fmt: skip
+    blocks = [block(3, 1, kind, about), block(3, 0, kind, values.astype("<f4").tobytes()),
+              block(0, 40, 0, parameters(SNM="wheat 7"))]  # fmt: skip
+    entries, body, start = b"", b"", 24 + 12 * 40
+    for code, content in blocks:
+        entries += struct.pack("<iii", code, len(content) // 4, start + len(body))
+        body += content
+    return b"\n\n\xfe\xfe" + struct.pack("<diii", 920622.0, 24, 40, len(blocks)) + entries.ljust(480, b"\0") + body
+
+
+def spc(
+    spectra: Any,
+    flags: int = 0x04,
+    version: int = 0x4B,
+    points: int | None = None,
+    count: int | None = None,
+    types: tuple[int, int] = (3, 2),  # nm, absorbance
+    labels: bytes = b"",
+    exponent: int = 3,
+) -> bytes:
+    """32 bit integers, each spectrum with an exponent one higher; with flag 0x40 each is (x, y)."""
+    points = len(spectra[0]) if points is None else points
+    date = 2024 << 20 | 2 << 16 | 29 << 11 | 13 << 6 | 5
+    head = struct.pack(
+        "<BBBbIddIBBBBI", flags, version, 0, exponent, points, 1000.0, 1300.0, len(spectra) if count is None else count,
+        *types, 0, 0, date,
+    ).ljust(88, b"\0")  # fmt: skip
+    head = (head + b"barley".ljust(130, b"\0") + labels).ljust(512, b"\0")
+    for i, one in enumerate(spectra):
+        x, y = one if flags & 0x40 else (None, one)
+        own = exponent + i if flags & 0x04 else 0
+        head += struct.pack("<BbHfffIIf4x", 0, own, i, 0, 0, 0, len(y) if x is not None else 0, 0, 0)
+        head += b"" if x is None else np.asarray(x, "<f4").tobytes()
+        head += np.round(np.asarray(y) * 2.0 ** (32 - (own or exponent))).astype("<i4").tobytes()
+    return head
+
+
+def jcamp(values: np.ndarray, axis: Axis, **more: str) -> str:
+    """One block, ten values a line."""
+    said = {
+        "TITLE": "maize", "JCAMP-DX": "4.24", "DATA TYPE": "NIR SPECTRUM", "XUNITS": axis.unit, "YUNITS": "ABSORBANCE",
+        "FIRSTX": f"{axis.values[0]:g}", "LASTX": f"{axis.values[-1]:g}", "NPOINTS": str(len(axis)), "XFACTOR": "1",
+        "YFACTOR": "1e-9", "LONGDATE": "2024/02/29 13:05:07.25 +0130 $$ local", "XYDATA": "(X++(Y..Y))", **more,
+    }  # fmt: skip
+    lines = [f"##{name}= {value}" for name, value in said.items()]
+    for at in range(0, len(values), 10):
+        numbers = " ".join(f"{value * 1e9:.0f}" for value in values[at : at + 10])
+        lines.append(f"{axis.values[at]:.6f} {numbers}")
+    return "\n".join([*lines, "##END="]) + "\n"
+
+
+AXIS = Axis(np.linspace(1000.0, 1300.0, 31), "nm")
+VALUES = np.random.default_rng(0).uniform(0.1, 1.5, (4, 31))
+
+
+def test_opus_reflectance_in_micrometres(tmp_path: Path) -> None:
+    (tmp_path / "wheat.012").write_bytes(opus(VALUES[0] / 2))
+    table = read_table(tmp_path / "wheat.012")
+    assert (table.quantity, str(table.axis)) == ("reflectance", "1000-2500 nm, 31 bands")
+    np.testing.assert_allclose(table.spectra[0], VALUES[0], rtol=1e-6)
+    assert (table.columns["sample"][0], table.time[0]) == ("wheat 7", np.datetime64("2023-03-16T15:57:26.808"))
+
+
+def test_spc_files_of_many_spectra(tmp_path: Path) -> None:
+    (tmp_path / "many.spc").write_bytes(spc(VALUES))
+    table = read_table(tmp_path / "many.spc")
+    assert (table.axis, table.quantity) == (AXIS, "absorbance")
+    np.testing.assert_allclose(table.spectra, VALUES, atol=1e-8)
+    assert table.columns["sample"].tolist() == ["barley"] * 4
+    assert set(table.time) == {np.datetime64("2024-02-29T13:05")}
+    assert [len(frame) for frame in read_frames(tmp_path / "many.spc", frame_spectra=3)] == [3, 1]
+    # One of its own: the exponent is the file's; labels instead of types.
+    one = spc(VALUES[:1], flags=0x20, types=(0, 0), labels=b"Wavelength (um)\0Log(1/R)\0")
+    (tmp_path / "one.spc").write_bytes(one)
+    table = read_table(tmp_path / "one.spc")
+    assert (table.quantity, str(table.axis)) == ("absorbance", "1e+06-1.3e+06 nm, 31 bands")
+    np.testing.assert_allclose(table.spectra, VALUES[:1], atol=1e-8)
+
+
+def test_spectra_on_other_axes_are_bad_rows(tmp_path: Path) -> None:
+    nm = AXIS.values
+    (tmp_path / "own.spc").write_bytes(spc([(nm, VALUES[0]), (nm + 1, VALUES[1]), (nm, VALUES[2])], 0xC4, points=0))
+    other = Axis(nm[::-1], "nm")
+    text = jcamp(VALUES[0], AXIS) + jcamp(VALUES[1], other) + jcamp(VALUES[2], AXIS)
+    (tmp_path / "own.jdx").write_text(f"##TITLE=all\n##DATA TYPE=LINK\n##BLOCKS=3\n{text}##END=\n")
+    for name in ("own.spc", "own.jdx"):
+        bad: list[BadRowInFile] = []
+        table = read_table(tmp_path / name, on_bad_row=bad.append)
+        np.testing.assert_allclose(table.spectra, VALUES[[0, 2]], atol=1e-8)
+        assert table.row.tolist() == [1, 3]
+        assert [one.row for one in bad] == [2]
+        assert "expected absorbance at 31 points 1000 to 1300 nm, as the first spectrum has" in bad[0].reason
+
+
+def test_jcamp_blocks_labels_and_units(tmp_path: Path) -> None:
+    down = Axis(np.linspace(2.5, 1.0, 31), "index")
+    path = tmp_path / "run.dx"
+    peaks = "##TITLE=peaks\n##NPOINTS=1\n##PEAK TABLE=(XY..XY)\n1,2\n##END=\n"
+    text = peaks + "".join(jcamp(one, down, XUNITS="MICROMETERS", YUNITS="Reflectance") for one in VALUES)
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    table = read_table(path)
+    assert (table.quantity, str(table.axis)) == ("reflectance", "2500-1000 nm, 31 bands")
+    np.testing.assert_allclose(table.spectra, VALUES, atol=1e-8)
+    assert set(table.columns["sample"]) == {"maize"}
+    assert set(table.time) == {np.datetime64("2024-02-29T11:35:07.25")}
+    path.write_text(
+        jcamp(VALUES[0], AXIS, XYDATA="(XY..XY)\n1000, 100; 1300, 200", NPOINTS="2", XUNITS="").split("1000.0")[0]
+    )
+    table = read_table(path, axis_unit="nm")
+    np.testing.assert_allclose(table.spectra, [[1e-7, 2e-7]])
+    with pytest.raises(BadFile, match="does not say whether its axis is in nm or cm-1"):
+        read_table(path)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+JDX = jcamp(VALUES[0], AXIS)
+REFUSED: dict[str, tuple[str, bytes, str]] = {
+    "random OPUS": ("a.0", np.random.default_rng(1).bytes(4000), "expected a opus file, got one that begins with"),
+    "random SPC": ("a.spc", b"\0\0" + np.random.default_rng(1).bytes(4000), "SPC file of version 0x4b, got 0x0"),
+    "random JCAMP": ("a.jdx", np.random.default_rng(1).bytes(4000), "expected a jdx file, got one that begins"),
+    "empty": ("a.spc", b"", "got an empty file"),
+    "another text": ("a.dx", b"1100,1102\n1,2\n", "expected spectra in the JCAMP-DX file, got none"),
+    "a short SPC": ("a.spc", spc(VALUES)[:300], "cannot be read as SPC after 0 spectra"),
+    "CSV as OPUS": ("a.1", b"1100,1102\n1,2\n", "expected a opus file"),
+    "old SPC": ("a.spc", spc(VALUES, version=0x4D), "got one of before 1996"),
+    "big-endian SPC": ("a.spc", spc(VALUES, version=0x4C), "got one of big-endian machines"),
+    "SPC of seconds": ("a.spc", spc(VALUES, types=(4, 2)), "unknown axis unit 'xsecs'"),
+    "an OPUS series": ("a.0", opus(VALUES[0], series=True), "got none, and a series, which is not supported"),
+    "an OPUS phase": ("a.0", opus(VALUES[0], kind=3), "expected a spectrum of a sample, got ph"),
+    "OPUS of points": ("a.0", opus(VALUES[0], unit="PNT"), "unknown axis unit 'pnt'"),
+    "JCAMP of hertz": ("a.jdx", JDX.replace("= nm", "= HZ").encode(), "unknown axis unit 'hz'"),
+    "JCAMP, a value short": ("a.jdx", JDX[: JDX.rindex(" ")].encode(), "expected 31 points, as NPOINTS says; got 30"),
+    "JCAMP that contradicts itself": (
+        "a.jdx",
+        JDX[: JDX.index("1000.0")].replace("= 31", "= 4").encode() + b"1000A2J3\n1010A6K0J2\n##END=",
+        "expected each line to begin with the last value of the one before",
+    ),
+    "JCAMP without an axis": ("a.jdx", JDX.replace("##FIRSTX", "##X").encode(), "KeyError 'firstx'"),
+    "a JCAMP line without end": ("a.jdx", JDX.encode().replace(b"1100.", b" 1" * 600), "expected lines of 80 charac"),
+    "JCAMP of a billion": ("a.jdx", JDX.replace("= 31", "= 1000000000").encode(), "expected NPOINTS of 2 to 16384"),
+    "SPC of a billion points": ("a.spc", spc(VALUES, points=10**9), "expected 2 to 16384 points, got 1000000000"),
+    "SPC of a billion spectra": ("a.spc", spc(VALUES, count=10**9), "expected 1 to 65536 spectra, got 1000000000"),
+    "SPC of 60,000 spectra": ("a.spc", spc(VALUES, count=60_000), "cannot be read as SPC after 0 spectra"),
+    "OPUS of a billion": ("a.0", opus(VALUES[0], points=10**9), "expected a spectrum of a sample, got none"),
+    "OPUS that goes in circles": ("a.0", opus(VALUES[0], words=-4), "expected a spectrum of a sample, got none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_can_not_be_read_is_refused_by_name(name: str, content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    began_s = time.monotonic()
+    with pytest.raises(BadFile) as error:
+        read_table(tmp_path / name)
+    assert told in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / name))
+    assert time.monotonic() - began_s < 5
+
+
+def test_too_large_a_file_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "a.spc", "wb") as file:
+        file.write(b"\x04\x4b")
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(BadFile, match=f"expected at most {MAX_BYTES} bytes, got more"):
+        read_table(tmp_path / "a.spc")
+
+
+@pytest.mark.parametrize(("suffix", "whose"), [("asd", "ASD"), ("spa", "Thermo OMNIC"), ("SP", "PerkinElmer")])
+def test_formats_without_a_library_are_refused_by_name(suffix: str, whose: str, tmp_path: Path) -> None:
+    (tmp_path / f"leaf.{suffix}").write_bytes(b"as7" + bytes(600))
+    with pytest.raises(BadFile, match=f"{whose} files are not supported: export them as CSV or JCAMP-DX"):
+        read_table(tmp_path / f"leaf.{suffix}")
+
+
+@pytest.mark.parametrize(("path", "library"), [(OPUS, "brukeropus"), (SPC, "spc_io"), (INFRARED, "jcamp")])
+def test_a_library_that_is_not_there_is_named(path: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == library] + [library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BadFile, match=r"files need the library \S+: pip install 'tamis\[instruments\]'"):
+        read_table(path)
+
+
+# --- whole ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_fitted_on_jcamp_and_predicts_from_spc(tmp_path: Path, here: Any) -> None:
+    def tamis(*words: str) -> str:
+        done = here(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    nm = Axis(np.linspace(1000.0, 1300.0, 61), "nm")
+    spectra, values = simulate(80, nm)
+    (tmp_path / "taught.jdx").write_text("".join(jcamp(one, nm) for one in spectra[:60]))
+    (tmp_path / "labels.csv").write_text("fat\n" + "".join(f"{value:.4f}\n" for value in values[:60, 0]))
+    (tmp_path / "new.spc").write_bytes(spc(spectra[60:]))
+    tamis(
+        "fit", "taught.jdx", "--labels", "labels.csv", "--target", "fat", "--preprocess", "savgol 7 2 1", "--store", "s"
+    )
+    tamis("worker", "--from", "new.spc", "--to", "out", "--store", "s", "--line", "lab")
+    written = (tmp_path / "out" / "tamis.predictions.jsonl").read_text().splitlines()
+    told = np.array([json.loads(row)["fat"] for row in written])
+    assert np.sqrt(np.mean((told - values[60:, 0]) ** 2)) < 0.2

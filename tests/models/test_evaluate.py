@@ -1,0 +1,149 @@
+"""Figures of merit, splits that do not leak, and the comparison as a user gets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import r2_score
+
+from tamis.models.axis import Axis
+from tamis.models.evaluation import Scores, few_labels, paired_accuracy, paired_difference, split_rows
+from tamis.models.model_selection import choose_pretreatment, train
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.messages.frame import Frame
+
+from .support.spectra import simulate
+from ..support.spectra import simulate
+
+QUICK = ["plsr", "local-pls"]
+
+
+def test_scores_are_what_their_names_say() -> None:
+    rng = np.random.default_rng(0)
+    measured = rng.normal(10, 3, 50)
+    predicted = measured * 0.9 + rng.normal(0.5, 1, 50)
+    scores = Scores.of(measured, predicted)
+    assert scores.r2 == pytest.approx(r2_score(measured, predicted))
+    assert scores.rmsep**2 == pytest.approx(scores.bias**2 + scores.sep**2 * 49 / 50)
+    assert scores.rpd == pytest.approx(measured.std(ddof=1) / scores.sep)
+    assert scores.squared_correlation > scores.r2, "a bias and a slope do not show in a correlation"
+
+
+def test_the_paired_bootstrap_separates_a_difference_from_noise() -> None:
+    rng = np.random.default_rng(1)
+    measured = rng.normal(size=200)
+    good, like_good, bad = (measured + sd * rng.normal(size=200) for sd in (0.5, 0.5, 1.0))
+    by, low, high = paired_difference(measured, good, bad)
+    assert low < by < high < 0
+    _, low, high = paired_difference(measured, good, like_good)
+    assert low < 0 < high
+
+
+def test_accuracies_are_compared_object_by_object_not_repeat_by_repeat() -> None:
+    """Thirty spectra of one object that one model misses are one object's worth of proof."""
+    rng = np.random.default_rng(0)
+    true, objects = np.repeat(np.arange(40) % 4, 30), np.repeat(np.arange(40), 30)
+    good, bad = (np.where(rng.random(1_200) < share, true, 3 - true) for share in (0.95, 0.7))
+    by, low, high = paired_accuracy(true, good, bad, objects)
+    assert by == pytest.approx(np.mean(good == true) - np.mean(bad == true)), "classes weigh the same"
+    assert 0 < low < by < high
+    missed = np.where(objects == 7, 3 - true, true)
+    assert paired_accuracy(true, true, missed, np.arange(1_200))[1] > 0
+    assert paired_accuracy(true, true, missed, objects)[1] == 0
+    assert paired_accuracy(true, good, good, objects) == (0, 0, 0)
+
+
+@given(st.integers(6, 60), st.integers(2, 5), st.integers(0, 100))
+def test_repeats_of_a_sample_stay_together(samples: int, repeats: int, seed: int) -> None:
+    groups = np.repeat(np.arange(samples), repeats)
+    fit_rows, test = split_rows(len(groups), groups=groups, seed=seed)
+    assert not set(groups[fit_rows]) & set(groups[test])
+    assert sorted([*fit_rows, *test]) == list(range(len(groups)))
+
+
+def test_a_split_column_is_respected() -> None:
+    fit_rows, test = split_rows(6, np.array(["Calibration", "test", "val", "train", "", "outlier"]))
+    assert (fit_rows.tolist(), test.tolist()) == ([0, 3], [1, 2])
+    with pytest.raises(ValueError, match="expected cal... or train... and test.*, got a, b"):
+        split_rows(2, np.array(["a", "b"]))
+
+
+def test_few_labels_are_nested_and_the_same_for_every_model() -> None:
+    rows = np.arange(100, 200)
+    small, large = few_labels(rows, 30, seed=4), few_labels(rows, 60, seed=4)
+    assert set(small) < set(large) < set(rows)
+    assert not np.array_equal(small, few_labels(rows, 30, seed=5))
+    np.testing.assert_array_equal(few_labels(rows, None, 0), rows)
+
+
+def test_the_pretreatment_is_chosen_for_what_disturbs(grid: Axis) -> None:
+    """Offsets that vary wildly: a derivative or SNV takes them out, centring alone pays a latent variable for them."""
+    rng = np.random.default_rng(0)
+    spectra, values = simulate(60, grid)
+    disturbed = spectra * rng.uniform(0.5, 2.0, (60, 1)) + rng.normal(0, 5, (60, 1))
+    text, components, rmse = choose_pretreatment(disturbed, grid, values[:, 0] / values.sum(axis=1))
+    assert text.startswith("snv")
+    assert components <= 4
+    assert rmse < 0.02
+
+
+@pytest.mark.long(8)
+@pytest.mark.parametrize("name", ["plsr", "local-pls", "committee"])  # the networks take minutes each
+def test_every_contender_learns_and_says_what_it_chose(name: str, grid: Axis) -> None:
+    spectra, values = simulate(90, grid)
+    fitted = train(name, spectra[:60], grid, values[:60, 0])
+    scores = Scores.of(values[60:, 0], fitted.predict(spectra[60:], grid))
+    assert scores.r2 > 0.98
+    assert fitted.chosen
+    assert fitted.parameters > 0
+
+
+@pytest.mark.long(8)
+def test_compare_gives_table_json_and_page(tmp_path: Path, grid: Axis) -> None:
+    spectra, values = simulate(90, grid)
+    nowhere = np.full(90, np.datetime64("NaT", "us"))
+    targets = {"fat": values[:, 0], "<b>water": values[:, 1]}
+    names = [f"s{i}" for i in range(90)]
+    frame = Frame("l", "i", grid, "absorbance", spectra.astype("f4"), names, nowhere, targets=targets)
+    write_parquet(tmp_path / "meat.parquet", [frame])
+    words = ["compare", "meat.parquet", "--target", "fat", "--target", "<b>water", "--models", ",".join(QUICK)]
+    words += ["--labels", "20", "--labels", "40", "--seeds", "2", "--json", "out.json", "--html", "out.html"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tamis.streamer.cli", *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fat: 20 labels, 30 test rows (a third of the rows, drawn once)" in done.stdout
+    assert "in RMSEP, 95 % interval" in done.stdout
+    cells = json.loads((tmp_path / "out.json").read_text())["cells"]
+    assert len(cells) == 2 * 2 * 2 * len(QUICK)
+    assert all(cell["scores"]["r2"] > 0.9 for cell in cells)
+    page = (tmp_path / "out.html").read_text()
+    assert "Learning curve: fat" in page
+    assert "&lt;b&gt;water" in page
+    assert "<b>water" not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--target", "salt"], 1, "no column 'salt'"),
+        (["--target", "assay", "--models", "magic"], 2, "unknown model 'magic'; known: plsr, local-pls"),
+        (["--target", "assay", "--split", "instrument"], 1, "expected cal... or train"),
+        (["--target", "assay", "--labels", "3"], 2, "Input should be greater than or equal to 10"),
+    ],
+)
+def test_a_wrong_comparison_says_what_is_wrong(
+    words: list[str], code: int, message: str, shared_data: Path, here: Any
+) -> None:
+    done = here("compare", shared_data / "tablets_idrc2002_2instruments.parquet", *words)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

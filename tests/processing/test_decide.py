@@ -1,0 +1,430 @@
+"""Rules and decisions: what settings may say, what an object's spectra come to, and that it is told in time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+
+from tamis import BadSettings
+from tamis.models.axis import Axis
+from tamis.models.class_scores import Validation
+from tamis.models.class_thresholds import conformal_limits, threshold
+from tamis.models.committee import CommitteeRegressor
+from tamis.models.model import Model
+from tamis.models.preprocess import Pipeline
+from tamis.models.store import Store
+from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.record import ARROW, Record
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.rule import Rule
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.kafka_sink import KafkaSink
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySource
+
+from .support.lines import decided
+from .support.models import classified
+from .support.spectra import frame, materials, simulate, strangers
+from ..support.lines import decided
+from ..support.models import classified
+from ..support.spectra import frame, materials, simulate, strangers
+
+EJECT_PVC = {"action": "eject", "when": 'sort == "PVC" and confidence >= 0.8'}
+
+
+def by(rules: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {"*": {"decide": {"rules": rules, **more}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "facts", "holds"),
+    [
+        ('label == "PVC" and confidence >= 0.9', {"label": "PVC", "confidence": 0.9}, True),
+        ('label == "PVC" and confidence >= 0.9', {"label": "PVC", "confidence": 0.89}, False),
+        ('label != "PET" or not certain', {"label": "PET", "certain": False}, True),
+        ("0 < fat_low <= 12", {"fat_low": 12.0}, True),
+        ("fat > -1", {"fat": None}, False),
+        ("fat > 1", {"fat": float("nan")}, False),
+        ('p["PVC"] > .5 and value["dry matter"] < 40', {"p[PVC]": 0.6, "dry matter": 39.0}, True),
+        ('label > 3 or label == "b"', {"label": "b"}, True),
+    ],
+)
+def test_a_rule_holds_where_its_words_say(text: str, facts: dict[str, Any], holds: bool) -> None:
+    assert Rule(text)(facts) is holds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "fat >", "__import__('os').system('true')", "fat.real > 1", "(lambda: 1)() > 0", "fat in [1, 2]",
+        "fat + 1 > 2", "[x for x in y] == 1", "f'{fat}' == 'a'", "a if b else c", "p[0] > 1", "fat = 3", "3",
+        "a" * 2_000, "(" * 500 + "a" + ")" * 500,
+    ],
+)  # fmt: skip
+def test_what_is_no_rule_is_refused_with_its_own_text(text: str) -> None:
+    with pytest.raises(ValueError, match="rule"):
+        Rule(text)
+
+
+def seen_validation() -> Validation:
+    """Class a told with rising probability: of the twenty surest, nineteen are right."""
+    chance = np.linspace(0.99, 0.01, 100)
+    codes = np.where(np.arange(100) < 50, 0, 1)
+    codes[3], codes[60] = 1, 0
+    return Validation(np.array(["a", "b"]), codes, np.column_stack([chance, 1 - chance]), np.zeros(100))
+
+
+def test_a_threshold_gives_the_asked_purity_or_recovery_and_no_more() -> None:
+    seen = seen_validation()
+    chance, own = seen.probability[:, 0], seen.codes == 0
+    at = threshold(seen, "a", purity=0.97).at
+    told = chance >= at
+    weight = 1 / np.bincount(seen.codes)[seen.codes]
+    assert np.average(own[told], weights=weight[told]) >= 0.97
+    lower = chance >= chance[chance < at].max()
+    assert np.average(own[lower], weights=weight[lower]) < 0.97, "the least probability that gives it"
+    at = threshold(seen, "a", recovery=0.9).at
+    assert np.mean(chance[own] >= at) >= 0.9 > np.mean(chance[own] > chance[chance >= at].min())
+    close = replace(seen, probability=np.column_stack([chance / 1e5 + 0.9999, 0.0001 - chance / 1e5]))
+    sharp = threshold(close, "a", purity=0.97).at
+    assert np.array_equal(close.probability[:, 0] >= sharp, told), "as many digits as it takes"
+    with pytest.raises(ValueError, match="class 'b': no threshold reaches a purity of 1 .* the best is"):
+        threshold(replace(seen, probability=seen.probability * 0 + 0.5), "b", purity=1.0)
+    with pytest.raises(ValueError, match="no class 'c' in this model; there: a, b"):
+        threshold(seen, "c", purity=0.5)
+
+
+def test_conformal_sets_hold_the_true_class_as_often_as_asked() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> Validation:
+        codes = rng.integers(3, size=n)
+        logits = rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[codes]
+        chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        return Validation(np.array(["a", "b", "c"]), codes, chance, np.zeros(n))
+
+    limits = conformal_limits(draw(600), 0.9)
+    new = draw(20_000)
+    held = new.probability[np.arange(20_000), new.codes] >= limits[new.codes]
+    assert abs(held.mean() - 0.9) < 0.03
+
+
+def test_an_object_of_several_spectra_is_one_decision(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line(lines=by([EJECT_PVC, {"action": "inspect", "when": 'sort == "unknown"'}], otherwise="keep"))
+    line.publish(classified(grid))
+    spectra, values = simulate(300, grid, seed=6)
+    order = np.argsort(values[:, 1] - values[:, 0])  # PVC first, PE last
+    rows = np.vstack([spectra[order[:6]], spectra[order[-6:]], strangers(4, grid)])
+    names = [*["bottle-1"] * 6, *["bottle-2"] * 6, *["what"] * 4]
+    order = np.random.default_rng(0).permutation(16)
+    line.arrives(frame(grid, 16, spectra=rows[order].astype(np.float32), object_id=[names[i] for i in order]))
+    told = {row["object_id"]: row for row in decided(line.run())}
+    actions = {name: row["action"] for name, row in told.items()}
+    assert actions == {"bottle-1": "eject", "bottle-2": "keep", "what": "inspect"}
+    assert (told["bottle-1"]["sort"], told["bottle-1"]["spectra"], told["bottle-1"]["rule"]) == ("PVC", 6, 1)
+    assert told["bottle-1"]["reason"] == EJECT_PVC["when"]
+    assert (told["what"]["sort"], told["what"]["confidence"], told["what"]["set"]) == ("unknown", 0.0, [])
+    assert told["bottle-2"]["model_version"] == "v0001"
+    doubts = [row["sort_ambiguity"] for row in line.predictions if row["object_id"] == "bottle-1"]
+    assert told["bottle-1"]["ambiguity"] == pytest.approx(np.mean(doubts))
+    each = [row["sort=PVC"] for row in line.predictions if row["object_id"] == "bottle-1"]
+    assert told["bottle-1"]["confidence"] == pytest.approx(np.mean(each)), "its spectra's probabilities, averaged"
+    assert len(line.predictions) == 16
+
+
+class Busy(MemorySource):
+    """After what it was given, another line's messages come one by one, without a pause, for four seconds."""
+
+    other: Any = None
+    until = np.inf
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        if self._position == len(self.records):
+            self.until = min(self.until, time.monotonic() + 4.0)
+            time.sleep(0.01)
+            self.records.append(self.other)
+        return super().poll(timeout_s)
+
+    @property
+    def exhausted(self) -> bool:
+        return time.monotonic() > self.until
+
+
+def test_a_line_that_pauses_is_decided_while_another_one_is_busy(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line(lines=by([EJECT_PVC], close_s=0.05, deadline_s=3.5))
+    line.publish(classified(grid))
+    now = np.full(4, np.datetime64(time.time_ns() // 1000, "us"))
+    line.arrives(frame(grid, line="busy"), frame(grid, time=now, object_id=["bottle"] * 4))
+    busy, *given = line.source.records
+    line.source = line.worker.source = Busy(given)
+    line.source.other = busy
+    told = [row for row in decided(line.run()) if row["object_id"] == "bottle"]
+    assert [(row["spectra"], row["late"]) for row in told] == [(4, False)]
+
+
+class Halting(MemorySource):
+    """Before each message nothing comes for .3 s, in polls of `each_s`: the transport halts, or the worker does."""
+
+    each_s = 0.01
+    waited_s = 0.0
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        if self.waited_s < 0.3:
+            time.sleep(self.each_s)
+            self.waited_s += self.each_s
+            return []
+        self.waited_s = 0.0
+        self.records, rest = self.records[: self._position + 1], self.records[self._position + 1 :]
+        told = super().poll(timeout_s)
+        self.records += rest
+        return told
+
+
+@pytest.mark.parametrize(("each_s", "deadline_s"), [(0.01, 5.0), (0.3, 0.2)], ids=["transport", "worker"])
+def test_an_object_is_not_cut_where_messages_come_late(
+    tamis_line: Any, grid: Axis, each_s: float, deadline_s: float
+) -> None:
+    line = tamis_line(lines=by([EJECT_PVC], close_s=0.1, deadline_s=deadline_s))
+    line.publish(classified(grid))
+    start = np.datetime64("2026-01-02T03:04:05", "us")
+    for part, name in enumerate(["bottle", "bottle", "bottle", "cup"]):
+        times = start + np.array([part * 67] * 2).astype("timedelta64[ms]")
+        line.arrives(frame(grid, 2, part, object_id=[name] * 2, time=times))
+    line.source = line.worker.source = Halting(line.source.records)
+    line.source.each_s = each_s
+    assert [(row["object_id"], row["spectra"]) for row in decided(line.run())] == [("bottle", 6), ("cup", 2)]
+
+
+def test_objects_that_are_whole_make_room_and_the_others_stay_open(
+    tamis_line: Any, grid: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.streamer.processing.decider.MAX_OPEN", 10)
+    line = tamis_line(lines=by([EJECT_PVC], close_s=5.0))
+    line.publish(classified(grid))
+    for seed, first, n in ((1, 0, 8), (2, 8, 6), (3, 8, 6)):
+        sent = frame(grid, n, seed, object_id=[f"bottle-{first + i}" for i in range(n)])
+        line.arrives(replace(sent, time=sent.time + np.timedelta64(10 * (first > 0), "s")))
+    told = [(row["object_id"], row["spectra"]) for row in decided(line.run())]
+    assert told == [(f"bottle-{i}", 1 if i < 8 else 2) for i in range(14)]
+
+
+def test_an_object_that_comes_in_several_messages_waits_for_its_rest(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line(lines=by([EJECT_PVC], close_s=0.5))
+    line.publish(classified(grid))
+    spectra, _ = materials(12, grid)
+    start = np.datetime64("2026-01-02T03:04:05", "us")
+    for i, (name, at_ms) in enumerate([("a", 0), ("a", 200), ("b", 300), ("a", 400), ("c", 1_000)]):
+        rows = frame(grid, 2, seed=i, spectra=spectra[2 * i : 2 * i + 2].astype(np.float32), object_id=[name, name])
+        line.arrives(replace(rows, time=start + np.array([at_ms, at_ms + 10]).astype("timedelta64[ms]")))
+    told = decided(line.run())
+    assert [(row["object_id"], row["spectra"]) for row in told] == [("b", 2), ("a", 6), ("c", 2)], "by their deadlines"
+    assert all(row["late"] for row in told), "of last January"
+    metrics = line.worker.meters.exposition().decode()
+    assert 'tamis_decisions_total{action="pass",line="nir1"} 3.0' in metrics
+    assert 'tamis_decisions_late_total{line="nir1"} 3.0' in metrics
+
+
+def test_a_value_is_judged_by_its_interval(tamis_line: Any, grid: Axis) -> None:
+    spectra, values = simulate(80, grid)
+    model = Model.fit(spectra, grid, values[:, :1], ["fat"], pipeline=Pipeline(), estimator=CommitteeRegressor())
+    line = tamis_line(lines=by([{"action": "eject", "when": "fat_low > 3"}, {"action": "ask", "when": "fat_high > 3"}]))
+    Store(line.store).publish("default", model, {"rmsecv": {"fat": float(model.estimator.rmsecv_[0])}})
+    spectra, values = simulate(200, grid, seed=2)
+    line.arrives(frame(grid, 200, spectra=spectra.astype(np.float32)))
+    told = decided(line.run())
+    assert {row["action"] for row in told} == {"eject", "ask", "pass"}
+    assert all(row["fat_low"] < row["fat"] < row["fat_high"] for row in told)
+    held = [row["fat_low"] <= value <= row["fat_high"] for row, value in zip(told, values[:, 0], strict=True)]
+    assert 0.8 < np.mean(held) <= 1.0
+    of_ejected = [value for row, value in zip(told, values[:, 0], strict=True) if row["action"] == "eject"]
+    assert np.mean(np.array(of_ejected) > 3) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ([{"action": "eject", "when": "water > 3"}], "unknown name water; known: sort, confidence"),
+        ([{"action": "eject", "class": "ABS", "purity": 0.9}], "no class 'ABS' in this model; there: PE, PET, PVC"),
+        ([{"action": "eject", "class": "PVC", "purity": 1.0, "when": "p['ABS'] > 0"}], "unknown name p[ABS]"),
+    ],
+)
+def test_rules_that_do_not_suit_the_model_stop_the_worker_before_it_reads(
+    rules: list[dict[str, Any]], words: str, tamis_line: Any, grid: Axis
+) -> None:
+    line = tamis_line(lines=by(rules))
+    line.publish(classified(grid))
+    line.arrives(frame(grid, 4))
+    with pytest.raises(BadSettings) as told:
+        line.run()
+    assert words in str(told.value)
+    assert line.committed == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"action": "eject", "when": "fat >"}, "expected a rule such as"),
+        ({"action": "eject"}, "expected `when`, or a class with purity or recovery"),
+        ({"action": "eject", "class": "PVC"}, "class = 'PVC' needs either purity or recovery"),
+        ({"action": "eject", "purity": 0.9}, "purity and recovery need a class"),
+        ({"action": "Eject it", "when": "fat > 1"}, "should match pattern"),
+        ({"action": "eject", "whn": "fat > 1"}, "unknown setting lines.*.decide.rules.0.whn; known: action, when"),
+    ],
+)
+def test_a_bad_rule_is_refused_where_it_stands(rule: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadSettings) as told:
+        load(None, {"lines": by([rule])})
+    assert words in str(told.value)
+
+
+def test_a_purity_that_was_asked_for_is_kept_on_new_spectra(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line(lines=by([{"action": "eject", "class": "PET", "purity": 0.97}]))
+    line.publish(classified(grid, n=600))
+    spectra, sort = materials(1_000, grid, seed=11)
+    line.arrives(frame(grid, 1_000, spectra=spectra.astype(np.float32)))
+    ejected = np.array([row["action"] == "eject" for row in decided(line.run())])
+    assert np.mean(sort[ejected] == "PET") > 0.93
+    assert np.mean(ejected[sort == "PET"]) > 0.5
+
+
+def test_a_recovery_that_was_asked_for_is_kept_whatever_the_likeliest_class_is(tamis_line: Any, grid: Axis) -> None:
+    """Twice the noise: many a PET looks more like another class, and has to be taken all the same."""
+    line = tamis_line(lines=by([{"action": "eject", "class": "PET", "recovery": 0.99}]))
+    line.publish(classified(grid, n=600))
+    spectra, sort = materials(1_000, grid, seed=11)
+    line.arrives(frame(grid, 1_000, spectra=spectra.astype(np.float32)))
+    with capture_logs() as logs:
+        told = decided(line.run())
+    ejected = np.array([row["action"] == "eject" for row in told])
+    known = np.array([row["sort"] != "unknown" for row in told])
+    assert np.mean(ejected[known & (sort == "PET")]) > 0.96
+    assert any(row["sort"] != "PET" for row in told if row["action"] == "eject")
+    (chosen,) = {entry["rule"] for entry in logs if entry["event"] == "threshold chosen"}
+    assert chosen.startswith('eject: sort != "unknown" and p["PET"] >= 0.')
+    assert "recovery 0.99" in chosen
+
+
+def test_a_box_that_can_not_follow_its_line_says_so(tamis_line: Any, grid: Axis) -> None:
+    line = tamis_line(lines=by([EJECT_PVC], deadline_s=0.25))
+    line.publish(classified(grid))
+    past = np.full(4, np.datetime64(time.time_ns() // 1000, "us") - np.timedelta64(40, "s"))
+    line.arrives(frame(grid, 4, time=past))
+    with capture_logs() as logs:
+        line.run()
+    (told,) = [entry for entry in logs if entry["event"].startswith("decisions are late")]
+    assert (told["line"], told["late"], told["of"], told["deadline_s"]) == ("nir1", 4, 4, 0.25)
+    assert 40 < told["median_s"] < 60
+    line.worker.live = False
+    line.arrives(frame(grid, 4, seed=2, time=past))
+    with capture_logs() as logs:
+        line.run()
+    assert not [entry for entry in logs if "late" in entry["event"]], "a recording is of then"
+
+
+@pytest.mark.parametrize("encoding", ["json", "arrow"])
+def test_decisions_of_a_file_lie_beside_its_predictions(encoding: str, grid: Axis, tmp_path: Path, here: Any) -> None:
+    Store(tmp_path / "store").publish("default", classified(grid))
+    spectra, _ = materials(8, grid)
+    objects = ["", "", "a", "a", "a", "b", "b", ""]
+    write_parquet(tmp_path / "in.parquet", [frame(grid, 8, spectra=spectra.astype(np.float32), object_id=objects)])
+    lines = json.dumps(by([EJECT_PVC], encoding=encoding))
+    done = here("worker", "--from", "in.parquet", "--to", "out", TAMIS_STORE="store", TAMIS_LINES=lines)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(row) for row in (tmp_path / "out" / "tamis.decisions.jsonl").read_text().splitlines()]
+    assert [(row["object_id"], row["spectra"]) for row in rows] == [("a", 3), ("b", 2)], "the belt is no object"
+    assert all(isinstance(row["set"], list) and row["action"] in ("eject", "pass") for row in rows)
+
+
+@pytest.mark.long(10)
+@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+def test_decisions_do_not_wait_for_the_transaction_and_none_is_lost(
+    guarantee: str, tamis_broker_with: Callable[..., EmbeddedBroker], grid: Axis, tmp_path: Path
+) -> None:
+    """A real worker, killed in the middle: every object is decided, and a second copy has the same result_id."""
+    broker = tamis_broker_with("transactions")
+    prefix = f"sort-{uuid.uuid4().hex[:8]}"
+    Store(tmp_path / "store").publish("default", classified(grid))
+    lines = {"*": {"decide": {"rules": [EJECT_PVC], "deadline_s": 30, "encoding": "arrow"}}}
+    environment = {
+        **os.environ, "TAMIS_BROKERS": broker.bootstrap, "TAMIS_KAFKA": json.dumps(broker.client_settings),
+        "TAMIS_TOPICS__PREFIX": prefix, "TAMIS_PROCESSING_GUARANTEE": guarantee, "TAMIS_METRICS__PORT": "0",
+        "TAMIS_STORE": str(tmp_path / "store"), "TAMIS_LINES": json.dumps(lines), "TAMIS_TRANSACTIONS__INTERVAL_S": "3",
+        "TAMIS_TOPICS__PARTITIONS": "1", "TAMIS_DRIFT__FOLDER": str(tmp_path / "drift"), "TAMIS_PARTITIONS": "[0]",
+        "TAMIS_GROUP": prefix,
+    }  # fmt: skip
+    topics = [f"{prefix}.{role}" for role in ("spectra", "decisions", "predictions")]
+    client = broker.client_settings
+    ensure_topics(broker.bootstrap, topics, 1, create=True, client_settings=client)
+    spectra, _ = materials(120, grid)
+    ids: dict[str, set[str]] = {}
+    came: Counter[str] = Counter()
+    latest_s: list[float] = []
+
+    def work() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tamis.streamer.cli", "worker"]
+        return subprocess.Popen(command, env=environment, stderr=open(tmp_path / "worker.log", "ab"))
+
+    with (
+        closing(KafkaSink(broker.bootstrap, client_settings=client)) as sink,
+        closing(KafkaSource(broker.bootstrap, topics[1:2], f"{prefix}-r", client_settings=client)) as source,
+    ):
+
+        def read(until: int) -> None:
+            deadline = time.monotonic() + 90
+            while len(ids) < until:
+                for record in source.poll(0.05):
+                    import pyarrow as pa
+
+                    with pa.ipc.open_stream(record.value) as stream:
+                        (row,) = stream.read_all().to_pylist()
+                    ids.setdefault(row["object_id"], set()).add(record.headers["result_id"])
+                    came[row["object_id"]] += 1
+                    latest_s.append(time.time() - np.datetime64(row["time"].rstrip("Z"), "us").astype(int) / 1e6)
+                    assert row["late"] is False
+                    assert row["action"] in ("eject", "pass")
+                assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text()[-2_000:]
+
+        def send(start: int, stop: int) -> None:
+            now = np.datetime64(time.time_ns() // 1000, "us")
+            rows = frame(grid, 3, spectra=spectra[start : start + 3].astype(np.float32), time=np.full(3, now))
+            for i in range(start, stop):
+                named = replace(rows, spectrum_id=[f"{i}-{k}" for k in range(3)], object_id=[f"o{i}"] * 3)
+                for value, headers in encode(named, ARROW, 900_000):
+                    sink.send(topics[0], value, headers=headers)
+            sink.flush(10)
+
+        worker = work()
+        send(0, 1)
+        read(1)
+        latest_s.clear()
+        send(1, 20)
+        read(20)
+        assert max(latest_s) < 2.5, "a transaction takes three seconds"
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        send(20, 40)
+        worker = work()
+        try:
+            read(40)
+        finally:
+            worker.terminate()
+            worker.wait()
+    assert ids.keys() == {f"o{i}" for i in range(40)}
+    assert all(len(of_object) == 1 for of_object in ids.values()), "a copy is known by its result_id"

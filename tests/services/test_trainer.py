@@ -1,0 +1,377 @@
+"""The trainer through its loop: what arrives is kept, what is learned is judged, and what passes is published."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.request
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis import BadSettings
+from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.pls import PLSR
+from tamis.models.preprocess import Pipeline
+from tamis.models.store import Store
+from tamis.ssl.replay_buffer import Buffer
+from tamis.streamer.demo.plant import running
+from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.frame import Frame
+from tamis.streamer.messages.labels import Label, encode_labels
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW, Record
+from tamis.streamer.services.trainer import Trainer
+from tamis.streamer.settings.load import load
+from tamis.streamer.settings.tables import Settings, Topics
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.from_settings import kafka_sink
+from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySource
+
+from .support.models import classified
+from .support.spectra import instruments, simulate
+from ..support.models import classified
+from ..support.spectra import instruments, simulate
+
+START = np.datetime64("2026-01-02T03:04:05", "us")
+
+
+class Line:
+    """A trainer between a list of messages and a store, no broker: its own store, folder and settings."""
+
+    def __init__(self, folder: Path, model: Model, **table: Any) -> None:
+        self.folder, self.store = folder / "trainer", Store(folder / "store")
+        self.store.publish("default", model)
+        self.table = {"folder": str(self.folder), "buffer_max_bytes": 8 << 20, "pretrain_spectra": 0, **table}
+        self.settings = load(None, {"store": str(self.store.root), "trainer": self.table})
+        self.source = MemorySource([])
+
+    def arrives(self, *messages: tuple[bytes, dict[str, str]], topic: str = "spectra") -> None:
+        for value, headers in messages:
+            name = getattr(self.settings.topics, topic)
+            self.source.records.append(Record(name, 0, len(self.source.records), None, value, headers, 0.0))
+
+    def spectra(self, spectra: np.ndarray, axis: Axis, start: int = 0, **changes: Any) -> list[str]:
+        """Arrive, ten seconds apart; gives their ids."""
+        n = len(spectra)
+        ids = [f"s{start + i}" for i in range(n)]
+        frame = Frame(
+            **{
+                **{"line": "nir1", "instrument": "a", "axis": axis, "quantity": "absorbance"},
+                **{"spectra": spectra.astype(np.float32), "spectrum_id": ids},
+                "time": START + (start + np.arange(n)) * np.timedelta64(10, "s"),
+                **changes,
+            }
+        )
+        self.arrives(*encode(frame, ARROW, 900_000))
+        return ids
+
+    def labels(self, ids: list[str], values: np.ndarray) -> None:
+        given = [Label(name, {"fat": float(v)}, START) for name, v in zip(ids, values, strict=True)]
+        self.arrives(encode_labels(given), topic="labels")
+
+    def run(self) -> Line:
+        Trainer(self.settings, self.source, self.store).run()
+        return self
+
+    @property
+    def verdicts(self) -> list[dict[str, Any]]:
+        path = self.folder / "verdicts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def rmse(self, spectra: np.ndarray, axis: Axis, values: np.ndarray) -> float:
+        model, _ = self.store.load("default")
+        return float(np.sqrt(np.mean((model.predict(spectra, axis).values[:, 0] - values) ** 2)))
+
+
+def season(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra of another season, in which an interferent hides what the calibration rests on; and fat."""
+    spectra, values = simulate(n, axis, seed)
+    strange = np.random.default_rng(seed + 1000).uniform(0.5, 1.5, (n, 1))
+    return spectra + strange * np.exp(-0.5 * ((axis.values - 1230.0) / 60.0) ** 2), values[:, 0]
+
+
+def test_labels_that_come_later_lead_to_a_refit_that_is_better_on_the_line(
+    tmp_path: Path, model: Model, grid: Axis
+) -> None:
+    line = Line(tmp_path, model)
+    spectra, fat = season(30, grid, 5)
+    after, fat_after = season(50, grid, 6)
+    before = line.rmse(after, grid, fat_after)
+    ids = line.spectra(spectra, grid)
+    line.labels(ids[:15], fat[:15])
+    line.run()
+    assert line.store.current("default") == "v0002"
+    assert line.rmse(after, grid, fat_after) < 0.5 * before
+    (verdict,) = line.verdicts
+    assert (verdict["why"], verdict["outcome"], verdict["champion"]) == ("labels", "promoted", "v0001")
+    assert "fat, newest labels, champion: RMSE" in verdict["reason"]
+    assert line.store.manifest("default")["training"]["labels"] == 60 + 15
+
+
+def test_a_second_run_learns_nothing_twice(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model)
+    spectra, fat = season(20, grid, 5)
+    line.labels(line.spectra(spectra, grid)[:5], fat[:5])
+    line.run()
+    line.source = MemorySource(line.source.records)
+    assert len(line.run().verdicts) == 1
+    assert line.store.versions("default") == ["v0001", "v0002"]
+
+
+def test_labels_may_come_before_their_spectra_or_carry_them(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model)
+    spectra, fat = season(12, grid, 5)
+    line.labels(["s0", "s1", "s2"], fat[:3])
+    line.spectra(spectra[:6], grid)
+    columns = {"fat": np.where(np.arange(6) < 4, fat[6:], np.nan)}
+    carried = Frame(
+        *("nir1", "lab", grid, "absorbance", spectra[6:].astype(np.float32)),
+        *([f"lab{i}" for i in range(6)], np.full(6, START)),
+        targets=columns,
+    )
+    line.arrives(*encode(carried, ARROW, 900_000), topic="labels")
+    trainer = Trainer(line.settings, line.source, line.store)
+    trainer.run()
+    told = trainer.meters.exposition()
+    assert b'tamis_labels_total{outcome="waiting"} 3.0' in told
+    assert b'tamis_labels_total{outcome="joined"} 7.0' in told, "those that waited too"
+    assert line.store.manifest("default")["training"]["labels"] == 60 + 3 + 4
+
+
+def test_neighbours_in_time_share_a_label_where_asked(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model, label_span_s=20)
+    spectra, fat = season(40, grid, 5)
+    ids = line.spectra(spectra, grid)
+    line.spectra(spectra + 1, grid, instrument="b", spectrum_id=[f"b{i}" for i in range(40)])
+    line.labels([ids[10], ids[30]], fat[[10, 30]])
+    line.run()
+    told = line.store.manifest("default")["training"]
+    assert told["spectra"] == 60 + 2 * 5, "itself, and two on either side, of the same instrument alone"
+    assert told["labels"] == 60 + 2
+
+
+def test_by_hand_a_candidate_waits_for_its_promotion(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model, promote="by-hand")
+    spectra, fat = season(20, grid, 5)
+    line.labels(line.spectra(spectra, grid)[:5], fat[:5])
+    line.run()
+    assert (line.store.current("default"), line.store.versions("default")) == ("v0001", ["v0001", "v0002"])
+    assert line.verdicts[0]["outcome"] == "published"
+    line.store.promote("default", "v0002")
+    assert line.store.current("default") == "v0002"
+
+
+def test_labels_that_a_gold_set_contradicts_are_refused(tmp_path: Path, model: Model, grid: Axis) -> None:
+    """Values in another unit: the line's own labels agree with each other, the gold set does not."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    spectra, values = simulate(40, grid, 8)
+    table = pa.table({f"{nm:g}": spectra[:, i] for i, nm in enumerate(grid.values)} | {"fat": values[:, 0]})
+    pq.write_table(table.replace_schema_metadata({"axis_unit": "nm"}), tmp_path / "gold.parquet")
+    line = Line(tmp_path, model, gold=[str(tmp_path / "gold.parquet")])
+    more, fat = simulate(20, grid, 9)
+    line.labels(line.spectra(more, grid), 10 * fat[:, 0])
+    line.run()
+    assert line.store.current("default") == "v0001"
+    assert line.verdicts[0]["outcome"] == "refused"
+    assert "fat, gold set gold, champion: RMSE" in line.verdicts[0]["reason"]
+
+
+def test_what_is_no_label_is_told_and_left_out(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model)
+    json_type = {"content-type": "application/json"}
+    for document in (
+        b"nothing",
+        b"{}",
+        b'{"labels": 5}',
+        b'{"labels": []}',
+        b'{"labels": [{"spectrum_id": "a"}]}',
+        b'{"labels": [{"spectrum_id": "a", "values": {"fat": "high"}}]}',
+        b'{"labels": [{"spectrum_id": "a", "values": {"fat": true}}]}',
+        b'{"labels": [{"spectrum_id": "a", "values": {"fat": 1}, "time": "noon"}]}',
+        b'{"labels": [{"spectrum_id": "a", "values": {"fat": 1}, "value": 2}]}',
+    ):
+        line.arrives((document, json_type), topic="labels")
+    trainer = Trainer(line.settings, line.source, line.store)
+    trainer.run()
+    assert b'tamis_labels_total{outcome="rejected"} 9.0' in trainer.meters.exposition()
+    assert line.store.versions("default") == ["v0001"]
+
+
+@pytest.fixture
+def shy(grid: Axis) -> Model:
+    """PLSR on 30 spectra of the first instrument."""
+    one, _, fat = instruments(30, grid, 1)
+    return Model.fit(one, grid, fat, ["fat"], pipeline=Pipeline.parse("savgol 7 2 1"), estimator=PLSR(3))
+
+
+def pretraining(folder: Path, model: Model, steps: int = 60) -> Line:
+    return Line(folder, model, refit_labels=0, pretrain_spectra=100, steps=steps, batch=32)
+
+
+@pytest.mark.long(6)
+def test_an_encoder_is_pretrained_on_the_stream_and_judged(tmp_path: Path, shy: Model, grid: Axis) -> None:
+    line = pretraining(tmp_path, shy)
+    one, other, _ = instruments(80, grid, 2)
+    objects = [f"o{i}" for i in range(80)]
+    line.spectra(one, grid, object_id=objects)
+    line.spectra(other, grid, start=80, instrument="b", object_id=objects)
+    line.run()
+    (verdict,) = line.verdicts
+    assert verdict["why"] == "spectra"
+    assert verdict["outcome"] in ("promoted", "refused")
+    model, version = line.store.load("default")
+    assert (model.kind == "committee") == (verdict["outcome"] == "promoted") == (version == "v0002")
+    assert not (line.folder / "snapshot.safetensors").exists()
+
+
+@pytest.mark.long(6)
+def test_pretraining_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, shy: Model, grid: Axis) -> None:
+    one, other, _ = instruments(80, grid, 2)
+    objects = [f"o{i}" for i in range(80)]
+    lines = [pretraining(tmp_path / name, shy, steps=400) for name in ("whole", "stopped")]
+    for line in lines:
+        line.spectra(one, grid, object_id=objects)
+        line.spectra(other, grid, start=80, instrument="b", object_id=objects)
+    whole, stopped = lines
+    whole.run()
+    trainer = Trainer(stopped.settings, stopped.source, stopped.store)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(trainer.run)
+        while b"tamis_training_step 0.0" in trainer.meters.exposition():
+            assert not running.done()
+        trainer.stop()
+    assert stopped.verdicts == []
+    assert {path.name for path in stopped.folder.iterdir()} >= {"snapshot.safetensors", "checkpoint.safetensors"}
+    stopped.source = MemorySource([])
+    stopped.run()
+    assert [verdict["reason"] for verdict in stopped.verdicts] == [verdict["reason"] for verdict in whole.verdicts]
+    assert "checkpoint.safetensors" not in {path.name for path in stopped.folder.iterdir()}
+
+
+@pytest.mark.parametrize("poison", ["constant", "shuffled", "one class", "swapped axis"])
+def test_a_poisoned_stream_changes_nothing(tmp_path: Path, shy: Model, grid: Axis, poison: str) -> None:
+    line = pretraining(tmp_path, shy)
+    _, clean, _ = instruments(100, grid, 3)
+    rng = np.random.default_rng(4)
+    stream = {
+        "constant": np.repeat(clean[:1], 200, axis=0),
+        "shuffled": np.repeat(clean, 2, axis=0)[:, rng.permutation(len(grid))],
+        "one class": np.repeat(clean[:1], 200, axis=0) + rng.normal(0, 1e-4, (200, len(grid))),
+        "swapped axis": np.repeat(clean, 2, axis=0)[:, ::-1],
+    }[poison]
+    line.spectra(stream, grid, object_id=[f"o{i // 2}" for i in range(200)])
+    line.run()
+    assert line.store.versions("default") == ["v0001"], line.verdicts
+    assert line.verdicts[0]["outcome"] in ("refused", "failed")
+
+
+@pytest.mark.long(30)
+@pytest.mark.xdist_group("processes")
+def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
+    tmp_path: Path, model: Model, grid: Axis, tamis_broker: EmbeddedBroker
+) -> None:
+    """Real processes: frames go on while the trainer learns and is killed; each prediction names its version."""
+    prefix = f"learn-{uuid.uuid4().hex[:8]}"
+    store = Store(tmp_path / "store")
+    store.publish("glucose", model)
+    settings = Settings(
+        brokers=tamis_broker.bootstrap,
+        store=str(store.root),
+        topics=Topics(prefix=prefix, partitions=1),  # type: ignore[call-arg]
+        kafka=dict(tamis_broker.client_settings),
+    )
+    topics = settings.topics
+    names = [topics.spectra, topics.predictions, topics.rejects, topics.labels]
+    ensure_topics(settings.brokers, names, 1, create=True, client_settings=settings.kafka)
+    table = {
+        "model": "glucose",
+        "folder": str(tmp_path / "trainer"),
+        "buffer_max_bytes": 8 << 20,
+        "pretrain_spectra": 0,
+    }
+    more = {"TAMIS_TOPICS__PREFIX": prefix, "TAMIS_RELOAD_S": "0.1", "TAMIS_TRAINER": json.dumps(table)}
+    spectra, fat = season(60, grid, 5)
+    rows: list[dict[str, Any]] = []
+    source = KafkaSource(settings.brokers, [topics.predictions], f"{prefix}-t", client_settings=settings.kafka)
+    with (
+        running("worker", settings, tmp_path / "worker.log", more),
+        closing(kafka_sink(settings)) as sink,
+        closing(source),
+    ):
+
+        def send(start: int) -> None:
+            ids = [f"s{i}" for i in range(start, start + 20)]
+            part = spectra[start : start + 20].astype(np.float32)
+            frame = Frame("fermentation", "a", grid, "absorbance", part, ids, np.full(20, START))
+            for value, headers in encode(frame, ARROW, 900_000):
+                sink.send(topics.spectra, value, key=b"nir1", headers=headers)
+
+        def until(done: Any, what: str) -> None:
+            deadline = time.monotonic() + 90
+            while not done():
+                for record in source.poll(0.1):
+                    rows.extend(decode_predictions(record.value, record.headers))
+                assert time.monotonic() < deadline, f"{what}: {[p.read_text()[-800:] for p in tmp_path.glob('*.log')]}"
+
+        def metrics() -> str:
+            return urllib.request.urlopen(f"{address}/metrics").read().decode()
+
+        with running("trainer", settings, tmp_path / "killed.log", more) as address:
+            send(0)
+            given = [Label(f"s{i}", {"fat": float(fat[i])}, START) for i in range(12)]
+            value, headers = encode_labels(given[:6])
+            sink.send(topics.labels, value, headers=headers)
+            sink.flush(10)
+            until(lambda: '{outcome="joined"} 6.0' in metrics(), "6 joined")
+            pid = next(int(p.parent.name) for p in Path("/proc").glob("[0-9]*/environ") if is_ours(p, address))
+            os.kill(pid, signal.SIGKILL)
+        send(20)
+        with running("trainer", settings, tmp_path / "trainer.log", more) as address:
+            value, headers = encode_labels(given[6:])
+            sink.send(topics.labels, value, headers=headers)
+            sink.flush(10)
+            until(lambda: learned(store) >= 60 + 6, "six labels learned")
+            until(lambda: len(rows) == 40, "two frames predicted")
+            time.sleep(0.5)  # the worker looks into the store ten times a second
+            send(40)
+            sink.flush(10)
+            until(lambda: len(rows) == 60, "three frames predicted")
+            # Killed, the first trainer keeps its partitions until its session ends: the second may read much later.
+            until(lambda: 'part="labeled"} 12.0' in metrics() and 'part="window"} 60.0' in metrics(), "all kept")
+    (kept,) = (tmp_path / "trainer").glob("buffer-*.sqlite")
+    with Buffer(kept, model.grid, 8 << 20) as buffer:
+        assert (buffer.fill().labeled, buffer.fill().window) == (12, 60), "what was read before the kill is there"
+    assert sorted(row["spectrum_id"] for row in rows) == sorted(f"s{i}" for i in range(60))
+    assert rows[-1]["model_version"] == store.current("glucose") != "v0001"
+    assert {row["model_version"] for row in rows} >= {"v0001", store.current("glucose")}
+
+
+def learned(store: Store) -> int:
+    return int(store.manifest("glucose")["training"].get("labels", 0))
+
+
+def is_ours(environ: Path, address: str) -> bool:
+    """Whether a process's environment is that of the trainer which listens at the address."""
+    port = address.rpartition(":")[2].encode()
+    try:
+        return b"TAMIS_TRAINER__METRICS_PORT=" + port + b"\0" in environ.read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_model_of_classes_is_refused_by_name(tmp_path: Path, grid: Axis) -> None:
+    with pytest.raises(BadSettings, match=r"model 'default' predicts classes \(sort\); so far only models of values"):
+        Line(tmp_path, classified(grid)).run()

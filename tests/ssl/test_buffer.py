@@ -1,0 +1,200 @@
+"""The buffer: bounded on the disk, whole after any kill, fair to the past, and labels find their spectrum."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamis import AxisMismatch, BadSettings, StoreUnusable
+from tamis.models.axis import Axis
+from tamis.ssl.replay_buffer import Buffer
+from tamis.ssl.unlabeled import Unlabeled
+
+GRID = Axis(np.linspace(1000, 1600, 50), "nm")
+SIZE = 4_000_000
+NOON = np.datetime64("2026-01-01T12:00:00", "us")
+
+
+def numbered(first: int, n: int) -> np.ndarray:
+    """(n, 50): a spectrum tells its own number."""
+    return np.repeat(np.arange(first, first + n, dtype=np.float32)[:, None], len(GRID), axis=1)
+
+
+def ids(first: int, n: int) -> list[str]:
+    return [f"s{i}" for i in range(first, first + n)]
+
+
+def fill(buffer: Buffer, first: int, n: int, frame: int = 256) -> None:
+    for start in range(first, first + n, frame):
+        k = min(frame, first + n - start)
+        times = NOON + np.arange(start, start + k).astype("timedelta64[us]")
+        buffer.add(numbered(start, k), GRID, ids(start, k), None, "i1", times, {"spectra:0": start + k})
+
+
+def test_the_newest_and_a_fair_sample_of_the_past_are_kept_within_the_bytes(tmp_path: Path) -> None:
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        n = 8 * buffer.window
+        sizes = []
+        for first in range(0, n, buffer.window):
+            fill(buffer, first, buffer.window)
+            sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+        assert max(sizes) <= SIZE
+        held = buffer.unlabeled()
+        number = held.spectra[:, 0].astype(int)
+        assert sorted(number[held.recent]) == list(range(n - buffer.window, n))
+        past = number[~held.recent]
+        assert len(np.unique(past)) == len(past) == buffer.reservoir
+        # Each seventh of the past has a seventh of the reservoir, give or take five standard deviations.
+        share = np.bincount(past // buffer.window, minlength=7) / buffer.reservoir
+        assert np.abs(share - 1 / 7).max() < 5 * np.sqrt(6 / 49 / buffer.reservoir)
+        batch = next(held.batches(64, np.random.default_rng(0)))
+        rows, _ = held.pair(batch, np.random.default_rng(0))
+        assert held.recent[rows].sum() == 32
+
+
+def test_what_is_kept_does_not_depend_on_frames_or_restarts(tmp_path: Path) -> None:
+    kept = []
+    for name, frame in (("a", 256), ("b", 37)):
+        with Buffer(tmp_path / name, GRID, SIZE) as buffer:
+            half = 2 * buffer.window
+            fill(buffer, 0, half, frame)
+        with Buffer(tmp_path / name, GRID, SIZE) as buffer:
+            fill(buffer, half, half, frame)
+            kept.append(buffer.unlabeled().spectra)
+    np.testing.assert_array_equal(*kept)
+
+
+def test_a_spectrum_seen_again_counts_once(tmp_path: Path) -> None:
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        assert buffer.add(numbered(0, 5), GRID, ids(0, 5), None, "i", NOON + np.zeros(5, "timedelta64[us]")) == 5
+        assert buffer.add(numbered(3, 4), GRID, ids(3, 4), None, "i", NOON + np.zeros(4, "timedelta64[us]")) == 2
+        assert sorted(buffer.unlabeled().spectra[:, 0]) == [0, 1, 2, 3, 4, 5, 6]
+        assert buffer.fill().window == 7
+
+
+def test_spectra_of_an_object_make_a_pair_across_conditions(tmp_path: Path) -> None:
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        times = NOON + np.zeros(3, "timedelta64[us]")
+        buffer.add(numbered(0, 3), GRID, ids(0, 3), ["x", "y", ""], "one", times)
+        buffer.add(numbered(10, 3), GRID, ids(10, 3), ["x", "x", "z"], "two", times)
+        held = buffer.unlabeled()
+    rng = np.random.default_rng(0)
+    pairs = {
+        tuple(sorted(held.spectra[list(rows), 0]))
+        for _ in range(50)
+        for rows in zip(*held.pair(np.arange(4), rng), strict=True)
+    }
+    assert pairs == {(0, 10), (0, 11), (1, 1), (2, 2), (12, 12)}
+
+
+@pytest.mark.parametrize("first", ["label", "spectrum"])
+def test_a_label_finds_its_spectrum_in_either_order(first: str, tmp_path: Path) -> None:
+    steps = {
+        "spectrum": lambda b: b.add(numbered(7, 1), GRID, ["s7"], ["o"], "i", np.array([NOON])),
+        "label": lambda b: b.label("s7", {"fat": 3.5}, NOON + np.timedelta64(9, "h")),
+    }
+    for name in (first, *(steps.keys() - {first})):
+        with Buffer(tmp_path / "b", GRID, SIZE) as buffer:  # opened anew: both may be hours and restarts apart
+            steps[name](buffer)
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        assert buffer.label("s7", {"water": 60.0}, NOON)
+        known = buffer.labeled(["fat", "water"])
+        assert (known.spectrum_id, known.values.tolist()) == (["s7"], [[3.5, 60.0]])
+        np.testing.assert_array_equal(known.spectra, numbered(7, 1))
+        fill(buffer, 100, 4 * buffer.window)  # drives the unlabeled one out, not the labeled one
+        np.testing.assert_array_equal(buffer.labeled(["fat"]).spectra, numbered(7, 1))
+
+
+def test_a_label_may_carry_its_spectrum(tmp_path: Path) -> None:
+    finer = Axis(np.linspace(990, 1610, 300), "nm")
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        assert buffer.label("new", {"fat": 1.0}, NOON, np.linspace(0, 1, 300), finer)
+        expected = np.interp(GRID.values, finer.values, np.linspace(0, 1, 300))
+        np.testing.assert_allclose(buffer.labeled(["fat"]).spectra[0], expected, atol=1e-3)
+        assert not buffer.label("unseen", {"fat": 1.0}, NOON)
+        assert buffer.fill()[2:4] == (1, 1)
+
+
+CHILD = """
+import sys
+from tests.ssl.test_buffer import GRID, SIZE, Buffer, fill
+with Buffer(sys.argv[1], GRID, SIZE) as buffer:
+    print("open", flush=True)
+    start = buffer.positions().get("spectra:0", 0)
+    fill(buffer, start, 1_000_000, 61)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_it_whole(tmp_path: Path) -> None:
+    path, rng = tmp_path / "b", np.random.default_rng(0)
+    reached = 0
+    for _ in range(5):
+        command = [sys.executable, "-c", CHILD, str(path)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], env=dict(os.environ)
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"open\n"
+            time.sleep(rng.uniform(0.05, 0.4))
+            child.send_signal(signal.SIGKILL)
+        with Buffer(path, GRID, SIZE) as buffer:
+            position = buffer.positions().get("spectra:0", 0)
+            held = buffer.unlabeled()
+            number = held.spectra[:, 0].astype(int)
+            end = number.max(initial=-1) + 1
+            newest = list(range(max(0, end - buffer.window), end))
+            assert sorted(number[held.recent]) == newest
+            assert position <= end < position + 61, "a frame that was cut short is read again, and known again"
+            assert (held.spectra == number[:, None]).all(), "no spectrum is written by halves"
+            assert position >= reached
+            reached = position
+    assert reached > 0
+
+
+def test_what_can_not_be_kept_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        broken = numbered(0, 3)
+        broken[1, 4] = np.nan
+        times = NOON + np.zeros(3, "timedelta64[us]")
+        with pytest.raises(ValueError, match="1 spectra are not finite: rows 1"):
+            buffer.add(broken, GRID, ids(0, 3), None, "i", times, {"p": 1})
+        with pytest.raises(ValueError, match="got 3 spectra, 2 ids"):
+            buffer.add(numbered(0, 3), GRID, ids(0, 2), None, "i", times)
+        with pytest.raises(AxisMismatch):
+            buffer.add(numbered(0, 3), Axis(np.linspace(1100, 1600, 50), "nm"), ids(0, 3), None, "i", times)
+        with pytest.raises(ValueError, match="expected finite laboratory values of 's1'"):
+            buffer.label("s1", {"fat": float("inf")}, NOON)
+        assert (buffer.fill().window, buffer.positions()) == (0, {})
+        with pytest.raises(StoreUnusable, match="another process has it open"):
+            Buffer(tmp_path / "b", GRID, SIZE)
+    with pytest.raises(BadSettings, match="its spectra are on the grid"):
+        Buffer(tmp_path / "b", Axis(np.linspace(1000, 1600, 51), "nm"), SIZE)
+    with pytest.raises(BadSettings, match="made for 4000000 bytes, expected 5000000"):
+        Buffer(tmp_path / "b", GRID, 5_000_000)
+    with pytest.raises(BadSettings, match="needs more than 1000 bytes"):
+        Buffer(tmp_path / "c", GRID, 1_000)
+
+
+def test_another_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreUnusable, match="expected a buffer of spectra"):
+        Buffer(tmp_path / "text", GRID, SIZE)
+    with sqlite3.connect(tmp_path / "other") as other:
+        other.execute("CREATE TABLE theirs (a)")
+    other.close()
+    with pytest.raises(StoreUnusable, match="another program's SQLite file"):
+        Buffer(tmp_path / "other", GRID, SIZE)
+    assert (tmp_path / "text").read_bytes() == b"no database" * 1000
+
+
+def test_lengths_of_the_snapshot_agree() -> None:
+    with pytest.raises(ValueError, match="expected condition of 2 spectra"):
+        Unlabeled(np.ones((2, 3), np.float32), np.zeros(2, int), np.zeros(1, int), ["a"], np.ones(2, bool))

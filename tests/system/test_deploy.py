@@ -1,0 +1,163 @@
+"""Compose, image, Kubernetes and systemd, by the validators of each, which need no engine; and what must not be."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tamis.streamer.settings.tables import Settings, Trainer
+
+from ..support.paths import ROOT
+
+DEPLOY = ROOT / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+def tool(name: str, *words: str | Path, given: str | None = None, **environment: str) -> str:
+    """The output of a tool beside this Python, or on the path."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    done = subprocess.run(
+        [found, *map(str, words)],
+        input=given,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_compose_is_valid_and_asks_for_the_password_it_needs() -> None:
+    compose = pytest.importorskip("compose")
+    binary = str(Path(compose.__file__).parent / "docker-compose")  # its Python wrapper hides errors
+    check = ("-f", DEPLOY / "compose.yaml", "config", "-q")
+    tool(binary, *check, GRAFANA_PASSWORD="x")
+    with pytest.raises(AssertionError, match="set GRAFANA_PASSWORD"):
+        tool(binary, *check, GRAFANA_PASSWORD="")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_pinned_watched_unprivileged_and_on_loopback(name: str) -> None:
+    service: dict[str, Any] = SERVICES[name]
+    assert re.fullmatch(r"\S+:v?\d[\w.-]*", service["image"]), "a version, not latest"
+    assert service["healthcheck"]["test"]
+    assert not str(service["user"]).startswith("0")
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert not service.get("privileged")
+    assert "mem_limit" in service
+    for port in service.get("ports", []):
+        assert port.startswith("127.0.0.1:")
+    for volume in service.get("volumes", []):
+        source = volume.split(":")[0]
+        if source.startswith("."):
+            assert (DEPLOY / source).exists(), source
+            assert volume.endswith(":ro")
+        else:
+            assert source in COMPOSE["volumes"]
+
+
+def test_the_settings_named_in_deployments_are_settings() -> None:
+    texts = [path.read_text() for path in (DEPLOY / "compose.yaml", DEPLOY / "Dockerfile", *UNITS)]
+    names = {name for text in texts for name in re.findall(r"\bTAMIS_[A-Z_]+", text)}
+    assert {"TAMIS_BROKERS", "TAMIS_STORE", "TAMIS_TRAINER__FOLDER"} <= names
+    for name in names:
+        model: Any = Settings
+        for part in name.removeprefix("TAMIS_").lower().split("__"):
+            assert part in model.model_fields, name
+            model = model.model_fields[part].annotation
+            if part == "kafka":  # what stands below is kafka-python's
+                break
+
+
+def test_the_image_is_built_by_the_rules_and_takes_in_what_it_copies() -> None:
+    tool("hadolint", "--ignore", "DL3059", DEPLOY / "Dockerfile")
+    text = (DEPLOY / "Dockerfile").read_text()
+    for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
+        for name in line.split():
+            assert (ROOT / name).exists(), name
+            assert f"!{name}" in (ROOT / ".dockerignore").read_text().split(), name
+    assert text.index("USER 10001") < text.index("ENTRYPOINT")
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(tool("kubectl", "kustomize", DEPLOY / "k8s")))
+
+
+def test_kubernetes_takes_every_object(objects: list[dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(objects))
+    told = tool("kubernetes-validate", "--strict", tmp_path / "all.yaml")
+    # KEDA's own kind is the one that Kubernetes does not know.
+    assert [line for line in told.splitlines() if "passed" not in line and "ScaledObject" not in line] == []
+    assert {one["metadata"]["namespace"] for one in objects if one["kind"] != "Namespace"} == {"tamis"}
+
+
+def test_pods_are_unprivileged_and_the_trainer_is_alone(objects: list[dict[str, Any]]) -> None:
+    deployments = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] == "Deployment"}
+    assert set(deployments) == {"tamis-worker", "tamis-trainer"}
+    for spec in deployments.values():
+        pod = spec["template"]["spec"]
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+        assert {"livenessProbe", "readinessProbe", "resources"} <= container.keys()
+    assert deployments["tamis-trainer"]["replicas"] == 1
+    assert deployments["tamis-trainer"]["strategy"]["type"] == "Recreate"
+    assert "replicas" not in deployments["tamis-worker"], "KEDA says how many"
+
+
+def test_workers_scale_on_the_lag_of_the_topic_they_read_up_to_its_partitions(objects: list[dict[str, Any]]) -> None:
+    from tamis.streamer.settings.load import load
+
+    (scaled,) = (one["spec"] for one in objects if one["kind"] == "ScaledObject")
+    settings = load(DEPLOY / "k8s" / "line.toml")
+    asked = scaled["triggers"][0]["metadata"]
+    assert scaled["scaleTargetRef"]["name"] == "tamis-worker"
+    assert scaled["maxReplicaCount"] == settings.topics.partitions
+    assert asked["topic"] == settings.topics.spectra
+    assert asked["consumerGroup"] == settings.group
+    assert asked["bootstrapServers"] == settings.brokers
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
+def test_systemd_takes_a_unit_and_finds_it_hardened(path: Path, tmp_path: Path) -> None:
+    unit = tmp_path / path.name
+    unit.write_text(path.read_text().replace("/opt/tamis/bin/tamis", "/bin/true"))  # it must exist here
+    told = tool("systemd-analyze", "verify", "--recursive-errors=no", unit)
+    assert told.strip() == "", "it exits with 0 whatever it finds"
+    exposed = tool("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
+    level = re.search(r"exposure level for \S+: ([\d.]+)", exposed)
+    assert level is not None
+    assert float(level[1]) < 2.5
+
+
+def test_the_trainer_gives_way_to_the_worker() -> None:
+    worker, trainer = (DEPLOY / "systemd" / f"tamis-{name}.service" for name in ("worker", "trainer"))
+    for line in ("Nice=19", "IOSchedulingClass=idle", "CPUWeight=10"):
+        assert line in trainer.read_text().splitlines()
+        assert line not in worker.read_text().splitlines()
+    assert "RestartPreventExitStatus=2" in worker.read_text(), "wrong settings are not tried again"
+
+
+def test_prometheus_in_compose_has_the_jobs_that_the_rules_speak_of() -> None:
+    box = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    compose = yaml.safe_load((DEPLOY / "compose" / "prometheus.yml").read_text())
+    jobs = [[job["job_name"] for job in config["scrape_configs"]] for config in (box, compose)]
+    assert jobs[0] == jobs[1]
+    ports = [job["dns_sd_configs"][0]["port"] for job in compose["scrape_configs"]]
+    assert ports == [Settings().metrics.port, Trainer().metrics_port]  # type: ignore[call-arg]
