@@ -32,9 +32,6 @@ from tamis.streamer.tools.tail import run_tail
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 
-from .support.drift import Line, drawing
-from .support.processes import CLEAN, tamis
-from .support.spectra import simulate
 from ..support.drift import Line, drawing
 from ..support.processes import CLEAN, tamis
 from ..support.spectra import simulate

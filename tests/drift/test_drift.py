@@ -23,8 +23,6 @@ from tamis.streamer.files.table import read_table
 from tamis.streamer.settings.tables import Drift
 from tamis.streamer.testing import FakeLine
 
-from .support.drift import BLOCK, TABLE, Line, drawing
-from .support.spectra import frame, simulate
 from ..support.drift import BLOCK, TABLE, Line, drawing
 from ..support.spectra import frame, simulate
 

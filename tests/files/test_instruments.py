@@ -20,8 +20,6 @@ from tamis.streamer.files.readers import count_spectra
 from tamis.streamer.files.spectrometers import MAX_BYTES
 from tamis.streamer.files.table import BadRowInFile, read_table
 
-from .conftest import SPECTROMETER_FILES as FILES
-from .support.spectra import simulate
 from ..support.paths import SPECTROMETER_FILES as FILES
 from ..support.spectra import simulate
 

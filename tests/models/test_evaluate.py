@@ -20,7 +20,6 @@ from tamis.models.model_selection import choose_pretreatment, train
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.frame import Frame
 
-from .support.spectra import simulate
 from ..support.spectra import simulate
 
 QUICK = ["plsr", "local-pls"]

@@ -13,7 +13,6 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.table import read_table
 
-from .support.spectra import simulate
 from ..support.spectra import simulate
 
 

@@ -13,8 +13,6 @@ from tamis.models.axis import Axis
 from tamis.models.pls import LocalPLS
 from tamis.models.weighted_pls import weighted_pls
 
-from .conftest import SHARED
-from .support.spectra import simulate
 from ..support.paths import SHARED
 from ..support.spectra import simulate
 

@@ -14,8 +14,6 @@ from tamis.models.cnn import CNN
 from tamis.models.network_estimators import CNNRegressor, NetworkRegressor, SpectraTrRegressor
 from tamis.models.spectratr import SpectraTr
 
-from .support.models import brief
-from .support.spectra import simulate
 from ..support.models import brief
 from ..support.spectra import simulate
 

@@ -5,8 +5,6 @@ from sklearn.cross_decomposition import PLSRegression
 from tamis.models.pls import PLSR, choose_components
 from tamis.models.weighted_pls import weighted_pls
 
-from .conftest import SHARED
-from .support.spectra import simulate
 from ..support.paths import SHARED
 from ..support.spectra import simulate
 

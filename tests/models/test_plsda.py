@@ -11,7 +11,6 @@ from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.files.table import read_table
 
-from .support.spectra import materials, simulate
 from ..support.spectra import materials, simulate
 
 

@@ -28,8 +28,6 @@ from tamis.models.serving.pipeline import Chain
 from tamis.models.spectratr import SpectraEncoder, SpectraTr
 from tamis.models.store import Store
 
-from .support.models import WAYS, allowed, serve_only
-from .support.spectra import simulate
 from ..support.models import WAYS, allowed, serve_only
 from ..support.spectra import simulate
 

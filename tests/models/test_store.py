@@ -20,7 +20,6 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 
-from .support.spectra import simulate
 from ..support.spectra import simulate
 
 

@@ -17,7 +17,6 @@ from tamis.streamer.messages.frame import Frame
 from tamis.streamer.processing.label_requests import LabelRequester
 from tamis.streamer.testing import FakeLine
 
-from .support.spectra import simulate
 from ..support.spectra import simulate
 
 MakeLine = Callable[..., FakeLine]

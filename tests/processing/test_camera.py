@@ -33,8 +33,6 @@ from tamis.streamer.settings.load import load
 from tamis.streamer.settings.tables import Camera as Table
 from tamis.streamer.tools.simulate import SimulatedBelt
 
-from .support.lines import Flaky, decided
-from .support.spectra import simulate
 from ..support.lines import Flaky, decided
 from ..support.spectra import simulate
 

@@ -39,9 +39,6 @@ from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
-from .support.lines import decided
-from .support.models import classified
-from .support.spectra import frame, materials, simulate, strangers
 from ..support.lines import decided
 from ..support.models import classified
 from ..support.spectra import frame, materials, simulate, strangers

@@ -38,8 +38,6 @@ from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
-from .support.models import classified
-from .support.spectra import instruments, simulate
 from ..support.models import classified
 from ..support.spectra import instruments, simulate
 

@@ -24,8 +24,6 @@ from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.processing.predictor import Predictor
 from tamis.streamer.testing import FakeLine
 
-from .support.lines import Flaky
-from .support.spectra import frame, simulate
 from ..support.lines import Flaky
 from ..support.spectra import frame, simulate
 

@@ -18,7 +18,6 @@ from tamis.ssl.calibration_transfer import (
 from tamis.ssl.transfer_choice import Candidate, choose, pls_head, process_head, weigh
 from tamis.streamer.files.table import read_table
 
-from .support.spectra import simulate
 from ..support.spectra import simulate
 
 CORRECTIONS: dict[str, Correction] = {

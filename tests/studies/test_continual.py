@@ -16,7 +16,6 @@ from tamis.streamer.studies.prequential import Course
 from tamis.streamer.studies.results import CompareOptions
 from tamis.streamer.studies.tables import summary
 
-from .support.spectra import simulate
 from ..support.spectra import simulate
 
 

@@ -18,9 +18,6 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
 
-from .support.models import brief
-from .support.processes import tamis
-from .support.spectra import frame, simulate
 from ..support.models import brief
 from ..support.processes import tamis
 from ..support.spectra import frame, simulate

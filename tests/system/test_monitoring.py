@@ -40,8 +40,6 @@ from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.from_settings import kafka_sink
 
-from .conftest import ROOT
-from .support.spectra import simulate
 from ..support.paths import ROOT
 from ..support.spectra import simulate
 

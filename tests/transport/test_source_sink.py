@@ -28,8 +28,7 @@ from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySink, MemorySource, Sent
 
-from .support.kafka import assigned, read, sink, source, topic
-from ..support.kafka import read, sink, source, topic
+from ..support.kafka import assigned, read, sink, source, topic
 
 CLUSTER = os.environ.get("TAMIS_TEST_KAFKA")
 
