@@ -104,7 +104,7 @@ class Camera:
             # A blind pixel without its scan line has no numbers.
             return ScreenedFrame(*screen(self.references.corrected(frame), None, bad))
         if (int(y.max()) - int(y.min()) + MAX_GAP + 2) * self.table.pixels > MAX_IMAGE:
-            raise BadMessage(f"expected camera lines that follow one another, got {y.min()} to {y.max()}", "place")
+            raise BadMessage(f"expected scan lines that follow one another, got {y.min()} to {y.max()}", "place")
         low, high = self.table.belt
         brightness, blind = self.references.brightness(frame, x)
         mask = ~((brightness >= low) & (brightness <= high)) & ~(blind & np.isnan(brightness))
@@ -166,7 +166,7 @@ class Camera:
     def _places(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         """(n,), (n,): pixel and line"""
         if frame.x is None or frame.y is None:
-            raise BadMessage("expected the place of each pixel (x, and y as the number of the camera's line)", "place")
+            raise BadMessage("expected the place of each pixel (x, and y as the number of its scan line)", "place")
         if not all((np.isfinite(place) & (place == np.trunc(place))).all() for place in (frame.x, frame.y)):
             raise BadMessage("expected x and y of every pixel, got some that are no whole numbers", "place")
         if not ((frame.y >= 0) & (frame.y < MAX_SCAN_LINE)).all():

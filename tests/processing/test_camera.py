@@ -392,10 +392,10 @@ def test_a_blind_pixel_takes_the_mean_of_its_neighbours() -> None:
         ({"y": np.arange(9.0) / 4}, "some that are no whole numbers"),
         ({"y": np.arange(-9.0, 0)}, "expected y from 0"),
         ({"y": np.full(9, 2.0**51)}, "expected y from 0"),
-        ({"y": np.linspace(0, 8, 9) * 2**16}, "expected camera lines that follow one another"),
+        ({"y": np.linspace(0, 8, 9) * 2**16}, "expected scan lines that follow one another"),
         ({"x": np.arange(9.0) + 1}, "expected pixels 0 to 8, as camera.pixels says, got 9"),
         ({"x": -np.arange(9.0)}, "expected pixels 0 to 8, as camera.pixels says, got -8"),
-        ({"y": np.arange(9.0) * 1e12}, "expected camera lines that follow one another"),
+        ({"y": np.arange(9.0) * 1e12}, "expected scan lines that follow one another"),
         ({"y": np.full(9, 1e300)}, "expected y from 0"),
     ],
 )
