@@ -13,7 +13,7 @@ import pytest
 
 from tamis.streamer.demo.learning import _page as learning_page
 
-from .test_report import HOSTILE, Page
+from ..support.html import HOSTILE, Page
 
 
 @pytest.fixture(scope="module")

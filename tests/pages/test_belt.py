@@ -36,9 +36,9 @@ from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 
+from ..support.html import HOSTILE, Page
 from ..support.paths import CHROMIUM
 from ..support.spectra import frame
-from .test_report import HOSTILE, Page
 
 HEADERS = {"content-type": JSON_LINES, "line": "belt"}
 

@@ -49,10 +49,15 @@ def test_an_installed_wheel_has_every_room_and_its_command(tmp_path: Path) -> No
     # The libraries of this environment, but not its own Tamis: a path in a .pth file brings no other .pth files.
     (site,) = (tmp_path / "empty" / "lib").glob("python*/site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    root, *names = run(python, "-c", EVERY_MODULE).split()
-    assert Path(root) == site / "tamis"
+    installed, *names = run(python, "-c", EVERY_MODULE).split()
+    root = Path(installed)
+    assert root == site / "tamis"
     ours = {path.relative_to(ROOT) for part in ("models", "ssl", "streamer") for path in (ROOT / part).rglob("*.py")}
     assert len(names) == len(ours) + 1, "a room is missing in pyproject's packages"
+    others = [path for part in ("models", "ssl", "streamer") for path in (ROOT / part).rglob("*.*")]
+    others = [path.relative_to(ROOT) for path in others if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert others, "the pages' templates"
+    assert [path for path in others if not (root / path).is_file()] == [], "missing in pyproject's package-data"
     tamis = tmp_path / "empty" / "bin" / "tamis"
     assert "worker" in run(tamis, "--help")
     assert "--brokers" in run(tamis, "worker", "--help")
