@@ -36,7 +36,7 @@ FENCES = {
     "uvicorn": {"monitoring"},
 }
 QUIET = {"models", "ssl", "services"}  # rooms that print nothing
-SHOWS_PROGRESS = {"models/network_training"}  # on request, by rich
+SHOWS_PROGRESS = {"models/network_estimators"}  # on request, by rich
 MAX_LINES = 400
 FILES = sorted(path for part in ("models", "ssl", "streamer") for path in (ROOT / part).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
