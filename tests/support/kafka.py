@@ -7,7 +7,8 @@ import uuid
 from typing import Any
 
 from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, Record, ensure_topics
+from tamis.streamer.source import KafkaSource, ensure_topics
+from tamis.streamer.wire import Record
 
 
 def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
