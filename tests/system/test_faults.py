@@ -28,10 +28,10 @@ from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.predictor import Predictor
 from tamis.streamer.records import write_parquet
 from tamis.streamer.settings import load
-from tamis.streamer.source import KafkaSource, Progress, Record, ensure_topics
+from tamis.streamer.source import KafkaSource, Progress, ensure_topics
 from tamis.streamer.stretch import Stretch
 from tamis.streamer.testing import FakeLine
-from tamis.streamer.wire import ARROW, decode, encode
+from tamis.streamer.wire import ARROW, Record, decode, encode
 from tamis.streamer.worker import Worker
 
 from ..chaos import Plan, run

@@ -23,7 +23,8 @@ from tamis import BadSettings, BrokerAbsent, NotDelivered, TamisError
 from tamis.streamer import source as source_module
 from tamis.streamer.broker import CAPABILITIES, EmbeddedBroker
 from tamis.streamer.sink import KafkaSink, MemorySink, Message
-from tamis.streamer.source import KafkaSource, MemorySource, Record, connected, ensure_topics
+from tamis.streamer.source import KafkaSource, MemorySource, connected, ensure_topics
+from tamis.streamer.wire import Record
 
 from ..support.kafka import read, sink, source, topic
 
