@@ -337,7 +337,7 @@ def test_the_file_and_the_caller_must_agree_on_the_unit(tmp_path: Path) -> None:
 # --- names of columns -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=settings.default.max_examples * 3 // 5)
+@settings(max_examples=settings().max_examples * 3 // 5)
 @given(
     bands=st.lists(st.integers(1, 30_000), min_size=16, max_size=40, unique=True).map(sorted),
     decimals=st.sampled_from(["", ".5", ",25"]),
