@@ -1,17 +1,18 @@
-"""Drift detectors: false alarms where nothing changes, and how soon they see what does.
+"""Drift detectors: false alarms while nothing changes, and how soon they detect a change.
 
     python -m tests.benchmarks.drift [--shift-blocks 288000] [--references 20]
 
 Protocol, written down before the first figure was seen:
-- A block is 256 spectra, a reference 20 blocks, as by default. An alarm is two blocks in a row above the threshold, as
-  on the line. All are drawn with replacement; a PLS model with 6 latent variables gives T2, Q and predictions.
-- A third of a file's spectra teaches the model. False alarms: reference and stream are drawn from the other two thirds;
-  or, which is harder, the reference from one of them and the stream from the other: some hundred other objects of the
-  same kind, whose mean and spread are not quite the same. An eight-hour shift at 10 frames/s has 288,000 frames; so
-  many blocks are judged, over several references. Files of fewer than 500 spectra are not parted, and have delays only.
-- Delay: blocks from a change to the first alarm, of each detector, median over the references; "-" where none comes in
-  10 blocks. Changes are real (another instrument, sensor, campaign; the end of a process after its beginning) or
-  injected into held-out spectra.
+- A block has 256 spectra and a reference 20 blocks, as by default. Two blocks in a row above the threshold are an
+  alarm, as on the line. All are drawn with replacement; a PLS model with 6 latent variables gives T2, Q and
+  predictions.
+- A third of a file's spectra fits the model. False alarms: reference and stream are drawn from the other two thirds;
+  or, harder, the reference from one third and the stream from the other: a few hundred other objects of the same kind,
+  with a slightly different mean and spread. An eight-hour shift at 10 frames/s has 288,000 frames; as many blocks are
+  judged, over several references. Files of fewer than 500 spectra are not divided and give delays only.
+- Delay: blocks from a change to the first alarm of each detector, median over the references; "-": no alarm within 10
+  blocks. Changes are real (another instrument, sensor, campaign; the end of a process after its beginning) or injected
+  into held-out spectra.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ BLOCK, BLOCKS, MAX_BLOCKS = 256, 20, 10
 
 @dataclass(frozen=True)
 class Case:
-    """Spectra before a change, and after; (n, bands) each."""
+    """Spectra before a change and after it; (n, bands) each."""
 
     name: str
     axis: Axis
     before: np.ndarray
-    values: np.ndarray  # what the model is taught with the first
+    values: np.ndarray  # of `before`; the model is fitted to them
     after: dict[str, np.ndarray]
 
 
@@ -91,7 +92,7 @@ def injected(X: np.ndarray, axis: Axis) -> dict[str, np.ndarray]:
     """Changes of an instrument, in absorbance."""
     x, rng = axis.values, np.random.default_rng(0)
     along = (x - x[0]) / np.ptp(x)
-    # A lamp that ages glows less, most at short wavelengths; the white reference was taken before.
+    # An ageing lamp emits less, most of all at short wavelengths; the white reference was taken before.
     ageing = -np.log10(1 - 0.02 * (1 - along) ** 2)
     return {
         "gain 1 %": 1.01 * X,
@@ -172,20 +173,20 @@ def main() -> None:
             order = rng.permutation(len(case.before))
             third, same, other = np.array_split(order, 3) if judged else (order, order, order)
             rest = np.concatenate([same, other])
-            for told, of, stream in (("same", rest, rest), ("other", same, other)):
+            for objects, of, stream in (("same", rest, rest), ("other", same, other)):
                 line = taught(case, third, of, rng)
                 if judged:
                     for name, when in line.alarms(case.before[stream], judged, rng).items():
-                        false[told][name] = false[told].get(name, 0) + len(when)
-                if told == "same":
+                        false[objects][name] = false[objects].get(name, 0) + len(when)
+                if objects == "same":
                     for name, spectra in case.after.items():
                         found = line.alarms(spectra, MAX_BLOCKS, rng)
                         for detector in names:
                             delays[name].setdefault(detector, []).append(found.get(detector, [np.inf])[0])
         if judged:
-            for told, counts in false.items():
+            for objects, counts in false.items():
                 cells = " | ".join(str(counts.get(name, 0)) for name in names)
-                clean_lines.append(f"| {case.name}, {told} objects | {judged * asked.references} | {cells} |")
+                clean_lines.append(f"| {case.name}, {objects} objects | {judged * asked.references} | {cells} |")
                 print(clean_lines[-1], flush=True)
         for name, by in delays.items():
             medians = {detector: float(np.median(by[detector])) for detector in names}
@@ -197,15 +198,14 @@ def main() -> None:
         return
     put(
         "drift",
-        f"""## Drift: false alarms, and how soon a change is seen
+        f"""## Drift: false alarms, and how soon a change is detected
 
-Written by `python -m tests.benchmarks.drift`; its protocol stands there. Alarms where nothing changes, over the blocks
-of an eight-hour shift at 10 frames/s and {asked.references} references:
+Written by `python -m tests.benchmarks.drift`; the protocol is in its docstring. False alarms while nothing changes,
+over the blocks of an eight-hour shift at 10 frames/s, with {asked.references} references:
 
 {chr(10).join(clean_lines)}
 
-Blocks of 256 spectra from a change to the alarm, which takes two blocks at the least; "-" where none comes in
-{MAX_BLOCKS} blocks:
+Blocks of 256 spectra from a change to the alarm, two at least; "-": no alarm within {MAX_BLOCKS} blocks:
 
 {chr(10).join(lines)}
 """,

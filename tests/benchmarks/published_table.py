@@ -1,9 +1,9 @@
-"""The published table, reproduced in form on public data: writes docs/benchmarks.md.
+"""The published comparison, repeated on public data: writes its section of docs/benchmarks.md.
 
     python -m tests.benchmarks.published_table [--models ...] [--few-models ...] [--draws N] [--data FOLDER]
 
-Six responses x models with all training labels, and with 30 and 100 of them. Every parameter is chosen on the training
-rows. What was measured is kept in build/published_table.json as it comes, so that a run can be taken up again.
+Six responses by models, with all training labels and with 30 and 100 of them. Every parameter is chosen on the training
+rows. Each result is saved in build/published_table.json at once, so that an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ RESPONSES: dict[str, tuple[str, str, dict[str, str], str | None]] = {
     "tablets, assay": ("tablets_idrc2002_2instruments.parquet", "assay", {"instrument": "1"}, "split"),
     "soil, organic carbon": ("soil_wallonia_nirsoil.parquet", "organic_c", {}, "split"),
 }
-# R2 of six forage responses (Y1, Y2, Y5, Y6, Y7, Y8), about 12,000 spectra each, 2,000 in the test set; not public.
+# R2 of six forage responses (Y1, Y2, Y5, Y6, Y7, Y8), about 12,000 spectra each, 2,000 of them in the test set; not
+# public.
 PUBLISHED = {
     "local-pls": (0.91, 0.94, 0.95, 0.88, 0.94, 0.94),
     "spectratr": (0.90, 0.95, 0.95, 0.87, 0.93, 0.94),
@@ -41,7 +42,7 @@ PUBLISHED = {
 def measured(
     kept: Path, data: Path, name: str, models: list[str], labels: int | None, draws: int
 ) -> list[dict[str, Any]]:
-    """The cells of one response, from what is kept where they were measured before."""
+    """The cells of one response; those measured before come from the saved file."""
     store = json.loads(kept.read_text()) if kept.exists() else {}
     file, target, where, split = RESPONSES[name]
     cells = []
@@ -97,19 +98,19 @@ def coverage(full: dict[str, list[dict[str, Any]]], few: dict[str, list[dict[str
     )
 
 
-PAGE = """Written by `python -m tests.benchmarks.published_table`. R2 is 1 - SSE/SST on test rows that no model saw;
-pre-treatment and every parameter were chosen on the training rows alone.
+PAGE = """Written by `python -m tests.benchmarks.published_table`. R2 is 1 - SSE/SST on test rows that no model has
+seen; pre-treatments and parameters were chosen on the training rows alone.
 
-## The published table, and the same form on public data
+## The published table, and the same comparison on public data
 
-Published (a talk on deep learning in chemometrics): six forage responses, about 12,000 spectra each, 2,000 in the test
-set. Those data are not public.
+Published (a talk on deep learning in chemometrics): six forage responses, about 12,000 spectra each, 2,000 of them in
+the test set. The data are not public.
 
 {published}
 
-Here: six public responses with 50 to 550 training spectra, so twenty to two hundred times fewer. Networks were fitted
-once, with their defaults and seed 0. Of the soils, one test sample in five has the very value of its nearest training
-spectrum: repeats that the source's split has parted, which flatter whatever is local.
+Here: six public responses with 50 to 550 training spectra, twenty to two hundred times fewer. Networks were fitted
+once, with their defaults and seed 0. One soil test sample in five has exactly the value of its nearest training
+spectrum: the source's split separates repeats of a sample, which favours local models.
 
 {r2}
 
@@ -117,7 +118,7 @@ RMSEP, in each response's unit:
 
 {rmsep}
 
-Mean seconds of one fit, the choice of parameters included, on two shared cores: {seconds}.
+Mean seconds per fit, including the choice of parameters, on two shared cores: {seconds}.
 
 ## Few labels
 
@@ -127,7 +128,7 @@ RMSEP over {draws} draws of labeled rows (nested, the same for every model), mea
 
 {wins}
 
-Of the test samples, the committee's 90 % prediction intervals hold {coverage}.
+Share of the test samples that lie within the committee's 90 % prediction intervals: {coverage}.
 """
 
 

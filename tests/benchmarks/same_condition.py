@@ -1,10 +1,11 @@
-"""What an encoder adds where nothing changes: the committee with it, without it, and with one that was never trained.
+"""What an encoder adds when the condition stays the same: the committee with it, without it, and with an untrained one.
 
     python -m tests.benchmarks.same_condition [--draws 10] [--seeds 3]
 
 Protocol, written down before the first figure was seen: the responses of the published table; the encoder is pretrained
-on the file's own spectra without their values, less the test rows; 30 and 100 labels, 10 draws, 3 seeds of pretraining
-(a figure each); test rows as in the published table. A cell is a response, a number of labels, a draw and a seed.
+on the file's own spectra without their values, except the test rows; 30 and 100 labels, 10 draws, 3 seeds of
+pretraining (a figure each); test rows as in the published table. A cell is a response, a number of labels, a draw and a
+seed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DATA = ROOT.parent / "shared" / "data"
 
 
 def cells(name: str, draws: int, seeds: int) -> list[tuple[int, float, float, float]]:
-    """Labels, and RMSEP without encoder, with the pretrained one, and with the random one."""
+    """(labels, RMSEP without an encoder, with the pretrained one, with the random one) for each draw and seed."""
     file, target, where, split = RESPONSES[name]
     table = read_table(DATA / file, where=where)
     y = table.columns[target]
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     lines = [
-        "| RMSEP | labels | committee | with the encoder | with a random one | encoder better in |",
+        "| RMSEP | labels | committee | with the encoder | with a random encoder | encoder better in |",
         "|---|---|---|---|---|---|",
     ]
     every = []
@@ -71,23 +72,24 @@ def main() -> None:
         every += found
         for labels in sorted({cell[0] for cell in found}):
             some = np.array([cell[1:] for cell in found if cell[0] == labels])
-            told = [f"{mean:.4g}" for mean in some.mean(axis=0)]
-            lines.append(f"| {name} | {labels} | {' | '.join(told)} | {np.mean(some[:, 1] < some[:, 0]):.0%} |")
+            shown = [f"{mean:.4g}" for mean in some.mean(axis=0)]
+            lines.append(f"| {name} | {labels} | {' | '.join(shown)} | {np.mean(some[:, 1] < some[:, 0]):.0%} |")
             print(lines[-1], flush=True)
     ratios = np.array([cell[1:] for cell in every])
-    told = np.exp(np.mean(np.log(ratios[:, 1:] / ratios[:, :1]), axis=0))
+    means = np.exp(np.mean(np.log(ratios[:, 1:] / ratios[:, :1]), axis=0))
     won = np.mean(ratios[:, 1:] < ratios[:, :1], axis=0)
     put(
         "same condition",
         f"""## The same condition: what an encoder adds to the committee
 
-Written by `python -m tests.benchmarks.same_condition`; its protocol stands there. Pretrained without labels on the
-file's own spectra, less the test rows; {asked.draws} draws of labels, {asked.seeds} seeds of pretraining.
+Written by `python -m tests.benchmarks.same_condition`; the protocol is in its docstring. The encoder is pretrained
+without labels on the file's own spectra, except the test rows; {asked.draws} draws of labels, {asked.seeds} seeds of
+pretraining.
 
 {chr(10).join(lines)}
 
-Of all cells, RMSEP with the encoder is {told[0]:.3f} of that without it (geometric mean), better in {won[0]:.0%}; with
-a random one {told[1]:.3f}, better in {won[1]:.0%}.
+Over all cells, RMSEP with the encoder is {means[0]:.3f} of RMSEP without it (geometric mean), lower in {won[0]:.0%};
+with a random encoder {means[1]:.3f}, lower in {won[1]:.0%}.
 """,
     )
 

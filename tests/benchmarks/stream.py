@@ -1,11 +1,11 @@
-"""Test, then train, over recorded files whose instrument changes on the way: does learning on the line ever harm?
+"""Test, then train, on recorded files whose instrument changes on the way: does learning on the line ever do harm?
 
     python -m tests.benchmarks.stream [--draws 3]
 
 Protocol, written down before the first figure was seen: the first instrument is the calibration (two thirds of its rows
-have values); each further instrument is predicted whole by what was known before it, then 10 of its rows get their
-values. `tamis` (a committee) and `tamis-plsr` are refitted where the gate lets them, the static rows never, `plsr` and
-`local-pls` always. The values of milk can not be learned from these spectra: a control in which nothing should happen.
+have values). Each further instrument is predicted as a whole with what was known before; then 10 of its rows get their
+values. `tamis` (a committee) and `tamis-plsr` are refitted if the gate allows it, the static models never, `plsr` and
+`local-pls` always. The milk values cannot be learned from these spectra: a control in which nothing should happen.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def main() -> None:
         "stream",
         f"""## Another instrument on the line: test, then train
 
-Written by `python -m tests.benchmarks.stream`; its protocol stands there. Means over {asked.draws} draws of labels.
-Backward transfer and forgetting are of RMSEP, in the response's unit.
+Written by `python -m tests.benchmarks.stream`; the protocol is in its docstring. Means over {asked.draws} draws of
+labels. Backward transfer and forgetting are changes of RMSEP, in the response's unit.
 
 {chr(10).join(lines)}
 """,

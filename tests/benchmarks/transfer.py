@@ -1,20 +1,20 @@
-"""Calibration transfer: labels under one condition, predictions under another, pairs without labels between them.
+"""Calibration transfer: labels under one condition, predictions under another, and unlabeled pairs that link the two.
 
     python -m tests.benchmarks.transfer [--rows fisher-gp,ds] [--tasks tablets] [--draws 10] [--pairs 10,40,all]
 
 Protocol, written down before the first figure was seen:
-- Condition A has labels, condition B none. An object's spectrum under A and its spectrum under B are a pair.
+- Condition A has labels, condition B has none. An object's spectra under A and under B are a pair.
 - Labels: up to 100 training objects under A, drawn by the seed of the draw (`few_labels`, nested). Pairs: 10, 40 or all
-  training objects that were seen under both, drawn by another seed, nested, whether labeled or not.
-- Test: the test objects under B. None of their spectra, under A or B, is seen before. Figure: RMSEP, its mean and
-  standard deviation over 10 draws. Every pre-treatment, parameter and weight is chosen from the labels under A and the
-  pairs (`ssl.calibration_transfer.choose`); the test values are used once, for the figure.
-- tablets: assay, instrument 1 to 2. Training: the sets of calibration and of validation (195 tablets); test: 460.
+  training objects that were measured under both, drawn by another seed, nested, whether labeled or not.
+- Test: the test objects under B. No model has seen their spectra, under A or B. Figure: RMSEP, its mean and standard
+  deviation over 10 draws. Every pre-treatment, parameter and weight is chosen from the labels under A and the pairs
+  (`ssl.transfer_choice.choose`); the test values are used once, for the figure.
+- tablets: assay, instrument 1 to 2. Training: the calibration and validation sets (195 tablets); test: 460.
 - corn: four responses, m5 to mp5 and to mp6. No split is given: a third is held out (`split_rows`, by the draw's seed).
 - forage: 10 to 1 mm, four responses. An object is a material, its spectrum the mean of its scans in log10(1/R). A third
-  of those with a laboratory value and both grinds is held out; pairs are of all others, with laboratory values or not.
-- "pls within A" is PLS as in every comparison of ours, fitted on the same labels and tested on the test objects under
-  A: what transfer could reach, were there no other condition.
+  of those with a laboratory value and both grinds is held out; all others form pairs, with laboratory values or not.
+- "pls within A" is PLS as in the other comparisons, fitted on the same labels and tested on the test objects under A:
+  the error that a perfect transfer would reach.
 
 A further row is a callable (X, y, pairs_A, pairs_B, X_test_B, seed) -> (n_test,), or (k, n_test) of k seeds, in `ROWS`.
 """
@@ -48,11 +48,11 @@ Row = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
 
 @dataclass(frozen=True)
 class Task:
-    """One response and one pair of conditions: (objects, bands) under A and B, row by row the same object.
+    """One response and one pair of conditions: (objects, bands) under A and under B; row i of both is the same object.
 
     Attributes:
-        value_a, value_b: (objects,), NaN where the laboratory measured none.
-        is_test: (objects,), or None where each draw holds out a third of those with a value.
+        value_a, value_b: (objects,), NaN where there is no laboratory value.
+        is_test: (objects,), or None: each draw holds out a third of the objects with a value.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Task:
     is_test: np.ndarray | None = None
 
     def split(self, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows that may be labeled, that may be pairs, and of the test."""
+        """Rows that may be labeled, rows that may form pairs, and test rows."""
         known = np.flatnonzero(np.isfinite(self.value_a) & np.isfinite(self.value_b))
         if self.is_test is None:
             train_rows, test = (known[rows] for rows in split_rows(len(known), seed=seed))
@@ -98,7 +98,7 @@ def tasks() -> Iterator[Task]:
 
 
 def row_of(name: str) -> Row:
-    """A model of `studies.contenders`, the same that `tamis compare` prints."""
+    """A model of `studies.contenders`, as in `tamis compare`."""
 
     def row(X, y, A, B, X_test, seed):
         axis = Axis(np.arange(X.shape[1]), "index")
@@ -112,9 +112,10 @@ def mean_of(*names: str) -> Row:
 
 
 def encoded(pretrained: bool) -> Row:
-    """A frozen encoder and ridge: contrastive, natural pairs alone; or the same network as it was born, the control.
+    """A frozen encoder with a ridge head: contrastive, natural pairs alone; or the same network untrained, as a
+    control.
 
-    Three of them, of different seeds, each with a figure of its own. The penalty is chosen as for every other row.
+    There are three, with different seeds and a figure each. The penalty is chosen as for every other row.
     """
 
     def row(X, y, A, B, X_test, seed):
@@ -122,7 +123,7 @@ def encoded(pretrained: bool) -> Row:
         encoders = [encoder_of(context, start, pretrained=pretrained) for start in range(ENCODERS)]
         every = []
         for encoder in encoders:
-            candidate = [Candidate(Correction(), ridge_head)]  # on embeddings, as they are
+            candidate = [Candidate(Correction(), ridge_head)]  # on uncorrected embeddings
             chosen = choose(candidate, encoder.embed(X), y, encoder.embed(A), encoder.embed(B), seed=seed)
             every.append(chosen.predict(encoder.embed(X_test)))
         return np.array(every)
@@ -134,7 +135,7 @@ _contexts: dict[bytes, Context] = {}
 
 
 def context_of(A, B) -> Context:
-    """The pairs as unlabeled spectra; the same object for the same pairs, so that their encoders are kept."""
+    """The pairs as unlabeled spectra; the same object for the same pairs, so that their encoders are cached."""
     key = hashlib.blake2b(A.tobytes() + B.tobytes()).digest()
     if key not in _contexts:
         n, both = len(A), np.vstack([A, B]).astype(np.float32)
@@ -154,7 +155,7 @@ ROWS: dict[str, Row] = {
 def run(
     task: Task, rows: dict[str, Row], pairs: Sequence[int | None], draws: int
 ) -> dict[tuple[str, str], list[float]]:
-    """RMSEP of every draw by row and number of pairs (None is all); `pls within A` beside them."""
+    """RMSEP of every draw, by row and number of pairs (None: all), and of `pls within A`."""
     found: dict[tuple[str, str], list[float]] = {}
     for seed in range(draws):
         may_label, may_pair, test = task.split(seed)
@@ -178,15 +179,16 @@ def _rmse(predicted: np.ndarray, measured: np.ndarray) -> float:
 
 HEAD = """## Another instrument, another grind: labels under one condition, predictions under another
 
-Written by `python -m tests.benchmarks.transfer --write`; its protocol stands there. RMSEP, mean over {draws} draws of
-100 labels (and 3 seeds of pretraining). `pls within A`: labels and test under the same condition. `tamis` is a frozen
-contrastive encoder with a ridge head, `tamis-random` the same network as it was born; `cnn-pairs` the published CNN
-with differences within pairs added to labeled spectra and its predictions of pairs made to agree. The least is bold.
+Written by `python -m tests.benchmarks.transfer --write`; the protocol is in its docstring. RMSEP, mean over {draws}
+draws of 100 labels (and 3 seeds of pretraining). `pls within A`: labels and test under the same condition. `tamis` is a
+frozen contrastive encoder with a ridge head, `tamis-random` the same network, untrained. `cnn-pairs` is the published
+CNN: differences within pairs are added to its labeled spectra, and its two predictions for a pair are made to agree.
+The lowest RMSEP is bold.
 """
 
 
-def told(found: dict[str, dict[str, str]], draws: int) -> str:
-    """A line a task, a column a row; of the texts "mean +- sd" the means."""
+def section(found: dict[str, dict[str, str]], draws: int) -> str:
+    """One line per task and one column per row of `ROWS`; of the texts "mean ±sd", the means."""
     names = [name for name in ("pls within A", *ROWS) if any(name in line for line in found.values())]
     lines = [f"| RMSEP | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for task, line in found.items():
@@ -203,7 +205,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="", help="only tasks whose name holds this text")
     parser.add_argument("--pairs", default="10,40,all")
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md, with what was measured before")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md, with the rows measured before")
     asked = parser.parse_args()
     kept = ROOT / "build" / "transfer.json"
     table: dict[str, dict[str, str]] = json.loads(kept.read_text()) if kept.exists() else {}
@@ -220,7 +222,7 @@ def main() -> None:
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(json.dumps(table))
     if asked.write:
-        put("transfer", told(table, asked.draws))
+        put("transfer", section(table, asked.draws))
 
 
 if __name__ == "__main__":
