@@ -1,17 +1,17 @@
-"""A belt followed: a simulated line camera at its own pace, one worker, and each decision held against the truth.
+"""A belt in real time: a simulated line camera, one worker, and each decision compared with the ground truth.
 
     python -m tests.benchmarks.belt [--lines 300] [--seconds 600] [--pixels 320] [--batch 4] [--kind pls-da]
 
-The camera's counts (uint16, raw messages) are made before: twenty seconds of belt, sent again and again with the lines
-counted on. Sender, broker, worker and reader share this machine; sender and reader stand for the camera's program and
-the nozzles', and use librdkafka as those would. How late a decision is, is told from when the message with the object's
-last line was sent to when a reader has the decision.
+The camera's counts (uint16, raw messages) are made beforehand: twenty seconds of belt, sent repeatedly with increasing
+scan-line numbers. Sender, broker, worker and reader share this machine. Sender and reader stand for the programs of the
+camera and of the nozzles, and use librdkafka as those would. The latency of a decision is the time from sending the
+message with the object's last scan line until a reader has the decision.
 
-A virtual machine's host may give its cores to others, and then they stand still for a tenth of a second or more: each
-half minute tells which share was stolen, and `calm_p99_ms` is that of the half minutes with less than 1 %.
+The host of a virtual machine may give its cores to others for a tenth of a second or more. The share that was stolen is
+reported for each half minute, and `calm_p99_ms` is the p99 of the half minutes with less than 1 %.
 
-The embedded broker keeps all in memory, and grows slow with the length of a partition: each half minute goes to one of
-its own, and ten minutes want few bands (--bands 80: 10 GB).
+The embedded broker keeps everything in memory and slows down as a partition grows. So each half minute has its own
+partition, and ten minutes need few bands (--bands 80: 10 GB).
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from .plant import Plant, Running
 
 STRETCH_S = 20
-TAUGHT_SPECTRA = 6_000
+TRAINING_SPECTRA = 6_000
 BELT_RANGE = (0.0, 0.115)
 EJECT = ("PVC", "PET")
 _ESTIMATORS = {"pls-da": PLSDA, "cnn-da": CNNClassifier}
 PARTITION_S = 30
-CALM = 0.01  # share of a half minute that the machine's host may give to others: a stolen core stands still for long
-REACH = 8  # pixels and lines between an object's middle and that of its decision
+CALM = 0.01  # largest stolen share of a half minute that counts as calm
+REACH = 8  # at most so many pixels and lines between the centres of an object and of its decision
 
 
 @dataclass
 class Camera:
-    """Counts of a belt, by references of its own."""
+    """Counts of a belt, and the references they were measured with."""
 
     belt: SimulatedBelt
     batch: int
@@ -77,8 +77,8 @@ class Camera:
         return made
 
 
-def taught(kind: str, axis: Axis, pixels: int) -> Model:
-    """On the inner pixels of another belt."""
+def fitted(kind: str, axis: Axis, pixels: int) -> Model:
+    """A model fitted to the inner pixels of another belt."""
     belt = SimulatedBelt(axis=axis, pixels=pixels, lines_per_s=100, seed=9)
     names = {thing.number: thing.material for thing in belt.objects(30)}
     spectra, groups = [], []
@@ -87,7 +87,7 @@ def taught(kind: str, axis: Axis, pixels: int) -> Model:
         spectra.append(frame.spectra[keep])
         groups += [(frame.object_id or [])[i] for i in keep.tolist()]
     every = np.vstack(spectra)
-    rows = np.random.default_rng(0).permutation(len(every))[:TAUGHT_SPECTRA]
+    rows = np.random.default_rng(0).permutation(len(every))[:TRAINING_SPECTRA]
     group = np.array(groups)[rows]
     labels = np.array([names[number] for number in group.tolist()])
     parts: dict[str, Any] = {
@@ -98,24 +98,24 @@ def taught(kind: str, axis: Axis, pixels: int) -> Model:
 
 
 @dataclass
-class Told:
-    """What came of it."""
+class Measured:
+    """Decisions, their latencies, and the state of the machine."""
 
     late_s: list[float] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    calm_s: list[float] = field(default_factory=list)  # those of half minutes in which the machine was ours
-    stolen: list[float] = field(default_factory=list)  # share of each that its host gave to others
+    calm_s: list[float] = field(default_factory=list)  # latencies in calm half minutes
+    stolen: list[float] = field(default_factory=list)  # share of each half minute that the host took away
     behind_s: float = 0.0
     sent: int = 0
 
 
 def cpu_ticks() -> np.ndarray:
-    """(2,): taken by the host of this virtual machine, and all, since it began."""
+    """(2,): ticks stolen by the host of this virtual machine, and all ticks, since boot."""
     ticks = [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return np.array([ticks[7], sum(ticks)], float)
 
 
-def read(brokers: str, topic: str, told: Told, done: threading.Event) -> None:
+def read(brokers: str, topic: str, measured: Measured, done: threading.Event) -> None:
     from confluent_kafka import Consumer, TopicPartition  # pyright: ignore[reportMissingImports]
 
     how = {"bootstrap.servers": brokers, "group.id": "reader", "fetch.wait.max.ms": 20, "enable.auto.commit": False}
@@ -126,65 +126,67 @@ def read(brokers: str, topic: str, told: Told, done: threading.Event) -> None:
         if record is not None and record.error() is None:
             now = np.datetime64(time.time_ns(), "ns")
             row = orjson.loads(record.value())
-            told.rows.append(row)
-            told.late_s.append(float((now - np.datetime64(row["time"].removesuffix("Z"))) / np.timedelta64(1, "s")))
+            measured.rows.append(row)
+            measured.late_s.append(float((now - np.datetime64(row["time"].removesuffix("Z"))) / np.timedelta64(1, "s")))
     source.close()
 
 
-def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Told:
+def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Measured:
     from confluent_kafka import Producer  # pyright: ignore[reportMissingImports]
 
-    told, done = Told(), threading.Event()
+    measured, done = Measured(), threading.Event()
     belt, topic = camera.belt, f"{plant.prefix}.spectra"
     messages = camera.messages()
     sink = Producer(
         {"bootstrap.servers": plant.broker.bootstrap, "linger.ms": 0, "message.max.bytes": plant.cap + 16_384}
     )
     decisions = f"{plant.prefix}.decisions"
-    reader = threading.Thread(target=read, args=(plant.broker.bootstrap, decisions, told, done))
+    reader = threading.Thread(target=read, args=(plant.broker.bootstrap, decisions, measured, done))
     reader.start()
     for value, headers in camera.references():
         sink.produce(topic, value, partition=0, headers=headers)
     sink.flush(30)
-    time.sleep(2)  # all is connected, as it is when a belt is switched on
-    begun, tick, heard, ticks = time.monotonic(), 0.0, len(told.late_s), cpu_ticks()
+    time.sleep(2)  # everything is connected, as before a belt is switched on
+    begun, tick, counted, ticks = time.monotonic(), 0.0, len(measured.late_s), cpu_ticks()
     total = round(seconds * belt.lines_per_s / camera.batch)
     for number in range(total):
-        due_s = (number + 1) * camera.batch / belt.lines_per_s  # a line is sent once it was seen
+        due_s = (number + 1) * camera.batch / belt.lines_per_s  # a line is sent after it was measured
         while (wait_s := begun + due_s - time.monotonic()) > 0:
             time.sleep(wait_s)
-        told.behind_s = max(told.behind_s, -wait_s)
+        measured.behind_s = max(measured.behind_s, -wait_s)
         value, headers = messages[number % len(messages)]
         partition = int(due_s / PARTITION_S)
         sink.produce(topic, value, partition=partition, headers={**headers, "y": str(number * camera.batch)})
         sink.poll(0)
-        told.sent += 1
+        measured.sent += 1
         if due_s - tick >= 30:
             worker.check()
-            newest, now = told.late_s[heard:], cpu_ticks()
+            newest, now = measured.late_s[counted:], cpu_ticks()
             stolen, all_of_it = now - ticks
-            tick, heard, ticks = due_s, heard + len(newest), now
-            told.stolen.append(stolen / all_of_it)
-            if told.stolen[-1] < CALM:
-                told.calm_s += newest
-            so_far = f"{tick:5.0f} s: {len(told.rows)} decisions, p99 {1e3 * np.quantile(newest or [0], 0.99):.0f} ms"
-            so_far += f", stolen {told.stolen[-1]:.1%}, RSS {worker.memory_mb():.0f} MB"
-            print(f"{so_far}, sender {told.behind_s:.2f} s behind", flush=True)
+            tick, counted, ticks = due_s, counted + len(newest), now
+            measured.stolen.append(stolen / all_of_it)
+            if measured.stolen[-1] < CALM:
+                measured.calm_s += newest
+            so_far = (
+                f"{tick:5.0f} s: {len(measured.rows)} decisions, p99 {1e3 * np.quantile(newest or [0], 0.99):.0f} ms"
+            )
+            so_far += f", stolen {measured.stolen[-1]:.1%}, RSS {worker.memory_mb():.0f} MB"
+            print(f"{so_far}, sender {measured.behind_s:.2f} s behind", flush=True)
     sink.flush(30)
     time.sleep(3)
     done.set()
     reader.join()
-    return told
+    return measured
 
 
 def whole(belt: SimulatedBelt) -> list[Thing]:
-    """The objects that lie whole in a stretch."""
+    """The objects that lie entirely within a stretch."""
     stretch = round(STRETCH_S * belt.lines_per_s)
     return [one for one in belt.objects(STRETCH_S) if one.first > 1 and one.last < stretch - 2]
 
 
 def offline(model: Model, belt: SimulatedBelt) -> dict[str, float]:
-    """What the same model makes of the same objects without line, camera and haste: of all their inner pixels."""
+    """The same model on all inner pixels of the same objects, without line, camera or deadline."""
     chance: dict[str, list[np.ndarray]] = {}
     for frame in belt.frames(STRETCH_S, np.datetime64("2026-01-01", "us")):
         rows = np.flatnonzero(frame.targets["coverage"] >= 0.9)
@@ -207,12 +209,14 @@ def offline(model: Model, belt: SimulatedBelt) -> dict[str, float]:
     return {"offline_right": round(float(np.mean(right)), 4), "offline_recovery": round(both / max(wanted, 1), 4)}
 
 
-def judge(told: Told, belt: SimulatedBelt, lines: int) -> dict[str, Any]:
-    """Each object of each stretch that lay whole in it, and the decision nearest to it."""
+def judge(measured: Measured, belt: SimulatedBelt, lines: int) -> dict[str, Any]:
+    """Compares each object that lies entirely within a stretch with the nearest decision."""
     stretch = round(STRETCH_S * belt.lines_per_s)
     truth = whole(belt)
-    place = np.array([[(row["x_low"] + row["x_high"]) / 2, (row["y_low"] + row["y_high"]) / 2] for row in told.rows])
-    large = np.array([row["spectra"] > 3 for row in told.rows])
+    place = np.array(
+        [[(row["x_low"] + row["x_high"]) / 2, (row["y_low"] + row["y_high"]) / 2] for row in measured.rows]
+    )
+    large = np.array([row["spectra"] > 3 for row in measured.rows])
     used = np.zeros(len(place), bool)
     right = missed = objects = 0
     ejected, wanted, both = Counter(), Counter(), Counter()
@@ -226,22 +230,24 @@ def judge(told: Told, belt: SimulatedBelt, lines: int) -> dict[str, Any]:
                 missed += 1
                 continue
             used[nearest] = True
-            row = told.rows[nearest]
+            row = measured.rows[nearest]
             right += row["material"] == one.material
             ejected[row["material"]] += row["action"] == "eject"
             both[one.material] += row["action"] == "eject" and one.material in EJECT
-    # What was in view when the belt ended was waited for.
-    late = np.array([late_s for late_s, row in zip(told.late_s, told.rows, strict=True) if row["y_high"] < lines - 1])
+    # Objects in view when the belt ended had to wait for a time-out.
+    late = np.array(
+        [late_s for late_s, row in zip(measured.late_s, measured.rows, strict=True) if row["y_high"] < lines - 1]
+    )
     return {
         "objects": objects, "missed": missed, "right": round(right / objects, 4),
         "purity": round(sum(both.values()) / max(sum(ejected.values()), 1), 4),
         "recovery": round(sum(both.values()) / max(sum(wanted.values()), 1), 4),
-        "twice": len(told.rows) - len({row["object_id"] for row in told.rows}),
+        "twice": len(measured.rows) - len({row["object_id"] for row in measured.rows}),
         **{f"p{q}_ms": round(1e3 * float(np.quantile(late, q / 100)), 1) for q in (50, 99, 100)},
-        "behind_s": round(told.behind_s, 2),
-        "stolen": round(float(np.mean(told.stolen or [0])), 4),
-        "calm": f"{sum(one < CALM for one in told.stolen)}/{len(told.stolen)}",
-        "calm_p99_ms": round(1e3 * float(np.quantile(told.calm_s or [np.nan], 0.99)), 1),
+        "behind_s": round(measured.behind_s, 2),
+        "stolen": round(float(np.mean(measured.stolen or [0])), 4),
+        "calm": f"{sum(one < CALM for one in measured.stolen)}/{len(measured.stolen)}",
+        "calm_p99_ms": round(1e3 * float(np.quantile(measured.calm_s or [np.nan], 0.99)), 1),
     }  # fmt: skip
 
 
@@ -271,15 +277,15 @@ def main() -> None:
     partitions = int(given.seconds / PARTITION_S) + 1
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(given.broker) as broker:
         plant = Plant(Path(folder), broker, partitions=partitions, cap=4_000_000)
-        model = taught(given.kind, belt.axis, given.pixels)
+        model = fitted(given.kind, belt.axis, given.pixels)
         plant.publish(model)
         ensure_topics(broker.bootstrap, [f"{plant.prefix}.decisions"], 1, create=True,
                       client_settings=broker.client_settings)  # fmt: skip
         with plant.worker(
             lines=json.dumps({"belt": line}), predict_threads="1", partitions=json.dumps(list(range(partitions)))
         ) as worker:
-            told = run(plant, camera, worker, given.seconds)
-            found = judge(told, belt, round(given.seconds * given.lines))
+            measured = run(plant, camera, worker, given.seconds)
+            found = judge(measured, belt, round(given.seconds * given.lines))
             how = ("bands", "seconds", "batch", "every", "kind")
             found |= {"lines_per_s": given.lines} | {name: getattr(given, name) for name in how}
             found |= offline(model, belt)

@@ -1,10 +1,10 @@
-"""All performance figures in one run: `make bench`. Writes build/benchmarks.json, and its part of docs/benchmarks.md.
+"""All performance figures in one run: `make bench`. Writes build/benchmarks.json and its section of docs/benchmarks.md.
 
     python -m tests.benchmarks.everything [--scale 1.0] [--json build/benchmarks.json] [--gpu build/cuda.json]
 
-Each part is a benchmark of its own, run one after the other, in processes of their own. Half an hour on two cores;
---scale 0.2 takes less, and --only beside,peer measures these again. The machine should have nothing else to do: its
-load is told with the figures.
+The parts are separate benchmarks that run one after the other, each in its own process. They take half an hour on two
+cores; --scale 0.2 takes less, and --only beside,peer measures only these again. Nothing else should run on the machine;
+the page gives its load before and after.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ print(n)
 
 
 def _products(processes: int) -> int:
-    """How many products of two matrices so many processes of one thread make together: cores may share one's units."""
+    """Matrix products by so many single-threaded processes together: two cores may share arithmetic units."""
     alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _PRODUCTS]
     all_of_them = [subprocess.Popen(command, stdout=subprocess.PIPE, env=alone) for _ in range(processes)]
@@ -66,11 +66,11 @@ def _products(processes: int) -> int:
 
 
 def run(module: str, *words: str) -> Any:
-    """What a benchmark writes with --json, its own lines passing through."""
+    """Runs a benchmark, whose output passes through, and returns the JSON that it writes."""
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "told.json"
-        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{module}", *words, "--json", str(told)], check=True)
-        return json.loads(told.read_text())
+        output = Path(folder) / "output.json"
+        subprocess.run([sys.executable, "-m", f"tests.benchmarks.{module}", *words, "--json", str(output)], check=True)
+        return json.loads(output.read_text())
 
 
 def parts(scale: float, gpu: Path | None) -> dict[str, Callable[[], Any]]:
@@ -123,42 +123,45 @@ def page(found: dict[str, Any]) -> str:
     peaks = ", ".join(f"{name} {rate:.0f}" for name, rate in models["gemm_gflop_s"].items())
     sections = {
         "Models alone": (
-            f"Microseconds a spectrum, {models['bands']} bands, one thread, CPU time, medians of rounds in turns. "
-            "`served` is what a worker runs, `fitted` is `Model.predict` (float64, eager torch), `torch` the network "
-            f"alone. Fastest product of two large matrices, GFLOP/s: {peaks}.",
+            f"Microseconds of CPU time per spectrum, {models['bands']} bands, one thread; medians of rounds in which "
+            "the rows take turns. `served` is what a worker runs, `fitted` is `Model.predict` (float64, eager torch), "
+            f"`torch` is the network alone. Fastest product of two large matrices, GFLOP/s: {peaks}.",
             _models(models),
         ),
         "Where a frame's time goes": (
-            "PLSR, frames of 256 x 700 float32, one thread, nothing else running; us a spectrum, the median frame and "
-            "the best one. The limit is that of this machine: the bytes that must be touched over its copying speed, "
-            "or the operations over its fastest product.",
+            "PLSR, frames of 256 x 700 float32, one thread, nothing else running; microseconds per spectrum, for the "
+            "median frame and the fastest one. The limit is that of this machine: the bytes that must be read or "
+            "written at its copying speed, or the operations at the speed of its fastest matrix product.",
             _rows(found["hot path"]),
         ),
         "Through a broker": (
-            "Spectra a second of one worker, by its own counter, over a topic that is full before it starts; broker "
-            "and worker share the cores.",
+            "Spectra per second of one worker, by its own counter, on a topic that was filled before the worker "
+            "started; broker and worker share the cores.",
             _rows(found["throughput"]),
         ),
         "Latency at rising rates": (
-            "From a message's time to its prediction at a reader (read_committed), until the worker lags.",
+            "From a message's time to its prediction at a reader (read_committed). The rate rises until the worker "
+            "lags.",
             _rows(found["rising"]),
         ),
         "Beside the trainer": (
-            "At half of the worker's throughput, in turns with and without a trainer that pretrains all the while.",
+            "At half of the worker's throughput, in turns without and with a trainer that is pretraining.",
             _rows(found["beside"]),
         ),
-        "More workers": ("SpectraTr, each with fixed partitions and one thread.", _rows(found["workers"])),
-        "The peer": (
-            "The same job in Quix Streams with scikit-learn or eager torch: same broker, same topic, in turns.",
+        "More workers": ("SpectraTr; each worker has fixed partitions and one thread.", _rows(found["workers"])),
+        "Tamis and Quix Streams": (
+            "The same job in Quix Streams, with scikit-learn or eager torch, and in Tamis: same broker, same topic, "
+            "in turns.",
             _rows(found["peer"]),
         ),
-        "Bands": ("Microseconds a spectrum as served, one thread, 256 at once.", _rows(found["bands"])),
+        "Bands": ("Microseconds per spectrum as served, one thread, batches of 256.", _rows(found["bands"])),
         "Spectra": (
-            "128 bands. The buffer: adding one, once it holds the others, and reading all back.",
+            "128 bands. Replay buffer: adding a spectrum once it holds the others, and reading all of them back.",
             _rows(found["spectra"]),
         ),
         "Installed, and ready": (
-            "What a plant's `pip install` brings; commands; workers, from their start to the model's.",
+            "The packages of a plant's `pip install`; the time that commands take; the time from a worker's start to "
+            "its loaded model.",
             "\n\n".join(_rows([row]) for row in found["install"]),
         ),
         "Pretraining": (
@@ -171,7 +174,7 @@ def page(found: dict[str, Any]) -> str:
     return f"""## Performance
 
 `make bench ARGS='--scale {machine["scale"]:g}'`, {machine["when"]}: {machine["processor"]}, {machine["cores"]} cores
-(two processes that multiply matrices get {machine["two_at_once"]:.2f} times what one gets), {bf16},
+(two processes that multiply matrices do {machine["two_at_once"]:.2f} times the work of one), {bf16},
 {machine["memory_gb"]} GB, Python {machine["python"]}, {libraries}. Load before {machine["load"]:.1f}, after
 {machine["load_at_the_end"]:.1f}.
 
@@ -198,7 +201,7 @@ def _models(models: dict[str, Any]) -> str:
 
 
 def _goals(found: dict[str, Any]) -> str:
-    """What was set out for, beside what was measured."""
+    """The goals, beside what was measured."""
     models = found["models"]
 
     def rate(kind: str, row: str) -> float:
@@ -206,6 +209,7 @@ def _goals(found: dict[str, Any]) -> str:
         return next(r["spectra_s"] for r in of_kind)
 
     bf16 = "bf16" in models["ways"]["spectratr"]
+    precision = "bf16" if bf16 else "fp32"
     peak = max(v for k, v in models["gemm_gflop_s"].items() if bf16 == ("bf16" in k))
     share = rate("spectratr", "served") * spectratr_mflop(models["bands"]) / 1e3 / peak
 
@@ -218,32 +222,36 @@ def _goals(found: dict[str, Any]) -> str:
     with_trainer, alone = (middle(found["beside"], "p99_ms", trainer=on) for on in (True, False))
     one, two = (most(found["workers"], "spectra_per_s", workers=n) for n in (1, 2))
     times = {
-        kind: middle(found["peer"], "spectra_per_s", model=kind, who="tamis")
-        / middle(found["peer"], "spectra_per_s", model=kind, who="quix")
+        kind: middle(found["peer"], "spectra_per_s", model=kind, job="tamis")
+        / middle(found["peer"], "spectra_per_s", model=kind, job="quix")
         for kind in ("plsr", "spectratr")
     }
     through = {kind: most(found["throughput"], "spectra_per_s", model=kind) for kind in ("plsr", "spectratr")}
     ahead = rate("spectratr", "served") / rate("spectratr", "torch")
     rows = [
         ("SpectraTr served, times eager torch, batch 256, one thread", "5", ahead),
-        (f"its share of the fastest product ({'bf16' if bf16 else 'fp32'})", "60 %", f"{share:.0%}"),
-        ("PLSR through Kafka, spectra/s, one worker", "100,000", float(through["plsr"])),
-        ("SpectraTr through Kafka, spectra/s", "8,000", float(through["spectratr"])),
-        ("times the Quix Streams job, PLSR", "5", times["plsr"]),
-        ("times the Quix Streams job, SpectraTr", "5", times["spectratr"]),
+        (
+            f"SpectraTr served, share of the fastest matrix product ({precision})",
+            "60 %",
+            f"{share:.0%}",
+        ),
+        ("PLSR through Kafka, one worker, spectra/s", "100,000", float(through["plsr"])),
+        ("SpectraTr through Kafka, one worker, spectra/s", "8,000", float(through["spectratr"])),
+        ("PLSR, times the Quix Streams job", "5", times["plsr"]),
+        ("SpectraTr, times the Quix Streams job", "5", times["spectratr"]),
         ("p99 of a frame at half load, ms", "50", alone),
-        ("the same with the trainer, times that", "1.2", with_trainer / alone),
-        ("two workers, times one", "1.8", two / one),
+        ("p99 beside the trainer, times the p99 without it", "1.2", with_trainer / alone),
+        ("two workers, times one worker", "1.8", two / one),
     ]
-    return table(["what was set out for", "goal", "measured"], rows)
+    return table(["figure", "goal", "measured"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="of how much is sent, and for how long")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much is sent, and for how long")
     parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"))
-    parser.add_argument("--gpu", type=Path, help="what `pretraining --device cuda --json` wrote on a machine with one")
-    parser.add_argument("--only", default="", help="parts, by comma: measured again, and the others kept")
+    parser.add_argument("--gpu", type=Path, help="JSON of `pretraining --device cuda` from a machine with a GPU")
+    parser.add_argument("--only", default="", help="parts, separated by commas, to measure again; the others are kept")
     given = parser.parse_args()
     every = parts(given.scale, given.gpu)
     chosen = [name for name in given.only.split(",") if name] or list(every)
@@ -255,7 +263,7 @@ def main() -> None:
         found["machine"]["load_at_the_end"] = os.getloadavg()[0]
         given.json.write_text(json.dumps(found, indent=1))
     if missing := [name for name in every if name not in found]:
-        raise SystemExit(f"{given.json} has no {', '.join(missing)} yet: the page is left as it is")
+        raise SystemExit(f"{given.json} has no {', '.join(missing)} yet: the page stays as it is")
     put("performance", page(found))
 
 

@@ -1,4 +1,4 @@
-"""What grows, and how: bands for each model; spectra for the trainer's buffer and for local PLS; what is installed.
+"""How cost grows: with bands for each model, with spectra for the replay buffer and local PLS; what is installed.
 
 python -m tests.benchmarks.growth [--only bands|spectra|install] [--most 1000000] [--json PATH]
 """
@@ -31,13 +31,13 @@ NARROW = 128  # bands, so that a million spectra fit the memory of a small box
 
 
 def bands(most: int) -> Iterator[dict[str, Any]]:
-    """Microseconds a spectrum as served, one thread, 256 at once."""
+    """Microseconds per spectrum as served, one thread, batches of 256."""
     with tempfile.TemporaryDirectory() as folder:
         for n in BANDS:
-            told = Path(folder) / "told.json"
+            output = Path(folder) / "output.json"
             subprocess.run([sys.executable, "-m", "tests.benchmarks.models", "--bands", str(n), "--rounds", "3",
-                            "--json", str(told)], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
-            found = json.loads(told.read_text())["models"]
+                            "--json", str(output)], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+            found = json.loads(output.read_text())["models"]
             yield {"bands": n} | {
                 row["kind"]: round(1e6 / row["spectra_s"], 1)
                 for row in found
@@ -46,7 +46,7 @@ def bands(most: int) -> Iterator[dict[str, Any]]:
 
 
 def counts(most: int) -> Iterator[dict[str, Any]]:
-    """Of spectra in the buffer, and of training spectra of local PLS."""
+    """Numbers of spectra in the buffer, and of training spectra for local PLS."""
     rng, grid = np.random.default_rng(0), axis(NARROW)
     for n in (n for n in COUNTS if n <= most):
         yield {"spectra": n, **_buffer(n, grid), **_local_pls(n, rng)}
@@ -81,7 +81,7 @@ def _local_pls(n: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def install(most: int) -> Iterator[dict[str, Any]]:
-    """Megabytes of the packages that Tamis needs; the time that commands take, and a worker to be ready."""
+    """Megabytes of the packages that Tamis needs; the time of commands, and until a worker is ready."""
     sizes = {name: _size_mb(name) for name in _closure("tamis")}
     largest = sorted(sizes, key=lambda name: -sizes[name])[:8]
     yield {"packages": len(sizes), "mb": round(sum(sizes.values()))} | {name: round(sizes[name]) for name in largest}
@@ -112,7 +112,7 @@ def _ready(worker: Running) -> None:
 
 
 def _closure(root: str) -> list[str]:
-    """The distributions that a plant's `pip install` brings: without extras."""
+    """The distributions of a plant's `pip install`, without extras."""
     found: dict[str, None] = {}
     todo = [root]
     while todo:

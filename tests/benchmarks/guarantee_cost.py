@@ -1,9 +1,10 @@
-"""What exactly_once costs: throughput of one worker on the same frames under each guarantee, in turns, in one run.
+"""The cost of exactly_once: throughput of one worker on the same frames under each guarantee, in turns, in one run.
 
     python -m tests.benchmarks.guarantee_cost [--turns 3] [--frames 300] [--rows 180]
 
-A frame of 180 x 700 float32 is half a megabyte. Both read the same topic of an embedded broker that has transactions,
-each time in a group of its own; the clock is the worker's own counter, from its first prediction to its last.
+A frame of 180 x 700 float32 is half a megabyte. Each worker reads the same topic of an embedded broker with
+transactions, in a consumer group of its own. The rate is that of the worker's own counter, from its first prediction to
+its last.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> None:
                     rates[name].append(worker.rate(given.frames * given.rows))
                     print(f"  {name:14} {rates[name][-1]:9.0f} spectra/s", flush=True)
     at_least, exactly = (statistics.median(rates[name]) for name in GUARANTEES)
-    print(f"median {at_least:.0f} and {exactly:.0f} spectra/s: exactly_once is at {exactly / at_least:.2f} of it")
+    print(f"median {at_least:.0f} and {exactly:.0f} spectra/s: exactly_once is {exactly / at_least:.2f} of it")
 
 
 if __name__ == "__main__":

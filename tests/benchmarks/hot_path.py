@@ -1,11 +1,11 @@
-"""Where the time of a frame goes, from the broker to the confirmed predictions: us a spectrum, stage by stage.
+"""Where a frame's time goes, from the broker to the confirmed predictions: microseconds per spectrum, stage by stage.
 
     python -m tests.benchmarks.hot_path [--kind plsr] [--bands 700] [--rows 256] [--frames 300] [--json PATH]
 
-Each stage runs by itself over the same frames, one thread; `whole` is the worker's own `handle`, which is all of them
-but reading and delivering. Those two are measured with an embedded broker, on the process's own CPU time. The limit is
-what this machine allows: the bytes that a stage must touch over the speed of copying, or its operations over the
-fastest product of two matrices.
+Each stage runs alone on the same frames, in one thread; `whole` is the worker's own `handle`: all stages except reading
+and delivering. Those two are measured with an embedded broker, in CPU time of this process. The limit is that of this
+machine: the bytes that a stage must read or write at its copying speed, or the operations at the speed of its fastest
+matrix product.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ COMPONENTS = 10
 
 
 def machine() -> tuple[float, float]:
-    """Bytes copied a second, and operations a second of the fastest product, in float32, one thread."""
+    """Bytes copied per second, and operations per second of the fastest product, in float32, one thread."""
     source, target = np.ones(1 << 24, np.float32), np.empty(1 << 24, np.float32)
     a = np.ones((1024, 1024), np.float32)
     out = np.empty_like(a)
@@ -64,7 +64,7 @@ def _times(work: Callable[[Any], Any], items: Iterable[Any]) -> list[float]:
 
 
 def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[float]], list[Message]]:
-    """Seconds of each frame, by stage; and what the worker sent."""
+    """Seconds of each frame, by stage; and the messages that the worker sent."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         store.publish("default", fitted(kind, bands))
@@ -84,7 +84,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
             for batch in worker.decode([record]):
                 worker.handle(batch)
 
-        for record in records(0)[:50]:  # the drift reference and the running limits are learned
+        for record in records(0)[:50]:  # learns the drift reference and the process limits
             handle(record)
         frames = [decode(record, axes, cap)[0] for record in records(0)]
         predictions = [inspection.predictor.predict(frame) for frame in frames]
@@ -96,7 +96,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
             "limits and reasons": _times(inspection.predictor.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
             "drift": _times(lambda one: inspection.monitor.update(one[0], one[1], one[2], model), checked),
-            "meters": _times(lambda some: worker.metrics.record([Predicted(some)]), predictions),
+            "metrics": _times(lambda some: worker.metrics.record([Predicted(some)]), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
         sink.messages.clear()
@@ -105,12 +105,12 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
 
 
 def _less(whole: list[float], part: list[float]) -> list[float]:
-    """What is around a stage, from the medians and the minima of both."""
+    """The rest of a stage without one part: minimum, median and median again of the differences."""
     return [max(0.0, pick(whole) - pick(part)) for pick in (np.min, np.median, np.median)]
 
 
 def through_kafka(made: list[Message], results: list[Message]) -> dict[str, list[float]]:
-    """Seconds of CPU a frame in our process: reading frames, and sending results until they are confirmed."""
+    """CPU seconds per frame in this process: reading frames, and sending results until they are confirmed."""
     with tempfile.TemporaryDirectory() as folder, EmbeddedBroker("tansu") as broker:
         plant = Plant(Path(folder), broker)
         plant.send(made)
@@ -150,7 +150,7 @@ def measure(kind: str, bands: int, rows: int, count: int) -> list[dict[str, Any]
         "send and confirm": result_bytes,
     }
     operations = {"model": 2 * rows * bands * (15 + 2 * COMPONENTS), "drift": 2 * rows * bands * 51}
-    order = ["read from the broker", "decode", "screen", "model", "limits and reasons", "encode", "meters", "drift",
+    order = ["read from the broker", "decode", "screen", "model", "limits and reasons", "encode", "metrics", "drift",
              "whole", "send and confirm"]  # fmt: skip
     table = []
     for name in order:

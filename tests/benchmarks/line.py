@@ -1,11 +1,11 @@
-"""The worker from end to end: throughput, latency at rising rates, beside the trainer, more workers, and the peer.
+"""The worker from end to end: throughput, latency at rising rates, beside the trainer, more workers, Quix Streams.
 
     python -m tests.benchmarks.line [--only PART] [--json PATH] [--scale 1.0]
 
-Every part runs through a real embedded broker, which shares this machine's cores with worker and sender: the one that
-keeps a fetch's limits and its wait, except where transactions or the peer's client need the other. Throughput is
-the worker's own counter over a topic that is full before it starts. Latency is from the message's time, which the
-spectra take for theirs, to the moment a reader (read_committed) has the prediction.
+Every part runs through an embedded broker, which shares this machine's cores with worker and sender. It is tansu, which
+respects the limits and the wait of a fetch, unless transactions or the client of Quix Streams need noida. Throughput is
+read from the worker's own counter, on a topic that was filled before the worker started. Latency is the time from the
+message's time, which its spectra take over, to the moment when a reader (read_committed) has the prediction.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .plant import Plant, fitted, messages
 
 BANDS, ROWS = 700, 256
 FRAMES = {"plsr": 600, "local-pls": 60, "committee": 60, "cnn": 200, "spectratr": 100}
-GUARANTEES = {"at_least_once": "tansu", "exactly_once": "noida"}  # and the broker that can show it
+GUARANTEES = {"at_least_once": "tansu", "exactly_once": "noida"}  # guarantee -> a broker that supports it
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def throughput(scale: float) -> Iterator[dict[str, Any]]:
 def latency(
     kind: str, rate: float, seconds: float, made: Plant, frames: Sequence[Message], rows: int
 ) -> dict[str, Any]:
-    """Frames at `rate` spectra a second for so long: how late predictions are, and how many were still to come."""
+    """Sends frames at `rate` spectra per second; returns how late their predictions are, and how many are missing."""
     late: list[float] = []
     done = threading.Event()
 
@@ -71,12 +71,12 @@ def latency(
         while not done.is_set():
             records = source.poll(0)
             if not records:
-                time.sleep(0.002)  # by ourselves: not every broker waits, and we would keep a core busy
+                time.sleep(0.002)  # not every broker waits, and a busy loop would occupy a core
             for record in records:
                 now = time.time()
                 with pa.ipc.open_stream(record.value) as stream:
-                    came = stream.read_all()["time"][0].as_py().timestamp()
-                late.append(now - came)
+                    measured = stream.read_all()["time"][0].as_py().timestamp()
+                late.append(now - measured)
 
     client = made.broker.client_settings
     with (
@@ -85,7 +85,7 @@ def latency(
         closing(KafkaSink(made.broker.bootstrap, client_settings={**client, "linger_ms": 0})) as sink,
     ):  # fmt: skip
         quiet = 0
-        while quiet < 3:  # it has read what was there before: not every broker knows its end
+        while quiet < 3:  # until earlier messages are read: not every broker knows the end of its topics
             quiet = 0 if source.poll(0.1) else quiet + 1
         reader = threading.Thread(target=read, args=(source,))
         reader.start()
@@ -103,12 +103,12 @@ def latency(
         reader.join()
     warm = np.array(late[len(late) // 5 :] or [np.nan])
     p50_ms, p99_ms = (round(1e3 * float(np.quantile(warm, q)), 1) for q in (0.5, 0.99))
-    return {"model": kind, "rows": rows, "rate": round(rate), "sent": sent, "came": len(late), "p50_ms": p50_ms,
+    return {"model": kind, "rows": rows, "rate": round(rate), "sent": sent, "received": len(late), "p50_ms": p50_ms,
             "p99_ms": p99_ms, "lags": len(late) < 0.97 * sent}  # fmt: skip
 
 
 def rising(scale: float) -> Iterator[dict[str, Any]]:
-    """Rates that rise until the worker lags: each model in frames and in single spectra, both guarantees."""
+    """Each model, in frames and in single spectra, with both guarantees; the rate rises until the worker lags."""
     rising_rates = {
         "plsr": (5_000, 10_000, 20_000, 40_000, 80_000, 120_000),
         "local-pls": (250, 500, 1_000, 2_000, 4_000),
@@ -129,22 +129,22 @@ def rising(scale: float) -> Iterator[dict[str, Any]]:
                     processing_guarantee=guarantee, start_at="latest", transactions__interval_s="0.1"
                 ) as worker,
             ):
-                latency(kind, rates[0], 2, made, frames, rows)  # it has begun to work
+                latency(kind, rates[0], 2, made, frames, rows)  # warms up
                 for rate in rates:
                     worker.check()
-                    told = latency(kind, rate, max(2.0, 6 * scale), made, frames, rows)
-                    yield {"guarantee": guarantee, **told}
-                    if told["lags"]:
+                    measured = latency(kind, rate, max(2.0, 6 * scale), made, frames, rows)
+                    yield {"guarantee": guarantee, **measured}
+                    if measured["lags"]:
                         break
 
 
 def beside(scale: float) -> Iterator[dict[str, Any]]:
-    """p99 at half of the highest rate that does not lag, in turns with and without a trainer that pretrains."""
+    """p99 at half of the highest rate without lag, in turns without and with a trainer that pretrains."""
     with plant("plsr") as made:
         frames = messages(64, BANDS, ROWS)
         with made.worker(start_at="latest") as worker:
             rate = 5_000.0
-            latency("plsr", rate, 2, made, frames, ROWS)  # it has begun to work
+            latency("plsr", rate, 2, made, frames, ROWS)  # warms up
             while rate < 120_000 and not latency("plsr", 1.4 * rate, 3, made, frames, ROWS)["lags"]:
                 rate *= 1.4
             for trainer in (False, True, True, False, False, True):
@@ -157,19 +157,19 @@ def beside(scale: float) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _trainer(made: Plant) -> Iterator[None]:
-    """One that is at pretraining when the block begins."""
+    """A trainer that is pretraining when the block begins."""
     with made.trainer() as running:
         deadline, step = time.monotonic() + 60, 0.0
         while step < 1 and time.monotonic() < deadline:
             running.check()
-            with suppress(OSError):  # of lowest priority, it may be slow to answer
+            with suppress(OSError):  # it has the lowest priority and may be slow to answer
                 step = running.metrics().get("tamis_training_step", 0.0)
             time.sleep(0.1)
         yield
 
 
 def workers(scale: float) -> Iterator[dict[str, Any]]:
-    """One worker and two, on one, two and four partitions, each with fixed ones: SpectraTr, so that it computes."""
+    """One and two workers with fixed partitions, of one, two and four; SpectraTr, so that computing dominates."""
     for partitions in (1, 2, 4):
         with plant("spectratr", partitions=partitions) as made:
             frames = messages(max(16, round(48 * scale)), BANDS, ROWS)
@@ -180,7 +180,7 @@ def workers(scale: float) -> Iterator[dict[str, Any]]:
 
 
 def _together(made: Plant, count: int, partitions: int, frames: int) -> float:
-    """Spectra a second of all workers, from when each has predicted some until all is done."""
+    """Spectra per second of all workers, from when each has predicted some until all are predicted."""
     with ExitStack() as parts:
         shares = [json.dumps(list(range(i, partitions, count))) for i in range(count)]
         group = f"together-{time.time_ns()}"
@@ -201,16 +201,16 @@ def peer(scale: float) -> Iterator[dict[str, Any]]:
     """Quix Streams with scikit-learn or eager torch on the same topic, in turns with a Tamis worker."""
     for kind in ("plsr", "spectratr"):
         count = max(10, round(scale * FRAMES[kind]))
-        with plant(kind, "noida") as made:  # the peer's client can not talk to the other
+        with plant(kind, "noida") as made:  # the client of Quix Streams cannot talk to tansu
             made.send(messages(count, BANDS, ROWS))
             for turn in range(3):
                 with made.worker() as worker:
                     rate = worker.rate(count * ROWS)
-                    yield {"model": kind, "who": "tamis", "turn": turn, "spectra_per_s": round(rate)}
+                    yield {"model": kind, "job": "tamis", "turn": turn, "spectra_per_s": round(rate)}
                 command = [sys.executable, "-m", "tests.benchmarks.quix_job", made.broker.bootstrap,
                            f"{made.prefix}.spectra", f"quix-{turn}", kind, str(BANDS), str(count)]  # fmt: skip
-                told = subprocess.run(command, capture_output=True, text=True, check=True)
-                yield {"model": kind, "who": "quix", "turn": turn, "spectra_per_s": int(told.stdout.split()[-1])}
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                yield {"model": kind, "job": "quix", "turn": turn, "spectra_per_s": int(done.stdout.split()[-1])}
 
 
 PARTS = {"throughput": throughput, "rising": rising, "beside": beside, "workers": workers, "peer": peer}
@@ -220,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help=f"one of {', '.join(PARTS)}")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--scale", type=float, default=1.0, help="of how much is sent, and for how long")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much is sent, and for how long")
     given = parser.parse_args()
     run_parts(PARTS, given.scale, given.only, given.json)
 

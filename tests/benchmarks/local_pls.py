@@ -1,4 +1,4 @@
-"""Local PLS against an ikpls loop that is given the same neighbours and weights, in one run on one thread.
+"""Local PLS against a loop over ikpls with the same neighbours and weights, in one run on one thread.
 
     python -m tests.benchmarks.local_pls      (pip install ikpls)
 
@@ -36,7 +36,7 @@ def main() -> None:
     X, y = simulated(N, 0)
     queries, _ = simulated(OURS, 1)
     model = LocalPLS(COMPONENTS, K).fit(X, y)
-    model.predict(queries[:2])  # compiled now
+    model.predict(queries[:2])  # compiles the kernel
     rows, _, weights = model.neighbourhood(queries)
 
     def ikpls_loop() -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Spectra a second of each model on one thread: as it is served, and as it is fitted, side by side in one process.
+"""Spectra per second of each model on one thread: as served and as fitted, side by side in one process.
 
     python -m tests.benchmarks.models [--only plsr] [--bands 700] [--rounds 7] [--json PATH]
 
-Each round times every row once, so that what else the machine does falls on all alike; figures are medians. `fitted` is
-`Model.predict`: float64, networks in eager torch. `torch` is a network alone, in float32, its spectra made ready. Times
-are of the process, which an unshared core shows on a clock too. SpectraTr's work is counted as it is served, 15.5 MFLOP
-a spectrum of 700 bands, and held against the fastest product of two large matrices that any library here makes.
+Each round times every row once, so that other work on the machine affects all rows alike; figures are medians. `fitted`
+is `Model.predict`: float64, networks in eager torch. `torch` is a network alone, in float32, on pre-treated spectra.
+Times are CPU times of the process. SpectraTr's work is counted as it is served, 15.5 MFLOP per spectrum of 700 bands,
+and compared with the fastest product of two large matrices by any of the libraries.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "spectratr": {"epochs": 1},
 }
 SLOW = ("local-pls", "spectratr")  # at most 256 at once
-SIDE = 1024  # of the square matrices whose product is the peak
+SIDE = 1024  # of the square matrices whose product is called the peak
 
 
 def simulated(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +62,7 @@ def spectratr_mflop(bands: int) -> float:
 
 
 def rows(kind: str, axis: Axis, train: np.ndarray, values: np.ndarray) -> tuple[dict[str, Any], str]:
-    """What is timed, by name, each a function of (n, bands) float32; and how the served model is computed."""
+    """Name -> function of (n, bands) float32 to time; and the backend that computes the served model."""
     estimator = estimator_class(kind)(**KINDS[kind])
     text = "" if kind == "committee" else "snv, savgol 15 2 1"
     model = Model.fit(train, axis, values, ["y"], pipeline=Pipeline.parse(text), estimator=estimator)
@@ -111,7 +111,7 @@ def peaks() -> dict[str, Callable[[], Any]]:
 
 
 def seconds(work: Callable[[], Any], least_s: float = 0.02) -> float:
-    """Of the process, for one call; short ones are repeated."""
+    """CPU seconds of this process for one call; short calls are repeated."""
     begun, calls = time.process_time(), 0
     while True:
         work()

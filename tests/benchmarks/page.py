@@ -1,6 +1,6 @@
-"""How benchmarks tell: row by row, as JSON, and as a section of docs/benchmarks.md.
+"""How benchmarks report: row by row, as JSON, and as a section of docs/benchmarks.md.
 
-A command writes its own section, and leaves the others as they are.
+Each command replaces its own section of the page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def put(section: str, text: str) -> None:
-    """Replaces what stands between the section's marks, or adds it at the end."""
+    """Replaces the text between the section's marks, or adds the section at the end."""
     begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
     page = PAGE.read_text()
     if begin not in page:
@@ -28,7 +28,7 @@ def put(section: str, text: str) -> None:
 def run_parts(
     parts: Mapping[str, Callable[[Any], Iterable[dict[str, Any]]]], given: Any, only: str, to: Path | None
 ) -> None:
-    """Prints each row of the parts whose name holds `only` once it is measured, and writes all of them as JSON."""
+    """Runs the parts whose name contains `only`; prints each row when it is measured, and writes all as JSON."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, part in parts.items():
         if only in name:

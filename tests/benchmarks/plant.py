@@ -1,4 +1,4 @@
-"""What the benchmarks measure on: a real broker, models in a store, and workers as processes of their own."""
+"""The plant that the benchmarks measure: a real broker, a store with models, and workers as separate processes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def spectra(n: int, bands: int, seed: int = 0) -> np.ndarray:
 
 
 def fitted(kind: str, bands: int, n: int = 300) -> Model:
-    """Just long enough to have weights: nobody looks at what it predicts."""
+    """A model fitted just long enough to have weights: its predictions do not matter."""
     train = spectra(n, bands)
     estimator = estimator_class(kind)(**KINDS[kind])
     treated = Pipeline() if kind == "committee" else Pipeline.parse("snv, savgol 15 2 1")
@@ -59,11 +59,11 @@ def fitted(kind: str, bands: int, n: int = 300) -> Model:
 
 
 def messages(count: int, bands: int, rows: int, line: str = "nir1", content_type: str = ARROW) -> list[Message]:
-    """Messages of `rows` spectra each, with names and without times."""
+    """Messages of `rows` spectra each, with ids and without times."""
     block, nowhere = spectra(rows, bands, 1), np.full(rows, np.datetime64("NaT", "us"))
     made: list[Message] = []
     for i in range(count):
-        block[:, 0] += 1e-6  # no two alike, or the sensor would count as frozen
+        block[:, 0] += 1e-6  # identical spectra would count as a frozen sensor
         names = [f"{i}-{row}" for row in range(rows)]
         frame = Frame(line, "camera", axis(bands), "absorbance", block, names, nowhere)
         made += encode(frame, content_type, 50_000_000)
@@ -72,7 +72,7 @@ def messages(count: int, bands: int, rows: int, line: str = "nir1", content_type
 
 @dataclass
 class Running:
-    """A worker at work."""
+    """A running worker or trainer."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -84,7 +84,7 @@ class Running:
             return {name: float(value) for name, value in rows}
 
     def spectra(self) -> int:
-        """How many it has predicted or set aside."""
+        """How many spectra it has predicted or rejected."""
         return int(sum(v for name, v in self.metrics().items() if name.startswith("tamis_spectra_processed_total{")))
 
     def memory_mb(self, what: str = "VmRSS") -> float:
@@ -92,7 +92,7 @@ class Running:
         return int(found[1]) / 1024 if found else float("nan")
 
     def rate(self, total: int) -> float:
-        """Spectra a second, from the first prediction to the last of `total`, on the worker's own counter."""
+        """Spectra per second by the worker's own counter, from the first prediction to the last of `total`."""
         first = None
         while True:
             self.check()
@@ -128,7 +128,7 @@ class Plant:
         Store(self.folder / "store").publish("default", model)
 
     def send(self, made: Sequence[Message], keys: Sequence[bytes | None] = (None,)) -> None:
-        """As fast as the broker takes it."""
+        """Sends messages as fast as the broker takes them."""
         with closing(KafkaSink(self.broker.bootstrap, max_message_bytes=self.cap + 16_384,
                                client_settings=self.broker.client_settings)) as sink:  # fmt: skip
             for i, (value, headers) in enumerate(made):
@@ -138,7 +138,7 @@ class Plant:
             sink.flush(60)
 
     def worker(self, **settings: str) -> AbstractContextManager[Running]:
-        """A worker of a consumer group of its own, with TAMIS_<settings>, until the block ends."""
+        """A worker in its own consumer group, with settings as TAMIS_ variables, until the block ends."""
         self.number += 1
         return self._running("worker", **{"group": f"bench-{self.prefix}-{self.number}", **settings})
 

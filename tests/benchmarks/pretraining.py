@@ -1,10 +1,10 @@
-"""Pretraining steps and batch inference a second: each network body, on this processor or on a GPU.
+"""Pretraining steps and batch inference per second: each network body, on this processor or on a GPU.
 
     python -m tests.benchmarks.pretraining [--device cpu|cuda] [--batch 256] [--rounds 5] [--json PATH]
 
 A step is NT-Xent on two views of `batch` objects of 700 bands, with backward pass, AdamW and the moving average: all
-that `ssl.pretrain` does but drawing the views. Its work is counted as three forward passes, and held against a product
-of two large matrices in one run. Rounds take turns between the rows; figures are medians.
+that `ssl.pretrain` does except drawing the views. Its work is counted as three forward passes and compared with a
+product of two large matrices in the same run. The rows take turns in rounds; figures are medians.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tamis.ssl.pretrain import Recipe, _Run
 
 BANDS = 700
 AXIS = Axis(np.linspace(1100.0, 2498.0, BANDS), "nm")
-# Multiplications and additions of one forward pass, in MFLOP a spectrum: as the code computes it.
+# Multiplications and additions of one forward pass, in MFLOP per spectrum, as the code computes it.
 FORWARD_MFLOP = {
     "mlp": 2e-6 * (700 * 256 + 256 * 128),
     "cnn": 2e-6 * (350 * 128 + 175 * 192 + 88 * 768),
@@ -101,7 +101,7 @@ def measure(device: str, batch: int, rounds: int) -> list[dict[str, Any]]:
     made = []
     for (what, network, mode), (_, _, mflop, units) in table.items():
         s = statistics.median(took[what, network, mode])
-        made.append({"what": what, "network": network, "mode": mode, "ms": 1e3 * s, "a_second": units / s,
+        made.append({"what": what, "network": network, "mode": mode, "ms": 1e3 * s, "per_second": units / s,
                      "gflop_s": 1e-3 * mflop / s})  # fmt: skip
     return made
 
@@ -120,7 +120,7 @@ def main() -> None:
     for row in table:
         share = row["gflop_s"] / peak[row["mode"]]
         print(
-            f"{row['what']:14} {row['network']:10} {row['mode']:5} {row['ms']:10.3f} ms {row['a_second']:12.1f} a "
+            f"{row['what']:14} {row['network']:10} {row['mode']:5} {row['ms']:10.3f} ms {row['per_second']:12.1f} per "
             f"second {row['gflop_s']:10.1f} GFLOP/s {share:6.1%} of a product"
         )
     if given.json:

@@ -1,10 +1,10 @@
-"""The worker's job as one would write it with Quix Streams: frames in, predictions with T2 and Q out, as JSON lines.
+"""The worker's job, written with Quix Streams: frames in, predictions with T2 and Q out, as JSON lines.
 
     python -m tests.benchmarks.quix_job BROKER TOPIC OUT plsr|spectratr BANDS MESSAGES      (pip install quixstreams)
 
-scikit-learn's PLS on pre-treated spectra, or SpectraTr in eager torch; a frame is one batch, as in Tamis. Nothing is
-set aside, watched for drift or judged: less than a Tamis worker does. It ends after so many messages, and prints
-spectra a second from the end of the first to the end of the last.
+scikit-learn's PLS on pre-treated spectra, or SpectraTr in eager torch; a frame is one batch, as in Tamis. It does
+less than a Tamis worker: no rejects, no drift detection, no trust limits. It ends after MESSAGES messages and prints
+spectra per second, from the end of the first to the end of the last.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def main() -> None:
         producer_extra_config={"message.max.bytes": 50_000_000},
     )  # fmt: skip
     job = Job(kind, int(bands))
-    came = app.topic(name, value_deserializer="bytes")
-    left = app.topic(out, value_serializer="bytes")
-    app.dataframe(came).apply(job).to_topic(left)
+    frames = app.topic(name, value_deserializer="bytes")
+    predictions = app.topic(out, value_serializer="bytes")
+    app.dataframe(frames).apply(job).to_topic(predictions)
     app.run(count=int(count), timeout=60)
     print(f"{job.seen / job.took_s:.0f}", flush=True)
 

@@ -1,9 +1,9 @@
-"""A soak: ten million spectra through one worker, and its memory as they pass.
+"""A soak test: ten million spectra through one worker, and its memory over time.
 
     python -m tests.benchmarks.soak [--spectra 10000000] [--bands 64]
 
-Frames are sent as the worker takes them, a bounded backlog ahead; one message in 200 is no frame. RSS is read each
-second; its growth is that of the last tenth's median over the second tenth's: the first one still fills its caches.
+Frames are sent as the worker reads them, with a bounded backlog; one message in 200 is not a frame. Resident memory is
+read every second. Its growth is the median of the last tenth over that of the second tenth; caches fill in the first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from .plant import Plant, Running, fitted, messages
 
 ROWS = 256
-CHUNK = 200  # messages, sent again and again
-AHEAD = 400_000  # spectra
+CHUNK = 200  # messages, sent repeatedly
+AHEAD = 400_000  # spectra of backlog
 
 
 def feed(plant: Plant, worker: Running, total: int, bands: int) -> None:
     made = messages(CHUNK, bands, ROWS)
-    made[CHUNK // 2] = (b"half a mess", {})
+    made[CHUNK // 2] = (b"junk", {})
     sent = 0
     while sent < total:
         if sent - worker.spectra() < AHEAD:
@@ -48,12 +48,12 @@ def main() -> None:
             feeder = threading.Thread(target=feed, args=(plant, worker, given.spectra, given.bands), daemon=True)
             feeder.start()
             course: list[tuple[int, float]] = []
-            started, told = time.monotonic(), 0
+            started, next_report = time.monotonic(), 0
             while (done := worker.spectra()) < given.spectra:
                 worker.check()
                 course.append((done, worker.memory_mb()))
-                if done >= told:
-                    told += given.spectra // 10
+                if done >= next_report:
+                    next_report += given.spectra // 10
                     print(
                         f"{time.monotonic() - started:7.0f} s {done:10d} spectra, RSS {course[-1][1]:.0f} MB",
                         flush=True,
@@ -62,7 +62,7 @@ def main() -> None:
             took_s = time.monotonic() - started
             early = statistics.median(mb for n, mb in course if 0.1 <= n / given.spectra < 0.2)
             late = statistics.median(mb for n, mb in course if n / given.spectra >= 0.9)
-            print(f"{done} spectra in {took_s:.0f} s, {done / took_s:.0f} a second")
+            print(f"{done} spectra in {took_s:.0f} s, {done / took_s:.0f} per second")
             highest_mb = worker.memory_mb("VmHWM")
             print(f"RSS {early:.0f} MB early, {late:.0f} MB late: {late / early - 1:+.1%}; highest {highest_mb:.0f} MB")
 

@@ -1,10 +1,10 @@
-"""Spectra a second through a real worker process and a real broker, frames of 256 x 700 float32, for each model.
+"""Spectra per second through a real worker process and a real broker, frames of 256 x 700 float32, for each model.
 
     python -m tests.benchmarks.worker_throughput [--spectra N] [--only plsr] [--without-drift]
 
-The frames lie in the topic before the worker starts; the clock runs from its first prediction to its last, on the
-worker's own counter. RSS is the worker's highest, as Linux counts it. Spectra are simulated; models are fitted just
-long enough to have weights.
+The topic is filled before the worker starts; the rate is that of the worker's own counter, from its first prediction to
+its last. RSS is the worker's peak, as Linux counts it. Spectra are simulated; models are fitted just long enough to
+have weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from .plant import Plant, fitted, messages
 
 FRAME, BANDS = 256, 700
-SHARE = {"plsr": 1.0, "cnn": 0.5, "spectratr": 0.1}  # of --spectra: a slow model need not be waited for
+SHARE = {"plsr": 1.0, "cnn": 0.5, "spectratr": 0.1}  # of --spectra: fewer for a slow model
 
 
 def main() -> None:
