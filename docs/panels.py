@@ -1,8 +1,9 @@
-"""Pictures of the dashboards without a Grafana: their own JSON, asked of a live Prometheus, drawn as SVG.
+"""Pictures of the dashboards without a Grafana: their JSON, with data from a live Prometheus, drawn as SVG.
 
     python docs/panels.py http://127.0.0.1:9090 docs/dashboards      # then open or photograph docs/dashboards/*.html
 
-Titles, places, units, thresholds, colours and words are the panels' own; fonts and grid lines are not Grafana's.
+Titles, positions, units, thresholds, colours and texts are those of the panels; fonts and grid lines differ from
+Grafana's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def ask(url: str, panel: dict[str, Any], now_s: float) -> list[Series]:
                     legend = legend.replace("{{" + label + "}}", value)
                 points = [(float(at) - now_s, float(value)) for at, value in one["values"]]
                 if target.get("instant") and points[-1][0] < -2:
-                    continue  # it is no more
+                    continue  # the series has ended
                 found.append((legend, [(at, value) for at, value in points if math.isfinite(value)]))
     return [(legend, points) for legend, points in found if points]
 
@@ -83,19 +84,19 @@ def drawn(panel: dict[str, Any], series: list[Series]) -> str:
     return f'<g transform="translate({at["x"] * CELL_W + 8} {at["y"] * CELL_H + 56})">{frame}{body}{title}</g>'
 
 
-def text(x: float, y: float, told: str, colour: str, size: float, anchor: str = "start", weight: int = 400) -> str:
+def text(x: float, y: float, content: str, colour: str, size: float, anchor: str = "start", weight: int = 400) -> str:
     style = f'font-size="{size}" text-anchor="{anchor}" font-weight="{weight}" fill="{colour}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(told)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(content)}</text>'
 
 
 def stat(panel: dict[str, Any], series: list[Series], width: float, height: float) -> str:
     parts, each = [], (width - 12) / len(series)
     for i, (legend, points) in enumerate(series):
-        told, colour = worded(panel, points[-1][1])
+        shown, colour = worded(panel, points[-1][1])
         x = 6 + i * each
         parts.append(f'<rect x="{x}" y="30" width="{each - 4}" height="{height - 36}" rx="3" fill="{colour}"/>')
-        size = min(54, 1.5 * each / max(4, len(told)), height / 3)
-        parts.append(text(x + each / 2, 30 + (height - 36) * 0.52, told, "#fff", size, "middle", 700))
+        size = min(54, 1.5 * each / max(4, len(shown)), height / 3)
+        parts.append(text(x + each / 2, 30 + (height - 36) * 0.52, shown, "#fff", size, "middle", 700))
         parts.append(
             text(x + each / 2, height - 22, legend, "#fff", min(17, 1.8 * each / max(4, len(legend))), "middle")
         )

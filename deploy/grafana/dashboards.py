@@ -1,6 +1,6 @@
 """The Grafana dashboards, as code: `python deploy/grafana/dashboards.py` writes dashboards/*.json.
 
-A panel is a row in one of the tables below: title, kind, unit, queries. What a colour means is said once, here.
+A panel is a row in one of the tables below: title, description, queries, unit, colours.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
 COLUMNS = 24
 GREEN, YELLOW, RED, GREY = "green", "yellow", "red", "text"
 LINE = 'line=~"$line"'
-TRAINER = '{job="tamis-trainer"}'  # the worker has these too, and leaves them at 0
+TRAINER = '{job="tamis-trainer"}'  # a worker exports these too, as 0
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Panel:
     """One panel.
 
     Attributes:
-        queries: legend -> PromQL. steps: (from, colour), rising; the first from None. words: value -> (text, colour).
+        queries: legend -> PromQL. steps: (from, colour), ascending; the first from None. words: (value, text, colour).
     """
 
     title: str
-    told: str
+    description: str
     queries: dict[str, str]
     unit: str = "short"
     kind: str = "timeseries"
@@ -58,10 +58,10 @@ class Panel:
 
 
 def big(
-    title: str, told: str, query: str, unit: str, steps: Any, words: Any = (), width: int = 6, **more: Any
+    title: str, description: str, query: str, unit: str, steps: Any, words: Any = (), width: int = 6, **more: Any
 ) -> Panel:
-    """What an operator reads from three metres."""
-    return Panel(title, told, {"{{line}}": query}, unit, "stat", width, 8, steps, words, **more)
+    """A number that an operator can read from three metres away."""
+    return Panel(title, description, {"{{line}}": query}, unit, "stat", width, 8, steps, words, **more)
 
 
 def quantile(share: float, name: str) -> str:
@@ -73,7 +73,7 @@ LAG = "tamis:lag_seconds"
 LINE_PAGE = [
     big(
         "Line",
-        "Whether spectra come, and whether they should",
+        "Whether spectra arrive, and whether they are expected",
         f"(sum by (line) (rate(tamis_spectra_processed_total{{{LINE}}}[1m])) > bool 0)"
         f" + 2 * max by (line) (tamis_line_running{{{LINE}}})",
         "short",
@@ -90,7 +90,7 @@ LINE_PAGE = [
     ),
     big(
         "Trusted",
-        "Share of the predictions within the calibration's 99 % limits, over five minutes",
+        "Share of predictions within the calibration's 99 % limits, over five minutes",
         f'sum by (line) (rate(tamis_spectra_processed_total{{{LINE},outcome="trusted"}}[5m])) / clamp_min(sum by (line)'
         f" (rate(tamis_spectra_processed_total{{{LINE}}}[5m])), 1e-9)",
         "percentunit",
@@ -99,7 +99,7 @@ LINE_PAGE = [
     ),
     big(
         "Prediction",
-        "Median of the newest frame, of each target",
+        "Median of the newest frame, for each target",
         f'tamis_prediction{{{LINE},share="0.5"}}',
         "short",
         ((None, GREEN),),
@@ -107,14 +107,14 @@ LINE_PAGE = [
     ),
     Panel(
         "Predictions",
-        "5 %, 50 % and 95 % quantile of each frame",
+        "5 %, 50 % and 95 % quantiles of each frame",
         {"{{line}} {{target}} {{share}}": f"tamis_prediction{{{LINE}}}"},
         width=16,
         height=9,
     ),
     big(
         "Spectra a second",
-        "As the worker handles them",
+        "Processed by the worker",
         f"sum by (line) (rate(tamis_spectra_processed_total{{{LINE}}}[1m]))",
         "short",
         ((None, GREEN),),
@@ -123,7 +123,7 @@ LINE_PAGE = [
     ),
     Panel(
         "What has drifted",
-        "Detectors in alarm; each one's runbook says what it means",
+        "Detectors in alarm; the runbook TamisDrift explains each",
         {"{{detector}}": f"max by (detector) (tamis_drift_alarm{{{LINE}}})"},
         kind="statetimeline",
         width=24,
@@ -134,7 +134,7 @@ LINE_PAGE = [
 DRIFT_PAGE = [
     Panel(
         "Scores over their thresholds",
-        "Above 1 is drift; on a logarithmic scale",
+        "Above 1 is drift; logarithmic scale",
         {"{{line}} {{detector}}": f"tamis_drift_score{{{LINE}}} / tamis_drift_threshold{{{LINE}}}"},
         width=24,
         height=10,
@@ -143,24 +143,24 @@ DRIFT_PAGE = [
     ),
     Panel(
         "Shift of the axis",
-        "Estimated since the reference",
+        "Estimated change since the reference",
         {"{{line}}, {{unit}}": f'tamis_drift_size{{{LINE},cause="shift"}}'},
         width=6,
     ),
     Panel(
         "Gain",
-        "Estimated since the reference",
+        "Estimated change since the reference",
         {"{{line}}": f'tamis_drift_size{{{LINE},cause="gain"}}'},
         "percent",
         width=6,
     ),
     Panel(
         "Offset and slope",
-        "Estimated since the reference, in the spectra's own unit",
+        "Estimated change since the reference, in the unit of the spectra",
         {"{{line}} {{cause}}": f'tamis_drift_size{{{LINE},cause=~"offset|slope"}}'},
         width=6,
     ),
-    Panel("Noise", "Times the reference's", {"{{line}}": f'tamis_drift_size{{{LINE},cause="noise"}}'}, width=6),
+    Panel("Noise", "Relative to the reference", {"{{line}}": f'tamis_drift_size{{{LINE},cause="noise"}}'}, width=6),
     Panel(
         "Alarms",
         "Two blocks in a row above the threshold",
@@ -172,7 +172,7 @@ DRIFT_PAGE = [
     ),
     big(
         "Reference learned",
-        "Nothing is judged before",
+        "Drift detection begins at 100 %",
         f"tamis_drift_learned_ratio{{{LINE}}}",
         "percentunit",
         ((None, YELLOW), (1, GREEN)),
@@ -201,18 +201,20 @@ MODEL_PAGE = [
     ),
     Panel(
         "Candidates",
-        "The gate's words, in all",
+        "The gate's verdicts since the trainer started",
         {"{{outcome}}": "sum by (outcome) (tamis_gate_total)"},
         kind="stat",
         width=8,
         steps=((None, GREEN),),
         decimals=0,
     ),
-    Panel("Training loss", "Of the pretraining that runs", {"loss": f"tamis_training_loss{TRAINER}"}),
-    Panel("Training step", "0 where none runs", {"step": f"tamis_training_step{TRAINER}"}, decimals=0, least=0),
+    Panel("Training loss", "Of the current pretraining", {"loss": f"tamis_training_loss{TRAINER}"}),
+    Panel(
+        "Training step", "0: no pretraining is running", {"step": f"tamis_training_step{TRAINER}"}, decimals=0, least=0
+    ),
     Panel(
         "Buffer",
-        "Spectra that the trainer remembers",
+        "Spectra in the trainer's replay buffer",
         {"{{part}}": "tamis_buffer_spectra"},
         width=8,
         decimals=0,
@@ -228,7 +230,7 @@ MODEL_PAGE = [
     ),
     Panel(
         "Laboratory values",
-        "By what became of them",
+        "By outcome",
         {"{{outcome}}": "sum by (outcome) (tamis_labels_total)"},
         width=8,
         decimals=0,
@@ -236,10 +238,10 @@ MODEL_PAGE = [
     ),
 ]
 PIPELINE_PAGE = [
-    Panel("Lag", "Messages that wait", {"{{topic}} {{partition}}": "tamis_consumer_lag_records"}, width=8, least=0),
+    Panel("Lag", "Waiting messages", {"{{topic}} {{partition}}": "tamis_consumer_lag_records"}, width=8, least=0),
     Panel(
         "Lag in time",
-        "At the pace of the last five minutes",
+        "At the rate of the last five minutes",
         {"{{topic}} {{instance}}": LAG},
         "s",
         width=8,
@@ -248,12 +250,12 @@ PIPELINE_PAGE = [
     ),
     Panel(
         "Broker",
-        "Whether one answers",
+        "Whether a broker answers",
         {"{{job}}": "tamis_broker_connected"},
         kind="stat",
         width=8,
         steps=((None, RED), (1, GREEN)),
-        words=(("0", "AWAY", RED), ("1", "connected", GREEN)),
+        words=(("0", "UNREACHABLE", RED), ("1", "connected", GREEN)),
     ),
     Panel(
         "Throughput",
@@ -283,7 +285,7 @@ PIPELINE_PAGE = [
     ),
     Panel(
         "Rejected",
-        "Share of the spectra",
+        "Share of spectra",
         {"{{line}}": f"tamis:rejected:ratio5m{{{LINE}}}"},
         "percentunit",
         width=12,
@@ -308,10 +310,10 @@ PIPELINE_PAGE = [
 ]
 DECIDED = f"sum by (line) (rate(tamis_decisions_total{{{LINE}}}[1m]))"
 SORTING_PAGE = [
-    big("Objects a second", "As decisions are told", DECIDED, "short", ((None, GREEN),), decimals=1),
+    big("Objects a second", "Decisions sent", DECIDED, "short", ((None, GREEN),), decimals=1),
     big(
         "Late",
-        "Share of the decisions that were told after their deadline, over five minutes",
+        "Share of decisions sent after their deadline, over five minutes",
         f"sum by (line) (rate(tamis_decisions_late_total{{{LINE}}}[5m]))"
         f" / clamp_min(sum by (line) (rate(tamis_decisions_total{{{LINE}}}[5m])), 1e-9)",
         "percentunit",
@@ -333,7 +335,7 @@ SORTING_PAGE = [
     ),
     Panel(
         "Decision latency",
-        "From an object's last spectrum to its decision on the way",
+        "From an object's last spectrum to sending its decision",
         {
             "p50 {{line}}": quantile(0.5, "tamis_decision_latency_seconds"),
             "p99 {{line}}": quantile(0.99, "tamis_decision_latency_seconds"),
@@ -349,7 +351,7 @@ SORTING_PAGE = [
     ),
     Panel(
         "Pixels predicted",
-        "Share of the camera's pixels: those of objects, less what lines.NAME.camera.every leaves out",
+        "Share of the camera's pixels: those on objects, except the ones that lines.NAME.camera.every skips",
         {
             "{{line}}": f'1 - sum by (line) (rate(tamis_spectra_processed_total{{{LINE},outcome="belt"}}[1m]))'
             f" / clamp_min(sum by (line) (rate(tamis_spectra_processed_total{{{LINE}}}[1m])), 1e-9)"
@@ -359,7 +361,7 @@ SORTING_PAGE = [
     ),
     Panel(
         "References",
-        "Change of white and dark since the first ones, in shares of the light of then",
+        "Change of white and dark since the first references, as a share of the light at that time",
         {"{{line}} {{reference}}": f"tamis_camera_reference_change_ratio{{{LINE}}}"},
         "percentunit",
         steps=((None, RED), (-0.2, GREEN), (0.2, RED)),
@@ -375,20 +377,20 @@ PAGES = {
 
 
 def built(panel: Panel, number: int, place: GridPos) -> Any:
-    """The SDK's builder of one panel, complete."""
+    """The SDK's builder of one panel."""
     made: Any = {"stat": stat.Panel, "statetimeline": statetimeline.Panel, "timeseries": timeseries.Panel}[panel.kind]()
-    made = made.id(number).title(panel.title).description(panel.told).unit(panel.unit)
+    made = made.id(number).title(panel.title).description(panel.description).unit(panel.unit)
     made = made.grid_pos(place).datasource(SOURCE)
     for i, (legend, query) in enumerate(panel.queries.items()):
         asked = prometheus.Dataquery().ref_id(chr(ord("A") + i)).expr(query).legend_format(legend).datasource(SOURCE)
-        # A stat shows what is, and not what has been in the last half hour.
+        # A stat shows the current value, not the last half hour.
         made = made.with_target(asked.instant() if panel.kind == "stat" else asked.range())
     if panel.steps:
         steps = [Threshold(value=start, color=colour) for start, colour in panel.steps]
         made = made.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
     if panel.words:
-        told = {value: ValueMappingResult(text=text, color=colour) for value, text, colour in panel.words}
-        made = made.mappings([ValueMap(options=told)])
+        texts = {value: ValueMappingResult(text=text, color=colour) for value, text, colour in panel.words}
+        made = made.mappings([ValueMap(options=texts)])
     for set_, value in ((made.decimals, panel.decimals), (made.min, panel.least), (made.max, panel.most)):
         if value is not None:
             made = set_(value)
@@ -413,7 +415,7 @@ def built(panel: Panel, number: int, place: GridPos) -> Any:
 
 
 def places(panels: Sequence[Panel]) -> Iterator[GridPos]:
-    """Left to right; a new row where the next does not fit."""
+    """Panels from left to right; a new row begins where the next one does not fit."""
     x = y = tallest = 0
     for panel in panels:
         if x + panel.width > COLUMNS:
