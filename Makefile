@@ -1,14 +1,14 @@
-# Each target does all the set-up it needs, with Python 3.11 (or later) and make alone; a second call is quick.
+# Each target does its own set-up and needs only Python 3.11 (or later) and make; a second call is quick.
 #   make demo ARGS='--json out.json'    make test ARGS='-k store'    make install PIP_ARGS='...'
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 ARGS ?=
 PIP_ARGS ?=
 BIN := $(VENV)/bin
-# Tools that look at an environment from outside: they are no part of it, nor of its bill of materials.
+# Tools that inspect an environment from outside: not part of it, nor of its bill of materials.
 AUDIT := $(VENV)/audit
 AUDIT_ARGS ?=
-# Exact: other builds of torch bring gigabytes of CUDA, and results are compared to the last digits.
+# Exact versions: other builds of torch install gigabytes of CUDA, and tests compare results to the last digits.
 TORCH := torch==2.13.0 torchvision==0.28.0
 
 .PHONY: install demo test chaos fuzz bench lint format sbom audit clean
@@ -24,22 +24,22 @@ $(VENV)/.installed: pyproject.toml Makefile
 demo: install
 	$(BIN)/tamis demo $(ARGS)
 
-# Two processes side by side, the longest tests first. ARGS='-n 0' runs them in one, for a debugger.
+# Two processes, the longest tests first. ARGS='-n 0' runs a single process, for a debugger.
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
-# Both guarantees under a hundred kills each, where `make test` has three; some minutes. ARGS='--kills 10 --frames 1000 --seed 7'
+# Both guarantees under a hundred kills each (`make test`: three); takes some minutes. ARGS='--kills 10 --frames 1000 --seed 7'
 chaos: install
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# All examples of the tests that draw them (`make test` draws half), then every decoder. make fuzz ARGS='--cases 1000000'
+# All generated examples of the tests (`make test`: half), then the fuzzer on every decoder. make fuzz ARGS='--cases 1000000'
 fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[fuzz]'
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=whole
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-# All performance figures: build/benchmarks.json, and their part of docs/benchmarks.md. Half an hour, on an idle machine;
-# ARGS='--scale 0.2' takes less.
+# All performance figures: build/benchmarks.json and their section of docs/benchmarks.md. Takes half an hour on an idle
+# machine; ARGS='--scale 0.2' takes less.
 bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.everything $(ARGS)
@@ -60,7 +60,7 @@ $(AUDIT)/.installed: pyproject.toml
 	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['audit'])")
 	touch $@
 
-# Of another environment, such as a plant's: make sbom ENVIRONMENT=/opt/tamis/bin/python
+# For another environment, such as a plant's: make sbom ENVIRONMENT=/opt/tamis/bin/python
 ENVIRONMENT ?= $(BIN)/python
 
 sbom: $(if $(filter $(BIN)/python,$(ENVIRONMENT)),install) $(AUDIT)/.installed
@@ -69,7 +69,7 @@ sbom: $(if $(filter $(BIN)/python,$(ENVIRONMENT)),install) $(AUDIT)/.installed
 	@$(PYTHON) -c "import json; parts = json.load(open('build/sbom.json'))['components']; \
 	  print('build/sbom.json:', len(parts), 'components')"
 
-# What the bill lists, without the +cpu that no index knows. --strict: a package that was not looked up is a failure.
+# The bill's packages, without the suffix +cpu, which no index knows. --strict: a package that was not looked up is a failure.
 audit: sbom
 	@$(PYTHON) -c "import json; parts = json.load(open('build/sbom.json'))['components']; \
 	  print(*sorted({part['name'] + '==' + part['version'].split('+')[0] for part in parts}), sep='\n')" > build/audit.txt

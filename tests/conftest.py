@@ -1,4 +1,4 @@
-"""Fixtures of every test, how hard hypothesis tries, and which tests start first."""
+"""Fixtures for all tests, hypothesis profiles, and the order in which tests start."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-# Before numpy and torch are imported: tests run side by side, and a second thread of each would only be in the way.
+# Before numpy and torch are imported: tests run in parallel, so a second thread in each would only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Before scipy is imported: scikit-learn's check_array_api_input is skipped without it.
+# Before scipy is imported: without it, scikit-learn skips check_array_api_input.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import hypothesis
@@ -29,23 +29,23 @@ from tamis.models.preprocess import Pipeline
 from .support.paths import ROOT, SHARED
 from .support.spectra import simulate
 
-# `make fuzz` runs the whole of it. No deadline: the first example of a test pays for what is imported late.
+# `make fuzz` loads the profile "whole". No deadline: the first example of a test also pays for late imports.
 hypothesis.settings.register_profile("half", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("whole", max_examples=100, deadline=None)
 hypothesis.settings.load_profile("half")
 
 
-# Fixtures that take seconds: the tests that share one run in one process.
-DEAR = {"belts", "demo", "plant"}
+# Fixtures that take seconds to make: tests that share one run in one process.
+EXPENSIVE = {"belts", "demo", "plant"}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    for name in DEAR & set(getattr(item, "fixturenames", ())):
+    for name in EXPENSIVE & set(getattr(item, "fixturenames", ())):
         item.add_marker(pytest.mark.xdist_group(name))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests start first, so that no worker is left alone with one at the end."""
+    """The longest tests start first, so that neither process is left with a long test at the end."""
 
     def seconds(item: pytest.Item) -> float:
         mark = item.get_closest_marker("long")
@@ -61,7 +61,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real public spectra, which are not ours to ship."""
+    """Real public spectra, which Tamis may not redistribute."""
     if not (SHARED / "data").is_dir():
         pytest.skip("the real data sets are not beside this checkout (../shared/data)")
     return SHARED / "data"
@@ -73,8 +73,8 @@ def grid() -> Axis:
 
 
 @contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Environment, signals, logging and the path of the process, as before a command."""
+def _restored() -> Iterator[None]:
+    """Restores the environment, arguments, signal handlers and logging of this process afterwards."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     logging, argv, hook = structlog.get_config(), sys.argv, sys.unraisablehook
     with mock.patch.dict(os.environ):
@@ -91,14 +91,14 @@ def _as_it_was() -> Iterator[None]:
 def here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A command of `tamis` in this process, below `tmp_path`: what it prints, and its exit status.
+    """Runs a command of `tamis` in this process, in `tmp_path`; returns its output and exit status.
 
-    Most tests ask for no more of a command, and it need not import numpy, scikit-learn and torch for each of them.
+    A separate process would import numpy, scikit-learn and torch again for each command.
     """
     from tamis.streamer.cli import main
 
     def call(*words: str | Path | float, **environment: str) -> subprocess.CompletedProcess[str]:
-        with _as_it_was(), monkeypatch.context() as changed:
+        with _restored(), monkeypatch.context() as changed:
             for name in [name for name in os.environ if name.startswith("TAMIS_")]:
                 del os.environ[name]
             os.environ.update({"TAMIS_METRICS__PORT": "0", **environment})
@@ -109,8 +109,8 @@ def here(
                 code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)
-        told = capfd.readouterr()
-        return subprocess.CompletedProcess([*map(str, words)], code, told.out, told.err)
+        output = capfd.readouterr()
+        return subprocess.CompletedProcess([*map(str, words)], code, output.out, output.err)
 
     return call
 
@@ -134,7 +134,7 @@ def model(grid: Axis) -> Model:
 
 @pytest.fixture(scope="session")
 def belts() -> tuple[Model, object]:
-    """A model that was taught on one belt, and another belt."""
-    from .support.belts import taught_and_other
+    """A model fitted to one belt, and another belt."""
+    from .support.belts import model_and_other_belt
 
-    return taught_and_other()
+    return model_and_other_belt()

@@ -1,9 +1,10 @@
 """Coverage-guided fuzzing of every decoder and file reader: ``python -m tests.fuzz --cases 1000000``.
 
-Each target of `support/hostile.py` runs in a process of its own, so that a crash in native code is a finding and not
-the end; the case that was at work is kept in memory that outlives it. Findings are written below ``--out``, one a kind.
+Each target of `support/hostile.py` runs in its own process, so that a crash in native code is a finding and does not
+end the run; the current case is kept in memory that outlives the process. Findings are written to ``--out``, one per
+kind.
 
-Atheris guides the mutations by the coverage of our own code. Where it is not installed, they are drawn at random.
+Atheris guides the mutations by the coverage of Tamis's code. If it is not installed, they are drawn at random.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from random import Random
 from typing import Any
 
 SHM = Path("/dev/shm")
-MAX_CASE_S = 20  # a case that takes longer hangs
-MAX_MEMORY = 6 << 30  # bytes of address space beyond what is mapped at the start
-MAX_DEATHS = 20  # of a target's process; then it is left
-_HEAD = struct.Struct("<QQQQ")  # cases, read, peak kB, length of the case at work
+MAX_CASE_S = 20  # a case that takes longer counts as a hang
+MAX_MEMORY = 6 << 30  # bytes of address space, in addition to what is mapped at the start
+MAX_DEATHS = 20  # of a target's process; then the next target follows
+_HEAD = struct.Struct("<QQQQ")  # cases, read, peak kB, length of the current case
 _MAX_CASE = 1 << 17
 
 
 class Scratch:
-    """What the parent can still read when its child is dead."""
+    """Memory that the parent can read after its child has died."""
 
     def __init__(self, path: Path, *, new: bool = False) -> None:
         if new:
@@ -69,7 +70,7 @@ def keep_finding(out: Path, target: str, kind: str, text: str, case: bytes) -> N
 def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scratch: Scratch) -> None:
     guided = importlib.util.find_spec("atheris") is not None
     atheris: Any = importlib.import_module("atheris") if guided else None
-    # kernel: numba compiles its bytecode, which must be as it was written.
+    # The kernel is left out: numba compiles its bytecode, which must be unchanged.
     included: dict[str, Any] = {"include": ["tamis", "tomllib"], "exclude": ["tamis.models.local_pls_kernel"]}
     with atheris.instrument_imports(**included) if guided else nullcontext():
         from .support import hostile
@@ -78,7 +79,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     faulthandler.enable()
-    faulthandler.register(signal.SIGALRM, chain=True)  # a case that hangs: says where, and dies
+    faulthandler.register(signal.SIGALRM, chain=True)  # a hanging case prints its stack and dies
     target, folder = hostile.TARGETS[name], Path(tempfile.mkdtemp())
     done = read = 0
 
@@ -86,7 +87,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
         nonlocal done, read
         done += 1
         scratch.set(done, read, hostile.peak_kb(), case)
-        signal.setitimer(signal.ITIMER_REAL, MAX_CASE_S)  # nobody handles it: the process dies, the parent tells
+        signal.setitimer(signal.ITIMER_REAL, MAX_CASE_S)  # not handled: the process dies and the parent reports it
         try:
             read += hostile.examine(target, case, folder)
         except hostile.Finding as finding:
@@ -95,7 +96,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
             keep_finding(out, name, kind, "".join(traceback.format_exception(finding)), case)
 
     seeds = target.seeds()
-    for case in seeds:  # whatever is imported, compiled or cached late is there before anything is measured
+    for case in seeds:  # late imports, compilation and caches happen before anything is measured
         with suppress(Exception):
             target.run(case, folder)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -108,7 +109,7 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
 
     def mutate(case: bytes, most: int, seed: int) -> bytes:
         rng = Random(seed)
-        if rng.random() < 0.3:  # what is kept for its coverage is mostly broken: begin anew with what is whole
+        if rng.random() < 0.3:  # cases kept for their coverage are mostly broken: start again from a valid one
             case = rng.choice(seeds)
         made = target.mutate(case, rng) if rng.random() < 0.85 else atheris.Mutate(case, most)
         return made[:most]
@@ -127,10 +128,10 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
 
 
 def fuzz(name: str, cases: int, seconds: float, seed: int, out: Path) -> str:
-    """Runs one target to its end, over as many deaths of its process as it takes; one line of figures."""
+    """Runs one target, and restarts its process when it dies; returns one line of figures."""
     began, done, read, peak_kb, features = time.monotonic(), 0, 0, 0, "-"
     for death in range(MAX_DEATHS + 1):
-        # In memory where that can be: a disk would take most of the time.
+        # In memory if possible: a disk would take most of the time.
         with tempfile.TemporaryDirectory(prefix="tamis-fuzz-", dir=SHM if SHM.is_dir() else None) as own:
             scratch = Scratch(Path(own) / "scratch", new=True)
             left_s = seconds - (time.monotonic() - began)
@@ -141,15 +142,15 @@ def fuzz(name: str, cases: int, seconds: float, seed: int, out: Path) -> str:
             )
             some, some_read, some_kb, case = scratch.get()
             done, read, peak_kb = done + some, read + some_read, max(peak_kb, some_kb)
-            told = child.stderr.decode(errors="replace")
-            if found := re.findall(r"cov: (\d+) ft: (\d+)", told):
+            output = child.stderr.decode(errors="replace")
+            if found := re.findall(r"cov: (\d+) ft: (\d+)", output):
                 features = "/".join(found[-1])
             if child.returncode == 0:
                 break
             if not some:
-                raise SystemExit(f"{name}: its process did not start:\n{told}")
+                raise SystemExit(f"{name}: its process did not start:\n{output}")
             how = "hang" if child.returncode == -signal.SIGALRM else f"process died with {child.returncode}"
-            keep_finding(out, name, f"{how}, case {hashlib.sha256(case).hexdigest()[:8]}", told[-5_000:], case)
+            keep_finding(out, name, f"{how}, case {hashlib.sha256(case).hexdigest()[:8]}", output[-5_000:], case)
             if done >= cases or time.monotonic() - began >= seconds:
                 break
     took_s = time.monotonic() - began
@@ -166,8 +167,8 @@ def main() -> None:
     from .support import hostile
 
     parser = argparse.ArgumentParser(description="Fuzzes every decoder and file reader.")
-    parser.add_argument("--cases", type=int, default=100_000, help="of all targets together")
-    parser.add_argument("--seconds", type=float, default=3600, help="at most, for each target")
+    parser.add_argument("--cases", type=int, default=100_000, help="number of cases, for all targets together")
+    parser.add_argument("--seconds", type=float, default=3600, help="time limit for each target")
     parser.add_argument("--only", choices=hostile.TARGETS, action="append", help="this target; may be repeated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="where findings are written")

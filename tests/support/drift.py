@@ -1,4 +1,4 @@
-"""A drift watch that is fed by hand, with the predictions of a real model."""
+"""A drift monitor fed by hand, with the predictions of a real model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .spectra import frame, simulate
 
 BLOCK = 64
 TABLE = Drift(block_spectra=BLOCK, learn_blocks=10)  # type: ignore[call-arg]
-OFFSETS = itertools.count()  # of one topic, whichever line reads it
+OFFSETS = itertools.count()  # of one topic, for all lines
 
 
 class Line:
-    """A watch that is fed spectra, with the predictions of a real model."""
+    """A drift monitor of one line, fed with spectra and the predictions of a real model."""
 
     def __init__(self, model: Model, table: Drift = TABLE, path: Path | None = None, pool: Any = None) -> None:
         self.model, self.version = model, "v0001"
@@ -38,10 +38,10 @@ class Line:
         self.sent += n
         made = frame(self.model.grid, n, spectra=spectra.astype(np.float32), spectrum_id=names, **changes)
         result = self.model.predict(made.spectra, self.model.grid)
-        told = predictions(self.model, made, result, self.version)
+        predicted = predictions(self.model, made, result, self.version)
         offset = next(OFFSETS)
         record = Record("tamis.spectra", 0, offset, None, b"", {}, float(offset))
-        return self.watch.update(record, made, told, self.model)
+        return self.watch.update(record, made, predicted, self.model)
 
     def learns(self, draw: Callable[[int], np.ndarray]) -> Line:
         for _ in range(self.watch.table.learn_blocks):
@@ -62,7 +62,7 @@ def predictions(model: Model, made: Frame, result: Any, version: str) -> Any:
 
 
 def drawing(axis: Axis, seed: int = 5) -> Callable[[int], np.ndarray]:
-    """Spectra of two absorbers that vary, and of a matrix that does not: without it a gain were a change of product."""
+    """Spectra of two varying absorbers on a constant matrix; without it, a gain would look like another product."""
     seeds = iter(range(seed * 10_000, (seed + 1) * 10_000))
     matrix = 0.5 * np.exp(-0.5 * ((axis.to("nm").values - 1500.0) / 30.0) ** 2)
     return lambda n: simulate(n, axis, next(seeds))[0] + matrix

@@ -1,4 +1,4 @@
-"""A front before an embedded broker, with what these lack: TLS, and a login as a real cluster asks for it."""
+"""A proxy in front of an embedded broker, which adds TLS and logins as a real cluster has them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 _API_VERSIONS, _HANDSHAKE, _AUTHENTICATE = 18, 17, 36  # Kafka's numbers for its requests
 _REFUSED = 58  # SASL_AUTHENTICATION_FAILED
-Step = Callable[[bytes], tuple[bytes, bool]]  # what a client sends -> our answer, and whether it is who it says
+Step = Callable[[bytes], tuple[bytes, bool]]  # the client's message -> the answer, and whether the login is complete
 
 
 class Refused(Exception):
@@ -50,7 +50,7 @@ def bearer(accepts: Callable[[str], bool]) -> Callable[[], Step]:
 
 
 def scram(name: str, user: str, password: str, iterations: int = 4096) -> Callable[[], Step]:
-    """RFC 5802's server, from the RFC: the client that it meets was written by others."""
+    """The server of RFC 5802, written from the RFC; the client is an independent implementation."""
     digest = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}[name]
     salt = os.urandom(16)
     salted = hashlib.pbkdf2_hmac(digest, password.encode(), salt, iterations)
@@ -85,12 +85,12 @@ def scram(name: str, user: str, password: str, iterations: int = 4096) -> Callab
 
 
 class Front:
-    """Takes connections on a free port of loopback and hands them on to the broker, once they have passed.
+    """Accepts connections on a free loopback port and passes them to the broker after the login.
 
     Attributes:
-        tls: None takes plain connections. mechanism, login: None asks for none.
-        session_ms: after so long a client must log in again; 0 never.
-        certificates: of each connection with TLS, who the client proved to be. logins: how many were let in.
+        tls: None: plain connections. mechanism, login: None: no login.
+        session_ms: the time after which a client must log in again; 0: never.
+        certificates: the common name in each TLS client's certificate. logins: the number of successful logins.
     """
 
     def __init__(self) -> None:
@@ -102,14 +102,14 @@ class Front:
         self.backend = 0
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
-        self._era = 0  # connections of an older one are closed
+        self._era = 0  # connections of earlier eras are closed
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     login: Callable[[], Step] | None
 
     def drop(self) -> None:
-        """Closes every connection: its clients come again, and are asked again who they are."""
+        """Closes every connection: clients reconnect and log in again."""
         self._era += 1
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Front:
                     self.certificates.append(dict(pair for row in subject for pair in row).get("commonName", ""))
                 with client, socket.create_connection(("127.0.0.1", self.backend)) as broker:
                     self._hand_on(client, broker)
-            except OSError:  # whoever is refused finds the connection closed
+            except OSError:  # a refused client sees a closed connection
                 pass
 
     def _hand_on(self, client: socket.socket, broker: socket.socket) -> None:
@@ -147,13 +147,13 @@ class Front:
         while era == self._era:
             waiting = isinstance(client, ssl.SSLSocket) and client.pending()
             for ready in [client] if waiting else select.select([client, broker], [], [], 0.1)[0]:
-                came = ready.recv(1 << 16)
-                if not came:
+                received = ready.recv(1 << 16)
+                if not received:
                     return
                 if ready is broker:
-                    client.sendall(came)
+                    client.sendall(received)
                     continue
-                buffered += came
+                buffered += received
                 while len(buffered) >= 4 and len(buffered) >= 4 + struct.unpack(">i", buffered[:4])[0]:
                     size = 4 + struct.unpack(">i", buffered[:4])[0]
                     frame, buffered = buffered[:size], buffered[size:]
@@ -174,14 +174,14 @@ class Front:
         compact = version >= 2
         try:
             answer, done = step(_compact_bytes(body[1:]) if compact else body[4:])
-            error, told = 0, b""
+            error, text = 0, b""
         except Refused as refusal:
-            answer, done, error, told = b"", False, _REFUSED, str(refusal).encode()
+            answer, done, error, text = b"", False, _REFUSED, str(refusal).encode()
         lifetime = struct.pack(">q", self.session_ms if done else 0)
         if compact:
-            sent = b"\0" + struct.pack(">h", error) + _compact(told) + _compact(answer) + lifetime + b"\0"
+            sent = b"\0" + struct.pack(">h", error) + _compact(text) + _compact(answer) + lifetime + b"\0"
         else:
-            sent = struct.pack(">hh", error, len(told)) + told + struct.pack(">i", len(answer)) + answer
+            sent = struct.pack(">hh", error, len(text)) + text + struct.pack(">i", len(answer)) + answer
             sent += lifetime if version == 1 else b""
         self.logins += done
         _answer(client, correlation, sent)
@@ -210,7 +210,7 @@ def _compact_bytes(body: bytes) -> bytes:
 
 
 class FrontedBroker(EmbeddedBroker):
-    """Tells its clients to come by the front, as a cluster behind TLS does."""
+    """A broker that advertises the proxy's address, as a cluster behind TLS does."""
 
     def __init__(self, front: Front) -> None:
         super().__init__("tansu")
@@ -223,11 +223,11 @@ class FrontedBroker(EmbeddedBroker):
 
 
 class Authority:
-    """A certificate authority of a test's own: `ca.pem`, and certificates in its folder."""
+    """A certificate authority for one test: `ca.pem` and certificates, in one folder."""
 
     def __init__(self, folder: Path, name: str = "test authority") -> None:
         if shutil.which("openssl") is None:
-            pytest.skip("no openssl here to make certificates with")
+            pytest.skip("openssl is not installed; it makes the certificates")
         self.folder = folder
         folder.mkdir()
         self._make(
@@ -245,7 +245,7 @@ class Authority:
         return self._make(name, name, "-CA", self.ca, "-CAkey", str(self.folder / "ca.key"), *more, *sealed)
 
     def context(self, name: str, alternative: str) -> ssl.SSLContext:
-        """For a server, which takes clients with a certificate of this authority and those without."""
+        """For a server that accepts clients with a certificate of this authority, and clients without any."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.certificate(name, alternative))
         context.load_verify_locations(self.ca)

@@ -84,30 +84,30 @@ class Target:
 def examine(target: Target, case: bytes, folder: Path) -> bool:
     """Whether the case was read; False where it was refused clearly. Raises Finding."""
     before_kb = peak_kb()
-    told: BaseException | None = None
+    caught: BaseException | None = None
     with _effects(folder) as effects, mock.patch.object(tempfile, "tempdir", str(folder)):
         try:
             target.run(case, folder)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 (a panic of a Rust library is no Exception)
-            told = error
-    chain = [told]
+            caught = error
+    chain = [caught]
     while (last := chain[-1]) is not None:
         if (cause := last.__cause__ or last.__context__) in chain:
-            raise Finding(f"an error that is its own cause: {told!s:.300}")
+            raise Finding(f"an error that is its own cause: {caught!s:.300}")
         chain.append(cause)
-    if told is not None and not isinstance(told, target.refusals):
-        raise Finding(f"{type(told).__name__}: {told!s:.300}") from told
+    if caught is not None and not isinstance(caught, target.refusals):
+        raise Finding(f"{type(caught).__name__}: {caught!s:.300}") from caught
     if any(isinstance(error, MemoryError) for error in chain):
-        raise Finding(f"ran out of memory: {told!s:.300}") from told
-    if told is not None and not 10 <= len(str(told)) <= MAX_WORDS:
-        raise Finding(f"a refusal of {len(str(told))} characters: {told!s:.100}") from told
+        raise Finding(f"ran out of memory: {caught!s:.300}") from caught
+    if caught is not None and not 10 <= len(str(caught)) <= MAX_WORDS:
+        raise Finding(f"a refusal of {len(str(caught))} characters: {caught!s:.100}") from caught
     if effects:
-        raise Finding(f"effects beyond its folder: {effects[:3]}") from told
+        raise Finding(f"effects beyond its folder: {effects[:3]}") from caught
     if (grown_kb := peak_kb() - before_kb) > MAX_GROWTH_KB:
-        raise Finding(f"memory grew by {grown_kb >> 10} MiB") from told
-    return told is None
+        raise Finding(f"memory grew by {grown_kb >> 10} MiB") from caught
+    return caught is None
 
 
 def peak_kb() -> int:

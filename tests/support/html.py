@@ -1,4 +1,4 @@
-"""Pages as a browser would read them, and the text that an attacker would put into them."""
+"""Pages parsed as a browser would, and a text that an attacker might put into them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from html.parser import HTMLParser
 
 HOSTILE = "</title></svg><script>alert('x')</script><img src=\"http://evil/\" onerror=alert(1)>&amp;"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
-# End tags that HTML lets one leave out.
+# HTML allows leaving out these end tags.
 OPTIONAL = {"li", "tr", "td", "th", "p", "thead", "tbody"}
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, the text, and end tags that meet no start tag or leave something open."""
+    """A page's tags with their attributes, its text, and end tags that do not match the last open start tag."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

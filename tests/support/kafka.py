@@ -1,4 +1,4 @@
-"""Topics of a test's own on a broker, and their clients."""
+"""A topic for one test on a shared broker, and its clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
 
 
 def source(broker: Any, name: str, **more: Any) -> KafkaSource:
-    """A member of the topic's own group: no test waits for a rebalance of another's."""
+    """A source in a consumer group of this topic alone, so that no test waits for another's rebalance."""
     return KafkaSource(broker.bootstrap, [name], f"g-{name}", client_settings=broker.client_settings, **more)
 
 

@@ -1,4 +1,4 @@
-"""Lines in memory: what came out of one, and a sink that fails."""
+"""For lines in memory: their decisions, and a sink that fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def decided(line: Any) -> list[dict[str, Any]]:
 
 
 class Flaky(MemorySink):
-    """Loses everything at its first flushes, and says so."""
+    """Loses all messages at its first flushes, and raises NotDelivered."""
 
     def __init__(self, failures: int) -> None:
         super().__init__()

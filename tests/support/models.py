@@ -1,4 +1,4 @@
-"""Models that are fitted in a moment, and the precision in which a served network computes."""
+"""Models that are fitted quickly, and the precision of a served network."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .spectra import materials
 
 Network = TypeVar("Network")
 
-# How a network can be served. Which way is picked depends on the processor, so tolerances go by its precision.
+# The backends of a network. The processor decides which one is used, so tolerances depend on its precision.
 WAYS = ["openvino bf16", "openvino fp32", "numpy fp32", "numpy fp64"]
 
 
 def brief(network: type[Network], **parameters: Any) -> Network:
-    """An estimator that is fitted in a moment, on one core."""
+    """An estimator that is fitted quickly, on one core."""
     return network(**{"epochs": 3, "n_threads": 1, "device": "cpu", **parameters})
 
 
 def classified(axis: Axis, estimator: Any = None, n: int = 200) -> Model:
-    """A model of the three sorts of `materials`."""
+    """A model of the three classes of `materials`."""
     spectra, sort = materials(n, axis)
     parts = {"pipeline": Pipeline.parse("snv, savgol 7 2 1"), "estimator": estimator or PLSDA()}
     return Model.fit(spectra, axis, sort, ["sort"], **parts, quantity="absorbance")
@@ -49,5 +49,5 @@ def serve_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def allowed(served: ServedModel) -> float:
-    """How far a served model's values may be from the fitted one's, in sd: by the precision it computes in."""
+    """How far served values may be from the fitted model's, in sd; depends on the backend's precision."""
     return TOLERANCE[served.report.backend.precision]

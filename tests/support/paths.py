@@ -1,4 +1,4 @@
-"""The project's folders, real files beside the tests, and programs that some tests need."""
+"""The project's folders, sample files, and programs that some tests need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Real ones: tests/data/README.md
+# Real measurements; tests/data/README.md names their sources.
 SPECTROMETER_FILES = {path.name: path for path in (ROOT / "tests" / "data").iterdir() if path.suffix != ".md"}
 SHARED = ROOT.parent / "shared"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

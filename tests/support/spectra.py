@@ -1,4 +1,4 @@
-"""Simulated spectra whose truth is known."""
+"""Simulated spectra with known concentrations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tamis.streamer.messages.frame import Frame
 
 
 def simulate(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(n, bands) absorbances of two absorbers with scatter and noise, and (n, 2) their concentrations."""
+    """(n, bands) absorbances of two absorbers with offset and noise, and their concentrations (n, 2)."""
     rng = np.random.default_rng(seed)
     nm = axis.to("nm").values
     bands = np.exp(-0.5 * ((nm - np.array([[1200.0], [1400.0]])) / 40.0) ** 2)  # (2, bands)
@@ -22,7 +22,7 @@ def simulate(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
 
 
 def materials(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra of three sorts that differ in the ratio of two absorbers; the third is one in ten."""
+    """(n, bands) spectra of three classes that differ in two absorbers, and (n,) names; a tenth is of the third."""
     spectra, values = simulate(n, axis, seed)
     cut = np.quantile(values[:, 0] - values[:, 1], [0.45, 0.9])
     return spectra, np.array(["PE", "PET", "PVC"])[np.searchsorted(cut, values[:, 0] - values[:, 1])]
@@ -35,7 +35,7 @@ def strangers(n: int, axis: Axis) -> np.ndarray:
 
 
 def instruments(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """n objects under two instruments, (n, bands) each: the second adds its own interference; and fat."""
+    """n objects under two instruments, (n, bands) each, and their fat (n,); the second adds an interference."""
     spectra, values = simulate(n, axis, seed)
     rng = np.random.default_rng(seed + 500)
     other = spectra + rng.uniform(0.2, 0.6, (n, 1)) * np.exp(-0.5 * ((axis.values - 1250.0) / 70.0) ** 2)
