@@ -1,9 +1,9 @@
-"""Chaos: a line under random SIGKILLs and broker restarts, and a checker of its own. `make chaos` runs it whole.
+"""Chaos: a line under random SIGKILLs and broker restarts, and an independent checker. `make chaos` runs the long form.
 
-Replayers, workers and a trainer run as processes that are started again whenever they end, as systemd would do. When
-all is through, every spectrum_id of the recorded files is looked for in what was committed: by a plain consumer, with
-none of the workers' code but the decoder. A message that no worker can read must be in the rejects, by its offset. The
-trainer's buffer must have taken in each spectrum once.
+Replayers, workers and a trainer run as processes that are restarted whenever they end, as systemd would do. At the end,
+a plain consumer, which shares only the decoder with the workers, searches the committed results for every spectrum_id
+of the recorded files. An unreadable message must be in the rejects, by its offset. The trainer's buffer must have
+stored each spectrum once.
 
     python -m tests.chaos                                  # both guarantees, 100 kills of workers each
     python -m tests.chaos --kills 10 --frames 1000 --seed 7
@@ -50,22 +50,23 @@ Guarantee = Literal["exactly_once", "at_least_once"]
 LINES = ("left", "right")  # their keys fall on partitions 0 and 1
 FRAME = 2  # spectra a message
 AXIS = Axis(np.linspace(1000.0, 1600.0, 61), "nm")
-JUNK = b"half a mess"
-OTHERS = 0.3  # share of the kills that hit replayers and the trainer
-EARLY = 0.1  # share of the kills that may hit a worker before it works
-BUFFER_BYTES = 64 << 20  # of the trainer
-PATIENCE_S = 90.0  # without anything new in the outputs: what is missing then is lost
+JUNK = b"junk"
+OTHERS = 0.3  # share of the kills that hit replayers or the trainer
+EARLY = 0.1  # share of the kills that may hit a worker during its start
+BUFFER_BYTES = 64 << 20  # of the trainer's replay buffer
+PATIENCE_S = 90.0  # after so long without new results, the missing ones count as lost
 
 
 @dataclass
 class Plan:
-    """What is to happen.
+    """How a run goes.
 
     Attributes:
-        kills: SIGKILLs of workers; replayers and the trainer get some besides.
-        frames: messages of all lines together, but for those that can not be read.
-        broker: noida has transactions and keeps its data over a restart in good order, but never lets another member
-            take over: there each worker has a fixed partition. tansu has groups. cluster: a real one, with all of it.
+        kills: SIGKILLs of workers; replayers and the trainer are killed in addition.
+        frames: readable messages of all lines together.
+        broker: noida has transactions and keeps its data over an orderly restart, but no member of a group can take
+            over from another, so each worker has a fixed partition. tansu has groups. cluster: a real one, which has
+            all three.
         restarts: of the broker.
     """
 
@@ -84,11 +85,11 @@ class Plan:
 
 @dataclass
 class Found:
-    """What the checker found.
+    """The checker's findings.
 
     Attributes:
-        unequal: copies of one spectrum whose result ids differ.
-        taught: spectra that the trainer's buffer has taken in; one that it knew counts once.
+        unequal: spectra whose copies have different result ids.
+        buffered: spectra that the trainer's buffer has stored; repeated ones count once.
     """
 
     guarantee: str
@@ -99,15 +100,15 @@ class Found:
     unequal: int = 0
     unsent: int = 0
     sent_twice: int = 0
-    taught: int = 0
+    buffered: int = 0
     kills: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
 
     @property
     def kept(self) -> bool:
-        """Whether the guarantee was, and the trainer's."""
+        """Whether the guarantee was kept, and the trainer's."""
         once = self.guarantee == "at_least_once" or not self.duplicated
-        return once and not (self.lost or self.unequal) and self.taught == self.spectra
+        return once and not (self.lost or self.unequal) and self.buffered == self.spectra
 
     def __str__(self) -> str:
         besides = ", ".join(f"{n} of {name}" for name, n in sorted(self.kills.items()) if name != "worker") or "none"
@@ -115,7 +116,7 @@ class Found:
         return (
             f"{self.guarantee}: other kills and restarts: {besides}; ended by themselves: {ended}; spectra "
             f"{self.spectra}, of which never in the topic {self.unsent}, sent twice {self.sent_twice}, with unequal "
-            f"result ids {self.unequal}, in the trainer's buffer {self.taught}\n"
+            f"result ids {self.unequal}, in the trainer's buffer {self.buffered}\n"
             f"{self.guarantee}: kills={self.kills['worker']} frames={self.frames} lost={self.lost} "
             f"duplicated={self.duplicated}"
         )
@@ -123,7 +124,7 @@ class Found:
 
 @dataclass
 class Kept:
-    """A process that is started again whenever it ends, but for an exit status of 0."""
+    """A process that is restarted whenever it ends with an exit status other than 0."""
 
     name: str
     command: list[str]
@@ -133,7 +134,7 @@ class Kept:
     process: subprocess.Popen[bytes] | None = None
     done: bool = False
     expected: bool = False
-    begun: int = 0  # where in the log its newest start lies
+    begun: int = 0  # the position in the log at its last start
 
     def keep(self) -> None:
         if self.process is not None and (status := self.process.poll()) is not None:
@@ -161,14 +162,14 @@ class Kept:
             return b"model loaded" in log.read()
 
     def send(self, how: signal.Signals) -> bool:
-        """Whether there was something to send it to."""
+        """Sends a signal; False if the process is not running."""
         if self.process is None or self.process.poll() is not None:
             return False
         self.process.send_signal(how)
         return True
 
     def end(self, how: signal.Signals = signal.SIGKILL, patience_s: float = 30.0) -> bool:
-        """Whether there was something to end."""
+        """Ends the process; False if it was not running."""
         if self.process is None or not self.send(how):
             return False
         self.expected = True
@@ -180,8 +181,8 @@ class Kept:
         return True
 
 
-def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: None) -> Found:
-    """Lets it all happen below `folder`, and counts what came of it."""
+def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: None) -> Found:
+    """Runs the plan in `folder` and counts the results."""
     rng = random.Random(plan.seed)
     found = Found(plan.guarantee)
     topics = f"chaos-{uuid.uuid4().hex[:8]}"
@@ -210,7 +211,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: Non
         everyone = [*_workers(plan, common, folder, found), *replayers, trainer]
         parts.callback(lambda: [process.end() for process in everyone])
         places = _send_junk(address, client, f"{topics}.spectra")
-        _disturb(plan, everyone, broker, found, rng, tell)
+        _disturb(plan, everyone, broker, found, rng, report)
         checker = Checker(address, client, topics)
         parts.callback(checker.close)
         expected = {f"{line}-{i}" for line in LINES for i in range(plan.frames // len(LINES) * FRAME)}
@@ -222,15 +223,15 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None] = lambda text: Non
                 process.end(signal.SIGTERM)
         _wait_for(trainer, partial(checker.unread, f"{topics}-trainer"))
         trainer.end(signal.SIGTERM)
-        found.taught = _taught(folder)
-        checker.read(patience_s=3.0)  # what was in hand
+        found.buffered = _buffered(folder)
+        checker.read(patience_s=3.0)  # results that were still on their way
         checker.count(found, expected, places)
     found.frames, found.spectra = plan.frames + len(places), len(expected)
     return found
 
 
 def _wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
-    """Until it has read all, or has not come further for so long: it runs with what others leave of the processor."""
+    """Waits until the trainer has read everything, or makes no progress; it runs at the lowest priority."""
     fewest, until = unread(), time.monotonic() + PATIENCE_S
     while fewest and time.monotonic() < until:
         trainer.keep()
@@ -240,9 +241,9 @@ def _wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
 
 
 def _disturb(
-    plan: Plan, everyone: list[Kept], broker: EmbeddedBroker | None, found: Found, rng: random.Random, tell: Any
+    plan: Plan, everyone: list[Kept], broker: EmbeddedBroker | None, found: Found, rng: random.Random, report: Any
 ) -> None:
-    """Kills until all kills are done and all is sent."""
+    """Kills processes until all kills are done and everything is sent."""
     restarts = sorted(rng.sample(range(1, max(plan.kills, plan.restarts + 1)), plan.restarts)) if broker else []
     while found.kills["worker"] < plan.kills or not all(p.done for p in everyone if p.name == "replay"):
         for process in everyone:
@@ -254,20 +255,22 @@ def _disturb(
             restarts.pop(0)
             _restart(plan, everyone, broker, found)
             found.kills["the broker"] += 1
-            tell(f"{sum(found.kills.values())}: restarted the broker")
+            report(f"{sum(found.kills.values())}: restarted the broker")
             continue
         victim = rng.choice([p for p in everyone if (p.name == "worker") == (rng.random() > OTHERS)] or everyone)
         if victim.name == "worker" and rng.random() > EARLY and not victim.working:
-            continue  # its start takes longer than its work between two kills: most are to fall into the work
+            continue  # a start takes longer than the work between two kills, and most kills should hit the work
         if victim.end():
             found.kills[victim.name] += 1
-            tell(f"{sum(found.kills.values())}: killed {victim.name}")
+            report(f"{sum(found.kills.values())}: killed {victim.name}")
 
 
 def _restart(plan: Plan, everyone: list[Kept], broker: EmbeddedBroker, found: Found) -> None:
-    """noida acknowledges for some milliseconds what it no longer writes to its disk, and forgets an open transaction,
-    to hide for ever what its producer commits later. So all stand still when it stops; and whoever may have a
-    transaction goes down with it. What a producer that lives on does, only a cluster shows.
+    """Restarts the broker while no process sends.
+
+    For some milliseconds after SIGTERM, noida acknowledges messages that it no longer writes to disk. It also forgets
+    an open transaction, and then hides everything that its producer commits later. So all processes are paused, and
+    those that may have a transaction are killed. Only a cluster can show what happens to a producer that keeps running.
     """
     for process in everyone:
         if process.name == "worker" and plan.guarantee == "exactly_once":
@@ -289,7 +292,7 @@ def _workers(plan: Plan, common: dict[str, str], folder: Path, found: Found) -> 
 
 
 def _trainer(common: dict[str, str], folder: Path, found: Found) -> Kept:
-    """It learns nothing: that its buffer is whole is what is asked. A static member of its group goes on at once."""
+    """A trainer that only fills its buffer, as a static group member, which can continue at once after a kill."""
     table = {"folder": str(folder / "trainer"), "group": f"{common['TAMIS_GROUP']}-trainer", "pretrain_spectra": 0,
              "buffer_max_bytes": BUFFER_BYTES, "metrics_port": 0}  # fmt: skip
     kafka = json.loads(common["TAMIS_KAFKA"]) | {"group_instance_id": "trainer"}
@@ -297,8 +300,8 @@ def _trainer(common: dict[str, str], folder: Path, found: Found) -> Kept:
     return Kept("trainer", ["trainer"], common | own, folder / "trainer.log", found.exits)
 
 
-def _taught(folder: Path) -> int:
-    """How many spectra the trainer's buffer has taken in: those that it knew count once."""
+def _buffered(folder: Path) -> int:
+    """How many spectra the trainer's buffer has stored; repeated ones count once."""
     (path,) = (folder / "trainer").glob("buffer-*.sqlite")
     with Buffer(path, AXIS, BUFFER_BYTES) as buffer:
         return buffer.added
@@ -307,11 +310,11 @@ def _taught(folder: Path) -> int:
 def _replayers(
     plan: Plan, topics: str, files: list[Path], common: dict[str, str], folder: Path, found: Found
 ) -> Iterator[Kept]:
-    """At a rate that lasts as long as the kills.
+    """Replayers at a rate at which the files last as long as the kills.
 
-    On noida only who reads from the beginning sees transactions aright: it goes on telling of aborted ones
-    that are long over, and kafka-python then leaves out what the same producer has sent since. So nothing that workers
-    read is sent in one there: a killed replay sends what was on its way again, and the checker counts on that.
+    noida keeps reporting old aborted transactions to readers that start in mid-log, and kafka-python then drops newer
+    messages of the same producer. So on noida the spectra are sent without transactions: a killed replayer sends its
+    unconfirmed messages again, and the checker allows for that.
     """
     guarantee = "exactly_once" if plan.broker == "cluster" else "at_least_once"
     for line, file in zip(LINES, files, strict=True):
@@ -341,7 +344,7 @@ def _record(folder: Path, line: str, frames: int) -> Path:
 
 
 def _send_junk(address: str, client: dict[str, Any], topic: str) -> set[tuple[int, int]]:
-    """A message that can not be read on each partition, and where they lie."""
+    """Sends an unreadable message to each partition; returns their (partition, offset)."""
     from kafka import KafkaProducer
 
     with closing(connected(KafkaProducer, address, client)) as producer:
@@ -354,14 +357,14 @@ def _cluster() -> tuple[str, dict[str, Any]]:
 
 
 class Checker:
-    """Reads what was committed, from the beginning, in no group."""
+    """Reads the committed results from the beginning, without a consumer group."""
 
     def __init__(self, address: str, client: dict[str, Any], topics: str) -> None:
         from kafka import KafkaConsumer
         from kafka.structs import TopicPartition
 
         self._topics = topics
-        self._sent_to: dict[int, int] = {}  # by partition of the spectra, the offset after the last message
+        self._sent_to: dict[int, int] = {}  # partition of the spectra -> the offset after its last message
         self.sent: Counter[str] = Counter()
         self.results: dict[str, list[str]] = defaultdict(list)  # spectrum_id -> the result ids of its copies
         self.rejects: Counter[tuple[int, int]] = Counter()
@@ -371,7 +374,7 @@ class Checker:
         self._consumer.assign([TopicPartition(f"{topics}.{role}", i) for role in roles for i in range(len(LINES))])
 
     def read(self, patience_s: float = PATIENCE_S) -> bool:
-        """Whatever is there by now; False where for so long there was nothing new."""
+        """Reads the available messages; False if there were none for `patience_s`."""
         until = time.monotonic() + patience_s
         while time.monotonic() < until:
             if batches := self._consumer.poll(timeout_ms=500):
@@ -401,7 +404,7 @@ class Checker:
         return expected <= self.results.keys() and places <= self.rejects.keys()
 
     def unread(self, group: str) -> int:
-        """How many messages of the topic of spectra a group has not committed yet."""
+        """How many messages on the spectra topic a group has not committed yet."""
         from kafka.structs import TopicPartition
 
         ends = {TopicPartition(f"{self._topics}.spectra", partition): end for partition, end in self._sent_to.items()}
@@ -409,11 +412,11 @@ class Checker:
             return sum(max(end - (consumer.committed(place) or 0), 0) for place, end in ends.items())
 
     def count(self, found: Found, expected: set[str], places: set[tuple[int, int]]) -> None:
-        """Of spectra, and of messages that could not be read."""
+        """Counts lost and duplicated spectra and unreadable messages."""
         found.sent_twice = sum(n - 1 for n in self.sent.values())
         found.unsent = len(expected - self.sent.keys())
         found.lost = len(expected - self.results.keys()) + len(places - self.rejects.keys())
-        # A spectrum that was sent twice has two results by right.
+        # A spectrum that was sent twice may have two results.
         found.duplicated = sum(len(ids) - self.sent[name] for name, ids in self.results.items())
         found.duplicated += sum(n - 1 for n in self.rejects.values())
         found.unequal = sum(len(set(ids)) > self.sent[name] for name, ids in self.results.items())
@@ -433,7 +436,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=2, help="of the broker")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="exactly_once or at_least_once")
-    parser.add_argument("--keep", type=Path, help="a folder for the logs; else they go")
+    parser.add_argument("--keep", type=Path, help="a folder for the logs, which are deleted otherwise")
     given = parser.parse_args()
     broker = "cluster" if os.environ.get("TAMIS_TEST_KAFKA") else "noida"
     every = []

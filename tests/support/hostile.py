@@ -1,6 +1,6 @@
-"""Hostile input: for every decoder and file reader, honest seeds, a mutator that knows their structure, and one case.
+"""Hostile input: for every decoder and file reader, valid seeds, a mutator that knows their structure, and a runner.
 
-`tests/fuzz.py` drives these targets by the million, `test_hostile.py` a few hundred times each.
+`tests/fuzz.py` runs these targets millions of times, `test_hostile.py` a few hundred times each.
 """
 
 from __future__ import annotations
@@ -61,28 +61,28 @@ from .spectra import simulate
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
 KNOWN = {"nir1": AXIS, AXIS.id: AXIS}
 MAX_BYTES = 900_000
-MAX_CASE = 1 << 17  # bytes of a case: what bombs unpack to is bounded by the code, not by the case
+MAX_CASE = 1 << 17  # bytes of a case; the code must bound what a compression bomb unpacks to
 MAX_GROWTH_KB = 64 << 10  # of the peak of resident memory, in one case
-MAX_WORDS = 6_000  # characters of a refusal: it goes into a log
+MAX_WORDS = 6_000  # characters of a refusal, which goes into a log
 
 
 class Finding(AssertionError):
-    """Something other than a reading or a clear refusal came of a case."""
+    """A case was neither read nor clearly refused."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One decoder or reader. `run` reads a case below a folder; raising `refusals` is its right, and no other error."""
+    """One decoder or reader. `run` reads a case in a folder and may raise only `refusals`."""
 
     seeds: Callable[[], list[bytes]]
     mutate: Callable[[bytes, Random], bytes]
     run: Callable[[bytes, Path], Any]
     refusals: tuple[type[Exception], ...]
-    share: int = 1  # of the cases of a whole run: the slow ones get fewer
+    share: int = 1  # of the cases of a whole run; slow targets get fewer
 
 
 def examine(target: Target, case: bytes, folder: Path) -> bool:
-    """Whether the case was read; False where it was refused clearly. Raises Finding."""
+    """Runs a case: True if it was read, False if it was clearly refused. Raises Finding."""
     before_kb = peak_kb()
     caught: BaseException | None = None
     with _effects(folder) as effects, mock.patch.object(tempfile, "tempdir", str(folder)):
@@ -90,7 +90,7 @@ def examine(target: Target, case: bytes, folder: Path) -> bool:
             target.run(case, folder)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 (a panic of a Rust library is no Exception)
+        except BaseException as error:  # noqa: BLE001 (a panic of a Rust library is not an Exception)
             caught = error
     chain = [caught]
     while (last := chain[-1]) is not None:
@@ -104,14 +104,14 @@ def examine(target: Target, case: bytes, folder: Path) -> bool:
     if caught is not None and not 10 <= len(str(caught)) <= MAX_WORDS:
         raise Finding(f"a refusal of {len(str(caught))} characters: {caught!s:.100}") from caught
     if effects:
-        raise Finding(f"effects beyond its folder: {effects[:3]}") from caught
+        raise Finding(f"effects outside its folder: {effects[:3]}") from caught
     if (grown_kb := peak_kb() - before_kb) > MAX_GROWTH_KB:
         raise Finding(f"memory grew by {grown_kb >> 10} MiB") from caught
     return caught is None
 
 
 def peak_kb() -> int:
-    """The most of this process that was ever resident."""
+    """Peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -120,7 +120,7 @@ def peak_kb() -> int:
 _CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
 _NEVER = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "pickle.find_class")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_watched: list[tuple[str, list[str]]] = []  # the folder that may be written to, and what happened beyond it
+_watched: list[tuple[str, list[str]]] = []  # the folder that may be written to, and effects outside it
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -139,7 +139,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 @lru_cache(maxsize=1)
 def _hooked() -> None:
-    sys.addaudithook(_audit)  # for good: a hook can not be taken away
+    sys.addaudithook(_audit)  # permanent: an audit hook cannot be removed
 
 
 @contextmanager
@@ -162,7 +162,7 @@ TEXTS = ("", "../../etc/passwd", "/etc/passwd", "nm", "cm-1", "index", "nir1", "
 
 
 def _nested(rng: Random) -> str:
-    """What `_dumped` writes as a value nested so deep: deeper than the library could."""
+    """A text that `_dumped` replaces with deeply nested brackets, deeper than the json library could write."""
     return f"nested {rng.choice((2, 30, 400, 990, 1100, 30_000))} {rng.choice('[{')}"
 
 
@@ -179,7 +179,7 @@ def _anything(rng: Random) -> Any:
 
 
 def mutated_tree(value: Any, rng: Random) -> Any:
-    """JSON with one of its nodes changed, taken away, repeated or put elsewhere."""
+    """A JSON value with one node changed, removed, repeated or copied elsewhere."""
     if isinstance(value, dict | list) and value and rng.random() < 0.85:
         keys = list(value) if isinstance(value, dict) else list(range(len(value)))
         key, other = rng.choice(keys), rng.choice(keys)
@@ -210,12 +210,12 @@ def _dumped(value: Any) -> bytes:
 
 
 def mutated_bytes(case: bytes, rng: Random) -> bytes:
-    """Whole numbers where lengths and offsets lie, numbers in texts, slices cut out or doubled, bits."""
+    """Changes an aligned integer, a number in text, a bit, or a slice: removed, repeated or inserted."""
     if not case:
         return bytes(rng.randrange(256) for _ in range(rng.choice((1, 8, 64))))
     data, size = bytearray(case), len(case)
     action, at = rng.random(), rng.randrange(size)
-    if action < 0.45:  # a whole number, aligned as most are
+    if action < 0.45:  # an aligned integer, such as a length or an offset
         width = rng.choice((1, 2, 4, 8))
         at -= at % width
         if at + width <= size:
@@ -227,7 +227,9 @@ def mutated_bytes(case: bytes, rng: Random) -> bytes:
         found = rng.choice(digits)
         length = found.end() - found.start()
         text = rng.choice((str(abs(rng.choice(INTEGERS))), "9" * length, "0" * length, "-1", "1e400", "nan"))
-        text = text[:length].rjust(length, "0") if rng.random() < 0.6 else text  # or lengths elsewhere are wrong
+        text = (
+            text[:length].rjust(length, "0") if rng.random() < 0.6 else text
+        )  # keeps its length, so that other lengths stay right
         data[found.start() : found.end()] = text.encode()
     elif action < 0.7:
         data[at] ^= 1 << rng.randrange(8)
@@ -241,13 +243,13 @@ def mutated_bytes(case: bytes, rng: Random) -> bytes:
 
 
 def _chain(*mutators: Callable[[bytes, Random], bytes]) -> Callable[[bytes, Random], bytes]:
-    """Some of the mutators, one after the other; what one can not read is left to the bytes' own."""
+    """Applies some of the mutators in turn; a case that a mutator cannot read gets `mutated_bytes`."""
 
     def mutate(case: bytes, rng: Random) -> bytes:
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             try:
                 case = rng.choice(mutators)(case, rng)
-            except Exception:  # noqa: BLE001 (a case that was broken before)
+            except Exception:  # noqa: BLE001 (the case was already broken)
                 case = mutated_bytes(case, rng)
         return case
 
@@ -259,7 +261,7 @@ def _in_json(case: bytes, rng: Random) -> bytes:
 
 
 def _deep(case: bytes, rng: Random) -> bytes:
-    """A JSON text that opens brackets and never closes them."""
+    """A JSON text with many opening brackets that are never closed."""
     at = case.find(b":", rng.randrange(len(case))) + 1
     return case[:at] + rng.choice((b"[", b'{"a":')) * rng.choice((1_000, 10_000)) + case[at:]
 
@@ -279,7 +281,7 @@ def _parted(case: bytes) -> tuple[dict[str, str], bytes, float]:
         time_s = float(time_s) if isinstance(time_s, int | float) and not isinstance(time_s, bool) else 0.0
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}, case, 0.0
-    # What Kafka gives: texts, and a whole number of milliseconds in 64 bits.
+    # As from Kafka: texts, and a 64-bit number of milliseconds.
     time_s = min(max(time_s, -9.2e15), 9.2e15) if time_s == time_s else 0.0
     texts = {k: v if isinstance(v, str) else str(v)[:600] for k, v in headers.items()}
     clean = {k.encode("utf-8", "replace").decode(): v.encode("utf-8", "replace").decode() for k, v in texts.items()}
@@ -302,7 +304,7 @@ _PLAIN = (pa.float32(), pa.float64(), pa.float16(), pa.int8(), pa.uint16(), pa.u
 
 
 def _strange_array(n: int, rng: Random) -> pa.Array:
-    """n rows of one of the types that Arrow has, some of which take no room for what they say."""
+    """n rows of one of Arrow's types; some take much less space than the values they stand for."""
     text, long = rng.choice(("", "a", "é" * 300)), rng.choice(("", "a", "x" * 20_000))
 
     def lists(kind: Any, size: int) -> pa.Array:
@@ -340,7 +342,7 @@ def _strange_table(rng: Random) -> pa.Table:
     n = rng.choice((1, 1, 3, 40, 1_000))
     names = ["spectrum", *rng.sample(("spectrum_id", "time", "object_id", "x", "y", "fat", "line", "1100 nm"), 3)]
     columns: dict[str, pa.Array] = {name: _strange_array(n, rng) for name in names}
-    if rng.random() < 0.6:  # else nothing beyond the spectrum would ever be read
+    if rng.random() < 0.6:  # otherwise the columns after the spectrum would never be read
         columns["spectrum"] = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(4 * n, "f4")), 4)
     metadata = {"axis": rng.choice(("[1000,1100,1200,1300]", "nir1", _dumped(_anything(rng)).decode())),
                 "axis_unit": rng.choice(("nm", "nm", "index", "x")), "line": "l",
@@ -357,7 +359,7 @@ def stream_bytes(table: pa.Table, **options: Any) -> bytes:
 
 
 def stream_messages(value: bytes) -> list[bytes]:
-    """The messages of an Arrow stream, each as it stands there."""
+    """The messages of an Arrow stream, each as its bytes."""
     parts, at = [], 0
     while at + 8 <= len(value):
         (length,) = struct.unpack_from("<i", value, at + 4)
@@ -370,7 +372,7 @@ def stream_messages(value: bytes) -> list[bytes]:
 
 @lru_cache(maxsize=1)
 def _strange_streams() -> list[bytes]:
-    """Made once: that takes longer than reading them a hundred times."""
+    """Made once: making them takes longer than reading them a hundred times."""
     rng = Random(0)
     made = [stream_bytes(_strange_table(rng), compression=rng.choice((None, None, "zstd", "lz4"))) for _ in range(300)]
     return [value for value in made if len(value) < MAX_CASE]
@@ -381,14 +383,14 @@ def _strange_stream(_: bytes, rng: Random) -> bytes:
 
 
 def _shuffled_stream(case: bytes, rng: Random) -> bytes:
-    """Messages of this stream and of a compressed or strange one, mixed."""
+    """A stream with one message exchanged for one of its own, or of a compressed or strange stream."""
     parts = stream_messages(case)
     others = stream_messages(_strange_stream(b"", rng))
     parts[rng.randrange(len(parts))] = rng.choice(parts + others)
     return b"".join(parts)
 
 
-# --- files made strange: the first line says the suffix, how the rest is to be packed, and whether an axis is given ---
+# --- files made strange: the first line has the suffix, the packing of the rest, and whether an axis is given ---------
 
 
 def file_case(suffix: str, content: bytes, *words: str) -> bytes:
@@ -413,7 +415,7 @@ def _in_file(*inner: Callable[[bytes, Random], bytes]) -> Callable[[bytes, Rando
 def _strange_parquets() -> list[bytes]:
     rng, made = Random(0), []
     for _ in range(300):
-        with suppress(pa.ArrowException):  # not every type can be written
+        with suppress(pa.ArrowException):  # Parquet cannot store every type
             compression = rng.choice(("none", "snappy", "zstd", "gzip"))
             made.append(parquet_bytes(_strange_table(rng), compression, dictionary=rng.random() < 0.5))
     return [content for content in made if len(content) < MAX_CASE]
@@ -432,7 +434,7 @@ def parquet_bytes(table: pa.Table, compression: str, *, dictionary: bool = True)
 def npy_bytes(
     descr: str, shape: str, data: bytes = b"", version: int = 1, *, fortran: bool = False, claims: int = -1
 ) -> bytes:
-    """A NumPy file whose header says what it is told to; `claims` is the length that it gives itself."""
+    """A NumPy file with any header; `claims` is the header length that it states."""
     text = f"{{'descr': {descr!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
     length = len(text) if claims < 0 else claims
     return b"\x93NUMPY" + bytes((version, 0)) + struct.pack("<H" if version == 1 else "<I", length) + text + data
@@ -505,7 +507,7 @@ def _strange_csv(case: bytes, rng: Random) -> bytes:
 
 
 def _strange_tensors(case: bytes, rng: Random) -> bytes:
-    """A safetensors file with another header, or with other numbers in its tensors."""
+    """A safetensors file with a changed header or changed numbers."""
     (length,) = struct.unpack_from("<Q", case)
     header, data = case[8 : 8 + length], bytearray(case[8 + length :])
     tree = json.loads(header)
@@ -530,7 +532,7 @@ def _strange_tensors(case: bytes, rng: Random) -> bytes:
 
 
 def _strange_about(case: bytes, rng: Random) -> bytes:
-    """The JSON that an encoder keeps in a tensor of bytes, changed, with the lengths put right."""
+    """Changes the JSON that an encoder keeps in a tensor of bytes; the lengths are correct."""
     from safetensors.numpy import load
 
     arrays = load(case)
@@ -574,7 +576,7 @@ def _arrow_seeds() -> list[bytes]:
 
 
 def _usable(record: Record, got: Frame, bad: list[BadRow]) -> None:
-    """What a worker does next with a frame must not fail."""
+    """The next steps of a worker with this frame must not fail."""
     kept, bad = screen(got, None, bad)
     n = len(kept)
     assert kept.spectra.shape == (n, len(kept.axis))
@@ -586,7 +588,7 @@ def _usable(record: Record, got: Frame, bad: list[BadRow]) -> None:
     assert len({row.row for row in bad}) == len(bad)
     if bad:
         assert sum(len(value) for value, _ in reject_rows(record, bad, kept.line, MAX_BYTES)) > 0
-    if n and len(record.value) % 4 == 0:  # some of them: it takes longer than all the rest
+    if n and len(record.value) % 4 == 0:  # only some of them: this is the slowest part
         parts = [
             decode(replace(record, value=v, headers={}), {}, MAX_BYTES)[0] for v, _ in encode(kept, ARROW, MAX_BYTES)
         ]
@@ -715,7 +717,7 @@ def _file(suffixes: tuple[str, ...], case: bytes, folder: Path) -> None:
     try:
         count_spectra(path)
         axis = AXIS if "axis" in words else None
-        unit = None if axis or "unit" in words else "nm"  # unit: the file says its own
+        unit = None if axis or "unit" in words else "nm"  # unit: the file has its own
         for got in islice(read_frames(path, axis=axis, axis_unit=unit, on_bad_row=len_of), 20):
             assert got.spectra.shape == (len(got), len(got.axis))
             assert got.spectra.dtype in (np.float32, np.uint16)
@@ -787,7 +789,7 @@ GRID = Axis(np.linspace(1000.0, 1600.0, 13), "nm")
 @lru_cache(maxsize=1)
 def _models() -> dict[str, Model]:
     spectra, values = simulate(30, GRID)
-    encoder = Encoder("cnn", "snv").learn(spectra, GRID)  # the smallest
+    encoder = Encoder("cnn", "snv").learn(spectra, GRID)  # the smallest encoder
     estimators: dict[str, Any] = {
         "plsr": PLSR(3),
         "local-pls": LocalPLS(2, 10, distance_components=2),
@@ -796,7 +798,7 @@ def _models() -> dict[str, Model]:
     }
     made = {}
     for name, estimator in estimators.items():
-        both = name == "local-pls"  # with one target it would be compiled first, which takes longer than all its cases
+        both = name == "local-pls"  # with one target it would compile a kernel, which takes longer than all its cases
         targets, treated = ["fat", "water"][: 1 + both], Pipeline.parse("savgol 5 2 1, emsc 1, autoscale")
         fitted = Model.fit(
             spectra, GRID, values[:, : 1 + both], targets, pipeline=treated, estimator=estimator,
@@ -807,7 +809,7 @@ def _models() -> dict[str, Model]:
 
 
 def _bundle_seeds() -> list[bytes]:
-    """A manifest without its checksum, a NUL, and the weights."""
+    """Each seed is a manifest without its checksum, a NUL, and the weights."""
     made = []
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
@@ -836,7 +838,7 @@ def _in_bundle(case: bytes, rng: Random) -> bytes:
 
 
 def sign(folder: Path, manifest: Any, weights: bytes) -> None:
-    """Writes a bundle whose checksums are right, whatever else is wrong with it."""
+    """Writes a bundle with correct checksums, even if everything else in it is wrong."""
     import hashlib
 
     if isinstance(manifest, dict):
