@@ -1,4 +1,4 @@
-"""Compose, image, Kubernetes and systemd, by the validators of each, which need no engine; and what must not be."""
+"""Compose, image, Kubernetes and systemd files: each passes its own validator and is hardened; no engine is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 
 
 def tool(name: str, *words: str | Path, given: str | None = None, **environment: str) -> str:
-    """The output of a tool beside this Python, or on the path."""
+    """The output of a tool in this Python's folder or on the path."""
     found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -40,7 +40,7 @@ def tool(name: str, *words: str | Path, given: str | None = None, **environment:
     return done.stdout + done.stderr
 
 
-def test_compose_is_valid_and_asks_for_the_password_it_needs() -> None:
+def test_compose_is_valid_and_requires_a_grafana_password() -> None:
     compose = pytest.importorskip("compose")
     binary = str(Path(compose.__file__).parent / "docker-compose")  # its Python wrapper hides errors
     check = ("-f", DEPLOY / "compose.yaml", "config", "-q")
@@ -50,7 +50,7 @@ def test_compose_is_valid_and_asks_for_the_password_it_needs() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_pinned_watched_unprivileged_and_on_loopback(name: str) -> None:
+def test_a_service_is_pinned_health_checked_unprivileged_and_on_loopback(name: str) -> None:
     service: dict[str, Any] = SERVICES[name]
     assert re.fullmatch(r"\S+:v?\d[\w.-]*", service["image"]), "a version, not latest"
     assert service["healthcheck"]["test"]
@@ -70,7 +70,7 @@ def test_a_service_is_pinned_watched_unprivileged_and_on_loopback(name: str) -> 
             assert source in COMPOSE["volumes"]
 
 
-def test_the_settings_named_in_deployments_are_settings() -> None:
+def test_deployments_name_only_existing_settings() -> None:
     texts = [path.read_text() for path in (DEPLOY / "compose.yaml", DEPLOY / "Dockerfile", *UNITS)]
     names = {name for text in texts for name in re.findall(r"\bTAMIS_[A-Z_]+", text)}
     assert {"TAMIS_BROKERS", "TAMIS_STORE", "TAMIS_TRAINER__FOLDER"} <= names
@@ -79,11 +79,11 @@ def test_the_settings_named_in_deployments_are_settings() -> None:
         for part in name.removeprefix("TAMIS_").lower().split("__"):
             assert part in model.model_fields, name
             model = model.model_fields[part].annotation
-            if part == "kafka":  # what stands below is kafka-python's
+            if part == "kafka":  # its keys are those of kafka-python
                 break
 
 
-def test_the_image_is_built_by_the_rules_and_takes_in_what_it_copies() -> None:
+def test_the_dockerfile_is_clean_and_copies_files_that_exist() -> None:
     tool("hadolint", "--ignore", "DL3059", DEPLOY / "Dockerfile")
     text = (DEPLOY / "Dockerfile").read_text()
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
@@ -98,15 +98,15 @@ def objects() -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(tool("kubectl", "kustomize", DEPLOY / "k8s")))
 
 
-def test_kubernetes_takes_every_object(objects: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_kubernetes_accepts_every_object(objects: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(objects))
-    told = tool("kubernetes-validate", "--strict", tmp_path / "all.yaml")
-    # KEDA's own kind is the one that Kubernetes does not know.
-    assert [line for line in told.splitlines() if "passed" not in line and "ScaledObject" not in line] == []
+    output = tool("kubernetes-validate", "--strict", tmp_path / "all.yaml")
+    # Kubernetes does not know KEDA's kind.
+    assert [line for line in output.splitlines() if "passed" not in line and "ScaledObject" not in line] == []
     assert {one["metadata"]["namespace"] for one in objects if one["kind"] != "Namespace"} == {"tamis"}
 
 
-def test_pods_are_unprivileged_and_the_trainer_is_alone(objects: list[dict[str, Any]]) -> None:
+def test_pods_are_unprivileged_and_the_trainer_has_one_replica(objects: list[dict[str, Any]]) -> None:
     deployments = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] == "Deployment"}
     assert set(deployments) == {"tamis-worker", "tamis-trainer"}
     for spec in deployments.values():
@@ -118,10 +118,10 @@ def test_pods_are_unprivileged_and_the_trainer_is_alone(objects: list[dict[str, 
         assert {"livenessProbe", "readinessProbe", "resources"} <= container.keys()
     assert deployments["tamis-trainer"]["replicas"] == 1
     assert deployments["tamis-trainer"]["strategy"]["type"] == "Recreate"
-    assert "replicas" not in deployments["tamis-worker"], "KEDA says how many"
+    assert "replicas" not in deployments["tamis-worker"], "KEDA sets the number"
 
 
-def test_workers_scale_on_the_lag_of_the_topic_they_read_up_to_its_partitions(objects: list[dict[str, Any]]) -> None:
+def test_workers_scale_with_lag_up_to_the_number_of_partitions(objects: list[dict[str, Any]]) -> None:
     from tamis.streamer.settings.load import load
 
     (scaled,) = (one["spec"] for one in objects if one["kind"] == "ScaledObject")
@@ -135,26 +135,26 @@ def test_workers_scale_on_the_lag_of_the_topic_they_read_up_to_its_partitions(ob
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
-def test_systemd_takes_a_unit_and_finds_it_hardened(path: Path, tmp_path: Path) -> None:
+def test_systemd_accepts_a_unit_and_rates_it_as_hardened(path: Path, tmp_path: Path) -> None:
     unit = tmp_path / path.name
-    unit.write_text(path.read_text().replace("/opt/tamis/bin/tamis", "/bin/true"))  # it must exist here
-    told = tool("systemd-analyze", "verify", "--recursive-errors=no", unit)
-    assert told.strip() == "", "it exits with 0 whatever it finds"
+    unit.write_text(path.read_text().replace("/opt/tamis/bin/tamis", "/bin/true"))  # the program must exist
+    output = tool("systemd-analyze", "verify", "--recursive-errors=no", unit)
+    assert output.strip() == "", "its exit status is 0 even if it finds errors"
     exposed = tool("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
     level = re.search(r"exposure level for \S+: ([\d.]+)", exposed)
     assert level is not None
     assert float(level[1]) < 2.5
 
 
-def test_the_trainer_gives_way_to_the_worker() -> None:
+def test_the_trainer_runs_at_lower_priority_than_the_worker() -> None:
     worker, trainer = (DEPLOY / "systemd" / f"tamis-{name}.service" for name in ("worker", "trainer"))
     for line in ("Nice=19", "IOSchedulingClass=idle", "CPUWeight=10"):
         assert line in trainer.read_text().splitlines()
         assert line not in worker.read_text().splitlines()
-    assert "RestartPreventExitStatus=2" in worker.read_text(), "wrong settings are not tried again"
+    assert "RestartPreventExitStatus=2" in worker.read_text(), "no restart after wrong settings"
 
 
-def test_prometheus_in_compose_has_the_jobs_that_the_rules_speak_of() -> None:
+def test_prometheus_has_the_same_jobs_in_compose_as_on_a_box() -> None:
     box = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     compose = yaml.safe_load((DEPLOY / "compose" / "prometheus.yml").read_text())
     jobs = [[job["job_name"] for job in config["scrape_configs"]] for config in (box, compose)]

@@ -1,4 +1,4 @@
-"""The names that users import: all there, and none costs what it does not need."""
+"""The public names can be imported, and PLSR does not import torch."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import tamis.models
 
 
 @pytest.mark.parametrize("module", [tamis, tamis.models], ids=lambda module: module.__name__)
-def test_every_exported_name_is_there(module: object) -> None:
+def test_every_exported_name_can_be_imported(module: object) -> None:
     for name in module.__all__:  # type: ignore[attr-defined]
         assert getattr(module, name).__name__ in (name, "read_table")
     with pytest.raises(AttributeError, match="no attribute 'missing'"):

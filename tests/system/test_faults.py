@@ -1,4 +1,4 @@
-"""Faults: what a plant does to a line, and that nothing is lost by it. docs/guarantees.md lists what is held where."""
+"""Faults of a plant, by which nothing may be lost. docs/guarantees.md lists each fault and its test."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def line(tamis_line: MakeLine, model: Model) -> FakeLine:
 # --- the broker's side ------------------------------------------------------------------------------------------------
 
 
-def test_messages_that_are_there_and_do_not_come_end_the_worker(
+def test_the_worker_ends_if_messages_exist_but_none_arrive(
     tamis_broker_with: Callable[..., EmbeddedBroker],
 ) -> None:
-    """What a producer left open holds back all that comes after it, for those who read committed messages."""
+    """A transaction left open holds back all later messages from readers of committed messages."""
     broker = tamis_broker_with("transactions")
     name = topic(broker)
     with closing(sink(broker, transactional_id=f"left-open-{name}")) as left, closing(sink(broker)) as out:
@@ -66,13 +66,13 @@ def test_messages_that_are_there_and_do_not_come_end_the_worker(
         left._producer.flush(10)
         out.send(name, b"held back")
         out.flush(10)
-        with closing(source(broker, name, stall_s=1.0)) as reader, pytest.raises(Stalled) as told:
+        with closing(source(broker, name, stall_s=1.0)) as reader, pytest.raises(Stalled) as caught:
             read(reader, 1)
-    assert f"{name}[0]: " in str(told.value)
-    assert "messages are waiting and none has come for" in str(told.value)
+    assert f"{name}[0]: " in str(caught.value)
+    assert "messages are waiting and none has come for" in str(caught.value)
 
 
-def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_broker: EmbeddedBroker) -> None:
+def test_a_rebalance_during_a_transaction_leaves_the_work_to_the_new_owner(tamis_broker: EmbeddedBroker) -> None:
     name = topic(tamis_broker, partitions=2)
     with closing(sink(tamis_broker)) as out:
         for i in range(20):
@@ -90,14 +90,16 @@ def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_b
                 first.poll(0.1)
                 taken = taken or first.lost_partitions()
                 got += second.poll(0.1)
-            assert taken, "what was handled and not committed is another's now"
+            assert taken, "records handled but not committed belong to the other member now"
             lost = {record.partition for record in got}
             still = first.progress().offsets
-            assert {partition for _, partition in still}.isdisjoint(lost), "its offsets are not ours to commit"
+            assert {partition for _, partition in still}.isdisjoint(lost), (
+                "offsets of lost partitions must not be committed"
+            )
 
 
 @pytest.mark.long(8)
-def test_a_worker_that_is_too_slow_for_the_group_loses_and_doubles_nothing(
+def test_a_worker_too_slow_for_its_group_loses_and_duplicates_nothing(
     tamis_broker: EmbeddedBroker, model: Model, grid: Axis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store(tmp_path / "store").publish("default", model)
@@ -131,14 +133,14 @@ def test_a_worker_that_is_too_slow_for_the_group_loses_and_doubles_nothing(
             with capture_logs() as logs:
                 worker.run()
     assert any("slow batch: the rest is polled again" in entry["event"] for entry in logs)
-    assert not any("lost" in entry["event"] for entry in logs), "the group never took it for dead"
+    assert not any("lost" in entry["event"] for entry in logs), "the worker stayed in the group"
     with closing(source(tamis_broker, topics.predictions)) as results:
         messages = read(results, 12)
     names = [row["spectrum_id"] for message in messages for row in decode_predictions(message.value, message.headers)]
     assert sorted(names) == sorted(f"nir1-{seed}-{i}" for seed in range(12) for i in range(4))
 
 
-def test_a_second_worker_of_one_slot_ends_the_first(tamis_broker_with: Callable[..., EmbeddedBroker]) -> None:
+def test_a_second_worker_with_the_same_slot_fences_the_first(tamis_broker_with: Callable[..., EmbeddedBroker]) -> None:
     broker = tamis_broker_with("transactions")
     name, slot = topic(broker), f"slot-{uuid.uuid4().hex[:8]}"
     progress = Progress({(name, 0): 0}, group="g")
@@ -155,7 +157,7 @@ def test_a_second_worker_of_one_slot_ends_the_first(tamis_broker_with: Callable[
                 assert [record.value for record in read(reader, 2)] == [b"first", b"second"]
 
 
-def test_what_was_abandoned_nobody_reads(tamis_broker_with: Callable[..., EmbeddedBroker]) -> None:
+def test_abandoned_messages_are_never_read(tamis_broker_with: Callable[..., EmbeddedBroker]) -> None:
     broker = tamis_broker_with("transactions")
     name = topic(broker)
     with closing(sink(broker, transactional_id=f"slot-{name}")) as out, closing(source(broker, name)) as reader:
@@ -170,8 +172,8 @@ def test_what_was_abandoned_nobody_reads(tamis_broker_with: Callable[..., Embedd
 
 @pytest.mark.long(40)
 @pytest.mark.xdist_group("processes")
-def test_the_other_member_of_the_group_takes_over(tmp_path: Path) -> None:
-    """A worker is killed; the other member of its group goes on with the same partitions."""
+def test_another_member_of_the_group_takes_over(tmp_path: Path) -> None:
+    """A worker is killed; the other member of its group continues with its partitions."""
     found = run(Plan("at_least_once", kills=2, frames=200, broker="tansu", restarts=0, mean_s=2.0), tmp_path)
     assert found.kills["worker"] == 2
     assert found.kept, str(found)
@@ -180,7 +182,7 @@ def test_the_other_member_of_the_group_takes_over(tmp_path: Path) -> None:
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_stuck_loop_ends_the_process_and_says_where() -> None:
+def test_a_stuck_loop_ends_the_process_and_shows_where() -> None:
     code = (
         "import time\n"
         "from tamis.streamer.monitoring.watchdog import Watchdog\n"
@@ -195,7 +197,7 @@ def test_a_stuck_loop_ends_the_process_and_says_where() -> None:
     assert "the loop has not turned for 61 s" in ended.stdout + ended.stderr
 
 
-def test_a_topic_is_not_emptied_into_the_rejects(tamis_line: MakeLine, model: Model, grid: Axis) -> None:
+def test_the_worker_stops_before_a_whole_topic_is_rejected(tamis_line: MakeLine, model: Model, grid: Axis) -> None:
     line = tamis_line(rejects={"stop_ratio": 0.5, "window_frames": 20})
     line.publish(model)
     line.arrives(*[frame(grid, seed=seed) for seed in range(9)], *[b"junk"] * 500)
@@ -205,7 +207,7 @@ def test_a_topic_is_not_emptied_into_the_rejects(tamis_line: MakeLine, model: Mo
     assert len(line.predictions) == 36
 
 
-def test_a_few_bad_messages_are_no_reason_to_stop(tamis_line: MakeLine, model: Model, grid: Axis) -> None:
+def test_a_few_bad_messages_do_not_stop_the_worker(tamis_line: MakeLine, model: Model, grid: Axis) -> None:
     line = tamis_line(rejects={"stop_ratio": 0.5, "window_frames": 20})
     line.publish(model)
     for seed in range(60):
@@ -229,7 +231,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
     assert len(line.predictions) == 80
     assert line.committed == 20
     assert line.worker.alive() == ""
-    assert line.sink.messages["tamis.label-requests"] == [], "and nothing is asked in a burst"
+    assert line.sink.messages["tamis.label-requests"] == [], "no burst of label requests"
     text = line.worker.meters.exposition().decode()
     sums = [row for row in text.splitlines() if row.startswith("tamis_end_to_end_latency_seconds_sum")]
     assert float(sums[0].split()[-1]) >= 0.0
@@ -238,7 +240,7 @@ def test_a_clock_that_jumps_back_changes_nothing(
 # --- store and disk ---------------------------------------------------------------------------------------------------
 
 
-def test_a_store_that_is_away_leaves_the_served_version_serving(line: FakeLine, model: Model, grid: Axis) -> None:
+def test_the_current_version_keeps_serving_while_the_store_is_missing(line: FakeLine, model: Model, grid: Axis) -> None:
     line.arrives(frame(grid))
     line.run()
     away = line.store.with_name("away")
@@ -252,7 +254,7 @@ def test_a_store_that_is_away_leaves_the_served_version_serving(line: FakeLine, 
     away.rename(line.store)
     line.publish(model)
     line.arrives(frame(grid, seed=5))
-    assert line.run().predictions[-1]["model_version"] == "v0002", "and it follows again when the store is back"
+    assert line.run().predictions[-1]["model_version"] == "v0002", "it follows again once the store is back"
 
 
 @contextmanager
@@ -267,7 +269,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_refuses_a_version_and_leaves_the_current_one(model: Model, tmp_path: Path) -> None:
+def test_a_full_disk_refuses_a_new_version_and_keeps_the_current_one(model: Model, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 512) as disk:
         store = Store(disk / "store")
         store.publish("default", model)
@@ -275,11 +277,11 @@ def test_a_full_disk_refuses_a_version_and_leaves_the_current_one(model: Model, 
         with pytest.raises(StoreUnusable, match="can not write .*No space left on device.*a disk with room"):
             list(map(store.publish, ["default"] * 100, [model] * 100))
         newest = store.versions("default")[-1]
-        assert store.load("default")[1] in (newest, store.versions("default")[-2]), "whole and current"
-        assert not list((disk / "store" / "default").glob(".*.tmp")), "nothing half-written stays"
+        assert store.load("default")[1] in (newest, store.versions("default")[-2]), "complete and current"
+        assert not list((disk / "store" / "default").glob(".*.tmp")), "nothing half-written remains"
 
 
-def test_a_full_disk_ends_the_buffer_whole_and_says_so(grid: Axis, tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_buffer_and_leaves_it_complete(grid: Axis, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1_500) as disk:
         path, calls = disk / "buffer.sqlite", 0
         spectra = np.random.default_rng(0).random((20, len(grid)), np.float32)  # one transaction takes 23
@@ -296,7 +298,7 @@ def test_a_full_disk_ends_the_buffer_whole_and_says_so(grid: Axis, tmp_path: Pat
             fill(buffer)
         assert calls > 0
         with closing(Buffer(path, grid, 8_000_000)) as again:
-            assert again.added == 20 * calls, "each call was done whole or not at all"
+            assert again.added == 20 * calls, "each call was stored completely or not at all"
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
@@ -317,7 +319,7 @@ def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytes
 
 @pytest.mark.long(10)
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
-def test_a_replay_that_was_killed_goes_on_where_it_was(
+def test_a_killed_replay_continues_where_it_stopped(
     guarantee: str, tamis_broker_with: Callable[..., EmbeddedBroker], grid: Axis, tmp_path: Path
 ) -> None:
     broker = tamis_broker_with("transactions")
@@ -334,7 +336,7 @@ def test_a_replay_that_was_killed_goes_on_where_it_was(
     last = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert last.returncode == 0, last.stderr
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-    if guarantee == "exactly_once":  # else a commit that a busy broker kept waiting is made up for by sending again
+    if guarantee == "exactly_once":  # at_least_once may send again what a busy broker had not confirmed
         assert again.stdout.startswith("sent 0 spectra"), again.stdout
         assert "400 were sent before" in again.stdout
     sent: Counter[str] = Counter()

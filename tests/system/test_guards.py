@@ -1,4 +1,4 @@
-"""What keeps the house standing: the folder ssl/, the floors, the docstrings' examples, and what must never be done."""
+"""Guards of the layout: the folder ssl/, the floors, the fences, docstring examples, and forbidden calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NETWORK_FILES = {
     f"models/{name}" for name in ("cnn", "spectratr", "encoder", "explain", "network_estimators", "network_training")
 }
 FENCES = {
-    "kafka": {"transport", "settings/secrets"},  # the names of its settings, to refuse a misspelt one
+    "kafka": {"transport", "settings/secrets"},  # secrets: the names of its settings, to refuse a misspelt one
     "prometheus_client": {"monitoring", "tools/top"},
     "torch": {"ssl", "services/learning", *NETWORK_FILES},
     "lightly": {"ssl"},
@@ -35,8 +35,8 @@ FENCES = {
     "starlette": {"monitoring", "tools/view"},
     "uvicorn": {"monitoring"},
 }
-QUIET = {"models", "ssl", "services"}  # rooms that print nothing
-SHOWS_PROGRESS = {"models/network_estimators"}  # on request, by rich
+QUIET = {"models", "ssl", "services"}  # these rooms print nothing
+SHOWS_PROGRESS = {"models/network_estimators"}  # with rich, on request
 MAX_LINES = 400
 FILES = sorted(path for part in ("models", "ssl", "streamer") for path in (ROOT / part).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
@@ -67,7 +67,7 @@ def place_of(path: Path) -> str:
 
 
 def imported(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Line and parts below the package, of each relative import: of the module, and of each name that may be one."""
+    """(line, path below the package) of each relative import: of the module, or of each name that may be a module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = parts_of(path)[: -node.level]
@@ -88,18 +88,18 @@ def bare(command: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
-def test_ssl_folder_is_no_regular_package() -> None:
+def test_ssl_folder_is_not_a_regular_package() -> None:
     assert not (ROOT / "ssl" / "__init__.py").exists(), "ssl/__init__.py would hide Python's own ssl"
 
 
-def test_python_keeps_its_own_ssl_in_the_root() -> None:
+def test_python_finds_its_own_ssl_in_the_root_folder() -> None:
     borrowers = "asyncio, http.client, kafka, prometheus_client, urllib.request, uvicorn"
     done = bare([sys.executable, "-c", f"import ssl, {borrowers}; ssl.create_default_context()"])
     assert done.returncode == 0, done.stderr
 
 
 @each_file
-def test_imports_only_fall(path: Path) -> None:
+def test_imports_only_go_down(path: Path) -> None:
     room = own_room(path)
     for line, parts in imported(path):
         other = room_of(parts)
@@ -109,12 +109,14 @@ def test_imports_only_fall(path: Path) -> None:
 
 
 @each_file
-def test_a_library_is_used_where_it_belongs(path: Path) -> None:
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
     room, place = own_room(path), place_of(path)
     for line, library in libraries(path):
         allowed = FENCES.get(library)
-        assert allowed is None or {room, place} & allowed, f"line {line}: {library} is not for {place}"
-        assert library != "rich" or room not in QUIET or place in SHOWS_PROGRESS, f"line {line}: {room} shows nothing"
+        assert allowed is None or {room, place} & allowed, f"line {line}: {library} is not allowed in {place}"
+        assert library != "rich" or room not in QUIET or place in SHOWS_PROGRESS, (
+            f"line {line}: {room} must not show progress"
+        )
     if room in QUIET:
         for node in ast.walk(ast.parse(path.read_text())):
             assert not (isinstance(node, ast.Call) and ast.unparse(node.func) == "print"), f"line {node.lineno}: print"
@@ -122,13 +124,13 @@ def test_a_library_is_used_where_it_belongs(path: Path) -> None:
 
 @each_file
 def test_no_file_is_too_long(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= MAX_LINES, "split it: a file has one purpose"
+    assert len(path.read_text().splitlines()) <= MAX_LINES, "split it: a file should have one purpose"
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_test_module_imports_another(path: Path) -> None:
     for line, parts in imported(path):
-        assert not parts[-1].startswith("test_"), f"line {line}: what tests share belongs in tests/support"
+        assert not parts[-1].startswith("test_"), f"line {line}: shared test code belongs in tests/support"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -150,7 +152,7 @@ def test_nothing_is_unpickled_or_evaluated(path: Path) -> None:
                 assert not allows, f"line {node.lineno}: allow_pickle"
 
 
-def test_help_needs_none_of_the_heavy_libraries() -> None:
+def test_help_imports_no_heavy_library() -> None:
     probe = (
         "import sys; sys.argv = ['tamis', '--help']\n"
         "from tamis.streamer.cli import main\n"
@@ -165,6 +167,6 @@ def test_help_needs_none_of_the_heavy_libraries() -> None:
     assert not loaded & (heavy | {"starlette", "uvicorn", "prometheus_client"})
 
 
-def test_the_pytest_plugin_costs_its_users_no_heavy_import() -> None:
+def test_the_pytest_plugin_imports_no_heavy_library() -> None:
     done = bare([sys.executable, "-c", "import sys, tamis.streamer.testing; print(*sys.modules)"], cwd=Path("/"))
     assert not {name.split(".")[0] for name in done.stdout.split()} & {"torch", "sklearn", "kafka", "pyarrow", "numpy"}

@@ -1,6 +1,7 @@
-"""Input made to do harm is refused clearly, in bounded memory, and does nothing else.
+"""Hostile input is refused clearly, in bounded memory and without side effects.
 
-Each named case once did more than that, or would but for one line. `tests/fuzz.py` runs the same targets at length.
+Each named case once did harm, or would do so without one line of the code. `tests/fuzz.py` runs the same targets
+longer.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from ..support.hostile import AXIS, KNOWN, npy_bytes, sign, stream_bytes, stream
 
 @contextmanager
 def memory_below(most_mb: int) -> Iterator[None]:
-    """The resident memory's peak, set back before, stays so near to where it was."""
+    """Peak resident memory grows by less than `most_mb` within the block."""
 
     def status_kb(name: str) -> int:
         return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if name in line).split()[1])
@@ -60,17 +61,15 @@ def memory_below(most_mb: int) -> Iterator[None]:
     assert (status_kb("VmHWM") - before_kb) / 1024 < most_mb
 
 
-# --- every target, with whatever its mutator makes --------------------------------------------------------------------
+# --- every target, with mutated cases ---------------------------------------------------------------------------------
 
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("name", hostile.TARGETS)
-def test_nothing_comes_of_hostile_input_but_a_reading_or_a_clear_refusal(
-    name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_mutated_input_is_read_or_clearly_refused(name: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     target = hostile.TARGETS[name]
     seeds = target.seeds()
-    for seed in seeds:  # whatever is imported, compiled or cached late is there before anything is measured
+    for seed in seeds:  # late imports, compilation and caches happen before anything is measured
         with suppress(*target.refusals):
             target.run(seed, tmp_path)
     assert any(hostile.examine(target, seed, tmp_path) for seed in seeds)
@@ -103,7 +102,7 @@ def fixed(n: int) -> pa.Array:
 
 
 def changed(value: bytes, before: list[int], after: list[int], kind: str = "i") -> bytes:
-    """A run of whole numbers in the bytes, replaced: it stands there once."""
+    """Replaces a sequence of integers, which must occur once in the bytes."""
     old, new = (struct.pack(f"<{len(numbers)}{kind}", *numbers) for numbers in (before, after))
     assert value.count(old) == 1
     return value.replace(old, new)
@@ -119,7 +118,7 @@ OFFSETS = {
 
 
 @pytest.mark.parametrize("offsets", OFFSETS.values(), ids=OFFSETS)
-def test_crafted_offsets_are_refused(offsets: list[int]) -> None:
+def test_wrong_offsets_are_refused(offsets: list[int]) -> None:
     lists = stream(spectrum=pa.array([[1.0] * 4] * 2, pa.list_(pa.float32())))
     with pytest.raises(BadMessage, match=r"t\[0\]@7: expected an Arrow stream"):
         read(changed(lists, [0, 4, 8], offsets))
@@ -131,11 +130,11 @@ def test_crafted_offsets_are_refused(offsets: list[int]) -> None:
 
 
 @pytest.mark.parametrize("length", [12, 2**31, 2**62, -1])
-def test_lying_lengths_are_refused(length: int) -> None:
+def test_false_lengths_are_refused(length: int) -> None:
     value = stream(spectrum=fixed(11), fat=np.arange(11.0))
     schema, batch, *_ = stream_messages(value)
     places = [at for at in range(0, len(batch) - 8, 4) if struct.unpack_from("<q", batch, at) == (11,)]
-    assert len(places) >= 3  # the batch says it, and each of its columns
+    assert len(places) >= 3  # in the batch and in each of its columns
     for at in places:
         with pytest.raises(BadMessage, match=r"expected an Arrow stream|rows in \d+ bytes"):
             read(value[: len(schema)] + batch[:at] + struct.pack("<q", length) + value[len(schema) + at + 8 :])
@@ -151,8 +150,8 @@ def test_dictionary_indices_out_of_range_are_refused(indices: list[int]) -> None
         read(value[:body] + struct.pack("<2i", *indices) + value[body + 8 :])
 
 
-def test_a_dictionary_that_unpacks_to_gigabytes_is_refused_before_it_does() -> None:
-    """The batch beside it is plain: only the dictionary is compressed."""
+def test_a_compressed_dictionary_is_refused_before_it_unpacks_to_gigabytes() -> None:
+    """Only the dictionary is compressed; the batch beside it is plain."""
     names = pa.array(["x" * 100_000_000]).dictionary_encode()
     table = pa.table({"spectrum": fixed(1), "spectrum_id": names}).replace_schema_metadata({"axis": "nir1"})
     schema, dictionary, *_ = stream_messages(stream_bytes(table, compression="zstd"))
@@ -163,7 +162,7 @@ def test_a_dictionary_that_unpacks_to_gigabytes_is_refused_before_it_does() -> N
         read(schema + dictionary + batch + end)
 
 
-def test_one_long_text_said_by_every_row_is_held_once() -> None:
+def test_a_long_text_repeated_by_every_row_is_held_once() -> None:
     n = 40_000
     names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int8)), ["x" * 200_000])
     value = stream(
@@ -226,46 +225,46 @@ LABEL = b'{"spectrum_id": "a", "values": {"fat": 1}}'
     ],
     ids=lambda value: f"{value[:12].decode()} {len(value)}",
 )
-def test_labels_made_to_do_harm_are_refused(value: bytes) -> None:
+def test_hostile_labels_are_refused(value: bytes) -> None:
     record = Record("t", 0, 7, None, value, {"content-type": JSON}, 1.0)
-    with memory_below(100), pytest.raises(BadMessage, match=r"t\[0\]@7: .*expected") as told:
+    with memory_below(100), pytest.raises(BadMessage, match=r"t\[0\]@7: .*expected") as caught:
         decode_labels(record, KNOWN, 900_000)
-    assert len(str(told.value)) < 1_000
+    assert len(str(caught.value)) < 1_000
 
 
-def test_a_label_whose_message_has_an_impossible_time_is_read() -> None:
+def test_a_label_in_a_message_with_an_impossible_time_is_read() -> None:
     record = Record("t", 0, 7, None, b'{"labels": [%s]}' % LABEL, {"content-type": JSON}, 9.2e15)
     ((label,), bad) = decode_labels(record, KNOWN, 900_000)
     assert (label.values, np.isnat(label.time), bad) == ({"fat": 1.0}, True, [])
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-", b"0x10", b"1_000"])
-def test_json_that_has_no_such_number_is_refused(number: bytes) -> None:
+def test_numbers_that_json_does_not_allow_are_refused(number: bytes) -> None:
     with pytest.raises(BadMessage, match="expected JSON"):
         read(b'{"axis": "nir1", "spectra": [{"spectrum": [1, 2, 3, %s]}]}' % number, JSON)
 
 
-def test_rows_of_nothing_are_refused_together() -> None:
+def test_many_empty_rows_are_refused_together() -> None:
     with memory_below(100), pytest.raises(BadMessage, match="expected spectra, got 290000 rows in"):
         read(b'{"axis": "nir1", "spectra": [' + b"{}," * 289_999 + b"{}]}", JSON)
 
 
 @pytest.mark.parametrize("line", [b"[1]", b"{", NESTED, b'{"a": ' + b"[" * 100_000, b"\xff"])
-def test_predictions_that_are_none_are_refused(line: bytes) -> None:
+def test_lines_that_are_not_predictions_are_refused(line: bytes) -> None:
     with pytest.raises(ValueError):
         decode_predictions(b'{"line": "l"}\n' + line, {"content-type": JSON_LINES})
 
 
 @pytest.mark.parametrize("value", [b"", b"half a mess", b"\xff\xff\xff\xff" + struct.pack("<i", 2**31 - 1)])
-def test_predictions_in_no_arrow_are_refused(value: bytes) -> None:
+def test_predictions_that_are_not_arrow_are_refused(value: bytes) -> None:
     with pytest.raises(ValueError, match="expected predictions: expected an Arrow stream"):
         decode_predictions(value, {})
 
 
-def test_an_error_never_quotes_all_that_came() -> None:
-    with pytest.raises(BadMessage) as told:
+def test_an_error_quotes_only_part_of_the_input() -> None:
+    with pytest.raises(BadMessage) as caught:
         decode(Record("t", 0, 7, None, b"x", {"content-type": "a" * 500_000}, 1.0), KNOWN, 900_000)
-    assert len(str(told.value)) <= MAX_ERROR_TEXT + 3
+    assert len(str(caught.value)) <= MAX_ERROR_TEXT + 3
 
 
 # --- recorded files ---------------------------------------------------------------------------------------------------
@@ -286,8 +285,8 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "1e9 bands": ("run.npy", lambda: npy_bytes("<f4", "(3, 1000000000)"), "expected 4 bands .* got 1000000000"),
     "1e9 spectra": ("run.npy", lambda: npy_bytes("<f4", "(1000000000, 4)"), "the file ends early"),
     "1e30 spectra": ("run.npy", lambda: npy_bytes("<f4", f"({10**30}, 4)"), "cannot be read any further"),
-    "fewer than no spectra": ("run.npy", lambda: npy_bytes("<f4", "(-1, 4)"), "expected numbers or short texts"),
-    "fewer than none, a gigabyte behind": (
+    "a negative number of spectra": ("run.npy", lambda: npy_bytes("<f4", "(-1, 4)"), "expected numbers or short texts"),
+    "a negative number of bands, a gigabyte of data": (
         "run.npy.gz", lambda: gzip.compress(npy_bytes("<f4", "(3, -4)") + 64 * ZEROS, 1), "expected numbers or short",
     ),
     "a header of 2 GB": (
@@ -295,14 +294,14 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: gzip.compress(npy_bytes("<f4", "(3, 4)", version=2, claims=2**31) + 64 * ZEROS, 1),
         "expected a header of at most 65536 bytes",
     ),
-    "a header nested deep": ("run.npy", lambda: npy_bytes("<f4", "(" * 3_000), "cannot be read any further"),
+    "a deeply nested header": ("run.npy", lambda: npy_bytes("<f4", "(" * 3_000), "cannot be read any further"),
     "an axis of 1e9 bands": (
         "run.npz", lambda: zipped(X=X, axis=npy_bytes("<f8", "(1000000000,)", 64 * ZEROS)), "expected 2 to 16384 bands",
     ),
     "a unit of 400 MB": (
         "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U100000000", "()", 64 * ZEROS)), "or short texts",
     ),
-    "texts that are no Unicode": (
+    "texts that are not Unicode": (
         "run.npz", lambda: zipped(X=X, axis_unit=npy_bytes("<U2", "()", b"\xff" * 8)), "got invalid Unicode",
     ),
     "half a character": (
@@ -310,7 +309,7 @@ HOSTILE_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     ),
     "1001 arrays": ("run.npz", lambda: zipped(X=X, **{f"a{i}": X for i in range(1000)}), "at most 1000 arrays, got"),
     "damaged LZMA": ("run.npz", lambda: lzma_damaged(), "cannot be read any further"),
-    "no line ends": (
+    "no line endings": (
         "run.csv.gz", lambda: gzip.compress(b"1100 nm,1101 nm\n" + b"a" * (40 << 20), 1), "got none in",
     ),
     "a million columns": (
@@ -334,16 +333,16 @@ def lzma_damaged() -> bytes:
 
 
 @pytest.mark.parametrize("case", HOSTILE_FILES)
-def test_a_file_made_to_fill_memory_is_refused(case: str, tmp_path: Path) -> None:
+def test_a_file_that_would_fill_memory_is_refused(case: str, tmp_path: Path) -> None:
     name, made, words = HOSTILE_FILES[case]
     path = tmp_path / name
     path.write_bytes(made())
-    with memory_below(100), pytest.raises(BadFile, match=words) as told:
+    with memory_below(100), pytest.raises(BadFile, match=words) as caught:
         list(read_frames(path, axis=None if name.endswith((".csv", ".csv.gz", ".csv.zst")) else AXIS, on_bad_row=str))
-    assert str(told.value).startswith(str(path))
+    assert str(caught.value).startswith(str(path))
 
 
-def test_what_is_unpacked_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpacking_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "MAX_UNPACKED", 1 << 20)
     path = tmp_path / "run.npz.zst"
     path.write_bytes(pa.compress(zipped(X=X) + 64 * ZEROS, codec="zstd", asbytes=True))
@@ -353,7 +352,7 @@ def test_what_is_unpacked_does_not_fill_the_disk(tmp_path: Path, monkeypatch: py
         list(read_frames(path, axis=AXIS))
 
 
-def test_names_in_an_archive_are_no_paths(tmp_path: Path) -> None:
+def test_names_in_an_archive_are_not_used_as_paths(tmp_path: Path) -> None:
     path = tmp_path / "in" / "run.npz"
     path.parent.mkdir()
     path.write_bytes(zipped(**{"X": X, "__evil.npy": X, "/evil.npy": X}))
@@ -376,14 +375,14 @@ def test_names_in_an_archive_are_no_paths(tmp_path: Path) -> None:
     ],
     ids=lambda text: text[:24],
 )
-def test_settings_made_to_do_harm_are_refused(text: str, tmp_path: Path) -> None:
+def test_hostile_settings_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "line.toml"
     path.write_text(text)
     with memory_below(200), pytest.raises(BadSettings, match="line.toml"):
         load_settings(path)
 
 
-def test_a_deep_variable_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deeply_nested_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAMIS_LINES", "[" * 100_000)
     with pytest.raises(BadSettings, match="environment"):
         load_settings()
@@ -400,14 +399,14 @@ def store(tmp_path: Path, model: Model) -> Store:
 
 
 @pytest.mark.parametrize("version", ["../../etc", "..", "v0001/../v0001", "/etc/passwd", "v1", "v" + "9" * 5_000])
-def test_a_version_can_not_leave_the_store(store: Store, version: str) -> None:
+def test_a_version_cannot_leave_the_store(store: Store, version: str) -> None:
     for reading in (store.load, store.manifest, store.calibration, store.promote):
         with pytest.raises(NoModel, match="expected a version such as v0001"):
             reading("fat", version)
 
 
-def led_out(store: Store, tmp_path: Path, what: str) -> None:
-    """Puts a link to the same thing outside in its place."""
+def move_outside(store: Store, tmp_path: Path, what: str) -> None:
+    """Moves a part of the store outside and leaves a link to it in its place."""
     path = store.root / what
     outside = tmp_path / "outside"
     path.rename(outside)
@@ -418,20 +417,20 @@ def led_out(store: Store, tmp_path: Path, what: str) -> None:
     "what", ["fat", "fat/v0001", "fat/v0001/manifest.json", "fat/v0001/weights.safetensors", "fat/current"]
 )
 def test_a_link_out_of_the_store_is_refused(store: Store, tmp_path: Path, what: str) -> None:
-    led_out(store, tmp_path, what)
+    move_outside(store, tmp_path, what)
     with pytest.raises(BadBundle, match=r"expected a (file|folder) in the store .*, got a link to .*outside"):
         store.load("fat")
 
 
 def test_nothing_is_published_through_a_link_out_of_the_store(store: Store, tmp_path: Path, model: Model) -> None:
-    led_out(store, tmp_path, "fat")
+    move_outside(store, tmp_path, "fat")
     there = sorted((tmp_path / "outside").rglob("*"))
     with pytest.raises(BadBundle, match="got a link to"):
         store.publish("fat", model)
     assert sorted((tmp_path / "outside").rglob("*")) == there
 
 
-def test_a_store_that_is_a_link_itself_and_links_within_it_are_followed(store: Store, tmp_path: Path) -> None:
+def test_links_to_a_store_and_within_it_are_followed(store: Store, tmp_path: Path) -> None:
     (store.root / "fat" / "v0002").symlink_to("v0001")
     (tmp_path / "models").symlink_to(store.root)
     through = Store(tmp_path / "models")
@@ -440,7 +439,7 @@ def test_a_store_that_is_a_link_itself_and_links_within_it_are_followed(store: S
 
 
 @pytest.mark.parametrize("what", ["current", "v0001/manifest.json", "v0001/weights.safetensors"])
-def test_a_pipe_in_a_files_place_is_refused_and_not_waited_for(store: Store, what: str) -> None:
+def test_a_pipe_instead_of_a_file_is_refused_without_waiting(store: Store, what: str) -> None:
     path = store.root / "fat" / what
     path.unlink()
     os.mkfifo(path)
@@ -449,7 +448,7 @@ def test_a_pipe_in_a_files_place_is_refused_and_not_waited_for(store: Store, wha
 
 
 @pytest.mark.parametrize(("what", "size"), [("manifest.json", 1 << 40), ("weights.safetensors", 1 << 40)])
-def test_a_file_larger_than_memory_is_refused_unread(store: Store, what: str, size: int) -> None:
+def test_a_file_larger_than_memory_is_not_read(store: Store, what: str, size: int) -> None:
     os.truncate(store.root / "fat" / "v0001" / what, size)
     with memory_below(50), pytest.raises(BadBundle, match=rf"{what}: expected a file of at most \d+ bytes, got {size}"):
         store.load("fat")
@@ -473,14 +472,14 @@ def test_a_pickle_beside_the_weights_is_refused_and_never_opened(store: Store, t
     (store.root / "fat" / "v0001" / "model.pt").unlink()
     manifest = json.loads((store.root / "fat" / "v0001" / MANIFEST).read_bytes())
     del manifest["checksum"]
-    sign(store.root / "fat" / "v0001", manifest, raw)  # a zip of torch in the place of the weights
+    sign(store.root / "fat" / "v0001", manifest, raw)  # torch's zip file instead of the weights
     with pytest.raises(BadBundle, match=r"weights\.safetensors: expected safetensors"):
         store.load("fat")
     assert not (tmp_path / "exploded").exists()
 
 
 def edited(store: Store, change: Callable[[dict[str, Any], dict[str, np.ndarray]], Any]) -> None:
-    """Loads version 1 after somebody changed it and put its checksums right."""
+    """Loads version 1 after a change, with corrected checksums."""
     folder = store.root / "fat" / "v0001"
     manifest, arrays = json.loads((folder / MANIFEST).read_bytes()), load_file(folder / WEIGHTS)
     del manifest["checksum"]
@@ -507,7 +506,9 @@ def edited(store: Store, change: Callable[[dict[str, Any], dict[str, np.ndarray]
         (("format",), "1" * 10_000, "expected bundle format 1"),
     ],
 )
-def test_a_manifest_of_hostile_numbers_is_refused(store: Store, where: tuple[Any, ...], value: Any, words: str) -> None:
+def test_a_manifest_with_hostile_values_is_refused(
+    store: Store, where: tuple[Any, ...], value: Any, words: str
+) -> None:
     def change(manifest: Any, _: Any) -> None:
         for key in where[:-1]:
             manifest = manifest[key]
@@ -530,7 +531,7 @@ def test_hostile_parameters_of_a_model_are_refused(store: Store, kind: str, name
         edited(store, lambda manifest, _: manifest["parameters"].update({name: value}))
 
 
-def test_a_committee_of_impossible_bands_is_refused(store: Store) -> None:
+def test_a_committee_with_impossible_bands_is_refused(store: Store) -> None:
     store.publish("other", hostile._models()["committee"])
     (store.root / "fat").rename(store.root / "plain")
     (store.root / "other").rename(store.root / "fat")
@@ -556,7 +557,7 @@ def with_header(raw: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
         lambda header: header["x_mean"].update(dtype="BF16", shape=[4 * header["x_mean"]["shape"][0]]),
     ],
 )
-def test_tensors_of_another_size_than_they_say_are_refused(store: Store, change: Any) -> None:
+def test_tensors_with_a_false_size_are_refused(store: Store, change: Any) -> None:
     folder = store.root / "fat" / "v0001"
     manifest = json.loads((folder / MANIFEST).read_bytes())
     del manifest["checksum"]
@@ -565,11 +566,11 @@ def test_tensors_of_another_size_than_they_say_are_refused(store: Store, change:
         store.load("fat")
 
 
-# --- other files of ours ----------------------------------------------------------------------------------------------
+# --- other files of Tamis ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("about", [b"[" * 100_000, b"{}", b'{"kind": "../x", "seed": 0}', b"\xff"])
-def test_an_encoder_file_made_to_do_harm_is_refused(about: bytes, tmp_path: Path) -> None:
+def test_a_hostile_encoder_file_is_refused(about: bytes, tmp_path: Path) -> None:
     spectra = np.random.default_rng(0).random((20, len(hostile.GRID)))
     arrays = Encoder("mlp", "snv").learn(spectra, hostile.GRID).arrays()
     path = tmp_path / "encoder.safetensors"
@@ -581,7 +582,7 @@ def test_an_encoder_file_made_to_do_harm_is_refused(about: bytes, tmp_path: Path
         Encoder.load(path)
 
 
-def test_a_drift_reference_larger_than_asked_for_is_not_read(tmp_path: Path, model: Model) -> None:
+def test_a_drift_reference_larger_than_the_settings_allow_is_not_read(tmp_path: Path, model: Model) -> None:
     path, grid = tmp_path / "line.safetensors", model.grid
     about = {"line": "l", "grid": json.dumps(grid.to_json()), "seen": "{}"}
     rows = 1 << 24
@@ -589,7 +590,7 @@ def test_a_drift_reference_larger_than_asked_for_is_not_read(tmp_path: Path, mod
                                                  "data_offsets": [0, 4 * rows * len(grid)]}}  # fmt: skip
     text = orjson.dumps(header)
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    os.truncate(path, 8 + len(text) + 4 * rows * len(grid))  # 4 GB that take no room on the disk
+    os.truncate(path, 8 + len(text) + 4 * rows * len(grid))  # a sparse file of 4 GB
     table = Drift(block_spectra=16, pace_s=0, learn_blocks=5, folder=str(tmp_path), reference_objects=[])
     watch = LineMonitor("l", table, path)
     with memory_below(50):
@@ -597,6 +598,6 @@ def test_a_drift_reference_larger_than_asked_for_is_not_read(tmp_path: Path, mod
     assert watch.learned == 0
 
 
-def test_every_error_of_ours_is_short() -> None:
+def test_errors_are_short() -> None:
     assert len(str(TamisError("x" * 10**6))) < 5_000
     assert len(Axis(np.array([1.0, 2.0]), "nm")) == 2

@@ -1,6 +1,6 @@
-"""What an SRE relies on, for real: Prometheus scrapes a worker and a trainer, every panel shows data, drift pages.
+"""Monitoring from end to end: Prometheus scrapes a worker and a trainer, every panel shows data, drift sends a page.
 
-Broker, worker, trainer, Prometheus and Alertmanager are processes of their own; the page arrives at a webhook.
+Broker, worker, trainer, Prometheus and Alertmanager run as separate processes; the page arrives at a webhook.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PATIENCE_S = 90.0
 
 @contextmanager
 def listening(log: Path, *command: str) -> Iterator[int]:
-    """A process of the Prometheus family, and the port of loopback that it has chosen."""
+    """Starts Prometheus or Alertmanager; yields the loopback port that it has chosen."""
     with open(log, "w") as file:
         started = subprocess.Popen([*command, "--web.listen-address=127.0.0.1:0"], stdout=file, stderr=file)
     try:
@@ -66,13 +66,13 @@ def listening(log: Path, *command: str) -> Iterator[int]:
 
 @contextmanager
 def webhook() -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """A port, and the alerts that came there, in order."""
-    came: list[dict[str, Any]] = []
+    """Yields a port, and the alerts that arrive there, in order."""
+    alerts: list[dict[str, Any]] = []
 
     class Page(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            came.extend(body["alerts"])
+            alerts.extend(body["alerts"])
             self.send_response(200)
             self.end_headers()
 
@@ -83,14 +83,14 @@ def webhook() -> Iterator[tuple[int, list[dict[str, Any]]]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield server.server_port, came
+        yield server.server_port, alerts
     finally:
         server.shutdown()
         server.server_close()
 
 
 def prometheus_files(folder: Path, worker: str, trainer: str, alertmanager: int) -> None:
-    """The deployed configuration with other ports, and seconds where a plant has minutes."""
+    """The deployed configuration, with other ports and with seconds instead of minutes."""
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
@@ -114,9 +114,9 @@ def alertmanager_file(folder: Path, hook: int) -> None:
 
 
 def panel_queries() -> Iterator[tuple[str, str]]:
-    """Where, and what every panel of every dashboard asks for, of all lines."""
+    """Yields dashboard and panel title, and the query for all lines, for every query of every panel."""
     for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")):
-        if path.stem == "sorting":  # this line decides nothing; test_dashboards asks for its metrics by name
+        if path.stem == "sorting":  # this line has no decisions; test_dashboards checks its metrics by name
             continue
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
@@ -125,7 +125,7 @@ def panel_queries() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.long(50)
 @pytest.mark.xdist_group("processes")
-def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
+def test_every_panel_shows_data_and_a_drift_page_is_sent_and_resolved(
     tmp_path: Path, model: Model, grid: Axis, tamis_broker: EmbeddedBroker
 ) -> None:
     for name in ("prometheus", "prometheus-alertmanager"):
@@ -155,7 +155,7 @@ def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
     with ExitStack() as parts:
         worker = parts.enter_context(running("worker", settings, tmp_path / "worker.log", more))
         learner = parts.enter_context(running("trainer", settings, tmp_path / "trainer.log", more))
-        hook, came = parts.enter_context(webhook())
+        hook, alerts = parts.enter_context(webhook())
         alertmanager_file(tmp_path, hook)
         alerting = parts.enter_context(
             listening(
@@ -175,7 +175,7 @@ def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
         sink = parts.enter_context(closing(kafka_sink(settings)))
 
         def line() -> None:
-            """A frame of a block every 0.1 s, of which one spectrum is no spectrum."""
+            """Sends one drift block every 0.1 s, as a frame with one bad spectrum in addition."""
             sent = 0
             while not stop.wait(0.1):
                 X, values = simulate(BLOCK + 1, grid, next(seeds))
@@ -216,11 +216,11 @@ def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
                 time.sleep(0.2)
 
         def drift_pages(status: str) -> set[str]:
-            found = [one for one in came if one["labels"]["alertname"] == "TamisDrift" and one["status"] == status]
+            found = [one for one in alerts if one["labels"]["alertname"] == "TamisDrift" and one["status"] == status]
             return {one["labels"]["detector"] for one in found}
 
         until(lambda: ask('tamis_drift_learned_ratio{line="fermentation"} == 1'), "the reference is learned")
-        until(lambda: ask("sum(tamis_gate_total) > 0"), "the gate has spoken")
+        until(lambda: ask("sum(tamis_gate_total) > 0"), "a verdict of the gate")
         empty: list[str] = []
 
         def all_shown() -> bool:
@@ -233,17 +233,17 @@ def test_every_panel_shows_data_and_drift_pages_and_is_resolved(
 
         shift_nm[0] = 1.0
         until(lambda: "shift" in drift_pages("firing"), "drift pages")
-        page = next(one for one in came if one["labels"].get("detector") == "shift")
+        page = next(one for one in alerts if one["labels"].get("detector") == "shift")
         assert page["labels"] | {"line": "fermentation", "severity": "page"} == page["labels"]
         assert "Estimated at" in page["annotations"]["description"]
         assert "nm" in page["annotations"]["description"]
-        told = subprocess.run(
+        shown = subprocess.run(
             [sys.executable, "-m", "tamis.streamer.cli", "top", "--once", "--url", worker, "--url", learner],
             capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}, timeout=60, check=True,
         ).stdout  # fmt: skip
-        assert "fermentation" in told
-        assert "shift +" in told
-        assert "glucose v0" in told
+        assert "fermentation" in shown
+        assert "shift +" in shown
+        assert "glucose v0" in shown
 
-        shift_nm[0] = 0.0  # somebody has put the instrument right
+        shift_nm[0] = 0.0  # the instrument is repaired
         until(lambda: "shift" in drift_pages("resolved"), "the page is resolved")

@@ -1,4 +1,4 @@
-"""The pytest plugin, as the tests of somebody else's line would use it."""
+"""The pytest plugin, as another project's tests would use it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-THEIR_TEST = """
+OTHER_PROJECT = """
 import numpy as np
 import pytest
 from contextlib import closing
@@ -38,7 +38,7 @@ def test_my_line_predicts(line):
     line.arrives(frame())
     assert [row["spectrum_id"] for row in line.run().predictions] == ["a", "b", "c"]
 
-def test_my_line_sets_saturated_spectra_aside(line):
+def test_my_line_rejects_saturated_spectra(line):
     line.arrives(frame(spectra=np.full((3, 81), 1000.0, "f4")), b"noise")
     line.run()
     assert line.predictions == []
@@ -57,15 +57,15 @@ def test_a_real_broker(tamis_broker):
             records = source.poll(0.5)
     assert records[0].value == b"hello"
 
-def test_a_broker_by_what_is_needed(tamis_broker_with):
+def test_a_broker_by_capability(tamis_broker_with):
     assert tamis_broker_with("transactions").kind == "noida"
     assert tamis_broker_with("failover").kind == "tansu"
     tamis_broker_with("transactions", "failover")
 """
 
 
-def test_the_fixtures_serve_a_project_of_its_own(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(THEIR_TEST)
+def test_another_project_can_use_the_fixtures(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(OTHER_PROJECT)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(passed=3, skipped=1)
     result.stdout.fnmatch_lines(["*no embedded broker has transactions, failover; a real cluster would*"])

@@ -1,4 +1,4 @@
-"""The wheel, as a plant would install it: an editable install would hide a room that is missing from it."""
+"""The wheel, as a plant would install it: an editable install would hide that a room is missing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_installed_wheel_has_every_room_and_its_command(tmp_path: Path) -> No
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / "bin" / "python"
     run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel)
-    # The libraries of this environment, but not its own Tamis: a path in a .pth file brings no other .pth files.
+    # The libraries of this environment, but not its Tamis: a path in a .pth file does not load further .pth files.
     (site,) = (tmp_path / "empty" / "lib").glob("python*/site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     installed, *names = run(python, "-c", EVERY_MODULE).split()
