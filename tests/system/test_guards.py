@@ -49,8 +49,10 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.rel
 
 
 def room_of(parts: tuple[str, ...]) -> str:
-    """The room of a module by its path below the package: ("streamer", "messages", "frame") -> "messages"."""
-    return "tamis" if not parts else parts[0] if parts[0] != "streamer" else "".join(parts[1:2])
+    """The room of a path in the package: ("streamer", "messages", "frame") -> "messages", ("BadFile",) -> "tamis"."""
+    if parts[:1] == ("streamer",):
+        return "".join(parts[1:2])
+    return parts[0] if parts and parts[0] in FLOORS else "tamis"
 
 
 def parts_of(path: Path) -> tuple[str, ...]:
