@@ -215,7 +215,7 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         checker = Checker(address, client, topics)
         parts.callback(checker.close)
         expected = {f"{line}-{i}" for line in LINES for i in range(plan.frames // len(LINES) * FRAME)}
-        while checker.read() and not checker.has(expected, places):  # workers go on meanwhile
+        while checker.read() and not checker.has(expected, places):  # workers continue meanwhile
             for process in everyone:
                 process.keep()
         for process in everyone:

@@ -304,7 +304,7 @@ _PLAIN = (pa.float32(), pa.float64(), pa.float16(), pa.int8(), pa.uint16(), pa.u
 
 
 def _strange_array(n: int, rng: Random) -> pa.Array:
-    """n rows of one of Arrow's types; some take much less space than the values they stand for."""
+    """n rows of one of Arrow's types; some take much less space than the values they represent."""
     text, long = rng.choice(("", "a", "é" * 300)), rng.choice(("", "a", "x" * 20_000))
 
     def lists(kind: Any, size: int) -> pa.Array:
@@ -383,7 +383,7 @@ def _strange_stream(_: bytes, rng: Random) -> bytes:
 
 
 def _shuffled_stream(case: bytes, rng: Random) -> bytes:
-    """A stream with one message exchanged for one of its own, or of a compressed or strange stream."""
+    """A stream with one message replaced by another of its own or of a compressed or strange stream."""
     parts = stream_messages(case)
     others = stream_messages(_strange_stream(b"", rng))
     parts[rng.randrange(len(parts))] = rng.choice(parts + others)
