@@ -37,7 +37,6 @@ from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.protocols import Progress
-from tamis.ssl.buffer import Buffer
 from tamis.streamer.broker import EmbeddedBroker
 from tamis.streamer.outcome import decode_predictions
 from tamis.streamer.predictor import Predictor
