@@ -10,9 +10,6 @@ from tamis.streamer.messages.record import Record
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
-from tamis.streamer.sink import KafkaSink
-from tamis.streamer.source import KafkaSource, ensure_topics
-from tamis.streamer.wire import Record
 
 
 def topic(broker: Any, partitions: int = 1, **more: Any) -> str:

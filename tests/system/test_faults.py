@@ -31,21 +31,13 @@ from tamis.streamer.processing.inspection import Inspection
 from tamis.streamer.processing.message_batch import MessageBatch
 from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.services.worker import Worker
+from tamis.streamer.settings import load
 from tamis.streamer.settings.load import load
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.protocols import Progress
-from tamis.streamer.broker import EmbeddedBroker
-from tamis.streamer.outcome import decode_predictions
-from tamis.streamer.predictor import Predictor
-from tamis.streamer.records import write_parquet
-from tamis.streamer.settings import load
-from tamis.streamer.source import KafkaSource, Progress, ensure_topics
-from tamis.streamer.stretch import Stretch
-from tamis.streamer.wire import ARROW, Record, decode, encode
-from tamis.streamer.worker import Worker
 
 from ..chaos import Plan, run
 from ..support.kafka import read, sink, source, topic

@@ -27,10 +27,6 @@ from tamis.streamer.transport.embedded_broker import CAPABILITIES, EmbeddedBroke
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySink, MemorySource, Sent
-from tamis.streamer.broker import CAPABILITIES, EmbeddedBroker
-from tamis.streamer.sink import KafkaSink, MemorySink, Message
-from tamis.streamer.source import KafkaSource, MemorySource, connected, ensure_topics
-from tamis.streamer.wire import Record
 
 from ..support.kafka import assigned, read, sink, source, topic
 
