@@ -31,7 +31,6 @@ from tamis.streamer.processing.inspection import Inspection
 from tamis.streamer.processing.message_batch import MessageBatch
 from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.services.worker import Worker
-from tamis.streamer.settings import load
 from tamis.streamer.settings.load import load
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.transport.client import ensure_topics
