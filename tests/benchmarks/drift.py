@@ -133,8 +133,8 @@ class Line:
 
 
 def results_of(model: Model, spectra: np.ndarray, axis: Axis) -> Results:
-    result = model.predict(spectra, axis)
-    return Results(result.t2, result.q, result.values)
+    told = model.predict(spectra, axis)
+    return Results(told.t2, told.q, told.values)
 
 
 def taught(case: Case, rows: np.ndarray, usual: np.ndarray, rng: np.random.Generator) -> Line:

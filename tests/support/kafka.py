@@ -1,4 +1,4 @@
-"""A topic for one test on a shared broker, and its clients."""
+"""A topic for each test, and clients for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
 
 
 def source(broker: Any, name: str, **more: Any) -> KafkaSource:
-    """A source in a consumer group of this topic alone, so that no test waits for another's rebalance."""
+    """A member of the topic's own group: no test waits for another test's rebalance."""
     return KafkaSource(broker.bootstrap, [name], f"g-{name}", client_settings=broker.client_settings, **more)
 
 

@@ -1,4 +1,4 @@
-"""The pytest plugin, as another project's tests would use it."""
+"""The pytest plugin, as the tests of another project use it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_broker_by_capability(tamis_broker_with):
 """
 
 
-def test_another_project_can_use_the_fixtures(pytester: pytest.Pytester) -> None:
+def test_the_fixtures_serve_another_project(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(OTHER_PROJECT)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(passed=3, skipped=1)
