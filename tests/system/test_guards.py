@@ -35,7 +35,7 @@ FENCES = {
     "starlette": {"monitoring", "tools/view"},
     "uvicorn": {"monitoring"},
 }
-QUIET = {"models", "ssl", "services"}  # these rooms print nothing
+QUIET = {"models", "ssl", "services"}  # rooms that print nothing
 SHOWS_PROGRESS = {"models/network_estimators"}  # on request, by rich
 MAX_LINES = 400
 FILES = sorted(path for part in ("models", "ssl", "streamer") for path in (ROOT / part).rglob("*.py"))
@@ -126,7 +126,7 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
     room, place = own_room(path), place_of(path)
     for line, library in libraries(path):
         allowed = FENCES.get(library)
-        assert allowed is None or {room, place} & allowed, f"line {line}: {library} is not allowed in {place}"
+        assert allowed is None or {room, place} & allowed, f"line {line}: {library} is not for {place}"
         assert library != "rich" or room not in QUIET or place in SHOWS_PROGRESS, f"line {line}: {room} shows nothing"
     if room in QUIET:
         for node in ast.walk(ast.parse(path.read_text())):

@@ -6,7 +6,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-OTHER_PROJECT = """
+THEIR_TEST = """
 import numpy as np
 import pytest
 from contextlib import closing
@@ -65,7 +65,7 @@ def test_a_broker_by_capability(tamis_broker_with):
 
 
 def test_the_fixtures_serve_another_project(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(OTHER_PROJECT)
+    pytester.makepyfile(THEIR_TEST)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(passed=3, skipped=1)
     result.stdout.fnmatch_lines(["*no embedded broker has transactions, failover; a real cluster would*"])
