@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -61,19 +62,9 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
     return register
 
 
-Config = Annotated[Path | None, Option("--config", "-c", help="Settings file, TOML; else TAMIS_CONFIG.")]
-Brokers = Annotated[str | None, Option(help="Kafka bootstrap servers, host:port[,host:port].")]
-StoreUrl = Annotated[str | None, Option("--store", help="Folder of the model store, or file:///folder.")]
-Where = Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")]
-AxisUnit = Annotated[str | None, Option(help="nm or cm-1, for a file that does not say.")]
-Quantity = Annotated[str | None, Option(help="absorbance, reflectance or counts, for a file that does not say.")]
-White = Annotated[Path | None, Option(help="ENVI cube of a white reference, to convert counts to reflectance.")]
-Dark = Annotated[Path | None, Option(help="ENVI cube of a dark reference; zero if not given.")]
-
-
 @dataclass(frozen=True)
 class ConfigOptions:
-    config: Config = None
+    config: Annotated[Path | None, Option("--config", "-c", help="Settings file, TOML; else TAMIS_CONFIG.")] = None
 
     def settings(self, *, quiet: bool = True) -> Settings:
         """The settings, overridden by the other options. Logs only warnings, or as the settings say."""
@@ -90,12 +81,12 @@ class ConfigOptions:
 
 @dataclass(frozen=True)
 class BrokerOptions(ConfigOptions):
-    brokers: Brokers = None
+    brokers: Annotated[str | None, Option(help="Kafka bootstrap servers, host:port[,host:port].")] = None
 
 
 @dataclass(frozen=True)
 class StoreOptions(ConfigOptions):
-    store: StoreUrl = None
+    store: Annotated[str | None, Option("--store", help="Folder of the model store, or file:///folder.")] = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +96,9 @@ class ServiceOptions(StoreOptions, BrokerOptions):
 
 @dataclass(frozen=True)
 class FileOptions:
-    where: Where = None
-    axis_unit: AxisUnit = None
-    quantity: Quantity = None
+    where: Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")] = None
+    axis_unit: Annotated[str | None, Option(help="nm or cm-1, for a file that does not say.")] = None
+    quantity: Annotated[str | None, Option(help="absorbance, reflectance or counts, if the file does not say.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
         from ..files.options import ReadOptions
@@ -118,8 +109,8 @@ class FileOptions:
 
 @dataclass(frozen=True)
 class CameraFileOptions(FileOptions):
-    white: White = None
-    dark: Dark = None
+    white: Annotated[Path | None, Option(help="ENVI cube of a white reference: counts become reflectance.")] = None
+    dark: Annotated[Path | None, Option(help="ENVI cube of a dark reference; zero if not given.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
         reference = None
@@ -132,8 +123,17 @@ class CameraFileOptions(FileOptions):
         return super().reading(reference=reference, **more)
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Makes BadSettings of a ValueError: an option that does not suit the data; the text says which."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+
+
 def only_warnings() -> None:
-    """A command in a terminal prints its own results; its log shows only what went wrong."""
+    """For a command in a terminal, which prints its own results: its log shows only problems."""
     from ..monitoring.logs import configure
     from ..settings.tables import Log
 
@@ -141,19 +141,16 @@ def only_warnings() -> None:
 
 
 def values_by_name(given: list[str] | None, option: str) -> dict[str, list[str]]:
-    """As `pairs`, but a name may have several values."""
+    """From NAME=VALUE texts; a name may have several values."""
     values: dict[str, list[str]] = {}
-    for item in given or []:
-        for key, value in pairs([item], option).items():
-            values.setdefault(key, []).append(value)
-    return values
-
-
-def pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    found = {}
     for item in given or []:
         key, equals, value = item.partition("=")
         if not (key and equals):
             raise BadSettings(f"{option} expects NAME=VALUE, got {item!r}")
-        found[key] = value
-    return found
+        values.setdefault(key, []).append(value)
+    return values
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """As `values_by_name`; the last value of a name counts."""
+    return {name: values[-1] for name, values in values_by_name(given, option).items()}

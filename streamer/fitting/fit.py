@@ -90,7 +90,7 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
         raise BadFile(
             f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
         )
-    repeats = _repeats(table, options.group, path)
+    repeats = table.object_id if options.group is None else column_of(table, options.group)
     spectra, axis = table.spectra[good], table.axis
     if options.encoder is not None:
         spectra, axis = resampler(axis, options.encoder.grid).apply(spectra), options.encoder.grid
@@ -119,12 +119,10 @@ def _check_names(targets: Sequence[str]) -> None:
             raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
 
 
-def _repeats(table: Table, group: str | None, path: Path) -> np.ndarray | None:
-    if group is None:
-        return table.object_id
-    if group not in table.columns:
-        raise BadFile(f"{path}: no column {group!r}; columns there: {', '.join(table.columns)}")
-    return table.columns[group]
+def column_of(table: Table, name: str) -> np.ndarray:
+    if name not in table.columns:
+        raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
+    return table.columns[name]
 
 
 def _estimator(kind: str, options: FitOptions) -> Any:
@@ -190,7 +188,7 @@ def class_values(
     return names, there
 
 
-def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path | str) -> np.ndarray:
     values = columns.get(name)
     if values is None or values.dtype.kind != "f":
         known = ", ".join(key for key, column in columns.items() if column.dtype.kind == "f") or "none"

@@ -19,7 +19,7 @@ from ...ssl.refit import Gold, Labels, improve
 from ...ssl.unlabeled import Unlabeled
 from ..files.options import ReadOptions
 from ..files.table import INSTRUMENT_COLUMNS, Table, read_table
-from .fit import target_values
+from .fit import column_of, target_values
 
 MIN_OBJECTS = 20
 
@@ -77,7 +77,7 @@ def read_unlabeled(
     for number, path in enumerate(files):
         table = reading.table(path)
         grid = grid or table.axis
-        good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
+        good: np.ndarray = np.isfinite(table.spectra).all(axis=1)
         left_out += int((~good).sum())
         spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
         objects += _objects(table, group, number)[good].tolist()
@@ -97,12 +97,10 @@ def read_unlabeled(
 
 def _objects(table: Table, group: str | None, number: int) -> np.ndarray:
     if group is not None:
-        if group not in table.columns:
-            raise BadFile(f"{table.path}: no column {group!r}; columns there: {', '.join(table.columns)}")
-        return np.array([str(value) for value in table.columns[group]])
-    if table.object_id is not None:
-        return np.array([str(name) or f"{number}/{row}" for name, row in zip(table.object_id, table.row, strict=True)])
-    return np.array([f"{number}/{row}" for row in table.row])
+        return column_of(table, group).astype(str)
+    own = [f"{number}/{row}" for row in table.row]
+    named = own if table.object_id is None else table.object_id
+    return np.array([str(name) or other for name, other in zip(named, own, strict=True)])
 
 
 def read_gold(path: Path, targets: Sequence[str]) -> Gold:
