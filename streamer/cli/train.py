@@ -12,10 +12,9 @@ from typer import Argument, Option
 
 from ... import BadFile, BadSettings
 from ..services.stop import Stop
-from .options import FileOptions, StoreOptions, command, new_app, pairs
+from .options import FileOptions, StoreOptions, command, new_app, pairs, refusing
 
 if TYPE_CHECKING:
-    from ...models.encoder import Encoder
     from ...models.store import Store
     from ..fitting.fit import FitResult
     from ..fitting.pretrain import Pretrained, PretrainOptions
@@ -30,9 +29,7 @@ def fit(
     *,
     model: Annotated[str, Option(help="plsr (classes: PLS-DA), local-pls, committee, cnn, spectratr.")] = "plsr",
     name: Annotated[str, Option(help="The model's name in the store.")] = "default",
-    preprocess: Annotated[
-        str | None, Option(help="Pre-treatments; default 'snv, savgol 15 2 1' or the model's own.")
-    ] = None,
+    preprocess: Annotated[str | None, Option(help="Default: 'snv, savgol 15 2 1', or the model's own.")] = None,
     components: Annotated[int | None, Option(help="Latent variables; cross-validated if not given (plsr).")] = None,
     epochs: Annotated[int | None, Option(help="At most this many epochs (cnn, spectratr).")] = None,
     seed: Annotated[int, Option(help="Random seed of folds, splits and weights.")] = 0,
@@ -60,35 +57,30 @@ def fit(
     in_terminal = sys.stderr.isatty()
     if in_terminal:
         print(f"fitting {model} on {file} ...", file=sys.stderr)
-    try:
-        options = FitOptions(
-            targets=target,
-            kind=model,
-            name=name,
-            preprocess=preprocess,
-            n_components=components,
-            epochs=epochs,
-            random_state=seed,
-            units=pairs(unit, "--unit"),
-            labels=labels,
-            group=group,
-            encoder=_encoder(encoder),
-            reading=file_options.reading(),
-            progress=in_terminal,
-        )
+    network = None
+    if encoder is not None:
+        from ...models.encoder import Encoder  # imports torch
+
+        network = Encoder.load(encoder)
+    options = FitOptions(
+        targets=target,
+        kind=model,
+        name=name,
+        preprocess=preprocess,
+        n_components=components,
+        epochs=epochs,
+        random_state=seed,
+        units=pairs(unit, "--unit"),
+        labels=labels,
+        group=group,
+        encoder=network,
+        reading=file_options.reading(),
+        progress=in_terminal,
+    )
+    with refusing():
         done = fit_and_publish(file, options, Store(settings.store))
-    except ValueError as error:  # a parameter that does not suit these data; the text says which
-        raise BadSettings(str(error)) from error
     _print_fit(name, done)
     print(f"  store: {settings.store}")
-
-
-def _encoder(path: Path | None) -> Encoder | None:
-    if path is None:
-        return None
-    from ...models.encoder import Encoder  # imports torch
-
-    return Encoder.load(path)
 
 
 def _print_fit(name: str, done: FitResult) -> None:
@@ -150,17 +142,17 @@ def pretrain(
     from ..fitting.pretrain import PretrainOptions
 
     try:
-        options = PretrainOptions(
-            recipe=Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed),
-            name=name,
-            group=group,
-            gold=gold or [],
-            checkpoint=checkpoint,
-            reading=file_options.reading(),
-        )
-        done = _pretrain_with_progress(files, options, Store(settings.store), stop)
-    except ValueError as error:
-        raise BadSettings(str(error)) from error
+        with refusing():
+            recipe = Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed)
+            options = PretrainOptions(
+                recipe=recipe,
+                name=name,
+                group=group,
+                gold=gold or [],
+                checkpoint=checkpoint,
+                reading=file_options.reading(),
+            )
+            done = _pretrain_with_progress(files, options, Store(settings.store), stop)
     except Interrupted as error:
         print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
         raise typer.Exit(1) from error
@@ -195,7 +187,7 @@ def _write_encoder(done: Pretrained, path: Path) -> None:
     try:
         encoder.save(path)
     except OSError as error:
-        raise BadFile(f"can not write {path}: {error.strerror}") from error
+        raise BadFile(f"cannot write {path}: {error.strerror}") from error
     print(
         f"{path}: {encoder.kind} on {encoder.grid}, {encoder.width} features; loss {health.loss:.3f}, "
         f"effective rank {health.rankme:.1f}, alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"

@@ -6,7 +6,6 @@ spectra of a fermentation, one every 75 seconds, with 34 HPLC values.
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import sys
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ... import TamisError, __version__
-from ...models.pls import PLSR
+from ...models.evaluation import Scores
 from ...models.store import Store
 from ..files.frames import read_frames, write_parquet
 from ..files.options import ReadOptions
@@ -46,15 +45,12 @@ COUNTED = slice(1, -1)  # laboratory values in RMSEP: the first is in the warm-u
 
 
 def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], bool]) -> bool:
-    """Run it all, and print what was found. False if spectra were lost."""
+    """Runs the demo and prints its results. False if spectra were lost."""
     began_s = time.monotonic()
     store = own_store(out)
     calibration, process, hplc = data()
     fitted = fit_calibration(calibration, store)
-    say(
-        f"fitted {TARGET} on {fitted.model.training['spectra']} calibration spectra: PLSR, "
-        f"{fitted.metrics['latent_variables']} latent variables, version {fitted.version}"
-    )
+    say(f"fitted {TARGET}: {_about(fitted)}, version {fitted.version}")
     recording = out / "fermentation.parquet"
     spectra_in = write_parquet(recording, [process_spectra(process)])
     with plant(store, stop) as line:
@@ -62,7 +58,11 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
         options = ReplayOptions(rate=rate, reading=ReadOptions(frame_spectra=32))
         replay = Replay(options, settings.topics.spectra, settings.frame_max_bytes)
         say(f"broker on {settings.brokers}; starting the worker (log: {out / 'worker.log'})")
-        with running("worker", settings, out / "worker.log"), _progress(line, spectra_in), ThreadPoolExecutor(1) as own:
+        with (
+            running("worker", settings, out / "worker.log", {}),
+            _progress(line, spectra_in),
+            ThreadPoolExecutor(1) as own,
+        ):
             start_s, ended = time.monotonic(), threading.Event()
             sending = own.submit(replay.run, [recording], line.sink, stopping=ended.is_set)
             try:  # an error of the sender is raised by result()
@@ -83,6 +83,11 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     return figures["spectra_in"] == figures["predictions_out"] + figures["rejected"]
 
 
+def _about(fitted: FitResult) -> str:
+    spectra, variables = fitted.model.training["spectra"], fitted.metrics["latent_variables"]
+    return f"PLSR on {spectra} calibration spectra, {variables} latent variables"
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -98,16 +103,13 @@ def data() -> tuple[Path, Path, np.ndarray]:
     if spec is None or spec.origin is None:
         raise TamisError("the demo's data come with chemotools: pip install chemotools")
     folder = Path(spec.origin).parent / "datasets" / "data"
-    with open(folder / "fermentation_hplc.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    hplc = np.array([(float(row["time"]), float(row[TARGET])) for row in rows])
-    return folder, folder / "fermentation_spectra.csv", hplc
+    hplc = np.genfromtxt(folder / "fermentation_hplc.csv", delimiter=",", names=True)
+    return folder, folder / "fermentation_spectra.csv", np.column_stack([hplc["time"], hplc[TARGET]])
 
 
 def fit_calibration(folder: Path, store: Store) -> FitResult:
     options = FitOptions(
         targets=[TARGET],
-        kind=PLSR.kind,
         name=MODEL,
         preprocess=PREPROCESS,
         units={TARGET: UNIT},
@@ -130,10 +132,9 @@ def at_samples(hours: np.ndarray, hplc: np.ndarray) -> np.ndarray:
     return np.abs(hours[:, None] - hplc[:, 0]).argmin(axis=0)
 
 
-def errors(predicted: np.ndarray, hplc: np.ndarray) -> tuple[np.ndarray, float]:
-    """Predicted minus measured, of the values that count, and its RMSEP."""
-    error = (predicted - hplc[:, 1])[COUNTED]
-    return error, float(np.sqrt((error**2).mean()))
+def scores(predicted: np.ndarray, hplc: np.ndarray) -> Scores:
+    """Of predictions at the samples, without the values that do not count."""
+    return Scores.of(hplc[COUNTED, 1], predicted[COUNTED])
 
 
 def _judge(
@@ -143,48 +144,44 @@ def _judge(
     rows = [line.rows[name] for name in sorted(line.rows)]
     hours = np.array([_hours(row) for row in rows])
     values = np.array([row[TARGET] for row in rows])
-    numbers = {name: np.array([row[name] for row in rows], float) for name in NUMBERS}
-    flags = {name: np.array([row[name] for row in rows], bool) for name in FLAGS}
+    columns = {name: np.array([row[name] for row in rows], float) for name in NUMBERS}
+    columns |= {name: np.array([row[name] for row in rows], bool) for name in FLAGS}
     limits = fitted.model.limits
-    far = np.array([numbers[name] / limits[name][1] for name in ("t2", "q")])  # multiples of the 99 % limits
+    far = np.array([columns[name] / limits[name][1] for name in ("t2", "q")])  # multiples of the 99 % limits
     outside = float((far > 1).any(axis=0).mean())
     predicted = values[at_samples(hours, hplc)]
     used = np.zeros(len(hplc), bool)
     used[COUNTED] = True
-    error, rmsep = errors(predicted, hplc)
+    found = scores(predicted, hplc)
     figures = {
         "spectra_in": spectra_in,
         "predictions_out": len(rows),
         "rejected": line.rejected,
         "outside_calibration_fraction": outside,
-        **{f"{name}_spectra": int(flags[name].sum()) for name in ("warm_up", "frozen", "odd")},
+        **{f"{name}_spectra": int(columns[name].sum()) for name in ("warm_up", "frozen", "odd")},
         "latent_variables": fitted.metrics["latent_variables"],
-        "rmsep": rmsep,
-        "r2": float(1 - (error**2).sum() / ((hplc[used, 1] - hplc[used, 1].mean()) ** 2).sum()),
-        "bias": float(error.mean()),
+        **{name: getattr(found, name) for name in ("rmsep", "r2", "bias")},
     }
     each_second = np.bincount((np.array(line.arrived_s) - start_s).astype(int))
     run = Run(
         title="Fermentation: glucose, predicted on-line",
-        subtitle=f"{len(rows)} ATR spectra in {hours[-1]:.1f} hours; PLSR on {fitted.model.training['spectra']} "
-        f"calibration spectra, {fitted.metrics['latent_variables']} latent variables, {PREPROCESS}",
+        subtitle=f"{len(rows)} ATR spectra in {hours[-1]:.1f} hours; {_about(fitted)}, {PREPROCESS}",
         target=TARGET,
         unit=UNIT,
         hours=hours,
         values=values,
-        **numbers,
+        **columns,
         t2_limits=np.array(limits["t2"]),
         q_limits=np.array(limits["q"]),
-        **flags,
         lab_hours=hplc[:, 0],
         lab_values=hplc[:, 1],
         lab_predicted=predicted,
         lab_used=used,
-        findings=_findings(rows, flags, np.median(far, axis=1), outside),
+        findings=_findings(rows, columns, np.median(far, axis=1), outside),
         figures={
-            "RMSEP": f"{rmsep:.2f} {UNIT}",
-            "R²": f"{figures['r2']:.3f}",
-            "bias": f"{figures['bias']:+.1f} {UNIT}",
+            "RMSEP": f"{found.rmsep:.2f} {UNIT}",
+            "R²": f"{found.r2:.3f}",
+            "bias": f"{found.bias:+.1f} {UNIT}",
             "spectra in": str(spectra_in),
             "predictions out": str(len(rows)),
             "rejected": str(line.rejected),
@@ -236,18 +233,16 @@ def _hours(row: dict[str, Any]) -> float:
 
 @contextmanager
 def _progress(line: Plant, spectra: int) -> Iterator[None]:
-    """Shows what came back so far: a live table on a terminal, elsewhere a line every tenth of the way."""
-    tenths = 0
+    """Shows the predictions so far: a live table on a terminal, elsewhere a line every tenth of the way."""
+    shown = {0}
 
     def print_tenth() -> None:
-        nonlocal tenths
-        if 10 * len(line.rows) // spectra > tenths:
-            tenths, row = 10 * len(line.rows) // spectra, list(line.rows.values())[-1]
+        n = len(line.rows)
+        if 10 * n // spectra not in shown:
+            shown.add(10 * n // spectra)
+            row = list(line.rows.values())[-1]
             trust = "frozen sensor" if row["frozen"] else "trusted" if row["trusted"] else "not trusted"
-            say(
-                f"{len(line.rows):5d} of {spectra} spectra, hour {_hours(row):4.1f}: {TARGET} {row[TARGET]:5.1f} "
-                f"{UNIT}, {trust}"
-            )
+            say(f"{n:5d} of {spectra} spectra, hour {_hours(row):4.1f}: {TARGET} {row[TARGET]:5.1f} {UNIT}, {trust}")
 
     if not sys.stdout.isatty():
         line.show = print_tenth

@@ -161,7 +161,7 @@ def classifier_kind(kind: str, path: Path, target: str) -> str:
         return kind
     if kind not in CLASSIFIERS:
         raise ValueError(
-            f"{path}: column {target!r} holds classes, and {kind} can not learn them; use {', '.join(CLASSIFIERS)}"
+            f"{path}: column {target!r} holds classes, and {kind} cannot learn them; use {', '.join(CLASSIFIERS)}"
         )
     return CLASSIFIERS[kind]
 

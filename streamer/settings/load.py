@@ -39,8 +39,7 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
     if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
         config = Path(named)
     values: dict[str, Any] = _read_toml(config) if config is not None else {}
-    unknown = [fault for name in sorted(os.environ) if name.startswith(PREFIX) and (fault := _unknown_variable(name))]
-    if unknown:
+    if unknown := [fault for name in sorted(os.environ) if (fault := _unknown_variable(name))]:
         raise BadSettings("\n".join(unknown))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
 
@@ -71,7 +70,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             raise BadSettings(f"{path}: expected settings of at most {_MAX_BYTES} bytes, got more")
         return tomllib.loads(raw.decode())
     except OSError as error:
-        raise BadSettings(f"can not read the settings file {path}: {error.strerror}") from error
+        raise BadSettings(f"cannot read the settings file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number with thousands of digits
         raise BadSettings(f"{path}: expected TOML: {error}") from error
 
@@ -94,10 +93,8 @@ def _kafka_of_environment() -> dict[str, Any]:
 
 
 def _unknown_variable(name: str) -> str | None:
-    if name.startswith(_NO_SETTINGS):
-        return None
-    head = name[len(PREFIX) :].split("__")[0].lower()
-    if head in Settings.model_fields:
+    head = name.removeprefix(PREFIX).split("__")[0].lower()
+    if not name.startswith(PREFIX) or name.startswith(_NO_SETTINGS) or head in Settings.model_fields:
         return None  # nested keys are checked with the tables
     known = [PREFIX + field.upper() for field in Settings.model_fields]
     table = next((k for k in known if name.startswith(f"{k}_")), None)
@@ -106,7 +103,7 @@ def _unknown_variable(name: str) -> str | None:
 
 
 def _sentence(fault: Any, config: Path | None, toml: Mapping[str, Any]) -> str:
-    """One validation error as: place, value, what was expected."""
+    """One validation error as: place, value, expectation."""
     path = [str(part) for part in fault["loc"]]
     dotted = ".".join(path)
     variable = PREFIX + "__".join(path).upper()

@@ -144,9 +144,13 @@ class ClassTask(Task):
         scores = ClassScores.of(self.true, called, len(self.classes))
         strange = {name: Shares.of(model, self._verdict(model, rows)) for name, rows in self.strange.items()}
         return ClassCell(
-            **about, error=-scores.balanced_accuracy, predicted=called, scores=scores,
-            known=Shares.of(model, verdict), strange=strange,
-        )  # fmt: skip
+            **about,
+            error=-scores.balanced_accuracy,
+            predicted=called,
+            scores=scores,
+            known=Shares.of(model, verdict),
+            strange=strange,
+        )
 
     def _verdict(self, model: Model, rows: np.ndarray) -> Verdict:
         result = model.predict(self.samples.spectra[rows], self.samples.axis)

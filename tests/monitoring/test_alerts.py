@@ -78,5 +78,5 @@ def test_promtool_takes_the_metrics_of_a_worker_that_runs() -> None:
     meters = Metrics()
     for row in TABLE:
         if row.labels:
-            meters[row.name].labels(*row.labels)
+            meters[row.name].labels(*row.labels.split())
     assert tool("promtool", "check", "metrics", given=meters.exposition().decode()) == ""

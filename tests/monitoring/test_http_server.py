@@ -163,14 +163,14 @@ def test_it_listens_on_ipv6() -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no.such.host.invalid", "a" * 70 + ".example"])
 def test_an_address_that_is_not_ours_is_a_wrong_setting(host: str) -> None:
-    with pytest.raises(BadSettings, match=rf"metrics\.port: can not listen on {host}:9108: .*; set another"):
+    with pytest.raises(BadSettings, match=rf"metrics\.port: cannot listen on {host}:9108: .*; set another"):
         serve(host, 9108)
 
 
 def test_a_port_that_cannot_be_had_is_a_wrong_setting(served: MetricsServer) -> None:
     for port in (served.port, 70_000):
         with pytest.raises(
-            BadSettings, match=rf"metrics\.port: can not listen on 127\.0\.0\.1:{port}: .*; set another"
+            BadSettings, match=rf"metrics\.port: cannot listen on 127\.0\.0\.1:{port}: .*; set another"
         ):
             serve(port=port)
 
