@@ -20,6 +20,7 @@ from typer import Option
 from ... import BadSettings
 
 if TYPE_CHECKING:
+    from ...models.store import Store
     from ..files.options import ReadOptions
     from ..settings.tables import Settings
 
@@ -87,6 +88,11 @@ class BrokerOptions(ConfigOptions):
 @dataclass(frozen=True)
 class StoreOptions(ConfigOptions):
     store: Annotated[str | None, Option("--store", help="Folder of the model store, or file:///folder.")] = None
+
+    def open(self) -> Store:
+        from ...models.store import Store
+
+        return Store(self.settings().store)
 
 
 @dataclass(frozen=True)

@@ -100,16 +100,15 @@ def explain(
       tamis explain polymers plastics.parquet --target PVC --html pvc.html
       tamis explain default meat.csv --axis-unit nm
     """
-    from ...models.store import Store
     from ..pages.charts import write_page
     from ..studies.explain import explain
     from ..studies.pages import explanation_page
     from ..studies.tables import show
 
-    settings = store_options.settings()
+    store = store_options.open()
     _refuse_folders(html)
     with refusing():
-        model, version = Store(settings.store).load(name, version)
+        model, version = store.load(name, version)
         done = explain(model, file_options.reading().table(file), target)
     found = done.regions(f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra")
     notes = [] if done.agreement is None else [f"attention and occlusion: rank correlation {done.agreement:+.2f}"]

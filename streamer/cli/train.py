@@ -15,9 +15,7 @@ from ..services.stop import Stop
 from .options import FileOptions, StoreOptions, command, new_app, pairs, refusing
 
 if TYPE_CHECKING:
-    from ...models.store import Store
     from ..fitting.fit import FitResult
-    from ..fitting.pretrain import Pretrained, PretrainOptions
 
 app = new_app()
 
@@ -50,10 +48,9 @@ def fit(
       tamis fit plastics.parquet --target label --group item --name polymers
       tamis fit tablets.parquet --target assay --model committee --encoder tablets.safetensors
     """
-    from ...models.store import Store
-    from ..fitting.fit import FitOptions, fit_and_publish
+    from ..fitting.fit import fit_and_publish
 
-    settings = store_options.settings()
+    store = store_options.open()
     in_terminal = sys.stderr.isatty()
     if in_terminal:
         print(f"fitting {model} on {file} ...", file=sys.stderr)
@@ -62,25 +59,26 @@ def fit(
         from ...models.encoder import Encoder  # imports torch
 
         network = Encoder.load(encoder)
-    options = FitOptions(
-        targets=target,
-        kind=model,
-        name=name,
-        preprocess=preprocess,
-        n_components=components,
-        epochs=epochs,
-        random_state=seed,
-        units=pairs(unit, "--unit"),
-        labels=labels,
-        group=group,
-        encoder=network,
-        reading=file_options.reading(),
-        progress=in_terminal,
-    )
     with refusing():
-        done = fit_and_publish(file, options, Store(settings.store))
+        done = fit_and_publish(
+            file,
+            store,
+            targets=target,
+            kind=model,
+            name=name,
+            preprocess=preprocess,
+            units=pairs(unit, "--unit"),
+            labels=labels,
+            group=group,
+            encoder=network,
+            reading=file_options.reading(),
+            progress=in_terminal,
+            random_state=seed,
+            n_components=components,
+            epochs=epochs,
+        )
     _print_fit(name, done)
-    print(f"  store: {settings.store}")
+    print(f"  store: {store.root}")
 
 
 def _print_fit(name: str, done: FitResult) -> None:
@@ -133,29 +131,39 @@ def pretrain(
     if (name is None) == (out is None):
         raise BadSettings("give either --name, a model to improve, or --out, a file for the encoder")
     stop = Stop()
-    settings = store_options.settings()
+    store = store_options.open()
     for path in (out, checkpoint):  # checked before the work
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadFile(f"{path}: expected a file to write, in a folder that exists")
-    from ...models.store import Store
-    from ...ssl.pretrain import Interrupted, Recipe
-    from ..fitting.pretrain import PretrainOptions
+    from rich.console import Console
+    from rich.progress import Progress
 
-    try:
-        with refusing():
-            recipe = Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed)
-            options = PretrainOptions(
-                recipe=recipe,
+    from ...ssl.pretrain import Interrupted, Recipe
+    from ..fitting.pretrain import pretrain_files
+
+    with refusing(), Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("pretraining", total=steps)
+
+        def progress(step: int, loss: float) -> None:
+            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
+
+        recipe = Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed)
+        try:
+            done = pretrain_files(
+                files,
+                store,
+                recipe,
                 name=name,
                 group=group,
                 gold=gold or [],
-                checkpoint=checkpoint,
                 reading=file_options.reading(),
+                checkpoint=checkpoint,
+                progress=progress,
+                stop=stop,
             )
-            done = _pretrain_with_progress(files, options, Store(settings.store), stop)
-    except Interrupted as error:
-        print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
-        raise typer.Exit(1) from error
+        except Interrupted as error:
+            print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
+            raise typer.Exit(1) from error
     if done.verdict is not None:
         for check in done.verdict.checks:
             print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.finding}")
@@ -163,32 +171,13 @@ def pretrain(
         if done.version is None:
             raise typer.Exit(1)
     elif out is not None and int(os.environ.get("RANK", "0")) == 0:
-        _write_encoder(done, out)
-
-
-def _pretrain_with_progress(files: list[Path], options: PretrainOptions, store: Store, stop: Stop) -> Pretrained:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from ..fitting.pretrain import pretrain_files
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("pretraining", total=options.recipe.steps)
-
-        def progress(step: int, loss: float) -> None:
-            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
-
-        return pretrain_files(files, options, store, progress=progress, stop=stop)
-
-
-def _write_encoder(done: Pretrained, path: Path) -> None:
-    encoder, health = done.encoder, done.health
-    assert health is not None
-    try:
-        encoder.save(path)
-    except OSError as error:
-        raise BadFile(f"cannot write {path}: {error.strerror}") from error
-    print(
-        f"{path}: {encoder.kind} on {encoder.grid}, {encoder.width} features; loss {health.loss:.3f}, "
-        f"effective rank {health.rankme:.1f}, alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
-    )
+        network, health = done.encoder, done.health
+        assert health is not None
+        try:
+            network.save(out)
+        except OSError as error:
+            raise BadFile(f"cannot write {out}: {error.strerror}") from error
+        print(
+            f"{out}: {network.kind} on {network.grid}, {network.width} features; loss {health.loss:.3f}, "
+            f"effective rank {health.rankme:.1f}, alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
+        )

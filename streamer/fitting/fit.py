@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,35 +27,6 @@ MAX_CLASSES = 64
 MIN_OF_CLASS = 5  # spectra: one in each fold
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """What is fitted, on which rows of a file, and under which name it is published.
-
-    Attributes:
-        targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
-        n_components, epochs: of the estimator; None for its default.
-        random_state, progress: passed on to an estimator that has them.
-        preprocess: None for the usual one, or for none if the estimator has its own.
-        labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
-        group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
-        encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
-    """
-
-    targets: Sequence[str]
-    kind: str = "plsr"
-    name: str = "default"
-    preprocess: str | None = None
-    n_components: int | None = None
-    epochs: int | None = None
-    random_state: int = 0
-    units: Mapping[str, str] = field(default_factory=dict)
-    labels: Path | None = None
-    group: str | None = None
-    encoder: Encoder | None = None
-    reading: ReadOptions = field(default_factory=ReadOptions)
-    progress: bool = False
-
-
 @dataclass(frozen=True)
 class FitResult:
     """A published model; `dropped` counts rows without a value or with a broken spectrum."""
@@ -66,49 +37,72 @@ class FitResult:
     dropped: int
 
 
-def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
+def fit_and_publish(
+    path: Path,
+    store: Store,
+    *,
+    targets: Sequence[str],
+    kind: str = "plsr",
+    name: str = "default",
+    preprocess: str | None = None,
+    units: Mapping[str, str] | None = None,
+    labels: Path | None = None,
+    group: str | None = None,
+    encoder: Encoder | None = None,
+    reading: ReadOptions | None = None,
+    progress: bool = False,
+    random_state: int = 0,
+    **parameters: Any,
+) -> FitResult:
     """Fits a model on the rows of a file that have all the targets, and makes it the current version of its name.
+
+    Args:
+        targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
+        preprocess: None for the usual one, or for none if the estimator has its own.
+        labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
+        group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
+        encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
+        progress, random_state: passed on to an estimator that has them.
+        parameters: n_components and epochs of the estimator; None for its default.
 
     Raises:
         BadFile: the file lacks a target, or too few rows have one.
         ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
     """
-    targets = options.targets
     _check_names(targets)
-    table = options.reading.table(path)
-    known = table.columns if options.labels is None else _labels(options.labels, table)
-    labeled, kind = options.labels or path, options.kind
+    table = (reading or ReadOptions()).table(path)
+    known = table.columns if labels is None else _labels(labels, table)
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):
-        values, there = class_values(known, targets, labeled)
+        values, there = class_values(known, targets, labels or path)
         kind = classifier_kind(kind, path, targets[0])
     else:
-        values = np.column_stack([target_values(known, target, labeled) for target in targets])
+        values = np.column_stack([target_values(known, target, labels or path) for target in targets])
         there = np.isfinite(values).all(axis=1)
-    estimator = _estimator(kind, options)
+    estimator = _estimator(kind, {**parameters, "encoder": encoder}, random_state=random_state, progress=progress)
     good = there & np.isfinite(table.spectra).all(axis=1)
     if good.sum() < 5:
         raise BadFile(
             f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
         )
-    repeats = table.object_id if options.group is None else column_of(table, options.group)
+    repeats = table.object_id if group is None else column_of(table, group)
     spectra, axis = table.spectra[good], table.axis
-    if options.encoder is not None:
-        spectra, axis = resampler(axis, options.encoder.grid).apply(spectra), options.encoder.grid
+    if encoder is not None:
+        spectra, axis = resampler(axis, encoder.grid).apply(spectra), encoder.grid
     usual = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
     model = Model.fit(
         spectra,
         axis,
         values[good],
         targets,
-        pipeline=Pipeline.parse(usual if options.preprocess is None else options.preprocess),
+        pipeline=Pipeline.parse(usual if preprocess is None else preprocess),
         estimator=estimator,
-        units=options.units,
+        units=units,
         quantity=table.quantity,
         source=path.name,
         groups=None if repeats is None else repeats[good],
     )
-    metrics = calibration_metrics(model, table.spectra[good], table, values[good])
-    return FitResult(model, store.publish(options.name, model, metrics), metrics, int((~good).sum()))
+    metrics = calibration_metrics(model, table[good], values[good])
+    return FitResult(model, store.publish(name, model, metrics), metrics, int((~good).sum()))
 
 
 def _check_names(targets: Sequence[str]) -> None:
@@ -125,18 +119,17 @@ def column_of(table: Table, name: str) -> np.ndarray:
     return table.columns[name]
 
 
-def _estimator(kind: str, options: FitOptions) -> Any:
+def _estimator(kind: str, parameters: Mapping[str, Any], **offered: Any) -> Any:
+    """With the parameters that are not None, and of the offered ones with those that it has."""
     made = estimator_class(kind)
     takes = made().get_params()
-    asked = {"n_components": options.n_components, "epochs": options.epochs, "encoder": options.encoder}
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {name: value for name, value in parameters.items() if value is not None}
     if strange := given.keys() - takes:
         raise ValueError(f"{kind} takes no {', '.join(sorted(strange))}; it takes {', '.join(takes)}")
-    offered = {"random_state": options.random_state, "progress": options.progress}
     return made(**given, **{name: value for name, value in offered.items() if name in takes})
 
 
-def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values: np.ndarray) -> dict[str, Any]:
+def calibration_metrics(model: Model, table: Table, values: np.ndarray) -> dict[str, Any]:
     """RMSEC of each target, or purity and recovery of each class out of fold; and what the estimator chose.
 
     None of these is a test on independent samples.
@@ -144,7 +137,7 @@ def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values:
     if model.class_of:
         metrics: dict[str, Any] = {"out_of_fold": model.estimator.validation_.figures()}
     else:
-        residual = model.predict(spectra, table.axis).values - values
+        residual = model.predict(table.spectra, table.axis).values - values
         metrics = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
     if (components := getattr(model.estimator, "n_components_", None)) is not None:
         metrics["latent_variables"] = int(components)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,25 +23,6 @@ from ..files.table import INSTRUMENT_COLUMNS, Table, read_table
 from .fit import column_of, target_values
 
 MIN_OBJECTS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
-    """How to pretrain, and what for.
-
-    Attributes:
-        name: the model to improve; None for an encoder alone.
-        group: a column whose equal values are one object; None for the files' own objects.
-        gold: labeled files, for testing only.
-        checkpoint: a file that an interrupted run continues from.
-    """
-
-    recipe: Recipe
-    name: str | None = None
-    group: str | None = None
-    gold: Sequence[Path] = ()
-    checkpoint: Path | None = None
-    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(frozen=True)
@@ -115,33 +97,41 @@ def read_gold(path: Path, targets: Sequence[str]) -> Gold:
 
 def pretrain_files(
     files: Sequence[Path],
-    options: PretrainOptions,
     store: Store,
+    recipe: Recipe,
     *,
-    progress: Callable[[int, float], None] = lambda step, loss: None,
-    stop: Callable[[], bool] = lambda: False,
+    name: str | None,
+    group: str | None,
+    gold: Sequence[Path],
+    reading: ReadOptions,
+    **running: Any,
 ) -> Pretrained:
     """Pretrains on files. A model that is to be improved gets new heads, is tested, and is published if it passes.
+
+    Args:
+        name: the model to improve; None for an encoder alone.
+        group: a column whose equal values are one object; None for the files' own objects.
+        gold: labeled files, for testing only.
+        running: `checkpoint`, `progress` and `stop`, as `ssl.pretrain.pretrain` explains them.
 
     Raises:
         NoModel: no such model, or its bundle holds no calibration. BadFile, ValueError, FloatingPointError.
         Interrupted: by `stop`; the text says whether a checkpoint was written.
     """
-    running = {"checkpoint": options.checkpoint, "progress": progress, "stop": stop}
-    if options.name is None:
-        unlabeled, grid = read_unlabeled(files, options.group, None, options.reading)
-        return Pretrained(*pretrain(unlabeled, grid, options.recipe, **running))
-    champion, before = store.load(options.name)
-    refuse_classes(options.name, champion)
-    calibration = store.calibration(options.name, before)
+    if name is None:
+        return Pretrained(*pretrain(*read_unlabeled(files, group, None, reading), recipe, **running))
+    champion, before = store.load(name)
+    refuse_classes(name, champion)
+    calibration = store.calibration(name, before)
     if calibration is None:
-        raise NoModel(f"model {options.name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
-    unlabeled, _ = read_unlabeled(files, options.group, champion.grid, options.reading)
-    labels = Labels(calibration, np.zeros(len(calibration), bool), np.zeros(len(calibration), bool))
-    gold = [read_gold(path, champion.targets) for path in options.gold]
-    judged, encoder = improve(champion, labels, unlabeled, options.recipe, gold, **running)
+        raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
+    unlabeled, _ = read_unlabeled(files, group, champion.grid, reading)
+    labels = Labels(calibration, *np.zeros((2, len(calibration)), bool))
+    judged, encoder = improve(
+        champion, labels, unlabeled, recipe, [read_gold(path, champion.targets) for path in gold], **running
+    )
     if not judged.verdict.promoted:
         return Pretrained(encoder, verdict=judged.verdict)
     judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
-    version = store.publish(options.name, judged.model, {"gate": judged.verdict.to_json()})
+    version = store.publish(name, judged.model, {"gate": judged.verdict.to_json()})
     return Pretrained(encoder, verdict=judged.verdict, version=version)
