@@ -80,8 +80,7 @@ def rollback(
       tamis models rollback glucose --to v0001
     """
     store = store_options.open()
-    before = store.current(name)
-    print(f"{name}: {before} -> {store.rollback(name, to)}")
+    print(f"{name}: {store.current(name)} -> {store.rollback(name, to)}")
 
 
 @command(app)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
@@ -39,17 +39,12 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
     """Registers a function as a command, with the fields of its dataclass parameters as options."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        flat: list[inspect.Parameter] = []
-        groups: dict[str, Any] = {}
-        for parameter in inspect.signature(function, eval_str=True).parameters.values():
-            if not is_dataclass(group := parameter.annotation):
-                flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-                continue
-            groups[parameter.name], hints = group, get_type_hints(group, include_extras=True)
-            flat += [
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-                for f in fields(group)
-            ]
+        own = inspect.signature(function, eval_str=True).parameters
+        groups: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
+        flat = [one for name, one in own.items() if name not in groups]
+        for group in groups.values():
+            flat += inspect.signature(group, eval_str=True).parameters.values()
+        flat = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flat]
 
         @functools.wraps(function)
         def call(**given: Any) -> None:
@@ -57,7 +52,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
             function(**given, **made)
 
         call.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-        call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+        call.__annotations__ = {one.name: one.annotation for one in flat}
         return app.command(name)(call)
 
     return register

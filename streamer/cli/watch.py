@@ -62,9 +62,8 @@ def top(
       tamis top --once --url http://127.0.0.1:9108
     """
     stop = Stop()
-    for one in url or []:
-        if not one.startswith(("http://", "https://")):
-            raise BadSettings(f"--url expects http://host:port, got {one!r}")
+    if wrong := [one for one in url or [] if not one.startswith(("http://", "https://"))]:
+        raise BadSettings(f"--url expects http://host:port, got {wrong[0]!r}")
     if not url:
         settings = config_options.settings()
         host = "127.0.0.1" if settings.metrics.host in ("0.0.0.0", "::") else settings.metrics.host  # noqa: S104

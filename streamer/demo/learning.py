@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..messages.labels import Label, encode_labels
-from ..pages.charts import DISC, Chart, Kind, figure, html_table, page_of, write_page
+from ..pages.charts import DISC, Chart, Figure, Kind, page_of, write_page
+from ..studies.pages import TEMPLATE, Section
+from ..studies.results import Listing
 from .fermentation import (
     STEP_S,
     TARGET,
@@ -147,8 +149,9 @@ def _page(
             "candidates refused": str(figures["refused"]),
         },
         sections=[
-            f"<h2>Predict first, then learn</h2>{figure(chart, 'Glucose', text, '', laboratory, lines)}",
-            figure(steps, "Versions", "The version that predicted each spectrum"),
-            f"<h2>Verdicts of the gate</h2>{html_table(['hour', 'laboratory', 'verdict', 'reason'], rows)}",
+            Section("Predict first, then learn", figures=[Figure(chart, "Glucose", text, "", laboratory, lines)]),
+            Section("", figures=[Figure(steps, "Versions", "The version that predicted each spectrum")]),
+            Section("Verdicts of the gate", [Listing("", ("hour", "laboratory", "verdict", "reason"), rows)]),
         ],
+        template=TEMPLATE,
     )

@@ -53,15 +53,12 @@ SELF_TRAINED = "-self"  # ends the name of a classifier that also learns from un
 
 
 class Samples(NamedTuple):
-    """(n, bands) finite spectra with (n,) known laboratory values or names of classes.
-
-    `group`: (n,) codes, equal for repeats of one sample; None if nothing is known of repeats.
-    """
+    """(n, bands) finite spectra with (n,) known laboratory values or names of classes."""
 
     spectra: np.ndarray
     axis: Axis
     known: np.ndarray
-    group: np.ndarray | None = None
+    group: np.ndarray | None = None  # (n,) codes, equal for repeats of one sample
 
     def rows(self, rows: np.ndarray) -> Samples:
         group = None if self.group is None else self.group[rows]
@@ -72,16 +69,13 @@ class Samples(NamedTuple):
 class Context:
     """What a model may use in addition to the labels.
 
-    Attributes:
-        unlabeled: spectra for an encoder, on `grid`.
-        pairs: (m, bands) twice on the labels' axis, a row is one object: under the labels' condition, under the other.
-        campaign: (m, bands) unlabeled spectra of the test's campaign.
+    `pairs`: (m, bands) twice on the labels' axis, a row is one object: under the labels' condition, under the other.
     """
 
-    unlabeled: Unlabeled | None = None
+    unlabeled: Unlabeled | None = None  # for an encoder, on `grid`
     grid: Axis | None = None
     pairs: tuple[np.ndarray, np.ndarray] | None = None
-    campaign: np.ndarray | None = None
+    campaign: np.ndarray | None = None  # (m, bands) unlabeled spectra of the test's campaign
 
 
 @dataclass(frozen=True)
@@ -122,9 +116,9 @@ def _plain(kind: str, samples: Samples, seed: int, _context: Context) -> Trained
 
 def _self_trained(kind: str, samples: Samples, seed: int, context: Context) -> Trained:
     spectra, axis, names, groups = samples
+    assert context.campaign is not None
     estimator, pipeline, chosen = select(kind, *samples, seed=seed)
     treated = pipeline.fit(spectra, axis)
-    assert context.campaign is not None
     estimator = self_train(estimator, treated, names, pipeline.transform(context.campaign, axis), groups)
     return Trained(Model(pipeline, estimator, [f"y={name}" for name in estimator.classes_], class_of="y"), chosen)
 
@@ -135,8 +129,7 @@ def _encoded(name: str, samples: Samples, seed: int, context: Context) -> Traine
     on_grid = resampler(samples.axis, encoder.grid).apply(samples.spectra)
     parts = {"pipeline": Pipeline(), "estimator": CommitteeRegressor(encoder=encoder, random_state=seed)}
     model = Model.fit(on_grid, encoder.grid, samples.known, ["y"], groups=samples.group, **parts)
-    state = "pretrained" if name == "tamis" else "never trained"
-    return Trained(model, f"committee; {encoder.kind} encoder, {state}")
+    return Trained(model, f"committee; {encoder.kind} encoder, {'pretrained' if name == 'tamis' else 'never trained'}")
 
 
 def _usual_plsr(samples: Samples, seed: int, _context: Context) -> Trained:

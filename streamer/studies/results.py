@@ -85,17 +85,12 @@ class ValueCell(FittedCell):
 
 
 class Shares(NamedTuple):
-    """The number of rows, and the shares of them that a rule may exclude from sorting.
-
-    Attributes:
-        unknown: outside every class's limit. rejected: or not certain, with the default `conformal` level.
-        doubtful: or ambiguous.
-    """
+    """The number of rows, and the shares of them that a rule may exclude from sorting."""
 
     rows: int
-    unknown: float
-    rejected: float
-    doubtful: float
+    unknown: float  # outside every class's limit
+    rejected: float  # or not certain, with the default `conformal` level
+    doubtful: float  # or ambiguous
 
     @classmethod
     def of(cls, model: Model, verdict: Verdict) -> Self:

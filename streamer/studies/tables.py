@@ -68,9 +68,9 @@ def _mean(values: Sequence[float], digits: str, ddof: int = 1) -> str:
 
 def _value_row(cells: list[ValueCell]) -> tuple[str, ...]:
     digits = {"r2": ".3f", "rmsep": ".3g", "bias": ".2g", "sep": ".3g", "rpd": ".2f", "rpiq": ".2f"}
+    digits["squared_correlation"] = ".3f"
     return (
         *(_mean([getattr(cell.scores, name) for cell in cells], form) for name, form in digits.items()),
-        _mean([cell.scores.squared_correlation for cell in cells], ".3f"),
         f"{np.mean([cell.fit_s for cell in cells]):.1f}",
         f"{np.median([cell.us_at_1 for cell in cells]):.0f}",
         f"{np.median([cell.us_at_256 for cell in cells]):.1f}",
@@ -91,7 +91,7 @@ def _class_row(cells: list[ClassCell]) -> tuple[str, ...]:
 
 
 def _stream_row(model: str, cells: dict[str, list[Course]]) -> tuple[str, ...]:
-    """The ratio is to the static model of the same kind, where that is among the models."""
+    """The ratio is to the static model of the same kind, if it is among the models."""
     errors = {name: [course.error for course in courses] for name, courses in cells.items()}
     static = "plsr-static" if "plsr" in model else "tamis-static"
     figures = {"backward_transfer": "+.3g", "forgetting": ".3g", "promoted": "g", "refused": "g"}
@@ -103,7 +103,7 @@ def _stream_row(model: str, cells: dict[str, list[Course]]) -> tuple[str, ...]:
 
 
 def by_class(done: Comparison, target: str, model: str) -> list[Listing]:
-    """Rows, purity and recovery of each class, and the confusion of the first draw; then `Shares` of hidden classes."""
+    """Rows, purity, recovery and the first draw's confusion of each class; then the shares of hidden classes."""
     task = done.tasks[target]
     cells: list[ClassCell] = done.of(target, model, task.counts[0])
     purity, recovery = (np.mean([getattr(c.scores, name) for c in cells], axis=0) for name in ("purity", "recovery"))
