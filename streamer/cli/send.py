@@ -84,7 +84,7 @@ def replay(
         settle(belt, stop)
         if trouble():
             print(f"the report may be incomplete: {trouble()}", file=sys.stderr)
-    write_belt(belt, report, f"BeltMap: {', '.join(path.name for path in files)}", f"{summary}.")
+    write_belt(belt, report, f"Belt: {', '.join(path.name for path in files)}", f"{summary}.")
     seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
     hint = "" if belt.spectra else "; does a worker run, and know this line? `tamis tail --rejects` shows its rejects"
     print(f"{report}: {seen}{hint}")

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -25,17 +23,17 @@ import numpy as np
 from ... import TamisError, __version__
 from ...models.evaluation import Scores
 from ...models.store import Store
-from ..files.frames import read_frames, write_parquet
+from ..files.frames import read_frames
 from ..files.options import ReadOptions
 from ..fitting.fit import FitResult, fit_and_publish
 from ..messages.frame import Frame
 from ..pages.charts import write_page
 from ..pages.run_report import Finding, Run, write_report
-from ..tools.replay import Replay, ReplayOptions
 from .plant import LINE, MODEL, Plant, own_store, plant, running
 
 TARGET, UNIT = MODEL, "g/L"
 STEP_S = 75.0  # 1.25 minutes between two process spectra
+FRAME_SPECTRA = 32  # in a message
 # As in chemotools' own example for these spectra; the number of latent variables is cross-validated.
 PREPROCESS = "cut 950 1500, baseline, savgol 15 2 1"
 # The real start is not recorded; any will do.
@@ -51,25 +49,16 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     calibration, process, hplc = data()
     fitted = fit_calibration(calibration, store)
     say(f"fitted {TARGET}: {_about(fitted)}, version {fitted.version}")
-    recording = out / "fermentation.parquet"
-    spectra_in = write_parquet(recording, [process_spectra(process)])
+    spectra = process_spectra(process)
     with plant(store, stop) as line:
-        settings = line.settings
-        options = ReplayOptions(rate=rate, reading=ReadOptions(frame_spectra=32))
-        replay = Replay(options, settings.topics.spectra, settings.frame_max_bytes)
-        say(f"broker on {settings.brokers}; starting the worker (log: {out / 'worker.log'})")
-        with (
-            running("worker", settings, out / "worker.log", {}),
-            _progress(line, spectra_in),
-            ThreadPoolExecutor(1) as own,
-        ):
-            start_s, ended = time.monotonic(), threading.Event()
-            sending = own.submit(replay.run, [recording], line.sink, stopping=ended.is_set)
-            try:  # an error of the sender is raised by result()
-                line.wait(lambda: sending.done() and sending.result().spectra <= len(line.rows) + line.rejected)
-            finally:
-                ended.set()
-    figures, run = _judge(line, start_s, fitted, spectra_in, hplc)
+        say(f"broker on {line.settings.brokers}; starting the worker (log: {out / 'worker.log'})")
+        with running("worker", line.settings, out / "worker.log", {}), _progress(line, len(spectra)):
+            start_s = time.monotonic()
+            for sent in range(0, len(spectra), FRAME_SPECTRA):
+                line.measure(spectra[sent : sent + FRAME_SPECTRA])
+                line.wait(lambda due_s=start_s + (sent + FRAME_SPECTRA) / rate: time.monotonic() >= due_s)
+            line.wait(lambda: len(spectra) <= len(line.rows) + line.rejected)
+    figures, run = _judge(line, start_s, fitted, len(spectra), hplc)
     figures["seconds"] = round(time.monotonic() - began_s, 1)
     run.figures["run time"] = f"{figures['seconds']:.0f} s"
     write_report(run, report := out / "report.html")

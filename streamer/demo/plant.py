@@ -47,9 +47,12 @@ class Plant:
         self.rejected = 0
         self.show: Callable[[], None] = lambda: None
 
+    def measure(self, frame: Frame) -> None:
+        self.send(self.settings.topics.spectra, *encode(frame, ARROW, self.settings.frame_max_bytes))
+
     def predict(self, frame: Frame) -> None:
         """Send spectra, and wait for their predictions."""
-        self.send(self.settings.topics.spectra, *encode(frame, ARROW, self.settings.frame_max_bytes))
+        self.measure(frame)
         self.wait(lambda: all(name in self.rows for name in frame.spectrum_id))
 
     def send(self, topic: str, *messages: Message) -> None:
@@ -58,7 +61,7 @@ class Plant:
         self.sink.flush(10)
 
     def wait(self, done: Callable[[], bool], what: str = "predictions") -> None:
-        """Read what comes back until `done`. Raises TamisError if stopped, or after 45 s without a prediction."""
+        """Read predictions until `done`. Raises TamisError if stopped, or after 45 s without a prediction."""
         begin_s = time.monotonic()
         while not done():
             for record in self.source.poll(0.05):

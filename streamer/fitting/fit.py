@@ -69,7 +69,10 @@ def fit_and_publish(
         BadFile: the file lacks a target, or too few rows have one.
         ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
     """
-    _check_names(targets)
+    if len(set(targets)) < len(targets):
+        raise BadFile(f"expected every target once, got {', '.join(targets)}")
+    if reserved := [target for target in targets if target in RESERVED]:
+        raise BadFile(f"a target may not be called {reserved[0]!r}: predictions have a column of that name")
     table = (reading or ReadOptions()).table(path)
     known = table.columns if labels is None else _labels(labels, table)
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):
@@ -105,14 +108,6 @@ def fit_and_publish(
     return FitResult(model, store.publish(name, model, metrics), metrics, int((~good).sum()))
 
 
-def _check_names(targets: Sequence[str]) -> None:
-    if len(set(targets)) < len(targets):
-        raise BadFile(f"expected every target once, got {', '.join(targets)}")
-    for target in targets:
-        if target in RESERVED:
-            raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
-
-
 def column_of(table: Table, name: str) -> np.ndarray:
     if name not in table.columns:
         raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
@@ -139,24 +134,21 @@ def calibration_metrics(model: Model, table: Table, values: np.ndarray) -> dict[
     else:
         residual = model.predict(table.spectra, table.axis).values - values
         metrics = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
-    if (components := getattr(model.estimator, "n_components_", None)) is not None:
-        metrics["latent_variables"] = int(components)
     if (validated := getattr(model.estimator, "rmsecv_", None)) is not None and not model.class_of:
         metrics["rmsecv"] = dict(zip(model.targets, validated.tolist(), strict=True))
-    if (iterations := getattr(model.estimator, "n_iter_", None)) is not None:
-        metrics["epochs"] = int(iterations)
+    for name, attribute in (("latent_variables", "n_components_"), ("epochs", "n_iter_")):
+        if (chosen := getattr(model.estimator, attribute, None)) is not None:
+            metrics[name] = int(chosen)
     return metrics
 
 
 def classifier_kind(kind: str, path: Path, target: str) -> str:
     """Raises ValueError if the kind has no classifier."""
-    if kind in CLASSIFIERS.values():
-        return kind
-    if kind not in CLASSIFIERS:
+    if kind not in CLASSIFIERS and kind not in CLASSIFIERS.values():
         raise ValueError(
             f"{path}: column {target!r} holds classes, and {kind} cannot learn them; use {', '.join(CLASSIFIERS)}"
         )
-    return CLASSIFIERS[kind]
+    return CLASSIFIERS.get(kind, kind)
 
 
 def class_values(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
-from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from ... import BadSettings
 from .secrets import is_text
@@ -34,7 +34,7 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
         overrides: from the command line; None values are ignored.
 
     Raises:
-        BadSettings: one line per fault, with the key, its place, the value and what was expected.
+        BadSettings: one line per fault, with the key, its place, the value and the expectation.
     """
     if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
         config = Path(named)
@@ -56,9 +56,7 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
     except ValidationError as error:
         faults = [_sentence(fault, config, values) for fault in error.errors()]
         raise BadSettings("\n".join(dict.fromkeys(faults))) from None
-    except Exception as error:  # pydantic-settings wraps a bad JSON value of the environment in its own error
-        if type(error).__name__ != "SettingsError" and not isinstance(error, RecursionError):
-            raise
+    except (SettingsError, RecursionError) as error:  # a bad JSON value of the environment
         raise BadSettings(f"environment: {error}; expected JSON") from None
 
 
