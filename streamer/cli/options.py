@@ -133,6 +133,17 @@ def refusing() -> Iterator[None]:
         raise BadSettings(str(error)) from error
 
 
+@contextmanager
+def progress_bar(text: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """On a terminal; gives what changes its `description` and `completed` steps."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    stderr = Console(stderr=True)
+    with Progress(console=stderr, transient=total is None, disable=not stderr.is_terminal) as bar:
+        yield functools.partial(bar.update, bar.add_task(text, total=total))
+
+
 def only_warnings() -> None:
     """For a command in a terminal, which prints its own results: its log shows only problems."""
     from ..monitoring.logs import configure

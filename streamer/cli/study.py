@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ... import BadFile, BadSettings
-from .options import FileOptions, StoreOptions, command, new_app, only_warnings, refusing, values_by_name
+from .options import FileOptions, StoreOptions, command, new_app, only_warnings, progress_bar, refusing, values_by_name
 
 app = new_app()
 MODELS = (
@@ -68,8 +68,8 @@ def compare(
         pairs=pairs, unlabeled=unlabeled or [], stream=stream, reading=file_options.reading(),
     )  # fmt: skip
     _refuse_folders(json, html)
-    with refusing(), tables.progress_line() as progress:
-        done = compare(options, progress)
+    with refusing(), progress_bar("reading") as update:
+        done = compare(options, lambda text: update(description=text))
     tables.show(tables.listings(done, more_on_page=html is not None))
     if json is not None:
         import orjson

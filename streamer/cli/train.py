@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from ... import BadFile, BadSettings
 from ..services.stop import Stop
-from .options import FileOptions, StoreOptions, command, new_app, pairs, refusing
+from .options import FileOptions, StoreOptions, command, new_app, pairs, progress_bar, refusing
 
 if TYPE_CHECKING:
     from ..fitting.fit import FitResult
@@ -135,18 +135,10 @@ def pretrain(
     for path in (out, checkpoint):  # checked before the work
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadFile(f"{path}: expected a file to write, in a folder that exists")
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ...ssl.pretrain import Interrupted, Recipe
     from ..fitting.pretrain import pretrain_files
 
-    with refusing(), Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("pretraining", total=steps)
-
-        def progress(step: int, loss: float) -> None:
-            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
-
+    with refusing(), progress_bar("pretraining", steps) as update:
         recipe = Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed)
         try:
             done = pretrain_files(
@@ -158,7 +150,7 @@ def pretrain(
                 gold=gold or [],
                 reading=file_options.reading(),
                 checkpoint=checkpoint,
-                progress=progress,
+                progress=lambda step, loss: update(completed=step + 1, description=f"pretraining, loss {loss:.3f}"),
                 stop=stop,
             )
         except Interrupted as error:

@@ -69,10 +69,8 @@ def read_unlabeled(
     code = np.unique(objects, return_inverse=True)[1]
     if not len(code) or code.max() + 1 < MIN_OBJECTS:
         also = f"; {left_out} spectra with values that are not finite were left out" if left_out else ""
-        raise BadFile(
-            f"{files[0]}: expected spectra of at least {MIN_OBJECTS} objects to learn from, "
-            f"got {len(set(objects))}{also}"
-        )
+        expected = f"expected spectra of at least {MIN_OBJECTS} objects to learn from"
+        raise BadFile(f"{files[0]}: {expected}, got {len(set(objects))}{also}")
     kinds, condition = np.unique(conditions, return_inverse=True)
     return Unlabeled(np.vstack(spectra), code, condition, kinds.tolist(), np.ones(len(code), bool)), grid
 
@@ -127,9 +125,8 @@ def pretrain_files(
         raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
     unlabeled, _ = read_unlabeled(files, group, champion.grid, reading)
     labels = Labels(calibration, *np.zeros((2, len(calibration)), bool))
-    judged, encoder = improve(
-        champion, labels, unlabeled, recipe, [read_gold(path, champion.targets) for path in gold], **running
-    )
+    tests = [read_gold(path, champion.targets) for path in gold]
+    judged, encoder = improve(champion, labels, unlabeled, recipe, tests, **running)
     if not judged.verdict.promoted:
         return Pretrained(encoder, verdict=judged.verdict)
     judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}

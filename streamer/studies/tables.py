@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -178,16 +177,3 @@ def listings(done: Comparison, *, more_on_page: bool) -> list[Listing]:
             title = f"{best}, class by class" + ("" if more_on_page or not others else "; --html shows the others")
             found += [first._replace(title=title), *strange]
     return found
-
-
-@contextmanager
-def progress_line() -> Iterator[Any]:
-    """A function that shows a text on a line of the terminal, until the block ends."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    stderr = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda text: bar.update(task, description=text)
