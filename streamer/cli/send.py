@@ -125,10 +125,10 @@ def simulate(
 
     \b
     Examples:
-      tamis simulate belt.parquet --seconds 20 && tamis fit belt.parquet --target material --group object_id
+      tamis simulate belt.parquet --seconds 20
       tamis simulate --seconds 600 --truth truth.csv --lamp 0.1 --new PVC=300
-      tamis simulate belt.parquet --materials plastics.parquet --label label --pixels 64 --lines 50
-      tamis simulate belt.parquet --materials earthlib --label LEVEL_3 --seconds 20
+      tamis simulate belt.parquet --materials plastics.parquet --pixels 64
+      tamis simulate belt.parquet --materials earthlib --label LEVEL_3
       tamis simulate cube.hdr --seconds 5 --counts
     """
     if counts and (out is None or out.suffix != ".hdr"):

@@ -42,11 +42,12 @@ def fit(
 
     \b
     Examples:
-      tamis fit tablets.parquet --target assay --where instrument=1 --name tablets
-      tamis fit meat.csv --axis-unit nm --target fat --target water --preprocess 'snv, savgol 11 2 2'
+      tamis fit tablets.parquet --target assay --where instrument=1
+      tamis fit meat.csv --axis-unit nm --target fat --preprocess 'snv, detrend 2'
       tamis fit soil.parquet --target organic_c --model cnn --seed 1
       tamis fit plastics.parquet --target label --group item --name polymers
-      tamis fit tablets.parquet --target assay --model committee --encoder tablets.safetensors
+      tamis fit tablets.parquet --target assay --model committee \\
+        --encoder tablets.safetensors
     """
     from ..fitting.fit import fit_and_publish
 
@@ -126,7 +127,8 @@ def pretrain(
     Examples:
       tamis pretrain line.parquet --group sample_id --name default
       tamis pretrain monday.parquet tuesday.parquet --out encoder.safetensors
-      torchrun --nproc-per-node 2 -m tamis.streamer.cli pretrain line.parquet --out encoder.safetensors
+      torchrun --nproc-per-node 2 -m tamis.streamer.cli pretrain line.parquet \\
+        --out encoder.safetensors
     """
     if (name is None) == (out is None):
         raise BadSettings("give either --name, a model to improve, or --out, a file for the encoder")

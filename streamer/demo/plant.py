@@ -95,7 +95,8 @@ def plant(store: Store, stop: Callable[[], bool]) -> Iterator[Plant]:
     with EmbeddedBroker("tansu") as broker:
         topics = Topics(partitions=1)  # type: ignore[call-arg]
         client = dict(broker.client_settings)
-        settings = Settings(brokers=broker.bootstrap, store=str(store.root), topics=topics, kafka=client)
+        given = {"brokers": broker.bootstrap, "store": str(store.root), "topics": topics, "kafka": client}
+        settings = Settings(**given)
         ensure(settings, [topics.spectra, topics.predictions, topics.rejects, topics.labels])
         results = [topics.predictions, topics.rejects]
         source = KafkaSource(settings.brokers, results, "tamis-demo", client_settings=client)

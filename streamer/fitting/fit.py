@@ -82,7 +82,7 @@ def fit_and_publish(
         values = np.column_stack([target_values(known, target, labels or path) for target in targets])
         there = np.isfinite(values).all(axis=1)
     estimator = _estimator(kind, {**parameters, "encoder": encoder}, random_state=random_state, progress=progress)
-    good = there & np.isfinite(table.spectra).all(axis=1)
+    good: np.ndarray = there & np.all(np.isfinite(table.spectra), axis=1)
     if good.sum() < 5:
         raise BadFile(
             f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"

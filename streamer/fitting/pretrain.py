@@ -59,7 +59,7 @@ def read_unlabeled(
     for number, path in enumerate(files):
         table = reading.table(path)
         grid = grid or table.axis
-        good: np.ndarray = np.isfinite(table.spectra).all(axis=1)
+        good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
         left_out += int((~good).sum())
         spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
         objects += _objects(table, group, number)[good].tolist()

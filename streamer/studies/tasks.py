@@ -226,7 +226,8 @@ def _across(
     train, test = (rows[condition[rows] == name] for rows, name in zip((train, test), names, strict=True))
     others = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
     sides = [np.flatnonzero(others & (condition == name)) for name in names]
-    both, *places = np.intersect1d(*(objects[side] for side in sides), return_indices=True)
+    one, other = (objects[side] for side in sides)
+    both, *places = np.intersect1d(one, other, return_indices=True)
     if len(both) < 2 or not len(train) or not len(test):
         raise BadFile(
             f"{table.path}: expected training objects seen under both {names[0]} and {names[1]} of {pairs!r}, "
