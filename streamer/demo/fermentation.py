@@ -192,7 +192,7 @@ def _judge(
 def _findings(
     rows: list[dict[str, Any]], flags: dict[str, np.ndarray], far: np.ndarray, outside: float
 ) -> list[Finding]:
-    """`far`: the median T2 and Q as multiples of their 99 % limits; `outside`: the share of spectra beyond one."""
+    """`far`: the median T2 and Q as multiples of their 99 % limits; `outside`: the share of spectra above one."""
     frozen, warm_up = flags["frozen"], flags["warm_up"]
     findings = []
     if frozen.any():
@@ -211,7 +211,7 @@ def _findings(
         fall = f"predictions fall from {rows[0][TARGET]:.0f} to {rows[n][TARGET]:.0f} {UNIT}"
         findings.append(Finding("warning", "Warm-up", f"The first {n} spectra are unusual for this process: {fall}."))
     if n := int((flags["odd"] & ~warm_up & ~frozen).sum()):
-        text = f"{n} more spectra are beyond the limits that were learned from the process itself."
+        text = f"{n} more spectra are above the limits that were learned from the process itself."
         findings.append(Finding("info", "Unusual for this process", text))
     return findings
 

@@ -65,7 +65,7 @@ def compare(options: CompareOptions, progress: Callable[[str], None] = lambda te
     usual = USUAL_MODELS["classes" if kind is ClassTask else "values"]
     options = replace(options, models=list(dict.fromkeys(options.models or usual)))
     for name in options.models:
-        contender(kind.of, name)  # raises where there is none, before minutes of work
+        contender(kind.of, name)  # raises if there is none, before minutes of work
     context = Context(grid=table.axis)
     if options.unlabeled and any(name.startswith("tamis") for name in options.models):
         reading = replace(options.reading, where=None)

@@ -21,7 +21,7 @@ VALUE_HEADINGS = (
 )  # fmt: skip
 CLASS_HEADINGS = (
     *("model", "balanced accuracy", "unknown", "rejected", "doubtful"),
-    *("not taught: unknown", "rejected", "doubtful", "fit s", "µs at 256", "pre-treatment"),
+    *("hidden: unknown", "rejected", "doubtful", "fit s", "µs at 256", "pre-treatment"),
 )
 STREAM_HEADINGS = (
     *("model", "prequential RMSEP", "over static", "backward transfer", "forgetting", "promoted", "refused"),
@@ -116,7 +116,7 @@ def by_class(done: Comparison, target: str, model: str) -> list[Listing]:
     if task.strange:
         shares = {name: Shares.mean([cell.strange[name] for cell in cells]) for name in sorted(task.strange)}
         rows = [(name, str(cells[0].strange[name].rows), *mean.percent()) for name, mean in shares.items()]
-        found.append(Listing(model, ("not taught", "rows", "unknown", "rejected", "doubtful"), rows))
+        found.append(Listing(model, ("hidden class", "rows", "unknown", "rejected", "doubtful"), rows))
     return found
 
 

@@ -206,7 +206,7 @@ def test_a_worker_waits_for_its_first_model_and_then_serves(
         ({"TAMIS_METRICS__HOST": "203.0.113.1"}, 2, "cannot listen on 203.0.113.1"),
     ],
 )
-def test_what_no_restart_could_mend_ends_the_worker_and_says_so(
+def test_a_permanent_fault_ends_the_worker_with_its_reason(
     environment: dict[str, str], code: int, words: str, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
     done = here("worker", **{"TAMIS_BROKERS": tamis_broker.bootstrap} | environment)
@@ -215,7 +215,7 @@ def test_what_no_restart_could_mend_ends_the_worker_and_says_so(
     assert "Traceback" not in done.stderr
 
 
-def test_a_damaged_bundle_ends_the_worker_and_says_so(
+def test_a_damaged_bundle_ends_the_worker_with_its_reason(
     model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:
     version = Store(tmp_path / "store").publish("default", model)
@@ -288,7 +288,7 @@ def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Mode
 
 
 @pytest.mark.long(8)
-def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
+def test_predictions_in_a_folder_are_not_overwritten(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", model)
     words = ("worker", "--from", meat, "--to", "out", "--store", "store")
     assert here(*words).returncode == 0
