@@ -15,6 +15,7 @@ from ...models.class_scores import UNKNOWN
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
+from ..files.columns import values_of
 from ..files.options import ReadOptions
 from ..files.table import Table
 from ..messages.frame import RESERVED
@@ -184,23 +185,18 @@ def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path | str
 
 def _labels(path: Path, table: Table) -> dict[str, np.ndarray]:
     """The columns of a CSV, joined to the spectra by spectrum_id if it has one, else row by row."""
+    import pyarrow
     import pyarrow.csv
 
     try:
-        columns = pyarrow.csv.read_csv(path).to_pydict()
+        rows = pyarrow.csv.read_csv(path)
     except (OSError, ValueError) as error:
         raise BadFile(f"{path}: expected a CSV of laboratory values: {error}") from error
-    if "spectrum_id" in columns:
-        place = {str(name): row for row, name in enumerate(columns.pop("spectrum_id"))}
-        rows = [place.get(str(name), -1) for name in table.spectrum_id]
-    elif all(len(column) == len(table) for column in columns.values()):
-        rows = list(range(len(table)))
-    else:
-        n = len(next(iter(columns.values()), []))
+    n = len(rows)
+    if "spectrum_id" in rows.column_names:
+        place = {str(name): row for row, name in enumerate(rows["spectrum_id"].to_pylist())}
+        found = [place.get(str(name)) for name in table.spectrum_id]
+        rows = rows.drop_columns("spectrum_id").take(pyarrow.array(found, pyarrow.int64()))
+    elif n != len(table):
         raise BadFile(f"{path}: expected a column spectrum_id, or {len(table)} rows, one per spectrum; got {n} rows")
-    found = {}
-    for name, column in columns.items():
-        picked = [column[row] if row >= 0 else None for row in rows]
-        numeric = all(value is None or isinstance(value, int | float) for value in picked)
-        found[name] = np.array([np.nan if v is None else v for v in picked], np.float64 if numeric else object)
-    return found
+    return {name: values_of(rows[name].combine_chunks(), name) for name in rows.column_names}
