@@ -85,9 +85,7 @@ def fit_and_publish(
     estimator = _estimator(kind, {**parameters, "encoder": encoder}, random_state=random_state, progress=progress)
     good: np.ndarray = there & np.all(np.isfinite(table.spectra), axis=1)
     if good.sum() < 5:
-        raise BadFile(
-            f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
-        )
+        raise BadFile(f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {sum(good)} of {len(table)}")
     repeats = table.object_id if group is None else column_of(table, group)
     spectra, axis = table.spectra[good], table.axis
     if encoder is not None:

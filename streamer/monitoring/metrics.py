@@ -36,9 +36,7 @@ TABLE = (
     Metric(_C, "tamis_dead_letter_total", "Rejected messages and rows", "line reason"),
     Metric(_C, "tamis_not_delivered_total", "Batches that the broker did not confirm; each is read again"),
     Metric(_H, "tamis_predict_duration_seconds", "From a decoded frame to its predictions", "line", "s"),
-    Metric(
-        _H, "tamis_end_to_end_latency_seconds", "From a frame's newest spectrum to its delivery", "line", "s", _LATENCY
-    ),
+    Metric(_H, "tamis_end_to_end_latency_seconds", "From a frame's newest spectrum to delivery", "line", "s", _LATENCY),
     Metric(_G, "tamis_consumer_lag_records", "Messages not yet read", "topic partition"),
     Metric(_C, "tamis_skipped_messages_total", "Messages that the broker deleted before they were read"),
     Metric(_G, "tamis_broker_connected", "1 while a broker answers, else 0"),
@@ -48,9 +46,7 @@ TABLE = (
     Metric(_G, "tamis_prediction", "5 %, 50 %, 95 % quantile of the newest frame", "line target share", "the target's"),
     Metric(_C, "tamis_decisions_total", "Objects decided, by action", "line action"),
     Metric(_C, "tamis_decisions_late_total", "Decisions sent after their deadline", "line"),
-    Metric(
-        _H, "tamis_decision_latency_seconds", "From an object's last spectrum to its decision", "line", "s", _LATENCY
-    ),
+    Metric(_H, "tamis_decision_latency_seconds", "From an object's last spectrum to decision", "line", "s", _LATENCY),
     Metric(
         _G,
         "tamis_camera_reference_change_ratio",

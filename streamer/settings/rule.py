@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 MAX_TEXT = 1_000  # characters of a rule
+_EXAMPLE = 'label == "PVC" and confidence >= 0.9'
 Facts = Mapping[str, Any]  # about one object, by name
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
@@ -49,9 +50,7 @@ class Rule:
         try:
             self._holds = self._condition(ast.parse(text.strip(), mode="eval").body)
         except (SyntaxError, RecursionError, MemoryError) as error:
-            raise ValueError(
-                f"expected a rule such as 'label == \"PVC\" and confidence >= 0.9', got {text!r}"
-            ) from error
+            raise ValueError(f"expected a rule such as {_EXAMPLE!r}, got {text!r}") from error
 
     def __call__(self, facts: Facts) -> bool:
         """A comparison with an unknown fact (None, NaN) is false."""

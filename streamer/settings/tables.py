@@ -18,6 +18,8 @@ PREFIX = "TAMIS_"  # of environment variables
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Partition = Annotated[int, Field(ge=0, le=100_000)]
+Guarantee = Literal["at_least_once", "exactly_once"]
 
 
 class _Table(BaseModel):
@@ -218,21 +220,15 @@ class Log(_Table):
 class Settings(BaseSettings):
     """All settings of a process."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=False
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     brokers: str = Field("localhost:9092", min_length=1, description="host:port, separated by commas")
     group: str = Field("tamis-worker", min_length=1, description="the consumer group of the workers")
     start_at: Literal["earliest", "latest"] = Field("earliest", description="where a new group starts reading")
     store: str = Field("store", description="the folder of the model store, or file:///folder")
     frame_max_bytes: int = Field(900_000, ge=1_000, le=100_000_000, description="brokers refuse over 1 MiB by default")
-    processing_guarantee: Literal["at_least_once", "exactly_once"] = Field(
-        "at_least_once", description="exactly_once needs read_committed"
-    )
-    partitions: list[Annotated[int, Field(ge=0, le=100_000)]] = Field(
-        [], description="read only these; [] lets the group assign them"
-    )
+    processing_guarantee: Guarantee = Field("at_least_once", description="exactly_once needs read_committed")
+    partitions: list[Partition] = Field([], description="read only these; [] lets the group assign them")
     in_flight_max_bytes: int = Field(1 << 26, ge=1 << 20, le=1 << 34, description="limit on messages in memory")
     stuck_s: Seconds = Field(60.0, ge=5, description="the process exits with 75 if its loop is stuck for this long")
     stall_s: Seconds = Field(120.0, description="and if messages wait but none arrives for this long")

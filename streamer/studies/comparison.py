@@ -59,9 +59,8 @@ def compare(options: CompareOptions, progress: Callable[[str], None] = lambda te
     texts = [name for name in options.targets if name in table.columns and table.columns[name].dtype.kind in "OU"]
     kind = StreamTask if options.stream is not None else ClassTask if texts else ValueTask
     if (options.test or options.hide) and kind is not ClassTask:
-        raise ValueError(
-            f"--test and --hide are for a target of classes: {', '.join(options.targets)} is none; see --split"
-        )
+        targets = ", ".join(options.targets)
+        raise ValueError(f"--test and --hide are for a target of classes: {targets} is none; see --split")
     usual = USUAL_MODELS["classes" if kind is ClassTask else "values"]
     options = replace(options, models=list(dict.fromkeys(options.models or usual)))
     for name in options.models:

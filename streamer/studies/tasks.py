@@ -66,9 +66,7 @@ class ValueTask(Task):
     @classmethod
     def make(cls, table: Table, target: str, options: CompareOptions, context: Context) -> Self:
         if options.pairs is not None and options.group is None:
-            raise BadFile(
-                f"{table.path}: pairs are rows of one object: name the column that identifies objects with --group"
-            )
+            raise BadFile(f"{table.path}: pairs are rows of one object: name the column of objects with --group")
         values, rows = measured_rows(table, target)
         if not len(rows):
             raise BadFile(f"{table.path}: column {target!r} holds no value beside a whole spectrum")
@@ -234,9 +232,8 @@ def _across(
             f"got {len(both)}"
         )
     order = np.argsort(places[0])  # as in the file
-    labeled, wanted = (
-        table.spectra[side[place[order]]].astype(np.float64) for side, place in zip(sides, places, strict=True)
-    )
+    rows = [side[place[order]] for side, place in zip(sides, places, strict=True)]
+    labeled, wanted = table.spectra[rows].astype(np.float64)
     return train, test, replace(context, pairs=(labeled, wanted))
 
 
