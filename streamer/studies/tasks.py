@@ -66,7 +66,7 @@ class ValueTask(Task):
     @classmethod
     def make(cls, table: Table, target: str, options: CompareOptions, context: Context) -> Self:
         if options.pairs is not None and options.group is None:
-            raise BadFile(f"{table.path}: pairs are rows of one object: name the column of objects with --group")
+            raise BadFile(f"{table.path}: pairs are rows of one object: --group must name its column")
         values, rows = measured_rows(table, target)
         if not len(rows):
             raise BadFile(f"{table.path}: column {target!r} holds no value beside a whole spectrum")

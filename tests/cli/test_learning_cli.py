@@ -74,7 +74,7 @@ def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_pa
         (("fit", "FILE", "--target", "fat", "--encoder", "FILE", "--model", "committee"), "expected an encoder, as"),
         (
             ("compare", "FILE", "--target", "fat", "--pairs", "instrument"),
-            "name the column that identifies objects with --group",
+            "pairs are rows of one object: --group must name its column",
         ),
         (("compare", "FILE", "--target", "fat", "--models", "ds"), "ds needs pairs to learn from: give --pairs"),
         (("compare", "FILE", "--target", "fat", "--models", "best"), "unknown model 'best'; known: plsr"),
