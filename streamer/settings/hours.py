@@ -38,9 +38,9 @@ class Hours(NamedTuple):
         return cls(days, hours[0] * 60 + hours[1], hours[2] * 60 + hours[3])
 
     def at(self, now: datetime) -> bool:
-        minute, today = now.hour * 60 + now.minute, now.weekday()
+        minute, day = now.hour * 60 + now.minute, now.weekday()
         if self.start_min < self.stop_min:
-            return today in self.days and self.start_min <= minute < self.stop_min
-        return (today in self.days and minute >= self.start_min) or (
-            (today - 1) % 7 in self.days and minute < self.stop_min
+            return day in self.days and self.start_min <= minute < self.stop_min
+        return (day in self.days and minute >= self.start_min) or (
+            (day - 1) % 7 in self.days and minute < self.stop_min
         )

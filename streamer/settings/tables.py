@@ -6,21 +6,25 @@ import socket
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ...models.axis import MAX_BANDS, Axis
 from .hours import Hours
 from .rule import Rule
-from .secrets import is_secret, refuse_unknown_keys, with_files_read
+from .secrets import is_secret, with_files_read
 
 PREFIX = "TAMIS_"  # of environment variables
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Partition = Annotated[int, Field(ge=0, le=100_000)]
+Guarantee = Literal["at_least_once", "exactly_once"]
 
 
 class _Table(BaseModel):
+    """A ValueError of `model_post_init` becomes a fault of the table."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)  # nested tables do not inherit it
 
 
@@ -52,8 +56,7 @@ class DecisionRule(_Table):
     purity: float | None = Field(None, gt=0, le=1, description="requested share of the class among what the rule takes")
     recovery: float | None = Field(None, gt=0, le=1, description="requested share of the class that the rule takes")
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> DecisionRule:
+    def model_post_init(self, context: Any, /) -> None:
         asked = [self.purity, self.recovery].count(None)
         if self.of_class is None and asked < 2:
             raise ValueError("purity and recovery need a class")
@@ -63,7 +66,6 @@ class DecisionRule(_Table):
             raise ValueError("expected `when`, or a class with purity or recovery")
         if self.when:
             Rule(self.when)
-        return self
 
 
 class Decide(_Table):
@@ -87,15 +89,13 @@ class Camera(_Table):
     every: int = Field(1, ge=1, le=10_000, description="predict every n-th pixel of an object in a message")
     longest_lines: int = Field(2_000, ge=2, le=100_000, description="longer objects are cut")
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Camera:
+    def model_post_init(self, context: Any, /) -> None:
         if not self.pixels and (self.white or self.dark or self.belt):
             raise ValueError("a camera needs its number of pixels")
         if self.dark and not self.white:
             raise ValueError("dark needs white: reflectance is measured between the two")
         if self.belt and not self.belt[0] < self.belt[1]:
             raise ValueError(f"belt: expected a lower and an upper reflectance, got {list(self.belt)}")
-        return self
 
 
 class Line(_Table):
@@ -107,10 +107,8 @@ class Line(_Table):
     camera: Camera = Camera()  # type: ignore[call-arg]
     runs: str = Field("", description="when spectra are expected, such as 'Mon-Fri 06:00-22:00'; '' means always")
 
-    @model_validator(mode="after")
-    def _schedule(self) -> Line:
+    def model_post_init(self, context: Any, /) -> None:
         self.hours()
-        return self
 
     def hours(self) -> Hours:
         return Hours.parse(self.runs)
@@ -125,10 +123,8 @@ class NamedAxis(_Table):
     stop: float | None = None
     bands: int | None = Field(None, ge=2, le=MAX_BANDS)
 
-    @model_validator(mode="after")
-    def _one_of_two(self) -> NamedAxis:
+    def model_post_init(self, context: Any, /) -> None:
         self.axis()
-        return self
 
     def axis(self) -> Axis:
         if self.values is not None:
@@ -224,21 +220,15 @@ class Log(_Table):
 class Settings(BaseSettings):
     """All settings of a process."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=False
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     brokers: str = Field("localhost:9092", min_length=1, description="host:port, separated by commas")
     group: str = Field("tamis-worker", min_length=1, description="the consumer group of the workers")
     start_at: Literal["earliest", "latest"] = Field("earliest", description="where a new group starts reading")
     store: str = Field("store", description="the folder of the model store, or file:///folder")
     frame_max_bytes: int = Field(900_000, ge=1_000, le=100_000_000, description="brokers refuse over 1 MiB by default")
-    processing_guarantee: Literal["at_least_once", "exactly_once"] = Field(
-        "at_least_once", description="exactly_once needs read_committed"
-    )
-    partitions: list[Annotated[int, Field(ge=0, le=100_000)]] = Field(
-        [], description="read only these; [] lets the group assign them"
-    )
+    processing_guarantee: Guarantee = Field("at_least_once", description="exactly_once needs read_committed")
+    partitions: list[Partition] = Field([], description="read only these; [] lets the group assign them")
     in_flight_max_bytes: int = Field(1 << 26, ge=1 << 20, le=1 << 34, description="limit on messages in memory")
     stuck_s: Seconds = Field(60.0, ge=5, description="the process exits with 75 if its loop is stuck for this long")
     stall_s: Seconds = Field(120.0, description="and if messages wait but none arrives for this long")
@@ -274,10 +264,7 @@ class Settings(BaseSettings):
     @field_validator("kafka")
     @classmethod
     def _known_to_kafka(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if not given:
-            return given
-        refuse_unknown_keys(given)
-        return with_files_read(given)
+        return with_files_read(given) if given else given  # kafka-python is imported only if needed
 
     @property
     def transactional_id(self) -> str | None:

@@ -111,7 +111,7 @@ def _metrics(settings: Settings) -> str:
         except OSError as error:
             if running := _running_worker(host, port):
                 return running
-            raise TamisError(f"can not listen on {host}:{port} ({error.strerror}): set another metrics.port") from error
+            raise TamisError(f"cannot listen on {host}:{port} ({error.strerror}): set another metrics.port") from error
     return f"{host}:{port or 'any port'} is free"
 
 
