@@ -79,6 +79,7 @@ def replay(
 def _replay_with_report(
     settings: Settings, files: list[Path], options: ReplayOptions, report: Path, stop: Stop
 ) -> None:
+    from ..files.frames import read_frames
     from ..pages.belt_map import MAX_SCAN_LINES, BeltMap
     from ..tools.replay import replay_to_kafka
     from ..tools.view import following, refuse_unwritable, settle, write_belt
@@ -86,7 +87,7 @@ def _replay_with_report(
     refuse_unwritable(report)
     line = options.reading.line
     if line is None:  # other lines may run meanwhile
-        line = next((frame.line for frame in options.reading.frames(files[0])), None)
+        line = next((frame.line for frame in read_frames(files[0], options.reading)), None)
     belt = BeltMap(line, MAX_SCAN_LINES)
     with following(settings, belt) as trouble:
         summary = _summary(replay_to_kafka(settings, files, options, stop), options.rate)

@@ -119,6 +119,7 @@ def explain(
       tamis explain default meat.csv --axis-unit nm
     """
     from ...models.store import Store
+    from ..files.table import read_table
     from ..pages.charts import write_page
     from ..studies.explain import explain
     from ..studies.pages import explanation_page
@@ -128,7 +129,7 @@ def explain(
     _refuse_folders(html)
     try:
         model, version = Store(settings.store).load(name, version)
-        table = file_options.reading().table(file)
+        table = read_table(file, file_options.reading())
         done = explain(model, table, target)
     except ValueError as error:
         raise BadSettings(str(error)) from error

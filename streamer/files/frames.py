@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import numpy as np
 
 from ...models.atomic import atomic_write
 from ..messages.arrow_frames import arrow_table
 from ..messages.frame import RESERVED, Frame
-from .table import INSTRUMENT_COLUMNS, UNKNOWN, Reading, Table, find, tables
+from .options import ReadOptions
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, Table, find, tables
 
 
-def read_frames(
-    path: str | Path,
-    *,
-    frame_spectra: int = 256,
-    line: str | None = None,
-    instrument: str | None = None,
-    **reading: Unpack[Reading],
-) -> Iterator[Frame]:
+def read_frames(path: str | Path, options: ReadOptions | None = None, **given: Any) -> Iterator[Frame]:
     """Frames of a file in its order, in memory that does not grow with it (except 60 bytes for each `spectrum_id`).
 
-    Each `frame_spectra` rows of the file become one frame for each line and instrument in them, without the bad rows
-    and those not asked for.
-
-    Args:
-        line, instrument: for all rows, whatever the file says.
-        reading: as `Reading` says.
+    Bad rows and those not asked for are left out. `given` are fields of `ReadOptions`.
 
     Raises:
         BadFile: at the first frame, or later if the file breaks off.
     """
-    for table in tables(path, frame_spectra, **reading):
-        yield from _frames(table, line, instrument)
+    options = replace(options or ReadOptions(), **given)
+    for table in tables(path, options, options.frame_spectra):
+        yield from _frames(table, options.line, options.instrument)
 
 
 def write_parquet(

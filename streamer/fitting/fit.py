@@ -16,7 +16,7 @@ from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.options import ReadOptions
-from ..files.table import Table
+from ..files.table import Table, read_table
 from ..messages.frame import RESERVED
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
     """
     targets = options.targets
     _check_names(targets)
-    table = options.reading.table(path)
+    table = read_table(path, options.reading)
     known = table.columns if options.labels is None else _labels(options.labels, table)
     labeled, kind = options.labels or path, options.kind
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):

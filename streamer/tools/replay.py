@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ... import BadFile
+from ..files.frames import read_frames
 from ..files.options import ReadOptions
 from ..files.readers import count_spectra
 from ..files.readers import parts as compressions
@@ -126,7 +127,7 @@ class Replay:
         while True:
             first = last = np.datetime64("NaT", "us")
             for path in paths:
-                for frame in self.options.reading.frames(path):
+                for frame in read_frames(path, self.options.reading):
                     known = frame.time[~np.isnat(frame.time)]
                     if len(known):
                         first, last = (known[0] if np.isnat(first) else first), known[-1]

@@ -14,6 +14,7 @@ import orjson
 
 from ... import TamisError
 from ..files.frames import read_frames
+from ..files.options import ReadOptions
 from ..messages.codec import encode
 from ..messages.predictions import decode_predictions
 from ..messages.record import ARROW, Record
@@ -22,15 +23,11 @@ from .protocols import Progress, Sink, Source
 
 @dataclass
 class FileSource(Source):
-    """A recorded file whose frames pass through the same bytes, and so the same checks, as those of a broker.
-
-    Args:
-        reading: passed on to `read_frames`.
-    """
+    """A recorded file whose frames pass through the same bytes, and so the same checks, as those of a broker."""
 
     path: Path
     most_bytes: int
-    reading: Mapping[str, Any] = field(default_factory=dict)
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         self._messages = self._read()
@@ -38,7 +35,7 @@ class FileSource(Source):
 
     def _read(self) -> Generator[Record, None, None]:
         offset = 0
-        for frame in read_frames(self.path, **self.reading):
+        for frame in read_frames(self.path, self.reading):
             for value, headers in encode(frame, ARROW, self.most_bytes):
                 yield Record(self.path.name, 0, offset, None, value, headers, time.time())
                 offset += 1
