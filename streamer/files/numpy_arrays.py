@@ -18,7 +18,6 @@ from .columns import BadRows, Batch, Content, values_of
 
 log = structlog.get_logger(__name__)
 
-
 MAX_ARRAYS = 1_000  # of one .npz
 MAX_CELL_BYTES = 1 << 14  # of a text in a NumPy array, which takes this much in each row
 MAX_HEADER_BYTES = 1 << 16  # of a NumPy array; NumPy's own limit is 10,000

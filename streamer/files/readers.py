@@ -39,7 +39,7 @@ MAGIC = {
     ".gz": b"\x1f\x8b",
     ".zst": b"\x28\xb5\x2f\xfd",
 }
-MAX_UNPACKED = 1 << 30  # bytes on the disk, and a hundred times the file: spectra are packed to a half or a tenth
+MAX_UNPACKED = 1 << 30  # bytes on disk, plus a hundred times the file: spectra shrink to a half or a tenth
 SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk where compressed, never in memory
 
 
@@ -138,8 +138,8 @@ def read_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (*broken, lzma.LZMAError, tokenize.TokenError, OverflowError) as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        raise BadFile(f"{path}: cannot be read any further: {said[0]}") from error
+        why = str(error).splitlines() or [type(error).__name__]
+        raise BadFile(f"{path}: cannot be read any further: {why[0]}") from error
 
 
 FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
