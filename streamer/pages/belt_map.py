@@ -52,7 +52,7 @@ class BeltMap:
         self.frames: dict[str, int] = {}  # action -> the number of its colour; 0 where no rule held
         self.decisions: deque[dict[str, Any]] = deque(maxlen=MAX_BOXES)
         self.latency_s: deque[float] = deque(maxlen=MAX_BOXES)
-        self.heard = 0.0  # time of the last message, by the monotonic clock
+        self.last_message_s = 0.0  # by the monotonic clock
         # NaN is the belt; other pixels are the number of a class, or a predicted value.
         self._image = np.full((self.scan_lines, 1), np.nan, np.float32)
         self._of = np.full(self.scan_lines, -1)  # the scan line that a row of the image holds
@@ -64,9 +64,8 @@ class BeltMap:
         Args:
             sent_s: when the message was sent, in seconds since 1970.
         """
-        if self.line is not None and headers.get("line", self.line) != self.line:
-            return
-        if decision and len(value) > MAX_DECISION_BYTES:
+        of_another = self.line is not None and headers.get("line", self.line) != self.line
+        if of_another or (decision and len(value) > MAX_DECISION_BYTES):
             return
         try:
             rows = decode_predictions(value, headers)
@@ -77,11 +76,12 @@ class BeltMap:
             return
         with self._lock:
             self.line = rows[0]["line"]
-            self.heard = time.monotonic()
-            for row in rows if decision else ():
-                self._decide(row, sent_s)
+            self.last_message_s = time.monotonic()
             if not decision:
                 self._draw(rows)
+                return
+            for row in rows:
+                self._decide(row, sent_s)
 
     def _decide(self, row: dict[str, Any], sent_s: float) -> None:
         self.decided += 1
@@ -123,10 +123,8 @@ class BeltMap:
         self.newest = max(self.newest, int(y.max()))
         keep = y > self.newest - self.scan_lines
         x, y, shown = x[keep], y[keep], shown[keep]
-        if x.max(initial=0) >= self._image.shape[1]:
-            wider = np.full((self.scan_lines, int(x.max()) + 1), np.nan, np.float32)
-            wider[:, : self._image.shape[1]] = self._image
-            self._image = wider
+        wider = max(0, int(x.max(initial=0)) + 1 - self._image.shape[1])
+        self._image = np.pad(self._image, ((0, 0), (0, wider)), constant_values=np.nan) if wider else self._image
         fresh = np.unique(y)
         fresh = fresh[self._of[fresh % self.scan_lines] != fresh]
         self._image[fresh % self.scan_lines] = np.nan
@@ -154,13 +152,14 @@ class BeltMap:
             "last pixel to decision, 99 %": f"{p99} ms",
         }
 
-    def html(self) -> str:
-        """Sections of a page: figures, the belt with its objects, the decisions. Every text is escaped."""
+    def html(self, state: str = "") -> str:
+        """Sections of a page: the state, figures, the belt with its objects, the decisions. Every text is escaped."""
         with self._lock:
             actions = sorted({action for _, action in self.actions})
             classes = sorted({name for name, _ in self.actions})
             return render(
                 "belt_map.html.j2",
+                state=state,
                 figures=self.figures(),
                 strips=self._strips(),
                 colours=self._colours(),
@@ -172,12 +171,10 @@ class BeltMap:
             )
 
     def _row(self, decision: Mapping[str, Any]) -> list[str]:
-        return [
-            *(str(decision.get("time") or "")[11:22], str(decision.get("object_id", ""))),
-            *(_short(decision.get(self.target)), _short(decision.get("confidence"), ".3f")),
-            str(decision.get("action", "")) + (" (late)" if decision.get("late") else ""),
-            str(decision.get("reason", ""))[:120],
-        ]
+        time, name, reason = (str(decision.get(key) or "") for key in ("time", "object_id", "reason"))
+        action = str(decision.get("action", "")) + (" (late)" if decision.get("late") else "")
+        predicted, confidence = _short(decision.get(self.target)), _short(decision.get("confidence"), ".3f")
+        return [time[11:22], name, predicted, confidence, action, reason[:120]]
 
     def _colours(self) -> list[tuple[str, str]]:
         """The legend: colour and text."""
@@ -190,9 +187,7 @@ class BeltMap:
     def _strips(self) -> list[dict[str, Any]]:
         if self.newest < 0:
             return []
-        first = max(0, self.newest - self.scan_lines + 1)
-        there = self._of[self._of >= first]
-        first = int(there.min()) if len(there) else first
+        first = int(self._of[self._of >= max(0, self.newest - self.scan_lines + 1)].min())
         places = np.array([_numbers(self.decisions, name) for name in ("y_low", "x_low", "y_high", "x_high")])
         return [self._strip(at, places) for at in range(first, self.newest + 1, STRIP)]
 

@@ -206,10 +206,10 @@ def test_names_from_outside_are_escaped() -> None:
     assert parsed.text.count(HOSTILE) >= 8
 
 
-def test_a_report_that_can_not_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "belt.html"):
-        with pytest.raises(BadFile, match=f"can not write {path}"):
+        with pytest.raises(BadFile, match=f"cannot write {path}"):
             refuse_unwritable(path)
     refuse_unwritable(tmp_path / "new" / "belt.html")
     assert list((tmp_path / "new").iterdir()) == []
