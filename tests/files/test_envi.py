@@ -82,7 +82,6 @@ def test_counts_become_reflectance_and_dead_bands_are_bridged(tmp_path: Path) ->
 
 
 @pytest.mark.long(6)
-@pytest.mark.long(6)
 @pytest.mark.parametrize(
     ("text", "told"),
     [

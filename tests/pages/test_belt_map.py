@@ -218,7 +218,6 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pa
 # --- through a broker -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long(25)
 @contextmanager
 def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
     """A worker that follows a belt of 80 pixels; gives how to call `tamis`, and the environment."""

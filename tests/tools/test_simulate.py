@@ -172,7 +172,6 @@ def test_materials_of_earthlib_come_down_the_belt(tmp_path: Path, here: Any) -> 
     assert "earthlib: expected one of LEVEL_1, LEVEL_2, LEVEL_3, LEVEL_4, got 'LEVEL_9'" in done.stderr
 
 
-@pytest.mark.long(12)
 @pytest.fixture(scope="module")
 def sorter() -> Model:
     """PLS-DA taught on another stretch of such a belt."""
