@@ -13,7 +13,7 @@ from ..messages.codec import encode
 from ..messages.record import ARROW
 from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_sink
-from .replay import Sent
+from .replay import Sent, wait_until
 from .simulate import SimulatedBelt, write_truth
 
 
@@ -29,8 +29,7 @@ def send_belt(
             write_truth(truth, belt, seconds, start)
         for number, frame in enumerate(belt.frames(seconds, start, lines), start=1):
             seen_s = number * lines / belt.lines_per_s  # a message is due when its last line was seen
-            while not stop() and (wait_s := begun + seen_s - time.monotonic()) > 0:
-                time.sleep(min(wait_s, 0.2))
+            wait_until(begun + seen_s, stop)
             if stop():
                 break
             if len(frame):

@@ -15,8 +15,7 @@ import numpy as np
 from ... import BadFile
 from ..files.frames import read_frames
 from ..files.options import ReadOptions
-from ..files.readers import count_spectra
-from ..files.readers import parts as compressions
+from ..files.readers import count_spectra, parts
 from ..messages.codec import encode
 from ..messages.frame import Frame
 from ..messages.record import ARROW, JSON, RAW
@@ -91,7 +90,7 @@ class Replay:
         """Sends the files in their order, without the first `before` spectra.
 
         Raises:
-            BadFile: a file can not be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
+            BadFile: a file cannot be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
         """
         sent = Sent(before=before)
         start = flushed = time.monotonic()
@@ -107,7 +106,8 @@ class Replay:
                 sink.flush(30.0)
             waiting, flushed = 0, time.monotonic()
 
-        for frame in self._paced(_without(self._frames(paths), before), sent, start, stopping, flush):
+        frames = _cut(self._frames(paths), before, self.options.limit)
+        for frame in self._paced(frames, sent, start, stopping, flush):
             for value, headers in encode(frame, content_type, self.max_bytes):
                 sink.send(self.topic, value, key=frame.line.encode(), headers=headers)
                 waiting += 1
@@ -122,7 +122,6 @@ class Replay:
         return sent
 
     def _frames(self, paths: Sequence[Path]) -> Iterator[Frame]:
-        left = self.options.limit
         turn, shift = 1, np.timedelta64(0, "us")
         while True:
             first = last = np.datetime64("NaT", "us")
@@ -134,11 +133,7 @@ class Replay:
                     if turn > 1:
                         ids = [f"{name}~{turn}" for name in frame.spectrum_id]
                         frame = replace(frame, spectrum_id=ids, time=frame.time + shift)
-                    frame = replace(frame, reference=self.options.sent_as)
-                    yield frame if left is None else frame[:left]
-                    left = None if left is None else left - len(frame)
-                    if left is not None and left <= 0:
-                        return
+                    yield replace(frame, reference=self.options.sent_as)
             if not self.options.loop:
                 return
             turn += 1
@@ -146,13 +141,9 @@ class Replay:
                 shift += last - first + np.timedelta64(1, "us")
 
     def _paced(
-        self,
-        frames: Iterator[Frame],
-        sent: Sent,
-        start: float,
-        stopping: Callable[[], bool],
-        flush: Callable[[], None],
+        self, frames: Iterator[Frame], sent: Sent, start: float, stopping: Callable[[], bool], flush: Callable[[], None]
     ) -> Iterator[Frame]:
+        """Each frame when it is due."""
         origin = None
         for frame in frames:
             due_s = 0.0
@@ -163,21 +154,29 @@ class Replay:
                 due_s = float((frame.time[0] - origin) / np.timedelta64(1, "s"))
             elif self.options.rate is not None:
                 due_s = sent.spectra / self.options.rate
-            while not stopping() and (wait_s := start + due_s - time.monotonic()) > 0:
-                if wait_s > _FLUSH_S:  # send what waits in the producer before a pause
-                    flush()
-                time.sleep(min(wait_s, 0.2))
+            if start + due_s - time.monotonic() > _FLUSH_S:  # send what waits in the producer before a pause
+                flush()
+            wait_until(start + due_s, stopping)
             if stopping():
                 return
             yield frame
 
 
-def _without(frames: Iterator[Frame], spectra: int) -> Iterator[Frame]:
-    """All but the first spectra."""
+def wait_until(due: float, stopping: Callable[[], bool]) -> None:
+    """Sleeps until a time of the monotonic clock, or until stopped."""
+    while not stopping() and (wait_s := due - time.monotonic()) > 0:
+        time.sleep(min(wait_s, 0.2))
+
+
+def _cut(frames: Iterator[Frame], first: int, last: int | None) -> Iterator[Frame]:
+    """The spectra from number `first` on, and before number `last`."""
+    at = 0
     for frame in frames:
-        if spectra < len(frame):
-            yield frame[spectra:] if spectra else frame
-        spectra = max(0, spectra - len(frame))
+        if at + len(frame) > first:
+            yield frame[max(0, first - at) : None if last is None else last - at]
+        at += len(frame)
+        if last is not None and at >= last:
+            return
 
 
 def replay_to_kafka(
@@ -185,22 +184,22 @@ def replay_to_kafka(
 ) -> Sent:
     """Replays files to the spectra topic, with a progress bar in a terminal."""
     for path in files:
-        compressions(str(path))  # refuses a wrong file name before connecting to a broker
+        parts(str(path))  # refuses a wrong file name before connecting to a broker
     topic, name = settings.topics.spectra, options.resume
     ensure(settings, [topic])
     group = f"tamis-replay-{name}"
     once = bool(name) and settings.processing_guarantee == "exactly_once"
-    with ExitStack() as parts:
+    with ExitStack() as stack:
         # The sink first: it aborts what a replay of this name left open.
-        sink = parts.enter_context(closing(kafka_sink(settings, group if once else None)))
+        sink = stack.enter_context(closing(kafka_sink(settings, group if once else None)))
         source, before = None, 0
         if name:
-            source = parts.enter_context(closing(kafka_source(settings, [topic], group, [0])))
+            source = stack.enter_context(closing(kafka_source(settings, [topic], group, [0])))
             before = source.committed(topic, 0)
         replay = Replay(options, topic, settings.frame_max_bytes, source)
         if not sys.stderr.isatty():
             return replay.run(files, sink, stopping=stop, before=before)
-        show = parts.enter_context(_progress_bar(files, options, before))
+        show = stack.enter_context(_progress_bar(files, options, before))
         return replay.run(files, sink, show, stop, before)
 
 
@@ -209,7 +208,7 @@ def _progress_bar(files: Sequence[Path], options: ReplayOptions, before: int) ->
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     counts = [count_spectra(path) for path in files]
-    total = None if options.loop or None in counts else sum(count for count in counts if count)
+    total = None if options.loop or None in counts else sum(filter(None, counts))
     if options.limit is not None:
         total = min(total or options.limit, options.limit)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
