@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -94,8 +94,8 @@ class Replay:
         """
         sent = Sent(before=before)
         start = flushed = time.monotonic()
-        content_type = CONTENT_TYPES[self.options.encoding]
         waiting = 0  # frames not flushed yet
+        first: Frame | None = None
 
         def flush() -> None:
             nonlocal waiting, flushed
@@ -106,9 +106,15 @@ class Replay:
                 sink.flush(30.0)
             waiting, flushed = 0, time.monotonic()
 
-        frames = _cut(self._frames(paths), before, self.options.limit)
-        for frame in self._paced(frames, sent, start, stopping, flush):
-            for value, headers in encode(frame, content_type, self.max_bytes):
+        for frame in _cut(self._frames(paths), before, self.options.limit):
+            first = first or frame
+            due = start + self._due_s(frame, first, sent.spectra)
+            if due - time.monotonic() > _FLUSH_S:  # send what waits in the producer before a pause
+                flush()
+            wait_until(due, stopping)
+            if stopping():
+                break
+            for value, headers in encode(frame, CONTENT_TYPES[self.options.encoding], self.max_bytes):
                 sink.send(self.topic, value, key=frame.line.encode(), headers=headers)
                 waiting += 1
                 sent.frames += 1
@@ -140,26 +146,13 @@ class Replay:
             if not np.isnat(first):
                 shift += last - first + np.timedelta64(1, "us")
 
-    def _paced(
-        self, frames: Iterator[Frame], sent: Sent, start: float, stopping: Callable[[], bool], flush: Callable[[], None]
-    ) -> Iterator[Frame]:
-        """Each frame when it is due."""
-        origin = None
-        for frame in frames:
-            due_s = 0.0
-            if self.options.realtime:
-                if np.isnat(frame.time).any():
-                    raise BadFile(f"spectrum {frame.spectrum_id[0]!r} has no time to keep: give --rate instead")
-                origin = frame.time[0] if origin is None else origin
-                due_s = float((frame.time[0] - origin) / np.timedelta64(1, "s"))
-            elif self.options.rate is not None:
-                due_s = sent.spectra / self.options.rate
-            if start + due_s - time.monotonic() > _FLUSH_S:  # send what waits in the producer before a pause
-                flush()
-            wait_until(start + due_s, stopping)
-            if stopping():
-                return
-            yield frame
+    def _due_s(self, frame: Frame, first: Frame, spectra: int) -> float:
+        """When a frame is due, in seconds since the start; `spectra` were sent before it."""
+        if self.options.realtime:
+            if np.isnat(frame.time).any():
+                raise BadFile(f"spectrum {frame.spectrum_id[0]!r} has no time to keep: give --rate instead")
+            return float((frame.time[0] - first.time[0]) / np.timedelta64(1, "s"))
+        return 0.0 if self.options.rate is None else spectra / self.options.rate
 
 
 def wait_until(due: float, stopping: Callable[[], bool]) -> None:
@@ -172,8 +165,9 @@ def _cut(frames: Iterator[Frame], first: int, last: int | None) -> Iterator[Fram
     """The spectra from number `first` on, and before number `last`."""
     at = 0
     for frame in frames:
-        if at + len(frame) > first:
-            yield frame[max(0, first - at) : None if last is None else last - at]
+        part = frame[max(0, first - at) : None if last is None else last - at]
+        if len(part):
+            yield part
         at += len(frame)
         if last is not None and at >= last:
             return
@@ -199,24 +193,22 @@ def replay_to_kafka(
         replay = Replay(options, topic, settings.frame_max_bytes, source)
         if not sys.stderr.isatty():
             return replay.run(files, sink, stopping=stop, before=before)
-        show = stack.enter_context(_progress_bar(files, options, before))
-        return replay.run(files, sink, show, stop, before)
+        return replay.run(files, sink, _progress_bar(files, options, stack), stop, before)
 
 
-@contextmanager
-def _progress_bar(files: Sequence[Path], options: ReplayOptions, before: int) -> Iterator[Callable[[Sent], None]]:
+def _progress_bar(files: Sequence[Path], options: ReplayOptions, stack: ExitStack) -> Callable[[Sent], None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     counts = [count_spectra(path) for path in files]
     total = None if options.loop or None in counts else sum(filter(None, counts))
     if options.limit is not None:
         total = min(total or options.limit, options.limit)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TextColumn("{task.fields[pace]}"), transient=True) as bar:
-        task = bar.add_task("replay", total=total, pace="")
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    bar = stack.enter_context(Progress(TextColumn("replay"), *columns, transient=True))
+    task = bar.add_task("", total=total)
 
-        def show(sent: Sent) -> None:
-            pace = f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s"
-            bar.update(task, completed=before + sent.spectra, pace=pace)
+    def show(sent: Sent) -> None:
+        pace = f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s"
+        bar.update(task, completed=sent.before + sent.spectra, description=pace)
 
-        yield show
+    return show
