@@ -36,7 +36,7 @@ _QUANTITIES = {
     **dict.fromkeys(("absorbance", "a", "log(1/r)", "log 1/r", "yabsrb", "ylogdr"), "absorbance"),
     **dict.fromkeys(("reflectance", "r", "yreflec"), "reflectance"),
     **dict.fromkeys(("counts", "ycount"), "counts"),
-}  # transmittance is unknown to Tamis: its numbers stay as they are
+}
 _RESULTS = ("a", "r", "t", "km", "atr", "logr", "ra", "e", "sm")  # what OPUS may hold, best first; sm: a single channel
 _SPC_VERSIONS = {0x4C: "one of big-endian machines", 0x4D: "one of before 1996"}
 _TABLES = ("xydata", "xypoints")
@@ -45,12 +45,14 @@ _LABELS = {*_TABLES, *_NUMBERS, "title", "xunits", "yunits", "longdate", "date",
 
 
 class Spectrum(NamedTuple):
-    x: np.ndarray  # (bands,)
-    y: np.ndarray  # (bands,)
+    """x and y are (bands,), time is ISO 8601 or ''. `_checked` turns unit and quantity from the file's words into ours."""
+
+    x: np.ndarray
+    y: np.ndarray
     unit: str
     quantity: str
     sample: str
-    time: str  # ISO 8601, or ''
+    time: str
 
 
 def open_spc(path: str, stream: Any, stack: ExitStack) -> Content:
@@ -74,7 +76,7 @@ def _whole(path: str, stream: Any) -> bytes:
 
 def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
     """Every spectrum of a file; one with another axis or quantity than the first is a bad row."""
-    rows = _guarded(path, kind, spectra)
+    rows = _checked(path, kind, spectra)
     first = next(rows, None)
     if first is None:
         raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not supported)")
@@ -101,7 +103,7 @@ def _shown(one: Spectrum) -> str:
     return f"{one.quantity} at {len(one.x)} points {one.x[0]:g} to {one.x[-1]:g} {one.unit:.40}"
 
 
-def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tuple[int, Spectrum]]:
+def _checked(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tuple[int, Spectrum]]:
     row = 0
     try:
         for one in spectra:
@@ -110,7 +112,9 @@ def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
             row += 1
             with np.errstate(invalid="ignore"):  # a signalling NaN, which the axis refuses
                 x = one.x.astype(np.float64)
-            yield row, one._replace(x=x, sample=one.sample.strip()[:MAX_TEXT])
+            # Transmittance is unknown to Tamis: its numbers stay as they are.
+            quantity = _QUANTITIES.get(one.quantity.strip().lower(), "unknown")
+            yield row, Spectrum(x, one.y, _unit(one.unit), quantity, one.sample.strip()[:MAX_TEXT], one.time)
     except ImportError as error:
         needed = f"{kind} files need the library {error.name}: pip install 'tamis[instruments]'"
         raise BadFile(f"{path}: {needed}") from error
@@ -160,9 +164,8 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
     file: Any = SpcRaw.from_bytes_io(io.BytesIO(data[:248] + bytes(4) + data[252:]))
     header = file.main_header
     labels = [label.decode("latin-1") for label in data[218:248].split(b"\0")] if flags & 0x20 else []
-    unit = _unit(labels[0] if labels else str(header.fxtype))
-    quantity = labels[1].strip().lower() if len(labels) > 1 and labels[1].strip() else str(header.fytype).lower()
-    quantity = _QUANTITIES.get(quantity, "unknown")
+    unit = labels[0] if labels else str(header.fxtype)
+    quantity = labels[1] if len(labels) > 1 and labels[1].strip() else str(header.fytype)
     date = header.fdate
     time = _time(f"{date.year}/{date.month}/{date.day} {date.hour}:{date.min}", "%Y/%m/%d") if date.year > 1900 else ""
     for one in file.subs:
@@ -204,7 +207,7 @@ def _opus(data: bytes) -> Iterator[Spectrum]:
     one = Data(values, status, key=key, vel=0)
     about = dict(one.params.items())
     time = _time(f"{about.get('dat', '')} {about.get('tim', '')}", "%d/%m/%Y", "%Y/%m/%d")
-    yield Spectrum(one.x, one.y, _unit(about["dxu"]), _QUANTITIES.get(key, "unknown"), str(sample), time)
+    yield Spectrum(one.x, one.y, about["dxu"], key, str(sample), time)
 
 
 def _has_positive_lengths(block: bytes) -> bool:
@@ -235,8 +238,8 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
             raise ValueError(f"expected {points} points, as NPOINTS says; got {len(read['y'])}")
         date = labels.get("longdate") or labels.get("date", "")
         time = _time(date if ":" in date else f"{date} {labels.get('time', '')}", "%Y/%m/%d", "%y/%m/%d")
-        quantity = _QUANTITIES.get(labels.get("yunits", "").lower(), "unknown")
-        yield Spectrum(read["x"], read["y"], _unit(labels.get("xunits", "")), quantity, labels.get("title", ""), time)
+        xunits, yunits, title = (labels.get(name, "") for name in ("xunits", "yunits", "title"))
+        yield Spectrum(read["x"], read["y"], xunits, yunits, title, time)
 
 
 def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ class Sent:
 
     Attributes:
         before: spectra that an earlier replay of the same name had already sent.
-        behind_s: the longest delay of a simulated belt behind its camera.
+        behind_s: the longest delay of a frame behind its due time.
     """
 
     spectra: int = 0
@@ -92,10 +92,21 @@ class Replay:
         Raises:
             BadFile: a file cannot be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
         """
+        frames = self._timed(_cut(self._frames(paths), before, self.options.limit))
+        return self.send(frames, sink, stopping, progress, before)
+
+    def send(
+        self,
+        frames: Iterable[tuple[float, Frame]],
+        sink: Sink,
+        stopping: Callable[[], bool],
+        progress: Callable[[Sent], None] = lambda sent: None,
+        before: int = 0,
+    ) -> Sent:
+        """Sends each frame when it is due, in seconds from now. Raises NotDelivered: the broker did not confirm."""
         sent = Sent(before=before)
         start = flushed = time.monotonic()
         waiting = 0  # frames not flushed yet
-        first: Frame | None = None
 
         def flush() -> None:
             nonlocal waiting, flushed
@@ -106,12 +117,11 @@ class Replay:
                 sink.flush(30.0)
             waiting, flushed = 0, time.monotonic()
 
-        for frame in _cut(self._frames(paths), before, self.options.limit):
-            first = first or frame
-            due = start + self._due_s(frame, first, sent.spectra)
-            if due - time.monotonic() > _FLUSH_S:  # send what waits in the producer before a pause
+        for due_s, frame in frames:
+            if start + due_s - time.monotonic() > _FLUSH_S:  # send what waits in the producer before a pause
                 flush()
-            wait_until(due, stopping)
+            while not stopping() and (wait_s := start + due_s - time.monotonic()) > 0:
+                time.sleep(min(wait_s, 0.2))
             if stopping():
                 break
             for value, headers in encode(frame, CONTENT_TYPES[self.options.encoding], self.max_bytes):
@@ -120,6 +130,7 @@ class Replay:
                 sent.frames += 1
             sent.spectra += len(frame)
             sent.seconds = time.monotonic() - start
+            sent.behind_s = max(sent.behind_s, sent.seconds - due_s)
             if waiting >= _FRAMES_IN_FLIGHT or time.monotonic() - flushed > _FLUSH_S:
                 flush()
             progress(sent)
@@ -146,19 +157,18 @@ class Replay:
             if not np.isnat(first):
                 shift += last - first + np.timedelta64(1, "us")
 
-    def _due_s(self, frame: Frame, first: Frame, spectra: int) -> float:
-        """When a frame is due, in seconds since the start; `spectra` were sent before it."""
-        if self.options.realtime:
-            if np.isnat(frame.time).any():
-                raise BadFile(f"spectrum {frame.spectrum_id[0]!r} has no time to keep: give --rate instead")
-            return float((frame.time[0] - first.time[0]) / np.timedelta64(1, "s"))
-        return 0.0 if self.options.rate is None else spectra / self.options.rate
-
-
-def wait_until(due: float, stopping: Callable[[], bool]) -> None:
-    """Sleeps until a time of the monotonic clock, or until stopped."""
-    while not stopping() and (wait_s := due - time.monotonic()) > 0:
-        time.sleep(min(wait_s, 0.2))
+    def _timed(self, frames: Iterator[Frame]) -> Iterator[tuple[float, Frame]]:
+        """Each frame with when it is due, in seconds since the start."""
+        spectra, first = 0, None
+        for frame in frames:
+            due_s = 0.0 if self.options.rate is None else spectra / self.options.rate
+            if self.options.realtime:
+                if np.isnat(frame.time).any():
+                    raise BadFile(f"spectrum {frame.spectrum_id[0]!r} has no time to keep: give --rate instead")
+                first = frame.time[0] if first is None else first
+                due_s = float((frame.time[0] - first) / np.timedelta64(1, "s"))
+            yield due_s, frame
+            spectra += len(frame)
 
 
 def _cut(frames: Iterator[Frame], first: int, last: int | None) -> Iterator[Frame]:
