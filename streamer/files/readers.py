@@ -19,12 +19,12 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from ... import BadFile
+from . import spectrometers
 from .columns import Content
 from .csv_table import open_csv
 from .envi import open_envi
 from .numpy_arrays import open_npy, open_npz
 from .parquet import open_parquet
-from .spectrometers import UNREAD, open_jcamp, open_opus, open_spc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,8 +96,8 @@ def parts(path: str) -> tuple[str, str, str]:
     kind = inner.suffix.lower()
     if re.fullmatch(r"\.[0-9]{1,4}", kind):  # OPUS counts the spectra of a sample: sample.0, sample.1
         return inner.name, ".opus", compression
-    if kind in UNREAD:
-        raise BadFile(f"{path}: {UNREAD[kind]} files are not supported: export them as CSV or JCAMP-DX")
+    if kind in spectrometers.UNREAD:
+        raise BadFile(f"{path}: {spectrometers.UNREAD[kind]} files are not supported: export them as CSV or JCAMP-DX")
     if kind not in FORMATS:
         known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
         raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
@@ -149,9 +149,5 @@ FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
     ".npy": open_npy,
     ".npz": open_npz,
     ".hdr": open_envi,
-    ".spc": open_spc,
-    ".opus": open_opus,
-    ".jdx": open_jcamp,
-    ".dx": open_jcamp,
-    ".jcamp": open_jcamp,
+    **spectrometers.FORMATS,
 }

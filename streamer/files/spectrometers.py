@@ -11,7 +11,7 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stdout
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -45,7 +45,7 @@ _LABELS = {*_TABLES, *_NUMBERS, "title", "xunits", "yunits", "longdate", "date",
 
 
 class Spectrum(NamedTuple):
-    """x and y are (bands,), time is ISO 8601 or ''. `_checked` turns unit and quantity from the file's words into ours."""
+    """x and y are (bands,), time is ISO 8601 or ''. `_checked` translates the file's words for unit and quantity."""
 
     x: np.ndarray
     y: np.ndarray
@@ -55,28 +55,9 @@ class Spectrum(NamedTuple):
     time: str
 
 
-def open_spc(path: str, stream: Any, stack: ExitStack) -> Content:
-    return _content(path, "SPC", _spc(_whole(path, stream)))
-
-
-def open_opus(path: str, stream: Any, stack: ExitStack) -> Content:
-    return _content(path, "OPUS", _opus(_whole(path, stream)))
-
-
-def open_jcamp(path: str, stream: Any, stack: ExitStack) -> Content:
-    lines = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"))
-    return _content(path, "JCAMP-DX", _jcamp(lines))
-
-
-def _whole(path: str, stream: Any) -> bytes:
-    if len(data := stream.read(MAX_BYTES + 1)) > MAX_BYTES:
-        raise BadFile(f"{path}: expected at most {MAX_BYTES} bytes, got more")
-    return data
-
-
-def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
+def _open(kind: str, read: Callable[[Any], Iterator[Spectrum]], path: str, stream: Any, stack: ExitStack) -> Content:
     """Every spectrum of a file; one with another axis or quantity than the first is a bad row."""
-    rows = _checked(path, kind, spectra)
+    rows = _checked(path, kind, read(stream))
     first = next(rows, None)
     if first is None:
         raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not supported)")
@@ -149,9 +130,16 @@ def _time(text: str, *dates: str) -> str:
     return ""
 
 
-def _spc(data: bytes) -> Iterator[Spectrum]:
+def _whole(stream: Any) -> bytes:
+    if len(data := stream.read(MAX_BYTES + 1)) > MAX_BYTES:
+        raise ValueError(f"expected at most {MAX_BYTES} bytes, got more")
+    return data
+
+
+def _spc(stream: Any) -> Iterator[Spectrum]:
     from spc_io import SpcRaw
 
+    data = _whole(stream)
     logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns about data after the spectra
     flags, version, points, spectra = struct.unpack_from("<BB2xI16xI", data)
     if version != 0x4B:
@@ -176,10 +164,11 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
         yield Spectrum(x, one.yarray, unit, quantity, header.fcmnt.decode("latin-1"), time)
 
 
-def _opus(data: bytes) -> Iterator[Spectrum]:
+def _opus(stream: Any) -> Iterator[Spectrum]:
     """One spectrum of a file: its absorbance if it has one, else its reflectance, and so on."""
     from brukeropus.file import Data, FileBlock, Parameters, pair_data_and_status_blocks, parse_directory, parse_header
 
+    data = _whole(stream)
     _, start, most, _ = parse_header(data)
     entries = parse_directory(data[start : start + 12 * min(max(most, 0), MAX_BLOCKS)])
     if any(size < 0 or at + size > len(data) for _, size, at in entries) or sum(e[1] for e in entries) > len(data):
@@ -221,10 +210,10 @@ def _has_positive_lengths(block: bytes) -> bool:
     return True
 
 
-def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
+def _jcamp(stream: Any) -> Iterator[Spectrum]:
     import jcamp
 
-    for labels, block in _blocks(lines):
+    for labels, block in _blocks(io.TextIOWrapper(stream, encoding="utf-8", errors="replace")):
         if not labels.keys() & set(_TABLES):  # it links other blocks, or holds peaks
             continue
         points = labels.get("npoints", "")
@@ -266,3 +255,10 @@ def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
             held += len(line)
             if held > MAX_TABLE or len(line) == MAX_LINE:
                 raise ValueError(f"expected lines of 80 characters and {MAX_TABLE} a spectrum, got more")
+
+
+FORMATS = {
+    ".spc": partial(_open, "SPC", _spc),
+    ".opus": partial(_open, "OPUS", _opus),
+    **dict.fromkeys((".jdx", ".dx", ".jcamp"), partial(_open, "JCAMP-DX", _jcamp)),
+}
