@@ -13,9 +13,7 @@ from tamis import BadFile
 from tamis.streamer.files.columns import wavelength_columns
 from tamis.streamer.files.table import read_table
 
-from ..support.recordings import (
-    write_csv,
-)
+from ..support.recordings import write_csv
 
 
 @settings(max_examples=settings.default.max_examples * 3 // 5)

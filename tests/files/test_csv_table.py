@@ -10,10 +10,7 @@ import pytest
 from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.table import BadRowInFile, read_table
 
-from ..support.recordings import (
-    reported,
-    write_csv,
-)
+from ..support.recordings import reported, write_csv
 
 
 def test_empty_cells_are_nan_and_blank_lines_are_no_rows(tmp_path: Path) -> None:

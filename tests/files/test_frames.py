@@ -12,15 +12,7 @@ from tamis.streamer.files.frames import read_frames, write_parquet
 from tamis.streamer.files.readers import count_spectra
 from tamis.streamer.messages.frame import Frame
 
-from ..support.recordings import (
-    BANDS_NM,
-    DAYS,
-    IDS,
-    PROTEIN,
-    SPECTRA,
-    N,
-    write_csv,
-)
+from ..support.recordings import BANDS_NM, DAYS, IDS, PROTEIN, SPECTRA, N, write_csv
 
 
 def test_frames_written_as_parquet_come_back(tmp_path: Path) -> None:
@@ -59,7 +51,7 @@ def test_a_write_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_window_is_parted_by_line_and_instrument(tmp_path: Path) -> None:
+def test_a_window_is_split_by_line_and_instrument(tmp_path: Path) -> None:
     rows = [f"{i},{'AB'[i % 2]},{1 + i // 4},{i},{i + 1}" for i in range(8)]
     path = write_csv(tmp_path / "run.csv", "spectrum_id,Sensor,line,1100 nm,1101 nm", *rows)
     got = [(frame.line, frame.instrument, frame.spectrum_id) for frame in read_frames(path, frame_spectra=6)]

@@ -13,13 +13,7 @@ from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.readers import count_spectra
 from tamis.streamer.files.table import read_table
 
-from ..support.recordings import (
-    BANDS_NM,
-    COMPRESS,
-    SPECTRA,
-    N,
-    parquet_bytes,
-)
+from ..support.recordings import BANDS_NM, COMPRESS, SPECTRA, N, parquet_bytes
 
 
 @pytest.mark.parametrize("compression", COMPRESS)

@@ -9,10 +9,7 @@ import pyarrow as pa
 
 from tamis.streamer.files.table import read_table
 
-from ..support.recordings import (
-    parquet_bytes,
-    reported,
-)
+from ..support.recordings import parquet_bytes, reported
 
 
 def test_ragged_and_null_spectra_cost_only_their_rows(tmp_path: Path) -> None:

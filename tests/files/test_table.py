@@ -12,9 +12,7 @@ from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.table import read_table
 
 from ..support.paths import SHARED
-from ..support.recordings import (
-    write_csv,
-)
+from ..support.recordings import write_csv
 
 
 def test_a_sample_id_names_the_object(tmp_path: Path) -> None:
