@@ -1,4 +1,4 @@
-"""ENVI cubes, and counts made reflectance: what was written is read back, in memory that does not grow with the cube."""
+"""ENVI cubes, and counts turned into reflectance: what was written is read back, in little memory."""
 
 from __future__ import annotations
 
