@@ -179,7 +179,7 @@ class BeltMap:
         return [time[11:22], name, predicted, confidence, action, reason[:120]]
 
     def _drawing(self) -> tuple[list[str], list[tuple[str, str]], np.ndarray]:
-        """The palette (the belt, unknown, then classes or shades), its legend, and the image as numbers of the palette."""
+        """Palette (the belt, unknown, then classes or shades), its legend, and the image in numbers of the palette."""
         image = np.nan_to_num(self._image)
         if self.of_classes:
             colours = [COLOURS[i % len(COLOURS)] for i in range(len(self.names))]

@@ -46,6 +46,10 @@ class Sent:
     behind_s: float = 0.0
 
 
+Show = Callable[[Sent], None]
+Stopping = Callable[[], bool]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions:
     """How recorded files are sent.
@@ -72,46 +76,42 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class Replay:
-    """Sends recorded files to a topic; `progress_source` keeps the progress of a replay that can be resumed."""
+    """Sends recorded files to a topic.
+
+    Args:
+        progress_source: keeps the progress of a replay that can be resumed.
+        before: spectra at the beginning of the files that were sent already.
+    """
 
     options: ReplayOptions
     topic: str
     max_bytes: int
     progress_source: KafkaSource | None = None
+    before: int = 0
 
     def run(
-        self,
-        paths: Sequence[Path],
-        sink: Sink,
-        progress: Callable[[Sent], None] = lambda sent: None,
-        stopping: Callable[[], bool] = lambda: False,
-        before: int = 0,
+        self, paths: Sequence[Path], sink: Sink, stopping: Stopping = lambda: False, show: Show = lambda sent: None
     ) -> Sent:
-        """Sends the files in their order, without the first `before` spectra.
+        """Sends the files in their order.
 
         Raises:
             BadFile: a file cannot be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
         """
-        frames = self._timed(_cut(self._frames(paths), before, self.options.limit))
-        return self.send(frames, sink, stopping, progress, before)
+        frames = self._timed(_cut(self._frames(paths), self.before, self.options.limit))
+        return self.send(frames, sink, stopping, show)
 
     def send(
-        self,
-        frames: Iterable[tuple[float, Frame]],
-        sink: Sink,
-        stopping: Callable[[], bool],
-        progress: Callable[[Sent], None] = lambda sent: None,
-        before: int = 0,
+        self, frames: Iterable[tuple[float, Frame]], sink: Sink, stopping: Stopping, show: Show = lambda sent: None
     ) -> Sent:
         """Sends each frame when it is due, in seconds from now. Raises NotDelivered: the broker did not confirm."""
-        sent = Sent(before=before)
+        sent = Sent(before=self.before)
         start = flushed = time.monotonic()
         waiting = 0  # frames not flushed yet
 
         def flush() -> None:
             nonlocal waiting, flushed
             if waiting and self.progress_source is not None:
-                done = self.progress_source.progress()._replace(offsets={(self.topic, 0): before + sent.spectra})
+                done = self.progress_source.progress()._replace(offsets={(self.topic, 0): self.before + sent.spectra})
                 self.progress_source.commit(done, stored=sink.flush(30.0, done))
             elif waiting:
                 sink.flush(30.0)
@@ -133,7 +133,7 @@ class Replay:
             sent.behind_s = max(sent.behind_s, sent.seconds - due_s)
             if waiting >= _FRAMES_IN_FLIGHT or time.monotonic() - flushed > _FLUSH_S:
                 flush()
-            progress(sent)
+            show(sent)
         flush()
         sent.seconds = time.monotonic() - start
         return sent
@@ -183,9 +183,7 @@ def _cut(frames: Iterator[Frame], first: int, last: int | None) -> Iterator[Fram
             return
 
 
-def replay_to_kafka(
-    settings: Settings, files: Sequence[Path], options: ReplayOptions, stop: Callable[[], bool]
-) -> Sent:
+def replay_to_kafka(settings: Settings, files: Sequence[Path], options: ReplayOptions, stop: Stopping) -> Sent:
     """Replays files to the spectra topic, with a progress bar in a terminal."""
     for path in files:
         parts(str(path))  # refuses a wrong file name before connecting to a broker
@@ -200,13 +198,13 @@ def replay_to_kafka(
         if name:
             source = stack.enter_context(closing(kafka_source(settings, [topic], group, [0])))
             before = source.committed(topic, 0)
-        replay = Replay(options, topic, settings.frame_max_bytes, source)
+        replay = Replay(options, topic, settings.frame_max_bytes, source, before)
         if not sys.stderr.isatty():
-            return replay.run(files, sink, stopping=stop, before=before)
-        return replay.run(files, sink, _progress_bar(files, options, stack), stop, before)
+            return replay.run(files, sink, stop)
+        return replay.run(files, sink, stop, _progress_bar(files, options, stack))
 
 
-def _progress_bar(files: Sequence[Path], options: ReplayOptions, stack: ExitStack) -> Callable[[Sent], None]:
+def _progress_bar(files: Sequence[Path], options: ReplayOptions, stack: ExitStack) -> Show:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     counts = [count_spectra(path) for path in files]

@@ -14,7 +14,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from rich import box
 from rich.console import Console, Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 TIMEOUT_S = 2.0
@@ -103,9 +103,10 @@ def drift_of(scrape: Scrape, line: str) -> tuple[str, str]:
 
 def screen(now: Scrape, before: Scrape) -> Any:
     """The whole screen, for rich."""
-    lines = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-    for i, head in enumerate(("line", "spectra/s", "trusted", "rejected", "latency p99", "prediction", "drift")):
-        lines.add_column(head, justify="right" if 0 < i < 6 else "left")
+    heads = (
+        Column(name, justify="right") for name in ("spectra/s", "trusted", "rejected", "latency p99", "prediction")
+    )
+    lines = Table("line", *heads, "drift", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     processed = "tamis_spectra_processed_total"
     for line in now.by("line", processed):
         pace = now.per_s(before, processed, line=line)
