@@ -110,7 +110,7 @@ def here(
             except SystemExit as ended:
                 code = int(ended.code or 0)
         told = capfd.readouterr()
-        return subprocess.CompletedProcess(words, code, told.out, told.err)
+        return subprocess.CompletedProcess([*map(str, words)], code, told.out, told.err)
 
     return call
 

@@ -103,9 +103,8 @@ def drift_of(scrape: Scrape, line: str) -> tuple[str, str]:
 
 def screen(now: Scrape, before: Scrape) -> Any:
     """The whole screen, for rich."""
-    heads = (
-        Column(name, justify="right") for name in ("spectra/s", "trusted", "rejected", "latency p99", "prediction")
-    )
+    numbers = "spectra/s", "trusted", "rejected", "latency p99", "prediction"
+    heads = (Column(name, justify="right") for name in numbers)
     lines = Table("line", *heads, "drift", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     processed = "tamis_spectra_processed_total"
     for line in now.by("line", processed):

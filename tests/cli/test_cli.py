@@ -114,7 +114,6 @@ def worker(broker: EmbeddedBroker, store: Path, tmp_path: Path, prefix: str, **e
         process.wait()
 
 
-@pytest.mark.long(8)
 def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list[Any]]:
     """Predictions and rejects from a broker until there are n rows in all."""
     got: dict[str, list[Any]] = {name: [] for name in topics}
@@ -227,7 +226,6 @@ def test_a_damaged_bundle_ends_the_worker_and_says_so(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.long(8)
 @pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat, the foreign Kafka client, is not installed")
 def test_a_foreign_client_sends_json_and_reads_json(
     model: Model, grid: Axis, tmp_path: Path, tamis_broker_with: Callable[..., EmbeddedBroker]
@@ -287,7 +285,6 @@ def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Mode
     assert [row["spectrum_id"] for row in rows] == [f"m{i:03d}" for i in range(120)]
 
 
-@pytest.mark.long(8)
 def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", model)
     words = ("worker", "--from", meat, "--to", "out", "--store", "store")

@@ -18,7 +18,6 @@ from ..support.processes import tamis
 from ..support.spectra import instruments
 
 
-@pytest.mark.long(8)
 @pytest.fixture
 def tablets(tmp_path: Path, grid: Axis) -> Path:
     """90 tablets, each under instruments 1 and 2; the second adds an interference of its own."""

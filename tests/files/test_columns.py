@@ -16,7 +16,7 @@ from tamis.streamer.files.table import read_table
 from ..support.recordings import write_csv
 
 
-@settings(max_examples=settings.default.max_examples * 3 // 5)
+@settings(max_examples=settings().max_examples * 3 // 5)
 @given(
     bands=st.lists(st.integers(1, 30_000), min_size=16, max_size=40, unique=True).map(sorted),
     decimals=st.sampled_from(["", ".5", ",25"]),

@@ -81,7 +81,6 @@ def test_counts_become_reflectance_and_dead_bands_are_bridged(tmp_path: Path) ->
         read_references(str(tmp_path / "dark.hdr"), str(tmp_path / "white.hdr"))
 
 
-@pytest.mark.long(6)
 @pytest.mark.parametrize(
     ("text", "message"),
     [

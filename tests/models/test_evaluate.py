@@ -94,7 +94,6 @@ def test_the_pretreatment_is_chosen_for_what_disturbs(grid: Axis) -> None:
     assert rmse < 0.02
 
 
-@pytest.mark.long(8)
 @pytest.mark.parametrize("name", ["plsr", "local-pls", "committee"])  # the networks take minutes each
 def test_every_contender_learns_and_says_what_it_chose(name: str, grid: Axis) -> None:
     spectra, values = simulate(90, grid)

@@ -25,7 +25,6 @@ def tool(name: str, *words: str, cwd: Path = PROMETHEUS, given: str = "") -> str
     return done.stdout + done.stderr
 
 
-@pytest.mark.long(4)
 def test_prometheus_takes_the_configuration_and_the_rules() -> None:
     assert "SUCCESS" in tool("promtool", "check", "config", "--lint=all", "prometheus.yml")
 

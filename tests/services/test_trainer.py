@@ -219,7 +219,6 @@ def pretraining(folder: Path, model: Model, steps: int = 60) -> Line:
     return Line(folder, model, refit_labels=0, pretrain_spectra=100, steps=steps, batch=32)
 
 
-@pytest.mark.long(6)
 def test_an_encoder_is_pretrained_on_the_stream_and_judged(tmp_path: Path, shy: Model, grid: Axis) -> None:
     line = pretraining(tmp_path, shy)
     one, other, _ = instruments(80, grid, 2)

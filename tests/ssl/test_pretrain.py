@@ -131,7 +131,6 @@ def test_a_champion_is_taken_further_and_stays_as_it_was() -> None:
     assert told.overlap > 0.5  # ten gentle steps do not make it forget
 
 
-@pytest.mark.long(12)
 def test_what_can_not_be_trained_on_is_refused() -> None:
     one = stream()
     alone = Unlabeled(one.spectra, np.zeros(len(one), int), one.condition, one.conditions, one.recent)

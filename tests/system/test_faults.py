@@ -72,7 +72,6 @@ def test_messages_that_are_there_and_do_not_come_end_the_worker(
     assert "messages are waiting and none has come for" in str(told.value)
 
 
-@pytest.mark.long(8)
 def test_a_rebalance_in_mid_transaction_leaves_the_work_to_the_new_owner(tamis_broker: EmbeddedBroker) -> None:
     name = topic(tamis_broker, partitions=2)
     with closing(sink(tamis_broker)) as out:

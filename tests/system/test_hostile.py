@@ -75,7 +75,7 @@ def test_nothing_comes_of_hostile_input_but_a_reading_or_a_clear_refusal(
             target.run(seed, tmp_path)
     assert any(hostile.examine(target, seed, tmp_path) for seed in seeds)
 
-    examples = settings.default.max_examples * target.share // 5
+    examples = settings().max_examples * target.share // 5
 
     @settings(max_examples=examples, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(st.integers(0, 2**32))
