@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ... import BadMessage
-from .checks import Axes, checked_quantity, checked_reference, known_axis, spectrum_ids
+from .checks import Axes, common_fields, known_axis, spectrum_ids
 from .frame import Frame
 from .record import Message, Record, arrival
 from .screening import BadRow
@@ -39,18 +39,8 @@ def decode_raw(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
     spectra = np.frombuffer(record.value, dtype).reshape(-1, len(axis))
     n = len(spectra)
     x, y = _places(record.headers, n)
-    frame = Frame(
-        line=record.headers["line"],
-        instrument=record.headers.get("instrument", ""),
-        axis=axis,
-        quantity=checked_quantity(record.headers.get("quantity", "unknown")),
-        spectra=spectra,
-        spectrum_id=spectrum_ids(None, record, n),
-        time=arrival(record, n),
-        x=x,
-        y=y,
-        reference=checked_reference(record.headers.get("reference", "")),
-    )
+    ids, times = spectrum_ids(None, record, n), arrival(record, n)
+    frame = Frame(**common_fields(record.headers), axis=axis, spectra=spectra, spectrum_id=ids, time=times, x=x, y=y)
     return frame, []  # no bad rows: all are whole, and their names and times are our own
 
 
