@@ -11,6 +11,7 @@ from ..messages.record import Record
 
 # A frame takes about a megabyte. So many are in memory at once, and are finished before the worker stops.
 MAX_POLL_RECORDS = 16
+Headers = Mapping[str, str]
 
 
 class Progress(NamedTuple):
@@ -76,9 +77,7 @@ class Sink(Protocol):
     """Where results go. A new sink is `send` and `flush`."""
 
     @abstractmethod
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
         """Takes a message; it may still be under way when this returns."""
         ...
 
