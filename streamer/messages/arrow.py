@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -81,9 +80,8 @@ def is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def arrow_bytes(table: pa.Table, metadata: Mapping[Any, Any]) -> bytes:
+def arrow_bytes(table: pa.Table) -> bytes:
     """A table and its metadata as one Arrow stream."""
-    table = table.replace_schema_metadata(dict(metadata))
     out = pa.BufferOutputStream()
     with pa.ipc.new_stream(out, table.schema) as stream:
         stream.write_table(table)
@@ -92,4 +90,4 @@ def arrow_bytes(table: pa.Table, metadata: Mapping[Any, Any]) -> bytes:
 
 def warm_up() -> None:
     """Spares the first message a third of a second, in which pyarrow looks for pandas."""
-    arrow_bytes(pa.table({"": [""]}), {})
+    arrow_bytes(pa.table({"": [""]}))

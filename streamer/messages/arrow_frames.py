@@ -101,8 +101,7 @@ def _times(table: pa.Table, record: Record, n: int) -> np.ndarray:
 
 
 def encode_arrow(frame: Frame) -> Message:
-    table = arrow_table(frame)
-    return arrow_bytes(table, table.schema.metadata), {}
+    return arrow_bytes(arrow_table(frame)), {}
 
 
 def arrow_table(frame: Frame) -> pa.Table:

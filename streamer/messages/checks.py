@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def check_size(n: int, names: Sequence[str], record: Record) -> None:
         raise BadMessage(f"expected at most {MAX_TEXT} characters in the name of a column", "column_names")
 
 
-def is_json_number(value: Any) -> bool:
+def is_json_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -39,10 +39,11 @@ class Decision:
     source_id: str
 
     def message(self, content_type: str) -> Message:
-        row = vars(self) | {"time": iso(self.time)[0], "deadline": iso(self.deadline)[0]}
-        source_id, facts = row.pop("source_id"), row.pop("facts")
-        row |= facts
+        row: dict[str, Any] = vars(self) | {"time": iso(self.time)[0], "deadline": iso(self.deadline)[0]}
+        source_id = row.pop("source_id")
+        row |= row.pop("facts")
         headers = {"content-type": content_type, "line": self.line, "result_id": f"{source_id}-decision"}
         if content_type == JSON:
             return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY), headers
-        return arrow_bytes(pa.table({name: [value] for name, value in row.items()}), {"tamis.decision": "1"}), headers
+        columns = {name: [value] for name, value in row.items()}
+        return arrow_bytes(pa.table(columns, metadata={"tamis.decision": "1"})), headers

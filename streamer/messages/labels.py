@@ -53,13 +53,12 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
     if record.headers.get("content-type", "").startswith(JSON) and len(record.value) <= most_bytes:
         try:
             document = orjson.loads(record.value)
-        except ValueError as error:
-            raise BadMessage(f"{record.place}: expected JSON, got {error}", "not_json") from error
-        if isinstance(document, dict) and "labels" in document:
-            try:
+            if isinstance(document, dict) and "labels" in document:
                 return _by_id(document["labels"], record), []
-            except ValueError as error:
-                raise BadMessage(f"{record.place}: {error}", "json_shape") from error
+        except orjson.JSONDecodeError as error:
+            raise BadMessage(f"{record.place}: expected JSON, got {error}", "not_json") from error
+        except ValueError as error:
+            raise BadMessage(f"{record.place}: {error}", "json_shape") from error
     frame, bad = decode(record, axes, most_bytes)
     frame, bad = screen(frame, None, bad)
     labels = []

@@ -106,7 +106,7 @@ def _as_arrow(predictions: Predictions) -> bytes:
         "units": orjson.dumps(predictions.units),
         "limits": orjson.dumps(predictions.limits),
     }
-    return arrow_bytes(pa.table(columns), metadata)
+    return arrow_bytes(pa.table(columns, metadata=metadata))
 
 
 def _as_json_lines(predictions: Predictions) -> bytes:

@@ -42,7 +42,7 @@ def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: i
         "spectrum": pa.array([np.asarray(row.spectrum, np.float32) for row in rows], pa.list_(pa.float32())),
         "original": pa.array([row.original for row in rows], pa.string()),
     }
-    value = arrow_bytes(pa.table(columns), {"tamis.rejects": "1", "line": line})
+    value = arrow_bytes(pa.table(columns, metadata={"tamis.rejects": "1", "line": line}))
     if len(value) > most_bytes and len(rows) > 1:
         half = len(rows) // 2
         yield from reject_rows(record, rows[:half], line, most_bytes)
