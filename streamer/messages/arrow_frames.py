@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -17,22 +16,20 @@ from .arrow import arrow_bytes, column_values, is_number, read_arrow
 from .checks import Axes, check_size, common_fields, known_axis, spectrum_ids
 from .frame import RESERVED, Frame
 from .record import Message, Record, arrival
-from .screening import BadRow, set_aside
+from .screening import Screened, set_aside
 
 FRAME_VERSION = 1
 
 
-def decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+def decode_arrow(record: Record, axes: Axes) -> Screened:
     table = read_arrow(record.value)
-    meta = {
-        key.decode(errors="replace"): value.decode(errors="replace")
-        for key, value in (table.schema.metadata or {}).items()
-    }
+    given = (table.schema.metadata or {}).items()
+    meta = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in given}
     version = meta.get("tamis.frame", str(FRAME_VERSION))
     if version != str(FRAME_VERSION):
         raise BadMessage(f"expected tamis.frame version {FRAME_VERSION}, got {version!r}", "frame_version")
-    given, unit = meta.get("axis"), meta.get("axis_unit")
-    axis = _listed_axis(given, unit) if given and given.lstrip()[:1] == "[" else known_axis(given, unit, axes)
+    name, unit = meta.get("axis"), meta.get("axis_unit")
+    axis = _listed_axis(name, unit) if name and name.lstrip()[:1] == "[" else known_axis(name, unit, axes)
     n = table.num_rows
     if len(set(table.column_names)) != table.num_columns:
         raise BadMessage(f"expected each column once, got {table.column_names!s:.200}", "column_names")
@@ -71,10 +68,7 @@ def _spectra(table: pa.Table) -> tuple[np.ndarray, list[np.ndarray] | None]:
     if is_fixed and not column.null_count and not (flat := column.flatten()).null_count:
         values = flat.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
         return values.reshape(len(column), kind.list_size), None
-    rows = [
-        np.empty(0, np.float32) if item is None else np.array([math.nan if v is None else v for v in item], np.float32)
-        for item in column.to_pylist()
-    ]
+    rows = [np.array(row or (), np.float32) for row in column.to_pylist()]  # a null becomes NaN
     return np.empty((len(rows), 0), np.float32), rows
 
 

@@ -25,10 +25,10 @@ from .checks import (
 )
 from .frame import MAX_TEXT, RESERVED, Frame
 from .record import Message, Record, arrival, iso
-from .screening import BadRow, set_aside
+from .screening import BadRow, Screened, set_aside
 
 
-def decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+def decode_json(record: Record, axes: Axes) -> Screened:
     """{"line", "axis", "axis_unit", "spectra": [{"spectrum_id", "time", "spectrum": [...]}, ...]}."""
     try:
         document = orjson.loads(record.value)
@@ -78,7 +78,7 @@ def _spectrum(value: Any) -> np.ndarray:
     if wrong is not None:
         raise ValueError(f'expected "spectrum" to hold numbers, got {shown(wrong)}')
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which the screening reports
-        return np.array([math.nan if item is None else float(item) for item in value], np.float32)
+        return np.array(value, np.float32)  # null becomes NaN
 
 
 def json_time(value: Any) -> np.datetime64:

@@ -28,9 +28,10 @@ class BadRow:
         return f"row {self.row} ({self.spectrum_id}): {self.text}"
 
 
-def set_aside(
-    frame: Frame, rows: Sequence[np.ndarray] | None, bad: Iterable[BadRow] = ()
-) -> tuple[Frame, list[BadRow]]:
+Screened = tuple[Frame, list[BadRow]]  # the good rows, and the bad ones with their reasons
+
+
+def set_aside(frame: Frame, rows: Sequence[np.ndarray] | None, bad: Iterable[BadRow] = ()) -> Screened:
     """Sets aside spectra of another length than the axis, of an impossible time, and repeats of a spectrum_id.
 
     Args:
@@ -58,12 +59,10 @@ def set_aside(
         for i in np.flatnonzero(keep & (np.array([len(text) for text in texts]) > MAX_TEXT)).tolist():
             aside(i, "spectrum_id", f"expected at most {MAX_TEXT} characters in spectrum_id and object_id")
     if len(set(frame.spectrum_id)) != len(frame):
-        seen: set[str] = set()
+        first: dict[str, int] = {}
         for i in np.flatnonzero(keep).tolist():
-            name = frame.spectrum_id[i]
-            if name in seen:
-                aside(i, "duplicate_id", f"spectrum_id {name!r} is already in this frame")
-            seen.add(name)
+            if first.setdefault(frame.spectrum_id[i], i) != i:
+                aside(i, "duplicate_id", f"spectrum_id {frame.spectrum_id[i]!r} is already in this frame")
     if rows is not None:
         matrix = np.zeros((len(frame), bands), np.float32)
         for i in np.flatnonzero(keep).tolist():
@@ -74,7 +73,7 @@ def set_aside(
     return (frame if keep.all() else frame[keep]), bad
 
 
-def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[Frame, list[BadRow]]:
+def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> Screened:
     """Sets aside the spectra that no model should see: not finite, or saturated (a band at or above `saturation`).
 
     `saturation` is in the frame's own quantity; without one, 16-bit counts saturate at 65535.
@@ -94,10 +93,8 @@ def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[F
         where = ~finite[i] if not_finite else over[i]
         band = int(where.argmax())
         wanted = "finite numbers" if not_finite else f"values below saturation at {saturation:g}"
-        text = (
-            f"expected {wanted}, got {frame.spectra[i, band]:g} at {frame.axis.values[band]:g} {frame.axis.unit} "
-            f"({where.sum()} of {len(where)} bands)"
-        )
+        got = f"{frame.spectra[i, band]:g} at {frame.axis.values[band]:g} {frame.axis.unit}"
+        text = f"expected {wanted}, got {got} ({where.sum()} of {len(where)} bands)"
         reason = "not_finite" if not_finite else "saturated"
         bad.append(BadRow(int(row_number[i]), frame.spectrum_id[i], reason, text, frame.spectra[i], frame.time[i]))
     return frame[good], bad

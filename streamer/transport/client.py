@@ -62,7 +62,7 @@ def ensure_topics(
 
     Args:
         create: True creates the missing ones, False raises if one is missing, None only looks.
-        max_message_bytes: of a topic created here; None leaves it to the broker, mostly 1 MiB.
+        max_message_bytes: of a topic created here; None leaves it to the broker, usually 1 MiB.
 
     Raises:
         BrokerAbsent: no broker answers. TamisError: a topic is missing, or cannot be created.

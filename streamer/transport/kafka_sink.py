@@ -22,7 +22,7 @@ log = structlog.get_logger()
 _BLOCK_S = 10.0
 _TRANSACTION_S = 60.0
 # The errors of kafka-python which say that another client uses our transactional id, or instance id.
-FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
+_FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
 
 
 class KafkaSink(Sink):
@@ -132,7 +132,7 @@ class KafkaSink(Sink):
 
     def _renew_unless_fenced(self, error: Exception) -> None:
         """kafka-python wraps the cause in a plain KafkaError once the producer is in its error state."""
-        if self.transactional_id is not None and any(name in reason_of(error) for name in FENCED):
+        if self.transactional_id is not None and any(name in reason_of(error) for name in _FENCED):
             self.close(0)
             self._producer = None
             raise Fenced(

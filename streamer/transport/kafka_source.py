@@ -140,9 +140,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         for partition, since in self._still.items():
             if now - since > self._stall_s:
                 raise Stalled(
-                    f"{_name(partition)}: {lags[partition]} messages are waiting and none has "
-                    f"come for {now - since:.0f} s (offset {self._consumer.position(partition, timeout_ms=100)}); a "
-                    "transaction that a producer left open looks the same"
+                    f"{_name(partition)}: {lags[partition]} messages are waiting and none has come for "
+                    f"{now - since:.0f} s (offset {self._consumer.position(partition, timeout_ms=100)}); "
+                    "a transaction that a producer left open looks the same"
                 )
 
     def _check_connection(self, received: bool) -> None:

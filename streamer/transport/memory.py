@@ -1,4 +1,4 @@
-"""A source and a sink in memory, for tests and for trying one's own line."""
+"""A source and a sink in memory, for tests and for trying your own line."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from ... import BadSettings, BrokerAbsent
 from ..settings.secrets import TOKEN_FILE, read_bytes, read_secret
 from .client_log import short
 
-PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _NEEDED = {
     **dict.fromkeys(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), ("sasl_plain_username", "sasl_plain_password")),
     "OAUTHBEARER": ("sasl_oauth_token_provider",),
@@ -39,11 +39,11 @@ def for_client(kafka: Mapping[str, Any] | None) -> dict[str, Any]:
         provider = theirs["sasl_oauth_token_provider"] = _TokenFile(path)
         provider.token()  # raises now, where kafka-python would time out
     protocol = theirs.get("security_protocol", "PLAINTEXT")
-    if protocol not in PROTOCOLS:  # kafka-python treats any other word as PLAINTEXT
-        raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    if protocol not in _PROTOCOLS:  # kafka-python treats any other word as PLAINTEXT
+        raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(_PROTOCOLS)}")
     for kind in ("SASL", "SSL"):
         given = [key for key, value in theirs.items() if key.startswith(f"{kind.lower()}_") and value is not None]
-        useful = [name for name in PROTOCOLS if kind in name.split("_")]
+        useful = [name for name in _PROTOCOLS if kind in name.split("_")]
         if given and protocol not in useful:
             raise BadSettings(
                 f"kafka.{given[0]} has no effect with kafka.security_protocol = {protocol!r}: "
