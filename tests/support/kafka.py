@@ -1,4 +1,4 @@
-"""Topics of a test's own on a broker, and their clients."""
+"""A topic for each test, and clients for it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tamis.streamer.messages.record import Record
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySource
 
 
 def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
@@ -19,7 +20,7 @@ def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
 
 
 def source(broker: Any, name: str, **more: Any) -> KafkaSource:
-    """A member of the topic's own group: no test waits for a rebalance of another's."""
+    """A member of the topic's own group: no test waits for another test's rebalance."""
     return KafkaSource(broker.bootstrap, [name], f"g-{name}", client_settings=broker.client_settings, **more)
 
 
@@ -37,3 +38,9 @@ def read(reader: KafkaSource, n: int, patience_s: float = 60.0) -> list[Record]:
 
 def assigned(reader: KafkaSource) -> int:
     return len(reader._consumer.assignment())
+
+
+def done(reader: KafkaSource | MemorySource, records: list[Record]) -> None:
+    for record in records:
+        reader.handled(record)
+    reader.commit(reader.progress())

@@ -1,4 +1,4 @@
-"""The pytest plugin, as the tests of somebody else's line would use it."""
+"""The pytest plugin, as the tests of another project use it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_broker_by_what_is_needed(tamis_broker_with):
 """
 
 
-def test_the_fixtures_serve_a_project_of_its_own(pytester: pytest.Pytester) -> None:
+def test_the_fixtures_serve_another_project(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(THEIR_TEST)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(passed=3, skipped=1)
