@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Option
 
 from ... import TamisError
 from .options import StoreOptions, command, new_app
-
-if TYPE_CHECKING:
-    from ...models.store import Store
 
 app = new_app(help="List models, show versions, promote and roll back.")
 
@@ -25,7 +22,7 @@ def list_models(store_options: StoreOptions) -> None:
     Example:
       tamis models list --store /var/lib/tamis/store
     """
-    store = _open(store_options)
+    store = store_options.open()
     names = store.names()
     if not names:
         print(f"no models in {store.root}; publish one with: tamis fit FILE --target T --store {store.root}")
@@ -60,7 +57,7 @@ def show(
     """
     import json
 
-    store = _open(store_options)
+    store = store_options.open()
     _, version = store.load(name, version)
     manifest = store.manifest(name, version)
     grid = manifest["grid"]["values"]
@@ -82,9 +79,8 @@ def rollback(
       tamis models rollback glucose
       tamis models rollback glucose --to v0001
     """
-    store = _open(store_options)
-    before = store.current(name)
-    print(f"{name}: {before} -> {store.rollback(name, to)}")
+    store = store_options.open()
+    print(f"{name}: {store.current(name)} -> {store.rollback(name, to)}")
 
 
 @command(app)
@@ -95,13 +91,7 @@ def promote(name: Name, version: Annotated[str, Argument(help="Such as v0003.")]
     Example:
       tamis models promote glucose v0003
     """
-    store = _open(store_options)
+    store = store_options.open()
     before = store.current(name)
     store.promote(name, version)
     print(f"{name}: {before} -> {version}")
-
-
-def _open(options: StoreOptions) -> Store:
-    from ...models.store import Store
-
-    return Store(options.settings().store)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
@@ -19,6 +20,7 @@ from typer import Option
 from ... import BadSettings
 
 if TYPE_CHECKING:
+    from ...models.store import Store
     from ..files.options import ReadOptions
     from ..settings.tables import Settings
 
@@ -37,17 +39,12 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
     """Registers a function as a command, with the fields of its dataclass parameters as options."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        flat: list[inspect.Parameter] = []
-        groups: dict[str, Any] = {}
-        for parameter in inspect.signature(function, eval_str=True).parameters.values():
-            if not is_dataclass(group := parameter.annotation):
-                flat.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-                continue
-            groups[parameter.name], hints = group, get_type_hints(group, include_extras=True)
-            flat += [
-                inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-                for f in fields(group)
-            ]
+        own = inspect.signature(function, eval_str=True).parameters
+        groups: dict[str, Any] = {name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)}
+        flat = [one for name, one in own.items() if name not in groups]
+        for group in groups.values():
+            flat += inspect.signature(group, eval_str=True).parameters.values()
+        flat = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in flat]
 
         @functools.wraps(function)
         def call(**given: Any) -> None:
@@ -55,25 +52,15 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
             function(**given, **made)
 
         call.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-        call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+        call.__annotations__ = {one.name: one.annotation for one in flat}
         return app.command(name)(call)
 
     return register
 
 
-Config = Annotated[Path | None, Option("--config", "-c", help="Settings file, TOML; else TAMIS_CONFIG.")]
-Brokers = Annotated[str | None, Option(help="Kafka bootstrap servers, host:port[,host:port].")]
-StoreUrl = Annotated[str | None, Option("--store", help="Folder of the model store, or file:///folder.")]
-Where = Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")]
-AxisUnit = Annotated[str | None, Option(help="nm or cm-1, for a file that does not say.")]
-Quantity = Annotated[str | None, Option(help="absorbance, reflectance or counts, for a file that does not say.")]
-White = Annotated[Path | None, Option(help="ENVI cube of a white reference, to convert counts to reflectance.")]
-Dark = Annotated[Path | None, Option(help="ENVI cube of a dark reference; zero if not given.")]
-
-
 @dataclass(frozen=True)
 class ConfigOptions:
-    config: Config = None
+    config: Annotated[Path | None, Option("--config", "-c", help="Settings file, TOML; else TAMIS_CONFIG.")] = None
 
     def settings(self, *, quiet: bool = True) -> Settings:
         """The settings, overridden by the other options. Logs only warnings, or as the settings say."""
@@ -90,12 +77,17 @@ class ConfigOptions:
 
 @dataclass(frozen=True)
 class BrokerOptions(ConfigOptions):
-    brokers: Brokers = None
+    brokers: Annotated[str | None, Option(help="Kafka bootstrap servers, host:port[,host:port].")] = None
 
 
 @dataclass(frozen=True)
 class StoreOptions(ConfigOptions):
-    store: StoreUrl = None
+    store: Annotated[str | None, Option("--store", help="Folder of the model store, or file:///folder.")] = None
+
+    def open(self) -> Store:
+        from ...models.store import Store
+
+        return Store(self.settings().store)
 
 
 @dataclass(frozen=True)
@@ -105,9 +97,9 @@ class ServiceOptions(StoreOptions, BrokerOptions):
 
 @dataclass(frozen=True)
 class FileOptions:
-    where: Where = None
-    axis_unit: AxisUnit = None
-    quantity: Quantity = None
+    where: Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")] = None
+    axis_unit: Annotated[str | None, Option(help="nm or cm-1, for a file that does not say.")] = None
+    quantity: Annotated[str | None, Option(help="absorbance, reflectance or counts, if the file does not say.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
         from ..files.options import ReadOptions
@@ -118,8 +110,8 @@ class FileOptions:
 
 @dataclass(frozen=True)
 class CameraFileOptions(FileOptions):
-    white: White = None
-    dark: Dark = None
+    white: Annotated[Path | None, Option(help="ENVI cube of a white reference: counts become reflectance.")] = None
+    dark: Annotated[Path | None, Option(help="ENVI cube of a dark reference; zero if not given.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
         reference = None
@@ -132,8 +124,28 @@ class CameraFileOptions(FileOptions):
         return super().reading(reference=reference, **more)
 
 
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Makes BadSettings of a ValueError: an option that does not suit the data; the text says which."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+
+
+@contextmanager
+def progress_bar(text: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """On a terminal; gives what changes its `description` and `completed` steps."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    stderr = Console(stderr=True)
+    with Progress(console=stderr, transient=total is None, disable=not stderr.is_terminal) as bar:
+        yield functools.partial(bar.update, bar.add_task(text, total=total))
+
+
 def only_warnings() -> None:
-    """A command in a terminal prints its own results; its log shows only what went wrong."""
+    """For a command in a terminal, which prints its own results: its log shows only problems."""
     from ..monitoring.logs import configure
     from ..settings.tables import Log
 
@@ -141,19 +153,16 @@ def only_warnings() -> None:
 
 
 def values_by_name(given: list[str] | None, option: str) -> dict[str, list[str]]:
-    """As `pairs`, but a name may have several values."""
+    """From NAME=VALUE texts; a name may have several values."""
     values: dict[str, list[str]] = {}
-    for item in given or []:
-        for key, value in pairs([item], option).items():
-            values.setdefault(key, []).append(value)
-    return values
-
-
-def pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    found = {}
     for item in given or []:
         key, equals, value = item.partition("=")
         if not (key and equals):
             raise BadSettings(f"{option} expects NAME=VALUE, got {item!r}")
-        found[key] = value
-    return found
+        values.setdefault(key, []).append(value)
+    return values
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """As `values_by_name`; the last value of a name counts."""
+    return {name: values[-1] for name, values in values_by_name(given, option).items()}

@@ -22,7 +22,7 @@ EXIT_STATUS = {BadSettings: 2, Fenced: 3, TooManyRejects: 4, Stalled: 75}
 
 @contextmanager
 def _errors_in_the_log(what: str) -> Iterator[None]:
-    """Logs why a service ended, for its supervisor, and exits."""
+    """Logs why a service ended, and exits with the status for its supervisor."""
     try:
         yield
     except TamisError as error:
@@ -83,8 +83,8 @@ def broker(
     kind: Annotated[Literal["noida", "tansu"], Option(help="noida serves kcat; tansu fails over.")] = "noida",
     port: Annotated[int, Option(min=0, max=65535, help="On loopback; 0 takes any free port.")] = 9092,
 ) -> None:
-    """Run an embedded Kafka broker, for trials and tests only. It speaks the Kafka protocol and keeps no data. What a
-    killed replay left in an open transaction may hide what it sends later.
+    """Run an embedded Kafka broker, for trials and tests only. It keeps no data. A killed replay's open transaction
+    may hide the messages that are sent after it.
 
     \b
     Example:
@@ -138,13 +138,8 @@ def demo(
     """
     stop = Stop()
     only_warnings()
-    if learn:
-        from ..demo.learning import run_learning_demo
+    from ..demo.fermentation import run_demo
+    from ..demo.learning import run_learning_demo
 
-        done = run_learning_demo(out, json, stop)
-    else:
-        from ..demo.fermentation import run_demo
-
-        done = run_demo(out, json, rate, stop)
-    if not done:
+    if not (run_learning_demo(out, json, stop) if learn else run_demo(out, json, rate, stop)):
         raise typer.Exit(1)

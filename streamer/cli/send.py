@@ -11,11 +11,10 @@ from typer import Argument, Option
 
 from ... import BadSettings
 from ..services.stop import Stop
-from .options import BrokerOptions, CameraFileOptions, command, new_app, pairs
+from .options import BrokerOptions, CameraFileOptions, command, new_app, pairs, refusing
 
 if TYPE_CHECKING:
-    from ..settings.tables import Settings
-    from ..tools.replay import ReplayOptions, Sent
+    from ..tools.replay import Sent
 
 app = new_app()
 
@@ -24,9 +23,7 @@ app = new_app()
 def replay(
     files: Annotated[list[Path], Argument(help="Recorded files: Parquet, CSV or NumPy, also .gz and .zst.")],
     *,
-    rate: Annotated[
-        float | None, Option(min=1e-3, max=1e9, help="Spectra per second; default: as fast as possible.")
-    ] = None,
+    rate: Annotated[float | None, Option(min=1e-3, max=1e9, help="Spectra per second; default: no limit.")] = None,
     realtime: Annotated[bool, Option("--realtime", help="Keep the recorded time between spectra.")] = False,
     loop: Annotated[bool, Option("--loop", help="Start again at the end.")] = False,
     limit: Annotated[int | None, Option(min=1, help="Stop after this many spectra.")] = None,
@@ -60,6 +57,7 @@ def replay(
     from ..tools.replay import ReplayOptions, replay_to_kafka
 
     frame_spectra = frame or (256 if rate is None else max(1, min(256, round(rate / 10))))
+    reading = file_options.reading(line=line, instrument=instrument, frame_spectra=frame_spectra)
     options = ReplayOptions(
         rate=rate,
         realtime=realtime,
@@ -68,34 +66,26 @@ def replay(
         resume=resume,
         sent_as=sent_as or "",
         encoding=encoding,
-        reading=file_options.reading(line=line, instrument=instrument, frame_spectra=frame_spectra),
+        reading=reading,
     )
     if report is None:
         print(_summary(replay_to_kafka(settings, files, options, stop), rate))
-    else:
-        _replay_with_report(settings, files, options, report, stop)
-
-
-def _replay_with_report(
-    settings: Settings, files: list[Path], options: ReplayOptions, report: Path, stop: Stop
-) -> None:
+        return
     from ..files.frames import read_frames
     from ..pages.belt_map import MAX_SCAN_LINES, BeltMap
-    from ..tools.replay import replay_to_kafka
     from ..tools.view import following, refuse_unwritable, settle, write_belt
 
     refuse_unwritable(report)
-    line = options.reading.line
     if line is None:  # other lines may run meanwhile
-        line = next((frame.line for frame in read_frames(files[0], options.reading)), None)
+        line = next((frame.line for frame in read_frames(files[0], reading)), None)
     belt = BeltMap(line, MAX_SCAN_LINES)
     with following(settings, belt) as trouble:
-        summary = _summary(replay_to_kafka(settings, files, options, stop), options.rate)
+        summary = _summary(replay_to_kafka(settings, files, options, stop), rate)
         print(summary, flush=True)
         settle(belt, stop)
         if trouble():
             print(f"the report may be incomplete: {trouble()}", file=sys.stderr)
-    write_belt(belt, report, f"BeltMap: {', '.join(path.name for path in files)}", f"{summary}.")
+    write_belt(belt, report, f"Belt: {', '.join(path.name for path in files)}", f"{summary}.")
     seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
     hint = "" if belt.spectra else "; does a worker run, and know this line? `tamis tail --rejects` shows its rejects"
     print(f"{report}: {seen}{hint}")
@@ -125,9 +115,7 @@ def simulate(
     lamp: Annotated[float, Option(help="Share of its light that the lamp loses per hour.")] = 0.0,
     shift: Annotated[float, Option(help="Drift of the wavelengths, nm per hour.")] = 0.0,
     whole: Annotated[bool, Option("--whole", help="Include pixels of the empty belt.")] = False,
-    counts: Annotated[
-        bool, Option("--counts", help="A cube of counts, with NAME.white.hdr and NAME.dark.hdr.")
-    ] = False,
+    counts: Annotated[bool, Option("--counts", help="Write counts, NAME.white.hdr and NAME.dark.hdr.")] = False,
     batch: Annotated[int, Option(min=1, help="Scan lines per message.")] = 8,
     truth: Annotated[Path | None, Option(help="Write the objects and their materials to this CSV.")] = None,
     line: Annotated[str, Option(help="The line's name.")] = "belt",
@@ -138,10 +126,10 @@ def simulate(
 
     \b
     Examples:
-      tamis simulate belt.parquet --seconds 20 && tamis fit belt.parquet --target material --group object_id
+      tamis simulate belt.parquet --seconds 20
       tamis simulate --seconds 600 --truth truth.csv --lamp 0.1 --new PVC=300
-      tamis simulate belt.parquet --materials plastics.parquet --label label --pixels 64 --lines 50
-      tamis simulate belt.parquet --materials earthlib --label LEVEL_3 --seconds 20
+      tamis simulate belt.parquet --materials plastics.parquet --pixels 64
+      tamis simulate belt.parquet --materials earthlib --label LEVEL_3
       tamis simulate cube.hdr --seconds 5 --counts
     """
     if counts and (out is None or out.suffix != ".hdr"):
@@ -151,22 +139,18 @@ def simulate(
     from ..tools.materials import spectra_of
     from ..tools.simulate import SimulatedBelt, write_file
 
-    try:
+    with refusing():
         spectra, axis = spectra_of(materials, label)
         belt = SimulatedBelt(
             axis=axis, materials=spectra, pixels=pixels, lines_per_s=lines, objects_per_s=objects, size_px=size,
             new={name: float(at_s) for name, at_s in pairs(new, "--new").items()}, noise=noise, lamp_per_h=lamp,
             shift_nm_per_h=shift, foreground=not whole, line=line, seed=seed,
         )  # fmt: skip
-    except ValueError as error:
-        raise BadSettings(str(error)) from error
     placed, asked = len(belt.objects(seconds)), round(seconds * objects)
-    if placed < 0.6 * asked:  # said before the minutes that the simulation takes
-        print(
-            f"{placed} of {asked} objects: the others do not fit side by side on {pixels} pixels; "
-            "use more --pixels or --lines, or a smaller --size",
-            file=sys.stderr,
-        )
+    if placed < 0.6 * asked:  # before the minutes that the simulation takes
+        others = f"the others do not fit side by side on {pixels} pixels"
+        hint = "use more --pixels or --lines, or a smaller --size"
+        print(f"{placed} of {asked} objects: {others}; {hint}", file=sys.stderr)
     if out is not None:
         print(write_file(out, belt, seconds, batch, counts=counts, truth=truth))
         return

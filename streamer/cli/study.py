@@ -8,63 +8,48 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ... import BadFile, BadSettings
-from .options import FileOptions, StoreOptions, command, new_app, only_warnings, values_by_name
+from .options import FileOptions, StoreOptions, command, new_app, only_warnings, progress_bar, refusing, values_by_name
 
 app = new_app()
+MODELS = (
+    "Separated by commas: plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees with encoders); "
+    "with --pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; for classes pls-da, "
+    "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well. Default: "
+    "plsr, local-pls, committee; for classes pls-da, committee."
+)
 
 
 @command(app)
 def compare(
     file: Annotated[Path, Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
-    target: Annotated[list[str], Option(help="Column to predict; of texts, its classes. May be repeated.")],
+    target: Annotated[list[str], Option(help="Column to predict, of numbers or classes. May be repeated.")],
     *,
-    models: Annotated[
-        str | None,
-        Option(
-            help="Separated by commas: plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees "
-            "with encoders); with --pairs mean-shift, epo, ds, ds-gp, cca, fisher-pls, fisher-gp, weighed, cnn-pairs; "
-            "for classes pls-da, committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well. "
-            "Default: plsr,local-pls,committee; for classes pls-da,committee."
-        ),
-    ] = None,
-    split: Annotated[
-        str | None, Option(help="Column of cal/train and test/val; without it a third is the test.")
-    ] = None,
-    test: Annotated[
-        list[str] | None, Option(help="For classes: COLUMN=VALUE are the test rows. May be repeated.")
-    ] = None,
-    hide: Annotated[
-        list[str] | None, Option(help="For classes: leave this one out of the training. May be repeated.")
-    ] = None,
+    models: Annotated[str | None, Option(help=MODELS)] = None,
+    split: Annotated[str | None, Option(help="Column of cal/train and test/val; default: test a third.")] = None,
+    test: Annotated[list[str] | None, Option(help="For classes: COLUMN=VALUE, the test rows. Repeatable.")] = None,
+    hide: Annotated[list[str] | None, Option(help="For classes: one not to train on. May be repeated.")] = None,
     group: Annotated[str | None, Option(help="Column; rows with equal values (repeats) stay together.")] = None,
     labels: Annotated[list[int] | None, Option(min=10, help="Few labels, nested. May be repeated.")] = None,
     seeds: Annotated[int, Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
-    pairs: Annotated[
-        str | None, Option(help="Column of two conditions: labels from the first, test rows of the second.")
-    ] = None,
-    unlabeled: Annotated[
-        list[Path] | None,
-        Option(help="Spectra to pretrain on; without it the file's own, but for the test objects."),
-    ] = None,
-    stream: Annotated[
-        str | None,
-        Option(help="Column whose values, in the file's order, come one after another: test, then train."),
-    ] = None,
-    json: Annotated[Path | None, Option(help="Write every cell to this file.")] = None,
+    pairs: Annotated[str | None, Option(help="Column of two conditions: train on the first, test the other.")] = None,
+    unlabeled: Annotated[list[Path] | None, Option(help="Spectra to pretrain on; default: FILE's own.")] = None,
+    stream: Annotated[str | None, Option(help="Column whose values come one by one: test, then train.")] = None,
+    json: Annotated[Path | None, Option(help="Write all results to this file.")] = None,
     html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
     file_options: FileOptions,
 ) -> None:
-    """Compare models on the same rows of a file: which wins, and by how much.
+    """Compare models on the same rows of a file. Says which one wins, and by how much.
 
     \b
     Examples:
-      tamis compare meat.parquet --target fat --split split --models plsr,local-pls,cnn
-      tamis compare tablets.parquet --target assay --where instrument=1 --labels 30 --labels 100 --seeds 10
-      tamis compare soil.parquet --target organic_c --split split --html soil.html --json soil.json
-      tamis compare tablets.parquet --target assay --pairs instrument --group sample_id --split split \
-        --models plsr,fisher-gp,ds,cnn-pairs,tamis,tamis-random
-      tamis compare plastics.parquet --target label --group item --models pls-da,pls-da-self --test campaign=2023
-      tamis compare milk.parquet --target fat_percent --stream sensor --labels 10 --models tamis,tamis-static,plsr
+      tamis compare meat.parquet --target fat --split split --models plsr,cnn
+      tamis compare tablets.parquet --target assay --labels 30 --seeds 10
+      tamis compare soil.parquet --target organic_c --html soil.html
+      tamis compare tablets.parquet --target assay --split split \\
+        --pairs instrument --group sample_id --models plsr,fisher-gp,ds,tamis
+      tamis compare plastics.parquet --target label --test campaign=2023
+      tamis compare milk.parquet --target fat_percent --stream sensor \\
+        --labels 10 --models tamis,tamis-static,plsr
     """
     from ..pages.charts import write_page
     from ..studies import tables
@@ -76,18 +61,15 @@ def compare(
         if stream is not None and given:
             raise BadSettings(f"--stream and {option} exclude each other")
     if stream is not None and len(labels or []) > 1:
-        raise BadSettings("--stream takes --labels once: so many of each value of the column")
+        raise BadSettings("--stream takes --labels once: the number for each value of the column")
     options = CompareOptions(
         file=file, targets=target, models=[name.strip() for name in models.split(",")] if models else [], split=split,
         test=values_by_name(test, "--test"), hide=hide or [], group=group, labels=sorted(labels or []), seeds=seeds,
         pairs=pairs, unlabeled=unlabeled or [], stream=stream, reading=file_options.reading(),
     )  # fmt: skip
     _refuse_folders(json, html)
-    try:
-        with tables.progress_line() as progress:
-            done = compare(options, progress)
-    except ValueError as error:
-        raise BadSettings(str(error)) from error
+    with refusing(), progress_bar("reading") as update:
+        done = compare(options, lambda text: update(description=text))
     tables.show(tables.listings(done, more_on_page=html is not None))
     if json is not None:
         import orjson
@@ -115,27 +97,23 @@ def explain(
 
     \b
     Examples:
-      tamis explain polymers plastics.parquet --target PVC --where label=PVC --html pvc.html
+      tamis explain polymers plastics.parquet --target PVC --html pvc.html
       tamis explain default meat.csv --axis-unit nm
     """
-    from ...models.store import Store
     from ..files.table import read_table
     from ..pages.charts import write_page
     from ..studies.explain import explain
     from ..studies.pages import explanation_page
-    from ..studies.tables import Listing, show
+    from ..studies.tables import show
 
-    settings = store_options.settings()
+    store = store_options.open()
     _refuse_folders(html)
-    try:
-        model, version = Store(settings.store).load(name, version)
-        table = read_table(file, file_options.reading())
-        done = explain(model, table, target)
-    except ValueError as error:
-        raise BadSettings(str(error)) from error
+    with refusing():
+        model, version = store.load(name, version)
+        done = explain(model, read_table(file, file_options.reading()), target)
+    found = done.regions(f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra")
     notes = [] if done.agreement is None else [f"attention and occlusion: rank correlation {done.agreement:+.2f}"]
-    title = f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra"
-    show([Listing(title, done.headings, done.rows(), notes)])
+    show([found._replace(notes=notes)])
     if html is not None:
         write_page(explanation_page(done), html)
         print(f"page: {html}")
@@ -143,5 +121,5 @@ def explain(
 
 def _refuse_folders(*paths: Path | None) -> None:
     for path in paths:
-        if path is not None and path.is_dir():  # said before the minutes of work
+        if path is not None and path.is_dir():  # before minutes of work
             raise BadFile(f"{path}: expected a file to write, got a directory")

@@ -12,13 +12,10 @@ from typer import Argument, Option
 
 from ... import BadFile, BadSettings
 from ..services.stop import Stop
-from .options import FileOptions, StoreOptions, command, new_app, pairs
+from .options import FileOptions, StoreOptions, command, new_app, pairs, progress_bar, refusing
 
 if TYPE_CHECKING:
-    from ...models.encoder import Encoder
-    from ...models.store import Store
     from ..fitting.fit import FitResult
-    from ..fitting.pretrain import Pretrained, PretrainOptions
 
 app = new_app()
 
@@ -30,9 +27,7 @@ def fit(
     *,
     model: Annotated[str, Option(help="plsr (classes: PLS-DA), local-pls, committee, cnn, spectratr.")] = "plsr",
     name: Annotated[str, Option(help="The model's name in the store.")] = "default",
-    preprocess: Annotated[
-        str | None, Option(help="Pre-treatments; default 'snv, savgol 15 2 1' or the model's own.")
-    ] = None,
+    preprocess: Annotated[str | None, Option(help="Default: 'snv, savgol 15 2 1', or the model's own.")] = None,
     components: Annotated[int | None, Option(help="Latent variables; cross-validated if not given (plsr).")] = None,
     epochs: Annotated[int | None, Option(help="At most this many epochs (cnn, spectratr).")] = None,
     seed: Annotated[int, Option(help="Random seed of folds, splits and weights.")] = 0,
@@ -47,48 +42,44 @@ def fit(
 
     \b
     Examples:
-      tamis fit tablets.parquet --target assay --where instrument=1 --name tablets
-      tamis fit meat.csv --axis-unit nm --target fat --target water --preprocess 'snv, savgol 11 2 2'
+      tamis fit tablets.parquet --target assay --where instrument=1
+      tamis fit meat.csv --axis-unit nm --target fat --preprocess 'snv, detrend 2'
       tamis fit soil.parquet --target organic_c --model cnn --seed 1
       tamis fit plastics.parquet --target label --group item --name polymers
-      tamis fit tablets.parquet --target assay --model committee --encoder tablets.safetensors
+      tamis fit tablets.parquet --target assay --model committee \\
+        --encoder tablets.safetensors
     """
-    from ...models.store import Store
-    from ..fitting.fit import FitOptions, fit_and_publish
+    from ..fitting.fit import fit_and_publish
 
-    settings = store_options.settings()
+    store = store_options.open()
     in_terminal = sys.stderr.isatty()
     if in_terminal:
         print(f"fitting {model} on {file} ...", file=sys.stderr)
-    try:
-        options = FitOptions(
+    network = None
+    if encoder is not None:
+        from ...models.encoder import Encoder  # imports torch
+
+        network = Encoder.load(encoder)
+    with refusing():
+        done = fit_and_publish(
+            file,
+            store,
             targets=target,
             kind=model,
             name=name,
             preprocess=preprocess,
-            n_components=components,
-            epochs=epochs,
-            random_state=seed,
             units=pairs(unit, "--unit"),
             labels=labels,
             group=group,
-            encoder=_encoder(encoder),
+            encoder=network,
             reading=file_options.reading(),
             progress=in_terminal,
+            random_state=seed,
+            n_components=components,
+            epochs=epochs,
         )
-        done = fit_and_publish(file, options, Store(settings.store))
-    except ValueError as error:  # a parameter that does not suit these data; the text says which
-        raise BadSettings(str(error)) from error
     _print_fit(name, done)
-    print(f"  store: {settings.store}")
-
-
-def _encoder(path: Path | None) -> Encoder | None:
-    if path is None:
-        return None
-    from ...models.encoder import Encoder  # imports torch
-
-    return Encoder.load(path)
+    print(f"  store: {store.root}")
 
 
 def _print_fit(name: str, done: FitResult) -> None:
@@ -136,34 +127,37 @@ def pretrain(
     Examples:
       tamis pretrain line.parquet --group sample_id --name default
       tamis pretrain monday.parquet tuesday.parquet --out encoder.safetensors
-      torchrun --nproc-per-node 2 -m tamis.streamer.cli pretrain line.parquet --out encoder.safetensors
+      torchrun --nproc-per-node 2 -m tamis.streamer.cli pretrain line.parquet \\
+        --out encoder.safetensors
     """
     if (name is None) == (out is None):
         raise BadSettings("give either --name, a model to improve, or --out, a file for the encoder")
     stop = Stop()
-    settings = store_options.settings()
+    store = store_options.open()
     for path in (out, checkpoint):  # checked before the work
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadFile(f"{path}: expected a file to write, in a folder that exists")
-    from ...models.store import Store
     from ...ssl.pretrain import Interrupted, Recipe
-    from ..fitting.pretrain import PretrainOptions
+    from ..fitting.pretrain import pretrain_files
 
-    try:
-        options = PretrainOptions(
-            recipe=Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed),
-            name=name,
-            group=group,
-            gold=gold or [],
-            checkpoint=checkpoint,
-            reading=file_options.reading(),
-        )
-        done = _pretrain_with_progress(files, options, Store(settings.store), stop)
-    except ValueError as error:
-        raise BadSettings(str(error)) from error
-    except Interrupted as error:
-        print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
-        raise typer.Exit(1) from error
+    with refusing(), progress_bar("pretraining", steps) as update:
+        recipe = Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed)
+        try:
+            done = pretrain_files(
+                files,
+                store,
+                recipe,
+                name=name,
+                group=group,
+                gold=gold or [],
+                reading=file_options.reading(),
+                checkpoint=checkpoint,
+                progress=lambda step, loss: update(completed=step + 1, description=f"pretraining, loss {loss:.3f}"),
+                stop=stop,
+            )
+        except Interrupted as error:
+            print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
+            raise typer.Exit(1) from error
     if done.verdict is not None:
         for check in done.verdict.checks:
             print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.finding}")
@@ -171,32 +165,13 @@ def pretrain(
         if done.version is None:
             raise typer.Exit(1)
     elif out is not None and int(os.environ.get("RANK", "0")) == 0:
-        _write_encoder(done, out)
-
-
-def _pretrain_with_progress(files: list[Path], options: PretrainOptions, store: Store, stop: Stop) -> Pretrained:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from ..fitting.pretrain import pretrain_files
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("pretraining", total=options.recipe.steps)
-
-        def progress(step: int, loss: float) -> None:
-            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
-
-        return pretrain_files(files, options, store, progress=progress, stop=stop)
-
-
-def _write_encoder(done: Pretrained, path: Path) -> None:
-    encoder, health = done.encoder, done.health
-    assert health is not None
-    try:
-        encoder.save(path)
-    except OSError as error:
-        raise BadFile(f"can not write {path}: {error.strerror}") from error
-    print(
-        f"{path}: {encoder.kind} on {encoder.grid}, {encoder.width} features; loss {health.loss:.3f}, "
-        f"effective rank {health.rankme:.1f}, alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
-    )
+        network, health = done.encoder, done.health
+        assert health is not None
+        try:
+            network.save(out)
+        except OSError as error:
+            raise BadFile(f"cannot write {out}: {error.strerror}") from error
+        print(
+            f"{out}: {network.kind} on {network.grid}, {network.width} features; loss {health.loss:.3f}, "
+            f"effective rank {health.rankme:.1f}, alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
+        )

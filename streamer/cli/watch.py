@@ -49,9 +49,7 @@ def tail(
 @command(app)
 def top(
     *,
-    url: Annotated[
-        list[str] | None, Option(help="http://host:port of a worker or trainer; else the settings'.")
-    ] = None,
+    url: Annotated[list[str] | None, Option(help="http://host:port of a service; else the settings'.")] = None,
     every: Annotated[float, Option(min=0.2, max=60.0, help="Seconds between two screens.")] = 1.0,
     once: Annotated[bool, Option("--once", help="Print one screen and exit.")] = False,
     config_options: ConfigOptions,
@@ -64,9 +62,8 @@ def top(
       tamis top --once --url http://127.0.0.1:9108
     """
     stop = Stop()
-    for one in url or []:
-        if not one.startswith(("http://", "https://")):
-            raise BadSettings(f"--url expects http://host:port, got {one!r}")
+    if wrong := [one for one in url or [] if not one.startswith(("http://", "https://"))]:
+        raise BadSettings(f"--url expects http://host:port, got {wrong[0]!r}")
     if not url:
         settings = config_options.settings()
         host = "127.0.0.1" if settings.metrics.host in ("0.0.0.0", "::") else settings.metrics.host  # noqa: S104
@@ -121,9 +118,7 @@ def list_references(config_options: ConfigOptions) -> None:
 
 
 @command(drift)
-def forget(
-    line: Annotated[str, Argument(help="A line from `tamis drift list`.")], config_options: ConfigOptions
-) -> None:
+def forget(line: Annotated[str, Argument(help="From `tamis drift list`.")], config_options: ConfigOptions) -> None:
     """Forget a line's reference, so that it learns a new one. After a lasting change: a new lamp, a new product.
 
     \b

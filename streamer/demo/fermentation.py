@@ -6,14 +6,11 @@ spectra of a fermentation, one every 75 seconds, with 34 HPLC values.
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,19 +21,19 @@ from typing import Any
 import numpy as np
 
 from ... import TamisError, __version__
-from ...models.pls import PLSR
+from ...models.evaluation import Scores
 from ...models.store import Store
-from ..files.frames import read_frames, write_parquet
+from ..files.frames import read_frames
 from ..files.options import ReadOptions
-from ..fitting.fit import FitOptions, FitResult, fit_and_publish
+from ..fitting.fit import FitResult, fit_and_publish
 from ..messages.frame import Frame
 from ..pages.charts import write_page
 from ..pages.run_report import Finding, Run, write_report
-from ..tools.replay import Replay, ReplayOptions
 from .plant import LINE, MODEL, Plant, own_store, plant, running
 
 TARGET, UNIT = MODEL, "g/L"
 STEP_S = 75.0  # 1.25 minutes between two process spectra
+FRAME_SPECTRA = 32  # in a message
 # As in chemotools' own example for these spectra; the number of latent variables is cross-validated.
 PREPROCESS = "cut 950 1500, baseline, savgol 15 2 1"
 # The real start is not recorded; any will do.
@@ -46,30 +43,22 @@ COUNTED = slice(1, -1)  # laboratory values in RMSEP: the first is in the warm-u
 
 
 def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], bool]) -> bool:
-    """Run it all, and print what was found. False if spectra were lost."""
+    """Runs the demo and prints its results. False if spectra were lost."""
     began_s = time.monotonic()
     store = own_store(out)
     calibration, process, hplc = data()
     fitted = fit_calibration(calibration, store)
-    say(
-        f"fitted {TARGET} on {fitted.model.training['spectra']} calibration spectra: PLSR, "
-        f"{fitted.metrics['latent_variables']} latent variables, version {fitted.version}"
-    )
-    recording = out / "fermentation.parquet"
-    spectra_in = write_parquet(recording, [process_spectra(process)])
+    say(f"fitted {TARGET}: {_about(fitted)}, version {fitted.version}")
+    spectra = process_spectra(process)
     with plant(store, stop) as line:
-        settings = line.settings
-        options = ReplayOptions(rate=rate, reading=ReadOptions(frame_spectra=32))
-        replay = Replay(options, settings.topics.spectra, settings.frame_max_bytes)
-        say(f"broker on {settings.brokers}; starting the worker (log: {out / 'worker.log'})")
-        with running("worker", settings, out / "worker.log"), _progress(line, spectra_in), ThreadPoolExecutor(1) as own:
-            start_s, ended = time.monotonic(), threading.Event()
-            sending = own.submit(replay.run, [recording], line.sink, stopping=ended.is_set)
-            try:  # an error of the sender is raised by result()
-                line.wait(lambda: sending.done() and sending.result().spectra <= len(line.rows) + line.rejected)
-            finally:
-                ended.set()
-    figures, run = _judge(line, start_s, fitted, spectra_in, hplc)
+        say(f"broker on {line.settings.brokers}; starting the worker (log: {out / 'worker.log'})")
+        with running("worker", line.settings, out / "worker.log", {}), _progress(line, len(spectra)):
+            start_s = time.monotonic()
+            for sent in range(0, len(spectra), FRAME_SPECTRA):
+                line.measure(spectra[sent : sent + FRAME_SPECTRA])
+                line.wait(lambda due_s=start_s + (sent + FRAME_SPECTRA) / rate: time.monotonic() >= due_s)
+            line.wait(lambda: len(spectra) <= len(line.rows) + line.rejected)
+    figures, run = _judge(line, start_s, fitted, len(spectra), hplc)
     figures["seconds"] = round(time.monotonic() - began_s, 1)
     run.figures["run time"] = f"{figures['seconds']:.0f} s"
     write_report(run, report := out / "report.html")
@@ -81,6 +70,11 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
         f"{figures['seconds']:.0f} s; report: {report}"
     )
     return figures["spectra_in"] == figures["predictions_out"] + figures["rejected"]
+
+
+def _about(fitted: FitResult) -> str:
+    spectra, variables = fitted.model.training["spectra"], fitted.metrics["latent_variables"]
+    return f"PLSR on {spectra} calibration spectra, {variables} latent variables"
 
 
 def say(text: str) -> None:
@@ -98,23 +92,21 @@ def data() -> tuple[Path, Path, np.ndarray]:
     if spec is None or spec.origin is None:
         raise TamisError("the demo's data come with chemotools: pip install chemotools")
     folder = Path(spec.origin).parent / "datasets" / "data"
-    with open(folder / "fermentation_hplc.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    hplc = np.array([(float(row["time"]), float(row[TARGET])) for row in rows])
-    return folder, folder / "fermentation_spectra.csv", hplc
+    hplc = np.genfromtxt(folder / "fermentation_hplc.csv", delimiter=",", names=True)
+    return folder, folder / "fermentation_spectra.csv", np.column_stack([hplc["time"], hplc[TARGET]])
 
 
 def fit_calibration(folder: Path, store: Store) -> FitResult:
-    options = FitOptions(
+    return fit_and_publish(
+        folder / "train_spectra.csv",
+        store,
         targets=[TARGET],
-        kind=PLSR.kind,
         name=MODEL,
         preprocess=PREPROCESS,
         units={TARGET: UNIT},
         labels=folder / "train_hplc.csv",
         reading=ReadOptions(axis_unit="cm-1"),
     )
-    return fit_and_publish(folder / "train_spectra.csv", options, store)
 
 
 def process_spectra(path: Path) -> Frame:
@@ -130,10 +122,9 @@ def at_samples(hours: np.ndarray, hplc: np.ndarray) -> np.ndarray:
     return np.abs(hours[:, None] - hplc[:, 0]).argmin(axis=0)
 
 
-def errors(predicted: np.ndarray, hplc: np.ndarray) -> tuple[np.ndarray, float]:
-    """Predicted minus measured, of the values that count, and its RMSEP."""
-    error = (predicted - hplc[:, 1])[COUNTED]
-    return error, float(np.sqrt((error**2).mean()))
+def scores(predicted: np.ndarray, hplc: np.ndarray) -> Scores:
+    """Of predictions at the samples, without the values that do not count."""
+    return Scores.of(hplc[COUNTED, 1], predicted[COUNTED])
 
 
 def _judge(
@@ -143,48 +134,44 @@ def _judge(
     rows = [line.rows[name] for name in sorted(line.rows)]
     hours = np.array([_hours(row) for row in rows])
     values = np.array([row[TARGET] for row in rows])
-    numbers = {name: np.array([row[name] for row in rows], float) for name in NUMBERS}
-    flags = {name: np.array([row[name] for row in rows], bool) for name in FLAGS}
+    columns = {name: np.array([row[name] for row in rows], float) for name in NUMBERS}
+    columns |= {name: np.array([row[name] for row in rows], bool) for name in FLAGS}
     limits = fitted.model.limits
-    far = np.array([numbers[name] / limits[name][1] for name in ("t2", "q")])  # multiples of the 99 % limits
+    far = np.array([columns[name] / limits[name][1] for name in ("t2", "q")])  # multiples of the 99 % limits
     outside = float((far > 1).any(axis=0).mean())
     predicted = values[at_samples(hours, hplc)]
     used = np.zeros(len(hplc), bool)
     used[COUNTED] = True
-    error, rmsep = errors(predicted, hplc)
+    found = scores(predicted, hplc)
     figures = {
         "spectra_in": spectra_in,
         "predictions_out": len(rows),
         "rejected": line.rejected,
         "outside_calibration_fraction": outside,
-        **{f"{name}_spectra": int(flags[name].sum()) for name in ("warm_up", "frozen", "odd")},
+        **{f"{name}_spectra": int(columns[name].sum()) for name in ("warm_up", "frozen", "odd")},
         "latent_variables": fitted.metrics["latent_variables"],
-        "rmsep": rmsep,
-        "r2": float(1 - (error**2).sum() / ((hplc[used, 1] - hplc[used, 1].mean()) ** 2).sum()),
-        "bias": float(error.mean()),
+        **{name: getattr(found, name) for name in ("rmsep", "r2", "bias")},
     }
     each_second = np.bincount((np.array(line.arrived_s) - start_s).astype(int))
     run = Run(
         title="Fermentation: glucose, predicted on-line",
-        subtitle=f"{len(rows)} ATR spectra in {hours[-1]:.1f} hours; PLSR on {fitted.model.training['spectra']} "
-        f"calibration spectra, {fitted.metrics['latent_variables']} latent variables, {PREPROCESS}",
+        subtitle=f"{len(rows)} ATR spectra in {hours[-1]:.1f} hours; {_about(fitted)}, {PREPROCESS}",
         target=TARGET,
         unit=UNIT,
         hours=hours,
         values=values,
-        **numbers,
+        **columns,
         t2_limits=np.array(limits["t2"]),
         q_limits=np.array(limits["q"]),
-        **flags,
         lab_hours=hplc[:, 0],
         lab_values=hplc[:, 1],
         lab_predicted=predicted,
         lab_used=used,
-        findings=_findings(rows, flags, np.median(far, axis=1), outside),
+        findings=_findings(rows, columns, np.median(far, axis=1), outside),
         figures={
-            "RMSEP": f"{rmsep:.2f} {UNIT}",
-            "R²": f"{figures['r2']:.3f}",
-            "bias": f"{figures['bias']:+.1f} {UNIT}",
+            "RMSEP": f"{found.rmsep:.2f} {UNIT}",
+            "R²": f"{found.r2:.3f}",
+            "bias": f"{found.bias:+.1f} {UNIT}",
             "spectra in": str(spectra_in),
             "predictions out": str(len(rows)),
             "rejected": str(line.rejected),
@@ -205,7 +192,7 @@ def _judge(
 def _findings(
     rows: list[dict[str, Any]], flags: dict[str, np.ndarray], far: np.ndarray, outside: float
 ) -> list[Finding]:
-    """`far`: the median T2 and Q as multiples of their 99 % limits; `outside`: the share of spectra beyond one."""
+    """`far`: the median T2 and Q as multiples of their 99 % limits; `outside`: the share of spectra above one."""
     frozen, warm_up = flags["frozen"], flags["warm_up"]
     findings = []
     if frozen.any():
@@ -224,7 +211,7 @@ def _findings(
         fall = f"predictions fall from {rows[0][TARGET]:.0f} to {rows[n][TARGET]:.0f} {UNIT}"
         findings.append(Finding("warning", "Warm-up", f"The first {n} spectra are unusual for this process: {fall}."))
     if n := int((flags["odd"] & ~warm_up & ~frozen).sum()):
-        text = f"{n} more spectra are beyond the limits that were learned from the process itself."
+        text = f"{n} more spectra are above the limits that were learned from the process itself."
         findings.append(Finding("info", "Unusual for this process", text))
     return findings
 
@@ -236,18 +223,16 @@ def _hours(row: dict[str, Any]) -> float:
 
 @contextmanager
 def _progress(line: Plant, spectra: int) -> Iterator[None]:
-    """Shows what came back so far: a live table on a terminal, elsewhere a line every tenth of the way."""
-    tenths = 0
+    """Shows the predictions so far: a live table on a terminal, elsewhere a line every tenth of the way."""
+    shown = {0}
 
     def print_tenth() -> None:
-        nonlocal tenths
-        if 10 * len(line.rows) // spectra > tenths:
-            tenths, row = 10 * len(line.rows) // spectra, list(line.rows.values())[-1]
+        n = len(line.rows)
+        if 10 * n // spectra not in shown:
+            shown.add(10 * n // spectra)
+            row = list(line.rows.values())[-1]
             trust = "frozen sensor" if row["frozen"] else "trusted" if row["trusted"] else "not trusted"
-            say(
-                f"{len(line.rows):5d} of {spectra} spectra, hour {_hours(row):4.1f}: {TARGET} {row[TARGET]:5.1f} "
-                f"{UNIT}, {trust}"
-            )
+            say(f"{n:5d} of {spectra} spectra, hour {_hours(row):4.1f}: {TARGET} {row[TARGET]:5.1f} {UNIT}, {trust}")
 
     if not sys.stdout.isatty():
         line.show = print_tenth

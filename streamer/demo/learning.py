@@ -1,14 +1,13 @@
 """`tamis demo --learn`: the same fermentation; each laboratory value arrives an hour after its sample and is learned.
 
-A worker and a trainer run side by side. Each spectrum is predicted with what was known when it was measured: the
-replay waits until the value that has arrived is learned or refused, and until the worker serves the new version.
+A worker and a trainer run side by side. Each spectrum is predicted with the knowledge at the time of its measurement:
+the replay waits until a value is learned or refused, and until the worker serves the new version.
 """
 
 from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,29 @@ from typing import Any
 import numpy as np
 
 from ..messages.labels import Label, encode_labels
-from ..pages.charts import DISC, Chart, Kind, figure, html_table, page_of, write_page
+from ..pages.charts import DISC, Chart, Figure, Kind, page_of, write_page
+from ..studies.pages import TEMPLATE, Section
+from ..studies.results import Listing
 from .fermentation import (
     STEP_S,
     TARGET,
     UNIT,
     at_samples,
     data,
-    errors,
     fit_calibration,
     process_spectra,
     say,
+    scores,
     write_figures,
 )
-from .plant import Plant, own_store, plant, running
+from .plant import Plant, get, own_store, plant, running
 
 DELAY_H = 1.0  # from the sample to the laboratory's value
 SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so close to a sample share its value
 
 
 def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool]) -> bool:
-    """Run it all, and print what was found. False if spectra were lost."""
+    """Runs the demo and prints its results. False if spectra were lost."""
     began_s = time.monotonic()
     store = own_store(out)
     calibration, process, hplc = data()
@@ -46,13 +47,8 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
     nearest = at_samples(hours, hplc)
     due = np.searchsorted(hours, hplc[:, 0] + DELAY_H)  # the spectrum before which a value arrives
     due = due[due < len(spectra)].tolist()
-    trainer = {
-        "model": TARGET,
-        "folder": str(out / "trainer"),
-        "buffer_max_bytes": 64 << 20,
-        "label_span_s": SPAN_S,
-        "pretrain_spectra": 0,
-    }
+    trainer = {"model": TARGET, "folder": str(out / "trainer"), "buffer_max_bytes": 64 << 20}
+    trainer |= {"label_span_s": SPAN_S, "pretrain_spectra": 0}
     verdicts: list[dict[str, Any]] = []
     with plant(store, stop) as line:
         say(f"broker on {line.settings.brokers}; starting a worker and a trainer (logs: {out}/*.log)")
@@ -66,11 +62,10 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
                     break
                 at, value = int(nearest[i]), float(hplc[i, 1])
                 label = Label(spectra.spectrum_id[at], {TARGET: value}, spectra.time[at])
-                verdicts.append(one := _learn(line, label, out / "trainer" / "verdicts.jsonl", worker))
-                say(
-                    f"hour {hplc[i, 0] + DELAY_H:4.1f}: laboratory {value:4.1f} {UNIT}, predicted "
-                    f"{line.rows[label.spectrum_id][TARGET]:4.1f}; {one['outcome']} {one['version'] or ''}"
-                )
+                verdicts.append(_learn(line, label, out / "trainer" / "verdicts.jsonl", worker))
+                predicted = line.rows[label.spectrum_id][TARGET]
+                measured = f"hour {hplc[i, 0] + DELAY_H:4.1f}: laboratory {value:4.1f} {UNIT}"
+                say(f"{measured}, predicted {predicted:4.1f}; {_outcome(verdicts[-1])}")
     rows = [line.rows[name] for name in spectra.spectrum_id]
     before = first.predict(spectra.spectra, spectra.axis).values[:, 0]
     after = np.array([row[TARGET] for row in rows])
@@ -78,8 +73,8 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
     figures = {
         "spectra_in": len(spectra),
         "predictions_out": len(line.rows),
-        "prequential_rmsep": errors(after[nearest], hplc)[1],
-        "static_rmsep": errors(before[nearest], hplc)[1],
+        "prequential_rmsep": scores(after[nearest], hplc).rmsep,
+        "static_rmsep": scores(before[nearest], hplc).rmsep,
         "labels": len(verdicts),
         "versions": len(np.unique(served)),
         "promoted": sum(one["outcome"] == "promoted" for one in verdicts),
@@ -97,15 +92,14 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
 
 
 def _learn(line: Plant, label: Label, path: Path, worker: str) -> dict[str, Any]:
-    """The gate's verdict on what was learned from a label. A version that it promotes is served by then."""
+    """The gate's verdict on the model that has learned from a label. If promoted, it is served on return."""
 
     def verdicts() -> list[str]:
         return path.read_text().splitlines() if path.exists() else []
 
     def is_served() -> bool:
-        with urllib.request.urlopen(f"{worker}/metrics", timeout=2) as answer:  # noqa: S310 (our own, on loopback)
-            metrics = answer.read().decode().splitlines()
-        return any(f'version="{new["version"]}"' in row for row in metrics if row.startswith("tamis_model_info{"))
+        model = [row for row in get(f"{worker}/metrics").splitlines() if row.startswith("tamis_model_info{")]
+        return any(f'version="{new["version"]}"' in row for row in model)
 
     before = len(verdicts())
     line.send(line.settings.topics.labels, encode_labels([label]))
@@ -114,6 +108,10 @@ def _learn(line: Plant, label: Label, path: Path, worker: str) -> dict[str, Any]
     if new["version"] is not None:
         line.wait(is_served, f"the worker to serve {new['version']}")
     return new
+
+
+def _outcome(verdict: dict[str, Any]) -> str:
+    return f"{verdict['outcome']} {verdict['version'] or ''}"
 
 
 def _page(
@@ -126,7 +124,7 @@ def _page(
     verdicts: list[dict[str, Any]],
 ) -> str:
     low, high = np.percentile(np.concatenate([before, after]), [0.5, 99.5])
-    x_label = "hours since the start"
+    x_label, text = "hours since the start", f"Predicted and measured {TARGET} over the fermentation"
     chart = Chart([hours], [[low, high], hplc[:, 1]], x_label, f"{TARGET}, {UNIT}", height=320)
     for values, css in ((before, "out"), (after, "flow")):
         chart.line(hours, np.where((values >= low) & (values <= high), values, np.nan), css)
@@ -136,10 +134,9 @@ def _page(
     steps.line(hours, served, "process")
     lines = [("out", "the first version throughout"), ("flow", "the version served at the time")]
     rows = [
-        [f"{hour + DELAY_H:.1f}", f"{value:.1f}", f"{one['outcome']} {one['version'] or ''}", one["reason"]]
+        [f"{hour + DELAY_H:.1f}", f"{value:.1f}", _outcome(one), one["reason"]]
         for (hour, value), one in zip(hplc, verdicts, strict=False)
     ]
-    text = f"Predicted and measured {TARGET} over the fermentation"
     return page_of(
         "Fermentation: the model learns while it runs",
         subtitle="Each spectrum was predicted with what was known when it was measured. A laboratory value arrives "
@@ -152,8 +149,9 @@ def _page(
             "candidates refused": str(figures["refused"]),
         },
         sections=[
-            f"<h2>Predict first, then learn</h2>{figure(chart, 'Glucose', text, '', laboratory, lines)}",
-            figure(steps, "Versions", "The version that predicted each spectrum"),
-            f"<h2>Verdicts of the gate</h2>{html_table(['hour', 'laboratory', 'verdict', 'reason'], rows)}",
+            Section("Predict first, then learn", figures=[Figure(chart, "Glucose", text, "", laboratory, lines)]),
+            Section("", figures=[Figure(steps, "Versions", "The version that predicted each spectrum")]),
+            Section("Verdicts of the gate", [Listing("", ("hour", "laboratory", "verdict", "reason"), rows)]),
         ],
+        template=TEMPLATE,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ...models.class_scores import UNKNOWN
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
+from ..files.columns import values_of
 from ..files.options import ReadOptions
 from ..files.table import Table, read_table
 from ..messages.frame import RESERVED
@@ -27,35 +28,6 @@ MAX_CLASSES = 64
 MIN_OF_CLASS = 5  # spectra: one in each fold
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """What is fitted, on which rows of a file, and under which name it is published.
-
-    Attributes:
-        targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
-        n_components, epochs: of the estimator; None for its default.
-        random_state, progress: passed on to an estimator that has them.
-        preprocess: None for the usual one, or for none if the estimator has its own.
-        labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
-        group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
-        encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
-    """
-
-    targets: Sequence[str]
-    kind: str = "plsr"
-    name: str = "default"
-    preprocess: str | None = None
-    n_components: int | None = None
-    epochs: int | None = None
-    random_state: int = 0
-    units: Mapping[str, str] = field(default_factory=dict)
-    labels: Path | None = None
-    group: str | None = None
-    encoder: Encoder | None = None
-    reading: ReadOptions = field(default_factory=ReadOptions)
-    progress: bool = False
-
-
 @dataclass(frozen=True)
 class FitResult:
     """A published model; `dropped` counts rows without a value or with a broken spectrum."""
@@ -66,79 +38,94 @@ class FitResult:
     dropped: int
 
 
-def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
+def fit_and_publish(
+    path: Path,
+    store: Store,
+    *,
+    targets: Sequence[str],
+    kind: str = "plsr",
+    name: str = "default",
+    preprocess: str | None = None,
+    units: Mapping[str, str] | None = None,
+    labels: Path | None = None,
+    group: str | None = None,
+    encoder: Encoder | None = None,
+    reading: ReadOptions | None = None,
+    progress: bool = False,
+    random_state: int = 0,
+    **parameters: Any,
+) -> FitResult:
     """Fits a model on the rows of a file that have all the targets, and makes it the current version of its name.
+
+    Args:
+        targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
+        preprocess: None for the usual one, or for none if the estimator has its own.
+        labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
+        group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
+        encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
+        progress, random_state: passed on to an estimator that has them.
+        parameters: n_components and epochs of the estimator; None for its default.
 
     Raises:
         BadFile: the file lacks a target, or too few rows have one.
         ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
     """
-    targets = options.targets
-    _check_names(targets)
-    table = read_table(path, options.reading)
-    known = table.columns if options.labels is None else _labels(options.labels, table)
-    labeled, kind = options.labels or path, options.kind
+    if len(set(targets)) < len(targets):
+        raise BadFile(f"expected every target once, got {', '.join(targets)}")
+    if reserved := [target for target in targets if target in RESERVED]:
+        raise BadFile(f"a target may not be called {reserved[0]!r}: predictions have a column of that name")
+    table = read_table(path, reading)
+    known = table.columns if labels is None else _labels(labels, table)
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):
-        values, there = class_values(known, targets, labeled)
+        values, there = class_values(known, targets, labels or path)
         kind = classifier_kind(kind, path, targets[0])
     else:
-        values = np.column_stack([target_values(known, target, labeled) for target in targets])
+        values = np.column_stack([target_values(known, target, labels or path) for target in targets])
         there = np.isfinite(values).all(axis=1)
-    estimator = _estimator(kind, options)
-    good = there & np.isfinite(table.spectra).all(axis=1)
+    estimator = _estimator(kind, {**parameters, "encoder": encoder}, random_state=random_state, progress=progress)
+    good: np.ndarray = there & np.all(np.isfinite(table.spectra), axis=1)
     if good.sum() < 5:
         raise BadFile(
             f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {good.sum()} of {len(table)}"
         )
-    repeats = _repeats(table, options.group, path)
+    repeats = table.object_id if group is None else column_of(table, group)
     spectra, axis = table.spectra[good], table.axis
-    if options.encoder is not None:
-        spectra, axis = resampler(axis, options.encoder.grid).apply(spectra), options.encoder.grid
+    if encoder is not None:
+        spectra, axis = resampler(axis, encoder.grid).apply(spectra), encoder.grid
     usual = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
     model = Model.fit(
         spectra,
         axis,
         values[good],
         targets,
-        pipeline=Pipeline.parse(usual if options.preprocess is None else options.preprocess),
+        pipeline=Pipeline.parse(usual if preprocess is None else preprocess),
         estimator=estimator,
-        units=options.units,
+        units=units,
         quantity=table.quantity,
         source=path.name,
         groups=None if repeats is None else repeats[good],
     )
-    metrics = calibration_metrics(model, table.spectra[good], table, values[good])
-    return FitResult(model, store.publish(options.name, model, metrics), metrics, int((~good).sum()))
+    metrics = calibration_metrics(model, table[good], values[good])
+    return FitResult(model, store.publish(name, model, metrics), metrics, int((~good).sum()))
 
 
-def _check_names(targets: Sequence[str]) -> None:
-    if len(set(targets)) < len(targets):
-        raise BadFile(f"expected every target once, got {', '.join(targets)}")
-    for target in targets:
-        if target in RESERVED:
-            raise BadFile(f"a target may not be called {target!r}: predictions have a column of that name")
+def column_of(table: Table, name: str) -> np.ndarray:
+    if name not in table.columns:
+        raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
+    return table.columns[name]
 
 
-def _repeats(table: Table, group: str | None, path: Path) -> np.ndarray | None:
-    if group is None:
-        return table.object_id
-    if group not in table.columns:
-        raise BadFile(f"{path}: no column {group!r}; columns there: {', '.join(table.columns)}")
-    return table.columns[group]
-
-
-def _estimator(kind: str, options: FitOptions) -> Any:
+def _estimator(kind: str, parameters: Mapping[str, Any], **offered: Any) -> Any:
+    """With the parameters that are not None, and of the offered ones with those that it has."""
     made = estimator_class(kind)
     takes = made().get_params()
-    asked = {"n_components": options.n_components, "epochs": options.epochs, "encoder": options.encoder}
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {name: value for name, value in parameters.items() if value is not None}
     if strange := given.keys() - takes:
         raise ValueError(f"{kind} takes no {', '.join(sorted(strange))}; it takes {', '.join(takes)}")
-    offered = {"random_state": options.random_state, "progress": options.progress}
     return made(**given, **{name: value for name, value in offered.items() if name in takes})
 
 
-def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values: np.ndarray) -> dict[str, Any]:
+def calibration_metrics(model: Model, table: Table, values: np.ndarray) -> dict[str, Any]:
     """RMSEC of each target, or purity and recovery of each class out of fold; and what the estimator chose.
 
     None of these is a test on independent samples.
@@ -146,26 +133,23 @@ def calibration_metrics(model: Model, spectra: np.ndarray, table: Table, values:
     if model.class_of:
         metrics: dict[str, Any] = {"out_of_fold": model.estimator.validation_.figures()}
     else:
-        residual = model.predict(spectra, table.axis).values - values
+        residual = model.predict(table.spectra, table.axis).values - values
         metrics = {"rmsec": dict(zip(model.targets, np.sqrt((residual**2).mean(axis=0)), strict=True))}
-    if (components := getattr(model.estimator, "n_components_", None)) is not None:
-        metrics["latent_variables"] = int(components)
     if (validated := getattr(model.estimator, "rmsecv_", None)) is not None and not model.class_of:
         metrics["rmsecv"] = dict(zip(model.targets, validated.tolist(), strict=True))
-    if (iterations := getattr(model.estimator, "n_iter_", None)) is not None:
-        metrics["epochs"] = int(iterations)
+    for name, attribute in (("latent_variables", "n_components_"), ("epochs", "n_iter_")):
+        if (chosen := getattr(model.estimator, attribute, None)) is not None:
+            metrics[name] = int(chosen)
     return metrics
 
 
 def classifier_kind(kind: str, path: Path, target: str) -> str:
     """Raises ValueError if the kind has no classifier."""
-    if kind in CLASSIFIERS.values():
-        return kind
-    if kind not in CLASSIFIERS:
+    if kind not in CLASSIFIERS and kind not in CLASSIFIERS.values():
         raise ValueError(
-            f"{path}: column {target!r} holds classes, and {kind} can not learn them; use {', '.join(CLASSIFIERS)}"
+            f"{path}: column {target!r} holds classes, and {kind} cannot learn them; use {', '.join(CLASSIFIERS)}"
         )
-    return CLASSIFIERS[kind]
+    return CLASSIFIERS.get(kind, kind)
 
 
 def class_values(
@@ -190,7 +174,7 @@ def class_values(
     return names, there
 
 
-def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path | str) -> np.ndarray:
     values = columns.get(name)
     if values is None or values.dtype.kind != "f":
         known = ", ".join(key for key, column in columns.items() if column.dtype.kind == "f") or "none"
@@ -201,23 +185,18 @@ def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path) -> n
 
 def _labels(path: Path, table: Table) -> dict[str, np.ndarray]:
     """The columns of a CSV, joined to the spectra by spectrum_id if it has one, else row by row."""
+    import pyarrow
     import pyarrow.csv
 
     try:
-        columns = pyarrow.csv.read_csv(path).to_pydict()
+        rows = pyarrow.csv.read_csv(path)
     except (OSError, ValueError) as error:
         raise BadFile(f"{path}: expected a CSV of laboratory values: {error}") from error
-    if "spectrum_id" in columns:
-        place = {str(name): row for row, name in enumerate(columns.pop("spectrum_id"))}
-        rows = [place.get(str(name), -1) for name in table.spectrum_id]
-    elif all(len(column) == len(table) for column in columns.values()):
-        rows = list(range(len(table)))
-    else:
-        n = len(next(iter(columns.values()), []))
+    n = len(rows)
+    if "spectrum_id" in rows.column_names:
+        place = {str(name): row for row, name in enumerate(rows["spectrum_id"].to_pylist())}
+        found = [place.get(str(name)) for name in table.spectrum_id]
+        rows = rows.drop_columns("spectrum_id").take(pyarrow.array(found, pyarrow.int64()))
+    elif n != len(table):
         raise BadFile(f"{path}: expected a column spectrum_id, or {len(table)} rows, one per spectrum; got {n} rows")
-    found = {}
-    for name, column in columns.items():
-        picked = [column[row] if row >= 0 else None for row in rows]
-        numeric = all(value is None or isinstance(value, int | float) for value in picked)
-        found[name] = np.array([np.nan if v is None else v for v in picked], np.float64 if numeric else object)
-    return found
+    return {name: values_of(rows[name].combine_chunks(), name) for name in rows.column_names}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,28 +20,9 @@ from ...ssl.refit import Gold, Labels, improve
 from ...ssl.unlabeled import Unlabeled
 from ..files.options import ReadOptions
 from ..files.table import INSTRUMENT_COLUMNS, Table, read_table
-from .fit import target_values
+from .fit import column_of, target_values
 
 MIN_OBJECTS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainOptions:
-    """How to pretrain, and what for.
-
-    Attributes:
-        name: the model to improve; None for an encoder alone.
-        group: a column whose equal values are one object; None for the files' own objects.
-        gold: labeled files, for testing only.
-        checkpoint: a file that an interrupted run continues from.
-    """
-
-    recipe: Recipe
-    name: str | None = None
-    group: str | None = None
-    gold: Sequence[Path] = ()
-    checkpoint: Path | None = None
-    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(frozen=True)
@@ -87,22 +69,18 @@ def read_unlabeled(
     code = np.unique(objects, return_inverse=True)[1]
     if not len(code) or code.max() + 1 < MIN_OBJECTS:
         also = f"; {left_out} spectra with values that are not finite were left out" if left_out else ""
-        raise BadFile(
-            f"{files[0]}: expected spectra of at least {MIN_OBJECTS} objects to learn from, "
-            f"got {len(set(objects))}{also}"
-        )
+        expected = f"expected spectra of at least {MIN_OBJECTS} objects to learn from"
+        raise BadFile(f"{files[0]}: {expected}, got {len(set(objects))}{also}")
     kinds, condition = np.unique(conditions, return_inverse=True)
     return Unlabeled(np.vstack(spectra), code, condition, kinds.tolist(), np.ones(len(code), bool)), grid
 
 
 def _objects(table: Table, group: str | None, number: int) -> np.ndarray:
     if group is not None:
-        if group not in table.columns:
-            raise BadFile(f"{table.path}: no column {group!r}; columns there: {', '.join(table.columns)}")
-        return np.array([str(value) for value in table.columns[group]])
-    if table.object_id is not None:
-        return np.array([str(name) or f"{number}/{row}" for name, row in zip(table.object_id, table.row, strict=True)])
-    return np.array([f"{number}/{row}" for row in table.row])
+        return column_of(table, group).astype(str)
+    own = [f"{number}/{row}" for row in table.row]
+    named = own if table.object_id is None else table.object_id
+    return np.array([str(name) or other for name, other in zip(named, own, strict=True)])
 
 
 def read_gold(path: Path, targets: Sequence[str]) -> Gold:
@@ -117,33 +95,40 @@ def read_gold(path: Path, targets: Sequence[str]) -> Gold:
 
 def pretrain_files(
     files: Sequence[Path],
-    options: PretrainOptions,
     store: Store,
+    recipe: Recipe,
     *,
-    progress: Callable[[int, float], None] = lambda step, loss: None,
-    stop: Callable[[], bool] = lambda: False,
+    name: str | None,
+    group: str | None,
+    gold: Sequence[Path],
+    reading: ReadOptions,
+    **running: Any,
 ) -> Pretrained:
     """Pretrains on files. A model that is to be improved gets new heads, is tested, and is published if it passes.
+
+    Args:
+        name: the model to improve; None for an encoder alone.
+        group: a column whose equal values are one object; None for the files' own objects.
+        gold: labeled files, for testing only.
+        running: `checkpoint`, `progress` and `stop`, as `ssl.pretrain.pretrain` explains them.
 
     Raises:
         NoModel: no such model, or its bundle holds no calibration. BadFile, ValueError, FloatingPointError.
         Interrupted: by `stop`; the text says whether a checkpoint was written.
     """
-    running = {"checkpoint": options.checkpoint, "progress": progress, "stop": stop}
-    if options.name is None:
-        unlabeled, grid = read_unlabeled(files, options.group, None, options.reading)
-        return Pretrained(*pretrain(unlabeled, grid, options.recipe, **running))
-    champion, before = store.load(options.name)
-    refuse_classes(options.name, champion)
-    calibration = store.calibration(options.name, before)
+    if name is None:
+        return Pretrained(*pretrain(*read_unlabeled(files, group, None, reading), recipe, **running))
+    champion, before = store.load(name)
+    refuse_classes(name, champion)
+    calibration = store.calibration(name, before)
     if calibration is None:
-        raise NoModel(f"model {options.name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
-    unlabeled, _ = read_unlabeled(files, options.group, champion.grid, options.reading)
-    labels = Labels(calibration, np.zeros(len(calibration), bool), np.zeros(len(calibration), bool))
-    gold = [read_gold(path, champion.targets) for path in options.gold]
-    judged, encoder = improve(champion, labels, unlabeled, options.recipe, gold, **running)
+        raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
+    unlabeled, _ = read_unlabeled(files, group, champion.grid, reading)
+    labels = Labels(calibration, *np.zeros((2, len(calibration)), bool))
+    tests = [read_gold(path, champion.targets) for path in gold]
+    judged, encoder = improve(champion, labels, unlabeled, recipe, tests, **running)
     if not judged.verdict.promoted:
         return Pretrained(encoder, verdict=judged.verdict)
     judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
-    version = store.publish(options.name, judged.model, {"gate": judged.verdict.to_json()})
+    version = store.publish(name, judged.model, {"gate": judged.verdict.to_json()})
     return Pretrained(encoder, verdict=judged.verdict, version=version)

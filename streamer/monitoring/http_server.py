@@ -95,11 +95,13 @@ class WebServer:
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Page], what: str) -> None:
         self._what = what
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         try:
-            self._socket = _listen(host, port)
+            self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         except (OSError, OverflowError, UnicodeError) as error:
             raise BadSettings(
-                f"{what}.port: can not listen on {host}:{port}: {error}; set another, or 0 for any free one"
+                f"{what}.port: cannot listen on {host}:{port}: {error}; set another, or 0 for any free one"
             ) from error
         self._bound, self.port = self._socket.getsockname()[:2]
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
@@ -134,18 +136,6 @@ class WebServer:
     def __exit__(self, *exc: object) -> None:
         self._server.should_exit = True
         self._thread.join()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def _application(pages: Mapping[str, Page]) -> Starlette:

@@ -17,17 +17,13 @@ OTHER_LINES = "(other)"
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: a row of docs/metrics.md.
-
-    Attributes:
-        unit: "1" for counts and ratios.
-    """
+    """One metric: a row of docs/metrics.md."""
 
     kind: type[Any]
     name: str
     help: str
-    labels: tuple[str, ...] = ()
-    unit: str = "1"
+    labels: str = ""  # separated by spaces
+    unit: str = "1"  # of counts and ratios
     buckets: tuple[float, ...] = _SECONDS
 
 
@@ -35,88 +31,51 @@ _C, _G, _H = prometheus.Counter, prometheus.Gauge, prometheus.Histogram
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 TABLE = (
     # The worker's.
-    Metric(
-        _C,
-        "tamis_spectra_processed_total",
-        "Spectra by outcome: trusted, untrusted, rejected, belt",
-        ("line", "outcome"),
-    ),
+    Metric(_C, "tamis_spectra_processed_total", "Spectra: trusted, untrusted, rejected or belt", "line outcome"),
     Metric(_C, "tamis_frames_total", "Messages read from the spectra topic"),
-    Metric(_C, "tamis_dead_letter_total", "Rejected messages and rows", ("line", "reason")),
+    Metric(_C, "tamis_dead_letter_total", "Rejected messages and rows", "line reason"),
     Metric(_C, "tamis_not_delivered_total", "Batches that the broker did not confirm; each is read again"),
-    Metric(_H, "tamis_predict_duration_seconds", "From a decoded frame to its predictions", ("line",), "s"),
+    Metric(_H, "tamis_predict_duration_seconds", "From a decoded frame to its predictions", "line", "s"),
     Metric(
-        _H,
-        "tamis_end_to_end_latency_seconds",
-        "From the timestamp of a frame's newest spectrum to the confirmation of its predictions",
-        ("line",),
-        "s",
-        _LATENCY,
+        _H, "tamis_end_to_end_latency_seconds", "From a frame's newest spectrum to its delivery", "line", "s", _LATENCY
     ),
-    Metric(_G, "tamis_consumer_lag_records", "Messages not yet read", ("topic", "partition")),
+    Metric(_G, "tamis_consumer_lag_records", "Messages not yet read", "topic partition"),
     Metric(_C, "tamis_skipped_messages_total", "Messages that the broker deleted before they were read"),
     Metric(_G, "tamis_broker_connected", "1 while a broker answers, else 0"),
-    Metric(_G, "tamis_line_running", "1 while the line is scheduled to run, else 0", ("line",)),
-    Metric(_G, "tamis_trusted_ratio", "Share of trusted predictions in the newest frame", ("line",)),
-    Metric(_G, "tamis_frozen_spectra", "Frozen spectra in the newest frame", ("line",)),
+    Metric(_G, "tamis_line_running", "1 while the line is scheduled to run, else 0", "line"),
+    Metric(_G, "tamis_trusted_ratio", "Share of trusted predictions in the newest frame", "line"),
+    Metric(_G, "tamis_frozen_spectra", "Frozen spectra in the newest frame", "line"),
+    Metric(_G, "tamis_prediction", "5 %, 50 %, 95 % quantile of the newest frame", "line target share", "the target's"),
+    Metric(_C, "tamis_decisions_total", "Objects decided, by action", "line action"),
+    Metric(_C, "tamis_decisions_late_total", "Decisions sent after their deadline", "line"),
     Metric(
-        _G,
-        "tamis_prediction",
-        "Quantiles of the newest frame's predictions: 5 %, 50 % and 95 %",
-        ("line", "target", "share"),
-        "the target's",
-    ),
-    Metric(_C, "tamis_decisions_total", "Objects decided, by action", ("line", "action")),
-    Metric(_C, "tamis_decisions_late_total", "Decisions sent after their deadline", ("line",)),
-    Metric(
-        _H,
-        "tamis_decision_latency_seconds",
-        "From the timestamp of an object's last spectrum to the sending of its decision",
-        ("line",),
-        "s",
-        _LATENCY,
+        _H, "tamis_decision_latency_seconds", "From an object's last spectrum to its decision", "line", "s", _LATENCY
     ),
     Metric(
         _G,
         "tamis_camera_reference_change_ratio",
-        "Relative change of a camera's white or dark reference since the first one; the largest of the line's cameras",
-        ("line", "reference"),
+        "Relative change of a white or dark reference since the first one; of all cameras, the largest",
+        "line reference",
     ),
-    Metric(_C, "tamis_label_requests_total", "Objects for which laboratory values were requested", ("line",)),
+    Metric(_C, "tamis_label_requests_total", "Objects for which laboratory values were requested", "line"),
     # The worker's; of labels and residuals, the trainer's.
-    Metric(_G, "tamis_drift_score", "Score of a drift detector on the newest block", ("line", "detector")),
-    Metric(_G, "tamis_drift_threshold", "Alarm threshold of the score", ("line", "detector")),
-    Metric(
-        _G,
-        "tamis_drift_alarm",
-        "1 from two blocks in a row above the threshold until ten in a row below it",
-        ("line", "detector"),
-    ),
-    Metric(
-        _G,
-        "tamis_drift_size",
-        "Estimated change of the instrument since the reference was learned",
-        ("line", "cause", "unit"),
-        "see unit",
-    ),
-    Metric(_G, "tamis_drift_learned_ratio", "Learned share of the line's drift reference", ("line",)),
+    Metric(_G, "tamis_drift_score", "Score of a drift detector on the newest block", "line detector"),
+    Metric(_G, "tamis_drift_threshold", "Alarm threshold of the score", "line detector"),
+    Metric(_G, "tamis_drift_alarm", "1 from two blocks in a row above the threshold until ten below", "line detector"),
+    Metric(_G, "tamis_drift_size", "Estimated change since the reference", "line cause unit", "see unit"),
+    Metric(_G, "tamis_drift_learned_ratio", "Learned share of the line's drift reference", "line"),
     # Both have these.
-    Metric(_G, "tamis_model_info", "1 for each served model and version", ("model", "version")),
-    Metric(
-        _G, "tamis_model_trained_timestamp_seconds", "Publication of the served version, Unix time", ("model",), "s"
-    ),
-    Metric(_G, "tamis_build_info", "1; the version of Tamis is a label", ("version",)),
+    Metric(_G, "tamis_model_info", "1 for each served model and version", "model version"),
+    Metric(_G, "tamis_model_trained_timestamp_seconds", "Publication of the served version, Unix time", "model", "s"),
+    Metric(_G, "tamis_build_info", "1; the version of Tamis is a label", "version"),
     # The trainer's.
-    Metric(
-        _C, "tamis_labels_total", "Laboratory values: joined with a spectrum, waiting for it, rejected", ("outcome",)
-    ),
-    Metric(_G, "tamis_buffer_spectra", "Spectra in the replay buffer: window, reservoir, labeled", ("part",)),
+    Metric(_C, "tamis_labels_total", "Laboratory values: joined with a spectrum, waiting, rejected", "outcome"),
+    Metric(_G, "tamis_buffer_spectra", "Spectra in the replay buffer: window, reservoir, labeled", "part"),
     Metric(_G, "tamis_buffer_bytes", "Size of the replay buffer on disk", unit="bytes"),
     Metric(_G, "tamis_training_step", "Current pretraining step; 0 when none runs"),
     Metric(_G, "tamis_training_loss", "Loss of the latest pretraining step"),
-    Metric(_C, "tamis_gate_total", "Candidate models by the gate's verdict: promoted, refused, failed", ("outcome",)),
+    Metric(_C, "tamis_gate_total", "Candidate models by the gate's verdict: promoted, refused, failed", "outcome"),
 )
-KINDS = {_C: "counter", _G: "gauge", _H: "histogram"}
 
 
 class Metrics:
@@ -134,10 +93,10 @@ class Metrics:
         prometheus.ProcessCollector(registry=self.registry)
         self.clock = clock
         self._metrics: dict[str, Any] = {}
-        self._lines: dict[str, float] = {}  # when each last sent something
+        self._lines: dict[str, float] = {}  # line -> time of its last message
         for row in TABLE:
             more: dict[str, Any] = {"buckets": row.buckets} if row.kind is prometheus.Histogram else {}
-            self._metrics[row.name] = row.kind(row.name, row.help, row.labels, registry=self.registry, **more)
+            self._metrics[row.name] = row.kind(row.name, row.help, row.labels.split(), registry=self.registry, **more)
 
     def __getitem__(self, name: str) -> Any:
         return self._metrics[name]
@@ -154,11 +113,11 @@ class Metrics:
 
     def expire(self, forget_s: float) -> list[str]:
         """Removes all series of lines that were silent for `forget_s`, and returns their names."""
-        gone = [name for name, heard in self._lines.items() if self.clock() - heard > forget_s]
+        gone = [name for name, last_s in self._lines.items() if self.clock() - last_s > forget_s]
         for name in gone:
             del self._lines[name]
             for row in TABLE:
-                if "line" in row.labels:
+                if "line" in row.labels.split():
                     self._metrics[row.name].remove_by_labels({"line": name[:80] or "unknown"})
         return gone
 
@@ -169,7 +128,8 @@ class Metrics:
 def page() -> str:
     """docs/metrics.md"""
     rows = [
-        f"| `{row.name}` | {KINDS[row.kind]} | {row.unit} | {', '.join(row.labels)} | {row.help} |" for row in TABLE
+        f"| `{row.name}` | {row.kind.__name__.lower()} | {row.unit} | {', '.join(row.labels.split())} | {row.help} |"
+        for row in TABLE
     ]
     return f"""# Metrics
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
-from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from ... import BadSettings
 from .secrets import is_text
@@ -34,13 +34,12 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
         overrides: from the command line; None values are ignored.
 
     Raises:
-        BadSettings: one line per fault, with the key, its place, the value and what was expected.
+        BadSettings: one line per fault, with the key, its place, the value and the expectation.
     """
     if config is None and (named := os.environ.get(CONFIG_VARIABLE)):
         config = Path(named)
     values: dict[str, Any] = _read_toml(config) if config is not None else {}
-    unknown = [fault for name in sorted(os.environ) if name.startswith(PREFIX) and (fault := _unknown_variable(name))]
-    if unknown:
+    if unknown := [fault for name in sorted(os.environ) if (fault := _unknown_variable(name))]:
         raise BadSettings("\n".join(unknown))
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
 
@@ -57,9 +56,7 @@ def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None)
     except ValidationError as error:
         faults = [_sentence(fault, config, values) for fault in error.errors()]
         raise BadSettings("\n".join(dict.fromkeys(faults))) from None
-    except Exception as error:  # pydantic-settings wraps a bad JSON value of the environment in its own error
-        if type(error).__name__ != "SettingsError" and not isinstance(error, RecursionError):
-            raise
+    except (SettingsError, RecursionError) as error:  # a bad JSON value of the environment
         raise BadSettings(f"environment: {error}; expected JSON") from None
 
 
@@ -71,7 +68,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             raise BadSettings(f"{path}: expected settings of at most {_MAX_BYTES} bytes, got more")
         return tomllib.loads(raw.decode())
     except OSError as error:
-        raise BadSettings(f"can not read the settings file {path}: {error.strerror}") from error
+        raise BadSettings(f"cannot read the settings file {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, a number with thousands of digits
         raise BadSettings(f"{path}: expected TOML: {error}") from error
 
@@ -94,10 +91,8 @@ def _kafka_of_environment() -> dict[str, Any]:
 
 
 def _unknown_variable(name: str) -> str | None:
-    if name.startswith(_NO_SETTINGS):
-        return None
-    head = name[len(PREFIX) :].split("__")[0].lower()
-    if head in Settings.model_fields:
+    head = name.removeprefix(PREFIX).split("__")[0].lower()
+    if not name.startswith(PREFIX) or name.startswith(_NO_SETTINGS) or head in Settings.model_fields:
         return None  # nested keys are checked with the tables
     known = [PREFIX + field.upper() for field in Settings.model_fields]
     table = next((k for k in known if name.startswith(f"{k}_")), None)
@@ -106,7 +101,7 @@ def _unknown_variable(name: str) -> str | None:
 
 
 def _sentence(fault: Any, config: Path | None, toml: Mapping[str, Any]) -> str:
-    """One validation error as: place, value, what was expected."""
+    """One validation error as: place, value, expectation."""
     path = [str(part) for part in fault["loc"]]
     dotted = ".".join(path)
     variable = PREFIX + "__".join(path).upper()

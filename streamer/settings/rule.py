@@ -1,4 +1,4 @@
-"""The rule language of the settings: a rule is parsed, checked and refused by name, and never evaluated as code.
+"""The rule language of the settings: a rule is parsed and checked by name, and never evaluated as code.
 
     label == "PVC" and confidence >= 0.9
     fat_low > 12 or (fat > 11 and odd == 0)
@@ -13,7 +13,6 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Collection, Mapping
-from itertools import pairwise
 from typing import Any
 
 MAX_TEXT = 1_000  # characters of a rule
@@ -48,8 +47,7 @@ class Rule:
         if len(text) > MAX_TEXT:
             raise ValueError(f"expected a rule of at most {MAX_TEXT} characters, got {len(text)}")
         try:
-            tree = ast.parse(text.strip(), mode="eval")
-            self._holds = self._condition(tree.body)
+            self._holds = self._condition(ast.parse(text.strip(), mode="eval").body)
         except (SyntaxError, RecursionError, MemoryError) as error:
             raise ValueError(
                 f"expected a rule such as 'label == \"PVC\" and confidence >= 0.9', got {text!r}"
@@ -66,12 +64,10 @@ class Rule:
 
     def _condition(self, node: ast.expr) -> Callable[[Facts], Any]:
         match node:
-            case ast.BoolOp(ast.And(), parts):
-                every = [self._condition(part) for part in parts]
-                return lambda facts: all(part(facts) for part in every)
-            case ast.BoolOp(ast.Or(), parts):
-                some = [self._condition(part) for part in parts]
-                return lambda facts: any(part(facts) for part in some)
+            case ast.BoolOp(op, parts):
+                conditions = [self._condition(part) for part in parts]
+                join = all if isinstance(op, ast.And) else any
+                return lambda facts: join(holds(facts) for holds in conditions)
             case ast.UnaryOp(ast.Not(), part):
                 holds = self._condition(part)
                 return lambda facts: not holds(facts)
@@ -80,7 +76,8 @@ class Rule:
                 compare = [_COMPARE.get(type(op)) for op in ops]
                 if None in compare:
                     raise ValueError(f"{self._place(node)}: expected one of == != < <= > >=")
-                return lambda facts: _all_hold(compare, [part(facts) for part in operands])
+                steps = list(zip(compare, operands[:-1], operands[1:], strict=True))
+                return lambda facts: all(_holds(op, left(facts), right(facts)) for op, left, right in steps)
             case ast.Name() | ast.Subscript():
                 return self._operand(node)
         raise ValueError(f"{self._place(node)}: expected a comparison, a name, and, or, not")
@@ -92,21 +89,19 @@ class Rule:
             case ast.UnaryOp(ast.USub(), ast.Constant(value)) if isinstance(value, (int, float)):
                 return lambda facts: -value
             case ast.Name(name):
-                self.names.add(name)
-                return lambda facts: facts.get(name)
+                return self._fact(name)
             case ast.Subscript(ast.Name("p" | "value" as of), ast.Constant(str(value))):
-                name = f"p[{value}]" if of == "p" else value
-                self.names.add(name)
-                return lambda facts: facts.get(name)
+                return self._fact(f"p[{value}]" if of == "p" else value)
         raise ValueError(f'{self._place(node)}: expected a name, a number, a text in quotes, or p["class"]')
+
+    def _fact(self, name: str) -> Callable[[Facts], Any]:
+        self.names.add(name)
+        return lambda facts: facts.get(name)
 
     def _place(self, node: ast.expr) -> str:
         return f"rule {self.text!r}: {ast.unparse(node)[:80]!r}"
 
 
-def _all_hold(compare: list[Any], values: list[Any]) -> bool:
-    pairs = pairwise(values)
-    return all(
-        left is not None and right is not None and isinstance(left, str) == isinstance(right, str) and op(left, right)
-        for op, (left, right) in zip(compare, pairs, strict=True)
-    )
+def _holds(compare: Any, left: Any, right: Any) -> bool:
+    """False for an unknown fact, and between a text and a number."""
+    return None not in (left, right) and isinstance(left, str) == isinstance(right, str) and compare(left, right)

@@ -18,7 +18,7 @@ _OURS = frozenset(
 # kafka-python accepts these and ignores them: refused, because a user would think the connection safer than it is.
 _IGNORED = {
     "ssl_ciphers": "kafka-python ignores it; configure ciphers in OpenSSL's own configuration",
-    "ssl_crlfile": "kafka-python can not load it; use short-lived broker certificates instead",
+    "ssl_crlfile": "kafka-python cannot load it; use short-lived broker certificates instead",
 }
 # Keys of kafka-python that can be read from a file as KEY_file. The user name is no secret, but often lies beside one.
 FROM_FILES = ("sasl_plain_username", "sasl_plain_password", "ssl_password", "proxy_url")
@@ -46,8 +46,7 @@ def is_text(key: str) -> bool:
     return key.startswith(("sasl_", "ssl_", "client_", "group_")) or key.endswith(("_file", "_proxy", "proxy_url"))
 
 
-def refuse_unknown_keys(kafka: Mapping[str, Any]) -> None:
-    """Raises ValueError: a key that kafka-python does not have or ignores, or that Tamis sets itself."""
+def _refuse_unknown_keys(kafka: Mapping[str, Any]) -> None:
     from kafka import KafkaConsumer, KafkaProducer
 
     known = (KafkaConsumer.DEFAULT_CONFIG.keys() | KafkaProducer.DEFAULT_CONFIG.keys()) - _OURS - _IGNORED.keys()
@@ -56,7 +55,7 @@ def refuse_unknown_keys(kafka: Mapping[str, Any]) -> None:
         if key in _IGNORED:
             raise ValueError(f"kafka.{key}: {_IGNORED[key]}")
         if key in _OURS:
-            raise ValueError(f"kafka.{key} can not be set: Tamis sets it itself, its guarantees depend on it")
+            raise ValueError(f"kafka.{key} cannot be set: Tamis sets it itself, its guarantees depend on it")
         if key not in known:
             near = ", ".join(sorted(k for k in known if k.split("_")[0] == key.split("_")[0])) or "see kafka-python"
             raise ValueError(f"unknown setting kafka.{key}; similar: {near}")
@@ -66,12 +65,13 @@ def with_files_read(kafka: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with each KEY_file replaced by its content. A token's file stays: it is read for each login.
 
     Raises:
-        ValueError: a file or a value that can not be used. The text never contains the content.
+        ValueError: a key that kafka-python does not have or ignores, or that Tamis sets itself; a file or a value that
+            cannot be used. The text never contains the content.
     """
+    _refuse_unknown_keys(kafka)
     done = dict(kafka)
     for key in FROM_FILES:
-        path = done.pop(f"{key}_file", None)
-        if path is None:
+        if (path := done.pop(f"{key}_file", None)) is None:
             continue
         if key in done:
             raise ValueError(f"kafka.{key} and kafka.{key}_file exclude each other: give one")
@@ -82,21 +82,20 @@ def with_files_read(kafka: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(done.get("ssl_check_hostname", True), bool):  # kafka-python takes any text for true
         raise ValueError("kafka.ssl_check_hostname: expected true or false")
     for key in ("proxy_url", "socks5_proxy"):
-        if done.get(key) is not None:
-            _check_proxy(key, done[key])
+        if done.get(key) is not None and not _is_proxy(done[key]):
+            raise ValueError(f"kafka.{key}: expected {' or '.join(_PROXIES)}://[user:password@]host:port")
     return done
 
 
 def read_secret(path: Any, key: str) -> str:
     """A file's text without the newline that an editor or `echo` puts at its end. Raises ValueError."""
-    try:
-        content = read_bytes(path, key)
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{key}: {path}: expected UTF-8 text") from None  # the error itself contains the content
+    content = read_bytes(path, key)
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{key}: {path}: expected at most {_MAX_BYTES} bytes")
-    text = text.removesuffix("\n").removesuffix("\r")
+    try:
+        text = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ValueError(f"{key}: {path}: expected UTF-8 text") from None  # the error itself contains the content
     if not text:
         raise ValueError(f"{key}: {path} is empty")
     return text
@@ -108,19 +107,16 @@ def read_bytes(path: Any, key: str) -> bytes:
         raise ValueError(f"{key}: expected the path of a file")
     try:
         with Path(path).open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            return file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"{key}: can not read {path}: {reason}") from None
-    return content
+        raise ValueError(f"{key}: cannot read {path}: {reason}") from None
 
 
-def _check_proxy(key: str, url: str) -> None:
-    """kafka-python's own errors repeat the address, and so the password in it."""
+def _is_proxy(url: str) -> bool:
+    """Checked here, because kafka-python's own errors repeat the address with its password."""
     try:
         parsed = urlsplit(url)
-        usable = parsed.scheme in _PROXIES and bool(parsed.hostname) and parsed.port is not None
+        return parsed.scheme in _PROXIES and bool(parsed.hostname) and parsed.port is not None
     except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(f"kafka.{key}: expected {' or '.join(_PROXIES)}://[user:password@]host:port")
+        return False

@@ -6,13 +6,13 @@ import socket
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ...models.axis import MAX_BANDS, Axis
 from .hours import Hours
 from .rule import Rule
-from .secrets import is_secret, refuse_unknown_keys, with_files_read
+from .secrets import is_secret, with_files_read
 
 PREFIX = "TAMIS_"  # of environment variables
 
@@ -21,6 +21,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class _Table(BaseModel):
+    """A ValueError of `model_post_init` becomes a fault of the table."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)  # nested tables do not inherit it
 
 
@@ -52,8 +54,7 @@ class DecisionRule(_Table):
     purity: float | None = Field(None, gt=0, le=1, description="requested share of the class among what the rule takes")
     recovery: float | None = Field(None, gt=0, le=1, description="requested share of the class that the rule takes")
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> DecisionRule:
+    def model_post_init(self, context: Any, /) -> None:
         asked = [self.purity, self.recovery].count(None)
         if self.of_class is None and asked < 2:
             raise ValueError("purity and recovery need a class")
@@ -63,7 +64,6 @@ class DecisionRule(_Table):
             raise ValueError("expected `when`, or a class with purity or recovery")
         if self.when:
             Rule(self.when)
-        return self
 
 
 class Decide(_Table):
@@ -87,15 +87,13 @@ class Camera(_Table):
     every: int = Field(1, ge=1, le=10_000, description="predict every n-th pixel of an object in a message")
     longest_lines: int = Field(2_000, ge=2, le=100_000, description="longer objects are cut")
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Camera:
+    def model_post_init(self, context: Any, /) -> None:
         if not self.pixels and (self.white or self.dark or self.belt):
             raise ValueError("a camera needs its number of pixels")
         if self.dark and not self.white:
             raise ValueError("dark needs white: reflectance is measured between the two")
         if self.belt and not self.belt[0] < self.belt[1]:
             raise ValueError(f"belt: expected a lower and an upper reflectance, got {list(self.belt)}")
-        return self
 
 
 class Line(_Table):
@@ -107,10 +105,8 @@ class Line(_Table):
     camera: Camera = Camera()  # type: ignore[call-arg]
     runs: str = Field("", description="when spectra are expected, such as 'Mon-Fri 06:00-22:00'; '' means always")
 
-    @model_validator(mode="after")
-    def _schedule(self) -> Line:
+    def model_post_init(self, context: Any, /) -> None:
         self.hours()
-        return self
 
     def hours(self) -> Hours:
         return Hours.parse(self.runs)
@@ -125,10 +121,8 @@ class NamedAxis(_Table):
     stop: float | None = None
     bands: int | None = Field(None, ge=2, le=MAX_BANDS)
 
-    @model_validator(mode="after")
-    def _one_of_two(self) -> NamedAxis:
+    def model_post_init(self, context: Any, /) -> None:
         self.axis()
-        return self
 
     def axis(self) -> Axis:
         if self.values is not None:
@@ -274,10 +268,7 @@ class Settings(BaseSettings):
     @field_validator("kafka")
     @classmethod
     def _known_to_kafka(cls, given: dict[str, Any]) -> dict[str, Any]:
-        if not given:
-            return given
-        refuse_unknown_keys(given)
-        return with_files_read(given)
+        return with_files_read(given) if given else given  # kafka-python is imported only if needed
 
     @property
     def transactional_id(self) -> str | None:

@@ -13,16 +13,15 @@ from ..files.table import read_table
 from ..fitting.pretrain import read_unlabeled
 from .contenders import Context, contender
 from .prequential import StreamTask
-from .results import Cell, CompareOptions
+from .results import CompareOptions
 from .tasks import ClassTask, ValueTask
 
-USUAL_MODELS = "plsr", "local-pls", "committee"
-USUAL_CLASSIFIERS = "pls-da", "committee"
+USUAL_MODELS = {"values": ("plsr", "local-pls", "committee"), "classes": ("pls-da", "committee")}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All cells, and by target what they were asked."""
+    """The cells of all models, and each target's task."""
 
     options: CompareOptions
     tasks: dict[str, Any]
@@ -44,7 +43,7 @@ class Comparison:
         return sorted(self.options.models, key=lambda model: self.error(target, model, labels))
 
     def against(self, target: str, labels: int, model: str, other: str) -> tuple[float, float, float]:
-        """The difference of `model` and `other`, and its 95 % interval; each the mean over the draws."""
+        """The difference between `model` and `other`, and its 95 % interval; each the mean over the draws."""
         pairs = zip(self.of(target, model, labels), self.of(target, other, labels), strict=True)
         by, low, high = np.mean([self.tasks[target].paired(one, two) for one, two in pairs], axis=0)
         return float(by), float(low), float(high)
@@ -64,18 +63,17 @@ def compare(options: CompareOptions, progress: Callable[[str], None] = lambda te
         raise ValueError(
             f"--test and --hide are for a target of classes: {', '.join(options.targets)} is none; see --split"
         )
-    usual = USUAL_CLASSIFIERS if kind is ClassTask else USUAL_MODELS
+    usual = USUAL_MODELS["classes" if kind is ClassTask else "values"]
     options = replace(options, models=list(dict.fromkeys(options.models or usual)))
     for name in options.models:
-        contender(kind.of, name)  # raises where there is none, before minutes of work
+        contender(kind.of, name)  # raises if there is none, before minutes of work
     context = Context(grid=table.axis)
     if options.unlabeled and any(name.startswith("tamis") for name in options.models):
         reading = replace(options.reading, where=None)
         context = replace(context, unlabeled=read_unlabeled(options.unlabeled, options.group, table.axis, reading)[0])
-    tasks = {target: kind.make(table, target, options, context) for target in options.targets}
-    cells: list[Cell] = []
-    for target, task in tasks.items():
+    done = Comparison(options, {name: kind.make(table, name, options, context) for name in options.targets}, [])
+    for target, task in done.tasks.items():
         for labels, seed, name in product(task.counts, range(options.seeds), options.models):
             progress(f"{target}, {labels or 'all'} labels, draw {seed + 1}: {name}")
-            cells.append(task.run(name, labels, seed))
-    return Comparison(options, tasks, cells)
+            done.cells.append(task.run(name, labels, seed))
+    return done

@@ -53,17 +53,12 @@ SELF_TRAINED = "-self"  # ends the name of a classifier that also learns from un
 
 
 class Samples(NamedTuple):
-    """Spectra with what is known of them.
-
-    Attributes:
-        spectra: (n, bands) on `axis`, finite. known: (n,) laboratory values, or names of classes.
-        group: (n,) codes, equal for repeats of one sample; None where nothing is known of repeats.
-    """
+    """(n, bands) finite spectra with (n,) known laboratory values or names of classes."""
 
     spectra: np.ndarray
     axis: Axis
     known: np.ndarray
-    group: np.ndarray | None = None
+    group: np.ndarray | None = None  # (n,) codes, equal for repeats of one sample
 
     def rows(self, rows: np.ndarray) -> Samples:
         group = None if self.group is None else self.group[rows]
@@ -72,18 +67,15 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What there is beside the labels.
+    """What a model may use in addition to the labels.
 
-    Attributes:
-        unlabeled: spectra for an encoder, on `grid`.
-        pairs: (m, bands) twice on the labels' axis, a row is one object: under the labels' condition, under the other.
-        campaign: (m, bands) unlabeled spectra of the test's campaign.
+    `pairs`: (m, bands) twice on the labels' axis, a row is one object: under the labels' condition, under the other.
     """
 
-    unlabeled: Unlabeled | None = None
+    unlabeled: Unlabeled | None = None  # for an encoder, on `grid`
     grid: Axis | None = None
     pairs: tuple[np.ndarray, np.ndarray] | None = None
-    campaign: np.ndarray | None = None
+    campaign: np.ndarray | None = None  # (m, bands) unlabeled spectra of the test's campaign
 
 
 @dataclass(frozen=True)
@@ -104,14 +96,14 @@ class Corrected:
 
 
 class Contender(NamedTuple):
-    """How a model is fitted; in a stream, `learns` says if later labels lead to a fit, to a gated refit, or to none."""
+    """How a model is fitted, and whether later labels of a stream lead to a new fit, a gated refit, or none."""
 
     fit: Callable[[Samples, int, Context], Trained | Corrected]
     learns: Literal["anew", "gated", "never"] = "anew"
 
 
 def contender(of: str, name: str) -> Contender:
-    """Raises ValueError: there is no such model; the text names those there are."""
+    """Raises ValueError: there is no such model; the text names the known ones."""
     if name not in CONTENDERS[of]:
         kind = "" if of == "values" else f" of {of}"
         raise ValueError(f"unknown model {name!r}{kind}; known: {', '.join(CONTENDERS[of])}")
@@ -124,38 +116,34 @@ def _plain(kind: str, samples: Samples, seed: int, _context: Context) -> Trained
 
 def _self_trained(kind: str, samples: Samples, seed: int, context: Context) -> Trained:
     spectra, axis, names, groups = samples
+    assert context.campaign is not None
     estimator, pipeline, chosen = select(kind, *samples, seed=seed)
     treated = pipeline.fit(spectra, axis)
-    assert context.campaign is not None
     estimator = self_train(estimator, treated, names, pipeline.transform(context.campaign, axis), groups)
     return Trained(Model(pipeline, estimator, [f"y={name}" for name in estimator.classes_], class_of="y"), chosen)
 
 
 def _encoded(name: str, samples: Samples, seed: int, context: Context) -> Trained:
     """A committee with an encoder."""
-    if context.unlabeled is None or context.grid is None:
-        raise ValueError(f"{name} needs unlabeled spectra to learn from: give --unlabeled FILE")
     encoder = encoder_of(context, seed, pretrained=name == "tamis")
-    on_grid = resampler(samples.axis, context.grid).apply(samples.spectra)
+    on_grid = resampler(samples.axis, encoder.grid).apply(samples.spectra)
     parts = {"pipeline": Pipeline(), "estimator": CommitteeRegressor(encoder=encoder, random_state=seed)}
-    model = Model.fit(on_grid, context.grid, samples.known, ["y"], groups=samples.group, **parts)
-    state = "pretrained" if name == "tamis" else "never trained"
-    return Trained(model, f"committee; {encoder.kind} encoder, {state}")
+    model = Model.fit(on_grid, encoder.grid, samples.known, ["y"], groups=samples.group, **parts)
+    return Trained(model, f"committee; {encoder.kind} encoder, {'pretrained' if name == 'tamis' else 'never trained'}")
 
 
 def _usual_plsr(samples: Samples, seed: int, _context: Context) -> Trained:
-    """As the trainer's models are: with the usual pre-treatment."""
-    spectra, axis, values, groups = samples
+    """With the usual pre-treatment, as the trainer's models."""
     parts = {"pipeline": Pipeline.parse(USUAL_PREPROCESS), "estimator": PLSR(random_state=seed)}
-    return Trained(Model.fit(spectra, axis, values, ["y"], groups=groups, **parts), USUAL_PREPROCESS)
+    return Trained(Model.fit(*samples[:3], ["y"], groups=samples.group, **parts), USUAL_PREPROCESS)
 
 
 def _paired(name: str, samples: Samples, seed: int, context: Context) -> Corrected:
     if context.pairs is None:
         raise ValueError(f"{name} needs pairs to learn from: give --pairs COLUMN and --group COLUMN")
     X, y = np.asarray(samples.spectra, np.float64), samples.known
-    of_name = {"cnn-pairs": _cnn, "weighed": _weighed}.get(name) or partial(_corrected, name)
-    predict, chosen, size = of_name(X, y, *context.pairs, seed)
+    fit = {"cnn-pairs": _cnn, "weighed": _weighed}.get(name) or partial(_corrected, name)
+    predict, chosen, size = fit(X, y, *context.pairs, seed)
     return Corrected(predict, samples.axis, chosen, size)
 
 
@@ -182,11 +170,8 @@ def _weighed(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: i
     """The committee of all corrections: a member is a correction, a head and a pre-treatment."""
     every = [one for made in CORRECTED.values() for one in chosen_of(*made, X, y, A, B, seed=seed)]
     weights = weigh(every, y)
-
-    def predict(Q: np.ndarray) -> np.ndarray:
-        return np.column_stack([one.predict(Q) for one in every]) @ weights
-
-    return predict, f"{np.count_nonzero(weights > 0.01)} of {len(every)} members", 0
+    chosen = f"{np.count_nonzero(weights > 0.01)} of {len(every)} members"
+    return lambda Q: np.column_stack([one.predict(Q) for one in every]) @ weights, chosen, 0
 
 
 def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
@@ -202,9 +187,9 @@ def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
 
 
 def encoder_of(context: Context, seed: int, *, pretrained: bool) -> Encoder:
-    """Pretrained without labels, or with its first random weights."""
-    assert context.unlabeled is not None
-    assert context.grid is not None
+    """Pretrained without labels, or with its first random weights. Raises ValueError: no unlabeled spectra."""
+    if context.unlabeled is None or context.grid is None:
+        raise ValueError("an encoder needs unlabeled spectra to learn from: give --unlabeled FILE")
     return _encoder(context.unlabeled, context.grid, seed, pretrained)
 
 

@@ -11,6 +11,7 @@ from ...models.axis import resampler
 from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ...models.model import Model
 from ..files.table import Table
+from .results import Listing
 
 MAX_SPECTRA = 64
 
@@ -20,7 +21,8 @@ class Explained:
     """One target of a model, on the mean of some spectra.
 
     Attributes:
-        spectrum, by_occlusion, by_attention: (bands,) of the model's grid; the last two sum to 1.
+        spectrum: (bands,) of the model's grid.
+        shares: by "occlusion" and, if the model has it, by "attention": (bands,), which sum to 1.
         agreement: rank correlation of attention with occlusion; None without attention.
     """
 
@@ -28,39 +30,24 @@ class Explained:
     target: str
     n: int
     spectrum: np.ndarray
-    by_occlusion: np.ndarray
-    by_attention: np.ndarray | None
+    shares: dict[str, np.ndarray]
     agreement: float | None
     peaks: list[Peak]
 
-    def regions(self, most: int = 6) -> list[tuple[float, float, float | None, str]]:
-        """Where it rests most: position, its share by occlusion and by attention, and what is known to absorb there."""
-        grid, found = self.model.grid, []
-        left = self.by_occlusion.copy()
+    def regions(self, title: str = "", most: int = 6) -> Listing:
+        """Where it rests most: position, its share by each method, and what is known to absorb there."""
+        grid, left, found = self.model.grid, self.shares["occlusion"].copy(), []
+        nm = grid.to("nm").values if grid.unit in ("nm", "cm-1") else np.full(len(grid), np.nan)
         reach = max(1, round(0.03 * len(left)))
-        for _ in range(most):
+        while len(found) < most and left.max() > 0:
             top = int(left.argmax())
-            if left[top] <= 0:
-                break
             near = slice(max(top - reach, 0), top + reach + 1)
-            of_attention = None if self.by_attention is None else float(self.by_attention[near].sum())
-            nm = grid.to("nm").values[top] if grid.unit in ("nm", "cm-1") else np.nan
-            position = float(grid.values[top])
-            found.append((position, float(self.by_occlusion[near].sum()), of_attention, known_absorption(float(nm))))
+            shares = [float(share[near].sum()) for share in self.shares.values()]
+            found.append((shares, f"{grid.values[top]:.4g}", known_absorption(float(nm[top])) or "-"))
             left[near] = 0
-        return sorted(found, key=lambda region: -region[1])
-
-    @property
-    def headings(self) -> tuple[str, ...]:
-        attention = () if self.by_attention is None else ("attention",)
-        return (self.model.grid.unit, "occlusion", *attention, "known to absorb")
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """Position, shares by occlusion and, where there is any, by attention, and what absorbs there."""
-        return [
-            (f"{position:.4g}", f"{hidden:.1%}", *(() if attended is None else (f"{attended:.1%}",)), known or "-")
-            for position, hidden, attended, known in self.regions()
-        ]
+        found.sort(key=lambda region: -region[0][0])
+        rows = [(position, *(f"{share:.1%}" for share in shares), known) for shares, position, known in found]
+        return Listing(title, (grid.unit, *self.shares, "known to absorb"), rows)
 
 
 def explain(model: Model, table: Table, target: str | None) -> Explained:
@@ -69,27 +56,22 @@ def explain(model: Model, table: Table, target: str | None) -> Explained:
     Raises:
         BadFile: no finite spectrum. ValueError: no such target.
     """
+    from scipy.stats import spearmanr
+
     names = {name: i for i, name in enumerate(model.targets)} | {name: i for i, name in enumerate(model.classes)}
     if target is not None and target not in names:
         raise ValueError(f"no target {target!r} in this model; there: {', '.join(names)}")
-    at = names[target] if target is not None else 0
+    at = 0 if target is None else names[target]
     good = np.flatnonzero(np.isfinite(table.spectra).all(axis=1))
     if not len(good):
         raise BadFile(f"{table.path}: expected a spectrum of finite numbers, got none")
     rows = good[np.linspace(0, len(good) - 1, min(len(good), MAX_SPECTRA)).astype(int)]
     spectra = resampler(table.axis, model.grid).apply(table.spectra[rows].astype(np.float64))
     hidden = occlusion(lambda some: model.predict(some, model.grid).values[:, at], spectra).mean(axis=0)
-    attended = attention(model, spectra, model.grid)
-    by_attention = None if attended is None else attended.mean(axis=0)
-    by_occlusion = hidden / (hidden.sum() or 1.0)
-    agreement = None if by_attention is None else _rank_correlation(by_attention, by_occlusion)
+    shares, agreement = {"occlusion": hidden / (hidden.sum() or 1.0)}, None
+    if (attended := attention(model, spectra, model.grid)) is not None:
+        shares["attention"] = attended.mean(axis=0)
+        agreement = float(spearmanr(*shares.values()).statistic)  # pyright: ignore[reportAttributeAccessIssue]
     mean = spectra.mean(axis=0)
-    absorbing = -mean if table.quantity == "reflectance" else mean
-    found = peaks(absorbing, model.grid)
-    return Explained(model, model.targets[at], len(rows), mean, by_occlusion, by_attention, agreement, found)
-
-
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a, b).statistic)  # pyright: ignore[reportAttributeAccessIssue]
+    found = peaks(-mean if table.quantity == "reflectance" else mean, model.grid)
+    return Explained(model, model.targets[at], len(rows), mean, shares, agreement, found)

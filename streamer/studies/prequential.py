@@ -1,12 +1,12 @@
 """`tamis compare --stream COLUMN`: test, then train, over a file whose product or instrument changes on the way.
 
-The values of the column, in the order of the file, are the experiences. The first one is the calibration. Each later
-one is predicted whole by what was known before it; then some of its rows get their laboratory values, and are learned.
+The values of the column, in the order of the file, are the experiences. The first one is the calibration. All rows of
+each later one are predicted with what was known before it; then some get their laboratory values, and are learned.
 
 References:
     Test, then train: Gama, Sebastiao & Rodrigues, Mach. Learn. 90 (2013) 317-346, doi 10.1007/s10994-012-5320-9.
     Backward transfer, forgetting: Lopez-Paz & Ranzato, NeurIPS 2017, arXiv 1706.08840; Chaudhry et al., ECCV 2018,
-    arXiv 1801.10112; as Avalanche computes them, of errors in the place of accuracies.
+    arXiv 1801.10112; as Avalanche computes them, with errors instead of accuracies.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from ...models.model import Calibration
 from ...models.model_selection import Trained
 from ...ssl.refit import Labels, refit
 from ..files.table import Table
+from ..fitting.fit import column_of
 from .contenders import Context, Samples, contender
 from .results import Cell, CompareOptions
-from .tasks import codes_of, column_of, measured_rows
+from .tasks import codes_of, measured_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Course(Cell):
     """One model over all experiences; `error` is the prequential RMSEP, over all of them but the first.
 
     Attributes:
-        before: (rows,) predictions of each row by what was known before its experience; NaN in the first.
+        before: (rows,) predictions of each row with what was known before its experience; NaN in the first.
         errors: (experiences, experiences), RMSE on the unlabeled rows of experience j after i was learned.
         promoted, refused: by the gate, of the later experiences.
     """
@@ -44,15 +45,13 @@ class Course(Cell):
     @property
     def backward_transfer(self) -> float:
         """By how much errors on earlier experiences have fallen at the end, on average; negative: forgotten."""
-        last = len(self.errors) - 1
-        return float(np.mean(np.diag(self.errors)[:last] - self.errors[last, :last]))
+        return float(np.mean(np.diag(self.errors)[:-1] - self.errors[-1, :-1]))
 
     @property
     def forgetting(self) -> float:
-        """By how much errors at the end exceed the least there ever was, on average over earlier experiences."""
-        last = len(self.errors) - 1
-        least = [self.errors[j:last, j].min() for j in range(last)]
-        return float(np.mean(self.errors[last, :last] - least))
+        """By how much errors at the end exceed the smallest before it, on average over earlier experiences."""
+        least = [self.errors[j:-1, j].min() for j in range(len(self.errors) - 1)]
+        return float(np.mean(self.errors[-1, :-1] - least))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +71,8 @@ class StreamTask:
         """Raises BadFile: a column is missing, fewer than 2 experiences, or fewer than 10 values in the first."""
         assert options.stream is not None
         values, rows = measured_rows(table, target)
-        names = np.array([str(value) for value in column_of(table, options.stream)])[rows]
-        experiences = list(dict.fromkeys(names))
+        names = column_of(table, options.stream)[rows].astype(str)
+        experiences = list(dict.fromkeys(names.tolist()))
         of = np.array([experiences.index(name) for name in names], dtype=np.int64)
         if len(experiences) < 2 or (of == 0).sum() < 10:
             raise BadFile(
@@ -90,14 +89,12 @@ class StreamTask:
     def run(self, name: str, labels: int, seed: int) -> Course:
         fit, learns = contender(self.of, name)
         spectra, axis, y, _ = self.samples
-        labeled, n = self._labeled(labels, seed), len(self.experiences)
-        before, errors = np.full(len(y), np.nan), np.full((n, n), np.nan)
-        verdicts: list[bool] = []
+        labeled, before = self._labeled(labels, seed), np.full(len(y), np.nan)
+        tests = [(self.experience == j) & ~labeled for j in range(len(self.experiences))]
+        errors, verdicts = [], []
         trained, seen = None, labeled & (self.experience == 0)
-        for number in range(n):
-            known, here = labeled & (self.experience <= number), self.experience == number
-            if trained is not None:
-                before[here] = trained.predict(spectra[here], axis)
+        for number in range(len(self.experiences)):
+            known, following = labeled & (self.experience <= number), self.experience == number + 1
             if trained is None or learns == "anew":
                 trained = fit(self.samples.rows(known), seed, Context())
             elif learns == "gated":
@@ -106,13 +103,13 @@ class StreamTask:
                 verdicts.append(judged.verdict.promoted)
                 if judged.verdict.promoted:
                     trained, seen = Trained(judged.model, trained.chosen), known
-            for j in range(n):
-                test = (self.experience == j) & ~labeled
-                errors[number, j] = _rmse(trained.predict(spectra[test], axis), y[test])
+            predicted = trained.predict(spectra, axis)
+            errors.append([_rmse(predicted[test], y[test]) for test in tests])
+            before[following] = predicted[following]
         later = self.experience > 0
         return Course(
             target=self.target, model=name, labels=labels, seed=seed, error=_rmse(before[later], y[later]),
-            before=before, errors=errors, promoted=sum(verdicts), refused=len(verdicts) - sum(verdicts),
+            before=before, errors=np.array(errors), promoted=sum(verdicts), refused=len(verdicts) - sum(verdicts),
         )  # fmt: skip
 
     def _labeled(self, labels: int, seed: int) -> np.ndarray:
@@ -122,12 +119,11 @@ class StreamTask:
         for number in range(len(self.experiences)):
             here = np.flatnonzero(self.experience == number)
             most = max(1, round(2 * len(here) / 3))
-            known[rng.permutation(here)[: most if number == 0 or not labels else min(labels, most)]] = True
+            known[rng.permutation(here)[: min(labels, most) if number and labels else most]] = True
         return known
 
     def _joined(self, known: np.ndarray, seen: np.ndarray) -> Labels:
-        first = known & (self.experience == 0)
-        later = known & ~first
+        first, later = known & (self.experience == 0), known & (self.experience > 0)
         spectra, _, y, group = self.samples
         assert group is not None
         old, new = (Calibration(spectra[rows].astype("f4"), y[rows, None], group[rows]) for rows in (first, later))

@@ -24,7 +24,7 @@ class CompareOptions:
     """What to compare on which rows.
 
     Attributes:
-        models: names of `contenders.CONTENDERS`; none for the usual ones.
+        models: names in `contenders.CONTENDERS`; none for the usual ones.
         split: a column that says which rows are training and which test; otherwise a third is drawn for the test, once.
         group: a column; rows with equal values (repeats of a sample) are never split between training and test.
         labels: numbers of labeled training rows to draw, nested and the same for every model; none for all of them. In
@@ -32,11 +32,10 @@ class CompareOptions:
         seeds: draws of labels and of the networks' starts.
         pairs: a column of two conditions, such as the instrument: labels are from the first one in the file, test rows
             from the other. Rows of one `group` are one object: those of the training objects are the pairs.
-        unlabeled: files that encoders are pretrained on; without any, the file's own rows but for the test objects.
-        test: of classes, columns with the values that make a test row, such as a campaign.
-        hide: classes left out of the training: do the models call them unknown?
+        unlabeled: files that encoders are pretrained on; otherwise the file's own rows without the test objects.
+        test: for classes, columns with the values of the test rows, such as a campaign.
+        hide: classes left out of the training, to see whether the models call them unknown.
         stream: a column whose values, in the file's order, come one after another; see `prequential`.
-        reading: how the file is read.
     """
 
     file: Path
@@ -56,7 +55,7 @@ class CompareOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One model on one draw of labels. Models are ranked by `error`; the least is best."""
+    """One model on one draw of labels. Models are ranked by `error`; the smallest is best."""
 
     target: str
     model: str
@@ -79,24 +78,19 @@ class FittedCell(Cell):
 
 @dataclass(frozen=True, kw_only=True)
 class ValueCell(FittedCell):
-    """`coverage`: share of the test rows inside the model's 90 % intervals; None where it gives none."""
+    """`coverage`: share of the test rows inside the model's 90 % intervals; None if it gives none."""
 
     scores: Scores
     coverage: float | None
 
 
 class Shares(NamedTuple):
-    """How many rows there are, and which shares of them a rule may keep from being sorted.
-
-    Attributes:
-        unknown: beyond every class's limit. rejected: or not certain, with the default `conformal` level.
-        doubtful: or ambiguous.
-    """
+    """The number of rows, and the shares of them that a rule may exclude from sorting."""
 
     rows: int
-    unknown: float
-    rejected: float
-    doubtful: float
+    unknown: float  # outside every class's limit
+    rejected: float  # or not certain, with the default `conformal` level
+    doubtful: float  # or ambiguous
 
     @classmethod
     def of(cls, model: Model, verdict: Verdict) -> Self:
@@ -109,9 +103,11 @@ class Shares(NamedTuple):
     @classmethod
     def mean(cls, some: Sequence[Self]) -> Self:
         """Weighted by the number of rows."""
-        rows = np.array([shares.rows for shares in some])
-        each = np.array([shares[1:] for shares in some]).T @ rows / max(rows.sum(), 1)
-        return cls(int(rows.sum()), *map(float, each))
+        rows, *shares = np.array(some).T
+        return cls(int(rows.sum()), *(float(share @ rows / max(rows.sum(), 1)) for share in shares))
+
+    def percent(self) -> list[str]:
+        return [f"{share:.1%}" for share in self[1:]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +117,12 @@ class ClassCell(FittedCell):
     scores: ClassScores
     known: Shares
     strange: dict[str, Shares]
+
+
+class Listing(NamedTuple):
+    """A table with its title, and notes below it."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,34 +13,18 @@ from ... import __version__
 from ...models.class_scores import UNKNOWN
 from .comparison import Comparison
 from .prequential import Course, StreamTask
-from .results import ClassCell, Shares, ValueCell
+from .results import ClassCell, Listing, Shares, ValueCell
 from .tasks import LEVEL, ClassTask
-
-
-class Listing(NamedTuple):
-    """A table with its title and what is to be said below it."""
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
 
 VALUE_HEADINGS = (
     "model", "R2", "RMSEP", "bias", "SEP", "RPD", "RPIQ", "r² (corr.)", "fit s", "µs at 1", "µs at 256", "parameters",
 )  # fmt: skip
 CLASS_HEADINGS = (
     *("model", "balanced accuracy", "unknown", "rejected", "doubtful"),
-    *("not taught: unknown", "rejected", "doubtful", "fit s", "µs at 256", "pre-treatment"),
+    *("hidden: unknown", "rejected", "doubtful", "fit s", "µs at 256", "pre-treatment"),
 )
 STREAM_HEADINGS = (
-    "model",
-    "prequential RMSEP",
-    "over static",
-    "backward transfer",
-    "forgetting",
-    "promoted",
-    "refused",
+    *("model", "prequential RMSEP", "over static", "backward transfer", "forgetting", "promoted", "refused"),
 )
 
 
@@ -51,8 +34,7 @@ def summary(done: Comparison, target: str, labels: int) -> Listing:
     cells = {model: done.of(target, model, labels) for model in ranked}
     if isinstance(task, StreamTask):
         title = f"{target}: test, then train, over {len(task.experiences)} values of {task.stream}"
-        rows = [(model, *_stream_row(model, cells)) for model in ranked]
-        return Listing(title, STREAM_HEADINGS, rows)
+        return Listing(title, STREAM_HEADINGS, [(model, *_stream_row(model, cells)) for model in ranked])
     tested = f"{len(task.test)} test rows ({task.split})"
     notes = _verdicts(done, target, labels)
     if isinstance(task, ClassTask):
@@ -68,14 +50,13 @@ def summary(done: Comparison, target: str, labels: int) -> Listing:
 
 def _verdicts(done: Comparison, target: str, labels: int) -> list[str]:
     """Which model wins, by how much, and whether it would on other samples of this kind."""
-    best, *others = done.ranked(target, labels)
-    figure, found = done.tasks[target].figure, []
-    digits = "+.3f" if isinstance(done.tasks[target], ClassTask) else "+.3g"
+    (best, *others), task, found = done.ranked(target, labels), done.tasks[target], []
+    form = "+.3f" if isinstance(task, ClassTask) else "+.3g"
     for other in others:
         by, low, high = done.against(target, labels, best, other)
         sure = "better" if low * high > 0 else "no clear difference"
-        interval = f"95 % interval {low:{digits}} to {high:{digits}}"
-        found.append(f"{best} - {other}: {by:{digits}} in {figure}, {interval}: {sure}")
+        interval = f"95 % interval {low:{form}} to {high:{form}}"
+        found.append(f"{best} - {other}: {by:{form}} in {task.figure}, {interval}: {sure}")
     return found
 
 
@@ -86,9 +67,9 @@ def _mean(values: Sequence[float], digits: str, ddof: int = 1) -> str:
 
 def _value_row(cells: list[ValueCell]) -> tuple[str, ...]:
     digits = {"r2": ".3f", "rmsep": ".3g", "bias": ".2g", "sep": ".3g", "rpd": ".2f", "rpiq": ".2f"}
+    digits["squared_correlation"] = ".3f"
     return (
         *(_mean([getattr(cell.scores, name) for cell in cells], form) for name, form in digits.items()),
-        _mean([cell.scores.squared_correlation for cell in cells], ".3f"),
         f"{np.mean([cell.fit_s for cell in cells]):.1f}",
         f"{np.median([cell.us_at_1 for cell in cells]):.0f}",
         f"{np.median([cell.us_at_256 for cell in cells]):.1f}",
@@ -100,8 +81,8 @@ def _class_row(cells: list[ClassCell]) -> tuple[str, ...]:
     strange = [shares for cell in cells for shares in cell.strange.values()]
     return (
         _mean([cell.scores.balanced_accuracy for cell in cells], ".3f"),
-        *_percent(Shares.mean([cell.known for cell in cells])),
-        *(_percent(Shares.mean(strange)) if strange else ["-"] * 3),
+        *Shares.mean([cell.known for cell in cells]).percent(),
+        *(Shares.mean(strange).percent() if strange else ["-"] * 3),
         f"{np.mean([cell.fit_s for cell in cells]):.1f}",
         f"{np.median([cell.us_at_256 for cell in cells]):.1f}",
         cells[0].chosen,
@@ -109,7 +90,7 @@ def _class_row(cells: list[ClassCell]) -> tuple[str, ...]:
 
 
 def _stream_row(model: str, cells: dict[str, list[Course]]) -> tuple[str, ...]:
-    """The ratio is to the static model of the same kind, where that is among the models."""
+    """The ratio is to the static model of the same kind, if it is among the models."""
     errors = {name: [course.error for course in courses] for name, courses in cells.items()}
     static = "plsr-static" if "plsr" in model else "tamis-static"
     figures = {"backward_transfer": "+.3g", "forgetting": ".3g", "promoted": "g", "refused": "g"}
@@ -120,12 +101,8 @@ def _stream_row(model: str, cells: dict[str, list[Course]]) -> tuple[str, ...]:
     )
 
 
-def _percent(shares: Shares) -> list[str]:
-    return [f"{share:.1%}" for share in shares[1:]]
-
-
 def by_class(done: Comparison, target: str, model: str) -> list[Listing]:
-    """Rows, purity and recovery of each class, and the confusion of the first draw; then `Shares` of hidden classes."""
+    """Rows, purity, recovery and the first draw's confusion of each class; then the shares of hidden classes."""
     task = done.tasks[target]
     cells: list[ClassCell] = done.of(target, model, task.counts[0])
     purity, recovery = (np.mean([getattr(c.scores, name) for c in cells], axis=0) for name in ("purity", "recovery"))
@@ -138,32 +115,27 @@ def by_class(done: Comparison, target: str, model: str) -> list[Listing]:
     found = [Listing(model, headings, rows)]
     if task.strange:
         shares = {name: Shares.mean([cell.strange[name] for cell in cells]) for name in sorted(task.strange)}
-        rows = [(name, str(cells[0].strange[name].rows), *_percent(mean)) for name, mean in shares.items()]
-        found.append(Listing(model, ("not taught", "rows", "unknown", "rejected", "doubtful"), rows))
+        rows = [(name, str(cells[0].strange[name].rows), *mean.percent()) for name, mean in shares.items()]
+        found.append(Listing(model, ("hidden class", "rows", "unknown", "rejected", "doubtful"), rows))
     return found
 
 
 def as_json(done: Comparison) -> dict[str, Any]:
     first = next(iter(done.tasks.values()))
     if isinstance(first, StreamTask):
-        return {
-            target: {
-                "experiences": task.experiences,
-                "courses": [
-                    {"model": c.model, "prequential_rmsep": c.error, "errors": c.errors.tolist()}
-                    for c in done.cells
-                    if c.target == target
-                ],
-            }
-            for target, task in done.tasks.items()
-        }
+        found = {target: {"experiences": task.experiences, "courses": []} for target, task in done.tasks.items()}
+        for c in done.cells:
+            course = {"model": c.model, "prequential_rmsep": c.error, "errors": c.errors.tolist()}
+            found[c.target]["courses"].append(course)
+        return found
     about = {"tamis": __version__, "file": str(done.options.file), "split": first.split}
     if isinstance(first, ClassTask):
         about |= {"target": first.target, "classes": first.classes, "true": first.true.tolist()}
         return about | {"cells": [_class_cell(cell) for cell in done.cells]}
-    measured = {target: task.measured.tolist() for target, task in done.tasks.items()}
     cells = [asdict(cell) | {"predicted": cell.predicted.tolist()} for cell in done.cells]
-    return about | {"measured": measured, "cells": [{k: v for k, v in cell.items() if k != "error"} for cell in cells]}
+    for cell in cells:
+        del cell["error"]  # its score says it
+    return about | {"measured": {name: task.measured.tolist() for name, task in done.tasks.items()}, "cells": cells}
 
 
 def _class_cell(cell: ClassCell) -> dict[str, Any]:
@@ -205,16 +177,3 @@ def listings(done: Comparison, *, more_on_page: bool) -> list[Listing]:
             title = f"{best}, class by class" + ("" if more_on_page or not others else "; --html shows the others")
             found += [first._replace(title=title), *strange]
     return found
-
-
-@contextmanager
-def progress_line() -> Iterator[Any]:
-    """A function that shows a text on a line of the terminal, until the block ends."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    stderr = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-        yield lambda text: bar.update(task, description=text)

@@ -18,7 +18,7 @@ from ...models.model import Model
 from ...models.model_selection import CLASS_FOLDS
 from ...ssl.unlabeled import Unlabeled
 from ..files.table import Table
-from ..fitting.fit import class_values
+from ..fitting.fit import class_values, column_of, target_values
 from .contenders import SELF_TRAINED, Context, Samples, contender
 from .results import ClassCell, CompareOptions, FittedCell, Shares, ValueCell
 
@@ -27,24 +27,20 @@ LEVEL = 0.9  # of the prediction intervals whose coverage is reported
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One target of a file: the rows `train` and `test`, and how they were split.
-
-    Attributes:
-        counts: numbers of labels to learn from; each has its own table.
-    """
+    """One target of a file: the rows `train` and `test`, and how they were split."""
 
     of: ClassVar[str]  # its key in CONTENDERS
     figure: ClassVar[str]  # what `paired` is a difference of
     target: str
     samples: Samples  # every row of the file
-    counts: Sequence[int]
+    counts: Sequence[int]  # numbers of labels to learn from; each has its own table
     train: np.ndarray
     test: np.ndarray
     split: str
     context: Context
 
     def fit(self, name: str, labels: int, seed: int) -> tuple[Any, dict[str, Any]]:
-        """The model, and what its cell says of it."""
+        """The model, and the fields of its cell."""
         drawn = few_labels(self.train, labels, seed)
         began = time.perf_counter()
         trained = contender(self.of, name).fit(self.samples.rows(drawn), seed, self.context)
@@ -143,14 +139,18 @@ class ClassTask(Task):
 
     def run(self, name: str, labels: int, seed: int) -> ClassCell:
         trained, about = self.fit(name, labels, seed)
-        model = trained.model
-        verdict = self._verdict(model, self.test)
+        model, verdict = trained.model, self._verdict(trained.model, self.test)
         called = np.where(verdict.unknown, len(self.classes), verdict.best)
         scores = ClassScores.of(self.true, called, len(self.classes))
-        known = Shares.of(model, verdict)
         strange = {name: Shares.of(model, self._verdict(model, rows)) for name, rows in self.strange.items()}
-        error = -scores.balanced_accuracy
-        return ClassCell(**about, error=error, predicted=called, scores=scores, known=known, strange=strange)
+        return ClassCell(
+            **about,
+            error=-scores.balanced_accuracy,
+            predicted=called,
+            scores=scores,
+            known=Shares.of(model, verdict),
+            strange=strange,
+        )
 
     def _verdict(self, model: Model, rows: np.ndarray) -> Verdict:
         result = model.predict(self.samples.spectra[rows], self.samples.axis)
@@ -158,15 +158,9 @@ class ClassTask(Task):
         return Verdict(model.estimator.classes_, result.values, result.distance)
 
     def paired(self, one: FittedCell, other: FittedCell) -> tuple[float, float, float]:
-        """As `ValueTask.paired`, of balanced accuracy; spectra of one object are drawn together."""
+        """The same for balanced accuracy; spectra of one object are drawn together."""
         objects = self.test if self.samples.group is None else self.samples.group[self.test]
         return paired_accuracy(self.true, one.predicted, other.predicted, objects, seed=one.seed)
-
-
-def column_of(table: Table, name: str) -> np.ndarray:
-    if name not in table.columns:
-        raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
-    return table.columns[name]
 
 
 def codes_of(table: Table, group: str | None) -> np.ndarray | None:
@@ -175,9 +169,7 @@ def codes_of(table: Table, group: str | None) -> np.ndarray | None:
 
 def measured_rows(table: Table, target: str) -> tuple[np.ndarray, np.ndarray]:
     """(n,) values of the whole table, and the rows that have one beside a finite spectrum."""
-    values = column_of(table, target)
-    if values.dtype.kind != "f":
-        raise BadFile(f"{table.path}: expected numbers in column {target!r}, got texts such as {values[0]!r}")
+    values = target_values(table.columns, target, table.path)
     return values, np.flatnonzero(np.isfinite(values) & np.isfinite(table.spectra).all(axis=1))
 
 
@@ -205,7 +197,7 @@ def _split(
 
 
 def _refuse_absent(values: Sequence[str], there: np.ndarray, column: str, table: Table) -> None:
-    """Raises BadFile where no row has one of the values: a misspelt one would be left out without a word."""
+    """Raises BadFile if a value is in no row: a misspelt one would silently be ignored."""
     if absent := [value for value in values if value not in there]:
         known = np.unique(there)
         more = f" and {len(known) - 12} more" if len(known) > 12 else ""
@@ -226,36 +218,35 @@ def _halves(rows: np.ndarray, group: np.ndarray | None) -> tuple[np.ndarray, np.
 def _across(
     table: Table, pairs: str, group: str, train: np.ndarray, test: np.ndarray, context: Context
 ) -> tuple[np.ndarray, np.ndarray, Context]:
-    """Training rows of the first condition, test rows of the other, and the pairs among all but the test's objects."""
-    condition, objects = (np.array([str(value) for value in column_of(table, name)]) for name in (pairs, group))
+    """Training rows of the first condition, test rows of the other, and the pairs without the test's objects."""
+    condition, objects = (column_of(table, name).astype(str) for name in (pairs, group))
     names = list(dict.fromkeys(condition[condition != ""]))
     if len(names) != 2:
         raise BadFile(f"{table.path}: expected two conditions in column {pairs!r}, got {', '.join(names) or 'none'}")
     train, test = (rows[condition[rows] == name] for rows, name in zip((train, test), names, strict=True))
-    seen: list[dict[str, int]] = [{}, {}]
-    finite = np.isfinite(table.spectra).all(axis=1)
-    for i in np.flatnonzero(finite & ~np.isin(objects, objects[test])):
-        if condition[i] in names:
-            seen[names.index(condition[i])].setdefault(objects[i], int(i))
-    both = [name for name in seen[0] if name in seen[1]]
+    others = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
+    sides = [np.flatnonzero(others & (condition == name)) for name in names]
+    one, other = (objects[side] for side in sides)
+    both, *places = np.intersect1d(one, other, return_indices=True)
     if len(both) < 2 or not len(train) or not len(test):
         raise BadFile(
             f"{table.path}: expected training objects seen under both {names[0]} and {names[1]} of {pairs!r}, "
             f"got {len(both)}"
         )
-    labeled, wanted = (table.spectra[[side[name] for name in both]].astype(np.float64) for side in seen)
+    order = np.argsort(places[0])  # as in the file
+    labeled, wanted = (
+        table.spectra[side[place[order]]].astype(np.float64) for side, place in zip(sides, places, strict=True)
+    )
     return train, test, replace(context, pairs=(labeled, wanted))
 
 
 def _own(table: Table, group: np.ndarray | None, pairs: str | None, test: np.ndarray) -> Unlabeled:
     """The file's own spectra without the test's objects, by object and condition."""
     objects = np.arange(len(table)) if group is None else group
-    kinds, condition = np.unique(
-        np.zeros(len(table)) if pairs is None else column_of(table, pairs), return_inverse=True
-    )
+    values = np.zeros(len(table)) if pairs is None else column_of(table, pairs)
+    kinds, condition = np.unique(values, return_inverse=True)
     keep = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
-    spectra = table.spectra[keep].astype(np.float32)
-    names = [str(kind) for kind in kinds]
+    spectra, names = table.spectra[keep].astype(np.float32), [str(kind) for kind in kinds]
     return Unlabeled(spectra, objects[keep], condition[keep], names, np.ones(len(spectra), bool))
 
 

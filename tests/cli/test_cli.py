@@ -202,10 +202,10 @@ def test_a_worker_waits_for_its_first_model_and_then_serves(
         ({"TAMIS_TOPICS__CREATE": "false", "TAMIS_TOPICS__PREFIX": "nowhere"}, 1, "lacks the topic nowhere.spectra"),
         ({"TAMIS_STORE": "s3://models"}, 1, "expected a path or file:///path as the store"),
         ({"TAMIS_DIRFT": "1"}, 2, "unknown setting TAMIS_DIRFT"),
-        ({"TAMIS_METRICS__HOST": "203.0.113.1"}, 2, "can not listen on 203.0.113.1"),
+        ({"TAMIS_METRICS__HOST": "203.0.113.1"}, 2, "cannot listen on 203.0.113.1"),
     ],
 )
-def test_what_no_restart_could_mend_ends_the_worker_and_says_so(
+def test_a_permanent_fault_ends_the_worker_with_its_reason(
     environment: dict[str, str], code: int, words: str, tamis_broker: EmbeddedBroker, here: Any
 ) -> None:
     done = here("worker", **{"TAMIS_BROKERS": tamis_broker.bootstrap} | environment)
@@ -214,7 +214,7 @@ def test_what_no_restart_could_mend_ends_the_worker_and_says_so(
     assert "Traceback" not in done.stderr
 
 
-def test_a_damaged_bundle_ends_the_worker_and_says_so(
+def test_a_damaged_bundle_ends_the_worker_with_its_reason(
     model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:
     version = Store(tmp_path / "store").publish("default", model)
@@ -285,7 +285,7 @@ def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Mode
     assert [row["spectrum_id"] for row in rows] == [f"m{i:03d}" for i in range(120)]
 
 
-def test_predictions_in_a_folder_are_not_written_over(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
+def test_predictions_in_a_folder_are_not_overwritten(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", model)
     words = ("worker", "--from", meat, "--to", "out", "--store", "store")
     assert here(*words).returncode == 0
@@ -334,7 +334,7 @@ def test_tail_says_that_it_waits(
     assert capsys.readouterr().err.count("nothing more in quiet.rejects yet; waiting") == 1
 
 
-def test_a_broker_that_goes_away_is_told_of_and_waited_for(model: Model, tmp_path: Path) -> None:
+def test_an_absent_broker_is_reported_and_waited_for(model: Model, tmp_path: Path) -> None:
     Store(tmp_path / "store").publish("default", model)
     with EmbeddedBroker("noida") as broker, worker(broker, tmp_path / "store", tmp_path, "away") as running:
         running.wait_for(lambda: running.get("/readyz")[0] == 200, "readiness")
@@ -375,7 +375,7 @@ def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "text"),
     [
         (["fit", "meat.parquet", "--target", "fat", "--target", "fat"], "expected every target once, got fat, fat"),
         (["fit", "meat.parquet", "--target", "fat", "--preprocess", "savgol inf"], "expected finite numbers"),
@@ -390,13 +390,13 @@ def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path
         (["models", "list", "--store", "~nouser-of-that-name/x"], "expected a path or file:///path"),
     ],
 )
-def test_what_can_not_be_done_is_told_without_a_traceback(
-    words: list[str], told: str, meat: Path, model: Model, tmp_path: Path, here: Any
+def test_an_impossible_command_is_refused_without_a_traceback(
+    words: list[str], text: str, meat: Path, model: Model, tmp_path: Path, here: Any
 ) -> None:
     Store(tmp_path / "store").publish("default", model)
     done = here(*words, TAMIS_FRAME_MAX_BYTES="1000")
     assert done.returncode in (1, 2)
-    assert told in done.stderr
+    assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -424,9 +424,9 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
         ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
     ):
         lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
-        told = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
+        done = here("doctor", "--store", "store", TAMIS_BROKERS=tamis_broker.bootstrap,
                      TAMIS_KAFKA=kafka, TAMIS_METRICS__PORT="0", TAMIS_LINES=lines)  # fmt: skip
-        assert (told.returncode, words in told.stdout) == (code, True), told.stdout + told.stderr
+        assert (done.returncode, words in done.stdout) == (code, True), done.stdout + done.stderr
 
 
 def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
@@ -443,7 +443,7 @@ def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "text"),
     [
         (["fit", "nowhere.csv", "--target", "fat"], 1, "nowhere.csv"),
         (["fit", "meat.parquet", "--target", "salt"], 1, "no column 'salt'; columns of numbers there: fat"),
@@ -456,13 +456,13 @@ def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
         (["replay", "meat.parquet", "--rate", "5", "--realtime"], 2, "--rate and --realtime exclude each other"),
         (["models", "show", "../../etc"], 1, "expected a model name of letters"),
         (["models", "rollback", "ghost"], 1, "no model 'ghost' in the store"),
-        (["worker", "--config", "nowhere.toml"], 2, "can not read the settings file nowhere.toml"),
+        (["worker", "--config", "nowhere.toml"], 2, "cannot read the settings file nowhere.toml"),
     ],
 )
-def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, told: str, meat: Path, here: Any) -> None:
+def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, text: str, meat: Path, here: Any) -> None:
     done = here(*words)
     assert done.returncode == code, done.stderr
-    assert told in done.stderr
+    assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -513,7 +513,7 @@ def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, 
 
 
 def test_top_says_where_it_looked_when_nothing_answers(here: Any) -> None:
-    told = here("top", "--once", "--url", "http://127.0.0.1:9")
-    assert told.returncode == 1
-    assert "no metrics at http://127.0.0.1:9" in told.stdout
+    done = here("top", "--once", "--url", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "no metrics at http://127.0.0.1:9" in done.stdout
     assert "expects http://host:port" in here("top", "--url", "file:///etc/passwd").stderr

@@ -52,16 +52,16 @@ def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
 def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_path: Path, here: Any) -> None:
     assert here("fit", tablets, "--target", "fat", "--where", "instrument=1").returncode == 0
     done = here("pretrain", tablets, "--group", "tablet", "--steps", 40, "--name", "default")
-    told = done.stdout
-    assert "fat, calibration, champion: RMSE" in told
-    assert "pairs: predictions of pairs differ by" in told
+    shown = done.stdout
+    assert "fat, calibration, champion: RMSE" in shown
+    assert "pairs: predictions of pairs differ by" in shown
     store = Store(tmp_path / "store")
-    assert (done.returncode, len(store.versions("default"))) == ((0, 2) if "published" in told else (1, 1)), told
-    assert "published" in told or "refused" in told
+    assert (done.returncode, len(store.versions("default"))) == ((0, 2) if "published" in shown else (1, 1)), shown
+    assert "published" in shown or "refused" in shown
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "text"),
     [
         (("pretrain", "FILE"), "give either --name, a model to improve, or --out"),
         (("pretrain", "FILE", "--out", "."), "expected a file to write"),
@@ -86,10 +86,10 @@ def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_pa
         (("models", "promote", "nobody", "v0001"), "no model 'nobody'"),
     ],
 )
-def test_what_can_not_be_done_is_told(words: tuple[str, ...], told: str, tablets: Path, here: Any) -> None:
+def test_an_impossible_pretraining_is_refused(words: tuple[str, ...], text: str, tablets: Path, here: Any) -> None:
     done = here(*[tablets if word == "FILE" else word for word in words])
     assert done.returncode in (1, 2), done.stdout
-    assert told in done.stderr
+    assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -53,7 +53,7 @@ def test_the_report_needs_nothing_but_itself(demo: tuple[Path, str]) -> None:
     assert "<link" not in page
 
 
-def test_without_a_terminal_it_speaks_in_plain_lines(demo: tuple[Path, str]) -> None:
+def test_without_a_terminal_it_prints_plain_lines(demo: tuple[Path, str]) -> None:
     assert "\x1b" not in demo[1]
     assert "1629 of 1629 spectra, hour 33.9: glucose" in demo[1]
 

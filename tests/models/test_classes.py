@@ -213,7 +213,7 @@ def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path, here:
     [
         (("fit", "--target", "sort", "--target", "item"), "expected one target if it holds classes"),
         (("fit", "--target", "item"), "expected at least 5 spectra of each class in column 'item', got 2 of i0"),
-        (("fit", "--target", "sort", "--model", "local-pls"), "column 'sort' holds classes, and local-pls can not"),
+        (("fit", "--target", "sort", "--model", "local-pls"), "column 'sort' holds classes, and local-pls cannot"),
         (
             ("compare", "--target", "sort", "--models", "best"),
             "unknown model 'best' of classes; known: plsr, pls-da, committee",

@@ -141,7 +141,7 @@ def test_metrics_are_for_this_machine_alone(served: MetricsServer) -> None:
         socket.create_connection((ours, served.port), 2).close()
 
 
-def test_metrics_for_others_are_asked_for_and_warned_of() -> None:
+def test_metrics_for_other_machines_are_a_setting_and_give_a_warning() -> None:
     with capture_logs() as logs, serve("0.0.0.0") as server:
         assert answers(server)
     assert [entry["log_level"] for entry in logs] == ["warning"]
@@ -163,15 +163,13 @@ def test_it_listens_on_ipv6() -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.1", "no.such.host.invalid", "a" * 70 + ".example"])
 def test_an_address_that_is_not_ours_is_a_wrong_setting(host: str) -> None:
-    with pytest.raises(BadSettings, match=rf"metrics\.port: can not listen on {host}:9108: .*; set another"):
+    with pytest.raises(BadSettings, match=rf"metrics\.port: cannot listen on {host}:9108: .*; set another"):
         serve(host, 9108)
 
 
-def test_a_port_that_cannot_be_had_is_a_wrong_setting(served: MetricsServer) -> None:
+def test_a_busy_port_is_a_wrong_setting(served: MetricsServer) -> None:
     for port in (served.port, 70_000):
-        with pytest.raises(
-            BadSettings, match=rf"metrics\.port: can not listen on 127\.0\.0\.1:{port}: .*; set another"
-        ):
+        with pytest.raises(BadSettings, match=rf"metrics\.port: cannot listen on 127\.0\.0\.1:{port}: .*; set another"):
             serve(port=port)
 
 
@@ -229,7 +227,7 @@ def test_a_client_that_has_said_all_gets_its_answer() -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_slow_clients_hold_up_nobody(served: MetricsServer) -> None:
+def test_slow_clients_delay_no_other_client(served: MetricsServer) -> None:
     threads = threading.active_count()
     with ExitStack() as clients:
         slow = []
@@ -251,9 +249,7 @@ def test_a_client_has_ten_seconds() -> None:
 
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n", b"dribble"])
-def test_a_client_that_takes_too_long_is_hung_up_on(
-    served: MetricsServer, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
+def test_a_slow_client_is_disconnected(served: MetricsServer, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(http_server, "REQUEST_S", 0.4)
     since = time.monotonic()
     with connect(served) as slow:
@@ -270,7 +266,7 @@ def test_a_client_that_takes_too_long_is_hung_up_on(
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_client_that_does_not_read_its_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "REQUEST_S", 0.4)
     with serve_large() as server, connect(server) as client:
         client.sendall(GET.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"))
@@ -281,7 +277,7 @@ def test_a_client_that_does_not_read_its_answer_is_hung_up_on(monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_request_has_a_size(served: MetricsServer) -> None:
+def test_a_large_request_is_refused(served: MetricsServer) -> None:
     start = b"GET /healthz HTTP/1.1\r\nHost: x\r\na: "
     most = start + b"b" * (MAX_REQUEST_BYTES - len(start) - 4)
     assert ask(served, most + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
@@ -289,7 +285,7 @@ def test_a_request_has_a_size(served: MetricsServer) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_clients_that_go_away_are_no_news(served: MetricsServer) -> None:
+def test_clients_that_disconnect_are_not_logged(served: MetricsServer) -> None:
     for sent in (b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") * 20:
         with connect(served) as client:
             client.sendall(sent)

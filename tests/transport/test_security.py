@@ -116,7 +116,7 @@ def test_variables_are_what_kafka_python_needs(monkeypatch: pytest.MonkeyPatch) 
         ("[kafka]\nsasl_plain_password = 12345", "kafka.sasl_plain_password: expected text in quotes, got int"),
         ("[kafka]\nssl_check_hostname = 'no'", "kafka.ssl_check_hostname: expected true or false"),
         ("[kafka]\nssl_ciphers = 'HIGH'", "kafka.ssl_ciphers: kafka-python ignores it"),
-        ("[kafka]\nssl_crlfile = 'a'", "kafka.ssl_crlfile: kafka-python can not load it"),
+        ("[kafka]\nssl_crlfile = 'a'", "kafka.ssl_crlfile: kafka-python cannot load it"),
         ("[kafka]\nsession_timeout_file = 'a'", "unknown setting kafka.session_timeout_file"),
         (f"[kafka]\nproxy_url = 'ftp://u:{SECRET}@h:1'", "kafka.proxy_url: expected http or socks5"),
         (f"[kafka]\nproxy_url = 'http://u:{SECRET}@h'", "kafka.proxy_url: expected http or socks5"),
