@@ -52,7 +52,7 @@ def page_of(
     template: str = "page.html.j2",
     **values: Any,
 ) -> str:
-    """A whole HTML page. Every value is escaped but `sections`, which are HTML already, and `script`.
+    """A whole HTML page. Every value is escaped but `script`, and sections that are Markup or a Figure.
 
     Args:
         script: the only one that the browser may run; it may read from the page's own server.
@@ -67,11 +67,6 @@ def page_of(
 
 def render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(values)
-
-
-def html_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Every text is escaped. Columns of numbers are aligned at the right, columns without any at the left."""
-    return str(_parts().table(list(heads), [list(row) for row in rows]))
 
 
 @cache
@@ -90,12 +85,9 @@ def _templates() -> Environment:
     return made
 
 
-def _parts() -> Any:
-    return _templates().get_template("parts.html.j2").module
-
-
 def _numeric_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
-    """
+    """Columns of numbers are aligned at the right, columns without any at the left.
+
     >>> _numeric_columns(["model", "RMSEP"], [["plsr", "1.2"], ["cnn", "–"]])
     [False, True]
     """
@@ -205,12 +197,9 @@ class Figure(NamedTuple):
         return marks + [(css, "M-6 0H6", label) for css, label in self.lines]
 
     def __str__(self) -> str:
-        return str(_parts().figure(self))
+        return str(_templates().get_template("parts.html.j2").module.figure(self))  # type: ignore[attr-defined]
 
     __html__ = __str__  # templates write it unescaped
-
-
-figure = Figure
 
 
 def _span(columns: list, *, log: bool) -> tuple[float, float]:

@@ -114,4 +114,7 @@ def refuse_unwritable(path: Path) -> None:
 
 def write_belt(belt: BeltMap, path: Path, title: str, subtitle: str) -> None:
     """Raises BadFile: the report cannot be written."""
-    write_page(page_of(title, [belt.html()], subtitle=subtitle), path)
+    from markupsafe import Markup
+
+    html = Markup(belt.html())  # noqa: S704 (its template has escaped every text)
+    write_page(page_of(title, [html], subtitle=subtitle), path)
