@@ -1,7 +1,7 @@
 """A pytest plugin: a line without a broker, and real brokers without a cluster. Installed with Tamis, found by pytest.
 
 Fixtures:
-    tamis_line: makes a `FakeLine`, which runs a worker over frames in memory with one's own settings and models.
+    tamis_line: makes a `FakeLine`, which runs a worker over frames in memory with your own settings and models.
     tamis_broker: an embedded broker that can do consumer groups; `.bootstrap` is its address.
     tamis_broker_with: picks an embedded broker by what a test needs, such as ``tamis_broker_with("transactions")``.
 """
@@ -18,15 +18,12 @@ import pytest
 if TYPE_CHECKING:
     from ..models.model import Model
     from .messages.frame import Frame
-    from .services.worker import Worker
-    from .settings.tables import Settings
     from .transport.embedded_broker import EmbeddedBroker
-    from .transport.memory import MemorySink, MemorySource
 
 
 @dataclass
 class FakeLine:
-    """A worker between a source and a sink in memory: one's own settings and models, no broker, no thread.
+    """A worker between a source and a sink in memory: your own settings and models, no broker, no thread.
 
     Args:
         store: a folder for the models. settings: as in the TOML file, such as ``{"lines": {"nir1": {...}}}``.
@@ -40,25 +37,17 @@ class FakeLine:
         from .processing.inspection import Inspection
         from .processing.model_server import ModelServer
         from .services.worker import Worker
+        from .settings.load import load
         from .transport.memory import MemorySink, MemorySource
 
-        loaded = self._load()
-        self.source: MemorySource = MemorySource([])
-        self.sink: MemorySink = MemorySink()
-        models = ModelServer(Store(self.store), loaded.lines, reload_s=0.0)
-        self.worker: Worker = Worker(loaded, self.source, self.sink, Inspection(loaded, models))
-        self._offset = 0
-
-    def _load(self) -> Settings:
-        from .settings.load import load
-
-        return load(None, {"store": str(self.store), "poll_timeout_s": 0.01, **self.settings})
+        loaded = load(None, {"store": str(self.store), "poll_timeout_s": 0.01, **self.settings})
+        self.source, self.sink, self._models = MemorySource([]), MemorySink(), Store(self.store)
+        server = ModelServer(self._models, loaded.lines, reload_s=0.0)
+        self.worker = Worker(loaded, self.source, self.sink, Inspection(loaded, server))
 
     def publish(self, model: Model, name: str = "default") -> str:
-        """Makes a model current, as `tamis fit` does; gives its version."""
-        from ..models.store import Store
-
-        return Store(self.store).publish(name, model)
+        """Makes a model current, as `tamis fit` does; returns its version."""
+        return self._models.publish(name, model)
 
     def arrives(self, *messages: Frame | bytes, headers: dict[str, str] | None = None) -> None:
         """Frames (as Arrow), or the bytes of a message with its headers, arrive on the spectra topic."""
@@ -66,17 +55,16 @@ class FakeLine:
         from .messages.frame import Frame
         from .messages.record import ARROW, Record
 
-        cap = self.worker.settings.frame_max_bytes
+        settings, records = self.worker.settings, self.source.records
         for message in messages:
-            sent = encode(message, ARROW, cap) if isinstance(message, Frame) else [(message, headers or {})]
-            for value, with_headers in sent:
-                topic = self.worker.settings.topics.spectra
-                record = Record(topic, 0, self._offset, None, value, dict(with_headers), float(self._offset))
-                self.source.records.append(record)
-                self._offset += 1
+            is_frame = isinstance(message, Frame)
+            sent = encode(message, ARROW, settings.frame_max_bytes) if is_frame else [(message, headers or {})]
+            for value, its_headers in sent:
+                n = len(records)
+                records.append(Record(settings.topics.spectra, 0, n, None, value, dict(its_headers), float(n)))
 
     def run(self) -> FakeLine:
-        """Lets the worker handle all that has arrived."""
+        """Runs the worker over all that has arrived."""
         self.worker.run()
         return self
 
@@ -85,17 +73,14 @@ class FakeLine:
         """One dictionary a spectrum, in the order in which they were sent."""
         from .messages.predictions import decode_predictions
 
-        topic = self.worker.settings.topics.predictions
-        return [
-            row
-            for message in self.sink.messages.get(topic, [])
-            for row in decode_predictions(message.value, message.headers)
-        ]
+        sent = self.sink.messages.get(self.worker.settings.topics.predictions, [])
+        return [row for message in sent for row in decode_predictions(message.value, message.headers)]
 
     @property
     def rejected(self) -> list[str]:
         """Why each message, or each group of rows, was set aside."""
-        return [message.headers["error"] for message in self.sink.messages.get(self.worker.settings.topics.rejects, [])]
+        sent = self.sink.messages.get(self.worker.settings.topics.rejects, [])
+        return [message.headers["error"] for message in sent]
 
     @property
     def committed(self) -> int:
@@ -111,7 +96,7 @@ def tamis_line(tmp_path: Path) -> Callable[..., FakeLine]:
 
 @pytest.fixture(scope="session")
 def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
-    """Gives an embedded broker that has all the named capabilities; each kind is started once, stopped at the end."""
+    """An embedded broker that has all the named capabilities; each kind is started once, and stopped at the end."""
     from .transport.embedded_broker import CAPABILITIES, EmbeddedBroker
 
     running: dict[str, EmbeddedBroker] = {}

@@ -71,12 +71,13 @@ def replay(
     if report is None:
         print(_summary(replay_to_kafka(settings, files, options, stop), rate))
         return
+    from ..files.frames import read_frames
     from ..pages.belt_map import MAX_SCAN_LINES, BeltMap
     from ..tools.view import following, refuse_unwritable, settle, write_belt
 
     refuse_unwritable(report)
     if line is None:  # other lines may run meanwhile
-        line = next((frame.line for frame in reading.frames(files[0])), None)
+        line = next((frame.line for frame in read_frames(files[0], reading)), None)
     belt = BeltMap(line, MAX_SCAN_LINES)
     with following(settings, belt) as trouble:
         summary = _summary(replay_to_kafka(settings, files, options, stop), rate)

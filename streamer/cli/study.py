@@ -100,6 +100,7 @@ def explain(
       tamis explain polymers plastics.parquet --target PVC --html pvc.html
       tamis explain default meat.csv --axis-unit nm
     """
+    from ..files.table import read_table
     from ..pages.charts import write_page
     from ..studies.explain import explain
     from ..studies.pages import explanation_page
@@ -109,7 +110,7 @@ def explain(
     _refuse_folders(html)
     with refusing():
         model, version = store.load(name, version)
-        done = explain(model, file_options.reading().table(file), target)
+        done = explain(model, read_table(file, file_options.reading()), target)
     found = done.regions(f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra")
     notes = [] if done.agreement is None else [f"attention and occlusion: rank correlation {done.agreement:+.2f}"]
     show([found._replace(notes=notes)])

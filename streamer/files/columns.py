@@ -23,6 +23,12 @@ TEXT_COLUMNS = frozenset(("spectrum_id", "sample_id", "object_id", "instrument",
 WAVELENGTH = re.compile(
     r"(?P<prefix>(?:.*?[^\d.,][.,]?)??)(?P<number>\d+(?:[.,]\d+)?)\s*(?P<unit>nm|cm-1|cm\^-1|cm⁻¹|1/cm)?", re.I
 )
+UNITS = {
+    **dict.fromkeys(("cm-1", "cm^-1", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
+    **dict.fromkeys(("nm", "nanometers", "nanometer", "nanometres", "xnmetr"), "nm"),
+    **dict.fromkeys(("um", "micrometers", "micrometer", "microns", "xumetr", "mi"), "um"),
+    **dict.fromkeys(("arbitrary", "arbitrary units", "xarb"), ""),
+}  # of an axis, as ENVI, OPUS, SPC and JCAMP-DX write them
 MIN_PREFIXED = 16  # fewer columns named alike, such as 'x1' and 'x2', are not a spectrum
 BadRows = list[tuple[int, str]]  # row number, why it is bad
 

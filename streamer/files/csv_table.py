@@ -24,7 +24,6 @@ from .columns import TEXT_COLUMNS, BadRows, Batch, Content, wavelength_columns
 
 log = structlog.get_logger(__name__)
 
-
 MAX_LINE = 1 << 20  # characters: a file without line ends must not fill the memory
 MAX_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
 MAX_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held

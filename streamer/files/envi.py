@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import structlog
 from ... import BadFile
 from ...models.axis import MAX_BANDS
 from ...models.reflectance import Reflectance
-from .columns import BadRows, Batch, Content
+from .columns import UNITS, BadRows, Batch, Content
 
 log = structlog.get_logger(__name__)
 
@@ -25,24 +23,50 @@ MAX_HEADER_BYTES = 1 << 22
 MAX_REFERENCE_BYTES = 1 << 30  # of a white or dark cube, which is averaged over its lines
 MAX_MAPPED = 1 << 26  # bytes read through one mapping
 MAX_LINE_BYTES = 1 << 24  # a longer camera line is read in parts
-_UNITS = {"nanometers": "nm", "nanometer": "nm", "nm": "nm", "micrometers": "um", "micrometer": "um", "um": "um",
-          "wavenumber": "cm-1", "cm-1": "cm-1"}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Cube:
-    """An ENVI image on disk, (lines, samples, bands). `open` maps it into memory; nothing is read yet."""
+def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
+    """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line)."""
+    image = _open_image(path)
+    metadata = {key.lower(): value for key, value in image.metadata.items()}
+    ignore, scale = metadata.get("data ignore value"), float(image.scale_factor or 1.0)
+    ignore = None if ignore is None else float(ignore)
+    lines, samples, bands = image.shape
+    line_bytes = samples * bands * image.sample_size
 
-    open: Callable[[], np.ndarray]
-    wavelengths: np.ndarray | None
-    unit: str
-    scale: float
-    ignore: float | None
-    quantity: str
+    def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
+        data, left = _mapped(image), MAX_MAPPED
+        # Whole lines, as a camera sends them: a pixel is judged with its neighbours.
+        high, wide = (math.ceil(n / samples), samples) if line_bytes <= MAX_LINE_BYTES else (1, n)
+        for top, first in product(range(0, lines, high), range(0, samples, wide)):
+            if left <= 0:  # pages that were read count as our memory until they are unmapped
+                data, left = _mapped(image), MAX_MAPPED
+            block = np.array(data[top : top + high, first : first + wide])
+            left -= block.nbytes
+            y, x = (place.ravel() for place in np.indices(block.shape[:2]))
+            row = (y + top) * samples + x + first
+            spectra = block.reshape(-1, bands).astype(block.dtype.newbyteorder("="), copy=False)
+            good = np.ones(len(row), bool)
+            if ignore is not None:
+                good = ~(spectra == ignore).all(axis=1)
+                bad.extend((int(i) + 1, f"no data: all bands are {ignore:g}") for i in row[~good])
+            if scale != 1:
+                spectra = spectra / np.float32(scale)
+            columns = {"x": (x + first).astype(np.float64), "y": (y + top).astype(np.float64)}
+            yield Batch(row + 1, spectra, columns)[good]
+
+    centres, unit = image.bands.centers, UNITS.get((image.bands.band_unit or "").strip().lower(), "")
+    wavelengths = None if centres is None else np.asarray(centres, np.float64)
+    meta = {"axis_unit": unit, "quantity": str(metadata.get("quantity", "unknown"))}
+    return Content(["x", "y"], wavelengths, bands, lines * samples, meta, batches)
 
 
-def open_cube(path: str) -> Cube:
-    """Raises BadFile: no such image, or the library to read it is not installed."""
+def _open_image(path: str) -> Any:
+    """The image by the library spectral: (lines, samples, bands) real numbers, of which nothing is read yet.
+
+    Raises:
+        BadFile: no such image, or the library is not installed.
+    """
     try:
         from spectral.io import envi
         from spectral.utilities.errors import SpyException
@@ -64,8 +88,7 @@ def open_cube(path: str) -> Cube:
         there = Path(image.filename).stat().st_size
         if not 0 < size <= there:
             raise BadFile(f"{path}: expected an image of {size} bytes, as the header says; got {there}")
-        mapped = partial(image.open_memmap, interleave="bip", writable=False)
-        data = mapped()
+        data = _mapped(image)
     except envi.EnviDataFileNotFoundError as error:
         stem = Path(path).stem
         raise BadFile(
@@ -76,47 +99,11 @@ def open_cube(path: str) -> Cube:
         raise BadFile(f"{path}: expected an ENVI header and its image: {what}") from error
     if data is None or data.dtype.kind not in "fiu":
         raise BadFile(f"{path}: expected real numbers in the image, got {None if data is None else data.dtype}")
-    said = {key.lower(): value for key, value in image.metadata.items()}
-    centres, unit = image.bands.centers, _UNITS.get((image.bands.band_unit or "").strip().lower(), "")
-    wavelengths = None if centres is None else np.asarray(centres, np.float64)
-    if wavelengths is not None and unit == "um":
-        wavelengths, unit = wavelengths * 1000, "nm"
-    ignore = said.get("data ignore value")
-    return Cube(
-        mapped, wavelengths, unit, float(image.scale_factor or 1.0), None if ignore is None else float(ignore),
-        str(said.get("quantity", "unknown")),
-    )  # fmt: skip
+    return image
 
 
-def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
-    """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line)."""
-    cube = open_cube(path)
-    lines, samples, bands = cube.open().shape
-    line_bytes = cube.open()[:1].nbytes
-
-    def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
-        data, left = cube.open(), MAX_MAPPED
-        # Whole lines, as a camera sends them: a pixel is judged with its neighbours.
-        high, wide = (math.ceil(n / samples), samples) if line_bytes <= MAX_LINE_BYTES else (1, n)
-        for top, first in product(range(0, lines, high), range(0, samples, wide)):
-            if left <= 0:  # pages that were read count as our memory until they are unmapped
-                data, left = cube.open(), MAX_MAPPED
-            block = np.array(data[top : top + high, first : first + wide])
-            left -= block.nbytes
-            y, x = np.arange(top, top + len(block)), np.arange(first, first + block.shape[1])
-            place, block = (y[:, None] * samples + x).ravel(), block.reshape(-1, bands)
-            spectra = block.astype(block.dtype.newbyteorder("="), copy=False)
-            good = np.ones(len(place), bool)
-            if cube.ignore is not None:
-                good = ~(spectra == cube.ignore).all(axis=1)
-                bad.extend((int(row) + 1, f"no data: all bands are {cube.ignore:g}") for row in place[~good])
-            if cube.scale != 1:
-                spectra = spectra / np.float32(cube.scale)
-            columns = {"x": (place % samples).astype(np.float64), "y": (place // samples).astype(np.float64)}
-            yield Batch(place + 1, spectra, columns)[good]
-
-    meta = {"axis_unit": cube.unit, "quantity": cube.quantity}
-    return Content(["x", "y"], cube.wavelengths, bands, lines * samples, meta, batches)
+def _mapped(image: Any) -> np.ndarray:
+    return image.open_memmap(interleave="bip", writable=False)
 
 
 def read_references(white: str, dark: str | None = None) -> Reflectance:
@@ -125,9 +112,9 @@ def read_references(white: str, dark: str | None = None) -> Reflectance:
     Raises:
         BadFile: a cube cannot be read, is too large to average, or has another shape; no pixel is alive.
     """
-    averaged = _mean_of(white), None if dark is None else _mean_of(dark)
+    means = _mean_of(white), None if dark is None else _mean_of(dark)
     try:
-        made = Reflectance(*averaged)
+        made = Reflectance(*means)
     except ValueError as error:
         raise BadFile(f"{white}{f' and {dark}' if dark else ''}: {error}") from error
     if made.dead.any():
@@ -138,7 +125,7 @@ def read_references(white: str, dark: str | None = None) -> Reflectance:
 
 def _mean_of(path: str) -> np.ndarray:
     """(samples, bands) of a reference cube"""
-    data = open_cube(path).open()
+    data = _mapped(_open_image(path))
     if data.nbytes > MAX_REFERENCE_BYTES:
         raise BadFile(f"{path}: expected a reference of at most {MAX_REFERENCE_BYTES} bytes, got {data.nbytes}")
     return data.mean(axis=0, dtype=np.float64)

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 import numpy as np
 
 from ...models.atomic import atomic_write
 from ..messages.arrow_frames import arrow_table
 from ..messages.frame import RESERVED, Frame
-from .table import INSTRUMENT_COLUMNS, UNKNOWN, Reading, Table, find, tables
+from .options import ReadOptions
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, Table, find, tables
 
 
-def read_frames(
-    path: str | Path,
-    *,
-    frame_spectra: int = 256,
-    line: str | None = None,
-    instrument: str | None = None,
-    **reading: Unpack[Reading],
-) -> Iterator[Frame]:
+def read_frames(path: str | Path, options: ReadOptions | None = None, **given: Any) -> Iterator[Frame]:
     """Frames of a file in its order, in memory that does not grow with it (except 60 bytes for each `spectrum_id`).
 
-    Each `frame_spectra` rows of the file become one frame for each line and instrument in them, without the bad rows
-    and those not asked for.
-
-    Args:
-        line, instrument: for all rows, whatever the file says.
-        reading: as `Reading` says.
+    Bad rows and those not asked for are left out. `given` are fields of `ReadOptions`.
 
     Raises:
         BadFile: at the first frame, or later if the file breaks off.
     """
-    for table in tables(path, frame_spectra, **reading):
-        yield from _frames(table, line, instrument)
+    options = replace(options or ReadOptions(), **given)
+    for table in tables(path, options, options.frame_spectra):
+        yield from _frames(table, options.line, options.instrument)
 
 
 def write_parquet(
@@ -53,10 +44,8 @@ def write_parquet(
     import pyarrow.parquet as pq
 
     def table_of(frame: Frame) -> pa.Table:
-        table = arrow_table(frame)
-        for name in ("line", "instrument"):
-            table = table.append_column(name, pa.array([getattr(frame, name)] * len(frame), pa.string()))
-        for name, values in texts(frame).items():
+        table, n = arrow_table(frame), len(frame)
+        for name, values in {"line": [frame.line] * n, "instrument": [frame.instrument] * n, **texts(frame)}.items():
             table = table.append_column(name, pa.array(values, pa.string()))
         return table
 
@@ -84,26 +73,16 @@ def _frames(table: Table, line: str | None, instrument: str | None) -> Iterator[
         column = find(table.columns, *names) if given is None else None
         return [given or UNKNOWN] * len(table) if column is None else [word or UNKNOWN for word in column]
 
-    places: dict[tuple[str, str], list[int]] = {}
-    for i, key in enumerate(zip(words(line, "line"), words(instrument, *INSTRUMENT_COLUMNS), strict=True)):
-        places.setdefault(key, []).append(i)
-    for (this_line, this_instrument), rows in places.items():
-        part = table[np.array(rows)]
+    rows: dict[tuple[str, str], list[int]] = {}
+    for i, names in enumerate(zip(words(line, "line"), words(instrument, *INSTRUMENT_COLUMNS), strict=True)):
+        rows.setdefault(names, []).append(i)
+    for names, places in rows.items():
+        part = table[np.array(places)]
         numbers = {name: values for name, values in part.columns.items() if values.dtype.kind == "f"}
-        with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the worker's screening names
+        with np.errstate(over="ignore"):  # too large for float32 becomes inf, which the worker rejects by name
             dtype = np.uint16 if part.spectra.dtype in (np.uint8, np.uint16) else np.float32
             spectra = np.ascontiguousarray(part.spectra, dtype)
-            positions = {name: numbers[name] for name in ("x", "y") if name in numbers}
-        yield Frame(
-            line=this_line,
-            instrument=this_instrument,
-            axis=part.axis,
-            quantity=part.quantity,
-            spectra=spectra,
-            spectrum_id=part.spectrum_id.tolist(),
-            time=part.time,
-            object_id=None if part.object_id is None else part.object_id.tolist(),
-            targets={name: values for name, values in numbers.items() if name not in RESERVED},
-            x=positions.get("x"),
-            y=positions.get("y"),
-        )
+        ids, objects = part.spectrum_id.tolist(), None if part.object_id is None else part.object_id.tolist()
+        x, y = numbers.get("x"), numbers.get("y")
+        targets = {name: values for name, values in numbers.items() if name not in RESERVED}
+        yield Frame(*names, part.axis, part.quantity, spectra, ids, part.time, objects, x, y, targets)

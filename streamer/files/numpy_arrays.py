@@ -18,7 +18,6 @@ from .columns import BadRows, Batch, Content, values_of
 
 log = structlog.get_logger(__name__)
 
-
 MAX_ARRAYS = 1_000  # of one .npz
 MAX_CELL_BYTES = 1 << 14  # of a text in a NumPy array, which takes this much in each row
 MAX_HEADER_BYTES = 1 << 16  # of a NumPy array; NumPy's own limit is 10,000
@@ -77,22 +76,19 @@ class _Array:
     def __init__(self, name: str, stream: Any) -> None:
         from numpy.lib import format as npy
 
-        self.name, self.stream = name, stream
+        self.name, self.stream, where = name, stream, f"array {name!r}"
         old = npy.read_magic(stream) == (1, 0)
-        # Reads only the header, whose length is bounded.
-        length = stream.read(2 if old else 4)
+        length = stream.read(2 if old else 4)  # checked here: NumPy would read a header of any length
         if int.from_bytes(length, "little") > MAX_HEADER_BYTES:
-            raise ValueError(f"array {name!r}: expected a header of at most {MAX_HEADER_BYTES} bytes")
+            raise ValueError(f"{where}: expected a header of at most {MAX_HEADER_BYTES} bytes")
         header = io.BytesIO(length + stream.read(int.from_bytes(length, "little")))
         self.shape, by_columns, self.dtype = (npy.read_array_header_1_0 if old else npy.read_array_header_2_0)(header)
         if self.dtype.hasobject:
-            raise ValueError(
-                f"array {name!r}: expected numbers or texts, got Python objects, which are never unpickled"
-            )
+            raise ValueError(f"{where}: expected numbers or texts, got Python objects, which are never unpickled")
         if min(self.shape, default=0) < 0 or self.dtype.itemsize > MAX_CELL_BYTES:
-            raise ValueError(f"array {name!r}: expected numbers or short texts, got {self.dtype!s:.80} {self.shape}")
+            raise ValueError(f"{where}: expected numbers or short texts, got {self.dtype!s:.80} {self.shape}")
         if by_columns and len(self.shape) > 1:
-            raise ValueError(f"array {name!r}: expected C order, got Fortran order: save np.ascontiguousarray of it")
+            raise ValueError(f"{where}: expected C order, got Fortran order: save np.ascontiguousarray of it")
 
     def take(self, n: int) -> np.ndarray:
         shape = (n, *self.shape[1:])

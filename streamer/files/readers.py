@@ -19,12 +19,12 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from ... import BadFile
+from . import spectrometers
 from .columns import Content
 from .csv_table import open_csv
 from .envi import open_envi
 from .numpy_arrays import open_npy, open_npz
 from .parquet import open_parquet
-from .spectrometers import UNREAD, open_jcamp, open_opus, open_spc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +39,7 @@ MAGIC = {
     ".gz": b"\x1f\x8b",
     ".zst": b"\x28\xb5\x2f\xfd",
 }
-MAX_UNPACKED = 1 << 30  # bytes on the disk, and a hundred times the file: spectra are packed to a half or a tenth
+MAX_UNPACKED = 1 << 30  # bytes on disk, plus a hundred times the file: spectra shrink to a half or a tenth
 SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk where compressed, never in memory
 
 
@@ -96,8 +96,8 @@ def parts(path: str) -> tuple[str, str, str]:
     kind = inner.suffix.lower()
     if re.fullmatch(r"\.[0-9]{1,4}", kind):  # OPUS counts the spectra of a sample: sample.0, sample.1
         return inner.name, ".opus", compression
-    if kind in UNREAD:
-        raise BadFile(f"{path}: {UNREAD[kind]} files are not supported: export them as CSV or JCAMP-DX")
+    if kind in spectrometers.UNREAD:
+        raise BadFile(f"{path}: {spectrometers.UNREAD[kind]} files are not supported: export them as CSV or JCAMP-DX")
     if kind not in FORMATS:
         known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
         raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
@@ -138,8 +138,8 @@ def read_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (*broken, lzma.LZMAError, tokenize.TokenError, OverflowError) as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        raise BadFile(f"{path}: cannot be read any further: {said[0]}") from error
+        why = str(error).splitlines() or [type(error).__name__]
+        raise BadFile(f"{path}: cannot be read any further: {why[0]}") from error
 
 
 FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
@@ -149,9 +149,5 @@ FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
     ".npy": open_npy,
     ".npz": open_npz,
     ".hdr": open_envi,
-    ".spc": open_spc,
-    ".opus": open_opus,
-    ".jdx": open_jcamp,
-    ".dx": open_jcamp,
-    ".jcamp": open_jcamp,
+    **spectrometers.FORMATS,
 }

@@ -1,7 +1,7 @@
 """Files of laboratory spectrometers: Bruker OPUS, Galactic SPC and JCAMP-DX, by the libraries of `tamis[instruments]`.
 
-These libraries trust what they read. So the sizes that a file declares are checked against its length and against
-bounds first, and any exception of theirs becomes BadFile.
+These libraries trust what they read. So the sizes that a file declares are checked first, against its length and
+against limits, and any exception of theirs becomes BadFile.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stdout
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -23,26 +23,20 @@ import numpy as np
 from ... import BadFile
 from ...models.axis import MAX_BANDS
 from ..messages.frame import MAX_TEXT
-from .columns import BadRows, Batch, Content
+from .columns import UNITS, BadRows, Batch, Content
 
 MAX_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
 MAX_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
-MAX_BLOCKS = 256  # of an OPUS file: its own programs leave room for 40
+MAX_BLOCKS = 256  # of an OPUS file: its own programs write at most 40
 MAX_LINE = 1 << 10  # characters of JCAMP-DX, which asks for 80: a line of repeats unfolds to twice its square
 MAX_TABLE = 1 << 20  # characters of one JCAMP-DX spectrum: 64 a value
 # Formats that no suitable library reads.
 UNREAD = {".asd": "ASD", ".sp": "PerkinElmer", ".spa": "Thermo OMNIC", ".wdf": "Renishaw WiRE"}
-_UNITS = {
-    **dict.fromkeys(("cm-1", "cm^-1", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
-    **dict.fromkeys(("nm", "nanometers", "nanometer", "nanometres", "xnmetr"), "nm"),
-    **dict.fromkeys(("um", "micrometers", "micrometer", "microns", "xumetr", "mi"), "um"),
-    **dict.fromkeys(("arbitrary", "arbitrary units", "xarb"), ""),
-}
 _QUANTITIES = {
     **dict.fromkeys(("absorbance", "a", "log(1/r)", "log 1/r", "yabsrb", "ylogdr"), "absorbance"),
     **dict.fromkeys(("reflectance", "r", "yreflec"), "reflectance"),
     **dict.fromkeys(("counts", "ycount"), "counts"),
-}  # transmittance is unknown to Tamis: its numbers stay as they are
+}
 _RESULTS = ("a", "r", "t", "km", "atr", "logr", "ra", "e", "sm")  # what OPUS may hold, best first; sm: a single channel
 _SPC_VERSIONS = {0x4C: "one of big-endian machines", 0x4D: "one of before 1996"}
 _TABLES = ("xydata", "xypoints")
@@ -51,41 +45,23 @@ _LABELS = {*_TABLES, *_NUMBERS, "title", "xunits", "yunits", "longdate", "date",
 
 
 class Spectrum(NamedTuple):
-    x: np.ndarray  # (bands,)
-    y: np.ndarray  # (bands,)
+    """x and y are (bands,), time is ISO 8601 or ''. `_checked` translates the file's words for unit and quantity."""
+
+    x: np.ndarray
+    y: np.ndarray
     unit: str
     quantity: str
     sample: str
-    time: str  # ISO 8601, or ''
+    time: str
 
 
-def open_spc(path: str, stream: Any, stack: ExitStack) -> Content:
-    return _content(path, "SPC", _spc(_whole(path, stream)))
-
-
-def open_opus(path: str, stream: Any, stack: ExitStack) -> Content:
-    return _content(path, "OPUS", _opus(_whole(path, stream)))
-
-
-def open_jcamp(path: str, stream: Any, stack: ExitStack) -> Content:
-    lines = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", errors="replace"))
-    return _content(path, "JCAMP-DX", _jcamp(lines))
-
-
-def _whole(path: str, stream: Any) -> bytes:
-    if len(data := stream.read(MAX_BYTES + 1)) > MAX_BYTES:
-        raise BadFile(f"{path}: expected at most {MAX_BYTES} bytes, got more")
-    return data
-
-
-def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
+def _open(kind: str, read: Callable[[Any], Iterator[Spectrum]], path: str, stream: Any, stack: ExitStack) -> Content:
     """Every spectrum of a file; one with another axis or quantity than the first is a bad row."""
-    rows = _guarded(path, kind, spectra)
+    rows = _checked(path, kind, read(stream))
     first = next(rows, None)
     if first is None:
         raise BadFile(f"{path}: expected spectra in the {kind} file, got none (peaks and NTUPLES are not supported)")
     head = first[1]
-    factor, unit = (1000, "nm") if head.unit == "um" else (1, head.unit)
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
         rest = chain([first], rows)
@@ -93,22 +69,22 @@ def _content(path: str, kind: str, spectra: Iterator[Spectrum]) -> Content:
             good = []
             for row, one in block:
                 if (one.unit, one.quantity) != (head.unit, head.quantity) or not np.array_equal(one.x, head.x):
-                    bad.append((row, f"expected {_seen(head)}, as the first spectrum has; got {_seen(one)}"))
+                    bad.append((row, f"expected {_shown(head)}, as the first spectrum has; got {_shown(one)}"))
                 else:
                     good.append((row, one))
             columns = {name: np.array([getattr(one, name) for _, one in good], object) for name in ("sample", "time")}
             values = np.array([one.y for _, one in good]).reshape(-1, bands)
             yield Batch(np.array([row for row, _ in good], np.int64), values, columns)
 
-    meta = {"axis_unit": unit, "quantity": head.quantity}
-    return Content(["sample", "time"], head.x * factor, len(head.x), None, meta, batches)
+    meta = {"axis_unit": head.unit, "quantity": head.quantity}
+    return Content(["sample", "time"], head.x, len(head.x), None, meta, batches)
 
 
-def _seen(one: Spectrum) -> str:
+def _shown(one: Spectrum) -> str:
     return f"{one.quantity} at {len(one.x)} points {one.x[0]:g} to {one.x[-1]:g} {one.unit:.40}"
 
 
-def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tuple[int, Spectrum]]:
+def _checked(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tuple[int, Spectrum]]:
     row = 0
     try:
         for one in spectra:
@@ -117,25 +93,27 @@ def _guarded(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
             row += 1
             with np.errstate(invalid="ignore"):  # a signalling NaN, which the axis refuses
                 x = one.x.astype(np.float64)
-            yield row, one._replace(x=x, sample=one.sample.strip()[:MAX_TEXT])
+            # Transmittance is unknown to Tamis: its numbers stay as they are.
+            quantity = _QUANTITIES.get(one.quantity.strip().lower(), "unknown")
+            yield row, Spectrum(x, one.y, _unit(one.unit), quantity, one.sample.strip()[:MAX_TEXT], one.time)
     except ImportError as error:
         needed = f"{kind} files need the library {error.name}: pip install 'tamis[instruments]'"
         raise BadFile(f"{path}: {needed}") from error
     except Exception as error:  # the libraries raise anything
-        said = " ".join(str(error).split()) if type(error) is ValueError else f"{type(error).__name__} {error!s:.200}"
-        raise BadFile(f"{path}: cannot be read as {kind} after {row} spectra: {said:.300}") from error
+        why = " ".join(str(error).split()) if type(error) is ValueError else f"{type(error).__name__} {error!s:.200}"
+        raise BadFile(f"{path}: cannot be read as {kind} after {row} spectra: {why:.300}") from error
 
 
-def _unit(said: str) -> str:
+def _unit(text: str) -> str:
     """nm, um or cm-1; '' if there is none; else the file's own word, which the axis refuses by name."""
-    word = said.strip().lower()
+    word = text.strip().lower()
     inside = re.search(r"\(([^()]*)\)", word)  # 'Wavenumber (cm-1)'
-    return _UNITS.get(inside[1].strip() if inside else word, word)
+    return UNITS.get(inside[1].strip() if inside else word, word)
 
 
-def _time(said: str, *dates: str) -> str:
+def _time(text: str, *dates: str) -> str:
     """ISO 8601 of '16/03/2023 12:27:26.808 (GMT+1)' or '2011/10/18 12:13:14 +0100'; '' if no form of a date fits."""
-    day, _, rest = said.strip().partition(" ")
+    day, _, rest = text.strip().partition(" ")
     found = re.fullmatch(r"(\d+:\d+)(:\d+)?(\.\d{1,6})?\d*\s*(?:\(GMT)?([+-][\d.]+)?\)?", rest.strip() or "0:0")
     if found is None:
         return ""
@@ -152,9 +130,16 @@ def _time(said: str, *dates: str) -> str:
     return ""
 
 
-def _spc(data: bytes) -> Iterator[Spectrum]:
+def _whole(stream: Any) -> bytes:
+    if len(data := stream.read(MAX_BYTES + 1)) > MAX_BYTES:
+        raise ValueError(f"expected at most {MAX_BYTES} bytes, got more")
+    return data
+
+
+def _spc(stream: Any) -> Iterator[Spectrum]:
     from spc_io import SpcRaw
 
+    data = _whole(stream)
     logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns about data after the spectra
     flags, version, points, spectra = struct.unpack_from("<BB2xI16xI", data)
     if version != 0x4B:
@@ -167,8 +152,8 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
     file: Any = SpcRaw.from_bytes_io(io.BytesIO(data[:248] + bytes(4) + data[252:]))
     header = file.main_header
     labels = [label.decode("latin-1") for label in data[218:248].split(b"\0")] if flags & 0x20 else []
-    unit = _unit(labels[0] if labels else str(header.fxtype))
-    said = labels[1].strip().lower() if len(labels) > 1 and labels[1].strip() else str(header.fytype).lower()
+    unit = labels[0] if labels else str(header.fxtype)
+    quantity = labels[1] if len(labels) > 1 and labels[1].strip() else str(header.fytype)
     date = header.fdate
     time = _time(f"{date.year}/{date.month}/{date.day} {date.hour}:{date.min}", "%Y/%m/%d") if date.year > 1900 else ""
     for one in file.subs:
@@ -176,13 +161,14 @@ def _spc(data: bytes) -> Iterator[Spectrum]:
             one.header.subexp = header.fexp
         x = one.xarray if flags & 0x40 else file.xarray
         x = np.linspace(header.ffirst, header.flast, points) if x is None else x
-        yield Spectrum(x, one.yarray, unit, _QUANTITIES.get(said, "unknown"), header.fcmnt.decode("latin-1"), time)
+        yield Spectrum(x, one.yarray, unit, quantity, header.fcmnt.decode("latin-1"), time)
 
 
-def _opus(data: bytes) -> Iterator[Spectrum]:
+def _opus(stream: Any) -> Iterator[Spectrum]:
     """One spectrum of a file: its absorbance if it has one, else its reflectance, and so on."""
     from brukeropus.file import Data, FileBlock, Parameters, pair_data_and_status_blocks, parse_directory, parse_header
 
+    data = _whole(stream)
     _, start, most, _ = parse_header(data)
     entries = parse_directory(data[start : start + 12 * min(max(most, 0), MAX_BLOCKS)])
     if any(size < 0 or at + size > len(data) for _, size, at in entries) or sum(e[1] for e in entries) > len(data):
@@ -192,7 +178,9 @@ def _opus(data: bytes) -> Iterator[Spectrum]:
         block = FileBlock(data, kind, size, at)
         if block.is_data_series():
             series = ", and a series, which is not supported: save one spectrum a file"
-        elif block.is_data() or ((block.is_data_status() or block.is_sm_param()) and _leads_on(block.bytes)):
+        elif block.is_data() or (
+            (block.is_data_status() or block.is_sm_param()) and _has_positive_lengths(block.bytes)
+        ):
             block.parse()
             blocks += [block] if block.parse_error is None else []
     pairs: dict[str, Any] = {}
@@ -206,13 +194,13 @@ def _opus(data: bytes) -> Iterator[Spectrum]:
         raise ValueError(f"expected 2 to {MAX_BANDS} points of float32, got {status.data['npt']}")
     sample = dict(Parameters([block for block in blocks if block.is_sm_param()]).items()).get("snm", "")
     one = Data(values, status, key=key, vel=0)
-    said = dict(one.params.items())
-    time = _time(f"{said.get('dat', '')} {said.get('tim', '')}", "%d/%m/%Y", "%Y/%m/%d")
-    yield Spectrum(one.x, one.y, _unit(said["dxu"]), _QUANTITIES.get(key, "unknown"), str(sample), time)
+    about = dict(one.params.items())
+    time = _time(f"{about.get('dat', '')} {about.get('tim', '')}", "%d/%m/%Y", "%Y/%m/%d")
+    yield Spectrum(one.x, one.y, about["dxu"], key, str(sample), time)
 
 
-def _leads_on(block: bytes) -> bool:
-    """Whether each parameter's length is positive: the library would loop for ever on a negative one."""
+def _has_positive_lengths(block: bytes) -> bool:
+    """Whether each parameter's length is positive: the library would loop forever on a negative one."""
     at = 0
     while at + 8 <= len(block) and block[at : at + 3] != b"END":
         (words,) = struct.unpack_from("<h", block, at + 6)
@@ -222,13 +210,13 @@ def _leads_on(block: bytes) -> bool:
     return True
 
 
-def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
+def _jcamp(stream: Any) -> Iterator[Spectrum]:
     import jcamp
 
-    for said, block in _blocks(lines):
-        if not said.keys() & set(_TABLES):  # it links other blocks, or holds peaks
+    for labels, block in _blocks(io.TextIOWrapper(stream, encoding="utf-8", errors="replace")):
+        if not labels.keys() & set(_TABLES):  # it links other blocks, or holds peaks
             continue
-        points = said.get("npoints", "")
+        points = labels.get("npoints", "")
         if not re.fullmatch(r"[0-9]{1,9}", points) or not 2 <= int(points) <= MAX_BANDS:
             raise ValueError(f"expected NPOINTS of 2 to {MAX_BANDS}, got {points!r:.40}")
         with redirect_stdout(io.StringIO()) as printed:
@@ -237,15 +225,15 @@ def _jcamp(lines: io.TextIOBase) -> Iterator[Spectrum]:
             raise ValueError("expected each line to begin with the last value of the one before")
         if len(read["y"]) != int(points):
             raise ValueError(f"expected {points} points, as NPOINTS says; got {len(read['y'])}")
-        date = said.get("longdate") or said.get("date", "")
-        time = _time(date if ":" in date else f"{date} {said.get('time', '')}", "%Y/%m/%d", "%y/%m/%d")
-        quantity = _QUANTITIES.get(said.get("yunits", "").lower(), "unknown")
-        yield Spectrum(read["x"], read["y"], _unit(said.get("xunits", "")), quantity, said.get("title", ""), time)
+        date = labels.get("longdate") or labels.get("date", "")
+        time = _time(date if ":" in date else f"{date} {labels.get('time', '')}", "%Y/%m/%d", "%y/%m/%d")
+        xunits, yunits, title = (labels.get(name, "") for name in ("xunits", "yunits", "title"))
+        yield Spectrum(read["x"], read["y"], xunits, yunits, title, time)
 
 
 def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
     """The labels of each block, and its lines of numbers as the library wants them."""
-    said: dict[str, str] = {}
+    labels: dict[str, str] = {}
     block: list[str] = []
     label, held = "", 0
     for line in chain(iter(partial(lines.readline, MAX_LINE), ""), ["##END="]):
@@ -254,10 +242,10 @@ def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
             name, _, value = text[2:].partition("=")
             label, value = re.sub(r"[\s/_-]", "", name).lower(), value.strip()
             if label in ("title", "end"):
-                yield said, block
-                said, block, held = {}, [], 0
+                yield labels, block
+                labels, block, held = {}, [], 0
             if label in _LABELS:
-                said[label] = value
+                labels[label] = value
             if label in _TABLES:
                 block.append(f"##{label}={value.upper().replace(' ', '')}")
             elif label in _NUMBERS:
@@ -267,3 +255,10 @@ def _blocks(lines: io.TextIOBase) -> Iterator[tuple[dict[str, str], list[str]]]:
             held += len(line)
             if held > MAX_TABLE or len(line) == MAX_LINE:
                 raise ValueError(f"expected lines of 80 characters and {MAX_TABLE} a spectrum, got more")
+
+
+FORMATS = {
+    ".spc": partial(_open, "SPC", _spc),
+    ".opus": partial(_open, "OPUS", _opus),
+    **dict.fromkeys((".jdx", ".dx", ".jcamp"), partial(_open, "JCAMP-DX", _jcamp)),
+}

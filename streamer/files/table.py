@@ -9,47 +9,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import numpy as np
 import structlog
 
 from ... import BadFile
 from ...models.axis import Axis
-from ...models.reflectance import Reflectance
 from ...models.rows import Rows
 from ..messages.frame import QUANTITIES
 from .columns import BadRows, Batch, Content
+from .options import ReadOptions
 from .readers import open_content, parts, read_errors
 
 log = structlog.get_logger(__name__)
-
-
-def axis_of(path: str, content: Content, given: Axis | None, given_unit: str | None) -> Axis:
-    """The axis of a file: `given` replaces its own; `given_unit` is the unit if the file has none."""
-    axis = given
-    if axis is None:
-        if content.wavelengths is None:
-            raise BadFile(f"{path} does not list the wavelengths of its bands: give its axis")
-        unit = content.meta.get("axis_unit") or given_unit
-        if not unit:
-            raise BadFile(f"{path} does not say whether its axis is in nm or cm-1: give --axis-unit nm or cm-1")
-        try:
-            # 'pixel (see note)': the first word is the unit
-            axis = Axis(content.wavelengths, unit.split("(")[0].strip().lower())
-            asked = Axis(content.wavelengths, given_unit or axis.unit)
-        except ValueError as error:
-            raise BadFile(f"{path}: {error}") from error
-        if asked.unit != axis.unit:
-            raise BadFile(f"{path}: the file says that its axis is in {axis.unit}, not in {given_unit}")
-    if content.bands not in (None, len(axis)):
-        whose = "the given axis " if given else ""
-        raise BadFile(f"{path}: expected {len(axis)} bands ({whose}{axis}), got {content.bands}")
-    return axis
 
 
 TIME_COLUMNS = ("time", "datetime", "timestamp")
@@ -69,9 +46,6 @@ class BadRowInFile:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.row}: {self.reason}"
-
-
-OnBadRow = Callable[[BadRowInFile], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,64 +75,33 @@ class Table(Rows):
         return len(self.row)
 
 
-class Reading(TypedDict, total=False):
-    """How a file is read.
-
-    Attributes:
-        axis, quantity: of all rows, whatever the file says.
-        axis_unit: for a file that lists its wavelengths without a unit.
-        on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
-        where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
-        reference: makes a camera's counts reflectance; column `x` is the pixel.
-    """
-
-    axis: Axis | None
-    axis_unit: str | None
-    quantity: str | None
-    on_bad_row: OnBadRow | None
-    where: Mapping[str, str | Sequence[str]] | None
-    reference: Reflectance | None
-
-
-def read_table(path: str | Path, **reading: Unpack[Reading]) -> Table:
-    """The whole file in memory, for fitting. Raises BadFile."""
-    table = Table.joined(tables(path, TABLE_ROWS, **reading))
+def read_table(path: str | Path, options: ReadOptions | None = None, **given: Any) -> Table:
+    """The whole file in memory, for fitting. `given` are fields of `ReadOptions`. Raises BadFile."""
+    table = Table.joined(tables(path, replace(options or ReadOptions(), **given), TABLE_ROWS))
     exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
     return replace(table, spectra=table.spectra.astype(exact, copy=False))
 
 
-def read_head(path: str | Path, **reading: Unpack[Reading]) -> Table:
-    """The first rows of a file, which show what its columns hold. Raises BadFile."""
-    reading["on_bad_row"] = lambda bad: None
-    return next(tables(path, TABLE_ROWS, **reading))
-
-
-def tables(
-    file: str | Path,
-    n: int,
-    *,
-    axis: Axis | None = None,
-    axis_unit: str | None = None,
-    quantity: str | None = None,
-    on_bad_row: OnBadRow | None = None,
-    where: Mapping[str, str | Sequence[str]] | None = None,
-    reference: Reflectance | None = None,
-) -> Iterator[Table]:
+def tables(file: str | Path, options: ReadOptions, n: int) -> Iterator[Table]:
     """The good rows among each `n` of a file; never an empty table."""
-    path, where = str(file), where or {}
-    report = on_bad_row or (lambda bad: log.warning("bad row skipped", file=path, row=bad.row, reason=bad.reason))
-    if quantity not in (None, *QUANTITIES):
-        raise BadFile(f"expected quantity {', '.join(QUANTITIES)}; got {quantity!r}")
+    path = str(file)
+    report = options.on_bad_row or (
+        lambda bad: log.warning("bad row skipped", file=path, row=bad.row, reason=bad.reason)
+    )
+    where = {name: [asked] if isinstance(asked, str) else asked for name, asked in (options.where or {}).items()}
+    if options.quantity not in (None, *QUANTITIES):
+        raise BadFile(f"expected quantity {', '.join(QUANTITIES)}; got {options.quantity!r}")
     with open_content(path) as content:
-        axis = axis_of(path, content, axis, axis_unit)
+        axis = _axis(path, content, options)
         for column in where:
             if column not in content.columns:
                 known = ", ".join(content.columns) or "none"
                 raise BadFile(f"{path}: unknown column {column!r} to filter by; known: {known}")
+        reference = options.reference
         if reference is not None and "x" not in content.columns:
             raise BadFile(f"{path}: references belong to a camera's pixels, but this file has no column x")
-        said = content.meta.get("quantity", UNKNOWN) if reference is None else "reflectance"
-        quantity = quantity or _quantity(said)
+        own = "reflectance" if reference is not None else _quantity(content.meta.get("quantity", UNKNOWN))
+        quantity = options.quantity or own
         bad: BadRows = []
         seen: set[int] = set()
         stem, *_ = parts(path)
@@ -169,8 +112,8 @@ def tables(
                 batch = replace(batch, spectra=reference(batch.spectra, batch.columns["x"]))
             table = _table(batch, content, path, stem, axis, quantity)
             keep = np.ones(len(table), bool)
-            for column, wanted in where.items():
-                keep &= np.any([_equals(batch.columns[column], word) for word in _words(wanted)], axis=0)
+            for column, words in where.items():
+                keep &= np.any([_equals(batch.columns[column], word) for word in words], axis=0)
             # Hashes, not texts: with ten million ids two collide once in 300,000 files.
             for i in np.flatnonzero(keep).tolist() if find(batch.columns, "spectrum_id") is not None else ():
                 name = table.spectrum_id[i]
@@ -186,17 +129,37 @@ def tables(
             if keep.any():
                 yield table if keep.all() else table[keep]
         if not good_rows:
-            asked = (
-                " with " + " and ".join(f"{name}={' or '.join(_words(wanted))}" for name, wanted in where.items())
-                if where
-                else ""
-            )
+            asked = " and ".join(f"{name}={' or '.join(words)}" for name, words in where.items())
+            asked = f" with {asked}" if asked else ""
             raise BadFile(f"{path}: expected spectra{asked}, got none in {rows} rows ({bad_rows} of them bad)")
 
 
 def _guarded(path: str, batches: Iterator[Batch]) -> Iterator[Batch]:
     with read_errors(path):
         yield from batches
+
+
+def _axis(path: str, content: Content, options: ReadOptions) -> Axis:
+    axis = options.axis
+    if axis is None:
+        if content.wavelengths is None:
+            raise BadFile(f"{path} does not list the wavelengths of its bands: give its axis")
+        unit = content.meta.get("axis_unit") or options.axis_unit
+        if not unit:
+            raise BadFile(f"{path} does not say whether its axis is in nm or cm-1: give --axis-unit nm or cm-1")
+        unit = unit.split("(")[0].strip().lower()  # 'pixel (see note)': the first word is the unit
+        factor, unit = (1000, "nm") if unit == "um" else (1, unit)
+        try:
+            axis = Axis(np.asarray(content.wavelengths, np.float64) * factor, unit)
+            asked = Axis(axis.values, options.axis_unit or axis.unit)
+        except ValueError as error:
+            raise BadFile(f"{path}: {error}") from error
+        if asked.unit != axis.unit:
+            raise BadFile(f"{path}: the file says that its axis is in {axis.unit}, not in {options.axis_unit}")
+    if content.bands not in (None, len(axis)):
+        whose = "the given axis " if options.axis else ""
+        raise BadFile(f"{path}: expected {len(axis)} bands ({whose}{axis}), got {content.bands}")
+    return axis
 
 
 def _table(batch: Batch, content: Content, path: str, stem: str, axis: Axis, quantity: str) -> Table:
@@ -219,10 +182,6 @@ def find(columns: Mapping[str, np.ndarray], *names: str) -> np.ndarray | None:
     return next((lower[name] for name in names if name in lower), None)
 
 
-def _words(wanted: str | Sequence[str]) -> Sequence[str]:
-    return [wanted] if isinstance(wanted, str) else wanted
-
-
 def _equals(values: np.ndarray, wanted: str) -> np.ndarray:
     """(n,) bool: which values equal the wanted text; '1' matches 1.0 as well."""
     try:
@@ -231,9 +190,9 @@ def _equals(values: np.ndarray, wanted: str) -> np.ndarray:
         return np.zeros(len(values), bool)
 
 
-def _quantity(said: str) -> str:
+def _quantity(text: str) -> str:
     """The file's word as one of `QUANTITIES`; a scaled or derived quantity ('reflectance_percent') is unknown."""
-    word = said.split("(")[0].strip().lower()
+    word = text.split("(")[0].strip().lower()
     if word.endswith(" counts"):
         return "counts"
     return word if word in QUANTITIES else UNKNOWN

@@ -17,7 +17,7 @@ from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.columns import values_of
 from ..files.options import ReadOptions
-from ..files.table import Table
+from ..files.table import Table, read_table
 from ..messages.frame import RESERVED
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def fit_and_publish(
         raise BadFile(f"expected every target once, got {', '.join(targets)}")
     if reserved := [target for target in targets if target in RESERVED]:
         raise BadFile(f"a target may not be called {reserved[0]!r}: predictions have a column of that name")
-    table = (reading or ReadOptions()).table(path)
+    table = read_table(path, reading)
     known = table.columns if labels is None else _labels(labels, table)
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):
         values, there = class_values(known, targets, labels or path)

@@ -57,7 +57,7 @@ def read_unlabeled(
     """
     spectra, objects, conditions, left_out = [], [], [], 0
     for number, path in enumerate(files):
-        table = reading.table(path)
+        table = read_table(path, reading)
         grid = grid or table.axis
         good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
         left_out += int((~good).sum())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from ... import BadMessage
 from .checks import glimpse
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def read_arrow(value: bytes) -> pa.Table:
@@ -18,8 +16,6 @@ def read_arrow(value: bytes) -> pa.Table:
     Raises:
         BadMessage: it is not one.
     """
-    import pyarrow as pa
-
     try:
         # A compressed body shows its size only while it is unpacked: 8 kB may become gigabytes.
         if any(_is_compressed(message) for message in pa.ipc.MessageReader.open_stream(value)):
@@ -41,8 +37,6 @@ def column_values(column: pa.ChunkedArray, name: str) -> list[Any]:
     Raises:
         BadMessage: it is of another type.
     """
-    import pyarrow as pa
-
     kind = column.type
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     texts = pa.types.is_string(plain) or pa.types.is_large_string(plain)
@@ -83,16 +77,11 @@ def _is_compressed(message: pa.ipc.Message) -> bool:
 
 
 def is_number(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
-def arrow_bytes(table: pa.Table, metadata: Mapping[Any, Any]) -> bytes:
+def arrow_bytes(table: pa.Table) -> bytes:
     """A table and its metadata as one Arrow stream."""
-    import pyarrow as pa
-
-    table = table.replace_schema_metadata(dict(metadata))
     out = pa.BufferOutputStream()
     with pa.ipc.new_stream(out, table.schema) as stream:
         stream.write_table(table)
@@ -101,6 +90,4 @@ def arrow_bytes(table: pa.Table, metadata: Mapping[Any, Any]) -> bytes:
 
 def warm_up() -> None:
     """Spares the first message a third of a second, in which pyarrow looks for pandas."""
-    import pyarrow as pa
-
-    arrow_bytes(pa.table({"": [""]}), {})
+    arrow_bytes(pa.table({"": [""]}))

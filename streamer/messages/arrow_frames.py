@@ -2,108 +2,86 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from ... import BadMessage
 from ...models.axis import Axis
 from .arrow import arrow_bytes, column_values, is_number, read_arrow
-from .checks import Axes, check_rows, check_targets, checked_quantity, checked_reference, known_axis, spectrum_ids
+from .checks import Axes, check_size, common_fields, known_axis, spectrum_ids
 from .frame import RESERVED, Frame
 from .record import Message, Record, arrival
-from .screening import BadRow, set_aside
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+from .screening import Screened, set_aside
 
 FRAME_VERSION = 1
 
 
-def decode_arrow(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+def decode_arrow(record: Record, axes: Axes) -> Screened:
     table = read_arrow(record.value)
-    meta = {
-        key.decode(errors="replace"): value.decode(errors="replace")
-        for key, value in (table.schema.metadata or {}).items()
-    }
+    given = (table.schema.metadata or {}).items()
+    meta = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in given}
     version = meta.get("tamis.frame", str(FRAME_VERSION))
     if version != str(FRAME_VERSION):
         raise BadMessage(f"expected tamis.frame version {FRAME_VERSION}, got {version!r}", "frame_version")
-    axis = _axis(meta.get("axis"), meta.get("axis_unit"), axes)
+    name, unit = meta.get("axis"), meta.get("axis_unit")
+    axis = _listed_axis(name, unit) if name and name.lstrip()[:1] == "[" else known_axis(name, unit, axes)
     n = table.num_rows
-    check_rows(n, record)
     if len(set(table.column_names)) != table.num_columns:
         raise BadMessage(f"expected each column once, got {table.column_names!s:.200}", "column_names")
-    spectra, lengths, ragged = _spectra(table)
     names = [name for name in table.column_names if name not in RESERVED and is_number(table[name].type)]
-    check_targets(names)
+    check_size(n, names, record)
+    spectra, ragged = _spectra(table)
 
     def texts(name: str) -> list[str] | None:
         if name not in table.column_names:
             return None
         return ["" if value is None else str(value) for value in column_values(table[name], name)]
 
-    def numbers(name: str) -> np.ndarray | None:
-        return None if name not in table.column_names else _numbers(table[name], name)
-
     frame = Frame(
-        line=meta.get("line", ""),
-        instrument=meta.get("instrument", ""),
+        **common_fields(meta),
         axis=axis,
-        quantity=checked_quantity(meta.get("quantity", "unknown")),
         spectra=spectra,
         spectrum_id=spectrum_ids(texts("spectrum_id"), record, n),
         time=_times(table, record, n),
         object_id=texts("object_id"),
-        x=numbers("x"),
-        y=numbers("y"),
-        targets={name: _numbers(table[name], name) for name in names},
-        reference=checked_reference(meta.get("reference", "")),
+        **_numbers(table, ("x", "y")),
+        targets=_numbers(table, names),
     )
-    return set_aside(frame, lengths, ragged)
+    return set_aside(frame, ragged)
 
 
-def _spectra(table: pa.Table) -> tuple[np.ndarray, np.ndarray, list[np.ndarray] | None]:
-    """The matrix, each row's length, and the rows themselves if the lengths differ."""
-    import pyarrow as pa
-
+def _spectra(table: pa.Table) -> tuple[np.ndarray, list[np.ndarray] | None]:
+    """The matrix, or an empty one and its rows if their lengths may differ."""
     if "spectrum" not in table.column_names:
         raise BadMessage(f"expected a column 'spectrum', got columns {table.column_names}", "no_spectrum")
     column = table["spectrum"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     kind = column.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        raise BadMessage(f"expected column 'spectrum' to hold lists of numbers, got {kind}", "no_spectrum")
-    if not is_number(kind.value_type) or (pa.types.is_fixed_size_list(kind) and kind.list_size < 1):
+    is_fixed = pa.types.is_fixed_size_list(kind) and kind.list_size > 0
+    if not (is_fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not is_number(kind.value_type):
         raise BadMessage(f"expected column 'spectrum' to hold lists of numbers, got {kind}", "no_spectrum")
     dtype = np.uint16 if kind.value_type == pa.uint16() else np.float32
-    n = len(column)
-    if pa.types.is_fixed_size_list(kind) and not column.null_count:
-        flat = column.flatten()
-        if not flat.null_count:
-            values = flat.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
-            return values.reshape(n, kind.list_size), np.full(n, kind.list_size), None
-    rows = [
-        np.empty(0, np.float32) if item is None else np.array([math.nan if v is None else v for v in item], np.float32)
-        for item in column.to_pylist()
-    ]
-    return np.empty((n, 0), np.float32), np.array([len(row) for row in rows], dtype=int), rows
+    if is_fixed and not column.null_count and not (flat := column.flatten()).null_count:
+        values = flat.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+        return values.reshape(len(column), kind.list_size), None
+    rows = [np.array(row or (), np.float32) for row in column.to_pylist()]  # a null becomes NaN
+    return np.empty((len(rows), 0), np.float32), rows
 
 
-def _numbers(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    if not is_number(column.type):
-        raise BadMessage(f"expected column {name!r} to hold numbers, got {column.type}", "column_type")
-    return column.to_numpy().astype(np.float64, copy=False)  # nulls become NaN
+def _numbers(table: pa.Table, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the named columns that the table has; nulls become NaN."""
+    columns = {name: table[name] for name in names if name in table.column_names}
+    for name, column in columns.items():
+        if not is_number(column.type):
+            raise BadMessage(f"expected column {name!r} to hold numbers, got {column.type}", "column_type")
+    return {name: column.to_numpy().astype(np.float64, copy=False) for name, column in columns.items()}
 
 
 def _times(table: pa.Table, record: Record, n: int) -> np.ndarray:
-    import pyarrow as pa
-
     if "time" not in table.column_names:
         return arrival(record, n)
     column = table["time"]
@@ -117,14 +95,11 @@ def _times(table: pa.Table, record: Record, n: int) -> np.ndarray:
 
 
 def encode_arrow(frame: Frame) -> Message:
-    table = arrow_table(frame)
-    return arrow_bytes(table, table.schema.metadata), {}
+    return arrow_bytes(arrow_table(frame)), {}
 
 
 def arrow_table(frame: Frame) -> pa.Table:
     """A row a spectrum; what all of them share is in the metadata."""
-    import pyarrow as pa
-
     kind = pa.uint16() if frame.spectra.dtype == np.uint16 else pa.float32()
     flat = pa.array(np.ascontiguousarray(frame.spectra).reshape(-1), kind)
     columns: dict[str, Any] = {
@@ -144,13 +119,6 @@ def arrow_table(frame: Frame) -> pa.Table:
         "reference": frame.reference,
     }
     return pa.table(columns, metadata=metadata)
-
-
-def _axis(given: str | None, unit: str | None, axes: Axes) -> Axis:
-    """An axis as JSON numbers, or the name of a known one."""
-    if given is None or not given.lstrip().startswith("["):
-        return known_axis(given, unit, axes)
-    return _listed_axis(given, unit)
 
 
 @lru_cache(maxsize=256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -18,20 +18,20 @@ MIN_ROW_BYTES = 8
 Axes = Mapping[str, Axis]
 
 
-def check_rows(n: int, record: Record) -> None:
-    """A rejected row takes a kilobyte: it must not come in four bytes, or in none."""
+def check_size(n: int, names: Sequence[str], record: Record) -> None:
+    """Checks the number of rows, and the columns of laboratory values.
+
+    A rejected row takes a kilobyte: it must not come in four bytes, or in none.
+    """
     if n > len(record.value) // MIN_ROW_BYTES:
         raise BadMessage(f"expected spectra, got {n} rows in {len(record.value)} bytes", "no_spectrum")
-
-
-def check_targets(names: Sequence[str]) -> None:
     if len(names) > MAX_TARGETS:
         raise BadMessage(f"expected at most {MAX_TARGETS} columns of values, got {len(names)}", "column_names")
     if any(len(name) > MAX_TEXT for name in names):
         raise BadMessage(f"expected at most {MAX_TEXT} characters in the name of a column", "column_names")
 
 
-def is_json_number(value: Any) -> bool:
+def is_json_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -61,16 +61,15 @@ def known_axis(given: Any, unit: str | None, axes: Axes) -> Axis:
         raise BadMessage(f"expected an axis: {error}", "bad_axis") from error
 
 
-def checked_quantity(given: str) -> str:
-    if given not in QUANTITIES:
-        raise BadMessage(f"expected quantity {', '.join(QUANTITIES)}; got {given!r:.60}", "quantity")
-    return given
-
-
-def checked_reference(given: str) -> str:
-    if given not in REFERENCES:
-        raise BadMessage(f"expected reference white or dark, got {given!r:.60}", "reference")
-    return given
+def common_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a frame that one text describes for all its spectra."""
+    quantity, reference = given.get("quantity", "unknown"), given.get("reference", "")
+    if quantity not in QUANTITIES:
+        raise BadMessage(f"expected quantity {', '.join(QUANTITIES)}; got {quantity!r:.60}", "quantity")
+    if reference not in REFERENCES:
+        raise BadMessage(f"expected reference white or dark, got {reference!r:.60}", "reference")
+    texts = {name: given.get(name, "") for name in ("line", "instrument")}
+    return {**texts, "quantity": quantity, "reference": reference}
 
 
 def spectrum_ids(given: list[str] | None, record: Record, n: int) -> list[str]:

@@ -15,10 +15,10 @@ from .frame import MAX_TEXT, Frame
 from .json_frames import decode_json, encode_json
 from .raw_frames import decode_raw, encode_raw
 from .record import ARROW, JSON, RAW, Message, Record
-from .screening import BadRow
+from .screening import Screened
 
 
-def decode(record: Record, axes: Axes, most_bytes: int) -> tuple[Frame, list[BadRow]]:
+def decode(record: Record, axes: Axes, most_bytes: int) -> Screened:
     """A message as a frame, and its bad rows.
 
     Args:
@@ -52,11 +52,7 @@ def decode(record: Record, axes: Axes, most_bytes: int) -> tuple[Frame, list[Bad
     return frame, bad
 
 
-DECODERS: dict[str, Callable[[Record, Axes], tuple[Frame, list[BadRow]]]] = {
-    ARROW: decode_arrow,
-    RAW: decode_raw,
-    JSON: decode_json,
-}
+DECODERS: dict[str, Callable[[Record, Axes], Screened]] = {ARROW: decode_arrow, RAW: decode_raw, JSON: decode_json}
 
 
 def encode(frame: Frame, content_type: str, most_bytes: int) -> Iterator[Message]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from .arrow import arrow_bytes
-from .record import ARROW, JSON, Message
+from .record import ARROW, JSON, Message, iso
 
 CONTENT_TYPES = {"json": JSON, "arrow": ARROW}
 
@@ -38,18 +39,11 @@ class Decision:
     source_id: str
 
     def message(self, content_type: str) -> Message:
-        row: dict[str, Any] = {
-            "line": self.line, "object_id": self.object_id, "instrument": self.instrument, "action": self.action,
-            "rule": self.rule, "reason": self.reason, "time": _iso(self.time), "deadline": _iso(self.deadline),
-            "late": self.late, "model": self.model, "model_version": self.model_version, **self.facts,
-        }  # fmt: skip
-        headers = {"content-type": content_type, "line": self.line, "result_id": f"{self.source_id}-decision"}
+        row: dict[str, Any] = vars(self) | {"time": iso(self.time)[0], "deadline": iso(self.deadline)[0]}
+        source_id = row.pop("source_id")
+        row |= row.pop("facts")
+        headers = {"content-type": content_type, "line": self.line, "result_id": f"{source_id}-decision"}
         if content_type == JSON:
             return orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY), headers
-        import pyarrow as pa
-
-        return arrow_bytes(pa.table({name: [value] for name, value in row.items()}), {"tamis.decision": "1"}), headers
-
-
-def _iso(time: np.datetime64) -> str | None:
-    return None if np.isnat(time) else f"{np.datetime_as_string(time, unit='us')}Z"
+        columns = {name: [value] for name, value in row.items()}
+        return arrow_bytes(pa.table(columns, metadata={"tamis.decision": "1"})), headers

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -13,10 +15,8 @@ from ... import BadMessage
 from .checks import (
     MAX_TARGETS,
     Axes,
-    check_rows,
-    check_targets,
-    checked_quantity,
-    checked_reference,
+    check_size,
+    common_fields,
     glimpse,
     is_json_number,
     known_axis,
@@ -24,11 +24,11 @@ from .checks import (
     spectrum_ids,
 )
 from .frame import MAX_TEXT, RESERVED, Frame
-from .record import Message, Record, arrival
-from .screening import BadRow, set_aside
+from .record import Message, Record, arrival, iso
+from .screening import BadRow, Screened, set_aside
 
 
-def decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
+def decode_json(record: Record, axes: Axes) -> Screened:
     """{"line", "axis", "axis_unit", "spectra": [{"spectrum_id", "time", "spectrum": [...]}, ...]}."""
     try:
         document = orjson.loads(record.value)
@@ -44,37 +44,31 @@ def decode_json(record: Record, axes: Axes) -> tuple[Frame, list[BadRow]]:
             raise BadMessage(f'expected "{key}" to be a text, got {shown(document[key])}', "json_shape")
     axis = known_axis(document.get("axis"), document.get("axis_unit"), axes)
     n = len(rows)
-    check_rows(n, record)
+    names = list(islice(dict.fromkeys(name for row in rows for name in row if name not in RESERVED), MAX_TARGETS + 1))
+    check_size(n, names, record)
     ids = spectrum_ids([_text(row.get("spectrum_id")) for row in rows], record, n)
-    spectra: list[np.ndarray] = []
+    spectra = [np.empty(0, np.float32)] * n
     time = arrival(record, n)
     unreadable: list[BadRow] = []
     for i, row in enumerate(rows):
         try:
-            spectra.append(_spectrum(row.get("spectrum")))
+            spectrum = _spectrum(row.get("spectrum"))
             if row.get("time") is not None:
                 time[i] = json_time(row["time"])
+            spectra[i] = spectrum
         except ValueError as error:
-            del spectra[i:]
-            spectra.append(np.empty(0, np.float32))
             unreadable.append(BadRow(i, ids[i][:MAX_TEXT], "json_shape", str(error), original=_json_text(row)))
-    names = list(islice(dict.fromkeys(name for row in rows for name in row if name not in RESERVED), MAX_TARGETS + 1))
-    check_targets(names)
     frame = Frame(
-        line=document.get("line", ""),
-        instrument=document.get("instrument", ""),
+        **common_fields(document),
         axis=axis,
-        quantity=checked_quantity(document.get("quantity", "unknown")),
         spectra=np.empty((n, 0), np.float32),
         spectrum_id=ids,
         time=time,
         object_id=[_text(row.get("object_id")) for row in rows] if any("object_id" in row for row in rows) else None,
-        x=_column(rows, "x"),
-        y=_column(rows, "y"),
-        targets={name: column for name in names if (column := _column(rows, name)) is not None},
-        reference=checked_reference(document.get("reference", "")),
+        **_numbers(rows, ("x", "y")),
+        targets=_numbers(rows, names),
     )
-    return set_aside(frame, np.array([len(row) for row in spectra], dtype=int), spectra, unreadable)
+    return set_aside(frame, spectra, unreadable)
 
 
 def _spectrum(value: Any) -> np.ndarray:
@@ -83,14 +77,12 @@ def _spectrum(value: Any) -> np.ndarray:
     wrong = next((item for item in value if not (item is None or is_json_number(item))), None)
     if wrong is not None:
         raise ValueError(f'expected "spectrum" to hold numbers, got {shown(wrong)}')
-    with np.errstate(over="ignore"):  # beyond float32 becomes inf, which the screening reports
-        return np.array([math.nan if item is None else float(item) for item in value], np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which the screening reports
+        return np.array(value, np.float32)  # null becomes NaN
 
 
 def json_time(value: Any) -> np.datetime64:
     """An ISO 8601 text (no zone = UTC), or seconds since 1970."""
-    from datetime import UTC, datetime
-
     try:
         if is_json_number(value):
             return np.datetime64(round(float(value) * 1e6), "us")
@@ -103,14 +95,12 @@ def json_time(value: Any) -> np.datetime64:
         raise ValueError(f'expected "time" as ISO 8601 or seconds since 1970, got {shown(value)}') from error
 
 
-def _column(rows: list[dict[str, Any]], name: str) -> np.ndarray | None:
-    """The numbers under one key; None if no row has one."""
-
-    def number(value: Any) -> float:
-        return float(value) if is_json_number(value) else math.nan
-
-    column = np.array([number(row.get(name)) for row in rows])
-    return None if np.isnan(column).all() else column
+def _numbers(rows: list[dict[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+    """The numbers under each key that has any; NaN where a row has none."""
+    columns = {
+        name: np.array([float(v) if is_json_number(v := row.get(name)) else math.nan for row in rows]) for name in names
+    }
+    return {name: column for name, column in columns.items() if not np.isnan(column).all()}
 
 
 def _json_text(row: dict[str, Any]) -> str | None:
@@ -123,17 +113,9 @@ def _json_text(row: dict[str, Any]) -> str | None:
 
 def encode_json(frame: Frame) -> Message:
     optional = {"object_id": frame.object_id, "x": frame.x, "y": frame.y, **frame.targets}
-    columns = {name: list(values) for name, values in optional.items() if values is not None}
-    times = np.datetime_as_string(frame.time, unit="us", timezone="UTC")
-    rows = [
-        {
-            "spectrum_id": frame.spectrum_id[i],
-            "time": None if np.isnat(frame.time[i]) else times[i],
-            **{name: values[i] for name, values in columns.items()},
-            "spectrum": frame.spectra[i],
-        }
-        for i in range(len(frame))
-    ]
+    columns: dict[str, Any] = {name: values for name, values in optional.items() if values is not None}
+    columns = {"spectrum_id": frame.spectrum_id, "time": iso(frame.time), **columns, "spectrum": frame.spectra}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     document = {
         "line": frame.line,
         "instrument": frame.instrument,

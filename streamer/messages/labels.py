@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,11 @@ import orjson
 
 from ... import BadMessage
 from ...models.axis import Axis
-from .checks import MAX_TARGETS, Axes, shown
+from .checks import MAX_TARGETS, Axes, is_json_number, shown
 from .codec import decode
 from .frame import MAX_TEXT
 from .json_frames import json_time
-from .record import JSON, Message, Record, arrival
+from .record import JSON, Message, Record, arrival, iso
 from .screening import BadRow, screen
 
 MAX_LABELS = 10_000  # in one message
@@ -53,13 +53,12 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
     if record.headers.get("content-type", "").startswith(JSON) and len(record.value) <= most_bytes:
         try:
             document = orjson.loads(record.value)
-        except ValueError as error:
-            raise BadMessage(f"{record.place}: expected JSON, got {error}", "not_json") from error
-        if isinstance(document, dict) and "labels" in document:
-            try:
+            if isinstance(document, dict) and "labels" in document:
                 return _by_id(document["labels"], record), []
-            except ValueError as error:
-                raise BadMessage(f"{record.place}: {error}", "json_shape") from error
+        except orjson.JSONDecodeError as error:
+            raise BadMessage(f"{record.place}: expected JSON, got {error}", "not_json") from error
+        except ValueError as error:
+            raise BadMessage(f"{record.place}: {error}", "json_shape") from error
     frame, bad = decode(record, axes, most_bytes)
     frame, bad = screen(frame, None, bad)
     labels = []
@@ -68,11 +67,9 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
         if not values:
             bad.append(BadRow(i, name, "no_value", "expected a laboratory value", frame.spectra[i], frame.time[i]))
             continue
+        group = frame.object_id[i] if frame.object_id else ""
         labels.append(
-            Label(
-                *(name, values, frame.time[i], frame.object_id[i] if frame.object_id else ""),
-                *(frame.spectra[i], frame.axis, frame.line, frame.instrument),
-            )
+            Label(name, values, frame.time[i], group, frame.spectra[i], frame.axis, frame.line, frame.instrument)
         )
     return labels, bad
 
@@ -94,7 +91,7 @@ def _label(item: Any, arrived: np.datetime64, i: int) -> Label:
     if not isinstance(values, dict) or not 0 < len(values) <= MAX_TARGETS:
         raise ValueError(f'{where}: expected "values": {{target: number}}, got {shown(values)}')
     for target, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_json_number(value):
             raise ValueError(f"{where}: expected a number as {target[:80]!r}, got {shown(value)}")
         if len(target) > MAX_TEXT or not math.isfinite(value):
             raise ValueError(f"{where}: expected a finite number under a name of {MAX_TEXT} characters at most")
@@ -108,7 +105,7 @@ def encode_labels(labels: Sequence[Label]) -> Message:
         {
             "spectrum_id": label.spectrum_id,
             "values": label.values,
-            "time": f"{np.datetime_as_string(label.time, unit='us')}Z",
+            "time": iso(label.time)[0],
             **({"object_id": label.object_id} if label.object_id else {}),
         }
         for label in labels
@@ -131,13 +128,6 @@ class Request:
 def encode_requests(requests: Sequence[Request]) -> Iterator[Message]:
     """One JSON message a request: each is a task for the laboratory."""
     for request in requests:
-        document = {
-            "line": request.line,
-            "spectrum_id": request.spectrum_id,
-            "object_id": request.object_id,
-            "time": None if np.isnat(request.time) else f"{np.datetime_as_string(request.time, unit='us')}Z",
-            "score": round(request.score, 4),
-            "reason": request.reason,
-        }
+        document = asdict(request) | {"time": iso(request.time)[0], "score": round(request.score, 4)}
         result_id = f"{request.line}-{request.spectrum_id}"
         yield orjson.dumps(document), {"content-type": JSON, "line": request.line, "result_id": result_id}

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from ... import BadMessage
 from ...models.rows import Rows
 from .arrow import arrow_bytes, column_values, read_arrow
-from .record import ARROW, JSON, Message
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
+from .record import ARROW, JSON, Message, iso
 
 JSON_LINES = "application/x-ndjson"
 PREDICTIONS_VERSION = 1
@@ -66,7 +63,7 @@ class Predictions(Rows):
     def __len__(self) -> int:
         return len(self.spectrum_id)
 
-    def columns(self) -> dict[str, Sequence[Any] | np.ndarray]:
+    def columns(self) -> dict[str, Any]:
         """One column a field, in the order in which they are written."""
         optional = {name: getattr(self, name) for name in ("object_id", "x", "y") if getattr(self, name) is not None}
         return {
@@ -97,12 +94,11 @@ def encode_predictions(
 
 
 def _as_arrow(predictions: Predictions) -> bytes:
-    import pyarrow as pa
-
-    columns: dict[str, Any] = dict(predictions.columns())
-    columns["time"] = pa.array(predictions.time, pa.timestamp("us", "UTC"))
     every = pa.array(np.zeros(len(predictions), np.int32))
-    columns["model_version"] = pa.DictionaryArray.from_arrays(every, [predictions.model_version])
+    columns = predictions.columns() | {
+        "time": pa.array(predictions.time, pa.timestamp("us", "UTC")),
+        "model_version": pa.DictionaryArray.from_arrays(every, [predictions.model_version]),
+    }
     metadata = {
         "tamis.predictions": str(PREDICTIONS_VERSION),
         "line": predictions.line,
@@ -110,13 +106,11 @@ def _as_arrow(predictions: Predictions) -> bytes:
         "units": orjson.dumps(predictions.units),
         "limits": orjson.dumps(predictions.limits),
     }
-    return arrow_bytes(pa.table(columns), metadata)
+    return arrow_bytes(pa.table(columns, metadata=metadata))
 
 
 def _as_json_lines(predictions: Predictions) -> bytes:
-    columns = dict(predictions.columns())
-    times = np.datetime_as_string(predictions.time, unit="us", timezone="UTC")
-    columns["time"] = [None if np.isnat(t) else text for t, text in zip(predictions.time, times, strict=True)]
+    columns = predictions.columns() | {"time": iso(predictions.time)}
     lists = {name: column.tolist() if isinstance(column, np.ndarray) else column for name, column in columns.items()}
     rows = (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
     # orjson writes NaN as null, for a limit that is not learned yet.
@@ -148,10 +142,7 @@ def decode_predictions(value: bytes, headers: Mapping[str, str]) -> list[dict[st
 
 def _column(column: pa.ChunkedArray, name: str) -> list[Any]:
     """Its values; rejected rows have a list of numbers, decisions a list of classes."""
-    import pyarrow as pa
-
-    if pa.types.is_list(column.type):
-        of = column.type.value_type
-        if pa.types.is_floating(of) or pa.types.is_string(of) or pa.types.is_null(of):
-            return column.to_pylist()
+    of = column.type.value_type if pa.types.is_list(column.type) else None
+    if of is not None and (pa.types.is_floating(of) or pa.types.is_string(of) or pa.types.is_null(of)):
+        return column.to_pylist()
     return column_values(column, name)

@@ -40,3 +40,9 @@ def arrival(record: Record, n: int) -> np.ndarray:
     """When the broker got the message; NaT if a producer stamped it in another unit than ms."""
     sensible = 0 <= record.timestamp_s < _MAX_TIMESTAMP_S
     return np.full(n, np.datetime64(round(record.timestamp_s * 1e6) if sensible else "NaT", "us"))
+
+
+def iso(times: np.ndarray | np.datetime64) -> list[str | None]:
+    """ISO 8601 in UTC to the microsecond, one text a time; None where it is unknown."""
+    texts = np.datetime_as_string(np.atleast_1d(times), unit="us", timezone="UTC").tolist()
+    return [None if text == "NaT" else text for text in texts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from ... import __version__
 from .arrow import arrow_bytes
@@ -32,8 +33,6 @@ def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> 
 
 def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: int) -> Iterator[Message]:
     """The bad rows of a frame as an Arrow stream with each row's error."""
-    import pyarrow as pa
-
     columns = {
         "row": pa.array([row.row for row in rows], pa.int64()),
         "spectrum_id": pa.array([row.spectrum_id for row in rows], pa.string()),
@@ -43,7 +42,7 @@ def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: i
         "spectrum": pa.array([np.asarray(row.spectrum, np.float32) for row in rows], pa.list_(pa.float32())),
         "original": pa.array([row.original for row in rows], pa.string()),
     }
-    value = arrow_bytes(pa.table(columns), {"tamis.rejects": "1", "line": line})
+    value = arrow_bytes(pa.table(columns, metadata={"tamis.rejects": "1", "line": line}))
     if len(value) > most_bytes and len(rows) > 1:
         half = len(rows) // 2
         yield from reject_rows(record, rows[:half], line, most_bytes)

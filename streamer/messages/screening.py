@@ -28,13 +28,13 @@ class BadRow:
         return f"row {self.row} ({self.spectrum_id}): {self.text}"
 
 
-def set_aside(
-    frame: Frame, lengths: np.ndarray, rows: Sequence[np.ndarray] | None, bad: Iterable[BadRow] = ()
-) -> tuple[Frame, list[BadRow]]:
+Screened = tuple[Frame, list[BadRow]]  # the good rows, and the bad ones with their reasons
+
+
+def set_aside(frame: Frame, rows: Sequence[np.ndarray] | None, bad: Iterable[BadRow] = ()) -> Screened:
     """Sets aside spectra of another length than the axis, of an impossible time, and repeats of a spectrum_id.
 
     Args:
-        lengths: (n,) how many values each spectrum has.
         rows: the n spectra if their lengths differ; None if `frame.spectra` holds them all.
         bad: rows that were set aside already.
     """
@@ -42,6 +42,7 @@ def set_aside(
     keep = np.ones(len(frame), bool)
     keep[[row.row for row in bad]] = False
     bands = len(frame.axis)
+    lengths = np.full(len(frame), frame.spectra.shape[1]) if rows is None else np.array([len(row) for row in rows])
 
     def aside(i: int, reason: str, text: str) -> None:
         spectrum = frame.spectra[i] if rows is None else rows[i]
@@ -54,31 +55,25 @@ def set_aside(
     for i in np.flatnonzero(keep & ((frame.time < _EARLIEST) | (frame.time >= _LATEST))).tolist():
         since_s = frame.time[i].astype(np.int64) / 1e6
         aside(i, "time", f"expected a time from 1900 to 2200, got {since_s:.16g} s since 1970; is it in another unit?")
-    if max(map(len, (*frame.spectrum_id, *(frame.object_id or ()))), default=0) > MAX_TEXT:
-        for i in [i for i in np.flatnonzero(keep).tolist() if _too_long(frame, i)]:
+    for texts in filter(None, (frame.spectrum_id, frame.object_id)):
+        for i in np.flatnonzero(keep & (np.array([len(text) for text in texts]) > MAX_TEXT)).tolist():
             aside(i, "spectrum_id", f"expected at most {MAX_TEXT} characters in spectrum_id and object_id")
     if len(set(frame.spectrum_id)) != len(frame):
-        seen: set[str] = set()
+        first: dict[str, int] = {}
         for i in np.flatnonzero(keep).tolist():
-            name = frame.spectrum_id[i]
-            if name in seen:
-                aside(i, "duplicate_id", f"spectrum_id {name!r} is already in this frame")
-            seen.add(name)
+            if first.setdefault(frame.spectrum_id[i], i) != i:
+                aside(i, "duplicate_id", f"spectrum_id {frame.spectrum_id[i]!r} is already in this frame")
     if rows is not None:
-        kept = [rows[i] for i in np.flatnonzero(keep).tolist()]
         matrix = np.zeros((len(frame), bands), np.float32)
-        matrix[keep] = kept if kept else 0.0
+        for i in np.flatnonzero(keep).tolist():
+            matrix[i] = rows[i]
         frame = replace(frame, spectra=matrix)
     elif frame.spectra.shape[1] != bands:  # every row is bad, and none fits the frame's shape
         frame = replace(frame, spectra=np.empty((len(frame), bands), np.float32))
     return (frame if keep.all() else frame[keep]), bad
 
 
-def _too_long(frame: Frame, i: int) -> bool:
-    return len(frame.spectrum_id[i]) > MAX_TEXT or bool(frame.object_id and len(frame.object_id[i]) > MAX_TEXT)
-
-
-def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[Frame, list[BadRow]]:
+def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> Screened:
     """Sets aside the spectra that no model should see: not finite, or saturated (a band at or above `saturation`).
 
     `saturation` is in the frame's own quantity; without one, 16-bit counts saturate at 65535.
@@ -98,10 +93,8 @@ def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> tuple[F
         where = ~finite[i] if not_finite else over[i]
         band = int(where.argmax())
         wanted = "finite numbers" if not_finite else f"values below saturation at {saturation:g}"
-        text = (
-            f"expected {wanted}, got {frame.spectra[i, band]:g} at {frame.axis.values[band]:g} {frame.axis.unit} "
-            f"({where.sum()} of {len(where)} bands)"
-        )
+        got = f"{frame.spectra[i, band]:g} at {frame.axis.values[band]:g} {frame.axis.unit}"
+        text = f"expected {wanted}, got {got} ({where.sum()} of {len(where)} bands)"
         reason = "not_finite" if not_finite else "saturated"
         bad.append(BadRow(int(row_number[i]), frame.spectrum_id[i], reason, text, frame.spectra[i], frame.time[i]))
     return frame[good], bad

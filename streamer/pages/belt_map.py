@@ -7,7 +7,7 @@ import io
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +30,7 @@ NEWEST = 12  # decisions in the table
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#9ad1c5", "#b8a1e3", "#c9b27c")
 _BELT, _UNKNOWN = "#23282d", "#ffffff"
 _SHADES = 64  # of a predicted value, from its 5 % to its 95 % quantile
+_SCALE = (44, 31, 253), (62, 158, 231), (140, 137, 37)  # red, green, blue: from blue through green to yellow
 
 
 class BeltMap:
@@ -52,7 +53,7 @@ class BeltMap:
         self.frames: dict[str, int] = {}  # action -> the number of its colour; 0 where no rule held
         self.decisions: deque[dict[str, Any]] = deque(maxlen=MAX_BOXES)
         self.latency_s: deque[float] = deque(maxlen=MAX_BOXES)
-        self.heard = 0.0  # time of the last message, by the monotonic clock
+        self.last_message_s = 0.0  # by the monotonic clock
         # NaN is the belt; other pixels are the number of a class, or a predicted value.
         self._image = np.full((self.scan_lines, 1), np.nan, np.float32)
         self._of = np.full(self.scan_lines, -1)  # the scan line that a row of the image holds
@@ -64,9 +65,8 @@ class BeltMap:
         Args:
             sent_s: when the message was sent, in seconds since 1970.
         """
-        if self.line is not None and headers.get("line", self.line) != self.line:
-            return
-        if decision and len(value) > MAX_DECISION_BYTES:
+        of_another = self.line is not None and headers.get("line", self.line) != self.line
+        if of_another or (decision and len(value) > MAX_DECISION_BYTES):
             return
         try:
             rows = decode_predictions(value, headers)
@@ -77,11 +77,12 @@ class BeltMap:
             return
         with self._lock:
             self.line = rows[0]["line"]
-            self.heard = time.monotonic()
-            for row in rows if decision else ():
-                self._decide(row, sent_s)
+            self.last_message_s = time.monotonic()
             if not decision:
                 self._draw(rows)
+                return
+            for row in rows:
+                self._decide(row, sent_s)
 
     def _decide(self, row: dict[str, Any], sent_s: float) -> None:
         self.decided += 1
@@ -123,10 +124,8 @@ class BeltMap:
         self.newest = max(self.newest, int(y.max()))
         keep = y > self.newest - self.scan_lines
         x, y, shown = x[keep], y[keep], shown[keep]
-        if x.max(initial=0) >= self._image.shape[1]:
-            wider = np.full((self.scan_lines, int(x.max()) + 1), np.nan, np.float32)
-            wider[:, : self._image.shape[1]] = self._image
-            self._image = wider
+        wider = max(0, int(x.max(initial=0)) + 1 - self._image.shape[1])
+        self._image = np.pad(self._image, ((0, 0), (0, wider)), constant_values=np.nan) if wider else self._image
         fresh = np.unique(y)
         fresh = fresh[self._of[fresh % self.scan_lines] != fresh]
         self._image[fresh % self.scan_lines] = np.nan
@@ -154,16 +153,18 @@ class BeltMap:
             "last pixel to decision, 99 %": f"{p99} ms",
         }
 
-    def html(self) -> str:
-        """Sections of a page: figures, the belt with its objects, the decisions. Every text is escaped."""
+    def html(self, state: str = "") -> str:
+        """Sections of a page: the state, figures, the belt with its objects, the decisions. Every text is escaped."""
         with self._lock:
+            palette, legend, image = self._drawing()
             actions = sorted({action for _, action in self.actions})
             classes = sorted({name for name, _ in self.actions})
             return render(
                 "belt_map.html.j2",
+                state=state,
                 figures=self.figures(),
-                strips=self._strips(),
-                colours=self._colours(),
+                strips=list(self._strips(palette, image)),
+                colours=legend,
                 boxes=self.frames,
                 count_heads=[self.target or "target", *actions],
                 counts=[[name or "all", *(f"{self.actions[name, one]:,}" for one in actions)] for name in classes],
@@ -172,68 +173,49 @@ class BeltMap:
             )
 
     def _row(self, decision: Mapping[str, Any]) -> list[str]:
-        return [
-            *(str(decision.get("time") or "")[11:22], str(decision.get("object_id", ""))),
-            *(_short(decision.get(self.target)), _short(decision.get("confidence"), ".3f")),
-            str(decision.get("action", "")) + (" (late)" if decision.get("late") else ""),
-            str(decision.get("reason", ""))[:120],
-        ]
+        time, name, reason = (str(decision.get(key) or "") for key in ("time", "object_id", "reason"))
+        action = str(decision.get("action", "")) + (" (late)" if decision.get("late") else "")
+        predicted, confidence = _short(decision.get(self.target)), _short(decision.get("confidence"), ".3f")
+        return [time[11:22], name, predicted, confidence, action, reason[:120]]
 
-    def _colours(self) -> list[tuple[str, str]]:
-        """The legend: colour and text."""
-        palette = self._palette()
+    def _drawing(self) -> tuple[list[str], list[tuple[str, str]], np.ndarray]:
+        """Palette (the belt, unknown, then classes or shades), its legend, and the image in numbers of the palette."""
+        image = np.nan_to_num(self._image)
         if self.of_classes:
-            return [*zip(palette, self.names, strict=True), (_UNKNOWN, UNKNOWN)]
-        low, high = self._span()
-        return [(palette[0], f"{self.target} {low:.4g} or less"), (palette[-1], f"{high:.4g} or more")]
+            colours = [COLOURS[i % len(COLOURS)] for i in range(len(self.names))]
+            legend = [*zip(colours, self.names, strict=True), (_UNKNOWN, UNKNOWN)]
+            shown = image + 1
+        else:
+            values = self._image[np.isfinite(self._image) & (self._of >= 0)[:, None]]
+            low, high = (float(np.quantile(values, q)) for q in (0.05, 0.95)) if len(values) else (0.0, 1.0)
+            high = max(high, low + 1e-9)
+            shade = np.linspace(0, 1, _SHADES)
+            levels = np.column_stack([np.interp(shade, (0, 0.5, 1), channel) for channel in _SCALE]).astype(int)
+            colours = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in levels]
+            legend = [(colours[0], f"{self.target} {low:.4g} or less"), (colours[-1], f"{high:.4g} or more")]
+            shown = 2 + np.clip((image - low) / (high - low) * (_SHADES - 1), 0, _SHADES - 1)
+        return [_BELT, _UNKNOWN, *colours], legend, np.where(np.isnan(self._image), 0, shown).astype(np.uint8)
 
-    def _strips(self) -> list[dict[str, Any]]:
+    def _strips(self, palette: list[str], image: np.ndarray) -> Iterator[dict[str, Any]]:
         if self.newest < 0:
-            return []
-        first = max(0, self.newest - self.scan_lines + 1)
-        there = self._of[self._of >= first]
-        first = int(there.min()) if len(there) else first
-        places = np.array([_numbers(self.decisions, name) for name in ("y_low", "x_low", "y_high", "x_high")])
-        return [self._strip(at, places) for at in range(first, self.newest + 1, STRIP)]
-
-    def _strip(self, first: int, places: np.ndarray) -> dict[str, Any]:
-        width, height = min(STRIP, self.newest - first + 1), self._image.shape[1]
-        scan_lines = np.arange(first, first + width)
-        shown = self._image[scan_lines % self.scan_lines].copy()
-        shown[self._of[scan_lines % self.scan_lines] != scan_lines] = np.nan
-        here = (places[0] < first + width) & (places[2] >= first) & (places[1] <= places[3])  # NaN is nowhere
-        boxes = []
-        for i in np.flatnonzero(here).tolist():
-            row, (left, top, right, bottom) = self.decisions[i], places[:, i]
-            action = str(row.get("action"))
-            text = f"{row.get('object_id')}: {action}; {row.get(self.target, '')} {row.get('confidence', '')}"
-            place = (left - first - 1, top - 1, right - left + 2, bottom - top + 2)
-            boxes.append((*(f"{value:g}" for value in place), self.frames.get(action, 0), text))
-        image = base64.b64encode(png(self._indexed(shown).T, [_BELT, _UNKNOWN, *self._palette()])).decode()
-        return {"first": first, "last": first + width - 1, "room": STRIP, "width": width, "height": height,
-                "image": image, "boxes": boxes}  # fmt: skip
-
-    def _palette(self) -> list[str]:
-        if self.of_classes:
-            return [COLOURS[i % len(COLOURS)] for i in range(len(self.names))]
-        shade = np.linspace(0, 1, _SHADES)[:, None]
-        low, middle, high = np.array([[44, 62, 140], [31, 158, 137], [253, 231, 37]])
-        colours = np.where(shade < 0.5, low + (middle - low) * 2 * shade, middle + (high - middle) * (2 * shade - 1))
-        return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours.astype(int)]
-
-    def _span(self) -> tuple[float, float]:
-        values = self._image[np.isfinite(self._image) & (self._of >= 0)[:, None]]
-        low, high = (float(np.quantile(values, q)) for q in (0.05, 0.95)) if len(values) else (0.0, 1.0)
-        return low, max(high, low + 1e-9)
-
-    def _indexed(self, shown: np.ndarray) -> np.ndarray:
-        """Palette: the belt, unknown, then classes or shades."""
-        belt = np.isnan(shown)
-        if self.of_classes:
-            return np.where(belt, 0, np.nan_to_num(shown) + 1).astype(np.uint8)
-        low, high = self._span()
-        shade = np.clip((np.nan_to_num(shown) - low) / (high - low) * (_SHADES - 1), 0, _SHADES - 1)
-        return np.where(belt, 0, shade + 2).astype(np.uint8)
+            return
+        oldest = int(self._of[self._of >= max(0, self.newest - self.scan_lines + 1)].min())
+        top, left, bottom, right = (_numbers(self.decisions, name) for name in ("x_low", "y_low", "x_high", "y_high"))
+        for first in range(oldest, self.newest + 1, STRIP):
+            width = min(STRIP, self.newest - first + 1)
+            scan_lines = np.arange(first, first + width)
+            rows = scan_lines % self.scan_lines
+            pixels = np.where((self._of[rows] == scan_lines)[:, None], image[rows], 0)
+            boxes = []
+            # NaN is nowhere.
+            for i in np.flatnonzero((left < first + width) & (right >= first) & (top <= bottom)).tolist():
+                decision, action = self.decisions[i], str(self.decisions[i].get("action"))
+                place = left[i] - first - 1, top[i] - 1, right[i] - left[i] + 2, bottom[i] - top[i] + 2
+                seen = f"{decision.get(self.target, '')} {decision.get('confidence', '')}"
+                text = f"{decision.get('object_id')}: {action}; {seen}"
+                boxes.append((*(f"{value:g}" for value in place), self.frames.get(action, 0), text))
+            yield {"first": first, "last": first + width - 1, "room": STRIP, "width": width, "height": image.shape[1],
+                   "image": base64.b64encode(png(pixels.T, palette)).decode(), "boxes": boxes}  # fmt: skip
 
 
 def _numbers(rows: Iterable[Mapping[str, Any]], name: str) -> np.ndarray:

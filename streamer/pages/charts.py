@@ -52,7 +52,7 @@ def page_of(
     template: str = "page.html.j2",
     **values: Any,
 ) -> str:
-    """A whole HTML page. Every value is escaped but `sections`, which are HTML already, and `script`.
+    """A whole HTML page. Every value is escaped but `script`, and sections that are Markup or a Figure.
 
     Args:
         script: the only one that the browser may run; it may read from the page's own server.
@@ -67,11 +67,6 @@ def page_of(
 
 def render(template: str, **values: Any) -> str:
     return _templates().get_template(template).render(values)
-
-
-def html_table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Every text is escaped. Columns of numbers are aligned at the right, columns without any at the left."""
-    return str(_parts().table(list(heads), [list(row) for row in rows]))
 
 
 @cache
@@ -90,12 +85,9 @@ def _templates() -> Environment:
     return made
 
 
-def _parts() -> Any:
-    return _templates().get_template("parts.html.j2").module
-
-
 def _numeric_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
-    """
+    """Columns of numbers are aligned at the right, columns without any at the left.
+
     >>> _numeric_columns(["model", "RMSEP"], [["plsr", "1.2"], ["cnn", "–"]])
     [False, True]
     """
@@ -106,12 +98,12 @@ def write_page(html: str, path: Path) -> None:
     """Write a page to `path` whole or not at all. Its folder is created if it is missing.
 
     Raises:
-        BadFile: the page can not be written.
+        BadFile: the page cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as draft:
-            # 'replace': half a surrogate pair in a name from outside must not cost the report.
+            # 'replace': a name from outside may hold half a surrogate pair.
             draft.write_bytes(html.encode("utf-8", "replace"))
     except OSError as error:
         raise BadFile(f"cannot write {path}: {error.strerror}") from error
@@ -124,30 +116,20 @@ class Chart:
     left, right, top, bottom = 56, 12, 22, 36
 
     def __init__(
-        self,
-        xs: list,
-        ys: list,
-        x_label: str,
-        y_label: str,
-        *,
-        log: bool = False,
-        width: int = 720,
-        height: int = 250,
+        self, xs: list, ys: list, x_label: str, y_label: str, *, log: bool = False, width: int = 720, height: int = 250
     ) -> None:
         self.width, self.height, self.log = width, height, log
         self.x_span, self.y_span = _span(xs, log=False), _span(ys, log=log)
         self.parts: list[dict[str, str]] = []  # paths and texts, the last one on top
-        axis = height - self.bottom
-        for tick in _ticks(*self.x_span, log=False):
-            x = self._x(np.array(tick))
+        axis, ticks = height - self.bottom, _ticks(*self.x_span, log=False)
+        for x, tick in zip(self._x(np.array(ticks)), ticks, strict=True):
             self._path("grid", f"M{x:.1f} {self.top}V{axis}")
-            self._text(float(x), axis, number(tick), "middle", "1.25em")
+            self._text(x, axis, number(tick), "middle", "1.25em")
         ticks = _ticks(*self.y_span, log=log)
         plain = not log or (ticks[0] >= 1e-3 and ticks[-1] < 1e6)
-        for tick in ticks:
-            y = self._y(np.array(tick))
+        for y, tick in zip(self._y(np.array(ticks)), ticks, strict=True):
             self._path("grid", f"M{self.left} {y:.1f}H{width - self.right}")
-            self._text(self.left - 6, float(y), number(tick, plain), "end", ".35em")
+            self._text(self.left - 6, y, number(tick, plain), "end", ".35em")
         self._text(self.left, self.top, y_label, "start", "-.7em")
         self._text(width - self.right, axis, x_label, "end", "2.5em")
 
@@ -199,7 +181,7 @@ class Chart:
 
 
 class Figure(NamedTuple):
-    """A chart with its heading, its legend, and a description for those who can not see it. Its text is HTML."""
+    """A chart with its heading, its legend, and a description for readers who cannot see it. Its text is HTML."""
 
     chart: Chart
     title: str
@@ -215,12 +197,9 @@ class Figure(NamedTuple):
         return marks + [(css, "M-6 0H6", label) for css, label in self.lines]
 
     def __str__(self) -> str:
-        return str(_parts().figure(self))
+        return str(_templates().get_template("parts.html.j2").module.figure(self))  # type: ignore[attr-defined]
 
     __html__ = __str__  # templates write it unescaped
-
-
-figure = Figure
 
 
 def _span(columns: list, *, log: bool) -> tuple[float, float]:

@@ -9,21 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from .charts import (
-    CROSS,
-    DIAMOND,
-    DISC,
-    DOT,
-    SQUARE,
-    TRIANGLE,
-    Chart,
-    Figure,
-    Kind,
-    fixed,
-    number,
-    page_of,
-    write_page,
-)
+from .charts import CROSS, DIAMOND, DISC, DOT, SQUARE, TRIANGLE, Chart, Figure, Kind, fixed, number, page_of, write_page
 
 LEVELS = {"alarm": "■ Alarm", "warning": "▲ Warning", "info": "● Note"}  # worst first; never by colour alone
 
@@ -81,13 +67,23 @@ class Run:
     spectra_per_s: np.ndarray
 
     def __post_init__(self) -> None:
-        spectra = "values t2 q t2_process_limit q_process_limit trusted odd frozen warm_up"
-        for first, others in {
-            "hours": spectra,
-            "lab_hours": "lab_values lab_predicted lab_used",
-            "wall_s": "spectra_per_s",
-        }.items():
-            for name in others.split():
+        for first, *others in (
+            (
+                "hours",
+                "values",
+                "t2",
+                "q",
+                "t2_process_limit",
+                "q_process_limit",
+                "trusted",
+                "odd",
+                "frozen",
+                "warm_up",
+            ),
+            ("lab_hours", "lab_values", "lab_predicted", "lab_used"),
+            ("wall_s", "spectra_per_s"),
+        ):
+            for name in others:
                 rows, expected = np.shape(getattr(self, name)), np.shape(getattr(self, first))
                 if rows != expected or len(rows) != 1:
                     raise ValueError(f"{name}: expected one value for each of {first} {expected}, got {rows}")
@@ -155,7 +151,7 @@ def _over_time(run: Run, factor: float, unit: str) -> list[Figure]:
     )
     for name, title, note, y, limits, process_limit in (
         ("T²", "T²: distance from the centre of the calibration", rule, run.t2, run.t2_limits, run.t2_process_limit),
-        ("Q", "Q: what the model can not explain", "", run.q, run.q_limits, run.q_process_limit),
+        ("Q", "Q: what the model cannot explain", "", run.q, run.q_limits, run.q_process_limit),
     ):
         chart = Chart([hours], [y, limits, process_limit], x_label, f"{name}, logarithmic", log=True)
         chart.kinds(hours, y, kinds)
@@ -184,14 +180,13 @@ def _laboratory(run: Run) -> Figure:
 def _laboratory_rows(run: Run, factor: float) -> list[list[str]]:
     finite = np.abs(run.lab_values[np.isfinite(run.lab_values)])
     decimals = max(0, 2 - math.floor(math.log10(finite.max()))) if finite.any() else 2
-    points = zip(run.lab_hours * factor, run.lab_values, run.lab_predicted, run.lab_used, strict=True)
-    return [
-        [
-            *(fixed(time, 2), fixed(measured, decimals), fixed(predicted, decimals)),
-            *(fixed(predicted - measured, decimals, "+"), "yes" if used else "no"),
-        ]
-        for time, measured, predicted, used in points
-    ]
+    rows = []
+    for time, measured, predicted, used in zip(
+        run.lab_hours * factor, run.lab_values, run.lab_predicted, run.lab_used, strict=True
+    ):
+        values = fixed(measured, decimals), fixed(predicted, decimals), fixed(predicted - measured, decimals, "+")
+        rows.append([fixed(time, 2), *values, "yes" if used else "no"])
+    return rows
 
 
 def _throughput(run: Run) -> Figure:

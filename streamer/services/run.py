@@ -114,7 +114,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
 
 def _source(settings: Settings, read_from: Path | None, reading: ReadOptions) -> Source:
     if read_from is not None:
-        return FileSource(read_from, settings.frame_max_bytes, vars(reading))
+        return FileSource(read_from, settings.frame_max_bytes, reading)
     return kafka_source(settings, [settings.topics.spectra], settings.group, settings.partitions)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files.table import read_table
 from ..fitting.pretrain import read_unlabeled
 from .contenders import Context, contender
 from .prequential import StreamTask
@@ -55,7 +56,7 @@ def compare(options: CompareOptions, progress: Callable[[str], None] = lambda te
         BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks the
             pairs it needs; or options that do not go together.
     """
-    table = options.reading.table(options.file)
+    table = read_table(options.file, options.reading)
     texts = [name for name in options.targets if name in table.columns and table.columns[name].dtype.kind in "OU"]
     kind = StreamTask if options.stream is not None else ClassTask if texts else ValueTask
     if (options.test or options.hide) and kind is not ClassTask:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 
 from ... import TamisError, __version__
@@ -24,16 +27,12 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Makes every check, whatever the others found. None changes anything."""
-    checks: list[tuple[str, Callable[[Settings], str]]] = [
-        ("settings", _settings),
-        ("broker", _broker),
-        ("store", _store),
-        *((f"model of line {name!r}", _model_of(name)) for name in settings.lines),
-        *([("cameras", _cameras)] if any(line.camera.pixels for line in settings.lines.values()) else []),
-        ("metrics", _metrics),
-    ]
+    checks: dict[str, Callable[[Settings], str]] = {"settings": _settings, "broker": _broker, "store": _store}
+    checks |= {f"model of line {name!r}": partial(_model, line=name) for name in settings.lines}
+    if any(line.camera.pixels for line in settings.lines.values()):
+        checks["cameras"] = _cameras
     findings = []
-    for what, check in checks:
+    for what, check in (checks | {"metrics": _metrics}).items():
         try:
             findings.append(Finding(True, what, check(settings)))
         except TamisError as error:
@@ -65,9 +64,8 @@ def _cameras(settings: Settings) -> str:
     from ..processing.cameras import Cameras
 
     Cameras().check(settings.lines)
-    return ", ".join(
-        f"{name}: {line.camera.pixels} pixels" for name, line in settings.lines.items() if line.camera.pixels
-    )
+    cameras = {name: line.camera for name, line in settings.lines.items() if line.camera.pixels}
+    return ", ".join(f"{name}: {camera.pixels} pixels" for name, camera in cameras.items())
 
 
 def _store(settings: Settings) -> str:
@@ -75,29 +73,21 @@ def _store(settings: Settings) -> str:
     names = store.names()
     if not store.root.exists():
         raise TamisError(f"{store.root} does not exist; `tamis fit ... --store {store.root}` creates it")
-    writable = (
-        "writable"
-        if os.access(store.root, os.W_OK)
-        else "read-only, which is enough for a worker but not for `tamis fit`"
-    )
-    return f"{store.root.resolve()}, models: {', '.join(names) or 'none yet'}; {writable}"
+    read_only = "read-only, which is enough for a worker but not for `tamis fit`"
+    access = "writable" if os.access(store.root, os.W_OK) else read_only
+    return f"{store.root.resolve()}, models: {', '.join(names) or 'none yet'}; {access}"
 
 
-def _model_of(line: str) -> Callable[[Settings], str]:
+def _model(settings: Settings, line: str) -> str:
     from ..processing.line_rules import LineRules
 
-    def check(settings: Settings) -> str:
-        table, store = settings.lines[line], Store(settings.store)
-        model, version = store.load(table.model)
-        rules, fit = table.decide.rules, ""
-        if rules:
-            of_line = LineRules(table.decide, table.model, store.serve(table.model, version), version)
-            fit = "; ".join(
-                ["", f"{len(rules)} {'rule fits' if len(rules) == 1 else 'rules fit'} it", *of_line.thresholds]
-            )
-        return f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}{fit}"
-
-    return check
+    table, store = settings.lines[line], Store(settings.store)
+    model, version = store.load(table.model)
+    facts = [f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}"]
+    if rules := table.decide.rules:
+        of_line = LineRules(table.decide, table.model, store.serve(table.model, version), version)
+        facts += [f"{len(rules)} {'rule fits' if len(rules) == 1 else 'rules fit'} it", *of_line.thresholds]
+    return "; ".join(facts)
 
 
 def _metrics(settings: Settings) -> str:
@@ -117,9 +107,6 @@ def _metrics(settings: Settings) -> str:
 
 def _running_worker(host: str, port: int) -> str:
     """The state of a worker that listens there; '' if there is none."""
-    import urllib.error
-    import urllib.request
-
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=2) as answer:
             return f"a worker answers at {host}:{port}, ready" if answer.read() == b"ok\n" else ""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import BadFile
 from ...models.axis import Axis
-from ..files.table import Table, read_table
+from ..files.table import read_table
 
 DEFAULT_AXIS = Axis(np.linspace(950.0, 1740.0, 160), "nm")
 
@@ -47,40 +47,29 @@ def spectra_of(source: Path | None, label: str | None = None) -> tuple[dict[str,
         label: the column of material names, or the level of earthlib.
 
     Raises:
-        BadFile: the file can not be read or has no such column; earthlib is not installed or has no such level.
+        BadFile: the file cannot be read or has no such column; earthlib or spectral is not installed, or no such level.
     """
     if source is None:
         return polymers(DEFAULT_AXIS.values), DEFAULT_AXIS
     if str(source) == "earthlib" and not source.exists():
-        return earthlib_materials(label or "LEVEL_2")
-    table = read_table(source)
-    return library_of(table, label or "label"), Axis(table.axis.values, table.axis.unit)
-
-
-def library_of(table: Table, column: str) -> dict[str, np.ndarray]:
-    """The materials of a recorded file, by the names in a column: (samples, bands) absorbances.
-
-    Raises:
-        BadFile: no such column of texts.
-    """
-    names = table.columns.get(column)
+        return _earthlib(label or "LEVEL_2")
+    table, label = read_table(source), label or "label"
+    names = table.columns.get(label)
     if names is None or names.dtype.kind not in "OU":
         known = ", ".join(name for name, values in table.columns.items() if values.dtype.kind in "OU") or "none"
-        raise BadFile(f"{table.path}: expected a column of names in {column!r}; such columns there: {known}")
+        raise BadFile(f"{table.path}: expected a column of names in {label!r}; such columns there: {known}")
     spectra = np.asarray(table.spectra, np.float64)
     if table.quantity == "reflectance":
         spectra = -np.log10(np.clip(spectra / (100.0 if np.nanmedian(spectra) > 2 else 1.0), 1e-4, None))
     good = np.isfinite(spectra).all(axis=1)
-    return {str(name): spectra[good & (names == name)] for name in np.unique(names[good].astype(str)) if name}
+    materials = np.unique(names[good].astype(str)).tolist()
+    return {name: spectra[good & (names == name)] for name in materials if name}, table.axis
 
 
-def earthlib_materials(level: str) -> tuple[dict[str, np.ndarray], Axis]:
+def _earthlib(level: str) -> tuple[dict[str, np.ndarray], Axis]:
     """Measured spectra of the package earthlib, by the names of one of its levels (LEVEL_2: bare, built, npv, ...).
 
     Only its files are read, none of its code is run. Its simulated canopies are left out.
-
-    Raises:
-        BadFile: earthlib or spectral is not installed, or there is no such level.
     """
     spec = find_spec("earthlib")
     if spec is None or not spec.submodule_search_locations:
@@ -94,16 +83,16 @@ def earthlib_materials(level: str) -> tuple[dict[str, np.ndarray], Axis]:
         library: Any = envi.open(str(folder / "spectra.sli.hdr"), str(folder / "spectra.sli"))
         with open(folder / "spectra.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        names = [row[level] if row["LEVEL_4"] == "measured" else "" for row in rows]
+        names = np.array([row[level] if row["LEVEL_4"] == "measured" else "" for row in rows])
         spectra = np.asarray(library.spectra, np.float64)
         centres = np.asarray(library.bands.centers, np.float64)
     except KeyError as error:
         levels = ", ".join(name for name in rows[0] if name.startswith("LEVEL")) if rows else "none"
         raise BadFile(f"earthlib: expected one of {levels}, got {level!r}") from error
     except (OSError, ValueError, AttributeError) as error:
-        raise BadFile(f"earthlib: its spectra can not be read: {error}") from error
+        raise BadFile(f"earthlib: its spectra cannot be read: {error}") from error
     axis = Axis(centres * (1000 if centres.max() < 100 else 1), "nm")
     absorbance = -np.log10(np.clip(spectra, 1e-4, None))
     good = np.isfinite(absorbance).all(axis=1)
-    own = np.array(names)
-    return {name: absorbance[good & (own == name)] for name in dict.fromkeys(names) if name and name != "other"}, axis
+    materials = [name for name in dict.fromkeys(names.tolist()) if name not in ("", "other")]
+    return {name: absorbance[good & (names == name)] for name in materials}, axis

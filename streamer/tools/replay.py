@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 
 from ... import BadFile
+from ..files.frames import read_frames
 from ..files.options import ReadOptions
-from ..files.readers import count_spectra
-from ..files.readers import parts as compressions
+from ..files.readers import count_spectra, parts
 from ..messages.codec import encode
 from ..messages.frame import Frame
 from ..messages.record import ARROW, JSON, RAW
@@ -36,7 +36,7 @@ class Sent:
 
     Attributes:
         before: spectra that an earlier replay of the same name had already sent.
-        behind_s: the longest delay of a simulated belt behind its camera.
+        behind_s: the longest delay of a frame behind its due time.
     """
 
     spectra: int = 0
@@ -44,6 +44,10 @@ class Sent:
     seconds: float = 0.0
     before: int = 0
     behind_s: float = 0.0
+
+
+Show = Callable[[Sent], None]
+Stopping = Callable[[], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,151 +76,147 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class Replay:
-    """Sends recorded files to a topic; `progress_source` keeps the progress of a replay that can be resumed."""
+    """Sends recorded files to a topic.
+
+    Args:
+        progress_source: keeps the progress of a replay that can be resumed.
+        before: spectra at the beginning of the files that were sent already.
+    """
 
     options: ReplayOptions
     topic: str
     max_bytes: int
     progress_source: KafkaSource | None = None
+    before: int = 0
 
     def run(
-        self,
-        paths: Sequence[Path],
-        sink: Sink,
-        progress: Callable[[Sent], None] = lambda sent: None,
-        stopping: Callable[[], bool] = lambda: False,
-        before: int = 0,
+        self, paths: Sequence[Path], sink: Sink, stopping: Stopping = lambda: False, show: Show = lambda sent: None
     ) -> Sent:
-        """Sends the files in their order, without the first `before` spectra.
+        """Sends the files in their order.
 
         Raises:
-            BadFile: a file can not be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
+            BadFile: a file cannot be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
         """
-        sent = Sent(before=before)
+        frames = self._timed(_cut(self._frames(paths), self.before, self.options.limit))
+        return self.send(frames, sink, stopping, show)
+
+    def send(
+        self, frames: Iterable[tuple[float, Frame]], sink: Sink, stopping: Stopping, show: Show = lambda sent: None
+    ) -> Sent:
+        """Sends each frame when it is due, in seconds from now. Raises NotDelivered: the broker did not confirm."""
+        sent = Sent(before=self.before)
         start = flushed = time.monotonic()
-        content_type = CONTENT_TYPES[self.options.encoding]
         waiting = 0  # frames not flushed yet
 
         def flush() -> None:
             nonlocal waiting, flushed
             if waiting and self.progress_source is not None:
-                done = self.progress_source.progress()._replace(offsets={(self.topic, 0): before + sent.spectra})
+                done = self.progress_source.progress()._replace(offsets={(self.topic, 0): self.before + sent.spectra})
                 self.progress_source.commit(done, stored=sink.flush(30.0, done))
             elif waiting:
                 sink.flush(30.0)
             waiting, flushed = 0, time.monotonic()
 
-        for frame in self._paced(_without(self._frames(paths), before), sent, start, stopping, flush):
-            for value, headers in encode(frame, content_type, self.max_bytes):
+        for due_s, frame in frames:
+            if start + due_s - time.monotonic() > _FLUSH_S:  # send what waits in the producer before a pause
+                flush()
+            while not stopping() and (wait_s := start + due_s - time.monotonic()) > 0:
+                time.sleep(min(wait_s, 0.2))
+            if stopping():
+                break
+            for value, headers in encode(frame, CONTENT_TYPES[self.options.encoding], self.max_bytes):
                 sink.send(self.topic, value, key=frame.line.encode(), headers=headers)
                 waiting += 1
                 sent.frames += 1
             sent.spectra += len(frame)
             sent.seconds = time.monotonic() - start
+            sent.behind_s = max(sent.behind_s, sent.seconds - due_s)
             if waiting >= _FRAMES_IN_FLIGHT or time.monotonic() - flushed > _FLUSH_S:
                 flush()
-            progress(sent)
+            show(sent)
         flush()
         sent.seconds = time.monotonic() - start
         return sent
 
     def _frames(self, paths: Sequence[Path]) -> Iterator[Frame]:
-        left = self.options.limit
         turn, shift = 1, np.timedelta64(0, "us")
         while True:
             first = last = np.datetime64("NaT", "us")
             for path in paths:
-                for frame in self.options.reading.frames(path):
+                for frame in read_frames(path, self.options.reading):
                     known = frame.time[~np.isnat(frame.time)]
                     if len(known):
                         first, last = (known[0] if np.isnat(first) else first), known[-1]
                     if turn > 1:
                         ids = [f"{name}~{turn}" for name in frame.spectrum_id]
                         frame = replace(frame, spectrum_id=ids, time=frame.time + shift)
-                    frame = replace(frame, reference=self.options.sent_as)
-                    yield frame if left is None else frame[:left]
-                    left = None if left is None else left - len(frame)
-                    if left is not None and left <= 0:
-                        return
+                    yield replace(frame, reference=self.options.sent_as)
             if not self.options.loop:
                 return
             turn += 1
             if not np.isnat(first):
                 shift += last - first + np.timedelta64(1, "us")
 
-    def _paced(
-        self,
-        frames: Iterator[Frame],
-        sent: Sent,
-        start: float,
-        stopping: Callable[[], bool],
-        flush: Callable[[], None],
-    ) -> Iterator[Frame]:
-        origin = None
+    def _timed(self, frames: Iterator[Frame]) -> Iterator[tuple[float, Frame]]:
+        """Each frame with when it is due, in seconds since the start."""
+        spectra, first = 0, None
         for frame in frames:
-            due_s = 0.0
+            due_s = 0.0 if self.options.rate is None else spectra / self.options.rate
             if self.options.realtime:
                 if np.isnat(frame.time).any():
                     raise BadFile(f"spectrum {frame.spectrum_id[0]!r} has no time to keep: give --rate instead")
-                origin = frame.time[0] if origin is None else origin
-                due_s = float((frame.time[0] - origin) / np.timedelta64(1, "s"))
-            elif self.options.rate is not None:
-                due_s = sent.spectra / self.options.rate
-            while not stopping() and (wait_s := start + due_s - time.monotonic()) > 0:
-                if wait_s > _FLUSH_S:  # send what waits in the producer before a pause
-                    flush()
-                time.sleep(min(wait_s, 0.2))
-            if stopping():
-                return
-            yield frame
+                first = frame.time[0] if first is None else first
+                due_s = float((frame.time[0] - first) / np.timedelta64(1, "s"))
+            yield due_s, frame
+            spectra += len(frame)
 
 
-def _without(frames: Iterator[Frame], spectra: int) -> Iterator[Frame]:
-    """All but the first spectra."""
+def _cut(frames: Iterator[Frame], first: int, last: int | None) -> Iterator[Frame]:
+    """The spectra from number `first` on, and before number `last`."""
+    at = 0
     for frame in frames:
-        if spectra < len(frame):
-            yield frame[spectra:] if spectra else frame
-        spectra = max(0, spectra - len(frame))
+        part = frame[max(0, first - at) : None if last is None else last - at]
+        if len(part):
+            yield part
+        at += len(frame)
+        if last is not None and at >= last:
+            return
 
 
-def replay_to_kafka(
-    settings: Settings, files: Sequence[Path], options: ReplayOptions, stop: Callable[[], bool]
-) -> Sent:
+def replay_to_kafka(settings: Settings, files: Sequence[Path], options: ReplayOptions, stop: Stopping) -> Sent:
     """Replays files to the spectra topic, with a progress bar in a terminal."""
     for path in files:
-        compressions(str(path))  # refuses a wrong file name before connecting to a broker
+        parts(str(path))  # refuses a wrong file name before connecting to a broker
     topic, name = settings.topics.spectra, options.resume
     ensure(settings, [topic])
     group = f"tamis-replay-{name}"
     once = bool(name) and settings.processing_guarantee == "exactly_once"
-    with ExitStack() as parts:
+    with ExitStack() as stack:
         # The sink first: it aborts what a replay of this name left open.
-        sink = parts.enter_context(closing(kafka_sink(settings, group if once else None)))
+        sink = stack.enter_context(closing(kafka_sink(settings, group if once else None)))
         source, before = None, 0
         if name:
-            source = parts.enter_context(closing(kafka_source(settings, [topic], group, [0])))
+            source = stack.enter_context(closing(kafka_source(settings, [topic], group, [0])))
             before = source.committed(topic, 0)
-        replay = Replay(options, topic, settings.frame_max_bytes, source)
+        replay = Replay(options, topic, settings.frame_max_bytes, source, before)
         if not sys.stderr.isatty():
-            return replay.run(files, sink, stopping=stop, before=before)
-        show = parts.enter_context(_progress_bar(files, options, before))
-        return replay.run(files, sink, show, stop, before)
+            return replay.run(files, sink, stop)
+        return replay.run(files, sink, stop, _progress_bar(files, options, stack))
 
 
-@contextmanager
-def _progress_bar(files: Sequence[Path], options: ReplayOptions, before: int) -> Iterator[Callable[[Sent], None]]:
+def _progress_bar(files: Sequence[Path], options: ReplayOptions, stack: ExitStack) -> Show:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     counts = [count_spectra(path) for path in files]
-    total = None if options.loop or None in counts else sum(count for count in counts if count)
+    total = None if options.loop or None in counts else sum(filter(None, counts))
     if options.limit is not None:
         total = min(total or options.limit, options.limit)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TextColumn("{task.fields[pace]}"), transient=True) as bar:
-        task = bar.add_task("replay", total=total, pace="")
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    bar = stack.enter_context(Progress(TextColumn("replay"), *columns, transient=True))
+    task = bar.add_task("", total=total)
 
-        def show(sent: Sent) -> None:
-            pace = f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s"
-            bar.update(task, completed=before + sent.spectra, pace=pace)
+    def show(sent: Sent) -> None:
+        pace = f"{sent.spectra / max(sent.seconds, 1e-9):.0f} spectra/s"
+        bar.update(task, completed=sent.before + sent.spectra, description=pace)
 
-        yield show
+    return show

@@ -92,35 +92,34 @@ class SimulatedBelt:
     def objects(self, seconds: float) -> list[Thing]:
         """All objects in the order of their first scan line; the same for the same seed."""
         rng = np.random.default_rng([self.seed, 0])
-        made = []
-        for number in range(round(seconds * self.objects_per_s)):
-            at_s = float(rng.uniform(0, seconds))
-            names = [name for name in self.library if self.new.get(name, 0.0) <= at_s]
-            material = names[int(rng.integers(len(names)))]
-            spectra = self.library[material]
-            half = 0.5 * self.size_px * np.exp(rng.normal(0, 0.25, 2))
-            thing = Thing(
-                number=f"{number:06d}",
-                material=material,
-                shape=_SHAPES[int(rng.integers(2))],
-                x=float(rng.uniform(half[0], max(self.pixels - half[0], half[0] + 1))),
-                y=at_s * self.lines_per_s,
-                half_x=float(half[0]),
-                half_y=float(half[1]),
-                angle=float(rng.uniform(0, math.pi)),
-                spectrum=spectra[int(rng.integers(len(spectra)))],
-                thickness=float(np.exp(rng.normal(0, 0.2))),
-                moisture=float(rng.exponential(self.moisture)) if self.moisture else 0.0,
-                offset=float(rng.normal(0.25, 0.08)),
-                slope=float(rng.normal(0, 0.05)),
-            )
-            made.append(thing)
+        made = [self._thing(f"{number:06d}", seconds, rng) for number in range(round(seconds * self.objects_per_s))]
         # Objects do not touch: a singling stage comes before the camera.
         apart: list[Thing] = []
         for thing in sorted(made, key=lambda thing: thing.first):
-            if all(_clear(thing, other) for other in reversed(apart[-64:])):
+            if not any(thing.touches(other) for other in reversed(apart[-64:])):
                 apart.append(thing)
         return apart
+
+    def _thing(self, number: str, seconds: float, rng: np.random.Generator) -> Thing:
+        at_s = rng.uniform(0, seconds)
+        names = [name for name in self.library if self.new.get(name, 0.0) <= at_s]
+        material = names[rng.integers(len(names))]
+        half_x, half_y = 0.5 * self.size_px * np.exp(rng.normal(0, 0.25, 2))
+        return Thing(
+            number=number,
+            material=material,
+            shape=_SHAPES[rng.integers(2)],
+            x=rng.uniform(half_x, max(self.pixels - half_x, half_x + 1)),
+            y=at_s * self.lines_per_s,
+            half_x=half_x,
+            half_y=half_y,
+            angle=rng.uniform(0, math.pi),
+            spectrum=rng.choice(self.library[material]),
+            thickness=np.exp(rng.normal(0, 0.2)),
+            moisture=rng.exponential(self.moisture) if self.moisture else 0.0,
+            offset=rng.normal(0.25, 0.08),
+            slope=rng.normal(0, 0.05),
+        )
 
     def _frame(self, rows: np.ndarray, things: list[Thing], start: np.datetime64, rng: np.random.Generator) -> Frame:
         x, y = np.meshgrid(np.arange(self.pixels), rows)
@@ -134,14 +133,11 @@ class SimulatedBelt:
             more = share > cover[near]
             cover[near[more]], owner[near[more]] = share[more], k
         if self.foreground:
-            kept = owner >= 0
-            x, y, cover, owner = x[kept], y[kept], cover[kept], owner[kept]
+            x, y, cover, owner = (values[owner >= 0] for values in (x, y, cover, owner))
         water = band_spectrum(WATER, nm)
-        belt = np.full(len(nm), BELT) + 0.05 * tilt
-        reflectance = np.repeat(10.0 ** -belt[None], len(x), axis=0)
+        reflectance = np.tile(10.0 ** -(BELT + 0.05 * tilt), (len(x), 1))
         if self.dirt:
-            dirty = _patches(x, y, self.dirt, self.seed)
-            reflectance[dirty] *= 10.0 ** (0.15 + 0.1 * tilt)
+            reflectance[_patches(x, y, self.dirt, self.seed)] *= 10.0 ** (0.15 + 0.1 * tilt)
         for k in np.unique(owner[owner >= 0]):
             thing, own = things[k], np.flatnonzero(owner == k)
             shade = 1 + 0.1 * rng.normal(size=(len(own), 1))  # an uneven surface changes path length and scatter
@@ -194,6 +190,9 @@ class Thing:
     def last(self) -> float:
         return self.y + self.reach
 
+    def touches(self, other: Thing) -> bool:
+        return math.hypot(self.x - other.x, self.y - other.y) <= self.reach + other.reach
+
     def coverage(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(n,), (n,) -> (n,) from 0 to 1, by the distance to the object's edge in pixels"""
         c, s = math.cos(self.angle), math.sin(self.angle)
@@ -201,8 +200,7 @@ class Thing:
         if self.shape == "box":
             outside = np.maximum(np.abs(u) - self.half_x, np.abs(v) - self.half_y)
         else:
-            radius = np.hypot(u / self.half_x, v / self.half_y)
-            outside = (radius - 1) * min(self.half_x, self.half_y)
+            outside = (np.hypot(u / self.half_x, v / self.half_y) - 1) * min(self.half_x, self.half_y)
         return np.clip(0.5 - outside, 0.0, 1.0)
 
 
@@ -227,12 +225,8 @@ class Sensor:
         return np.round(frame.spectra * (self.white[x] - dark) + dark).clip(0, 65_534).astype(np.uint16)
 
 
-def _clear(one: Thing, other: Thing) -> bool:
-    return math.hypot(one.x - other.x, one.y - other.y) > one.reach + other.reach
-
-
 def _patches(x: np.ndarray, y: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """(n,): whether a place of the belt is dirty, in whichever frame."""
+    """(n,) bool: which places of the belt are dirty, the same in every frame"""
     blocks = (x // 7).astype(np.uint64) * np.uint64(2654435761) + (y // 11).astype(np.uint64) * np.uint64(40503)
     mixed = (blocks + np.uint64(seed)) * np.uint64(11400714819323198485)
     return (mixed >> np.uint64(40)).astype(np.float64) / 2**24 < share
@@ -274,14 +268,10 @@ def _write_cube(path: Path, belt: SimulatedBelt, seconds: float, start: np.datet
     return write_envi(path, map(sensor.counts, frames), nm, "counts")
 
 
-def write_truth(path: Path, belt: SimulatedBelt, seconds: float, start: np.datetime64) -> int:
-    """Writes a CSV with object_id, material, and x (pixel), y (scan line) and time of each object's centre.
-
-    Returns the number of objects.
-    """
+def write_truth(path: Path, belt: SimulatedBelt, seconds: float, start: np.datetime64) -> None:
+    """Writes a CSV with object_id, material, and x (pixel), y (scan line) and time of each object's centre."""
     rows = ["object_id,material,x,y,time"]
     for one in belt.objects(seconds):
         at = start + np.timedelta64(round(one.y / belt.lines_per_s * 1e6), "us")
         rows.append(f"{one.number},{one.material},{one.x:.1f},{one.y:.1f},{at}Z")
     path.write_text("\n".join([*rows, ""]))
-    return len(rows) - 1

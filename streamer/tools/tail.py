@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import uuid
@@ -25,17 +26,15 @@ def run_tail(settings: Settings, stop: Callable[[], bool], topic: str, new_only:
     rejects = topic == settings.topics.rejects
     ensure(settings, [topic])
     settings = settings.model_copy(update={"start_at": "latest" if new_only else "earliest"})
-    source = kafka_source(
-        settings, [topic], f"tamis-tail-{uuid.uuid4().hex[:8]}"
-    )  # a group of our own, without commits
-    printed, waited_since = 0, time.monotonic()
-    with closing(source):
+    group = f"tamis-tail-{uuid.uuid4().hex[:8]}"  # of our own, without commits
+    printed, note_at = 0, time.monotonic() + SAY_WAITING_S
+    with closing(kafka_source(settings, [topic], group)) as source:
         while not stop() and (limit is None or printed < limit):
-            if waited_since is not None and time.monotonic() - waited_since > SAY_WAITING_S:
-                waited_since = None
+            if time.monotonic() > note_at:
+                note_at = math.inf  # once is enough
                 print(f"nothing more in {topic} yet; waiting (Ctrl-C stops)", file=sys.stderr, flush=True)
             for record in source.poll(0.2):
-                waited_since = time.monotonic() if waited_since is not None else None
+                note_at = max(note_at, time.monotonic() + SAY_WAITING_S)
                 try:
                     rows = [dict(record.headers)] if rejects else decode_predictions(record.value, record.headers)
                 except (ValueError, OverflowError) as error:  # Arrow's and JSON's errors are ValueErrors

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from rich import box
 from rich.console import Console, Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 TIMEOUT_S = 2.0
@@ -62,59 +64,61 @@ class Scrape:
     def sum(self, name: str, **labels: str) -> float:
         return sum(value for _, value in self.rows(name, **labels))
 
-    def values(self, name: str, label: str) -> list[str]:
-        return sorted({row[label] for row, _ in self.rows(name) if label in row})
+    def first(self, name: str, **labels: str) -> float | None:
+        return next((value for _, value in self.rows(name, **labels)), None)
 
+    def by(self, label: str, name: str) -> dict[str, float]:
+        """The sums of a metric by a label, in the order of its values."""
+        values = sorted({row[label] for row, _ in self.rows(name) if label in row})
+        return {value: self.sum(name, **{label: value}) for value in values}
 
-def _per_s(now: Scrape, before: Scrape, name: str, **labels: str) -> float:
-    return max(0.0, now.sum(name, **labels) - before.sum(name, **labels)) / max(now.at_s - before.at_s, 1e-3)
+    def per_s(self, before: Scrape, name: str, **labels: str) -> float:
+        grown = self.sum(name, **labels) - before.sum(name, **labels)
+        return max(0.0, grown) / max(self.at_s - before.at_s, 1e-3)
 
 
 def quantile_s(now: Scrape, before: Scrape, name: str, q: float, **labels: str) -> float | None:
     """Upper edge of the bucket with the quantile of the samples between two scrapes; None if there are none."""
-    counts: dict[float, float] = {}
+    counts: dict[float, float] = defaultdict(float)
     for scrape, sign in ((now, 1), (before, -1)):
         for row, value in scrape.rows(f"{name}_bucket", **labels):
-            edge = float(row["le"])
-            counts[edge] = counts.get(edge, 0.0) + sign * value
-    total = counts.get(float("inf"), 0.0)
-    if total <= 0:
-        return None
-    return min(edge for edge, count in counts.items() if count >= q * total)
+            counts[float(row["le"])] += sign * value
+    total = counts[math.inf]
+    return min(edge for edge, count in counts.items() if count >= q * total) if total > 0 else None
 
 
 def drift_of(scrape: Scrape, line: str) -> tuple[str, str]:
     """A text and its style: a line's alarms with their sizes, the learned share of its reference, or "none"."""
     alarms = {row["detector"] for row, value in scrape.rows("tamis_drift_alarm", line=line) if value}
     if alarms:
-        sizes = {row["cause"]: (value, row["unit"]) for row, value in scrape.rows("tamis_drift_size", line=line)}
-        sized = [f"{name} {sizes[name][0]:+.3g} {sizes[name][1]}".rstrip() for name in sorted(alarms & sizes.keys())]
+        rows = scrape.rows("tamis_drift_size", line=line)
+        sizes = {row["cause"]: f"{row['cause']} {value:+.3g} {row['unit']}".rstrip() for row, value in rows}
+        sized = [sizes[name] for name in sorted(alarms & sizes.keys())]
         return ", ".join([*sized, *sorted(alarms - sizes.keys())]), "bold red"
-    learned = [value for _, value in scrape.rows("tamis_drift_learned_ratio", line=line)]
-    if not learned:
+    learned = scrape.first("tamis_drift_learned_ratio", line=line)
+    if learned is None:
         return "not watched yet", "dim"
-    return ("none", "green") if learned[0] >= 1 else (f"learning, {learned[0]:.0%}", "yellow")
+    return ("none", "green") if learned >= 1 else (f"learning, {learned:.0%}", "yellow")
 
 
 def screen(now: Scrape, before: Scrape) -> Any:
     """The whole screen, for rich."""
-    lines = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-    for i, head in enumerate(("line", "spectra/s", "trusted", "rejected", "latency p99", "prediction", "drift")):
-        lines.add_column(head, justify="right" if 0 < i < 6 else "left")
-    for line in now.values("tamis_spectra_processed_total", "line"):
-        running = next((value for _, value in now.rows("tamis_line_running", line=line)), 1.0)
-        pace = _per_s(now, before, "tamis_spectra_processed_total", line=line)
-        trusted = next((value for _, value in now.rows("tamis_trusted_ratio", line=line)), None)
-        late = quantile_s(now, before, "tamis_end_to_end_latency_seconds", 0.99, line=line)
-        medians = [
-            f"{row['target']} {value:.4g}" for row, value in now.rows("tamis_prediction", line=line, share="0.5")
-        ]
-        paced = Text(f"{pace:,.0f}", style="" if pace or not running else "bold red")
+    numbers = "spectra/s", "trusted", "rejected", "latency p99", "prediction"
+    heads = (Column(name, justify="right") for name in numbers)
+    lines = Table("line", *heads, "drift", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    processed = "tamis_spectra_processed_total"
+    for line in now.by("line", processed):
+        pace = now.per_s(before, processed, line=line)
+        stands = not pace and now.first("tamis_line_running", line=line) != 0
+        trusted = now.first("tamis_trusted_ratio", line=line)
         share = "-" if trusted is None else Text(f"{trusted:.0%}", style="green" if trusted > 0.5 else "bold red")
-        aside = now.sum("tamis_spectra_processed_total", line=line, outcome="rejected")
-        latency = "-" if late is None else f"<= {late:g} s" if late != float("inf") else "> 1 h"
-        word, style = drift_of(now, line)
-        lines.add_row(line, paced, share, f"{aside:,.0f}", latency, ", ".join(medians), Text(word, style=style))
+        rejected = now.sum(processed, line=line, outcome="rejected")
+        late = quantile_s(now, before, "tamis_end_to_end_latency_seconds", 0.99, line=line)
+        latency = "-" if late is None else f"<= {late:g} s" if late != math.inf else "> 1 h"
+        medians = now.rows("tamis_prediction", line=line, share="0.5")
+        predicted = ", ".join(f"{row['target']} {value:.4g}" for row, value in medians)
+        paced = Text(f"{pace:,.0f}", style="bold red" if stands else "")
+        lines.add_row(line, paced, share, f"{rejected:,.0f}", latency, predicted, Text(*drift_of(now, line)))
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value, style in _facts(now, before):
         facts.add_row(Text(name, style="dim"), Text(value, style=style))
@@ -122,32 +126,29 @@ def screen(now: Scrape, before: Scrape) -> Any:
 
 
 def _facts(now: Scrape, before: Scrape) -> Iterator[tuple[str, str, str]]:
-    for trouble in now.away:
-        yield "away", trouble, "bold red"
+    for problem in now.away:
+        yield "away", problem, "bold red"
     for row, _ in now.rows("tamis_model_info"):
-        published = [value for _, value in now.rows("tamis_model_trained_timestamp_seconds", model=row["model"])]
-        age = f", published {_ago(time.time() - published[0])} ago" if published else ""
+        published = now.first("tamis_model_trained_timestamp_seconds", model=row["model"])
+        age = "" if published is None else f", published {_ago(time.time() - published)} ago"
         yield "model", f"{row['model']} {row['version']}{age}", ""
-    if any(True for _ in now.rows("tamis_broker_connected")):
-        well = all(value for _, value in now.rows("tamis_broker_connected"))
-        yield "broker", "connected" if well else "away", "" if well else "bold red"
-    by_topic: dict[str, float] = {}
-    for row, value in now.rows("tamis_consumer_lag_records"):
-        by_topic[row["topic"]] = by_topic.get(row["topic"], 0.0) + value
-    pace = _per_s(now, before, "tamis_frames_total")
-    for topic, lag in sorted(by_topic.items()):
+    connected = [value for _, value in now.rows("tamis_broker_connected")]
+    if connected:
+        yield ("broker", "connected", "") if all(connected) else ("broker", "away", "bold red")
+    pace = now.per_s(before, "tamis_frames_total")
+    for topic, lag in now.by("topic", "tamis_consumer_lag_records").items():
         seconds = f", {lag / pace:.1f} s at this pace" if lag and pace else ""
         yield "lag", f"{topic}: {lag:,.0f} messages{seconds}", "yellow" if lag > 100 else ""
-    buffered = {row["part"]: value for row, value in now.rows("tamis_buffer_spectra")}
+    buffered = [f"{value:,.0f} {row['part']}" for row, value in now.rows("tamis_buffer_spectra")]
     if buffered:
-        yield "buffer", ", ".join(f"{value:,.0f} {part}" for part, value in buffered.items()), ""
+        yield "buffer", ", ".join(buffered), ""
         step = now.sum("tamis_training_step")
         doing = f"pretraining, step {step:.0f}, loss {now.sum('tamis_training_loss'):.3f}" if step else "waiting"
-        words = {row["outcome"]: value for row, value in now.rows("tamis_gate_total")}
-        verdicts = ", ".join(f"{value:.0f} {outcome}" for outcome, value in sorted(words.items()))
+        verdicts = ", ".join(
+            f"{value:.0f} {outcome}" for outcome, value in now.by("outcome", "tamis_gate_total").items()
+        )
         yield "trainer", doing + (f"; candidates: {verdicts}" if verdicts else ""), ""
-    memory = now.sum("process_resident_memory_bytes")
-    if memory:
+    if memory := now.sum("process_resident_memory_bytes"):
         yield "memory", f"{memory / 1e6:,.0f} MB", ""
 
 
@@ -162,8 +163,8 @@ def run_top(urls: Sequence[str], every_s: float, once: bool, stopping: Callable[
     """Shows the screen until stopped, or once; False if no process could be read."""
     console, before = Console(), Scrape.of(urls)
     if len(before.away) == len(urls):
-        for trouble in before.away:
-            console.print(f"tamis: no metrics at {trouble}", highlight=False)
+        for problem in before.away:
+            console.print(f"tamis: no metrics at {problem}", highlight=False)
         return False
     if once:
         time.sleep(every_s)

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from errno import EISDIR
-from html import escape
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -16,8 +15,8 @@ import structlog
 
 from ... import BadFile
 from ..monitoring.http_server import WebServer
-from ..pages.belt_map import BeltMap as BeltMap
-from ..pages.charts import page_of, write_page
+from ..pages.belt_map import BeltMap
+from ..pages.charts import page_of, render, write_page
 from ..services.stop import Stop
 from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_source
@@ -27,21 +26,6 @@ log = structlog.get_logger()
 QUIET_S = 10.0  # without messages: then the page says so
 REFRESH_MS = 500
 SETTLE_S = 3.0  # without new messages after a replay: the workers have finished
-_SCRIPT = f"""
-const belt = document.getElementById("belt"), trouble = document.getElementById("trouble");
-async function refresh() {{
-  try {{
-    const answer = await fetch("belt", {{cache: "no-store"}});
-    if (!answer.ok) throw answer.status;
-    belt.innerHTML = await answer.text();
-    trouble.textContent = "";
-  }} catch (error) {{
-    trouble.textContent = "tamis view does not answer: this page is out of date.";
-  }}
-  setTimeout(refresh, {REFRESH_MS});
-}}
-refresh();
-"""
 
 
 @contextmanager
@@ -62,7 +46,7 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
                 for record in source.poll(0.2):
                     decision = record.topic == topics.decisions
                     belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
-        except Exception as error:  # shown on the page: a thread ends in silence
+        except Exception as error:  # shown on the page: a thread ends silently
             log.exception("stopped following the belt")
             ended.append(f"{type(error).__name__}: {error}")
 
@@ -91,35 +75,30 @@ def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host:
 
         async def whole_page(request: Request) -> Response:
             title = f"The belt of line {line}" if line else "The belt"
-            head = f"<header><h1>{escape(title)}</h1><p class=alarm id=trouble></p></header><div id=belt></div>"
-            return HTMLResponse(page_of(title, [head], _SCRIPT))
+            script = render("view.js", refresh_ms=REFRESH_MS)
+            return HTMLResponse(page_of(title, script=script, template="view.html.j2"))
 
         async def fragment(request: Request) -> Response:
-            html = f"<p class=sub>{escape(_state(belt, trouble()))}</p>{belt.html()}"
-            return HTMLResponse(html.encode("utf-8", "replace"))
+            return HTMLResponse(belt.html(trouble() or _state(belt)).encode("utf-8", "replace"))
 
         with WebServer(host, port, {"/": whole_page, "/belt": fragment}, "view") as server:
             print(f"{server.url} shows the belt; stop with Ctrl-C", flush=True)
             stop.wait(lambda: True)
 
 
-def _state(belt: BeltMap, trouble: str) -> str:
-    if trouble:
-        return trouble
-    if not belt.heard:
+def _state(belt: BeltMap) -> str:
+    if not belt.last_message_s:
         return "Waiting for predictions: is a worker running, and are spectra sent?"
-    still_s = time.monotonic() - belt.heard
-    name = f"Line {belt.line}" if belt.line else "The line"
-    return f"{name}: no messages for {still_s:.0f} s." if still_s > QUIET_S else f"{name} is running."
+    quiet_s = time.monotonic() - belt.last_message_s
+    return (
+        f"Line {belt.line}: no messages for {quiet_s:.0f} s." if quiet_s > QUIET_S else f"Line {belt.line} is running."
+    )
 
 
 def settle(belt: BeltMap, stop: Stop) -> None:
     """Waits until the workers have finished: nothing new for a while."""
-    count, since = -1, time.monotonic()
-    while not stop() and time.monotonic() - since < SETTLE_S:
-        if (now := belt.spectra + belt.decided) != count:
-            count, since = now, time.monotonic()
-        time.sleep(0.1)
+    start = time.monotonic()
+    stop.wait(lambda: time.monotonic() - max(start, belt.last_message_s) < SETTLE_S)
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -128,13 +107,14 @@ def refuse_unwritable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(EISDIR, "it is a folder")
-        with TemporaryFile(dir=path.parent):
-            pass
+        TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise BadFile(f"can not write {path}: {error.strerror}") from error
+        raise BadFile(f"cannot write {path}: {error.strerror}") from error
 
 
 def write_belt(belt: BeltMap, path: Path, title: str, subtitle: str) -> None:
     """Raises BadFile: the report cannot be written."""
-    head = f"<header><h1>{escape(title)}</h1><p class=sub>{escape(subtitle)}</p></header>"
-    write_page(page_of(title, [head, belt.html()]), path)
+    from markupsafe import Markup
+
+    html = Markup(belt.html())  # noqa: S704 (its template has escaped every text)
+    write_page(page_of(title, [html], subtitle=subtitle), path)

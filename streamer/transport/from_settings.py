@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 # The producer's limit is above that of the messages: headers and the record's envelope need some room.
 _ENVELOPE_BYTES = 16_384
-BROKER_DEFAULT_BYTES = 1 << 20  # the default limit of a topic
+_BROKER_DEFAULT_BYTES = 1 << 20  # the default limit of a topic
 
 
 def kafka_sink(settings: Settings, transactional_id: str | None = None) -> KafkaSink:
@@ -52,6 +52,6 @@ def ensure(settings: Settings, names: Sequence[str]) -> None:
         names,
         settings.topics.partitions,
         create=settings.topics.create,
-        max_message_bytes=largest if largest > BROKER_DEFAULT_BYTES else None,
+        max_message_bytes=largest if largest > _BROKER_DEFAULT_BYTES else None,
         client_settings=settings.kafka,
     )

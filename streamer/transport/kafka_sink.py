@@ -5,22 +5,24 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import structlog
+from kafka import KafkaProducer
+from kafka.errors import AuthorizationError, InvalidTopicError, KafkaError, MessageSizeTooLargeError
 
 from ... import BrokerAbsent, Fenced, NotDelivered, TamisError
-from .client import connected, reason_of
-from .protocols import Progress, Sink
+from .client import connected, offsets_of, reason_of
+from .protocols import Headers, Progress, Sink
 
 log = structlog.get_logger()
-
 
 # How long a message may wait for its topic's leader, or for room. After kafka-python's minute the worker looks stuck.
 _BLOCK_S = 10.0
 _TRANSACTION_S = 60.0
 # The errors of kafka-python which say that another client uses our transactional id, or instance id.
-FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
+_FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
 
 
 class KafkaSink(Sink):
@@ -54,8 +56,6 @@ class KafkaSink(Sink):
         self._absent: Exception | None = None  # why there is no producer
 
     def _connect(self) -> Any:
-        from kafka import KafkaProducer
-
         # The producer counts headers and envelope too; our own check of the value comes first.
         cap = self._most + 65_536
         # A frame's predictions take some 20 kB: several go in one request, and none waits long for others.
@@ -77,9 +77,7 @@ class KafkaSink(Sink):
             ) from error
         return producer
 
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
         if len(value) > self._most:
             raise TamisError(f"{topic}: expected at most {self._most} bytes in a message, got {len(value)}")
         wire_headers = [(name, text.encode()) for name, text in (headers or {}).items()]
@@ -98,20 +96,15 @@ class KafkaSink(Sink):
             self._open = True
 
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        from kafka.errors import AuthorizationError, InvalidTopicError, KafkaError, MessageSizeTooLargeError
-
         pending, self._pending = self._pending, []
         deadline = time.monotonic() + timeout_s
-        try:
-            if pending and self._producer is not None:
+        if pending and self._producer is not None:
+            with suppress(KafkaError):  # which records failed is known only from their futures
                 self._producer.flush(timeout_s)
-        except KafkaError:
-            pass  # which records failed is known only from their futures
         failed = [(topic, why) for topic, delivery in pending if (why := _failure(delivery, deadline)) is not None]
         if not failed:
             return self.transactional_id is not None and progress is not None and self._commit(progress)
-        self._refuse_if_fenced(failed[0][1])
-        self._renew()
+        self._renew_unless_fenced(failed[0][1])
         topics = ", ".join(f"{n} to {topic}" for topic, n in Counter(topic for topic, _ in failed).items())
         text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
         for topic, why in failed:
@@ -125,34 +118,28 @@ class KafkaSink(Sink):
 
     def _commit(self, progress: Progress) -> bool:
         """Results and offsets become visible together or not at all. kafka-python may hang here: see the watchdog."""
-        from kafka.structs import OffsetAndMetadata, TopicPartition
-
-        offsets = {
-            TopicPartition(topic, partition): OffsetAndMetadata(offset, progress.note, -1)
-            for (topic, partition), offset in progress.offsets.items()
-        }
         try:
             if self._producer is None:
                 raise self._absent or NotDelivered("no producer")
             self._begin()
-            self._producer.send_offsets_to_transaction(offsets, progress.group)
+            self._producer.send_offsets_to_transaction(offsets_of(progress), progress.group)
             self._producer.commit_transaction()
         except Exception as error:
-            self._refuse_if_fenced(error)
-            self._renew()
+            self._renew_unless_fenced(error)
             raise NotDelivered(f"{self._brokers}: the transaction was not committed: {reason_of(error)}") from error
         self._open = False
         return True
 
-    def _refuse_if_fenced(self, error: Exception) -> None:
+    def _renew_unless_fenced(self, error: Exception) -> None:
         """kafka-python wraps the cause in a plain KafkaError once the producer is in its error state."""
-        if self.transactional_id is not None and any(name in reason_of(error) for name in FENCED):
-            self._abandon(0)
+        if self.transactional_id is not None and any(name in reason_of(error) for name in _FENCED):
+            self.close(0)
             self._producer = None
             raise Fenced(
                 f"another worker has taken the slot {self.transactional_id!r}, or the broker has aborted our "
                 f"transaction: {reason_of(error)}; give each worker its own transactions.slot"
             ) from error
+        self._renew()
 
     def abandon(self) -> None:
         self._pending.clear()
@@ -164,7 +151,7 @@ class KafkaSink(Sink):
 
         A new transactional producer first aborts what the old one left open.
         """
-        self._abandon(0)
+        self.close(0)
         self._producer, self._absent, self._open = None, None, False
         try:
             self._producer = self._connect()
@@ -172,7 +159,7 @@ class KafkaSink(Sink):
             self._absent = error
             log.warning("broker still unreachable", error=str(error))
 
-    def _abandon(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float = 5) -> None:
         if self._producer is None:
             return
         try:
@@ -182,9 +169,6 @@ class KafkaSink(Sink):
             # close() flushes first; if that fails, its thread continues, and what we send again would arrive twice.
             self._producer.flush = lambda timeout=None: None
             self._producer.close(0)
-
-    def close(self) -> None:
-        self._abandon(5)
 
 
 def _failure(delivery: Any, deadline: float) -> Exception | None:

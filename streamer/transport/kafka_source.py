@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import structlog
+from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import TopicPartition
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
-from .client import RECEIVE_MAX_BYTES, connected, listens, reason_of
-from .client_log import refusal
+from .client import connected, listens, offsets_of, reason_of
+from .client_log import overheard
 from .protocols import MAX_POLL_RECORDS, Progress, Source
 
 log = structlog.get_logger()
-
 
 # How long a commit may take. kafka-python's own limit is minutes, during which the worker could not be stopped.
 _COMMIT_S = 5.0
@@ -27,7 +29,7 @@ _PAUSE_S = 0.5
 _WATCH_S = 1.0
 
 
-class KafkaSource(Source):
+class KafkaSource(Source, ConsumerRebalanceListener):
     """A member of a consumer group, or the only reader of some partitions. Aborted transactions are not read.
 
     Args:
@@ -57,10 +59,6 @@ class KafkaSource(Source):
         stall_s: float = 120.0,
         client_settings: Mapping[str, Any] | None = None,
     ) -> None:
-        from kafka import KafkaConsumer
-        from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-        from kafka.structs import TopicPartition
-
         self._consumer = connected(
             KafkaConsumer,
             brokers,
@@ -71,7 +69,6 @@ class KafkaSource(Source):
             isolation_level="read_committed",
             max_poll_records=max(1, min(MAX_POLL_RECORDS, in_flight_max_bytes // frame_max_bytes)),
             fetch_max_bytes=in_flight_max_bytes,
-            receive_message_max_bytes=RECEIVE_MAX_BYTES,
             max_partition_fetch_bytes=min(in_flight_max_bytes, max(1 << 20, 2 * frame_max_bytes)),
             allow_auto_create_topics=False,
             partition_assignment_strategy=[CooperativeStickyAssignor()],
@@ -91,7 +88,7 @@ class KafkaSource(Source):
             self._consumer.assign(fixed)
             self._fresh.update(fixed)
         else:
-            self._consumer.subscribe(list(topics), listener=_listener(self))
+            self._consumer.subscribe(list(topics), listener=self)
 
     def _refuse_absent(self, topics: Sequence[str], partitions: Sequence[int]) -> None:
         """A missing partition would be waited for silently. A missing topic may still be created."""
@@ -108,20 +105,18 @@ class KafkaSource(Source):
             BrokerAbsent: the broker refuses us; while it is only unreachable, nothing is returned. Fenced: another
                 reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
         """
-        from kafka.errors import FencedInstanceIdError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
-
         self._polled = time.monotonic()
         try:
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
-        except NoOffsetForPartitionError as error:
+        except errors.NoOffsetForPartitionError as error:
             self._begin(error.args[0])
             return []
-        except OffsetOutOfRangeError as error:
+        except errors.OffsetOutOfRangeError as error:
             self._resume(error.args[0])
             return []
-        except FencedInstanceIdError as error:
+        except errors.FencedInstanceIdError as error:
             raise Fenced(f"{self._brokers}: another member of group {self.group} uses our group_instance_id") from error
-        except KafkaError as error:
+        except errors.KafkaError as error:
             if not error.retriable:
                 raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {reason_of(error)}") from error
             batches = {}  # before we have joined the group, poll does not wait
@@ -141,14 +136,13 @@ class KafkaSource(Source):
             return
         self._watched = now
         lags = {} if self.connection_problem else self.lag_records()
-        behind = {partition: lag for partition, lag in lags.items() if lag > 0 and partition not in batches}
-        self._still = {partition: self._still.get(partition, now) for partition in behind}
+        self._still = {p: self._still.get(p, now) for p, lag in lags.items() if lag > 0 and p not in batches}
         for partition, since in self._still.items():
             if now - since > self._stall_s:
                 raise Stalled(
-                    f"{partition.topic}[{partition.partition}]: {behind[partition]} messages are waiting and none has "
-                    f"come for {now - since:.0f} s (offset {self._consumer.position(partition, timeout_ms=100)}); a "
-                    "transaction that a producer left open looks the same"
+                    f"{_name(partition)}: {lags[partition]} messages are waiting and none has come for "
+                    f"{now - since:.0f} s (offset {self._consumer.position(partition, timeout_ms=100)}); "
+                    "a transaction that a producer left open looks the same"
                 )
 
     def _check_connection(self, received: bool) -> None:
@@ -157,7 +151,7 @@ class KafkaSource(Source):
         if not received and now - self._heard < _SILENCE_S:
             return
         self._heard = now
-        refused = "" if received else refusal()
+        refused = "" if received else overheard.refusal()
         answers = received or (not refused and any(map(listens, self._brokers.split(","))))
         if answers and self.connection_problem:
             log.warning("broker reachable again", brokers=self._brokers)
@@ -171,22 +165,20 @@ class KafkaSource(Source):
 
     def _resume(self, lost: Mapping[Any, int]) -> None:
         """Continues where the settings say, and logs what is missing."""
-        from kafka.errors import KafkaError
-
         self._begin(lost)
         for partition, offset in lost.items():
             self._undone.pop(partition, None)
             self._handled.pop(partition, None)
             try:
                 go_on = self._consumer.position(partition, timeout_ms=round(_COMMIT_S * 1000))
-            except KafkaError:
+            except errors.KafkaError:
                 go_on = None
             skipped = max(0, go_on - offset) if go_on is not None else None
             self.skipped += skipped or 0
             log.error(
                 "messages were deleted before they were read" if skipped != 0 else "the topic is shorter than it was",
                 group=self.group,
-                partition=f"{partition.topic}[{partition.partition}]",
+                partition=_name(partition),
                 expected=offset,
                 goes_on=go_on,
                 skipped=skipped,
@@ -201,39 +193,32 @@ class KafkaSource(Source):
 
     def commit(self, progress: Progress, *, stored: bool = False) -> None:
         """After a rebalance the broker refuses it: the partition's new owner reads these messages again."""
-        from kafka.errors import CommitFailedError, KafkaError
-        from kafka.structs import OffsetAndMetadata, TopicPartition
-
-        offsets = {TopicPartition(*place): offset for place, offset in progress.offsets.items()}
         if not stored:
-            noted = {partition: OffsetAndMetadata(offset, progress.note, -1) for partition, offset in offsets.items()}
             try:
-                self._consumer.commit(noted, timeout_ms=round(_COMMIT_S * 1000))
-            except CommitFailedError as error:
+                self._consumer.commit(offsets_of(progress), timeout_ms=round(_COMMIT_S * 1000))
+            except errors.CommitFailedError as error:
                 log.warning(
                     "commit refused: another member of the group will read these messages again", error=str(error)
                 )
-            except KafkaError as error:
+            except errors.KafkaError as error:
                 # Nothing is lost: the next commit covers these offsets, or the messages are read again.
                 log.warning("commit failed; the next one covers it", error=reason_of(error))
-        for partition, offset in offsets.items():
+        for partition, offset in progress.offsets.items():
             self._handled.pop(partition, None)
             self._undone[partition] = offset  # where a batch is left in the middle, it continues here
 
     def committed(self, topic: str, partition: int) -> int:
         """The group's next offset; 0 if it has none yet. Raises BrokerAbsent."""
-        from kafka.errors import KafkaError
-        from kafka.structs import TopicPartition
-
         try:
             return self._consumer.committed(TopicPartition(topic, partition), timeout_ms=10_000) or 0
-        except KafkaError as error:
+        except errors.KafkaError as error:
             raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {reason_of(error)}") from error
 
     def rewind(self) -> None:
         # From our own records: usually the broker has just failed, and would keep us waiting.
-        for partition in self._consumer.assignment() & self._undone.keys():
-            self._consumer.seek(partition, self._undone[partition])
+        for partition in self._consumer.assignment():
+            if partition in self._undone:
+                self._consumer.seek(partition, self._undone[partition])
         self._undone.clear()
         self._handled.clear()
 
@@ -241,25 +226,36 @@ class KafkaSource(Source):
         lost, self._lost = self._lost, False
         return lost
 
-    def revoked(self, partitions: Iterable[Any]) -> None:
+    # kafka-python calls the next three inside poll, where no other request may be made: they only take notes.
+
+    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        log.info("partitions assigned", group=self.group, partitions=sorted(map(_name, assigned)))
+        self._fresh.update(assigned)
+
+    def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
+        if revoked:
+            log.info("partitions revoked", group=self.group, partitions=sorted(map(_name, revoked)))
+            self._forget(revoked)
+
+    def on_partitions_lost(self, lost: Iterable[Any]) -> None:
+        log.warning(
+            "partitions lost: the group dropped this member", group=self.group, partitions=sorted(map(_name, lost))
+        )
+        self._forget(lost)
+
+    def _forget(self, partitions: Iterable[Any]) -> None:
         """Another member gets these partitions, and reads what is not committed of them."""
         for partition in partitions:
             self._lost |= partition in self._handled
-            self._handled.pop(partition, None)
-            self._undone.pop(partition, None)
-            self._still.pop(partition, None)
-
-    def assigned_anew(self, partitions: Iterable[Any]) -> None:
-        self._fresh.update(partitions)
+            for known in (self._handled, self._undone, self._still):
+                known.pop(partition, None)
 
     def commit_notes(self) -> list[str]:
-        from kafka.errors import KafkaError
-
         notes = []
         for partition in list(self._fresh):
             try:
                 committed = self._consumer.committed(partition, metadata=True, timeout_ms=round(_COMMIT_S * 1000))
-            except KafkaError as error:
+            except errors.KafkaError as error:
                 log.warning("commit notes cannot be read; trying again", error=reason_of(error))
                 break
             self._fresh.discard(partition)
@@ -278,7 +274,7 @@ class KafkaSource(Source):
             # Known from the last fetch, without a request; the time-out is for a position lost meanwhile.
             position = None if end is None else self._consumer.position(partition, timeout_ms=100)
             if position is not None:
-                # The end is as old as the last fetch: a position beyond it means that we are at the end.
+                # The end is as old as the last fetch: a position after it means that we are at the end.
                 lags[partition] = max(0, end - position)
         return lags
 
@@ -299,27 +295,5 @@ def _record(message: Any) -> Record:
     )
 
 
-def _listener(source: KafkaSource) -> Any:
-    from kafka import ConsumerRebalanceListener
-
-    class Listener(ConsumerRebalanceListener):
-        """Only takes notes: kafka-python calls it inside poll, where no other request may be made."""
-
-        def on_partitions_revoked(self, revoked: Any) -> None:
-            if revoked:
-                log.info("partitions revoked", group=source.group, partitions=_named(revoked))
-                source.revoked(revoked)
-
-        def on_partitions_assigned(self, assigned: Any) -> None:
-            log.info("partitions assigned", group=source.group, partitions=_named(assigned))
-            source.assigned_anew(assigned)
-
-        def on_partitions_lost(self, lost: Any) -> None:
-            log.warning("partitions lost: the group dropped this member", group=source.group, partitions=_named(lost))
-            source.revoked(lost)
-
-    return Listener()
-
-
-def _named(partitions: Any) -> list[str]:
-    return sorted(f"{p.topic}[{p.partition}]" for p in partitions)
+def _name(partition: Any) -> str:
+    return f"{partition.topic}[{partition.partition}]"

@@ -1,13 +1,12 @@
-"""A source and a sink in memory, for tests and for trying one's own line."""
+"""A source and a sink in memory, for tests and for trying your own line."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..messages.record import Record
-from .protocols import MAX_POLL_RECORDS, Progress, Sink, Source
+from .protocols import MAX_POLL_RECORDS, Headers, Progress, Sink, Source
 
 
 class MemorySource(Source):
@@ -57,9 +56,7 @@ class MemorySink(Sink):
 
     messages: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
 
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
         self.messages[topic].append(Sent(value, key, dict(headers or {})))
 
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:

@@ -11,6 +11,7 @@ from ..messages.record import Record
 
 # A frame takes about a megabyte. So many are in memory at once, and are finished before the worker stops.
 MAX_POLL_RECORDS = 16
+Headers = Mapping[str, str]
 
 
 class Progress(NamedTuple):
@@ -40,7 +41,6 @@ class Source(Protocol):
     @abstractmethod
     def poll(self, timeout_s: float) -> list[Record]:
         """The next messages; waits up to `timeout_s` for the first of them."""
-        ...
 
     def handled(self, record: Record) -> None:
         """This record is processed, but not committed."""
@@ -76,11 +76,8 @@ class Sink(Protocol):
     """Where results go. A new sink is `send` and `flush`."""
 
     @abstractmethod
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
         """Takes a message; it may still be under way when this returns."""
-        ...
 
     @abstractmethod
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
@@ -90,7 +87,6 @@ class Sink(Protocol):
             NotDelivered: some of it was not confirmed: send it again. Fenced: another writer has our slot.
             TamisError: sending it again cannot help.
         """
-        ...
 
     def abandon(self) -> None:
         """Drops what was sent since the last flush, as far as that is possible: a transaction is aborted."""

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import orjson
 
 from ... import TamisError
 from ..files.frames import read_frames
+from ..files.options import ReadOptions
 from ..messages.codec import encode
 from ..messages.predictions import decode_predictions
 from ..messages.record import ARROW, Record
-from .protocols import Progress, Sink, Source
+from .protocols import Headers, Progress, Sink, Source
 
 
-@dataclass
 class FileSource(Source):
-    """A recorded file whose frames pass through the same bytes, and so the same checks, as those of a broker.
+    """A recorded file whose frames pass through the same bytes, and so the same checks, as those of a broker."""
 
-    Args:
-        reading: passed on to `read_frames`.
-    """
-
-    path: Path
-    most_bytes: int
-    reading: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._messages = self._read()
+    def __init__(self, path: Path, most_bytes: int, reading: ReadOptions) -> None:
+        self._path = path
+        self._messages = _messages(path, most_bytes, reading)
         self._ahead = next(self._messages, None)  # a missing file is reported at once
-
-    def _read(self) -> Generator[Record, None, None]:
-        offset = 0
-        for frame in read_frames(self.path, **self.reading):
-            for value, headers in encode(frame, ARROW, self.most_bytes):
-                yield Record(self.path.name, 0, offset, None, value, headers, time.time())
-                offset += 1
 
     def poll(self, timeout_s: float) -> list[Record]:
         if self._ahead is None:
@@ -50,7 +36,7 @@ class FileSource(Source):
         return [record]
 
     def rewind(self) -> None:
-        raise TamisError(f"{self.path}: results could not be written; read it again from its beginning")
+        raise TamisError(f"{self._path}: results could not be written; read it again from its beginning")
 
     @property
     def exhausted(self) -> bool:
@@ -58,6 +44,13 @@ class FileSource(Source):
 
     def close(self) -> None:
         self._messages.close()
+
+
+def _messages(path: Path, most_bytes: int, reading: ReadOptions) -> Generator[Record, None, None]:
+    frames = read_frames(path, reading)
+    messages = chain.from_iterable(encode(frame, ARROW, most_bytes) for frame in frames)
+    for offset, (value, headers) in enumerate(messages):
+        yield Record(path.name, 0, offset, None, value, headers, time.time())
 
 
 class FileSink(Sink):
@@ -73,15 +66,10 @@ class FileSink(Sink):
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def send(
-        self, topic: str, value: bytes, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        headers = dict(headers or {})
-        path = self._folder / f"{topic}.jsonl"
-        if "reason" in headers:  # a reject: its own bytes may be anything
-            rows: list[dict[str, Any]] = [{**headers, "bytes": value.hex()}]
-        else:
-            rows = decode_predictions(value, headers)
+    def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
+        path, headers = self._folder / f"{topic}.jsonl", headers or {}
+        is_reject = "reason" in headers  # its own bytes may be anything
+        rows = [{**headers, "bytes": value.hex()}] if is_reject else decode_predictions(value, headers)
         with _writing(path):
             if topic not in self._files:
                 self._files[topic] = open(path, "xb")  # noqa: SIM115 (open until close())

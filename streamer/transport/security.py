@@ -10,17 +10,19 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from kafka.net.sasl import SASL_MECHANISMS
+from kafka.net.sasl.oauth import AbstractTokenProvider
 
 from ... import BadSettings, BrokerAbsent
 from ..settings.secrets import TOKEN_FILE, read_bytes, read_secret
 from .client_log import short
 
-PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _NEEDED = {
-    "PLAIN": ("sasl_plain_username", "sasl_plain_password"),
-    "SCRAM-SHA-256": ("sasl_plain_username", "sasl_plain_password"),
-    "SCRAM-SHA-512": ("sasl_plain_username", "sasl_plain_password"),
+    **dict.fromkeys(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), ("sasl_plain_username", "sasl_plain_password")),
     "OAUTHBEARER": ("sasl_oauth_token_provider",),
 }
 _CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # only a probe: kafka-python has its own time-outs
@@ -34,21 +36,22 @@ def for_client(kafka: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     theirs = dict(kafka or {})
     if (path := theirs.pop(TOKEN_FILE, None)) is not None:
-        provider = theirs["sasl_oauth_token_provider"] = _token_from(path)
+        provider = theirs["sasl_oauth_token_provider"] = _TokenFile(path)
         provider.token()  # raises now, where kafka-python would time out
     protocol = theirs.get("security_protocol", "PLAINTEXT")
-    if protocol not in PROTOCOLS:  # kafka-python treats any other word as PLAINTEXT
-        raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
-    for kind, prefix in (("SASL", "sasl_"), ("SSL", "ssl_")):
-        given = [key for key, value in theirs.items() if key.startswith(prefix) and value is not None]
-        if given and kind not in protocol.split("_"):
+    if protocol not in _PROTOCOLS:  # kafka-python treats any other word as PLAINTEXT
+        raise BadSettings(f"kafka.security_protocol = {protocol!r}: expected one of {', '.join(_PROTOCOLS)}")
+    for kind in ("SASL", "SSL"):
+        given = [key for key, value in theirs.items() if key.startswith(f"{kind.lower()}_") and value is not None]
+        useful = [name for name in _PROTOCOLS if kind in name.split("_")]
+        if given and protocol not in useful:
             raise BadSettings(
                 f"kafka.{given[0]} has no effect with kafka.security_protocol = {protocol!r}: "
-                f"set it to one of {', '.join(p for p in PROTOCOLS if kind in p.split('_'))}"
+                f"set it to one of {', '.join(useful)}"
             )
     if protocol.startswith("SASL"):
         _check_mechanism(protocol, theirs)
-    if "SSL" in protocol.split("_"):
+    if protocol.endswith("SSL"):
         theirs = {"ssl_password": ""} | theirs  # without it, OpenSSL asks for an encrypted key's password
         _check_certificates(theirs)
     return theirs
@@ -60,7 +63,7 @@ def answering(servers: list[str], theirs: Mapping[str, Any]) -> list[str]:
     Raises:
         BrokerAbsent: none of them does.
     """
-    if "SSL" not in theirs.get("security_protocol", "").split("_") or theirs.get("proxy_url"):
+    if not theirs.get("security_protocol", "").endswith("SSL") or theirs.get("proxy_url"):
         return servers
     left = [server for server in servers if not _is_silent(server)]
     if servers and not left:
@@ -76,15 +79,13 @@ def _is_silent(server: str) -> bool:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     host, _, port = server.rpartition(":")
     host = host.strip("[]")
-    try:
-        with socket.create_connection((host, int(port)), _CONNECT_S) as connection:
-            connection.settimeout(_HANDSHAKE_S)
-            try:
-                context.wrap_socket(connection, server_hostname=host).close()
-            except TimeoutError:
-                return True
-    except (OSError, ValueError):
-        pass  # kafka-python will report it
+    # kafka-python will report any other error.
+    with suppress(OSError, ValueError), socket.create_connection((host, int(port)), _CONNECT_S) as connection:
+        connection.settimeout(_HANDSHAKE_S)
+        try:
+            context.wrap_socket(connection, server_hostname=host).close()
+        except TimeoutError:
+            return True
     return False
 
 
@@ -95,15 +96,12 @@ def weaknesses(kafka: Mapping[str, Any]) -> list[str]:
     if protocol == "SASL_PLAINTEXT":
         scram = str(kafka.get("sasl_mechanism", "")).startswith("SCRAM")
         found.append("SASL_PLAINTEXT encrypts nothing" + ("" if scram else ", and sends the secret in the clear"))
-    if "SSL" in protocol.split("_") and kafka.get("ssl_check_hostname") is False:
+    if protocol.endswith("SSL") and kafka.get("ssl_check_hostname") is False:
         found.append("ssl_check_hostname = false accepts any server with a certificate of that authority as the broker")
     return found
 
 
 def _check_mechanism(protocol: str, theirs: Mapping[str, Any]) -> None:
-    from kafka.net.sasl import SASL_MECHANISMS
-    from kafka.net.sasl.oauth import AbstractTokenProvider
-
     mechanism = theirs.get("sasl_mechanism")
     if not mechanism:
         raise BadSettings(f"kafka.security_protocol = {protocol!r} needs kafka.sasl_mechanism, such as 'PLAIN'")
@@ -122,12 +120,12 @@ def _check_certificates(theirs: Mapping[str, Any]) -> None:
     """Loads them as kafka-python does for each connection, and names the file that is wrong."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority, certificate, key = (theirs.get(f"ssl_{name}file") for name in ("ca", "cert", "key"))
-    for name, path in (("ssl_cafile", authority), ("ssl_certfile", certificate), ("ssl_keyfile", key)):
-        if path is not None:
-            try:
+    try:
+        for name, path in (("ssl_cafile", authority), ("ssl_certfile", certificate), ("ssl_keyfile", key)):
+            if path is not None:
                 read_bytes(path, f"kafka.{name}")
-            except ValueError as error:
-                raise BadSettings(str(error)) from None
+    except ValueError as error:
+        raise BadSettings(str(error)) from None
     try:
         what = f"kafka.ssl_cafile: {authority}: expected certificates as PEM"
         if authority:
@@ -140,19 +138,17 @@ def _check_certificates(theirs: Mapping[str, Any]) -> None:
         raise BadSettings(f"{what}{sealed}: {short(error)}") from None
 
 
-def _token_from(path: str) -> Any:
-    from kafka.net.sasl.oauth import AbstractTokenProvider
+class _TokenFile(AbstractTokenProvider):
+    """Reads the token for each login and each renewal; another program keeps the file fresh."""
 
-    class TokenFile(AbstractTokenProvider):
-        """Reads the token for each login and each renewal; another program keeps the file fresh."""
+    def __init__(self, path: str) -> None:
+        self._path = path
 
-        def token(self) -> str:
-            try:
-                text = read_secret(path, f"kafka.{TOKEN_FILE}").strip()
-                if not re.fullmatch("[!-~]+", text):  # anything else would end the token's field
-                    raise ValueError(f"kafka.{TOKEN_FILE}: {path}: expected one token, without blanks")
-            except ValueError as error:
-                raise BadSettings(str(error)) from None
-            return text
-
-    return TokenFile()
+    def token(self) -> str:
+        try:
+            text = read_secret(self._path, f"kafka.{TOKEN_FILE}").strip()
+            if not re.fullmatch("[!-~]+", text):  # anything else would end the token's field
+                raise ValueError(f"kafka.{TOKEN_FILE}: {self._path}: expected one token, without blanks")
+        except ValueError as error:
+            raise BadSettings(str(error)) from None
+        return text

@@ -10,6 +10,7 @@ from tamis.streamer.messages.record import Record
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
+from tamis.streamer.transport.memory import MemorySource
 
 
 def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
@@ -37,3 +38,9 @@ def read(reader: KafkaSource, n: int, patience_s: float = 60.0) -> list[Record]:
 
 def assigned(reader: KafkaSource) -> int:
     return len(reader._consumer.assignment())
+
+
+def done(reader: KafkaSource | MemorySource, records: list[Record]) -> None:
+    for record in records:
+        reader.handled(record)
+    reader.commit(reader.progress())

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.envi import read_references
 from tamis.streamer.files.table import read_table
-from tamis.streamer.tools.materials import POLYMERS, WATER, band_spectrum
+from tamis.streamer.tools.materials import WATER, band_spectrum
 from tamis.streamer.tools.simulate import BELT, SimulatedBelt
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
@@ -85,7 +84,7 @@ def test_the_same_seed_is_the_same_belt_however_it_is_cut_into_messages() -> Non
     assert pixels(SimulatedBelt(**SMALL, seed=4), 4)["spectra"].shape != one["spectra"].shape  # type: ignore[arg-type]
 
 
-def test_objects_do_not_touch_and_a_new_material_comes_when_it_is_said_to() -> None:
+def test_objects_do_not_touch_and_a_new_material_comes_when_it_is_due() -> None:
     belt = SimulatedBelt(**(SMALL | {"objects_per_s": 30.0}), new={"PVC": 10.0}, seed=5)  # type: ignore[arg-type]
     things = belt.objects(30)
     for i, one in enumerate(things):
@@ -115,7 +114,7 @@ def test_the_lamp_fades_and_the_wavelengths_move_as_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--pixels", "1"], "pixels: expected 2 to 100000, got 1"),
         (["--new", "gold=3"], "no material 'gold'; there: PE, PP"),
@@ -123,10 +122,10 @@ def test_the_lamp_fades_and_the_wavelengths_move_as_asked() -> None:
         (["--materials", "absent.parquet"], "absent.parquet"),
     ],
 )
-def test_a_belt_that_can_not_be_is_refused_by_name(words: list[str], told: str, tmp_path: Path, here: Any) -> None:
+def test_an_impossible_belt_is_refused_by_name(words: list[str], message: str, tmp_path: Path, here: Any) -> None:
     done = here("simulate", "belt.parquet", *words)
     assert done.returncode in (1, 2)
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "belt.parquet").exists()
 
 
@@ -146,30 +145,6 @@ def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Pat
     np.testing.assert_allclose(by_references(raw.spectra, np.tile(np.arange(20), 15)), expected, atol=1e-4)
     done = here("simulate", "b.parquet", "--counts")
     assert (done.returncode, "--counts needs a cube: name a .hdr file" in done.stderr) == (2, True)
-
-
-def test_materials_of_a_file_come_down_the_belt(shared_data: Path, tmp_path: Path, here: Any) -> None:
-    words = ["--materials", str(shared_data / "plastics_scanner_nir.parquet"), "--pixels", "64", "--lines", "40"]
-    done = here("simulate", "belt.parquet", "--seconds", "6", *words)
-    assert done.returncode == 0, done.stderr
-    table = read_table(tmp_path / "belt.parquet")
-    assert len(table.axis) == 180
-    assert set(table.columns["material"]) <= set(
-        read_table(shared_data / "plastics_scanner_nir.parquet").columns["label"]
-    )
-
-
-def test_materials_of_earthlib_come_down_the_belt(tmp_path: Path, here: Any) -> None:
-    pytest.importorskip("earthlib", reason="needs tamis[earthlib]")
-    words = ["--materials", "earthlib", "--label", "LEVEL_2", "--pixels", "64", "--lines", "40", "--seconds", "6"]
-    done = here("simulate", "belt.parquet", *words)
-    assert done.returncode == 0, done.stderr
-    table = read_table(tmp_path / "belt.parquet")
-    assert (len(table.axis), table.axis.values[0], table.axis.values[-1]) == (180, 400.0, 2450.0)
-    assert set(table.columns["material"]) <= {"bare", "built", "npv", "burned", "vegetation"}
-    words[3] = "LEVEL_9"
-    done = here("simulate", "b.parquet", *words)
-    assert "earthlib: expected one of LEVEL_1, LEVEL_2, LEVEL_3, LEVEL_4, got 'LEVEL_9'" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +203,3 @@ def test_a_worker_follows_the_belt_and_decides_each_object_as_its_truth_says(
     ejected = {name for name, row in decided.items() if row["action"] == "eject"}
     assert len(wanted ^ ejected) <= 0.1 * len(truth)
     assert all(decided[one["object_id"]]["spectra"] > 30 for one in truth), "an object is many pixels, and one decision"
-
-
-def test_every_polymer_has_bands_of_its_own() -> None:
-    nm = Axis(np.linspace(950, 1740, 160), "nm").values
-    spectra = np.array([band_spectrum(bands, nm) for bands in POLYMERS.values()])
-    alike = np.corrcoef(spectra) - np.eye(len(spectra))
-    assert alike.max() < 0.95

@@ -1,8 +1,8 @@
-"""Secrets stay secret, brokers are who they say, we are who we say, and what listens is small.
+"""Secrets stay secret, and brokers and clients prove who they are.
 
-The embedded brokers know no TLS and let in anybody: a front of ours stands before one (front.py). What only a real
-cluster proves (its own TLS, SCRAM and OAUTHBEARER, its ACLs) is proved where TAMIS_TEST_KAFKA and
-TAMIS_TEST_KAFKA_SETTINGS name one: tests/transport/test_source_sink.py runs against it.
+The embedded brokers have no TLS and accept every login, so a proxy of ours stands before one (front.py). What only a
+real cluster proves (its own TLS, SCRAM and OAUTHBEARER, its ACLs) is tested if TAMIS_TEST_KAFKA and
+TAMIS_TEST_KAFKA_SETTINGS name one: the tests of sources and sinks run against it.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ def no_settings_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("key", FROM_FILES)
-def test_a_secret_may_stand_in_a_file(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_can_be_read_from_a_file(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     value = "http://user:word@proxy:3128" if key == "proxy_url" else f" {SECRET}\\"
     file, toml = tmp_path / "secret", tmp_path / "line.toml"
     toml.write_text(f"[kafka]\n{key}_file = '{file}'")
     for end in ("", "\n", "\r\n"):
         file.write_text(value + end, newline="")
-        assert load(toml).kafka == {key: value}  # all but one newline belongs to it
+        assert load(toml).kafka == {key: value}  # only one newline at the end is removed
     monkeypatch.setenv(f"TAMIS_KAFKA__{key.upper()}_FILE", str(file))
     assert load().kafka == {key: value}
 
@@ -85,18 +85,18 @@ def test_a_file_without_a_secret_is_named_and_never_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], str], words: str
 ) -> None:
     monkeypatch.setenv("TAMIS_KAFKA__SASL_PLAIN_PASSWORD_FILE", make(tmp_path))
-    with pytest.raises(BadSettings, match=words) as told:
+    with pytest.raises(BadSettings, match=words) as refusal:
         load()
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(refusal.value)
 
 
 def test_a_secret_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAMIS_KAFKA__SASL_PLAIN_PASSWORD", SECRET)
     monkeypatch.setenv("TAMIS_KAFKA__SASL_PLAIN_PASSWORD_FILE", fill(tmp_path / "f", b"another one"))
-    with pytest.raises(BadSettings, match="sasl_plain_password and kafka.sasl_plain_password_file exclude") as told:
+    with pytest.raises(BadSettings, match="sasl_plain_password and kafka.sasl_plain_password_file exclude") as refusal:
         load()
-    assert SECRET not in str(told.value)
-    assert "another one" not in str(told.value)
+    assert SECRET not in str(refusal.value)
+    assert "another one" not in str(refusal.value)
 
 
 def test_variables_are_what_kafka_python_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,12 +129,12 @@ def test_variables_are_what_kafka_python_needs(monkeypatch: pytest.MonkeyPatch) 
         (f"[kafka]\nsasl_plain_password = '{SECRET}", "expected TOML"),
     ],
 )
-def test_a_mistake_is_told_without_the_secret(tmp_path: Path, text: str, words: str) -> None:
+def test_a_mistake_is_reported_without_the_secret(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "line.toml"
     path.write_text(text)
-    with pytest.raises(BadSettings, match=words) as told:
+    with pytest.raises(BadSettings, match=words) as refusal:
         load(path)
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(refusal.value)
 
 
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,11 +146,11 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for shown in (repr(settings), str(settings), str(settings.printable()), f"{settings!r:.500}"):
         assert SECRET not in shown
     kafka = settings.printable()["kafka"]
-    assert kafka["sasl_oauth_token_file"] == "/run/token"  # where it lies helps whoever looks for a mistake
+    assert kafka["sasl_oauth_token_file"] == "/run/token"  # the path helps an operator to find a mistake
     assert {kafka[key] for key in ("sasl_plain_password", "ssl_password", "proxy_url")} == {"***"}
 
 
-# A connection that could not work, or would be less safe than it was meant to be, is refused at once
+# A connection that cannot work, or would be less secure than its settings suggest, is refused at once
 
 
 LOGIN = {"sasl_plain_username": "u", "sasl_plain_password": SECRET}
@@ -177,13 +177,13 @@ LOGIN = {"sasl_plain_username": "u", "sasl_plain_password": SECRET}
         ({"security_protocol": "SSL", "ssl_certfile": __file__}, "kafka.ssl_certfile, ssl_keyfile: .*expected a cert"),
     ],
 )
-def test_what_can_not_be_safe_is_refused_before_a_broker_is_asked(kafka: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadSettings, match=words) as told:
+def test_settings_that_cannot_be_secure_are_refused_before_connecting(kafka: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadSettings, match=words) as refusal:
         for_client(kafka)
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(refusal.value)
 
 
-def test_what_is_weak_is_said() -> None:
+def test_weaknesses_are_listed() -> None:
     assert weaknesses({"security_protocol": "SSL"}) == []
     assert "in the clear" in weaknesses({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"})[0]
     assert (
@@ -197,7 +197,7 @@ def test_what_is_weak_is_said() -> None:
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """A broker behind a front that speaks TLS, and an authority that the front's certificate is of."""
+    """A broker behind a front that speaks TLS, and the authority that signed the front's certificate."""
     folder = tmp_path_factory.mktemp("plant")
     authority = Authority(folder / "authority")
     front = Front()
@@ -218,7 +218,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
 
 @pytest.fixture
 def tls(plant: SimpleNamespace) -> SimpleNamespace:
-    """The plant as it is at first: TLS with and without client's certificates, and no login."""
+    """The plant in its first state: TLS with optional client certificates, and no login."""
     plant.front.tls, plant.tls.verify_mode = plant.tls, ssl.CERT_OPTIONAL
     plant.front.mechanism, plant.front.login, plant.front.session_ms = "", None, 0
     plant.front.certificates.clear()
@@ -260,21 +260,21 @@ def test_messages_go_through_tls(tls: SimpleNamespace) -> None:
     ],
     ids=["foreign authority", "no authority", "no TLS"],
 )
-def test_a_client_that_does_not_fit_is_told_why(tls: SimpleNamespace, change: Any, words: str) -> None:
+def test_a_client_with_wrong_settings_gets_the_reason(tls: SimpleNamespace, change: Any, words: str) -> None:
     settings = {key: value for key, value in (tls.settings | change(tls)).items() if value is not None}
     with pytest.raises(BrokerAbsent, match=f"no broker answers at {tls.address}.*{words}.*kafka.security_protocol"):
         ensure_topics(tls.address, ["t"], 1, create=None, client_settings=settings)
 
 
-def test_a_broker_under_another_name_is_refused_unless_told_otherwise(tls: SimpleNamespace) -> None:
+def test_a_broker_under_another_name_is_refused_unless_allowed(tls: SimpleNamespace) -> None:
     tls.front.tls = tls.authority.context("elsewhere", "DNS:elsewhere.example")
     with pytest.raises(BrokerAbsent, match="certificate is not valid for 'localhost'"):
         ensure_topics(tls.address, ["t"], 1, create=None, client_settings=tls.settings)
     ensure_topics(tls.address, ["t"], 1, create=None, client_settings=tls.settings | {"ssl_check_hostname": False})
 
 
-def test_a_port_that_is_silent_after_a_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """kafka-python would wait for ever for its handshake, and for the signal to stop, too."""
+def test_a_port_that_is_silent_after_a_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kafka-python would wait for its handshake for ever, and would not stop on a signal."""
     monkeypatch.setattr(security, "_HANDSHAKE_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -290,7 +290,7 @@ def test_a_client_shows_its_certificate(tls: SimpleNamespace) -> None:
     certificate, key = tls.authority.certificate("worker-1", password=SECRET)
     mine = {"ssl_certfile": certificate, "ssl_keyfile": key}
     there_and_back(tls.address, tls.settings | mine | {"ssl_password": SECRET})
-    # Whoever only greets it, before kafka-python does, has shown none and sent nothing.
+    # Our probe of the handshake shows no certificate and sends nothing.
     assert set(tls.front.certificates) == {"worker-1"}
     for wrong in ({}, {"ssl_password": "wrong"}):  # without one, OpenSSL would ask at the terminal
         with pytest.raises(BadSettings, match="ssl_certfile, ssl_keyfile: .*expected a certificate and its key"):
@@ -301,7 +301,7 @@ def test_a_client_shows_its_certificate(tls: SimpleNamespace) -> None:
 
 
 def login_of(mechanism: str, folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The front's side, the settings that it lets in, and others."""
+    """The front's check, the settings that it accepts, and some that it refuses."""
     if mechanism == "OAUTHBEARER":
         token = {"sasl_oauth_token_file": fill(folder / "token", b"right-token\n")}
         wrong = {"sasl_oauth_token_file": fill(folder / "wrong", b"wrong-token\n")}
@@ -313,19 +313,21 @@ def login_of(mechanism: str, folder: Path) -> tuple[Any, dict[str, Any], dict[st
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"])
-def test_who_logs_in_rightly_is_let_in(tls: SimpleNamespace, mechanism: str, tmp_path: Path) -> None:
+def test_a_right_login_is_accepted_and_a_wrong_one_refused(
+    tls: SimpleNamespace, mechanism: str, tmp_path: Path
+) -> None:
     tls.front.mechanism = mechanism
     tls.front.login, right, wrong = login_of(mechanism, tmp_path)
     how = tls.settings | {"security_protocol": "SASL_SSL", "sasl_mechanism": mechanism}
     before = tls.front.logins
     there_and_back(tls.address, how | right)
     assert tls.front.logins >= before + 3  # admin, producer, consumer
-    with pytest.raises(BrokerAbsent, match="SASL_SSL.: .*SaslAuthenticationFailed.*invalid") as told:
+    with pytest.raises(BrokerAbsent, match="SASL_SSL.: .*SaslAuthenticationFailed.*invalid") as refusal:
         ensure_topics(tls.address, ["t"], 1, create=None, client_settings=how | wrong)
-    assert "wrong" not in str(told.value)
+    assert "wrong" not in str(refusal.value)
 
 
-def test_a_token_that_is_renewed_is_read_anew(tls: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_renewed_token_is_read_again(tls: SimpleNamespace, tmp_path: Path) -> None:
     valid, file = {"first"}, tmp_path / "token"
     file.write_text("first")
     tls.front.mechanism, tls.front.login, tls.front.session_ms = (
@@ -346,29 +348,29 @@ def test_a_token_that_is_renewed_is_read_anew(tls: SimpleNamespace, tmp_path: Pa
         valid.add("second")
         valid.discard("first")
         before, deadline = tls.front.logins, time.monotonic() + 20
-        while tls.front.logins < before + 2 and time.monotonic() < deadline:  # both, of their own
+        while tls.front.logins < before + 2 and time.monotonic() < deadline:  # sink and source, each its own
             source.poll(0.1)
         exchange(sink, source, name, b"with the second")
 
 
-def test_a_broker_that_refuses_us_later_is_told_once(tls: SimpleNamespace) -> None:
-    """To kafka-python a certificate that has run out looks like a quiet line."""
+def test_a_broker_that_refuses_us_later_is_logged_once(tls: SimpleNamespace) -> None:
+    """To kafka-python an expired certificate looks like a quiet line."""
     ensure_topics(tls.address, ["later"], 1, create=True, client_settings=tls.settings)
     with closing(KafkaSource(tls.address, ["later"], "g", partitions=[0], client_settings=tls.settings)) as source:
         source.poll(0.2)
         tls.front.tls = tls.stranger.context("broker", "DNS:localhost")
         tls.front.drop()
-        told: list[str] = []
+        reasons: list[str] = []
         deadline = time.monotonic() + 20
         with capture_logs() as logs:
-            while not told and time.monotonic() < deadline:
+            while not reasons and time.monotonic() < deadline:
                 source.poll(0.2)
-                told = [entry["reason"] for entry in logs if "refuses the connection" in entry["event"]]
-    assert "certificate verify failed" in told[0]
-    assert len(told) == 1
+                reasons = [entry["reason"] for entry in logs if "refuses the connection" in entry["event"]]
+    assert "certificate verify failed" in reasons[0]
+    assert len(reasons) == 1
 
 
-def test_the_reason_that_knows_most_is_kept() -> None:
+def test_the_most_specific_reason_is_kept() -> None:
     heard = Overheard()
 
     def says(text: str, *args: object) -> bool:
@@ -381,7 +383,7 @@ def test_the_reason_that_knows_most_is_kept() -> None:
 
 
 def test_a_login_passes_to_an_embedded_broker(tamis_broker_with: Callable[..., EmbeddedBroker]) -> None:
-    """noida takes any password: this shows that the settings reach it without a front of ours."""
+    """noida accepts any password: this shows that the settings reach a broker without our front."""
     broker = tamis_broker_with("transactions")
     how = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", **LOGIN}
     there_and_back(broker.bootstrap, broker.client_settings | how)
@@ -498,7 +500,7 @@ def test_kafka_pythons_own_debugging_is_never_shown() -> None:
 
 
 def test_no_secret_is_a_flag() -> None:
-    """Whoever may list processes sees the command line."""
+    """Anyone who can list processes sees the command line."""
     import typer
 
     from tamis.streamer.cli import app
@@ -514,7 +516,7 @@ def test_no_secret_is_a_flag() -> None:
     assert not [name for name in names if any(word in name for word in ("pass", "secret", "token", "key", "sasl"))]
 
 
-# What is told to people
+# The documentation
 
 
 def test_the_examples_of_the_documentation_work(root: Path, tmp_path: Path) -> None:
@@ -537,11 +539,11 @@ def test_the_examples_of_the_documentation_work(root: Path, tmp_path: Path) -> N
 # The doctor
 
 
-def test_the_doctor_tells_the_reason_and_no_secret(tls: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_doctor_shows_the_reason_and_no_secret(tls: SimpleNamespace, tmp_path: Path) -> None:
     kafka = tls.settings | {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", **LOGIN}
     tls.front.mechanism, tls.front.login = "PLAIN", plain("u", "another")
     settings = load(None, {"brokers": tls.address, "store": str(tmp_path), "kafka": kafka, "metrics": {"port": 0}})
-    told = {finding.what: finding for finding in examine(settings)}
-    assert not told["broker"].ok
-    assert "invalid username or password" in told["broker"].text
-    assert SECRET not in str(told)
+    findings = {finding.what: finding for finding in examine(settings)}
+    assert not findings["broker"].ok
+    assert "invalid username or password" in findings["broker"].text
+    assert SECRET not in str(findings)

@@ -257,13 +257,13 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_can_not_be_read_is_refused_by_name(name: str, content: bytes, told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "content", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_read_is_refused_by_name(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     began_s = time.monotonic()
     with pytest.raises(BadFile) as error:
         read_table(tmp_path / name)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert str(error.value).startswith(str(tmp_path / name))
     assert time.monotonic() - began_s < 5
 
@@ -310,5 +310,5 @@ def test_a_model_is_fitted_on_jcamp_and_predicts_from_spc(tmp_path: Path, here: 
     )
     tamis("worker", "--from", "new.spc", "--to", "out", "--store", "s", "--line", "lab")
     written = (tmp_path / "out" / "tamis.predictions.jsonl").read_text().splitlines()
-    told = np.array([json.loads(row)["fat"] for row in written])
-    assert np.sqrt(np.mean((told - values[60:, 0]) ** 2)) < 0.2
+    predicted = np.array([json.loads(row)["fat"] for row in written])
+    assert np.sqrt(np.mean((predicted - values[60:, 0]) ** 2)) < 0.2

@@ -1,4 +1,4 @@
-"""The embedded brokers as processes: they come up, tell what is wrong, and leave nothing behind."""
+"""The embedded brokers as processes: they start, report what is wrong, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_stopped_broker_leaves_no_process_and_no_data(own_broker: EmbeddedBrok
         assert probe.connect_ex(("127.0.0.1", own_broker.port)) != 0
 
 
-def test_a_taken_port_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -50,14 +50,14 @@ def test_a_taken_port_is_told() -> None:
             EmbeddedBroker("noida", port).start()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child when its parent dies")
 @pytest.mark.parametrize("kind", CAPABILITIES)
 def test_a_broker_dies_with_the_process_that_started_it(kind: str, tmp_path: Path) -> None:
     code = (
         "import time; from tamis.streamer.transport.embedded_broker import EmbeddedBroker\n"
         f"broker = EmbeddedBroker({kind!r}); broker.start(); print(broker.port, flush=True); time.sleep(60)"
     )
-    # A killed process can not tidy up: what it leaves, it leaves in our folder.
+    # A killed process cannot tidy up, so its files go into our folder.
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
@@ -73,7 +73,7 @@ def test_a_broker_dies_with_the_process_that_started_it(kind: str, tmp_path: Pat
 
 
 def test_a_broker_that_is_stopped_takes_no_more_messages(tmp_path: Path) -> None:
-    """`tamis broker` and SIGTERM, while a client is at it: what came later would be lost without a word."""
+    """`tamis broker` gets SIGTERM while a client is connected: later messages would be lost silently."""
     command = [sys.executable, "-m", "tamis.streamer.cli", "broker", "--port", "0"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
@@ -91,7 +91,7 @@ def test_a_broker_that_is_stopped_takes_no_more_messages(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broker_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded_broker, "find_spec", lambda name: None)
     with pytest.raises(BrokerAbsent, match=r"not installed \(noida_db\): pip install 'tamis\[broker\]'"):
         EmbeddedBroker("noida").start()
@@ -108,7 +108,7 @@ def package(folder: Path, script: str, mode: int) -> ModuleSpec:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o644], ids=["executable", "copied"])
-def test_a_broker_that_dies_at_once_is_told_in_its_own_words(
+def test_a_broker_that_dies_at_once_is_reported_with_its_output(
     mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = package(tmp_path, "echo 'no room on the device' >&2; exit 3", mode)
@@ -120,7 +120,7 @@ def test_a_broker_that_dies_at_once_is_told_in_its_own_words(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_a_restart_keeps_the_port_and_where_it_can_the_messages() -> None:
+def test_a_restart_keeps_the_port_and_if_possible_the_messages() -> None:
     for kind, has in CAPABILITIES.items():
         with EmbeddedBroker(kind) as broker:
             address, settings = broker.bootstrap, broker.client_settings

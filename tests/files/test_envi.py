@@ -1,4 +1,4 @@
-"""ENVI cubes, and counts made reflectance: what is read is what was written, in memory that does not grow with it."""
+"""ENVI cubes, and counts turned into reflectance: what was written is read back, in little memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_layout_is_read_pixel_by_pixel_in_the_order_of_the_lines(
     assert [len(frame) for frame in odd] == [27] * 4, "whole lines, as a camera sends them"
 
 
-def test_scale_ignored_pixels_and_micrometres_are_heeded(tmp_path: Path) -> None:
+def test_scale_ignored_pixels_and_micrometres_are_respected(tmp_path: Path) -> None:
     cube = counts()
     cube[2, 4] = 65535
     more = {"reflectance scale factor": 4000, "data ignore value": 65535, "wavelength units": "Micrometers",
@@ -82,7 +82,7 @@ def test_counts_become_reflectance_and_dead_bands_are_bridged(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("ENVI\nsamples = 3\n", "expected an ENVI header and its image"),
         ("ENVI\n", "expected an ENVI header and its image"),
@@ -96,14 +96,14 @@ def test_counts_become_reflectance_and_dead_bands_are_bridged(tmp_path: Path) ->
         ("samples = 3, lines = 2, bands = 40, data type = 6", "expected real numbers"),
     ],
 )
-def test_a_header_that_lies_is_refused_by_name(text: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_header_is_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
     if "," in text:
         text = "ENVI\nheader offset = 0\nfile type = ENVI Standard\n" + text.replace(", ", "\n") + "\n"
         text += "" if "data type" in text else "data type = 4\n"
         text += "interleave = bip\nbyte order = 0\n"
     (tmp_path / "cube.hdr").write_text(text)
     (tmp_path / "cube.img").write_bytes(bytes(4000))
-    with pytest.raises(BadFile, match=told) as error:
+    with pytest.raises(BadFile, match=message) as error:
         read_table(tmp_path / "cube.hdr", axis_unit="nm")
     assert "cube.hdr" in str(error.value)
 
@@ -144,8 +144,8 @@ def test_a_simulated_cube_is_replayed_through_a_worker(tmp_path: Path, here: Any
     belt = ["--pixels", "48", "--lines", "30", "--objects", "2", "--size", "14"]
     tamis("simulate", "taught.parquet", "--seconds", "60", *belt, "--seed", "1")
     tamis("fit", "taught.parquet", "--target", "material", "--group", "object_id", "--store", "s")
-    told = tamis("simulate", "cube.hdr", "--seconds", "4", *belt, "--seed", "2")
-    assert "120 lines of 48 pixels" in told.stdout
+    done = tamis("simulate", "cube.hdr", "--seconds", "4", *belt, "--seed", "2")
+    assert "120 lines of 48 pixels" in done.stdout
     tamis("worker", "--from", "cube.hdr", "--to", "out", "--store", "s", "--line", "belt")
     rows = [json.loads(row) for row in (tmp_path / "out" / "tamis.predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 120 * 48
