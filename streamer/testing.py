@@ -105,7 +105,7 @@ def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
         known = frozenset().union(*CAPABILITIES.values())
         if unknown := set(needed) - known:
             raise ValueError(f"no broker is known for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        able = [kind for kind, has in CAPABILITIES.items() if set(needed) <= set(has)]
+        able = [kind for kind, has in CAPABILITIES.items() if has.issuperset(needed)]
         if not able:
             pytest.skip(f"no embedded broker has {', '.join(needed)}; a real cluster would")
         kind = next((kind for kind in able if kind in running), able[0])

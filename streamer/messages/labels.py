@@ -102,12 +102,8 @@ def _label(item: Any, arrived: np.datetime64, i: int) -> Label:
 def encode_labels(labels: Sequence[Label]) -> Message:
     """Labels by id, as JSON."""
     rows = [
-        {
-            "spectrum_id": label.spectrum_id,
-            "values": label.values,
-            "time": iso(label.time)[0],
-            **({"object_id": label.object_id} if label.object_id else {}),
-        }
+        {"spectrum_id": label.spectrum_id, "values": label.values, "time": iso(label.time)[0]}
+        | ({"object_id": label.object_id} if label.object_id else {})
         for label in labels
     ]
     return orjson.dumps({"labels": rows}), {"content-type": JSON}

@@ -65,13 +65,10 @@ class Predictions(Rows):
 
     def columns(self) -> dict[str, Any]:
         """One column a field, in the order in which they are written."""
-        optional = {name: getattr(self, name) for name in ("object_id", "x", "y") if getattr(self, name) is not None}
-        return {
-            **{"spectrum_id": self.spectrum_id, "time": self.time},
-            **(optional | self.classes | self.values),
-            **{name: getattr(self, name) for name in _VERDICTS},
-            "model_version": [self.model_version] * len(self),
-        }
+        names = ("spectrum_id", "time", "object_id", "x", "y")
+        spectra = {name: column for name in names if (column := getattr(self, name)) is not None}
+        verdicts = {name: getattr(self, name) for name in _VERDICTS}
+        return spectra | self.classes | self.values | verdicts | {"model_version": [self.model_version] * len(self)}
 
 
 def encode_predictions(

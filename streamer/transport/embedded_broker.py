@@ -48,8 +48,7 @@ class EmbeddedBroker:
     On Linux it ends with the thread that started it, however that ends.
 
     Args:
-        kind: ``tansu`` or ``noida``.
-        port: 0 takes any free one.
+        kind: ``tansu`` or ``noida``. port: 0 takes any free one.
 
     Raises:
         BrokerAbsent: its package is not installed, the port is taken, or the process died at once.
@@ -75,7 +74,9 @@ class EmbeddedBroker:
         self.stop()
 
     def start(self) -> None:
-        self.port = self.port or _free_port()
+        if not self.port:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                self.port = probe.getsockname()[1]
         if listens(self.bootstrap):
             raise BrokerAbsent(
                 f"port {self.port} on 127.0.0.1 is already in use: stop what listens there, or choose another port"
@@ -159,12 +160,6 @@ def _binary(folder: Path, package: str, name: str) -> Path:
         path = Path(shutil.copyfile(path, folder / path.name))
         path.chmod(0o700)
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def dying_with_parent() -> Callable[[], None] | None:

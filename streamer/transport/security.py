@@ -21,10 +21,7 @@ from ..settings.secrets import TOKEN_FILE, read_bytes, read_secret
 from .client_log import short
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-_NEEDED = {
-    **dict.fromkeys(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"), ("sasl_plain_username", "sasl_plain_password")),
-    "OAUTHBEARER": ("sasl_oauth_token_provider",),
-}
+_BY_PASSWORD = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # only a probe: kafka-python has its own time-outs
 
 
@@ -108,11 +105,13 @@ def _check_mechanism(protocol: str, theirs: Mapping[str, Any]) -> None:
     if mechanism not in SASL_MECHANISMS:
         known = ", ".join(sorted(SASL_MECHANISMS))
         raise BadSettings(f"kafka.sasl_mechanism = {mechanism!r}: expected one of {known}")
-    for key in _NEEDED.get(mechanism, ()):
-        if not theirs.get(key):
-            wanted = TOKEN_FILE if key == "sasl_oauth_token_provider" else f"{key}, or kafka.{key}_file"
-            raise BadSettings(f"kafka.sasl_mechanism = {mechanism!r} needs kafka.{wanted}")
-    if mechanism == "OAUTHBEARER" and not isinstance(theirs["sasl_oauth_token_provider"], AbstractTokenProvider):
+    for key in ("sasl_plain_username", "sasl_plain_password"):
+        if mechanism in _BY_PASSWORD and not theirs.get(key):
+            raise BadSettings(f"kafka.sasl_mechanism = {mechanism!r} needs kafka.{key}, or kafka.{key}_file")
+    provider = theirs.get("sasl_oauth_token_provider")
+    if mechanism == "OAUTHBEARER" and not provider:
+        raise BadSettings(f"kafka.sasl_mechanism = {mechanism!r} needs kafka.{TOKEN_FILE}")
+    if mechanism == "OAUTHBEARER" and not isinstance(provider, AbstractTokenProvider):
         raise BadSettings(f"kafka.sasl_oauth_token_provider is for programs: set kafka.{TOKEN_FILE}")
 
 
