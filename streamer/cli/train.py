@@ -49,7 +49,7 @@ def fit(
       tamis fit tablets.parquet --target assay --model committee \\
         --encoder tablets.safetensors
     """
-    from ..fitting.fit import fit_and_publish
+    from ..fitting.fit import FitOptions, fit_and_publish
 
     store = store_options.open()
     in_terminal = sys.stderr.isatty()
@@ -61,9 +61,7 @@ def fit(
 
         network = Encoder.load(encoder)
     with refusing():
-        done = fit_and_publish(
-            file,
-            store,
+        options = FitOptions(
             targets=target,
             kind=model,
             name=name,
@@ -78,6 +76,7 @@ def fit(
             n_components=components,
             epochs=epochs,
         )
+        done = fit_and_publish(file, options, store)
     _print_fit(name, done)
     print(f"  store: {store.root}")
 

@@ -25,7 +25,7 @@ from ...models.evaluation import Scores
 from ...models.store import Store
 from ..files.frames import read_frames
 from ..files.options import ReadOptions
-from ..fitting.fit import FitResult, fit_and_publish
+from ..fitting.fit import FitOptions, FitResult, fit_and_publish
 from ..messages.frame import Frame
 from ..pages.charts import write_page
 from ..pages.run_report import Finding, Run, write_report
@@ -97,9 +97,7 @@ def data() -> tuple[Path, Path, np.ndarray]:
 
 
 def fit_calibration(folder: Path, store: Store) -> FitResult:
-    return fit_and_publish(
-        folder / "train_spectra.csv",
-        store,
+    options = FitOptions(
         targets=[TARGET],
         name=MODEL,
         preprocess=PREPROCESS,
@@ -107,6 +105,7 @@ def fit_calibration(folder: Path, store: Store) -> FitResult:
         labels=folder / "train_hplc.csv",
         reading=ReadOptions(axis_unit="cm-1"),
     )
+    return fit_and_publish(folder / "train_spectra.csv", options, store)
 
 
 def process_spectra(path: Path) -> Frame:

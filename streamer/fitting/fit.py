@@ -38,43 +38,48 @@ class FitResult:
     dropped: int
 
 
-def fit_and_publish(
-    path: Path,
-    store: Store,
-    *,
-    targets: Sequence[str],
-    kind: str = "plsr",
-    name: str = "default",
-    preprocess: str | None = None,
-    units: Mapping[str, str] | None = None,
-    labels: Path | None = None,
-    group: str | None = None,
-    encoder: Encoder | None = None,
-    reading: ReadOptions | None = None,
-    progress: bool = False,
-    random_state: int = 0,
-    **parameters: Any,
-) -> FitResult:
-    """Fits a model on the rows of a file that have all the targets, and makes it the current version of its name.
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What to fit.
 
-    Args:
+    Attributes:
         targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
         preprocess: None for the usual one, or for none if the estimator has its own.
         labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
         group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
         encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
-        progress, random_state: passed on to an estimator that has them.
-        parameters: n_components and epochs of the estimator; None for its default.
+        n_components, epochs: of the estimator; None for its default.
+        random_state, progress: for an estimator that has them.
+    """
+
+    targets: Sequence[str]
+    kind: str = "plsr"
+    name: str = "default"
+    preprocess: str | None = None
+    units: Mapping[str, str] | None = None
+    labels: Path | None = None
+    group: str | None = None
+    encoder: Encoder | None = None
+    n_components: int | str | None = None
+    epochs: int | None = None
+    random_state: int = 0
+    progress: bool = False
+    reading: ReadOptions = ReadOptions()
+
+
+def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
+    """Fits a model on the rows of a file that have all the targets, and makes it the current version of its name.
 
     Raises:
         BadFile: the file lacks a target, or too few rows have one.
         ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
     """
+    targets, kind, labels, encoder = options.targets, options.kind, options.labels, options.encoder
     if len(set(targets)) < len(targets):
         raise BadFile(f"expected every target once, got {', '.join(targets)}")
     if reserved := [target for target in targets if target in RESERVED]:
         raise BadFile(f"a target may not be called {reserved[0]!r}: predictions have a column of that name")
-    table = read_table(path, reading)
+    table = read_table(path, options.reading)
     known = table.columns if labels is None else _labels(labels, table)
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):
         values, there = class_values(known, targets, labels or path)
@@ -82,11 +87,12 @@ def fit_and_publish(
     else:
         values = np.column_stack([target_values(known, target, labels or path) for target in targets])
         there = np.isfinite(values).all(axis=1)
-    estimator = _estimator(kind, {**parameters, "encoder": encoder}, random_state=random_state, progress=progress)
+    parameters = {"n_components": options.n_components, "epochs": options.epochs, "encoder": encoder}
+    estimator = _estimator(kind, parameters, random_state=options.random_state, progress=options.progress)
     good: np.ndarray = there & np.all(np.isfinite(table.spectra), axis=1)
     if good.sum() < 5:
         raise BadFile(f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {sum(good)} of {len(table)}")
-    repeats = table.object_id if group is None else column_of(table, group)
+    repeats = table.object_id if options.group is None else column_of(table, options.group)
     spectra, axis = table.spectra[good], table.axis
     if encoder is not None:
         spectra, axis = resampler(axis, encoder.grid).apply(spectra), encoder.grid
@@ -96,15 +102,15 @@ def fit_and_publish(
         axis,
         values[good],
         targets,
-        pipeline=Pipeline.parse(usual if preprocess is None else preprocess),
+        pipeline=Pipeline.parse(usual if options.preprocess is None else options.preprocess),
         estimator=estimator,
-        units=units,
+        units=options.units,
         quantity=table.quantity,
         source=path.name,
         groups=None if repeats is None else repeats[good],
     )
     metrics = calibration_metrics(model, table[good], values[good])
-    return FitResult(model, store.publish(name, model, metrics), metrics, int((~good).sum()))
+    return FitResult(model, store.publish(options.name, model, metrics), metrics, int((~good).sum()))
 
 
 def column_of(table: Table, name: str) -> np.ndarray:
