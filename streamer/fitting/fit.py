@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class FitOptions:
     epochs: int | None = None
     random_state: int = 0
     progress: bool = False
-    reading: ReadOptions = ReadOptions()
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
