@@ -125,7 +125,7 @@ def test_a_label_may_carry_its_spectrum(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-from tests.ssl.test_buffer import GRID, SIZE, Buffer, fill
+from tests.ssl.test_replay_buffer import GRID, SIZE, Buffer, fill
 with Buffer(sys.argv[1], GRID, SIZE) as buffer:
     print("open", flush=True)
     start = buffer.positions().get("spectra:0", 0)
