@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -16,13 +16,15 @@ from .. import StoreUnusable
 from ..models.atomic import atomic_write
 from ..models.axis import Axis, resampler
 
+ARRAYS = ("spectra", "object", "condition", "recent")
+
 
 @dataclass(frozen=True, eq=False)
 class Unlabeled:
     """Spectra to pretrain on, grouped by object.
 
     Attributes:
-        spectra: (n, bands) float32. object: (n,) int64 codes from 0 on (made so), equal = the same object.
+        spectra: (n, bands) float32. object: (n,) codes, equal = the same object; renumbered 0, 1, ...
         condition: (n,) int64, index into `conditions`, the names of instruments or the like.
         recent: (n,) bool: from the recent window, not from the reservoir.
 
@@ -54,7 +56,7 @@ class Unlabeled:
         )
 
     def parted(self, share: float, seed: int = 0) -> tuple[Unlabeled, Unlabeled]:
-        """Without a share of the objects, and those: at least two of them on each side, where there are four."""
+        """The others, and a share of the objects: at least two on each side if there are four."""
         n = int(self.object.max(initial=-1)) + 1
         apart = np.random.default_rng(seed).permutation(n)[: min(max(2, round(share * n)), n // 2)]
         held_out = np.isin(self.object, apart)
@@ -64,41 +66,35 @@ class Unlabeled:
         """Whole or not at all."""
         from safetensors.numpy import save_file
 
-        arrays = {
-            name: np.ascontiguousarray(getattr(self, name)) for name in ("spectra", "object", "condition", "recent")
-        }
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         with atomic_write(path) as draft:
             save_file(arrays, draft, metadata={"conditions": json.dumps(list(self.conditions))})
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises StoreUnusable: no such file, or none of ours."""
+        """Raises StoreUnusable: no such file, or another kind of file."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(path, "np") as kept:
                 conditions = json.loads((kept.metadata() or {})["conditions"])
-                spectra, *others = (kept.get_tensor(name) for name in ("spectra", "object", "condition", "recent"))
+                arrays = {name: kept.get_tensor(name) for name in ARRAYS}
         except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
             raise StoreUnusable(f"{path}: expected unlabeled spectra: {error}") from error
-        return cls(spectra, others[0], others[1], conditions, others[2])
+        return cls(conditions=conditions, **arrays)
 
     @cached_property
     def _sides(self) -> tuple[np.ndarray, np.ndarray]:
-        """Objects with a spectrum in the recent window, and the others."""
+        """Objects with a spectrum in the recent window, and all others."""
         is_recent = np.bincount(self.object, weights=self.recent) > 0
         return np.flatnonzero(is_recent), np.flatnonzero(~is_recent)
 
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Without end: (size,) different objects, half of them recent and half replay; one side makes up for the other.
-
-        Fewer than `size` where there are no more objects.
-        """
+    def batch(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """(size,) different objects, fewer if there are no more: half recent, half replay, if both have enough."""
         recent, replay = self._sides
-        while True:
-            fresh = min(len(recent), max(size - size // 2, size - len(replay)))
-            again = min(len(replay), size - fresh)
-            yield np.concatenate([rng.choice(recent, fresh, replace=False), rng.choice(replay, again, replace=False)])
+        fresh = min(len(recent), max(size - size // 2, size - len(replay)))
+        again = min(len(replay), size - fresh)
+        return np.concatenate([rng.choice(recent, fresh, replace=False), rng.choice(replay, again, replace=False)])
 
     @cached_property
     def _order(self) -> tuple[np.ndarray, ...]:
@@ -111,14 +107,14 @@ class Unlabeled:
         return order, np.cumsum(count) - count, count, np.repeat(changes, lengths), np.repeat(lengths, lengths)
 
     def pair(self, objects: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(k,) objects -> (k,), (k,) rows: two spectra of each, of different conditions where it has them.
+        """(k,) objects -> (k,), (k,) rows: two spectra of each, under different conditions if it has them.
 
-        Where an object has one spectrum, its row twice.
+        An object with one spectrum has its row twice.
         """
         order, start, count, run, length = self._order
         start, count, (u, v) = start[objects], count[objects], rng.random((2, len(objects)))
         first = start + (u * count).astype(np.int64)
-        # The second is drawn from what is left when a run is taken out: the first's condition, else the first alone.
+        # The second is drawn from the rows outside a run: that of the first's condition, else the first alone.
         varied = count > length[first]
         out, size = np.where(varied, run[first], first), np.where(varied, length[first], 1)
         second = start + (v * (count - size)).astype(np.int64)
@@ -131,7 +127,7 @@ def codes_of(objects: np.ndarray) -> np.ndarray:
 
 
 def digests_of(texts: Sequence[str]) -> list[Any]:
-    """63 bits of each text (equal for two of 10 million with a chance of 1 in 200,000); None for none."""
+    """63 bits of each text (two of 10 million are equal with a chance of 1 in 200,000); None for an empty text."""
     return [
         int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") >> 1 if text else None
         for text in texts

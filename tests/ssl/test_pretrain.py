@@ -157,7 +157,7 @@ def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     )
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path]), "OMP_NUM_THREADS": "1"}
     began = time.monotonic()
     done = subprocess.run([*command, str(tmp_path)], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"after {time.monotonic() - began:.0f} s: {done.stderr[-2000:]}"

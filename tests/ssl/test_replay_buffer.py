@@ -55,7 +55,7 @@ def test_the_newest_and_a_fair_sample_of_the_past_are_kept_within_the_bytes(tmp_
         # Each seventh of the past has a seventh of the reservoir, give or take five standard deviations.
         share = np.bincount(past // buffer.window, minlength=7) / buffer.reservoir
         assert np.abs(share - 1 / 7).max() < 5 * np.sqrt(6 / 49 / buffer.reservoir)
-        batch = next(held.batches(64, np.random.default_rng(0)))
+        batch = held.batch(64, np.random.default_rng(0))
         rows, _ = held.pair(batch, np.random.default_rng(0))
         assert held.recent[rows].sum() == 32
 
