@@ -1,4 +1,4 @@
-"""The gate: a candidate replaces the champion only if it is shown to do no harm; else refused, with a reason."""
+"""The gate: a candidate replaces the champion only if it is shown to do no harm; else it is refused, with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .pretrain import Health
 
 
 class Check(NamedTuple):
-    """One test of a candidate: its outcome, and the finding in words with its figures."""
+    """One test of a candidate: its outcome, and the finding in words and figures."""
 
     name: str
     passed: bool
@@ -22,7 +22,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """All the answers; one that is not passed refuses the candidate."""
+    """All checks; a single failed one refuses the candidate."""
 
     checks: Sequence[Check]
 
@@ -44,11 +44,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much harm is none.
+    """What counts as no harm.
 
     Attributes:
         margin: of RMSE and of disagreement on pairs, over the champion's. confidence: of the paired bootstrap's bound.
-        moves: by so many times the champion's error and its disagreement on pairs a stream's predictions may change.
+        moves: how far predictions of a stream may change, over the champion's error plus its disagreement on pairs.
         gain: over a random encoder, on labels or on pairs, that a trained one must show somewhere.
         rankme, overlap: the least share of the champion's effective rank, and of its ten nearest neighbours.
     """
@@ -74,6 +74,9 @@ class Probe:
     measured: np.ndarray
     predicted: Mapping[str, np.ndarray]
 
+    def rmse(self, contender: str) -> float:
+        return float(np.sqrt(np.mean((self.predicted[contender] - self.measured) ** 2)))
+
 
 def judge(
     probes: Sequence[Probe],
@@ -83,15 +86,15 @@ def judge(
     limits: Limits = Limits(),
     moved: tuple[float, float] | None = None,
 ) -> Verdict:
-    """Asks all that can be asked; with no labels yet, pairs and health alone decide.
+    """Makes every check that is possible; before there are labels, pairs and health alone decide.
 
     Args:
         disagreement: "candidate", "champion" and "random" -> mean squared difference of predictions on the two spectra
-            of held-out pairs, in variances of the target; empty where there are no pairs or no heads.
-        health: of the candidate's encoder; None where the encoder is the champion's own.
-        moved: where no label speaks for the running stream, by how much the candidate would change its predictions, and
-            the champion's error, root mean squares in sd of the target: a change beyond what errors and pairs can
-            account for is no correction.
+            of held-out pairs, in variances of the target; empty if there are no pairs or no heads.
+        health: of the candidate's encoder; None if the encoder is the champion's own.
+        moved: if the running stream has no labels, by how much the candidate would change its predictions, and the
+            champion's error, as root mean squares in sd of the target: a larger change than errors and pairs explain is
+            no correction.
     """
     checks = [check for probe in probes for check in _no_worse(probe, limits)]
     if {"candidate", "champion"} <= disagreement.keys():
@@ -113,12 +116,10 @@ def judge(
 
 
 def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float], limits: Limits) -> Check:
-    """An encoder that learned nothing from the stream is not worth a change: it must beat random somewhere."""
+    """An encoder that learned nothing from the stream is not worth a change: it must beat a random one somewhere."""
     best, finding = 1.0, "no labels"
     for probe in probes:
-        ours, random = (
-            float(np.sqrt(np.mean((probe.predicted[who] - probe.measured) ** 2))) for who in ("candidate", "random")
-        )
+        ours, random = probe.rmse("candidate"), probe.rmse("random")
         if random > 0 and ours / random < best:
             best, finding = ours / random, f"RMSE {ours:.4g} against {random:.4g} on {probe.name}"
     if disagreement.get("random", 0.0) > 0:
@@ -131,22 +132,20 @@ def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float], limits: L
 
 
 def _no_worse(probe: Probe, limits: Limits) -> list[Check]:
-    """Than champion, random encoder and PLS: the upper bound of the paired difference lies within the margin.
+    """Than the champion: the upper bound of the paired difference lies within the margin.
 
     PLS and the random encoder are controls, not incumbents: there the difference itself is judged, not its bound.
     """
-    checks = []
-    candidate = probe.predicted["candidate"]
+    checks, n = [], len(probe.measured)
     for other in ("champion", "random", "plsr"):
         if other not in probe.predicted:
             continue
-        theirs = float(np.sqrt(np.mean((probe.predicted[other] - probe.measured) ** 2)))
-        by, _, high = paired_difference(
-            probe.measured, candidate, probe.predicted[other], confidence=2 * limits.confidence - 1
-        )
+        candidate, others = probe.predicted["candidate"], probe.predicted[other]
+        by, _, high = paired_difference(probe.measured, candidate, others, confidence=2 * limits.confidence - 1)
+        theirs = probe.rmse(other)
         allowed = limits.margin * theirs
         judged, what = (high, "at most") if other == "champion" else (by, "by")
-        finding = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {len(candidate)} samples, worse {what} {judged:+.3g}"
+        finding = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {n} samples, worse {what} {judged:+.3g}"
         checks.append(Check(f"{probe.name}, {other}", judged <= allowed, f"{finding}; allowed {allowed:.3g}"))
     return checks
 

@@ -1,4 +1,4 @@
-"""Which calibration transfer to use, with which head: the least error expected where no label is."""
+"""Which calibration transfer to use, with which head: that of the least expected error where there are no labels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.base import clone
 
 from ..models.axis import Axis
 from ..models.committee_members import KINDS, member_weights, ridge_path
@@ -15,7 +16,6 @@ from ..models.weighted_pls import weighted_pls
 from .calibration_transfer import Correction, paired
 
 MAX_COMPONENTS = 20
-
 
 Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): with 1, 2, ... latent variables
 
@@ -32,7 +32,7 @@ def ridge_head(Z: np.ndarray, y: np.ndarray) -> Predict:
 
 
 def process_head(Z: np.ndarray, y: np.ndarray) -> Predict:
-    """A Gaussian process, its kernel by marginal likelihood: one step."""
+    """A Gaussian process, its kernel by marginal likelihood; one step."""
     mean, sd = y.mean(), y.std() or 1.0
     process, _, _ = KINDS["gp"](Z, (y - mean) / sd, [], np.arange(len(y)))
     return lambda Q: process.predict(Q)[:, :1] * sd + mean
@@ -45,6 +45,11 @@ class Candidate(NamedTuple):
     head: Callable[[np.ndarray, np.ndarray], Predict] = pls_head
     treatment: str = "centre"
 
+    def fit(self, Z: np.ndarray, y: np.ndarray, U: np.ndarray, V: np.ndarray) -> tuple[Correction, Predict]:
+        """A new correction on the pairs U and V, and a head on the labeled Z; all are pre-treated."""
+        correction = clone(self.correction).fit_pairs(U, V)
+        return correction, self.head(correction.reference(Z), y)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -52,8 +57,8 @@ class Chosen:
 
     Attributes:
         step: of its head. rmse: what `choose` minimised, in the target's unit.
-        out: (n,), out-of-fold predictions of the labeled. apart: (pairs,), prediction under B less that under A, of
-            pairs that neither correction nor head have seen.
+        out: (n,), out-of-fold predictions of the labeled spectra. apart: (pairs,), prediction under B less that under
+            A, of pairs that neither correction nor head was fitted on.
     """
 
     candidate: Candidate
@@ -80,10 +85,10 @@ def choose(
     folds: int = 5,
     seed: int = 0,
 ) -> Chosen:
-    """The candidate, and the step of its head, of the least error expected under condition B, where no label is.
+    """The candidate, and the step of its head, of the least expected error under condition B, which has no labels.
 
-    The error under B is the error under A plus what a prediction changes from A to B. The first has its mean square
-    from cross-validation on the labels, the second from pairs held out of the same folds; their sum is minimised.
+    The error under B is the error under A plus the change of a prediction from A to B. The mean square of the first is
+    from cross-validation on the labels, that of the second from pairs held out of the same folds; the sum is minimised.
     A labeled spectrum that is also in a pair (the same numbers in A) is held out with it.
 
     Args:
@@ -113,8 +118,7 @@ def choose(
     assert best is not None
     error, candidate, step, out, apart = best
     pipeline, (Z, U, V) = treated[candidate.treatment]
-    correction = _fresh(candidate).fit_pairs(U, V)
-    head = candidate.head(correction.reference(Z), y)
+    correction, head = candidate.fit(Z, y, U, V)
     return Chosen(candidate, step, float(np.sqrt(error)), out, apart, pipeline, correction, head)
 
 
@@ -131,8 +135,7 @@ def _held_out(
     out, apart, steps = np.zeros((len(Z), MAX_COMPONENTS)), np.zeros((len(U), MAX_COMPONENTS)), MAX_COMPONENTS
     for k in np.unique(of_x):
         pair, label = of_pair == k, of_x == k
-        correction = _fresh(candidate).fit_pairs(U[~pair], V[~pair])
-        head = candidate.head(correction.reference(Z[~label]), y[~label])
+        correction, head = candidate.fit(Z[~label], y[~label], U[~pair], V[~pair])
         predicted = head(correction.reference(np.vstack([Z[label], U[pair]])))
         steps = min(steps, predicted.shape[1])
         out[label, :steps] = predicted[: label.sum(), :steps]
@@ -140,12 +143,8 @@ def _held_out(
     return out[:, :steps], apart[:, :steps]
 
 
-def _fresh(candidate: Candidate) -> Correction:
-    return type(candidate.correction)(**candidate.correction.get_params())
-
-
 def weigh(members: Sequence[Chosen], y: np.ndarray) -> np.ndarray:
-    """Weights (members,), none negative, summing to 1, of a mean of predictions: they minimise what `choose` does."""
+    """Weights (members,) of a mean of predictions, none negative, with sum 1, that minimise the error as in `choose`."""
     out = np.column_stack([member.out for member in members])
     apart = np.column_stack([member.apart for member in members])
     apart = apart * np.sqrt(len(out) / len(apart))

@@ -45,7 +45,7 @@ class Unlabeled:
         for name in ("object", "condition", "recent"):
             if np.shape(getattr(self, name)) != (n,):
                 raise ValueError(f"expected {name} of {n} spectra, got shape {np.shape(getattr(self, name))}")
-        object.__setattr__(self, "object", codes_of(self.object))
+        object.__setattr__(self, "object", np.unique(self.object, return_inverse=True)[1].astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.spectra)
@@ -122,20 +122,12 @@ class Unlabeled:
         return order[first], order[second]
 
 
-def codes_of(objects: np.ndarray) -> np.ndarray:
-    return np.unique(objects, return_inverse=True)[1].astype(np.int64)
-
-
 def digests_of(texts: Sequence[str]) -> list[Any]:
     """63 bits of each text (two of 10 million are equal with a chance of 1 in 200,000); None for an empty text."""
     return [
         int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") >> 1 if text else None
         for text in texts
     ]
-
-
-def codes_or_own(digests: list[int | None]) -> np.ndarray:
-    return np.array([-1 - i if digest is None else digest for i, digest in enumerate(digests)], dtype=np.int64)
 
 
 def on_grid(spectra: np.ndarray, axis: Axis, grid: Axis) -> np.ndarray:
