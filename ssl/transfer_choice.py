@@ -144,7 +144,7 @@ def _held_out(
 
 
 def weigh(members: Sequence[Chosen], y: np.ndarray) -> np.ndarray:
-    """Weights (members,) of a mean of predictions, none negative, with sum 1, that minimise the error as in `choose`."""
+    """Weights (members,) of a mean of predictions, none negative, sum 1: they minimise the error of `choose`."""
     out = np.column_stack([member.out for member in members])
     apart = np.column_stack([member.apart for member in members])
     apart = apart * np.sqrt(len(out) / len(apart))
