@@ -78,7 +78,10 @@ def first_of_each(object: Tensor) -> Tensor:  # noqa: A002
     >>> first_of_each(torch.tensor([7, 3, 7, 5]))
     tensor([0, 1, 3])
     """
-    return (object[:, None] == object).int().argmax(dim=1).unique()
+    _, code = torch.unique(object, return_inverse=True)
+    row = torch.arange(len(object), device=object.device)
+    first = torch.full_like(row, len(object)).scatter_reduce(0, code, row, "amin")
+    return first[first < len(object)].sort().values
 
 
 def _runs(rows: int, bands: int, generator: Generator) -> Tensor:

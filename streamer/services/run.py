@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,6 +24,9 @@ from ..transport.recorded import FileSink, FileSource
 from .stop import Stop
 from .worker import Worker
 
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
 log = structlog.get_logger()
 
 
@@ -39,7 +43,8 @@ def run_worker(
     needed += [topics.predictions, topics.rejects] if write_to is None else []
     needed += [topics.decisions] if write_to is None and settings.decides else []
     needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
-    cameras = Cameras(None if read_from is not None else Path(settings.drift.folder) / "cameras")
+    folder = Path(settings.drift.folder) if read_from is None else None
+    cameras = Cameras(folder and folder / "cameras")
     cameras.check(settings.lines)  # before connecting to a broker
     with ExitStack() as parts:
         # From a recorded file results must be reproducible: a new version is loaded in the foreground.
@@ -53,42 +58,29 @@ def run_worker(
         # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
         sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
         source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
-        folder = Path(settings.drift.folder) if read_from is None else None
-        drift = DriftMonitor(settings.drift, folder, loader)
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
-        inspection = Inspection(settings, models, cameras, drift)
+        inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
         worker = Worker(settings, source, sink, inspection, decisions=decisions, live=read_from is None)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
             return
         if needed:
-            from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
-
-            server = MetricsServer(
-                settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready
-            )
-            parts.enter_context(server)
-            log.info(
-                "worker started",
-                metrics=server.url,
-                start_at=settings.start_at,
-                guarantee=settings.processing_guarantee,
-                slot=settings.transactional_id,
-            )
+            reading_mode = {"start_at": settings.start_at, "guarantee": settings.processing_guarantee}
+            url = _serve(parts, worker, settings.metrics.host, settings.metrics.port)
+            log.info("worker started", metrics=url, **reading_mode, slot=settings.transactional_id)
         worker.run()
     log.info("worker stopped", **worker.metrics.totals())
 
 
 def run_trainer(settings: Settings, stop: Stop) -> None:
-    """Runs a trainer until it is stopped, on one thread at the lowest priority: the worker beside it must not wait.
+    """Runs a trainer until it is stopped, on one thread at the lowest priority: the worker beside it comes first.
 
     Raises:
         TamisError: why it could not start or continue, and what the operator can do.
     """
     os.nice(19)
-    from ..monitoring.http_server import MetricsServer
     from .learning import one_thread
     from .trainer import Trainer
 
@@ -103,13 +95,18 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         stop.on_stop.append(trainer.stop)
         if stop():
             return
-        port = settings.trainer.metrics_port
-        server = MetricsServer(settings.metrics.host, port, trainer.meters, trainer.alive, trainer.ready)
-        parts.enter_context(server)
-        log.info("trainer started", metrics=server.url, model=settings.trainer.model)
+        url = _serve(parts, trainer, settings.metrics.host, settings.trainer.metrics_port)
+        log.info("trainer started", metrics=url, model=settings.trainer.model)
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
+
+
+def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int) -> str:
+    """Starts the server of metrics and probes; returns its URL."""
+    from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
+
+    return parts.enter_context(MetricsServer(host, port, service.meters, service.alive, service.ready)).url
 
 
 def _source(settings: Settings, read_from: Path | None, reading: ReadOptions) -> Source:
