@@ -91,7 +91,7 @@ class Curvature(Physical, name="curvature"):
 
 class Shift(Physical, name="shift"):
     """All bands move alike, as between two spectrometers' calibrations. Any unit of the spectra.
-    Strength: sd in the axis's own unit (bands where there is none), usual 0.1-1 nm. Linear interpolation, edge held.
+    Strength: sd in the axis's own unit (bands if there is none), usual 0.1-1 nm. Linear interpolation, edge held.
     Reference: Feudale et al., Chemom. Intell. Lab. Syst. 64 (2002) 181-192, doi 10.1016/S0169-7439(02)00085-0.
     """
 
@@ -283,7 +283,7 @@ def _along(position: Tensor) -> Tensor:
 
 
 def _resample(spectra: Tensor, wanted: Tensor, position: Tensor) -> Tensor:
-    """(B, bands) at `position` (bands,) -> at `wanted` (B, bands); linear, beyond the ends the edge value is held."""
+    """(B, bands) at `position` (bands,) -> at `wanted` (B, bands); linear, outside the axis the edge value."""
     if position[0] > position[-1]:
         wanted, position = -wanted, -position
     right = torch.searchsorted(position, wanted.contiguous()).clamp(1, len(position) - 1)

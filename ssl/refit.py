@@ -200,7 +200,6 @@ def _with_labeled(stream: Unlabeled, labels: Calibration) -> Unlabeled:
         np.vstack([stream.spectra, labels.spectra]),
         np.concatenate([stream.object, stream.object.max() + 1 + labels.group]),
         np.concatenate([stream.condition, np.zeros(more, np.int64)]),
-        stream.conditions,
         np.concatenate([stream.recent, np.zeros(more, bool)]),
     )
 

@@ -206,8 +206,7 @@ class Buffer(AbstractContextManager):
         """All spectra of window and reservoir. Raises StoreUnusable: the file is damaged."""
         kept = self._run("SELECT slot, coalesce(object, -1 - slot), condition FROM spectra ORDER BY slot")
         slot, objects, condition = _columns(kept, 3)
-        names = [name for (name,) in self._run("SELECT name FROM conditions ORDER BY code")]
-        return Unlabeled(self._read(slot), objects, condition, names, slot < self.window)
+        return Unlabeled(self._read(slot), objects, condition, slot < self.window)
 
     def labeled(self, targets: Sequence[str]) -> Labeled:
         """The labeled spectra that have a value of one of the targets. Raises StoreUnusable: the file is damaged."""

@@ -1,4 +1,4 @@
-"""Which calibration transfer to use, with which head: that of the least expected error where there are no labels."""
+"""Which calibration transfer to use, with which head: the least expected error under the condition without labels."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +24,11 @@ class Unlabeled:
 
     Attributes:
         spectra: (n, bands) float32. object: (n,) codes, equal = the same object; renumbered 0, 1, ...
-        condition: (n,) int64, index into `conditions`, the names of instruments or the like.
+        condition: (n,) int64 codes, of the instrument or the like.
         recent: (n,) bool: from the recent window, not from the reservoir.
 
     >>> objects, conditions = np.array([7, 7, 9]), np.array([0, 1, 0])
-    >>> two = Unlabeled(np.eye(3, dtype=np.float32), objects, conditions, ["a", "b"], np.ones(3, bool))
+    >>> two = Unlabeled(np.eye(3, dtype=np.float32), objects, conditions, np.ones(3, bool))
     >>> [rows.tolist() for rows in two.pair(np.array([1]), np.random.default_rng(0))]
     [[2], [2]]
     """
@@ -37,7 +36,6 @@ class Unlabeled:
     spectra: np.ndarray
     object: np.ndarray
     condition: np.ndarray
-    conditions: Sequence[str]
     recent: np.ndarray
 
     def __post_init__(self) -> None:
@@ -51,9 +49,7 @@ class Unlabeled:
         return len(self.spectra)
 
     def __getitem__(self, rows: np.ndarray) -> Unlabeled:
-        return Unlabeled(
-            self.spectra[rows], self.object[rows], self.condition[rows], self.conditions, self.recent[rows]
-        )
+        return Unlabeled(**{name: getattr(self, name)[rows] for name in ARRAYS})
 
     def parted(self, share: float, seed: int = 0) -> tuple[Unlabeled, Unlabeled]:
         """The others, and a share of the objects: at least two on each side if there are four."""
@@ -68,20 +64,19 @@ class Unlabeled:
 
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         with atomic_write(path) as draft:
-            save_file(arrays, draft, metadata={"conditions": json.dumps(list(self.conditions))})
+            save_file(arrays, draft)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises StoreUnusable: no such file, or another kind of file."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
         try:
-            with safe_open(path, "np") as kept:
-                conditions = json.loads((kept.metadata() or {})["conditions"])
-                arrays = {name: kept.get_tensor(name) for name in ARRAYS}
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+            arrays = load_file(path)
+            return cls(**{name: arrays[name] for name in ARRAYS})
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
             raise StoreUnusable(f"{path}: expected unlabeled spectra: {error}") from error
-        return cls(conditions=conditions, **arrays)
 
     @cached_property
     def _sides(self) -> tuple[np.ndarray, np.ndarray]:

@@ -89,14 +89,14 @@ class Trainer:
         self.stopping = True
 
     def wait_for_model(self) -> Champion | None:
-        said = False
+        is_logged = False
         while not self.stopping:
             try:
                 return self.learning.champion()
             except NoModel as error:
-                if not said:
+                if not is_logged:
                     log.warning("waiting for a model to keep up to date", error=str(error))
-                said = True
+                is_logged = True
                 time.sleep(0.1)
         return None
 
