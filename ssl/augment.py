@@ -182,7 +182,6 @@ class Augmentation:
 
     def __init__(self, steps: Sequence[Physical] = (), axis: Axis | None = None) -> None:
         self.steps, self.axis = list(steps), axis
-        self.position = None if axis is None else torch.from_numpy(axis.values.copy())
 
     @classmethod
     def parse(cls, text: str, axis: Axis | None = None) -> Self:
@@ -209,10 +208,11 @@ class Augmentation:
         Raises:
             ValueError: the bands are not the axis's.
         """
-        if self.position is not None and len(self.position) != spectra.shape[1]:
-            raise ValueError(f"expected {len(self.position)} bands ({self.axis}), got {spectra.shape[1]}")
-        position = torch.arange(spectra.shape[1]).double() if self.position is None else self.position
-        position = position.to(spectra.device)
+        bands = spectra.shape[1]
+        if self.axis is not None and len(self.axis) != bands:
+            raise ValueError(f"expected {len(self.axis)} bands ({self.axis}), got {bands}")
+        values = np.arange(bands) if self.axis is None else self.axis.values
+        position = torch.tensor(values, dtype=torch.float64, device=spectra.device)
         for step in self.steps:
             spectra = step.apply(spectra, step.draw(spectra, generator), position)
         return spectra

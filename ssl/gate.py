@@ -109,7 +109,10 @@ def judge(
         finding = f"its predictions would move by {by:.3g} sd, with no label to explain it; allowed {allowed:.3g}"
         checks.append(Check("stream", by <= allowed, finding))
     if health is not None:
-        checks.append(_alive(health, champion_health, limits))
+        least = limits.rankme * champion_health.rankme if champion_health else 2.0
+        finite = np.isfinite([health.rankme, health.alignment, health.uniformity]).all()
+        finding = f"effective rank {health.rankme:.1f}, at least {least:.1f}"
+        checks.append(Check("rank", bool(finite and health.rankme >= least), finding))
         finding = f"{health.overlap:.0%} of the nearest neighbours are the champion's, at least {limits.overlap:.0%}"
         checks.append(Check("memory", health.overlap >= limits.overlap, finding))
     return Verdict(checks)
@@ -148,10 +151,3 @@ def _no_worse(probe: Probe, limits: Limits) -> list[Check]:
         finding = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {n} samples, worse {what} {judged:+.3g}"
         checks.append(Check(f"{probe.name}, {other}", judged <= allowed, f"{finding}; allowed {allowed:.3g}"))
     return checks
-
-
-def _alive(health: Health, champion: Health | None, limits: Limits) -> Check:
-    least = limits.rankme * champion.rankme if champion else 2.0
-    finite = np.isfinite([health.rankme, health.alignment, health.uniformity]).all()
-    finding = f"effective rank {health.rankme:.1f}, at least {least:.1f}"
-    return Check("rank", bool(finite and health.rankme >= least), finding)

@@ -24,6 +24,7 @@ from .gate import Check, Limits, Probe, Verdict, judge
 from .pretrain import Health, Recipe, health, pretrain
 from .unlabeled import Unlabeled
 
+FOLDS = 5  # also of the newest labels
 MIN_NEWEST = 3  # labels: fewer cannot judge a recipe
 NEWEST = 50  # labels at most
 HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
@@ -232,7 +233,7 @@ def contend(
     probes += _gold_probes({name: made.model for name, made in fitted.items() if isinstance(made, Fitted)}, gold)
     sd = labels.all.values.std(axis=0)
     sd = np.where(sd > 0, sd, 1.0)
-    disagreement = {name: disagreement_of(made, stream, sd) for name, made in fitted.items() if name != "plsr"}
+    disagreement = {name: _disagreement(made, stream, sd) for name, made in fitted.items() if name != "plsr"}
     if np.isnan(list(disagreement.values())).any():
         disagreement = {}
     moved = None
@@ -245,32 +246,27 @@ def contend(
     return Judged(_with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
 
 
-def _cross_fit(recipes: Mapping[str, Fit], labels: Labels, folds: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
+def _cross_fit(recipes: Mapping[str, Fit], labels: Labels) -> dict[str, np.ndarray]:
     """Out-of-fold predictions (n, targets) of each recipe; NaN for labels that are in no fold.
 
     The calibration is cross-validated, repeats of a sample together. The newest labels are predicted as they would have
-    been on the line: by what was fitted on the calibration and on the labels before them.
+    been on the line: by models of the calibration and the labels before them.
     """
+    old, later = np.flatnonzero(~labels.new), np.flatnonzero(labels.new)
+    folds = folds_of(len(old), FOLDS, 0, labels.all.group[old])
+    splits = [(np.concatenate([old[rows], later]), old[held_out]) for rows, held_out in folds]
+    splits += [(np.concatenate([old, later[later < rows[0]]]), rows) for rows in _blocks(labels.all.group, later)]
     out = {name: np.full(labels.all.values.shape, np.nan) for name in recipes}
-    for train_rows, rows in _splits(labels, folds, seed):
-        part = labels.all[train_rows]
+    for train_rows, rows in splits:
         for name, fit in recipes.items():
-            out[name][rows] = fit(part).predict(labels.all.spectra[rows])
+            out[name][rows] = fit(labels.all[train_rows]).predict(labels.all.spectra[rows])
     return out
 
 
-def _splits(labels: Labels, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    old, later = np.flatnonzero(~labels.new), np.flatnonzero(labels.new)
-    for rows, held_out in folds_of(len(old), folds, seed, labels.all.group[old]):
-        yield np.concatenate([old[rows], later]), old[held_out]
-    for rows in _blocks(labels.all.group, later, folds):
-        yield np.concatenate([old, later[later < rows[0]]]), rows
-
-
-def _blocks(group: np.ndarray, rows: np.ndarray, blocks: int = 5) -> Iterator[np.ndarray]:
+def _blocks(group: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
     """The newest of these rows in blocks of consecutive groups; rows of one group lie together."""
     newest = list(dict.fromkeys(group[rows].tolist()))[-NEWEST:]
-    for block in np.array_split(newest, min(blocks, len(newest))) if newest else ():
+    for block in np.array_split(newest, min(FOLDS, len(newest))) if newest else ():
         yield rows[np.isin(group[rows], block)]
 
 
@@ -279,12 +275,12 @@ def _with_calibration(model: Model, labels: Labels) -> Model:
     return replace(model, calibration=labels.all[~labels.new])
 
 
-def disagreement_of(model: Any, pairs: Unlabeled, sd: np.ndarray, seed: int = 0) -> float:
+def _disagreement(model: Any, pairs: Unlabeled, sd: np.ndarray) -> float:
     """Mean squared difference of the predictions on two spectra of one object, in variances of the targets.
 
     NaN if no object was measured twice.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     first, second = pairs.pair(rng.permutation(pairs.object.max() + 1)[:JUDGED_PAIRS], rng)
     twice = first != second
     if not twice.any():

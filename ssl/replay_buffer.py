@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .. import BadSettings, StoreUnusable
 from ..models.axis import Axis
@@ -40,6 +40,8 @@ class Buffer(AbstractContextManager):
     Attributes:
         window, reservoir, labels, waiting, memory: how many fit; at least `memory` ids are remembered.
         at_once: how many spectra one transaction takes.
+
+    Every method raises StoreUnusable if the file is damaged.
     """
 
     def __init__(self, path: str | Path, grid: Axis, max_bytes: int, seed: int = 0) -> None:
@@ -134,7 +136,6 @@ class Buffer(AbstractContextManager):
             part, end = slice(start, start + self.at_once), start + self.at_once
             with self._transaction():
                 code = self._condition(condition)
-                self._join_waiting(ids[part], rows[part], objects[part], code, stamps[part])
                 new += self._keep(rows[part], ids[part], objects[part], code, stamps[part])
                 if end >= len(rows):
                     self._move(positions)
@@ -203,13 +204,13 @@ class Buffer(AbstractContextManager):
         return dict(self._run("SELECT name, position FROM positions"))
 
     def unlabeled(self) -> Unlabeled:
-        """All spectra of window and reservoir. Raises StoreUnusable: the file is damaged."""
+        """All spectra of window and reservoir."""
         kept = self._run("SELECT slot, coalesce(object, -1 - slot), condition FROM spectra ORDER BY slot")
         slot, objects, condition = _columns(kept, 3)
         return Unlabeled(self._read(slot), objects, condition, slot < self.window)
 
     def labeled(self, targets: Sequence[str]) -> Labeled:
-        """The labeled spectra that have a value of one of the targets. Raises StoreUnusable: the file is damaged."""
+        """The labeled spectra that have a value of one of the targets."""
         values, ids, kept = [], [], []
         for text, spectrum_id, *row in self._run(
             'SELECT "values", spectrum_id, slot, coalesce(object, -1 - joined), time, joined FROM labels '
@@ -241,7 +242,7 @@ class Buffer(AbstractContextManager):
                 condition, int(at.min() - reach), int(at.max() + reach),
             )  # fmt: skip
             slot, time = _columns(near, 2)
-            apart, nearest = cKDTree(at[:, None]).query(time[:, None])
+            apart, nearest = map(np.asarray, KDTree(at[:, None]).query(time[:, None]))
             within = (apart > 0) & (apart <= reach)  # 0: the labeled spectrum itself
             slots.append(slot[within])
             rows.append(of[nearest[within]])
@@ -266,8 +267,12 @@ class Buffer(AbstractContextManager):
         return Fill(window, min(added - window, self.reservoir), labeled, waiting, size)
 
     def _keep(self, rows: np.ndarray, ids: list[int], objects: list[Any], condition: int, stamps: list[int]) -> int:
-        sought = "SELECT seen.id FROM json_each(?) AS given JOIN seen ON seen.id = given.value"
-        known = {key for (key,) in self._run(sought, json.dumps(ids))}
+        waiting = "SELECT id FROM labels WHERE slot IS NULL AND id IN (SELECT value FROM json_each(?))"
+        for (key,) in self._run(waiting, json.dumps(ids)):
+            i = ids.index(key)
+            self._join(key, rows[i : i + 1], objects[i], condition, stamps[i])
+        known_ids = "SELECT seen.id FROM json_each(?) AS given JOIN seen ON seen.id = given.value"
+        known = {key for (key,) in self._run(known_ids, json.dumps(ids))}
         fresh = sorted({key: i for i, key in reversed(list(enumerate(ids))) if key not in known}.values())
         if not fresh:
             return 0
@@ -302,14 +307,6 @@ class Buffer(AbstractContextManager):
         moves = zip(goal.tolist(), source.tolist(), strict=True)
         self._many("UPDATE OR REPLACE spectra SET slot = ? WHERE slot = ?", moves)
 
-    def _join_waiting(
-        self, ids: list[int], rows: np.ndarray, objects: list[Any], condition: int, stamps: list[int]
-    ) -> None:
-        sought = "SELECT id FROM labels WHERE slot IS NULL AND id IN (SELECT value FROM json_each(?))"
-        for (key,) in self._run(sought, json.dumps(ids)):
-            i = ids.index(key)
-            self._join(key, rows[i : i + 1], objects[i], condition, stamps[i])
-
     def _join(self, key: int, row: np.ndarray, *of_spectrum: int | None) -> None:
         """Keeps a labeled spectrum in a slot of its own, which no unlabeled one takes.
 
@@ -334,8 +331,7 @@ class Buffer(AbstractContextManager):
         known = dict(self._run("SELECT name, code FROM conditions"))
         if name not in known and len(known) >= MAX_CONDITIONS - 1:
             name = "other"
-        if name not in known:
-            self._run("INSERT INTO conditions VALUES (?, ?)", len(known), name)
+        self._run("INSERT OR IGNORE INTO conditions VALUES (?, ?)", len(known), name)
         return known.get(name, len(known))
 
     def _move(self, positions: Mapping[str, int] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def self_train(
     References:
         Class-balanced self-training: Zou, Yu, Kumar & Wang, ECCV 2018, doi 10.1007/978-3-030-01219-9_18.
     """
-    fitted: Any = clone(classifier).fit(X, names, groups)
+    new: Any = partial(clone, classifier)
+    fitted = new().fit(X, names, groups)
     groups = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
     for _ in range(rounds):
         verdict = fitted.judge(unlabeled)
@@ -43,5 +45,5 @@ def self_train(
             keep += of_class[: round(share * len(of_class))].tolist()
         labels = np.concatenate([names, verdict.classes[verdict.best[keep]]])
         alone = groups.max() + 1 + np.arange(len(keep))
-        fitted = clone(classifier).fit(np.vstack([X, unlabeled[keep]]), labels, np.concatenate([groups, alone]))
+        fitted = new().fit(np.vstack([X, unlabeled[keep]]), labels, np.concatenate([groups, alone]))
     return fitted

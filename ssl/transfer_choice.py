@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.base import clone
 
 from ..models.axis import Axis
 from ..models.committee_members import KINDS, member_weights, ridge_path
@@ -47,7 +46,7 @@ class Candidate(NamedTuple):
 
     def fit(self, Z: np.ndarray, y: np.ndarray, U: np.ndarray, V: np.ndarray) -> tuple[Correction, Predict]:
         """A new correction on the pairs U and V, and a head on the labeled Z; all are pre-treated."""
-        correction = clone(self.correction).fit_pairs(U, V)
+        correction = type(self.correction)(**self.correction.get_params()).fit_pairs(U, V)
         return correction, self.head(correction.reference(Z), y)
 
 
@@ -104,7 +103,7 @@ def choose(
         )
     of_x, of_pair = _folds(X, A, folds, seed)
     treated: dict[str, tuple[Pipeline, list[np.ndarray]]] = {}
-    best: tuple[float, Candidate, int, np.ndarray, np.ndarray] | None = None
+    tried: list[tuple[float, Candidate, int, np.ndarray, np.ndarray]] = []
     for candidate in candidates:
         if candidate.treatment not in treated:
             pipeline = Pipeline.parse(candidate.treatment)
@@ -113,10 +112,8 @@ def choose(
         out, apart = _held_out(candidate, *treated[candidate.treatment][1], y, of_x, of_pair)
         errors = ((out - y[:, None]) ** 2).mean(axis=0) + (apart**2).mean(axis=0)
         step = int(errors.argmin())
-        if best is None or errors[step] < best[0]:
-            best = float(errors[step]), candidate, step, out[:, step], apart[:, step]
-    assert best is not None
-    error, candidate, step, out, apart = best
+        tried.append((float(errors[step]), candidate, step, out[:, step], apart[:, step]))
+    error, candidate, step, out, apart = min(tried, key=lambda one: one[0])
     pipeline, (Z, U, V) = treated[candidate.treatment]
     correction, head = candidate.fit(Z, y, U, V)
     return Chosen(candidate, step, float(np.sqrt(error)), out, apart, pipeline, correction, head)

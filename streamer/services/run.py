@@ -38,30 +38,38 @@ def run_worker(
     Raises:
         TamisError: why it could not start or continue, and what the operator can do.
     """
-    topics = settings.topics
-    needed = [topics.spectra] if read_from is None else []
-    needed += [topics.predictions, topics.rejects] if write_to is None else []
-    needed += [topics.decisions] if write_to is None and settings.decides else []
-    needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
-    folder = Path(settings.drift.folder) if read_from is None else None
+    topics, live = settings.topics, read_from is None
+    needed = [topics.spectra] if live else []
+    if write_to is None:
+        needed += [topics.predictions, topics.rejects]
+        needed += [topics.decisions] if settings.decides else []
+        needed += [topics.label_requests] if settings.requests.per_hour > 0 else []
+    folder = Path(settings.drift.folder) if live else None
     cameras = Cameras(folder and folder / "cameras")
     cameras.check(settings.lines)  # before connecting to a broker
     with ExitStack() as parts:
         # From a recorded file results must be reproducible: a new version is loaded in the foreground.
-        loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
+        loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if live else None
         models = ModelServer(
             *(Store(settings.store), settings.lines, settings.reload_s), loader=loader, threads=settings.predict_threads
         )
         if needed:
             log.info("connecting to the broker", brokers=settings.brokers, group=settings.group)
             ensure(settings, needed)
+        # A transaction commits offsets; a recorded file has none.
+        slot = settings.transactional_id if live else None
         # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
-        sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
-        source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
+        sink: Sink = FileSink(write_to) if write_to is not None else kafka_sink(settings, slot)
+        parts.enter_context(closing(sink))
+        if read_from is not None:
+            source: Source = FileSource(read_from, settings.frame_max_bytes, vars(reading))
+        else:
+            source = kafka_source(settings, [topics.spectra], settings.group, settings.partitions)
+        parts.enter_context(closing(source))
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
         inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
-        worker = Worker(settings, source, sink, inspection, decisions=decisions, live=read_from is None)
+        worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
@@ -107,16 +115,3 @@ def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int) ->
     from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
 
     return parts.enter_context(MetricsServer(host, port, service.meters, service.alive, service.ready)).url
-
-
-def _source(settings: Settings, read_from: Path | None, reading: ReadOptions) -> Source:
-    if read_from is not None:
-        return FileSource(read_from, settings.frame_max_bytes, vars(reading))
-    return kafka_source(settings, [settings.topics.spectra], settings.group, settings.partitions)
-
-
-def _sink(settings: Settings, read_from: Path | None, write_to: Path | None) -> Sink:
-    if write_to is not None:
-        return FileSink(write_to)
-    # A transaction commits offsets; a recorded file has none.
-    return kafka_sink(settings, settings.transactional_id if read_from is None else None)
