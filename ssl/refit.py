@@ -20,7 +20,7 @@ from ..models.encoder import Encoder
 from ..models.model import Calibration, Model
 from ..models.model_selection import train
 from ..models.preprocess import Pipeline
-from .gate import Check, Limits, Probe, Verdict, judge
+from .gate import MARGIN, Check, Probe, Verdict, judge
 from .pretrain import Health, Recipe, health, pretrain
 from .unlabeled import Unlabeled
 
@@ -30,8 +30,6 @@ NEWEST = 50  # labels at most
 HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
 JUDGED_PAIRS = 512
 JUDGED_SPECTRA = 1_024
-
-USUAL_LIMITS = Limits()
 
 Fit = Callable[[Calibration], Any]  # the result has predict((n, bands) on the champion's grid) -> (n, targets)
 
@@ -127,7 +125,7 @@ def as_plsr(champion: Model) -> Fit:
     return fit
 
 
-def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), limits: Limits = USUAL_LIMITS) -> Judged:
+def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), margin: float = MARGIN) -> Judged:
     """The champion's recipe on more labels.
 
     It is judged on the gold sets, and on the labels that the champion has not seen: each is predicted by a refit
@@ -146,7 +144,7 @@ def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), limits: Li
         served = Fitted(champion).predict(labels.all.spectra)
         judged = unseen[np.isfinite(out[unseen]).all(axis=1)]
         probes += _probes("newest labels", candidate, labels.all, judged, candidate=out, champion=served)
-    verdict = judge(probes, {}, None, limits=limits)
+    verdict = judge(probes, {}, None, margin=margin)
     if not verdict.checks:
         finding = f"{n_unseen} new, too few to judge by; the recipe is the champion's own"
         verdict = Verdict([Check("labels", True, finding)])
@@ -159,7 +157,7 @@ def improve(
     stream: Unlabeled,
     recipe: Recipe,
     gold: Sequence[Gold] = (),
-    limits: Limits = USUAL_LIMITS,
+    margin: float = MARGIN,
     **running: Any,
 ) -> tuple[Judged, Encoder]:
     """Pretrains on nine tenths of the stream's objects, fits heads on the raw labeled spectra, and judges on the rest.
@@ -184,14 +182,14 @@ def improve(
         "champion_health": before and health(before, before, judged_on),
     }
     if labels is None:
-        return Judged(champion, judge([], {}, limits=limits, **healths)), encoder
+        return Judged(champion, judge([], {}, margin=margin, **healths)), encoder
     recipes = {
         "candidate": as_committee(champion, encoder),
         "champion": as_champion(champion),
         "random": as_committee(champion, untrained(apart.spectra)),
         "plsr": as_plsr(champion),
     }
-    return contend(champion, recipes, labels, apart, gold, limits, **healths), encoder
+    return contend(champion, recipes, labels, apart, gold, margin, **healths), encoder
 
 
 def _with_labeled(stream: Unlabeled, labels: Calibration) -> Unlabeled:
@@ -211,7 +209,7 @@ def contend(
     labels: Labels,
     stream: Unlabeled,
     gold: Sequence[Gold] = (),
-    limits: Limits = USUAL_LIMITS,
+    margin: float = MARGIN,
     *,
     health: Health | None = None,
     champion_health: Health | None = None,
@@ -242,7 +240,7 @@ def contend(
         change = candidate.predict(stream.spectra[rows]) - Fitted(champion).predict(stream.spectra[rows])
         error = out["champion"][old] - labels.all.values[old]
         moved = float(np.sqrt(np.mean((change / sd) ** 2))), float(np.sqrt(np.mean((error / sd) ** 2)))
-    verdict = judge(probes, disagreement, health, champion_health, limits, moved=moved)
+    verdict = judge(probes, disagreement, health, champion_health, margin, moved=moved)
     return Judged(_with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
 
 

@@ -18,8 +18,6 @@ def self_train(
     names: np.ndarray,
     unlabeled: np.ndarray,
     groups: np.ndarray | None = None,
-    rounds: int = ROUNDS,
-    share: float = SHARE,
 ) -> Any:
     """Fits on labeled spectra, then repeatedly on these and the unlabeled ones with the surest predictions.
 
@@ -35,14 +33,14 @@ def self_train(
     new: Any = partial(clone, classifier)
     fitted = new().fit(X, names, groups)
     groups = np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         verdict = fitted.judge(unlabeled)
         sure = verdict.probability.max(axis=1)
         surest_first = np.argsort(-sure, kind="stable")
         keep: list[int] = []
         for k in range(len(verdict.classes)):
             of_class = surest_first[((verdict.best == k) & ~verdict.unknown)[surest_first]]
-            keep += of_class[: round(share * len(of_class))].tolist()
+            keep += of_class[: round(SHARE * len(of_class))].tolist()
         labels = np.concatenate([names, verdict.classes[verdict.best[keep]]])
         alone = groups.max() + 1 + np.arange(len(keep))
         fitted = new().fit(np.vstack([X, unlabeled[keep]]), labels, np.concatenate([groups, alone]))

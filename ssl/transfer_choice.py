@@ -14,6 +14,7 @@ from ..models.preprocess import Pipeline
 from ..models.weighted_pls import weighted_pls
 from .calibration_transfer import Correction, paired
 
+FOLDS = 5
 MAX_COMPONENTS = 20
 
 Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): with 1, 2, ... latent variables
@@ -81,7 +82,6 @@ def choose(
     A: np.ndarray,
     B: np.ndarray,
     *,
-    folds: int = 5,
     seed: int = 0,
 ) -> Chosen:
     """The candidate, and the step of its head, of the least expected error under condition B, which has no labels.
@@ -101,7 +101,7 @@ def choose(
         raise ValueError(
             f"expected at least 2 labels, 2 pairs and a candidate, got {len(X)}, {len(A)} and {len(candidates)}"
         )
-    of_x, of_pair = _folds(X, A, folds, seed)
+    of_x, of_pair = _folds(X, A, seed)
     treated: dict[str, tuple[Pipeline, list[np.ndarray]]] = {}
     tried: list[tuple[float, Candidate, int, np.ndarray, np.ndarray]] = []
     for candidate in candidates:
@@ -148,13 +148,13 @@ def weigh(members: Sequence[Chosen], y: np.ndarray) -> np.ndarray:
     return member_weights(np.vstack([out, apart]), np.r_[y, np.zeros(len(apart))])
 
 
-def _folds(X: np.ndarray, A: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _folds(X: np.ndarray, A: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Folds of the labeled (n,) and of the pairs (pairs,), each spread evenly; equal rows share one."""
     codes = np.unique(np.vstack([X, A]), axis=0, return_inverse=True)[1].ravel()
     of_x, of_pair = codes[: len(X)], codes[len(X) :]
     order = np.random.default_rng(seed).permutation(codes.max() + 1)
     in_x, in_pair = np.isin(order, of_x), np.isin(order, of_pair)
-    folds = min(folds, in_x.sum(), in_pair.sum())
+    folds = min(FOLDS, in_x.sum(), in_pair.sum())
     fold, both = np.empty(len(order), np.int64), order[in_x & in_pair]
     for others in (order[in_x & ~in_pair], order[in_pair & ~in_x]):
         fold[np.r_[both, others]] = np.arange(len(both) + len(others)) % folds

@@ -22,7 +22,6 @@ from ... import BadBundle, NoModel, StoreUnusable, TamisError
 from ...models.axis import Axis
 from ...models.model import Calibration, Model
 from ...models.store import Store
-from ...ssl.gate import Limits
 from ...ssl.pretrain import Interrupted, Recipe
 from ...ssl.refit import Gold, Judged, Labels, improve, refit
 from ...ssl.replay_buffer import Buffer
@@ -181,15 +180,14 @@ class Learning:
 
     def _learn(self, job: Job) -> Judged:
         """Runs in the thread beside the loop."""
-        limits = Limits(margin=self.table.margin)
-        champion = job.champion.model
+        champion, margin = job.champion.model, self.table.margin
         if job.stream is None:
             assert job.labels is not None
-            return refit(champion, job.labels, self.gold, limits)
+            return refit(champion, job.labels, self.gold, margin)
         names = ("encoder", "preprocess", "objective", "augment", "steps", "batch", "seed")
         recipe = Recipe(**{name: getattr(self.table, name) for name in names})
         judged, _ = improve(
-            *(champion, job.labels, job.stream, recipe, self.gold, limits),
+            *(champion, job.labels, job.stream, recipe, self.gold, margin),
             checkpoint=self._folder / "checkpoint.safetensors",
             every=CHECKPOINT_STEPS,
             stop=self.is_stopping,

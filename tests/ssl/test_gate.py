@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tamis.ssl.gate import Limits, Probe, judge
+from tamis.ssl.gate import Probe, judge
 from tamis.ssl.pretrain import Health
 
 WELL = Health(rankme=20.0, alignment=0.1, uniformity=-2.0, overlap=0.7)
@@ -53,7 +53,7 @@ def test_few_labels_cannot_prove_that_no_harm_is_done() -> None:
     rng = np.random.default_rng(1)
     unlike = Probe("few", few.measured, {**few.predicted, "candidate": few.measured + rng.normal(size=4)})
     assert not judge([unlike], {}, None).promoted
-    assert judge([unlike], {}, None, limits=Limits(margin=10.0)).promoted
+    assert judge([unlike], {}, None, margin=10.0).promoted
 
 
 def test_a_refit_needs_no_health_of_an_encoder() -> None:
