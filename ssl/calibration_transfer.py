@@ -1,7 +1,7 @@
 """Calibration transfer from pairs: the same object measured under two conditions, without a laboratory value.
 
-A is the condition that has labels, B another one: an instrument, optics, a grind, a moment. Row i of A and of B is one
-object. What differs within pairs is nuisance, and each correction removes it in its own way.
+A is the condition with labels, B another one: an instrument, optics, a grind, a moment. Row i of A and of B is one
+object. Each correction removes what differs within pairs in its own way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TINY = np.finfo(np.float64).tiny ** 0.5
 
 
 class Map(NamedTuple):
-    """x -> x left right + offset, and x itself added where `on_top`: (n, bands) -> (n, features).
+    """x -> x left right + offset, plus x itself if `on_top` is 1: (n, bands) -> (n, features).
 
     Attributes:
         left: (bands, k). right: (k, features). offset: (features,). on_top: 0 or 1.
@@ -42,7 +42,7 @@ class Map(NamedTuple):
 
 
 class Correction(BaseEstimator):
-    """`transform` takes spectra under condition B, `reference` those under A, to where one model serves both."""
+    """`transform` for spectra under condition B, `reference` for those under A; afterwards one model serves both."""
 
     def fit(self, A: Any, B: Any) -> Self:
         """A (n, bands) and B (n, bands), row by row the same object."""
@@ -50,11 +50,11 @@ class Correction(BaseEstimator):
         return self._keep(Map.adding(np.zeros(A.shape[1])))
 
     def fit_pairs(self, A: Any, B: Any) -> Self:
-        """As `fit` of those that learn from pairs, and for all."""
+        """Fits any correction on pairs; `fit` of some takes objects with any number of spectra."""
         return self.fit(A, B)
 
     def _keep(self, of_b: Map, of_a: Map | None = None) -> Self:
-        """The maps of the two conditions; one for both where A's is None."""
+        """Keeps the maps of the two conditions; `of_b` serves both if there is no other."""
         self.of_b_, self.of_a_ = of_b, of_a or of_b
         return self
 
@@ -119,7 +119,15 @@ class DirectStandardisation(Correction):
         return self._keep(Map.adding(shift - mean @ left @ right, left, right), Map.adding(0 * shift))
 
 
-class EPO(Correction):
+class ObjectCorrection(Correction):
+    """A correction that learns from objects with any number of spectra each."""
+
+    def fit_pairs(self, A: Any, B: Any) -> Self:
+        A, B = paired(A, B)
+        return self.fit(np.vstack([A, B]), np.tile(np.arange(len(A)), 2))
+
+
+class EPO(ObjectCorrection):
     """External parameter orthogonalisation: projects out the leading directions of the differences within objects.
 
     References:
@@ -136,19 +144,16 @@ class EPO(Correction):
         nuisance = _directions(_within(X, objects))[1][:, : self.n_components]
         return self._keep(Map.adding(np.zeros(len(nuisance)), nuisance, -nuisance.T))
 
-    def fit_pairs(self, A: Any, B: Any) -> Self:
-        return self.fit(*_as_objects(A, B))
 
+class FisherWhitening(ObjectCorrection):
+    """Whitens by the covariance within objects, so that variance between objects dominates.
 
-class FisherWhitening(Correction):
-    """Whitens by the covariance within objects, so that what remains large is what sets objects apart.
-
-    The covariance is shrunk towards its mean variance: a share `shrinkage` of it is a multiple of the identity.
-    Directions in which objects differ from view to view are damped, softly, where EPO projects them out.
+    A share `shrinkage` of the covariance is replaced by a multiple of the identity. Directions in which the spectra of
+    an object differ are damped, where EPO projects them out.
 
     Args:
         shrinkage: in (0, 1]; 1 changes nothing.
-        n_components: keep this many leading directions of variance between objects, after whitening; all where None.
+        n_components: leading directions of variance between objects to keep after whitening; None: all.
 
     References:
         Fisher, Ann. Eugenics 7 (1936) 179-188, doi 10.1111/j.1469-1809.1936.tb02137.x.
@@ -165,25 +170,21 @@ class FisherWhitening(Correction):
         X = _spectra(X)
         roots, nuisance = _directions(_within(X, objects))  # (k,), (bands, k)
         floor = self.shrinkage * roots.sum() / X.shape[1]
-        # In units of the floor: what no pair has moved keeps its scale.
+        # In units of the floor: directions that do not vary within objects keep their scale.
         gain = np.sqrt(floor / ((1 - self.shrinkage) * roots + floor)) - 1
         self._keep(Map.adding(np.zeros(X.shape[1]), nuisance * gain, nuisance.T))
         if self.n_components is None:
             return self
         _check_whole("n_components", self.n_components)
-        means = _object_means(self.transform(X), np.unique(objects, return_inverse=True)[1])
+        means = object_means(self.transform(X), np.unique(objects, return_inverse=True)[1])
         leading = _directions(means - means.mean(axis=0))[1][:, : self.n_components]
         return self._keep(Map.onto(self.transform(leading.T).T, np.zeros(X.shape[1])))
 
-    def fit_pairs(self, A: Any, B: Any) -> Self:
-        return self.fit(*_as_objects(A, B))
-
 
 class CanonicalPairs(Correction):
-    """Canonical correlation of the two views: the scores in which they agree, each weighed by how much it does.
+    """Canonical correlation of the two views, on the leading `n_components` principal components of all their spectra.
 
-    Both views are first laid on the leading `n_components` principal components of all their spectra. A score is
-    multiplied by the root of its canonical correlation: the posterior mean of what the views share.
+    A score is multiplied by the root of its canonical correlation: the posterior mean of what the views share.
 
     Args:
         n_components: of the common basis; at least 1.
@@ -235,31 +236,27 @@ def paired(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
     return A, B
 
 
-def _as_objects(A: Any, B: Any) -> tuple[np.ndarray, np.ndarray]:
-    A, B = paired(A, B)
-    return np.vstack([A, B]), np.tile(np.arange(len(A)), 2)
-
-
 def _within(X: Any, objects: Any) -> np.ndarray:
     """(n, bands): each spectrum less the mean of its object, scaled so that squares add up to the covariance."""
     X, codes = _spectra(X), np.unique(objects, return_inverse=True)[1]
     if len(codes) != len(X):
         raise ValueError(f"expected {len(X)} object codes, one a spectrum, got {len(codes)}")
-    means = _object_means(X, codes)
+    means = object_means(X, codes)
     if len(means) == len(X):
-        raise ValueError("every object was seen once: nothing to learn from, at least one must be seen twice")
+        raise ValueError("every object was measured once; at least one must be measured twice")
     return (X - means[codes]) / np.sqrt(len(X) - len(means))
 
 
-def _object_means(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def object_means(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """(n, bands), codes (n,) 0, 1, ... -> (objects, bands)"""
-    sums = np.zeros((codes.max() + 1, X.shape[1]))
+    counts = np.bincount(codes)[:, None]
+    sums = np.zeros((len(counts), X.shape[1]))
     np.add.at(sums, codes, X)
-    return sums / np.bincount(codes)[:, None]
+    return sums / counts
 
 
 def _roots(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (k,), falling, and vectors (n, k) of a positive (n, n); what rounding left of none is dropped."""
+    """Eigenvalues (k,), falling, and vectors (n, k) of a positive (n, n); zeros within rounding are dropped."""
     roots, vectors = np.linalg.eigh(gram)
     real = roots > 1e-12 * max(roots[-1], 0.0)
     return roots[real][::-1], vectors[:, real][:, ::-1]

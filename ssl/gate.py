@@ -1,4 +1,4 @@
-"""The gate: a candidate replaces the champion only if it is shown to do no harm; else refused, with a reason."""
+"""The gate: a candidate replaces the champion only if it is shown to do no harm; else it is refused, with a reason."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ import numpy as np
 from ..models.evaluation import paired_difference
 from .pretrain import Health
 
+MARGIN = 0.02
+CONFIDENCE = 0.8  # of the paired bootstrap's bound
+MAX_MOVE = 3.0  # change of a stream's predictions, over the champion's error plus its disagreement on pairs
+MIN_GAIN = 0.01  # over a random encoder, on labels or on pairs, that a trained one must show somewhere
+MIN_RANK = 0.3  # share of the champion's effective rank
+MIN_OVERLAP = 0.2  # share of the ten nearest neighbours that are also the champion's
+
 
 class Check(NamedTuple):
-    """One test of a candidate: its outcome, and the finding in words with its figures."""
+    """One test of a candidate: its outcome, and the finding in words and figures."""
 
     name: str
     passed: bool
@@ -22,7 +29,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """All the answers; one that is not passed refuses the candidate."""
+    """All checks; a single failed one refuses the candidate."""
 
     checks: Sequence[Check]
 
@@ -43,25 +50,6 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How much harm is none.
-
-    Attributes:
-        margin: of RMSE and of disagreement on pairs, over the champion's. confidence: of the paired bootstrap's bound.
-        moves: by so many times the champion's error and its disagreement on pairs a stream's predictions may change.
-        gain: over a random encoder, on labels or on pairs, that a trained one must show somewhere.
-        rankme, overlap: the least share of the champion's effective rank, and of its ten nearest neighbours.
-    """
-
-    margin: float = 0.02
-    confidence: float = 0.8
-    moves: float = 3.0
-    gain: float = 0.01
-    rankme: float = 0.3
-    overlap: float = 0.2
-
-
-@dataclass(frozen=True)
 class Probe:
     """Samples that none of the contenders was fitted on: laboratory values, and each contender's predictions.
 
@@ -74,85 +62,81 @@ class Probe:
     measured: np.ndarray
     predicted: Mapping[str, np.ndarray]
 
+    def rmse(self, contender: str) -> float:
+        return float(np.sqrt(np.mean((self.predicted[contender] - self.measured) ** 2)))
+
 
 def judge(
     probes: Sequence[Probe],
     disagreement: Mapping[str, float],
     health: Health | None,
     champion_health: Health | None = None,
-    limits: Limits = Limits(),
+    margin: float = MARGIN,
     moved: tuple[float, float] | None = None,
 ) -> Verdict:
-    """Asks all that can be asked; with no labels yet, pairs and health alone decide.
+    """Makes every check that is possible; before there are labels, pairs and health alone decide.
 
     Args:
         disagreement: "candidate", "champion" and "random" -> mean squared difference of predictions on the two spectra
-            of held-out pairs, in variances of the target; empty where there are no pairs or no heads.
-        health: of the candidate's encoder; None where the encoder is the champion's own.
-        moved: where no label speaks for the running stream, by how much the candidate would change its predictions, and
-            the champion's error, root mean squares in sd of the target: a change beyond what errors and pairs can
-            account for is no correction.
+            of held-out pairs, in variances of the target; empty if there are no pairs or no heads.
+        health: of the candidate's encoder; None if the encoder is the champion's own.
+        margin: tolerated increase of RMSE and of disagreement on pairs, a share of the champion's.
+        moved: if the running stream has no labels, by how much the candidate would change its predictions, and the
+            champion's error, as root mean squares in sd of the target: a larger change than errors and pairs explain is
+            no correction.
     """
-    checks = [check for probe in probes for check in _no_worse(probe, limits)]
+    checks = [check for probe in probes for check in _no_worse(probe, margin)]
     if {"candidate", "champion"} <= disagreement.keys():
         ours, theirs = disagreement["candidate"], disagreement["champion"]
         finding = f"predictions of pairs differ by {ours**0.5:.3g} sd, the champion's by {theirs**0.5:.3g}"
-        checks.append(Check("pairs", ours <= theirs * (1 + limits.margin) ** 2 + 1e-12, finding))
+        checks.append(Check("pairs", ours <= theirs * (1 + margin) ** 2 + 1e-12, finding))
     if any("random" in probe.predicted for probe in probes):
-        checks.append(_gains(probes, disagreement, limits))
+        checks.append(_gains(probes, disagreement))
     if moved is not None:
         by, error = moved
-        allowed = limits.moves * (error + disagreement.get("champion", 0.0) ** 0.5)
+        allowed = MAX_MOVE * (error + disagreement.get("champion", 0.0) ** 0.5)
         finding = f"its predictions would move by {by:.3g} sd, with no label to explain it; allowed {allowed:.3g}"
         checks.append(Check("stream", by <= allowed, finding))
     if health is not None:
-        checks.append(_alive(health, champion_health, limits))
-        finding = f"{health.overlap:.0%} of the nearest neighbours are the champion's, at least {limits.overlap:.0%}"
-        checks.append(Check("memory", health.overlap >= limits.overlap, finding))
+        least = MIN_RANK * champion_health.rankme if champion_health else 2.0
+        finite = np.isfinite([health.rankme, health.alignment, health.uniformity]).all()
+        finding = f"effective rank {health.rankme:.1f}, at least {least:.1f}"
+        checks.append(Check("rank", bool(finite and health.rankme >= least), finding))
+        finding = f"{health.overlap:.0%} of the nearest neighbours are the champion's, at least {MIN_OVERLAP:.0%}"
+        checks.append(Check("memory", health.overlap >= MIN_OVERLAP, finding))
     return Verdict(checks)
 
 
-def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float], limits: Limits) -> Check:
-    """An encoder that learned nothing from the stream is not worth a change: it must beat random somewhere."""
+def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float]) -> Check:
+    """An encoder that learned nothing from the stream is not worth a change: it must beat a random one somewhere."""
     best, finding = 1.0, "no labels"
     for probe in probes:
-        ours, random = (
-            float(np.sqrt(np.mean((probe.predicted[who] - probe.measured) ** 2))) for who in ("candidate", "random")
-        )
+        ours, random = probe.rmse("candidate"), probe.rmse("random")
         if random > 0 and ours / random < best:
             best, finding = ours / random, f"RMSE {ours:.4g} against {random:.4g} on {probe.name}"
     if disagreement.get("random", 0.0) > 0:
         apart = (disagreement["candidate"] / disagreement["random"]) ** 0.5
         if apart < best:
             best, finding = apart, f"predictions of pairs differ by {apart:.0%} of what the random one's do"
-    if best > 1 - limits.gain:
-        return Check("gain", False, f"nowhere {limits.gain:.0%} better than an encoder never trained")
+    if best > 1 - MIN_GAIN:
+        return Check("gain", False, f"nowhere {MIN_GAIN:.0%} better than an encoder never trained")
     return Check("gain", True, finding)
 
 
-def _no_worse(probe: Probe, limits: Limits) -> list[Check]:
-    """Than champion, random encoder and PLS: the upper bound of the paired difference lies within the margin.
+def _no_worse(probe: Probe, margin: float) -> list[Check]:
+    """Than the champion: the upper bound of the paired difference lies within the margin.
 
     PLS and the random encoder are controls, not incumbents: there the difference itself is judged, not its bound.
     """
-    checks = []
-    candidate = probe.predicted["candidate"]
+    checks, n = [], len(probe.measured)
     for other in ("champion", "random", "plsr"):
         if other not in probe.predicted:
             continue
-        theirs = float(np.sqrt(np.mean((probe.predicted[other] - probe.measured) ** 2)))
-        by, _, high = paired_difference(
-            probe.measured, candidate, probe.predicted[other], confidence=2 * limits.confidence - 1
-        )
-        allowed = limits.margin * theirs
+        candidate, others = probe.predicted["candidate"], probe.predicted[other]
+        by, _, high = paired_difference(probe.measured, candidate, others, confidence=2 * CONFIDENCE - 1)
+        theirs = probe.rmse(other)
+        allowed = margin * theirs
         judged, what = (high, "at most") if other == "champion" else (by, "by")
-        finding = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {len(candidate)} samples, worse {what} {judged:+.3g}"
+        finding = f"RMSE {theirs + by:.4g} against {theirs:.4g} on {n} samples, worse {what} {judged:+.3g}"
         checks.append(Check(f"{probe.name}, {other}", judged <= allowed, f"{finding}; allowed {allowed:.3g}"))
     return checks
-
-
-def _alive(health: Health, champion: Health | None, limits: Limits) -> Check:
-    least = limits.rankme * champion.rankme if champion else 2.0
-    finite = np.isfinite([health.rankme, health.alignment, health.uniformity]).all()
-    finding = f"effective rank {health.rankme:.1f}, at least {least:.1f}"
-    return Check("rank", bool(finite and health.rankme >= least), finding)

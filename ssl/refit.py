@@ -1,13 +1,14 @@
 """A champion and new labels, or a new encoder -> a candidate that is judged.
 
-Recipes, not models, are compared: how to fit is cross-validated on the labels, all contenders on the same folds, so
-that none has seen what it is judged on. What is fitted at last, on all labels, meets the champion on the gold sets.
+Recipes are compared, not models: all contenders are cross-validated on the same folds of the labels, so that none is
+judged on spectra that it was fitted on. The candidate fitted on all labels meets the champion on the gold sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,27 +20,26 @@ from ..models.encoder import Encoder
 from ..models.model import Calibration, Model
 from ..models.model_selection import train
 from ..models.preprocess import Pipeline
-from .gate import Check, Limits, Probe, Verdict, judge
+from .gate import MARGIN, Check, Probe, Verdict, judge
 from .pretrain import Health, Recipe, health, pretrain
 from .unlabeled import Unlabeled
 
-MIN_NEWEST = 3  # labels: fewer can not judge a recipe
+FOLDS = 5  # also of the newest labels
+MIN_NEWEST = 3  # labels: fewer cannot judge a recipe
 NEWEST = 50  # labels at most
 HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
 JUDGED_PAIRS = 512
 JUDGED_SPECTRA = 1_024
 
-USUAL_LIMITS = Limits()
-
-Fit = Callable[[Calibration], Any]  # -> what has predict((n, bands) on the grid) -> (n, targets)
+Fit = Callable[[Calibration], Any]  # the result has predict((n, bands) on the champion's grid) -> (n, targets)
 
 
 class Labels(NamedTuple):
-    """Every labeled spectrum there is, on the champion's grid.
+    """All labeled spectra, on the champion's grid.
 
     Attributes:
-        all: the calibration, then those that came later. new: (n,) bool, came later.
-        unseen: (n,) bool, of those, which the champion was not fitted on.
+        all: the calibration, then the later labels. new: (n,) bool, the later ones.
+        unseen: (n,) bool, those of them that the champion was not fitted on.
     """
 
     all: Calibration
@@ -50,13 +50,13 @@ class Labels(NamedTuple):
     def join(cls, calibration: Calibration, later: Calibration, unseen: np.ndarray) -> Labels:
         """`later` has groups of its own; unseen (later,) bool."""
         offset = calibration.group.max(initial=-1) + 1
-        every = Calibration(
+        joined = Calibration(
             np.vstack([calibration.spectra, later.spectra]),
             np.vstack([calibration.values, later.values]),
             np.concatenate([calibration.group, later.group + offset]),
         )
-        new = np.arange(len(every)) >= len(calibration)
-        return cls(every, new, np.concatenate([np.zeros(len(calibration), bool), unseen]))
+        new = np.arange(len(joined)) >= len(calibration)
+        return cls(joined, new, np.concatenate([np.zeros(len(calibration), bool), unseen]))
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,15 @@ class Fitted(NamedTuple):
         return self.model.predict(spectra, self.model.grid).values
 
 
-def as_champion(champion: Model, encoder: Encoder | None = None) -> Fit:
-    """The champion's own recipe: its kind, parameters and pre-treatment, on other labels; or with another encoder."""
-    parameters = champion.estimator.get_params()
-    if encoder is not None:
-        parameters["encoder"] = encoder
+class Judged(NamedTuple):
+    """A model and its verdict."""
+
+    model: Model
+    verdict: Verdict
+
+
+def as_champion(champion: Model) -> Fit:
+    """The champion's own recipe: its kind, parameters and pre-treatment, on other labels."""
 
     def fit(labels: Calibration) -> Fitted:
         return Fitted(
@@ -92,7 +96,7 @@ def as_champion(champion: Model, encoder: Encoder | None = None) -> Fit:
                 labels.values,
                 champion.targets,
                 pipeline=Pipeline.parse(str(champion.pipeline)),
-                estimator=type(champion.estimator)(**parameters),
+                estimator=type(champion.estimator)(**champion.estimator.get_params()),
                 units=champion.units,
                 quantity=champion.quantity,
                 source="labels",
@@ -104,74 +108,35 @@ def as_champion(champion: Model, encoder: Encoder | None = None) -> Fit:
 
 
 def as_committee(champion: Model, encoder: Encoder) -> Fit:
-    """A committee that takes the encoder's embeddings, in the place of a champion of any kind."""
-    blank = replace(champion, pipeline=_bare(champion.grid), estimator=CommitteeRegressor())
-    return as_champion(blank, encoder)
-
-
-def _bare(grid: Axis) -> Pipeline:
+    """A committee on the encoder's embeddings, in place of a champion of any kind."""
     pipeline = Pipeline()
-    pipeline.grid = grid
-    return pipeline
+    pipeline.grid = champion.grid
+    return as_champion(replace(champion, pipeline=pipeline, estimator=CommitteeRegressor(encoder=encoder)))
 
 
 def as_plsr(champion: Model) -> Fit:
     """The control: PLS with pre-treatment and latent variables cross-validated, for each target by itself."""
 
     def fit(labels: Calibration) -> Any:
-        models = [
-            train("plsr", labels.spectra, champion.grid, values, groups=labels.group) for values in labels.values.T
-        ]
-
-        class Each(NamedTuple):
-            def predict(self, spectra: np.ndarray) -> np.ndarray:
-                return np.column_stack([model.predict(spectra, champion.grid) for model in models])
-
-        return Each()
+        grid = champion.grid
+        models = [train("plsr", labels.spectra, grid, values, groups=labels.group) for values in labels.values.T]
+        return SimpleNamespace(predict=lambda spectra: np.column_stack([one.predict(spectra, grid) for one in models]))
 
     return fit
 
 
-def cross_fit(recipes: Mapping[str, Fit], labels: Labels, folds: int = 5, seed: int = 0) -> dict[str, np.ndarray]:
-    """Predictions (n, targets) of each recipe by models that have not seen the spectrum; NaN where none was asked.
-
-    The calibration is cross-validated, repeats of a sample together. The newest labels are predicted as they would have
-    been on the line: by what was fitted on the calibration and on the labels before them.
-    """
-    out = {name: np.full(labels.all.values.shape, np.nan) for name in recipes}
-    for train_rows, rows in _splits(labels, folds, seed):
-        part = labels.all[train_rows]
-        for name, fit in recipes.items():
-            out[name][rows] = fit(part).predict(labels.all.spectra[rows])
-    return out
-
-
-def _splits(labels: Labels, folds: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    old, later = np.flatnonzero(~labels.new), np.flatnonzero(labels.new)
-    for rows, held_out in folds_of(len(old), folds, seed, labels.all.group[old]):
-        yield np.concatenate([old[rows], later]), old[held_out]
-    for rows in _blocks(labels.all.group, later, folds):
-        yield np.concatenate([old, later[later < rows[0]]]), rows
-
-
-def _blocks(group: np.ndarray, rows: np.ndarray, blocks: int = 5) -> Iterator[np.ndarray]:
-    """The newest of these rows in blocks of consecutive groups; rows of one group lie together."""
-    newest = list(dict.fromkeys(group[rows].tolist()))[-NEWEST:]
-    for block in np.array_split(newest, min(blocks, len(newest))) if newest else ():
-        yield rows[np.isin(group[rows], block)]
-
-
-def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), limits: Limits = USUAL_LIMITS) -> Judged:
+def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), margin: float = MARGIN) -> Judged:
     """The champion's recipe on more labels.
 
-    It is judged on the gold sets, and on the labels that the champion has not seen: each predicted by a refit without
-    it and its neighbours in time.
+    It is judged on the gold sets, and on the labels that the champion has not seen: each is predicted by a refit
+    without it and its neighbours in time.
     """
     recipe = as_champion(champion)
     candidate = recipe(labels.all).model
     probes = _gold_probes({"candidate": candidate, "champion": champion}, gold)
     unseen = np.flatnonzero(labels.unseen)
-    if len(np.unique(labels.all.group[unseen])) >= MIN_NEWEST:
+    n_unseen = len(np.unique(labels.all.group[unseen]))
+    if n_unseen >= MIN_NEWEST:
         out = np.full(labels.all.values.shape, np.nan)
         for rows in _blocks(labels.all.group, unseen):
             others = np.setdiff1d(np.arange(len(labels.all)), rows)
@@ -179,57 +144,11 @@ def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), limits: Li
         served = Fitted(champion).predict(labels.all.spectra)
         judged = unseen[np.isfinite(out[unseen]).all(axis=1)]
         probes += _probes("newest labels", candidate, labels.all, judged, candidate=out, champion=served)
-    verdict = judge(probes, {}, None, limits=limits)
+    verdict = judge(probes, {}, None, margin=margin)
     if not verdict.checks:
-        n = len(np.unique(labels.all.group[unseen]))
-        finding = f"{n} new, too few to judge by; the recipe is the champion's own"
+        finding = f"{n_unseen} new, too few to judge by; the recipe is the champion's own"
         verdict = Verdict([Check("labels", True, finding)])
-    return Judged(_rooted(candidate, labels), verdict)
-
-
-class Judged(NamedTuple):
-    """A model and its verdict."""
-
-    model: Model
-    verdict: Verdict
-
-
-def with_encoder(
-    champion: Model,
-    encoder: Encoder,
-    health: Health,
-    labels: Labels | None,
-    stream: Unlabeled,
-    gold: Sequence[Gold] = (),
-    limits: Limits = USUAL_LIMITS,
-    *,
-    champion_health: Health | None = None,
-    seed: int = 0,
-) -> Judged:
-    """Heads on a new encoder, from the raw labeled spectra; the champion's recipe, PLS and a random encoder beside it.
-
-    Args:
-        labels: None where there are none: then nothing can be fitted, and the verdict is of pairs and health alone.
-        stream: unlabeled spectra that the encoder has not been trained on, and the pairs among them.
-    """
-    if labels is None:
-        return Judged(champion, judge([], {}, health, champion_health, limits))
-    random = Encoder(encoder.kind, str(encoder.pipeline), seed).learn(stream.spectra, champion.grid)
-    return contend(
-        champion,
-        {
-            "candidate": as_committee(champion, encoder),
-            "champion": as_champion(champion),
-            "random": as_committee(champion, random),
-            "plsr": as_plsr(champion),
-        },
-        labels,
-        stream,
-        gold,
-        limits,
-        health=health,
-        champion_health=champion_health,
-    )
+    return Judged(_with_calibration(candidate, labels), verdict)
 
 
 def improve(
@@ -238,40 +157,48 @@ def improve(
     stream: Unlabeled,
     recipe: Recipe,
     gold: Sequence[Gold] = (),
-    limits: Limits = USUAL_LIMITS,
+    margin: float = MARGIN,
     **running: Any,
 ) -> tuple[Judged, Encoder]:
-    """Pretrains on nine tenths of the stream's objects, fits heads, and judges with the others.
+    """Pretrains on nine tenths of the stream's objects, fits heads on the raw labeled spectra, and judges on the rest.
 
     Args:
+        labels: None if there are none: then nothing can be fitted, and the verdict is on the encoder's health alone.
         running: of `pretrain.pretrain`: checkpoint, every, device, stop, progress.
 
     Raises:
         As `pretrain.pretrain`.
     """
     learned, apart = stream.parted(HELD_OUT, recipe.seed)
-    before: Encoder | None = getattr(champion.estimator, "encoder", None)
+    before: Encoder | None = champion.encoder
     encoder, trained = pretrain(learned, champion.grid, recipe, champion=before, **running)
-    judged = apart if labels is None else _with(apart, labels.all)
-    of_champion = None if before is None else health(before, before, judged)
-    start = before or Encoder(encoder.kind, str(encoder.pipeline), recipe.seed).learn(learned.spectra, champion.grid)
-    now = health(encoder, start, judged, trained.loss)
-    return (
-        with_encoder(
-            champion, encoder, now, labels, apart, gold, limits, champion_health=of_champion, seed=recipe.seed
-        ),
-        encoder,
-    )
+
+    def untrained(spectra: np.ndarray) -> Encoder:
+        return Encoder(encoder.kind, str(encoder.pipeline), recipe.seed).learn(spectra, champion.grid)
+
+    judged_on = apart if labels is None else _with_labeled(apart, labels.all)
+    healths = {
+        "health": health(encoder, before or untrained(learned.spectra), judged_on, trained.loss),
+        "champion_health": before and health(before, before, judged_on),
+    }
+    if labels is None:
+        return Judged(champion, judge([], {}, margin=margin, **healths)), encoder
+    recipes = {
+        "candidate": as_committee(champion, encoder),
+        "champion": as_champion(champion),
+        "random": as_committee(champion, untrained(apart.spectra)),
+        "plsr": as_plsr(champion),
+    }
+    return contend(champion, recipes, labels, apart, gold, margin, **healths), encoder
 
 
-def _with(stream: Unlabeled, labels: Calibration) -> Unlabeled:
-    """Labeled spectra beside the stream's: an encoder must not forget what the line does not show today."""
+def _with_labeled(stream: Unlabeled, labels: Calibration) -> Unlabeled:
+    """Adds the labeled spectra: an encoder must not forget what the line does not show today."""
     more = len(labels)
     return Unlabeled(
         np.vstack([stream.spectra, labels.spectra]),
         np.concatenate([stream.object, stream.object.max() + 1 + labels.group]),
         np.concatenate([stream.condition, np.zeros(more, np.int64)]),
-        stream.conditions,
         np.concatenate([stream.recent, np.zeros(more, bool)]),
     )
 
@@ -280,67 +207,84 @@ def contend(
     champion: Model,
     recipes: Mapping[str, Fit],
     labels: Labels,
-    stream: Unlabeled | None,
+    stream: Unlabeled,
     gold: Sequence[Gold] = (),
-    limits: Limits = USUAL_LIMITS,
+    margin: float = MARGIN,
     *,
     health: Health | None = None,
     champion_health: Health | None = None,
 ) -> Judged:
-    """Asks all of a candidate's recipe: on the calibration and the newest labels out of fold, on gold sets, on pairs.
+    """Judges a candidate's recipe: on the calibration and the newest labels out of fold, on gold sets, and on pairs.
 
     Args:
-        recipes: "candidate" and "champion", and the controls "random" and "plsr" where they are wanted.
+        recipes: "candidate" and "champion"; "random" and "plsr" are optional controls.
+        stream: unlabeled spectra that no encoder was trained on, and the pairs among them.
     """
-    out = cross_fit(recipes, labels)
+    out = _cross_fit(recipes, labels)
     fitted = {name: fit(labels.all) for name, fit in recipes.items()}
+    candidate, old = fitted["candidate"], ~labels.new
+    probes = _probes("calibration", champion, labels.all, np.flatnonzero(old), **out)
     newest = np.flatnonzero(labels.new & np.isfinite(out["candidate"]).all(axis=1))
-    probes = _probes("calibration", champion, labels.all, np.flatnonzero(~labels.new), **out)
     evidence = len(np.unique(labels.all.group[newest])) >= MIN_NEWEST
     if evidence:
         probes += _probes("newest labels", champion, labels.all, newest, **out)
     probes += _gold_probes({name: made.model for name, made in fitted.items() if isinstance(made, Fitted)}, gold)
-    disagreement: dict[str, float] = {}
+    sd = labels.all.values.std(axis=0)
+    sd = np.where(sd > 0, sd, 1.0)
+    disagreement = {name: _disagreement(made, stream, sd) for name, made in fitted.items() if name != "plsr"}
+    if np.isnan(list(disagreement.values())).any():
+        disagreement = {}
     moved = None
-    if stream is not None:
-        scale = labels.all.values.std(axis=0)
-        disagreement = {name: disagreement_of(fitted[name], stream, scale) for name in fitted if name != "plsr"}
-        disagreement = {} if np.isnan(list(disagreement.values())).any() else disagreement
-        if not evidence:
-            moved = _moved(fitted["candidate"], champion, stream, scale, out["champion"][~labels.new], labels)
-    verdict = judge(probes, disagreement, health, champion_health, limits, moved=moved)
-    candidate = fitted["candidate"]
-    return Judged(_rooted(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
+    if not evidence:
+        rows = np.random.default_rng(0).permutation(len(stream))[:JUDGED_SPECTRA]
+        change = candidate.predict(stream.spectra[rows]) - Fitted(champion).predict(stream.spectra[rows])
+        error = out["champion"][old] - labels.all.values[old]
+        moved = float(np.sqrt(np.mean((change / sd) ** 2))), float(np.sqrt(np.mean((error / sd) ** 2)))
+    verdict = judge(probes, disagreement, health, champion_health, margin, moved=moved)
+    return Judged(_with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
 
 
-def _rooted(model: Model, labels: Labels) -> Model:
+def _cross_fit(recipes: Mapping[str, Fit], labels: Labels) -> dict[str, np.ndarray]:
+    """Out-of-fold predictions (n, targets) of each recipe; NaN for labels that are in no fold.
+
+    The calibration is cross-validated, repeats of a sample together. The newest labels are predicted as they would have
+    been on the line: by models of the calibration and the labels before them.
+    """
+    old, later = np.flatnonzero(~labels.new), np.flatnonzero(labels.new)
+    folds = folds_of(len(old), FOLDS, 0, labels.all.group[old])
+    splits = [(np.concatenate([old[rows], later]), old[held_out]) for rows, held_out in folds]
+    splits += [(np.concatenate([old, later[later < rows[0]]]), rows) for rows in _blocks(labels.all.group, later)]
+    out = {name: np.full(labels.all.values.shape, np.nan) for name in recipes}
+    for train_rows, rows in splits:
+        for name, fit in recipes.items():
+            out[name][rows] = fit(labels.all[train_rows]).predict(labels.all.spectra[rows])
+    return out
+
+
+def _blocks(group: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The newest of these rows in blocks of consecutive groups; rows of one group lie together."""
+    newest = list(dict.fromkeys(group[rows].tolist()))[-NEWEST:]
+    for block in np.array_split(newest, min(FOLDS, len(newest))) if newest else ():
+        yield rows[np.isin(group[rows], block)]
+
+
+def _with_calibration(model: Model, labels: Labels) -> Model:
     """Its bundle keeps the calibration alone: later labels are in the buffer, which drops the oldest in turn."""
     return replace(model, calibration=labels.all[~labels.new])
 
 
-def disagreement_of(model: Any, pairs: Unlabeled, scale: np.ndarray, seed: int = 0) -> float:
+def _disagreement(model: Any, pairs: Unlabeled, sd: np.ndarray) -> float:
     """Mean squared difference of the predictions on two spectra of one object, in variances of the targets.
 
-    NaN where no object was seen twice.
+    NaN if no object was measured twice.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     first, second = pairs.pair(rng.permutation(pairs.object.max() + 1)[:JUDGED_PAIRS], rng)
     twice = first != second
     if not twice.any():
         return float("nan")
     apart = model.predict(pairs.spectra[first[twice]]) - model.predict(pairs.spectra[second[twice]])
-    return float(np.mean((apart / np.where(scale > 0, scale, 1.0)) ** 2))
-
-
-def _moved(
-    candidate: Any, champion: Model, stream: Unlabeled, scale: np.ndarray, out: np.ndarray, labels: Labels
-) -> tuple[float, float]:
-    """How far the stream's predictions would move, and how far errors of the champion's are known, both in sd."""
-    rows = np.random.default_rng(0).permutation(len(stream))[:JUDGED_SPECTRA]
-    spectra, sd = stream.spectra[rows], np.where(scale > 0, scale, 1.0)
-    apart = (candidate.predict(spectra) - Fitted(champion).predict(spectra)) / sd
-    error = (out - labels.all.values[~labels.new]) / sd
-    return float(np.sqrt(np.mean(apart**2))), float(np.sqrt(np.mean(error**2)))
+    return float(np.mean((apart / sd) ** 2))
 
 
 def _probes(name: str, model: Model, labels: Calibration, rows: np.ndarray, **predicted: np.ndarray) -> list[Probe]:
@@ -348,15 +292,11 @@ def _probes(name: str, model: Model, labels: Calibration, rows: np.ndarray, **pr
     codes = np.unique(labels.group[rows], return_inverse=True)[1]
     count = np.bincount(codes)
 
-    def mean(values: np.ndarray) -> np.ndarray:
-        return np.bincount(codes, weights=values[rows]) / count
+    def mean(values: np.ndarray, i: int) -> np.ndarray:
+        return np.bincount(codes, weights=values[rows, i]) / count
 
     return [
-        Probe(
-            f"{target}, {name}",
-            mean(labels.values[:, i]),
-            {who: mean(values[:, i]) for who, values in predicted.items()},
-        )
+        Probe(f"{target}, {name}", mean(labels.values, i), {who: mean(each, i) for who, each in predicted.items()})
         for i, target in enumerate(model.targets)
     ]
 

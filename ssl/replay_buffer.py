@@ -1,7 +1,7 @@
 """Unlabeled spectra on disk, bounded in bytes: a recent window and a reservoir; laboratory values join by spectrum_id.
 
-One SQLite file in WAL mode holds everything, so each call is done whole or not at all, even if the process is killed.
-Spectra lie in slots of equal size that are written in place: the file grows to its bound and no further.
+One SQLite file in WAL mode holds everything, so each call takes effect whole or not at all, even if the process is
+killed. Spectra are written in place, in slots of equal size: the file grows to its bound and no further.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from .. import BadSettings, StoreUnusable
 from ..models.axis import Axis
-from .labeled import Labeled, nearest_in_time
-from .replay_layout import APPLICATION_ID, PAGE_BYTES, SCHEMA, Fill, Layout, Slots, reservoir_places
-from .unlabeled import Unlabeled, codes_of, codes_or_own, digests_of, on_grid
+from .replay_layout import APPLICATION_ID, PAGE_BYTES, SCHEMA, Fill, Labeled, Layout, Slots, reservoir_places
+from .unlabeled import Unlabeled, digests_of, on_grid
 
 MAX_CONDITIONS = 256  # instruments; further ones are all called "other"
 MAX_TEXT = 512  # characters of an id or a name
@@ -30,24 +30,26 @@ MAX_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON
 class Buffer(AbstractContextManager):
     """Spectra on one grid, in a file that one process and one thread may hold open.
 
-    The window is first in, first out, and the reservoir a uniform sample of all that has left it (algorithm R: Vitter,
-    ACM TOMS 11 (1985) 37-57, doi 10.1145/3147.3165), drawn from `seed` and the spectrum's number alone. The files never
-    exceed `max_bytes`, shared out by `replay_layout.Layout`.
+    The window is first in, first out. The reservoir is a uniform sample of all spectra that have left it (algorithm R:
+    Vitter, ACM TOMS 11 (1985) 37-57, doi 10.1145/3147.3165), drawn from `seed` and the spectrum's number alone. The
+    files never exceed `max_bytes`, which `replay_layout.Layout` divides.
 
     `synchronous` is NORMAL: after SIGKILL nothing is missing. A power cut may lose the last calls whole, with their
     stream positions, and the stream is read again from there.
 
     Attributes:
-        window, reservoir, labels, waiting, memory: how many fit; `memory` ids (at the least) are remembered.
+        window, reservoir, labels, waiting, memory: how many fit; at least `memory` ids are remembered.
         at_once: how many spectra one transaction takes.
+
+    Every method raises StoreUnusable if the file is damaged.
     """
 
     def __init__(self, path: str | Path, grid: Axis, max_bytes: int, seed: int = 0) -> None:
-        """Opens the file, or makes it.
+        """Opens the file, or makes it; an existing file keeps its seed.
 
         Raises:
-            BadSettings: the file was made for another grid or size (its seed is kept), or `max_bytes` is too little.
-            StoreUnusable: it is damaged or no buffer, another process has it open, or it can not be made.
+            BadSettings: the file was made for another grid or size, or `max_bytes` is too little.
+            StoreUnusable: it is damaged or no buffer, another process has it open, or it cannot be made.
         """
         self.path, self.grid, self.max_bytes = Path(path), grid, max_bytes
         layout = Layout.within(max_bytes, len(grid))
@@ -65,25 +67,24 @@ class Buffer(AbstractContextManager):
             raise
 
     def _open(self, seed: int, log_bytes: int) -> None:
-        with self._explained():
-            # Before the first access: then the lock is held to the end, and the log needs no shared memory.
-            self._run("PRAGMA locking_mode = EXCLUSIVE")
-            kind, tables = self._one("PRAGMA application_id"), self._one("SELECT count(*) FROM sqlite_master")
-            if (kind, bool(tables)) not in ((0, False), (APPLICATION_ID, True)):
-                raise StoreUnusable(f"{self.path}: expected a buffer of spectra, got another program's SQLite file")
-            if not tables:
-                self._run(f"PRAGMA page_size = {PAGE_BYTES}")
-            checkpoint = f"wal_autocheckpoint = {log_bytes // 2 // PAGE_BYTES}"
-            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -65536", checkpoint):
-                self._run(f"PRAGMA {pragma}")
+        # Before the first access: then the lock is held until the end, and the log needs no shared memory.
+        self._run("PRAGMA locking_mode = EXCLUSIVE")
+        kind, tables = self._one("PRAGMA application_id"), self._one("SELECT count(*) FROM sqlite_master")
+        if (kind, bool(tables)) not in ((0, False), (APPLICATION_ID, True)):
+            raise StoreUnusable(f"{self.path}: expected a buffer of spectra, got another program's SQLite file")
+        if not tables:
+            self._run(f"PRAGMA page_size = {PAGE_BYTES}")
+        checkpoint = f"wal_autocheckpoint = {log_bytes // 2 // PAGE_BYTES}"
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -65536", checkpoint):
+            self._run(f"PRAGMA {pragma}")
         with self._transaction():
             if not tables:
                 for statement in SCHEMA.split(";"):
                     self._run(statement)
                 self._run(f"PRAGMA application_id = {APPLICATION_ID}")
                 made = {"grid": json.dumps(self.grid.to_json()), "max_bytes": self.max_bytes, "seed": seed}
-                self._db.executemany("INSERT INTO about VALUES (?, ?)", made.items())
-            about = dict(self._run("SELECT name, value FROM about").fetchall())
+                self._many("INSERT INTO about VALUES (?, ?)", made.items())
+            about = dict(self._run("SELECT name, value FROM about"))
         grid = Axis.from_json(json.loads(about["grid"]))
         if grid != self.grid:
             raise BadSettings(f"{self.path}: its spectra are on the grid {grid} ({grid.id}), expected "
@@ -112,17 +113,18 @@ class Buffer(AbstractContextManager):
     ) -> int:
         """Keeps spectra, and in the same transaction how far their stream has been read; returns how many were new.
 
-        More than `at_once` spectra take several transactions, with the positions in the last one: after a kill the call
-        is repeated, and what it had kept is recognised. The last `memory` ids are recognised, evicted or not.
+        The last `memory` ids are recognised, evicted or not. More than `at_once` spectra take several transactions,
+        with the positions in the last one: if the call is repeated after a kill, spectra that it had kept are
+        recognised.
 
         Args:
-            spectra: (n, bands) on `axis`. object_id: "" or None where nothing is known of the object.
+            spectra: (n, bands) on `axis`. object_id: "" or None if the object is not known.
             condition: such as the instrument. time: (n,) datetime64.
-            positions: such as {"tamis.spectra:0": 1234}; names that are not given keep their position.
+            positions: such as {"tamis.spectra:0": 1234}; other names keep their position.
 
         Raises:
             ValueError: shapes or lengths that do not agree, or a spectrum that is not finite. AxisMismatch: `axis` does
-                not cover the grid. StoreUnusable: the disk is full, or the file is damaged; nothing has changed then.
+                not cover the grid. StoreUnusable: the disk is full, or the file is damaged; then nothing has changed.
         """
         rows = on_grid(spectra, axis, self.grid)
         ids, objects = digests_of(spectrum_id), digests_of(object_id if object_id is not None else [""] * len(rows))
@@ -134,7 +136,6 @@ class Buffer(AbstractContextManager):
             part, end = slice(start, start + self.at_once), start + self.at_once
             with self._transaction():
                 code = self._condition(condition)
-                self._join_waiting(ids[part], rows[part], objects[part], code, stamps[part])
                 new += self._keep(rows[part], ids[part], objects[part], code, stamps[part])
                 if end >= len(rows):
                     self._move(positions)
@@ -150,14 +151,13 @@ class Buffer(AbstractContextManager):
         object_id: str = "",
         positions: Mapping[str, int] | None = None,
     ) -> bool:
-        """Keeps laboratory values of a spectrum; of the same target the value that arrives later counts.
+        """Keeps laboratory values of a spectrum; a later value of a target replaces an earlier one.
 
         Args:
-            values: target -> value. time: of the values. spectrum: (bands,) on `axis`, where the label carries it.
+            values: target -> value. time: of the values. spectrum: (bands,) on `axis`, if the label carries it.
 
         Returns:
-            Whether the spectrum is there. If not, it is still to come or was evicted, and the label waits for it; of
-            more than `waiting` such labels the oldest leaves.
+            Whether the spectrum is known. If not, the label waits for it; at most `waiting` labels do, the newest.
 
         Raises:
             ValueError: no values, one that is not finite, too many of them, or a spectrum that is not finite.
@@ -171,11 +171,11 @@ class Buffer(AbstractContextManager):
         (key,), (obj,) = digests_of([spectrum_id]), digests_of([object_id])
         stamp = int(np.asarray(time).astype("datetime64[us]").astype(np.int64))
         with self._transaction():
-            before = self._run('SELECT "values", slot FROM labels WHERE id = ?', key).fetchone()
-            text = json.dumps({**json.loads(before[0] if before else "{}"), **{k: float(v) for k, v in values.items()}})
+            ((before, slot),) = self._run('SELECT "values", slot FROM labels WHERE id = ?', key) or [("{}", None)]
+            text = json.dumps(json.loads(before) | {target: float(value) for target, value in values.items()})
             if len(text) > MAX_VALUES_BYTES:
                 raise ValueError(
-                    f"values of {spectrum_id!r}: expected {MAX_VALUES_BYTES} bytes at most, got {len(text)}"
+                    f"values of {spectrum_id!r}: expected at most {MAX_VALUES_BYTES} bytes, got {len(text)}"
                 )
             self._run(
                 "INSERT INTO labels (id, spectrum_id, object, time, \"values\") VALUES (?, ?, ?, ?, ?) "
@@ -183,128 +183,112 @@ class Buffer(AbstractContextManager):
                 "time = iif(condition IS NULL, excluded.time, time)",
                 key, spectrum_id[:MAX_TEXT], obj, stamp, text,
             )  # fmt: skip
-            there = before is not None and before[1] is not None
-            if before is not None and there and text != before[0]:
+            is_known = slot is not None
+            if is_known and text != before:
                 self._run("UPDATE labels SET joined = ? WHERE id = ?", self._joining(), key)
-            if not there:
-                held = self._run(
-                    "SELECT slot, object, condition, time FROM spectra JOIN seen ON spectra.number = seen.number "
-                    "WHERE id = ?",
-                    key,
-                ).fetchone()
+            if not is_known:
+                sought = "FROM spectra JOIN seen ON spectra.number = seen.number WHERE id = ?"
+                held = self._run(f"SELECT slot, object, condition, time {sought}", key)
                 if carried is None and held:
-                    carried = self._read(np.array([held[0]]))
+                    carried = self._read(np.array([held[0][0]]))
                 if carried is not None:
-                    self._join(key, carried, *(held[1:] if held else ()))
-                    there = True
+                    self._join(key, carried, *(held[0][1:] if held else ()))
+                    is_known = True
             if self._one("SELECT count(*) - count(slot) FROM labels") > self.waiting:
                 self._run("DELETE FROM labels WHERE arrival = (SELECT min(arrival) FROM labels WHERE slot IS NULL)")
             self._move(positions)
-        return there
+        return is_known
 
     def positions(self) -> dict[str, int]:
-        """How far each stream has been read: exactly what the buffer has taken in."""
-        with self._explained():
-            return dict(self._run("SELECT name, position FROM positions").fetchall())
+        """How far each stream has been read: exactly as far as its spectra are kept."""
+        return dict(self._run("SELECT name, position FROM positions"))
 
     def unlabeled(self) -> Unlabeled:
-        """All spectra of window and reservoir. Raises StoreUnusable: the file is damaged."""
-        with self._explained():
-            kept = self._run("SELECT slot, object, condition FROM spectra ORDER BY slot").fetchall()
-            names = [name for (name,) in self._run("SELECT name FROM conditions ORDER BY code")]
-            slot = np.array([row[0] for row in kept], dtype=np.int64)
-            return Unlabeled(
-                spectra=self._read(slot),
-                object=codes_or_own([row[1] for row in kept]),
-                condition=np.array([row[2] for row in kept], dtype=np.int64),
-                conditions=names,
-                recent=slot < self.window,
-            )
+        """All spectra of window and reservoir."""
+        kept = self._run("SELECT slot, coalesce(object, -1 - slot), condition FROM spectra ORDER BY slot")
+        slot, objects, condition = _columns(kept, 3)
+        return Unlabeled(self._read(slot), objects, condition, slot < self.window)
 
     def labeled(self, targets: Sequence[str]) -> Labeled:
-        """The labeled spectra that have a value of one of the targets. Raises StoreUnusable: the file is damaged."""
-        with self._explained():
-            every = self._run(
-                'SELECT slot, spectrum_id, object, time, "values", joined FROM labels WHERE slot IS NOT NULL '
-                "ORDER BY joined"
-            ).fetchall()
-            measured = [json.loads(row[4]) for row in every]
-            kept = [(row, has) for row, has in zip(every, measured, strict=True) if any(t in has for t in targets)]
-            return Labeled(
-                spectra=self._read(np.array([row[0] for row, _ in kept], dtype=np.int64)),
-                values=np.array([[has.get(target, np.nan) for target in targets] for _, has in kept], dtype=np.float64)
-                .reshape(len(kept), len(targets)),
-                spectrum_id=[row[1] for row, _ in kept],
-                object=codes_of(codes_or_own([row[2] for row, _ in kept])),
-                time=np.array([row[3] for row, _ in kept], dtype="datetime64[us]"),
-                joined=np.array([row[5] for row, _ in kept], dtype=np.int64),
-            )  # fmt: skip
+        """The labeled spectra that have a value of one of the targets."""
+        values, ids, kept = [], [], []
+        for text, spectrum_id, *row in self._run(
+            'SELECT "values", spectrum_id, slot, coalesce(object, -1 - joined), time, joined FROM labels '
+            "WHERE slot IS NOT NULL ORDER BY joined"
+        ):
+            measured = json.loads(text)
+            if any(target in measured for target in targets):
+                values.append([measured.get(target, np.nan) for target in targets])
+                ids.append(spectrum_id)
+                kept.append(row)
+        slot, objects, time, joined = _columns(kept, 4)
+        of_targets = np.array(values, np.float64).reshape(len(kept), len(targets))
+        return Labeled(self._read(slot), of_targets, ids, objects, time.astype("datetime64[us]"), joined)
 
     def beside(self, labeled: Labeled, span: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
         """Unlabeled spectra (m, bands) measured under a labeled one's condition within `span` of it, before or after.
 
         Also (m,), the row of `labeled` that each belongs to: the nearest in time.
         """
-        with self._explained():
-            conditions = dict(self._run("SELECT joined, condition FROM labels WHERE condition IS NOT NULL").fetchall())
-            slots, rows = [], []
-            for condition in set(conditions.values()):
-                of = np.array([i for i, a in enumerate(labeled.joined) if conditions.get(a) == condition], np.int64)
-                if not len(of):
-                    continue
-                reach = int(np.timedelta64(span, "us").astype(np.int64))
-                at = labeled.time[of].astype(np.int64)
-                near = self._run(
-                    "SELECT slot, time FROM spectra WHERE condition = ? AND time BETWEEN ? AND ? ORDER BY slot",
-                    condition, int(at.min() - reach), int(at.max() + reach),
-                ).fetchall()  # fmt: skip
-                slot, time = (np.array([row[i] for row in near], dtype=np.int64) for i in (0, 1))
-                nearest, within = nearest_in_time(time, at, reach)
-                slots.append(slot[within])
-                rows.append(of[nearest[within]])
-            none = np.empty(0, np.int64)
-            return self._read(np.concatenate([none, *slots])), np.concatenate([none, *rows])
+        reach = int(np.timedelta64(span, "us").astype(np.int64))
+        known = dict(self._run("SELECT joined, condition FROM labels WHERE condition IS NOT NULL"))
+        conditions = np.array([known.get(joined, -1) for joined in labeled.joined.tolist()])
+        slots, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for condition in set(conditions.tolist()) - {-1}:
+            of = np.flatnonzero(conditions == condition)
+            at = labeled.time[of].astype(np.int64)
+            near = self._run(
+                "SELECT slot, time FROM spectra WHERE condition = ? AND time BETWEEN ? AND ? ORDER BY slot",
+                condition, int(at.min() - reach), int(at.max() + reach),
+            )  # fmt: skip
+            slot, time = _columns(near, 2)
+            apart, nearest = map(np.asarray, KDTree(at[:, None]).query(time[:, None]))
+            within = (apart > 0) & (apart <= reach)  # 0: the labeled spectrum itself
+            slots.append(slot[within])
+            rows.append(of[nearest[within]])
+        return self._read(np.concatenate(slots)), np.concatenate(rows)
 
     @property
     def added(self) -> int:
-        """Spectra that were ever added, without those known again."""
-        with self._explained():
-            return int(self._one("SELECT added FROM state"))
+        """How many spectra were ever added, each counted once."""
+        return int(self._one("SELECT added FROM state"))
 
     @property
     def joined(self) -> int:
         """The `Labeled.joined` of the newest label; 0 before the first."""
-        with self._explained():
-            return int(self._one("SELECT joined FROM state"))
+        return int(self._one("SELECT joined FROM state"))
 
     def fill(self) -> Fill:
-        with self._explained():
-            added, labeled = self.added, self._one("SELECT count(slot) FROM labels")
-            waiting = self._one("SELECT count(*) FROM labels") - labeled
+        added = self.added
+        ((labeled, waiting),) = self._run("SELECT count(slot), count(*) - count(slot) FROM labels")
         files = (self.path, self.path.with_name(self.path.name + "-wal"))
         size = sum(file.stat().st_size for file in files if file.exists())
         window = min(added, self.window)
         return Fill(window, min(added - window, self.reservoir), labeled, waiting, size)
 
     def _keep(self, rows: np.ndarray, ids: list[int], objects: list[Any], condition: int, stamps: list[int]) -> int:
-        sought = "SELECT seen.id FROM json_each(?) AS given JOIN seen ON seen.id = given.value"
-        known = {row[0] for row in self._run(sought, json.dumps(ids))}
+        waiting = "SELECT id FROM labels WHERE slot IS NULL AND id IN (SELECT value FROM json_each(?))"
+        for (key,) in self._run(waiting, json.dumps(ids)):
+            i = ids.index(key)
+            self._join(key, rows[i : i + 1], objects[i], condition, stamps[i])
+        known_ids = "SELECT seen.id FROM json_each(?) AS given JOIN seen ON seen.id = given.value"
+        known = {key for (key,) in self._run(known_ids, json.dumps(ids))}
         fresh = sorted({key: i for i, key in reversed(list(enumerate(ids))) if key not in known}.values())
         if not fresh:
             return 0
-        added, seen_from, seen_now = self._run("SELECT added, seen_from, seen_now FROM state").fetchone()
+        ((added, seen_from, seen_now),) = self._run("SELECT added, seen_from, seen_now FROM state")
         if added - seen_from >= self.memory:
             seen_from, seen_now = added, 1 - seen_now
             self._run(f"DELETE FROM seen_{seen_now}")  # noqa: S608 (0 or 1)
         numbers = range(added, added + len(fresh))
         slots = np.arange(added, added + len(fresh)) % self.window
         self._to_reservoir(np.arange(max(0, added - self.window), max(0, added + len(fresh) - self.window)))
-        self._slots.write(slots, rows[fresh])
-        self._db.executemany(
+        self._write(slots, rows[fresh])
+        self._many(
             "REPLACE INTO spectra VALUES (?, ?, ?, ?, ?)",
             [(s, n, objects[i], condition, stamps[i]) for s, n, i in zip(slots.tolist(), numbers, fresh, strict=True)],
         )
-        self._db.executemany(
+        self._many(
             f"INSERT INTO seen_{seen_now} VALUES (?, ?)",  # noqa: S608 (0 or 1)
             [(ids[i], n) for i, n in zip(fresh, numbers, strict=True)],
         )  # sorted by id it would touch as many pages: ids are spread evenly
@@ -319,31 +303,20 @@ class Buffer(AbstractContextManager):
         last = {int(place): int(n) for place, n in zip(places, leaving, strict=True) if place < self.reservoir}
         source = np.array(list(last.values()), np.int64) % self.window
         goal = np.array(list(last), np.int64) + self.window
-        self._slots.write(goal, self._read(source))
-        self._db.executemany(
-            "UPDATE OR REPLACE spectra SET slot = ? WHERE slot = ?", zip(goal.tolist(), source.tolist(), strict=True)
-        )
-
-    def _join_waiting(
-        self, ids: list[int], rows: np.ndarray, objects: list[Any], condition: int, stamps: list[int]
-    ) -> None:
-        waiting = self._run(
-            "SELECT id FROM labels WHERE slot IS NULL AND id IN (SELECT value FROM json_each(?))", json.dumps(ids)
-        ).fetchall()
-        for (key,) in waiting:
-            i = ids.index(key)
-            self._join(key, rows[i : i + 1], objects[i], condition, stamps[i])
+        self._write(goal, self._read(source))
+        moves = zip(goal.tolist(), source.tolist(), strict=True)
+        self._many("UPDATE OR REPLACE spectra SET slot = ? WHERE slot = ?", moves)
 
     def _join(self, key: int, row: np.ndarray, *of_spectrum: int | None) -> None:
-        """Keeps a labeled spectrum of its own, which no unlabeled one drives out.
+        """Keeps a labeled spectrum in a slot of its own, which no unlabeled one takes.
 
-        `of_spectrum`: its object, condition and time; nothing where only the label's are known.
+        `of_spectrum`: its object, condition and time; nothing if only the label's are known.
         """
         slot = self.window + self.reservoir + self._one("SELECT count(slot) FROM labels")
         if slot == self.window + self.reservoir + self.labels:
             oldest = "(SELECT min(joined) FROM labels WHERE slot IS NOT NULL)"
             slot = self._one(f"DELETE FROM labels WHERE joined = {oldest} RETURNING slot")  # noqa: S608 (fixed text)
-        self._slots.write(np.array([slot]), row)
+        self._write(np.array([slot]), row)
         self._run(
             "UPDATE labels SET slot = ?, joined = ?, object = coalesce(object, ?), condition = ?, "
             "time = coalesce(?, time) WHERE id = ?",
@@ -355,40 +328,48 @@ class Buffer(AbstractContextManager):
 
     def _condition(self, name: str) -> int:
         name = name[:MAX_TEXT]
-        known = dict(self._run("SELECT name, code FROM conditions").fetchall())
+        known = dict(self._run("SELECT name, code FROM conditions"))
         if name not in known and len(known) >= MAX_CONDITIONS - 1:
             name = "other"
-        if name not in known:
-            self._run("INSERT INTO conditions VALUES (?, ?)", len(known), name)
+        self._run("INSERT OR IGNORE INTO conditions VALUES (?, ?)", len(known), name)
         return known.get(name, len(known))
 
     def _move(self, positions: Mapping[str, int] | None) -> None:
-        self._db.executemany("REPLACE INTO positions VALUES (?, ?)", (positions or {}).items())
+        self._many("REPLACE INTO positions VALUES (?, ?)", (positions or {}).items())
 
     def _read(self, slots: np.ndarray) -> np.ndarray:
         """(n,) slots -> (n, grid bands)"""
-        rows = self._slots.read(slots)
-        if not np.isfinite(rows).all():  # nothing such was ever written
+        with self._explained():
+            rows = self._slots.read(slots)
+        if not np.isfinite(rows).all():  # only finite spectra are written
             raise StoreUnusable(f"{self.path}: damaged: expected finite spectra; move it away to begin anew")
         return rows
 
-    def _run(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        return self._db.execute(sql, values)
+    def _write(self, slots: np.ndarray, rows: np.ndarray) -> None:
+        with self._explained():
+            self._slots.write(slots, rows)
 
-    def _one(self, sql: str, *values: Any) -> Any:
-        return self._run(sql, *values).fetchone()[0]
+    def _run(self, sql: str, *values: Any) -> list[Any]:
+        with self._explained():
+            return self._db.execute(sql, values).fetchall()
+
+    def _one(self, sql: str) -> Any:
+        return self._run(sql)[0][0]
+
+    def _many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        with self._explained():
+            self._db.executemany(sql, rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._explained():
-            self._run("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._run("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk has ended it already
-                    self._run("ROLLBACK")
-                raise
+        self._run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._run("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._run("ROLLBACK")
+            raise
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -398,3 +379,8 @@ class Buffer(AbstractContextManager):
             causes = {"SQLITE_BUSY": "another process has it open", "SQLITE_NOTADB": "expected a buffer of spectra"}
             cause = causes.get(getattr(error, "sqlite_errorname", ""), "not read or written")
             raise StoreUnusable(f"{self.path}: {cause}: {error}") from error
+
+
+def _columns(rows: Sequence[Sequence[int]], n: int) -> np.ndarray:
+    """m rows of n whole numbers -> (n, m)"""
+    return np.array(rows, dtype=np.int64).reshape(-1, n).T

@@ -1,8 +1,9 @@
-"""How the bytes of a replay buffer are divided, and how spectra lie in its SQLite file."""
+"""How the bytes of a replay buffer are divided, how spectra lie in its SQLite file, and what is read from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,11 +11,10 @@ import numpy as np
 APPLICATION_ID = 0x54414D42  # "TAMB": sets it apart from any other SQLite file
 PAGE_BYTES = 4096
 CHUNK_BYTES = 65_536  # a row of slots: SQLite walks its pages from the first one on
-SLOT_EXTRA_BYTES = 110  # what is noted of a spectrum, its index, and the page that a chunk does not fill
+SLOT_EXTRA_BYTES = 110  # a spectrum's row and indices, and its share of the page that a chunk does not fill
 LABEL_BYTES = 3_072  # of a label's id and values at most
 SEEN_BYTES = 40  # of one remembered id
 FIXED_BYTES = 524_288  # schema, and the names of conditions
-
 
 # seen_0 and seen_1 take turns: when the one being filled is full, the other is emptied.
 SCHEMA = """
@@ -33,8 +33,27 @@ CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER UNIQU
 """
 
 
+@dataclass(frozen=True, eq=False)
+class Labeled:
+    """Spectra with laboratory values, in the order in which both were there.
+
+    Attributes:
+        spectra: (n, bands) float32. values: (n, targets), NaN for a missing one. spectrum_id: n texts.
+        object: (n,) int64 codes, equal = the same object.
+        time: (n,) datetime64[us], of the spectrum; of the latest value if its label carried the spectrum.
+        joined: (n,) int64, rising: numbers, from 1 on, each joining of a value and a spectrum and each changed value.
+    """
+
+    spectra: np.ndarray
+    values: np.ndarray
+    spectrum_id: list[str]
+    object: np.ndarray
+    time: np.ndarray
+    joined: np.ndarray
+
+
 class Fill(NamedTuple):
-    """What a buffer holds: spectra in the window, in the reservoir, labeled; labels that wait; bytes of its files."""
+    """What a buffer holds: spectra in the window, in the reservoir, labeled; waiting labels; bytes of its files."""
 
     window: int
     reservoir: int
@@ -64,10 +83,10 @@ class Layout(NamedTuple):
 
     @classmethod
     def within(cls, max_bytes: int, bands: int) -> Layout | None:
-        """None where not even one of each fits."""
+        """None if not even one of each fits."""
         row_bytes = 4 * bands
         log_bytes = min(max_bytes // 8, 1 << 28)
-        # In the log, for each spectrum: itself, and at worst its move to the reservoir and 5 pages that note all this.
+        # In the log, for each spectrum: itself, and at worst its move to the reservoir and 5 pages of tables.
         at_once = log_bytes // 2 // (2 * row_bytes + 5 * PAGE_BYTES)
         labels = max_bytes // 4 // (row_bytes + LABEL_BYTES)
         waiting = max_bytes // 32 // LABEL_BYTES
@@ -81,8 +100,8 @@ class Layout(NamedTuple):
 
 
 def reservoir_places(leaving: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """(k,) consecutive numbers that leave the window -> (k,) their places in the reservoir, beyond its size if none."""
-    # One block of the counter for each: what is drawn depends on seed and number, not on frames or restarts.
+    """(k,) consecutive numbers that leave the window -> (k,) places in the reservoir; `size` or more means none."""
+    # One block of the counter for each: the draw depends on seed and number, not on frames or restarts.
     counter = np.random.Philox(key=seed).advance(int(leaving[0]))
     u = np.random.Generator(counter).random((len(leaving), 4))[:, 0]
     return np.where(leaving < size, leaving, (u * (leaving + 1)).astype(np.int64))
@@ -96,7 +115,7 @@ class Slots:
         self._per_chunk = max(1, CHUNK_BYTES // (4 * bands))
 
     def _runs(self, slots: np.ndarray) -> Iterator[tuple[int, int, slice]]:
-        """Chunk, first byte there, and which of the slots: those that lie side by side in one chunk go together."""
+        """Chunk, first byte in it, and which of the slots; slots side by side in one chunk go together."""
         breaks = np.flatnonzero((np.diff(slots) != 1) | (slots[1:] % self._per_chunk == 0)) + 1
         for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slots)], strict=True):
             if end > start:

@@ -1,4 +1,4 @@
-"""Which calibration transfer to use, with which head: the least error expected where no label is."""
+"""Which calibration transfer to use, with which head: the least expected error under the condition without labels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..models.preprocess import Pipeline
 from ..models.weighted_pls import weighted_pls
 from .calibration_transfer import Correction, paired
 
+FOLDS = 5
 MAX_COMPONENTS = 20
-
 
 Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): with 1, 2, ... latent variables
 
@@ -32,7 +32,7 @@ def ridge_head(Z: np.ndarray, y: np.ndarray) -> Predict:
 
 
 def process_head(Z: np.ndarray, y: np.ndarray) -> Predict:
-    """A Gaussian process, its kernel by marginal likelihood: one step."""
+    """A Gaussian process, its kernel by marginal likelihood; one step."""
     mean, sd = y.mean(), y.std() or 1.0
     process, _, _ = KINDS["gp"](Z, (y - mean) / sd, [], np.arange(len(y)))
     return lambda Q: process.predict(Q)[:, :1] * sd + mean
@@ -45,6 +45,11 @@ class Candidate(NamedTuple):
     head: Callable[[np.ndarray, np.ndarray], Predict] = pls_head
     treatment: str = "centre"
 
+    def fit(self, Z: np.ndarray, y: np.ndarray, U: np.ndarray, V: np.ndarray) -> tuple[Correction, Predict]:
+        """A new correction on the pairs U and V, and a head on the labeled Z; all are pre-treated."""
+        correction = type(self.correction)(**self.correction.get_params()).fit_pairs(U, V)
+        return correction, self.head(correction.reference(Z), y)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -52,8 +57,8 @@ class Chosen:
 
     Attributes:
         step: of its head. rmse: what `choose` minimised, in the target's unit.
-        out: (n,), out-of-fold predictions of the labeled. apart: (pairs,), prediction under B less that under A, of
-            pairs that neither correction nor head have seen.
+        out: (n,), out-of-fold predictions of the labeled spectra. apart: (pairs,), prediction under B less that under
+            A, of pairs that neither correction nor head was fitted on.
     """
 
     candidate: Candidate
@@ -77,13 +82,12 @@ def choose(
     A: np.ndarray,
     B: np.ndarray,
     *,
-    folds: int = 5,
     seed: int = 0,
 ) -> Chosen:
-    """The candidate, and the step of its head, of the least error expected under condition B, where no label is.
+    """The candidate, and the step of its head, of the least expected error under condition B, which has no labels.
 
-    The error under B is the error under A plus what a prediction changes from A to B. The first has its mean square
-    from cross-validation on the labels, the second from pairs held out of the same folds; their sum is minimised.
+    The error under B is the error under A plus the change of a prediction from A to B. The mean square of the first is
+    from cross-validation on the labels, that of the second from pairs held out of the same folds; the sum is minimised.
     A labeled spectrum that is also in a pair (the same numbers in A) is held out with it.
 
     Args:
@@ -97,9 +101,9 @@ def choose(
         raise ValueError(
             f"expected at least 2 labels, 2 pairs and a candidate, got {len(X)}, {len(A)} and {len(candidates)}"
         )
-    of_x, of_pair = _folds(X, A, folds, seed)
+    of_x, of_pair = _folds(X, A, seed)
     treated: dict[str, tuple[Pipeline, list[np.ndarray]]] = {}
-    best: tuple[float, Candidate, int, np.ndarray, np.ndarray] | None = None
+    tried: list[tuple[float, Candidate, int, np.ndarray, np.ndarray]] = []
     for candidate in candidates:
         if candidate.treatment not in treated:
             pipeline = Pipeline.parse(candidate.treatment)
@@ -108,13 +112,10 @@ def choose(
         out, apart = _held_out(candidate, *treated[candidate.treatment][1], y, of_x, of_pair)
         errors = ((out - y[:, None]) ** 2).mean(axis=0) + (apart**2).mean(axis=0)
         step = int(errors.argmin())
-        if best is None or errors[step] < best[0]:
-            best = float(errors[step]), candidate, step, out[:, step], apart[:, step]
-    assert best is not None
-    error, candidate, step, out, apart = best
+        tried.append((float(errors[step]), candidate, step, out[:, step], apart[:, step]))
+    error, candidate, step, out, apart = min(tried, key=lambda one: one[0])
     pipeline, (Z, U, V) = treated[candidate.treatment]
-    correction = _fresh(candidate).fit_pairs(U, V)
-    head = candidate.head(correction.reference(Z), y)
+    correction, head = candidate.fit(Z, y, U, V)
     return Chosen(candidate, step, float(np.sqrt(error)), out, apart, pipeline, correction, head)
 
 
@@ -131,8 +132,7 @@ def _held_out(
     out, apart, steps = np.zeros((len(Z), MAX_COMPONENTS)), np.zeros((len(U), MAX_COMPONENTS)), MAX_COMPONENTS
     for k in np.unique(of_x):
         pair, label = of_pair == k, of_x == k
-        correction = _fresh(candidate).fit_pairs(U[~pair], V[~pair])
-        head = candidate.head(correction.reference(Z[~label]), y[~label])
+        correction, head = candidate.fit(Z[~label], y[~label], U[~pair], V[~pair])
         predicted = head(correction.reference(np.vstack([Z[label], U[pair]])))
         steps = min(steps, predicted.shape[1])
         out[label, :steps] = predicted[: label.sum(), :steps]
@@ -140,25 +140,21 @@ def _held_out(
     return out[:, :steps], apart[:, :steps]
 
 
-def _fresh(candidate: Candidate) -> Correction:
-    return type(candidate.correction)(**candidate.correction.get_params())
-
-
 def weigh(members: Sequence[Chosen], y: np.ndarray) -> np.ndarray:
-    """Weights (members,), none negative, summing to 1, of a mean of predictions: they minimise what `choose` does."""
+    """Weights (members,) of a mean of predictions, none negative, sum 1: they minimise the error of `choose`."""
     out = np.column_stack([member.out for member in members])
     apart = np.column_stack([member.apart for member in members])
     apart = apart * np.sqrt(len(out) / len(apart))
     return member_weights(np.vstack([out, apart]), np.r_[y, np.zeros(len(apart))])
 
 
-def _folds(X: np.ndarray, A: np.ndarray, folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _folds(X: np.ndarray, A: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Folds of the labeled (n,) and of the pairs (pairs,), each spread evenly; equal rows share one."""
     codes = np.unique(np.vstack([X, A]), axis=0, return_inverse=True)[1].ravel()
     of_x, of_pair = codes[: len(X)], codes[len(X) :]
     order = np.random.default_rng(seed).permutation(codes.max() + 1)
     in_x, in_pair = np.isin(order, of_x), np.isin(order, of_pair)
-    folds = min(folds, in_x.sum(), in_pair.sum())
+    folds = min(FOLDS, in_x.sum(), in_pair.sum())
     fold, both = np.empty(len(order), np.int64), order[in_x & in_pair]
     for others in (order[in_x & ~in_pair], order[in_pair & ~in_x]):
         fold[np.r_[both, others]] = np.arange(len(both) + len(others)) % folds

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -16,18 +15,20 @@ from .. import StoreUnusable
 from ..models.atomic import atomic_write
 from ..models.axis import Axis, resampler
 
+ARRAYS = ("spectra", "object", "condition", "recent")
+
 
 @dataclass(frozen=True, eq=False)
 class Unlabeled:
     """Spectra to pretrain on, grouped by object.
 
     Attributes:
-        spectra: (n, bands) float32. object: (n,) int64 codes from 0 on (made so), equal = the same object.
-        condition: (n,) int64, index into `conditions`, the names of instruments or the like.
+        spectra: (n, bands) float32. object: (n,) codes, equal = the same object; renumbered 0, 1, ...
+        condition: (n,) int64 codes, of the instrument or the like.
         recent: (n,) bool: from the recent window, not from the reservoir.
 
     >>> objects, conditions = np.array([7, 7, 9]), np.array([0, 1, 0])
-    >>> two = Unlabeled(np.eye(3, dtype=np.float32), objects, conditions, ["a", "b"], np.ones(3, bool))
+    >>> two = Unlabeled(np.eye(3, dtype=np.float32), objects, conditions, np.ones(3, bool))
     >>> [rows.tolist() for rows in two.pair(np.array([1]), np.random.default_rng(0))]
     [[2], [2]]
     """
@@ -35,7 +36,6 @@ class Unlabeled:
     spectra: np.ndarray
     object: np.ndarray
     condition: np.ndarray
-    conditions: Sequence[str]
     recent: np.ndarray
 
     def __post_init__(self) -> None:
@@ -43,18 +43,16 @@ class Unlabeled:
         for name in ("object", "condition", "recent"):
             if np.shape(getattr(self, name)) != (n,):
                 raise ValueError(f"expected {name} of {n} spectra, got shape {np.shape(getattr(self, name))}")
-        object.__setattr__(self, "object", codes_of(self.object))
+        object.__setattr__(self, "object", np.unique(self.object, return_inverse=True)[1].astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.spectra)
 
     def __getitem__(self, rows: np.ndarray) -> Unlabeled:
-        return Unlabeled(
-            self.spectra[rows], self.object[rows], self.condition[rows], self.conditions, self.recent[rows]
-        )
+        return Unlabeled(**{name: getattr(self, name)[rows] for name in ARRAYS})
 
     def parted(self, share: float, seed: int = 0) -> tuple[Unlabeled, Unlabeled]:
-        """Without a share of the objects, and those: at least two of them on each side, where there are four."""
+        """The others, and a share of the objects: at least two on each side if there are four."""
         n = int(self.object.max(initial=-1)) + 1
         apart = np.random.default_rng(seed).permutation(n)[: min(max(2, round(share * n)), n // 2)]
         held_out = np.isin(self.object, apart)
@@ -64,41 +62,34 @@ class Unlabeled:
         """Whole or not at all."""
         from safetensors.numpy import save_file
 
-        arrays = {
-            name: np.ascontiguousarray(getattr(self, name)) for name in ("spectra", "object", "condition", "recent")
-        }
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         with atomic_write(path) as draft:
-            save_file(arrays, draft, metadata={"conditions": json.dumps(list(self.conditions))})
+            save_file(arrays, draft)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises StoreUnusable: no such file, or none of ours."""
-        from safetensors import SafetensorError, safe_open
+        """Raises StoreUnusable: no such file, or another kind of file."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
         try:
-            with safe_open(path, "np") as kept:
-                conditions = json.loads((kept.metadata() or {})["conditions"])
-                spectra, *others = (kept.get_tensor(name) for name in ("spectra", "object", "condition", "recent"))
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
+            arrays = load_file(path)
+            return cls(**{name: arrays[name] for name in ARRAYS})
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError) as error:
             raise StoreUnusable(f"{path}: expected unlabeled spectra: {error}") from error
-        return cls(spectra, others[0], others[1], conditions, others[2])
 
     @cached_property
     def _sides(self) -> tuple[np.ndarray, np.ndarray]:
-        """Objects with a spectrum in the recent window, and the others."""
+        """Objects with a spectrum in the recent window, and all others."""
         is_recent = np.bincount(self.object, weights=self.recent) > 0
         return np.flatnonzero(is_recent), np.flatnonzero(~is_recent)
 
-    def batches(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Without end: (size,) different objects, half of them recent and half replay; one side makes up for the other.
-
-        Fewer than `size` where there are no more objects.
-        """
+    def batch(self, size: int, rng: np.random.Generator) -> np.ndarray:
+        """(size,) different objects, fewer if there are no more: half recent, half replay, if both have enough."""
         recent, replay = self._sides
-        while True:
-            fresh = min(len(recent), max(size - size // 2, size - len(replay)))
-            again = min(len(replay), size - fresh)
-            yield np.concatenate([rng.choice(recent, fresh, replace=False), rng.choice(replay, again, replace=False)])
+        fresh = min(len(recent), max(size - size // 2, size - len(replay)))
+        again = min(len(replay), size - fresh)
+        return np.concatenate([rng.choice(recent, fresh, replace=False), rng.choice(replay, again, replace=False)])
 
     @cached_property
     def _order(self) -> tuple[np.ndarray, ...]:
@@ -111,14 +102,14 @@ class Unlabeled:
         return order, np.cumsum(count) - count, count, np.repeat(changes, lengths), np.repeat(lengths, lengths)
 
     def pair(self, objects: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(k,) objects -> (k,), (k,) rows: two spectra of each, of different conditions where it has them.
+        """(k,) objects -> (k,), (k,) rows: two spectra of each, under different conditions if it has them.
 
-        Where an object has one spectrum, its row twice.
+        An object with one spectrum has its row twice.
         """
         order, start, count, run, length = self._order
         start, count, (u, v) = start[objects], count[objects], rng.random((2, len(objects)))
         first = start + (u * count).astype(np.int64)
-        # The second is drawn from what is left when a run is taken out: the first's condition, else the first alone.
+        # The second is drawn from the rows outside a run: that of the first's condition, else the first alone.
         varied = count > length[first]
         out, size = np.where(varied, run[first], first), np.where(varied, length[first], 1)
         second = start + (v * (count - size)).astype(np.int64)
@@ -126,20 +117,12 @@ class Unlabeled:
         return order[first], order[second]
 
 
-def codes_of(objects: np.ndarray) -> np.ndarray:
-    return np.unique(objects, return_inverse=True)[1].astype(np.int64)
-
-
 def digests_of(texts: Sequence[str]) -> list[Any]:
-    """63 bits of each text (equal for two of 10 million with a chance of 1 in 200,000); None for none."""
+    """63 bits of each text (two of 10 million are equal with a chance of 1 in 200,000); None for an empty text."""
     return [
         int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") >> 1 if text else None
         for text in texts
     ]
-
-
-def codes_or_own(digests: list[int | None]) -> np.ndarray:
-    return np.array([-1 - i if digest is None else digest for i, digest in enumerate(digests)], dtype=np.int64)
 
 
 def on_grid(spectra: np.ndarray, axis: Axis, grid: Axis) -> np.ndarray:

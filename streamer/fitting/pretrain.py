@@ -71,8 +71,8 @@ def read_unlabeled(
         also = f"; {left_out} spectra with values that are not finite were left out" if left_out else ""
         expected = f"expected spectra of at least {MIN_OBJECTS} objects to learn from"
         raise BadFile(f"{files[0]}: {expected}, got {len(set(objects))}{also}")
-    kinds, condition = np.unique(conditions, return_inverse=True)
-    return Unlabeled(np.vstack(spectra), code, condition, kinds.tolist(), np.ones(len(code), bool)), grid
+    condition = np.unique(conditions, return_inverse=True)[1]
+    return Unlabeled(np.vstack(spectra), code, condition, np.ones(len(code), bool)), grid
 
 
 def _objects(table: Table, group: str | None, number: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Settings of numpy's matrix library for a worker. It reads them once, when numpy is first imported."""
+"""Settings of numpy's matrix library for a worker; it reads them when numpy is first imported."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 
 # OpenBLAS mistakes a Sapphire Rapids for a Haswell, and multiplies at half speed. Kernels by the instructions that they
-# need: with others the process would crash.
-_KERNELS = {
-    "Cooperlake": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16"},
-    "SkylakeX": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
-}
+# need: without these the process would crash.
+_AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_KERNELS = {"Cooperlake": _AVX512 | {"avx512_bf16"}, "SkylakeX": _AVX512}
 
 
 def set_up_blas() -> None:

@@ -1,25 +1,27 @@
-"""What is learned beside the trainer's loop: refits and pretraining, judged by the gate and published.
+"""Learning beside the trainer's loop: refits and pretraining, judged by the gate and published.
 
-Learning runs in a thread of its own, on a snapshot. A trainer that is killed goes on from its last checkpoint.
+Learning runs in a thread of its own, on a snapshot. A trainer that was killed resumes from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
+import torch
+from threadpoolctl import threadpool_limits
 
 from ... import BadBundle, NoModel, StoreUnusable, TamisError
 from ...models.axis import Axis
 from ...models.model import Calibration, Model
 from ...models.store import Store
-from ...ssl.gate import Limits
 from ...ssl.pretrain import Interrupted, Recipe
 from ...ssl.refit import Gold, Judged, Labels, improve, refit
 from ...ssl.replay_buffer import Buffer
@@ -49,49 +51,46 @@ class Champion:
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to learn, with all that it needs: the thread shares nothing with the loop."""
+    """One thing to learn, with a snapshot of its data: the thread shares nothing with the loop that changes."""
 
-    why: str  # labels or spectra
     champion: Champion
     labels: Labels | None
     labels_until: int
     spectra_until: int
-    stream: Unlabeled | None
-    gold: Sequence[Gold]
+    stream: Unlabeled | None = None  # None: a refit
+
+    @property
+    def why(self) -> str:
+        return "labels" if self.stream is None else "spectra"
 
 
 class Learning:
     """One model that is kept up to date.
 
     Args:
-        is_stopping: asked between the steps of pretraining, which then ends and leaves a checkpoint.
+        is_stopping: checked between the steps of pretraining, which then ends and leaves a checkpoint.
     """
 
     def __init__(self, table: Table, store: Store, meters: Metrics, is_stopping: Callable[[], bool]) -> None:
         self.table, self.store, self.meters, self.is_stopping = table, store, meters, is_stopping
         self.gold: Sequence[Gold] = ()
         self._folder = Path(table.folder)
-        self._job: Job | None = None
-        self._judging: Future[Judged] | None = None
+        self._snapshot = self._folder / "snapshot.safetensors"
+        self._running: tuple[Job, Future[Judged]] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="learning")
         self._tried_labels = self._tried_spectra = 0
         self._label_drift: LabelDrift | None = None
 
     @property
-    def _snapshot(self) -> Path:
-        return self._folder / "snapshot.safetensors"
-
-    @property
     def is_busy(self) -> bool:
-        return self._judging is not None
+        return self._running is not None
 
     def open(self, champion: Champion) -> None:
-        """Reads the gold sets, and goes on where the champion's own training ended."""
+        """Reads the gold sets, and continues where the champion's own training ended."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self.gold = [read_gold(Path(path), champion.model.targets) for path in self.table.gold]
         self._tried_labels = champion.labels_until
-        learned = champion.model.training.get("spectra_until", 0)
-        self._tried_spectra = learned if isinstance(learned, int) else 0
+        self._tried_spectra = _count_of(champion.model, "spectra_until")
 
     def close(self) -> None:
         self._pool.shutdown(wait=True)
@@ -101,12 +100,10 @@ class Learning:
         name = self.table.model
         model, version = self.store.load(name)
         refuse_classes(name, model)
-        until = model.training.get("labels_until", 0)
-        calibration = self.store.calibration(name, version)
-        return Champion(model, version, calibration, until if isinstance(until, int) else 0)
+        return Champion(model, version, self.store.calibration(name, version), _count_of(model, "labels_until"))
 
     def begin(self, buffer: Buffer, open_buffer: Callable[[Axis], Buffer], *, is_settled: bool) -> bool:
-        """Starts what there is to learn, if anything; a refit first, since it is quick and worth most.
+        """Starts to learn if there is anything new; a refit first, since it is quick and worth most.
 
         Args:
             is_settled: no more labels are expected at the moment.
@@ -128,7 +125,7 @@ class Learning:
             self._watch_labels(champion, buffer)
             self._tried_labels = joined
             if labels is not None and labels.unseen.any():
-                return self._start(Job("labels", champion, labels, joined, added, None, self.gold))
+                return self._start(Job(champion, labels, joined, added))
         if not to_pretrain:
             return False
         self._tried_spectra = added
@@ -137,29 +134,25 @@ class Learning:
             return False
         if not resumed:
             stream.save(self._snapshot)
-        return self._start(Job("spectra", champion, labels, joined, added, stream, self.gold))
+        return self._start(Job(champion, labels, joined, added, stream))
 
     def _start(self, job: Job) -> bool:
-        log.info(
-            "learning",
-            why=job.why,
-            champion=job.champion.version,
-            labels=0 if job.labels is None else len(job.labels.all),
-        )
-        self._job, self._judging = job, self._pool.submit(self._learn, job)
+        labels = 0 if job.labels is None else len(job.labels.all)
+        log.info("learning", why=job.why, champion=job.champion.version, labels=labels)
+        self._running = job, self._pool.submit(self._learn, job)
         return True
 
     def _watch_labels(self, champion: Champion, buffer: Buffer) -> None:
-        """Label drift, and drift of the champion's errors on values that it was not fitted on."""
-        model, taught = champion.model, champion.calibration
+        """Checks for drift of the labels, and of the champion's errors on labels that it was not fitted on."""
+        model, calibration = champion.model, champion.calibration
         labeled = buffer.labeled(model.targets)
         since = max(self._tried_labels, champion.labels_until)
         new = (labeled.joined > since) & np.isfinite(labeled.values).all(axis=1)
-        if taught is None or not new.any():
+        if calibration is None or not new.any():
             return
         if self._label_drift is None or self._label_drift.targets != model.targets:
-            errors = model.predict(taught.spectra, model.grid).values - taught.values
-            self._label_drift = LabelDrift(model.targets, taught.values, -errors)
+            errors = calibration.values - model.predict(calibration.spectra, model.grid).values
+            self._label_drift = LabelDrift(model.targets, calibration.values, errors)
         predicted = model.predict(labeled.spectra[new], model.grid).values
         readings = self._label_drift.update(labeled.values[new], predicted)
         for reading in readings:
@@ -168,21 +161,18 @@ class Learning:
         show_drift(self.meters, "(laboratory)", DriftReport(readings, {r.detector: r.over for r in readings}, 1.0))
 
     def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
-        """The calibration and the later labels with their neighbours in time; None where they are too few to fit on."""
+        """The calibration and the later labels with their neighbours in time; None if they are too few to fit on."""
         model = champion.model
         labeled = buffer.labeled(model.targets)
-        whole: np.ndarray = np.all(np.isfinite(labeled.values), axis=1)
-        own = np.flatnonzero(whole)
-        spectra, of = labeled.spectra[own], own
-        if self.table.label_span_s > 0 and len(own):
+        spectra, of = labeled.spectra, np.arange(len(labeled.spectra))
+        if self.table.label_span_s > 0:
             beside, row = buffer.beside(labeled, np.timedelta64(round(self.table.label_span_s * 1e6), "us"))
-            spectra = np.vstack([spectra, beside[whole[row]]])
-            of = np.concatenate([own, row[whole[row]]])
+            spectra, of = np.vstack([spectra, beside]), np.concatenate([of, row])
         order = np.argsort(of, kind="stable")
-        spectra, of = spectra[order], of[order]
-        first = {code: i for i, code in reversed(list(enumerate(labeled.object.tolist())))}
-        group = np.array([first[code] for code in labeled.object[of].tolist()], dtype=np.int64)
-        later = Calibration(spectra, labeled.values[of], group)
+        order = order[np.isfinite(labeled.values[of[order]]).all(axis=1)]
+        of = of[order]
+        _, first, code = np.unique(labeled.object, return_index=True, return_inverse=True)
+        later = Calibration(spectra[order], labeled.values[of], first[code][of])
         bands, targets = len(model.grid), len(model.targets)
         nothing = Calibration(np.empty((0, bands), np.float32), np.empty((0, targets)), np.empty(0, np.int64))
         labels = Labels.join(champion.calibration or nothing, later, labeled.joined[of] > champion.labels_until)
@@ -190,13 +180,14 @@ class Learning:
 
     def _learn(self, job: Job) -> Judged:
         """Runs in the thread beside the loop."""
-        limits = Limits(margin=self.table.margin)
-        champion = job.champion.model
+        champion, margin = job.champion.model, self.table.margin
         if job.stream is None:
             assert job.labels is not None
-            return refit(champion, job.labels, job.gold, limits)
+            return refit(champion, job.labels, self.gold, margin)
+        names = ("encoder", "preprocess", "objective", "augment", "steps", "batch", "seed")
+        recipe = Recipe(**{name: getattr(self.table, name) for name in names})
         judged, _ = improve(
-            *(champion, job.labels, job.stream, self.recipe, job.gold, limits),
+            *(champion, job.labels, job.stream, recipe, self.gold, margin),
             checkpoint=self._folder / "checkpoint.safetensors",
             every=CHECKPOINT_STEPS,
             stop=self.is_stopping,
@@ -204,22 +195,15 @@ class Learning:
         )
         return judged
 
-    @property
-    def recipe(self) -> Recipe:
-        names = ("encoder", "preprocess", "objective", "augment", "steps", "batch", "seed")
-        return Recipe(**{name: getattr(self.table, name) for name in names})
-
     def _progress(self, step: int, loss: float) -> None:
         self.meters["tamis_training_step"].set(step + 1)
         self.meters["tamis_training_loss"].set(loss)
 
     def finish(self) -> None:
         """Publishes a finished candidate that passes the gate."""
-        if self._judging is None or not self._judging.done():
+        if self._running is None or not self._running[1].done():
             return
-        job, future = self._job, self._judging
-        assert job is not None
-        self._job = self._judging = None
+        (job, future), self._running = self._running, None
         self.meters["tamis_training_step"].set(0)
         try:
             judged = future.result()
@@ -228,44 +212,41 @@ class Learning:
             return
         except (ValueError, FloatingPointError, TamisError) as error:
             log.error("learning failed", why=job.why, error=f"{type(error).__name__}: {error}")
-            self._note_verdict(job, "failed", str(error), None)
+            self._note_verdict(job, "failed", str(error))
             return
-        verdict = judged.verdict
-        if not verdict.promoted:
-            log.warning("candidate refused", why=job.why, champion=job.champion.version, reason=verdict.reason)
-            self._note_verdict(job, "refused", verdict.reason, None)
-            return
-        if job.labels is None:
-            log.info("encoder passed, but there are no labels to fit heads on", reason=verdict.reason)
-            self._note_verdict(job, "no labels", verdict.reason, None)
-            return
-        if self.store.current(self.table.model) != job.champion.version:
-            log.warning("candidate dropped: another version became current", champion=job.champion.version)
-            self._note_verdict(job, "dropped", "another version became current", None)
-            return
+        champion, reason = job.champion.version, judged.verdict.reason
+        if not judged.verdict.promoted:
+            log.warning("candidate refused", why=job.why, champion=champion, reason=reason)
+            self._note_verdict(job, "refused", reason)
+        elif job.labels is None:
+            log.info("encoder passed, but there are no labels to fit heads on", reason=reason)
+            self._note_verdict(job, "no labels", reason)
+        elif self.store.current(self.table.model) != champion:
+            log.warning("candidate dropped: another version became current", champion=champion)
+            self._note_verdict(job, "dropped", "another version became current")
+        else:
+            self._publish(job, job.labels, judged)
+
+    def _publish(self, job: Job, labels: Labels, judged: Judged) -> None:
         judged.model.training |= {
             "labels_until": job.labels_until,
             "spectra_until": job.spectra_until,
-            "labels": len(np.unique(job.labels.all.group)),
+            "labels": len(np.unique(labels.all.group)),
             "why": job.why,
         }
-        automatic = self.table.promote == "auto"
-        metrics = {"gate": verdict.to_json()}
+        automatic, metrics = self.table.promote == "auto", {"gate": judged.verdict.to_json()}
         version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
         event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
-        log.info(event, version=version, why=job.why, champion=job.champion.version, reason=verdict.reason)
-        self._note_verdict(job, "promoted" if automatic else "published", verdict.reason, version)
+        reason = judged.verdict.reason
+        log.info(event, version=version, why=job.why, champion=job.champion.version, reason=reason)
+        self._note_verdict(job, "promoted" if automatic else "published", reason, version)
 
-    def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None) -> None:
-        """Appends the verdict to the file, and deletes the snapshot it was about."""
+    def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
+        """Appends the verdict to the file, and deletes the snapshot that it is about."""
         self.meters["tamis_gate_total"].labels(outcome).inc()
         line = {
-            "time": str(np.datetime64("now")) + "Z",
-            "why": job.why,
-            "outcome": outcome,
-            "champion": job.champion.version,
-            "version": version,
-            "reason": reason,
+            **{"time": str(np.datetime64("now")) + "Z", "why": job.why, "outcome": outcome},
+            **{"champion": job.champion.version, "version": version, "reason": reason},
         }
         with open(self._folder / "verdicts.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -273,16 +254,13 @@ class Learning:
             self._snapshot.unlink(missing_ok=True)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch and BLAS work on one thread."""
-    import torch
-    from threadpoolctl import threadpool_limits
+def _count_of(model: Model, name: str) -> int:
+    """A count in a model's training record, 0 if it has none."""
+    count = model.training.get(name, 0)
+    return count if isinstance(count, int) else 0
 
-    before = torch.get_num_threads()
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Torch and BLAS work on one thread; torch also after the block."""
     torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    return threadpool_limits(1)

@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,6 +24,9 @@ from ..transport.recorded import FileSink, FileSource
 from .stop import Stop
 from .worker import Worker
 
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
 log = structlog.get_logger()
 
 
@@ -34,61 +38,57 @@ def run_worker(
     Raises:
         TamisError: why it could not start or continue, and what the operator can do.
     """
-    topics = settings.topics
-    needed = [topics.spectra] if read_from is None else []
-    needed += [topics.predictions, topics.rejects] if write_to is None else []
-    needed += [topics.decisions] if write_to is None and settings.decides else []
-    needed += [topics.label_requests] if write_to is None and settings.requests.per_hour > 0 else []
-    cameras = Cameras(None if read_from is not None else Path(settings.drift.folder) / "cameras")
+    topics, live = settings.topics, read_from is None
+    needed = [topics.spectra] if live else []
+    if write_to is None:
+        needed += [topics.predictions, topics.rejects]
+        needed += [topics.decisions] if settings.decides else []
+        needed += [topics.label_requests] if settings.requests.per_hour > 0 else []
+    folder = Path(settings.drift.folder) if live else None
+    cameras = Cameras(folder and folder / "cameras")
     cameras.check(settings.lines)  # before connecting to a broker
     with ExitStack() as parts:
         # From a recorded file results must be reproducible: a new version is loaded in the foreground.
-        loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if read_from is None else None
+        loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if live else None
         models = ModelServer(
             *(Store(settings.store), settings.lines, settings.reload_s), loader=loader, threads=settings.predict_threads
         )
         if needed:
             log.info("connecting to the broker", brokers=settings.brokers, group=settings.group)
             ensure(settings, needed)
+        # A transaction commits offsets; a recorded file has none.
+        slot = settings.transactional_id if live else None
         # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
-        sink: Sink = parts.enter_context(closing(_sink(settings, read_from, write_to)))
-        source: Source = parts.enter_context(closing(_source(settings, read_from, reading)))
-        folder = Path(settings.drift.folder) if read_from is None else None
-        drift = DriftMonitor(settings.drift, folder, loader)
+        sink: Sink = FileSink(write_to) if write_to is not None else kafka_sink(settings, slot)
+        parts.enter_context(closing(sink))
+        if read_from is not None:
+            source: Source = FileSource(read_from, settings.frame_max_bytes, reading)
+        else:
+            source = kafka_source(settings, [topics.spectra], settings.group, settings.partitions)
+        parts.enter_context(closing(source))
         apart = settings.decides and write_to is None and settings.transactional_id is not None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
-        inspection = Inspection(settings, models, cameras, drift)
-        worker = Worker(settings, source, sink, inspection, decisions=decisions, live=read_from is None)
+        inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
+        worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)
         parts.enter_context(Watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
             return
         if needed:
-            from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
-
-            server = MetricsServer(
-                settings.metrics.host, settings.metrics.port, worker.meters, worker.alive, worker.ready
-            )
-            parts.enter_context(server)
-            log.info(
-                "worker started",
-                metrics=server.url,
-                start_at=settings.start_at,
-                guarantee=settings.processing_guarantee,
-                slot=settings.transactional_id,
-            )
+            reading_mode = {"start_at": settings.start_at, "guarantee": settings.processing_guarantee}
+            url = _serve(parts, worker, settings.metrics.host, settings.metrics.port)
+            log.info("worker started", metrics=url, **reading_mode, slot=settings.transactional_id)
         worker.run()
     log.info("worker stopped", **worker.metrics.totals())
 
 
 def run_trainer(settings: Settings, stop: Stop) -> None:
-    """Runs a trainer until it is stopped, on one thread at the lowest priority: the worker beside it must not wait.
+    """Runs a trainer until it is stopped, on one thread at the lowest priority: the worker beside it comes first.
 
     Raises:
         TamisError: why it could not start or continue, and what the operator can do.
     """
     os.nice(19)
-    from ..monitoring.http_server import MetricsServer
     from .learning import one_thread
     from .trainer import Trainer
 
@@ -103,23 +103,15 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         stop.on_stop.append(trainer.stop)
         if stop():
             return
-        port = settings.trainer.metrics_port
-        server = MetricsServer(settings.metrics.host, port, trainer.meters, trainer.alive, trainer.ready)
-        parts.enter_context(server)
-        log.info("trainer started", metrics=server.url, model=settings.trainer.model)
+        url = _serve(parts, trainer, settings.metrics.host, settings.trainer.metrics_port)
+        log.info("trainer started", metrics=url, model=settings.trainer.model)
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
 
 
-def _source(settings: Settings, read_from: Path | None, reading: ReadOptions) -> Source:
-    if read_from is not None:
-        return FileSource(read_from, settings.frame_max_bytes, reading)
-    return kafka_source(settings, [settings.topics.spectra], settings.group, settings.partitions)
+def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int) -> str:
+    """Starts the server of metrics and probes; returns its URL."""
+    from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
 
-
-def _sink(settings: Settings, read_from: Path | None, write_to: Path | None) -> Sink:
-    if write_to is not None:
-        return FileSink(write_to)
-    # A transaction commits offsets; a recorded file has none.
-    return kafka_sink(settings, settings.transactional_id if read_from is None else None)
+    return parts.enter_context(MetricsServer(host, port, service.meters, service.alive, service.ready)).url

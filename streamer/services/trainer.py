@@ -1,13 +1,14 @@
 """The trainer's loop: read spectra and labels into the buffer, and learn beside it.
 
-Reading never waits for learning: that runs in a thread of its own, on a snapshot. A trainer that is killed reads on
-from its last commit, and pretrains on from its last checkpoint.
+Reading never waits for learning, which runs in a thread of its own, on a snapshot. A trainer that was killed resumes
+reading from its last commit, and pretraining from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,13 +31,13 @@ from .worker_metrics import show_source
 
 log = structlog.get_logger()
 
-SETTLE_S = 1.0  # without a new label before a refit: a laboratory sends a batch at a time
-STUCK_S = 120.0  # a large frame on a slow disk is not stuck
+SETTLE_S = 1.0  # without a new label before a refit: a laboratory sends its labels in batches
+STUCK_S = 120.0  # writing a large frame to a slow disk takes less
 
 
 @dataclass
 class Trainer:
-    """One source of spectra and labels, one buffer, one model that is kept up to date."""
+    """One source of spectra and labels, one replay buffer, one model that is kept up to date."""
 
     settings: Settings
     source: Source
@@ -45,24 +46,21 @@ class Trainer:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self._turned = math.inf  # when the loop last did; it has not begun
+        self.table: Table = self.settings.trainer
+        self._turned = math.inf  # when the loop last turned; it has not begun
         self._axes = self.settings.known_axes()
         self._folder = Path(self.table.folder)
         self._buffer: Buffer | None = None
         self.learning = Learning(self.table, self.store, self.meters, lambda: self.stopping)
-        self._labeled = time.monotonic()  # when the newest label came
+        self._labeled = time.monotonic()  # when the newest label arrived
         self._cameras = Cameras(self._folder / "cameras")
         self.meters["tamis_build_info"].labels(__version__).set(1)
-
-    @property
-    def table(self) -> Table:
-        return self.settings.trainer
 
     def run(self) -> None:
         """Runs until stopped, or until the source is exhausted and everything from it is learned.
 
         Raises:
-            TamisError: the buffer or a gold set can not be used.
+            TamisError: the buffer or a gold set cannot be used.
         """
         champion = self.wait_for_model()
         if champion is None:
@@ -91,19 +89,19 @@ class Trainer:
         self.stopping = True
 
     def wait_for_model(self) -> Champion | None:
-        said = False
+        is_logged = False
         while not self.stopping:
             try:
                 return self.learning.champion()
             except NoModel as error:
-                if not said:
+                if not is_logged:
                     log.warning("waiting for a model to keep up to date", error=str(error))
-                said = True
+                is_logged = True
                 time.sleep(0.1)
         return None
 
     def _open(self, grid: Axis) -> Buffer:
-        """Each grid has its own buffer: a model on another grid starts a new one, and the old file stays."""
+        """Each grid has its own buffer: a model on another grid starts a new one, and the old file is kept."""
         if self._buffer is not None and self._buffer.grid == grid:
             return self._buffer
         if self._buffer is not None:
@@ -118,31 +116,26 @@ class Trainer:
         is_settled = self.source.exhausted or time.monotonic() - self._labeled >= SETTLE_S
         return self.learning.begin(self._buffer, self._open, is_settled=is_settled)
 
-    # --- reading ------------------------------------------------------------------------------------------------------
-
     def _read(self) -> None:
-        """Adds new messages to the buffer, then commits; the buffer recognises what is read twice."""
-        records = self.source.poll(self.settings.poll_timeout_s)
+        """Adds new messages to the buffer, then commits; the buffer recognises spectra that are read twice."""
+        records, buffer = self.source.poll(self.settings.poll_timeout_s), self._buffer
         if not records:
             return
-        assert self._buffer is not None
-        before = self._buffer.joined
+        assert buffer is not None
+        before = buffer.joined
+        axes = self._axes | {buffer.grid.id: buffer.grid}
         for record in records:
-            if record.topic == self.settings.topics.labels:
-                self._take_labels(record)
-            else:
-                self._take_spectra(record)
+            take = self._take_labels if record.topic == self.settings.topics.labels else self._take_spectra
+            take(record, buffer, axes)
             self.source.handled(record)
-        self.meters["tamis_labels_total"].labels("joined").inc(self._buffer.joined - before)
+        self.meters["tamis_labels_total"].labels("joined").inc(buffer.joined - before)
         self.source.commit(self.source.progress())
 
-    def _take_spectra(self, record: Record) -> None:
-        """Spectra that can not be used are logged and left out; a worker has set them aside already."""
-        buffer = self._buffer
-        assert buffer is not None
+    def _take_spectra(self, record: Record, buffer: Buffer, axes: Mapping[str, Axis]) -> None:
+        """Spectra that cannot be used are logged and left out; a worker has already set them aside."""
         self.meters["tamis_frames_total"].inc()
         try:
-            frame, _ = decode(record, self._axes | {buffer.grid.id: buffer.grid}, self.settings.frame_max_bytes)
+            frame, _ = decode(record, axes, self.settings.frame_max_bytes)
             line = self.settings.line(frame.line)
             if line is None or line.model != self.table.model:
                 return
@@ -155,12 +148,9 @@ class Trainer:
         except (BadMessage, AxisMismatch, ValueError) as error:
             log.warning("spectra left out", place=record.place, error=str(error))
 
-    def _take_labels(self, record: Record) -> None:
-        buffer = self._buffer
-        assert buffer is not None
+    def _take_labels(self, record: Record, buffer: Buffer, axes: Mapping[str, Axis]) -> None:
         outcome = self.meters["tamis_labels_total"]
         try:
-            axes = self._axes | {buffer.grid.id: buffer.grid}
             labels, bad = decode_labels(record, axes, self.settings.frame_max_bytes)
         except BadMessage as error:
             log.error("labels rejected", error=str(error), reason=error.reason)
@@ -174,7 +164,7 @@ class Trainer:
             if line is not None and line.model != self.table.model:
                 continue
             try:
-                there = buffer.label(
+                is_joined = buffer.label(
                     *(label.spectrum_id, label.values, label.time, label.spectrum, label.axis, label.object_id),
                     _position(record),
                 )
@@ -182,11 +172,9 @@ class Trainer:
                 log.error("label rejected", place=record.place, spectrum_id=label.spectrum_id, error=str(error))
                 outcome.labels("rejected").inc()
                 continue
-            if not there:
+            if not is_joined:
                 outcome.labels("waiting").inc()
             self._labeled = time.monotonic()
-
-    # --- observing ----------------------------------------------------------------------------------------------------
 
     def observe(self) -> None:
         show_source(self.meters, self.source)
@@ -197,7 +185,7 @@ class Trainer:
             self.meters["tamis_buffer_bytes"].set(fill.bytes)
 
     def alive(self) -> str:
-        """'' while the loop turns, else for how long it has not."""
+        """'' while the loop turns, else how long it has not."""
         still_s = time.monotonic() - self._turned
         return "" if still_s < STUCK_S else f"the loop has not turned for {still_s:.0f} s"
 

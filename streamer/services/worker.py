@@ -27,8 +27,7 @@ from .worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()
 
-# After a batch that the broker did not confirm: long enough for a leader to be elected, short beside a night.
-RETRY_S = 1.0
+RETRY_S = 1.0  # after a batch that the broker did not confirm: time enough to elect a leader
 OBSERVE_S = 0.5
 
 
@@ -41,7 +40,7 @@ class Worker:
     sink: Sink
     inspection: Inspection
     meters: Metrics = field(default_factory=Metrics)
-    decisions: Sink | None = None  # where decisions go, which can not wait for a transaction. None: to `sink`
+    decisions: Sink | None = None  # for decisions, which cannot wait for a transaction; None: `sink`
     live: bool = True  # the spectra are measured now: a late decision is worth a warning
     stopping: bool = False
 
@@ -49,19 +48,19 @@ class Worker:
         self.metrics = WorkerMetrics(self.meters, self.settings)
         self._axes = self.settings.known_axes()
         self._observed = float("-inf")
-        self._turned = float("inf")  # when the loop last did; it has not begun
-        self._clock = self._ticked = 0.0  # that of decisions, and when it last went on
+        self._turned = float("inf")  # when the loop last turned; it has not begun
+        self._clock = self._ticked = 0.0  # the clock of decisions, and when it was last advanced
         self._exactly_once = self.settings.transactional_id is not None
         self._handled = self._bytes = 0  # messages, and bytes sent, since the last delivery
-        self._since = 0.0  # the first of them
+        self._since = 0.0  # time of the first of them
         self._rejected: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # of the newest messages
 
     def run(self) -> None:
         """Consume until stopped, or until the source is exhausted.
 
         Raises:
-            BadBundle: the model to start with is damaged: no restart could mend that. Fenced: another worker has our
-                slot. TooManyRejects: what was read since the last delivery is left as it is. Stalled: see `source`.
+            BadBundle: the model to start with is damaged, and a restart would not help. Fenced: another worker has our
+                slot. TooManyRejects: messages since the last delivery stay uncommitted. Stalled: see `source`.
         """
         warm_up()
         self.wait_for_models()
@@ -78,12 +77,11 @@ class Worker:
                 self.inspection.restore(self.source.commit_notes())
             self.inspection.models.refresh()
             self._work(records)
-            # Where other lines keep us busy, all that was sent before the last poll but one is handled.
+            # While other lines keep us busy, everything that was sent before the last poll but one is handled.
             until = before if records else self._tick()
             if self.inspection.has_silent_objects(until) and not (records and any(self.source.lag_records().values())):
                 self.send(self.inspection.decide_silent_objects(until))
-            if (now := time.monotonic()) - self._observed >= OBSERVE_S:
-                self._observed = now
+            if time.monotonic() - self._observed >= OBSERVE_S:
                 self.observe()
         self.send(self.inspection.flush())
         if self._handled:
@@ -102,9 +100,8 @@ class Worker:
             if self._is_due() and not self.deliver():
                 return
             if self.source.poll_overdue:
-                log.warning(
-                    "slow batch: the rest is polled again to stay in the consumer group", at=batch.records[-1].place
-                )
+                at = batch.records[-1].place
+                log.warning("slow batch: the rest is polled again to stay in the consumer group", at=at)
                 if self._handled:
                     self.deliver()
                 self.source.rewind()
@@ -113,11 +110,11 @@ class Worker:
             self.deliver()
 
     def decode(self, records: Iterable[Record]) -> Iterator[MessageBatch]:
-        """Messages as they were polled; those of one line camera that follow one another are joined."""
+        """The messages in their order; consecutive ones of one line camera are joined."""
         return batches(map(self._decode, records))
 
     def _decode(self, record: Record) -> tuple[MessageBatch, bool]:
-        """A message, and whether it is of a line camera whose objects we find."""
+        """A message, and whether it is from a line camera whose objects are found here."""
         axes = self.inspection.models.axes() | self._axes
         try:
             frame, bad = decode(record, axes, self.settings.frame_max_bytes)
@@ -127,7 +124,7 @@ class Worker:
         return MessageBatch([record], frame, bad), line is not None and line.camera.belt is not None
 
     def handle(self, batch: MessageBatch) -> None:
-        """Processes one batch, and sends what comes of it."""
+        """Processes one batch, and sends the results."""
         self.send(self.inspection.process(batch, self._clock))
         self.meters["tamis_frames_total"].inc(len(batch.records))
 
@@ -139,39 +136,35 @@ class Worker:
         """
         for outcome in outcomes:
             for message in outcome.messages:
+                is_decision = message.topic == "decisions"
+                sink = self.decisions or self.sink if is_decision else self.sink
                 topic = getattr(self.settings.topics, message.topic)
-                if message.topic == "decisions":
-                    sink = self.decisions or self.sink
-                else:
-                    sink = self.sink
-                    self._bytes += len(message.value)
                 sink.send(topic, message.value, key=message.key, headers=message.headers)
+                self._bytes += 0 if is_decision else len(message.value)
             self.metrics.record(outcome.facts)
             for is_rejected in outcome.rejected:
                 self._count_rejected(is_rejected)
 
     def _count_rejected(self, is_rejected: bool) -> None:
         self._rejected.append(is_rejected)
-        ratio, window = self.settings.rejects.stop_ratio, self.settings.rejects.window_frames
-        if (rejected := sum(self._rejected)) > ratio * window:
-            topic = self.settings.topics.rejects
+        table = self.settings.rejects
+        if (rejected := sum(self._rejected)) > table.stop_ratio * table.window_frames:
             raise TooManyRejects(
                 f"{rejected} of the newest {len(self._rejected)} messages were set aside, more than rejects.stop_ratio "
-                f"= {ratio:g} allows: the worker stops before the whole topic ends up in {topic}. "
-                "`tamis tail --rejects` shows why; fix that, then start it again"
+                f"= {table.stop_ratio:g} allows: the worker stops before the whole topic ends up in "
+                f"{self.settings.topics.rejects}. `tamis tail --rejects` shows why; fix that, then start it again"
             )
 
     def _is_due(self) -> bool:
-        """Whether to deliver before the batch is done; results on their way are bounded in any case."""
+        """Whether to deliver before the batch is done: results in flight are bounded, and so are transactions."""
         if self._bytes >= self.settings.in_flight_max_bytes:
             return True
-        if not (self._exactly_once and self._handled):
-            return False
         table = self.settings.transactions
-        return self._handled >= table.frames or time.monotonic() - self._since >= table.interval_s
+        is_full = self._handled >= table.frames or time.monotonic() - self._since >= table.interval_s
+        return self._exactly_once and self._handled > 0 and is_full
 
     def deliver(self) -> bool:
-        """Results first, then the offsets, or both at once; False where the batch is to be read again."""
+        """Delivers results, then commits offsets, or both at once; False if the batch is to be read again."""
         progress = self.source.progress(self.inspection.note())
         try:
             if self.decisions is not None:
@@ -190,7 +183,7 @@ class Worker:
         return True
 
     def _undo(self) -> None:
-        """What was handled since the last delivery will be read again, by this worker or by others."""
+        """Forgets all messages since the last delivery: they are read again, by this worker or by others."""
         self.sink.abandon()
         self.source.rewind()
         self.inspection.undo()
@@ -198,36 +191,37 @@ class Worker:
         self._handled = self._bytes = 0
 
     def stop(self) -> None:
-        """Finish the frames in hand, deliver, commit, leave the group."""
+        """Finishes the frames in hand, delivers, commits, and leaves the group."""
         self.stopping = True
 
     def wait_for_models(self) -> None:
-        """Nothing is read before every model of the settings is there: its spectra would only be rejected."""
-        models, said = self.inspection.models, ""
+        """Reads nothing before every model of the settings is there: its spectra would only be rejected."""
+        models, logged = self.inspection.models, ""
         while not self.stopping:
-            models.refresh()  # the first one is waited for, however long a cold disk takes
+            models.refresh()  # waits for the first one, however long a cold disk takes
             missing = ", ".join(models.missing)
             if not missing:
                 self.inspection.check()
                 return
-            if not self.live:  # a recorded file is there now, and so should be its model
+            if not self.live:  # a recorded file needs its model now
                 there = ", ".join(models.store.names()) or "none"
                 raise NoModel(
                     f"{models.store.root} has no model {missing}; there: {there}. Name one in the settings "
                     "(lines.NAME.model), or publish it with `tamis fit`"
                 )
-            if missing != said:
+            if missing != logged:
                 log.warning("waiting for models", missing=missing, store=str(models.store.root))
-                said = missing
+                logged = missing
             time.sleep(0.1)
 
     def observe(self) -> None:
-        """What the metrics show of the worker as a whole, now and then."""
+        """Shows the state of the worker in its metrics."""
+        self._observed = time.monotonic()
         for line in self.metrics.observe(self.source, self.inspection.models.served, warns=self.live):
             self.inspection.forget(line)
 
     def alive(self) -> str:
-        """'' while the loop turns, else for how long it has not: it hangs in a broker call, or in a model."""
+        """'' while the loop turns, else how long it has not: it hangs in a broker call or in a model."""
         still_s = time.monotonic() - self._turned
         return "" if still_s < self.settings.stuck_s else f"the loop has not turned for {still_s:.0f} s"
 
@@ -244,7 +238,7 @@ class Worker:
         return self._clock
 
     def _patience_s(self) -> float:
-        """How long to wait for messages: an open transaction is not kept waiting for the next one."""
+        """How long to wait for messages: an open transaction does not wait for the next one."""
         if not self._handled:
             return self.settings.poll_timeout_s
         left_s = self._since + self.settings.transactions.interval_s - time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -11,21 +12,11 @@ import structlog
 
 from ... import __version__
 from ..drift.monitor import DriftReport
-from ..drift.reading import Reading
 from ..drift.reference_scan import ReferenceScan
 from ..messages.decisions import Decision
 from ..messages.predictions import Predictions
 from ..monitoring.metrics import Metrics
-from ..processing.inspection import (
-    BeltPixels,
-    DriftChecked,
-    Fact,
-    LabelsRequested,
-    Predicted,
-    PredictionTime,
-    ReferenceUpdated,
-    Rejected,
-)
+from ..processing import inspection as facts
 from ..processing.model_server import Served
 from ..settings.tables import Settings
 from ..transport.protocols import Source
@@ -33,12 +24,12 @@ from ..transport.protocols import Source
 log = structlog.get_logger()
 
 WARN_LATE_S = 10.0  # between two warnings of late decisions
-LOG_CHANGE = 0.005  # of a reference, in shares of the light
+LOG_CHANGE = 0.005  # of a reference, a share of the light
 QUANTILES = (0.05, 0.5, 0.95)  # of a frame's predictions
 
 
 class WorkerMetrics:
-    """What a worker counts at once, and what it shows with the next `observe`."""
+    """Counts facts at once, and shows states with the next `observe`."""
 
     def __init__(self, meters: Metrics, settings: Settings) -> None:
         self.meters, self.settings = meters, settings
@@ -46,32 +37,34 @@ class WorkerMetrics:
         self._newest: dict[str, Predictions] = {}  # of each line, shown by the next `observe`
         self._drifts: dict[str, DriftReport] = {}  # likewise
         self._references: dict[tuple[str, str, str], float] = {}  # change of each, by line, instrument and kind
-        self._logged: dict[tuple[str, str, str], float] = {}  # likewise, when it was last logged
-        self._timely: dict[str, list[tuple[bool, float]]] = {}  # of each line's newest decisions: late, seconds it took
+        self._logged: dict[tuple[str, str, str], float] = {}  # the change that was last logged
+        self._timely: dict[
+            str, list[tuple[bool, float]]
+        ] = {}  # each line's newest decisions: is it late, seconds taken
         self._warned_late = -np.inf
         self._skipped = 0
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
-    def record(self, facts: Iterable[Fact]) -> None:
-        for fact in facts:
-            label = self.meters.line(fact.predictions.line if isinstance(fact, Predicted) else fact.line)
+    def record(self, found: Iterable[facts.Fact]) -> None:
+        for fact in found:
+            label = self.meters.line(fact.predictions.line if isinstance(fact, facts.Predicted) else fact.line)
             match fact:
-                case Predicted():
+                case facts.Predicted():
                     self._count_predictions(label, fact.predictions)
-                case PredictionTime():
+                case facts.PredictionTime():
                     self.meters["tamis_predict_duration_seconds"].labels(label).observe(fact.seconds)
                 case Decision():
                     self._count_decision(label, fact)
-                case Rejected():
+                case facts.Rejected():
                     self.meters["tamis_dead_letter_total"].labels(label, fact.reason).inc()
                     self.meters["tamis_spectra_processed_total"].labels(label, "rejected").inc(fact.spectra)
-                case BeltPixels():
+                case facts.BeltPixels():
                     self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(fact.pixels)
-                case ReferenceUpdated():
+                case facts.ReferenceUpdated():
                     self._show_reference(label, fact)
-                case DriftChecked():
+                case facts.DriftChecked():
                     self._drifts[label] = fact.report
-                case LabelsRequested():
+                case facts.LabelsRequested():
                     self.meters["tamis_label_requests_total"].labels(label).inc()
 
     def _count_predictions(self, label: str, predictions: Predictions) -> None:
@@ -86,38 +79,35 @@ class WorkerMetrics:
     def _count_decision(self, label: str, decision: Decision) -> None:
         self.meters["tamis_decisions_total"].labels(label, decision.action).inc()
         self.meters["tamis_decisions_late_total"].labels(label).inc(decision.late)
-        took_s = np.nan
-        if not np.isnat(decision.time):
-            took_s = (np.datetime64(time.time_ns(), "ns") - decision.time) / np.timedelta64(1, "s")
+        took_s = _seconds_since(decision.time)
+        if not np.isnan(took_s):
             self.meters["tamis_decision_latency_seconds"].labels(label).observe(max(0.0, took_s))
         self._timely.setdefault(decision.line, []).append((decision.late, took_s))
 
-    def _show_reference(self, label: str, fact: ReferenceUpdated) -> None:
-        key = fact.line, fact.instrument, fact.kind
+    def _show_reference(self, label: str, fact: facts.ReferenceUpdated) -> None:
+        line, instrument, kind = key = fact.line, fact.instrument, fact.kind
         self._references[key] = fact.change
         if abs(fact.change - self._logged.get(key, np.inf)) > LOG_CHANGE:  # each message of one refreshes it
             self._logged[key] = fact.change
-            where = {"line": fact.line, "instrument": fact.instrument, "reference": fact.kind}
-            log.info("reference refreshed", **where, change=round(fact.change, 4))
-        of_line = [change for name, change in self._references.items() if (name[0], name[2]) == (fact.line, fact.kind)]
+            change = round(fact.change, 4)
+            log.info("reference refreshed", line=line, instrument=instrument, reference=kind, change=change)
+        of_line = [change for name, change in self._references.items() if name[::2] == (line, kind)]
         self.meters["tamis_camera_reference_change_ratio"].labels(label, fact.kind).set(max(of_line, key=abs))
 
     def delivered(self) -> None:
         """All frames that were sent have reached the broker."""
-        now = np.datetime64(time.time_ns(), "ns")
         for line, newest in self._sent:
-            latency_s = (now - newest) / np.timedelta64(1, "s")
-            self.meters["tamis_end_to_end_latency_seconds"].labels(line).observe(max(0.0, latency_s))
+            self.meters["tamis_end_to_end_latency_seconds"].labels(line).observe(max(0.0, _seconds_since(newest)))
         self._sent.clear()
 
     def undone(self) -> None:
         self._sent.clear()
 
     def observe(self, source: Source, served: Mapping[str, Served], *, warns: bool) -> list[str]:
-        """Shows what need not be shown with every frame; gives the lines that were forgotten meanwhile.
+        """Shows states that need not be shown with every frame; returns the lines that were forgotten since.
 
         Args:
-            warns: of late decisions.
+            warns: whether to warn of late decisions.
         """
         show_source(self.meters, source)
         self.meters["tamis_skipped_messages_total"].inc(source.skipped - self._skipped)
@@ -148,7 +138,7 @@ class WorkerMetrics:
         return forgotten
 
     def _show_predictions(self, line: str, predictions: Predictions) -> None:
-        """A line's newest frame alone: the quantiles of each would cost a sixth of its prediction."""
+        """Only of a line's newest frame: quantiles cost a sixth of a prediction."""
         self.meters["tamis_trusted_ratio"].labels(line).set(predictions.trusted.mean())
         self.meters["tamis_frozen_spectra"].labels(line).set(int(predictions.frozen.sum()))
         for target, values in predictions.values.items():
@@ -156,14 +146,14 @@ class WorkerMetrics:
                 self.meters["tamis_prediction"].labels(line, target, f"{quantile:g}").set(value)
 
     def _warn_late(self, source: Source) -> None:
-        """Decisions after their deadlines: a nozzle can not open for an object that is gone."""
+        """Warns of decisions after their deadlines: a nozzle cannot open for an object that is gone."""
         for name, decided in self._timely.items():
             if not (late := sum(is_late for is_late, _ in decided)):
                 continue
             self._warned_late = time.monotonic()
             line, took_s = self.settings.line(name), float(np.nanmedian([took_s for _, took_s in decided]))
             log.warning(
-                "decisions are late: this box can not follow, its messages are old, or the camera stands still",
+                "decisions are late: this box cannot keep up, its messages are old, or the camera stands still",
                 line=name,
                 late=late,
                 of=len(decided),
@@ -174,17 +164,19 @@ class WorkerMetrics:
 
     def totals(self) -> dict[str, int]:
         """Spectra by outcome and decisions by action, for the last line of the log."""
-        sums: dict[str, int] = {}
-        for name, label, prefix in (
-            ("tamis_spectra_processed_total", "outcome", ""),
-            ("tamis_decisions_total", "action", "decided_"),
-        ):
+        sums: Counter[str] = Counter()
+        counted = {"tamis_spectra_processed_total": ("outcome", ""), "tamis_decisions_total": ("action", "decided_")}
+        for name, (label, prefix) in counted.items():
             for metric in self.meters[name].collect():
                 for sample in metric.samples:
-                    if sample.name.endswith("_total"):
-                        key = prefix + sample.labels[label]
-                        sums[key] = sums.get(key, 0) + int(sample.value)
-        return sums
+                    if sample.name == name:
+                        sums[prefix + sample.labels[label]] += int(sample.value)
+        return dict(sums)
+
+
+def _seconds_since(when: np.datetime64) -> float:
+    """NaN for NaT."""
+    return float((np.datetime64(time.time_ns(), "ns") - when) / np.timedelta64(1, "s"))
 
 
 def show_source(meters: Metrics, source: Source) -> None:
@@ -194,14 +186,10 @@ def show_source(meters: Metrics, source: Source) -> None:
 
 
 def show_drift(meters: Metrics, line: str, report: DriftReport) -> None:
-    """Sets the gauges of one line; of a detector with several readings, the greatest over its threshold."""
+    """Sets the gauges of one line; of a detector with several readings, those of the greatest score."""
     meters["tamis_drift_learned_ratio"].labels(line).set(report.learned)
-    readings: dict[str, Reading] = {}
-    for one in report.readings:
-        before = readings.get(one.detector)
-        if before is None or one.score > before.score:
-            readings[one.detector] = one
-    for name, one in readings.items():
+    greatest = {one.detector: one for one in sorted(report.readings, key=lambda one: one.score)}
+    for name, one in greatest.items():
         meters["tamis_drift_score"].labels(line, name).set(one.score)
         meters["tamis_drift_threshold"].labels(line, name).set(one.threshold)
         meters["tamis_drift_alarm"].labels(line, name).set(report.alarms[name])

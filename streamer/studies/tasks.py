@@ -240,11 +240,11 @@ def _across(
 def _own(table: Table, group: np.ndarray | None, pairs: str | None, test: np.ndarray) -> Unlabeled:
     """The file's own spectra without the test's objects, by object and condition."""
     objects = np.arange(len(table)) if group is None else group
-    values = np.zeros(len(table)) if pairs is None else column_of(table, pairs)
-    kinds, condition = np.unique(values, return_inverse=True)
+    kinds = np.zeros(len(table)) if pairs is None else column_of(table, pairs)
+    condition = np.unique(kinds, return_inverse=True)[1]
     keep = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
-    spectra, names = table.spectra[keep].astype(np.float32), [str(kind) for kind in kinds]
-    return Unlabeled(spectra, objects[keep], condition[keep], names, np.ones(len(spectra), bool))
+    spectra = table.spectra[keep].astype(np.float32)
+    return Unlabeled(spectra, objects[keep], condition[keep], np.ones(len(spectra), bool))
 
 
 def _microseconds(trained: Any, spectra: np.ndarray, axis: Axis) -> float:

@@ -139,7 +139,7 @@ def context_of(A, B) -> Context:
     key = hashlib.blake2b(A.tobytes() + B.tobytes()).digest()
     if key not in _contexts:
         n, both = len(A), np.vstack([A, B]).astype(np.float32)
-        pairs = Unlabeled(both, np.tile(np.arange(n), 2), np.repeat([0, 1], n), ["A", "B"], np.ones(2 * n, bool))
+        pairs = Unlabeled(both, np.tile(np.arange(n), 2), np.repeat([0, 1], n), np.ones(2 * n, bool))
         _contexts[key] = Context(pairs, Axis(np.arange(A.shape[1]), "index"))
     return _contexts[key]
 

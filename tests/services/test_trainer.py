@@ -1,4 +1,4 @@
-"""The trainer through its loop: what arrives is kept, what is learned is judged, and what passes is published."""
+"""The trainer's loop: messages are kept, candidates are judged, and those that pass are published."""
 
 from __future__ import annotations
 
@@ -93,15 +93,13 @@ class Line:
 
 
 def season(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra of another season, in which an interferent hides what the calibration rests on; and fat."""
+    """Spectra of another season, with an interferent that the calibration does not know; and fat."""
     spectra, values = simulate(n, axis, seed)
     strange = np.random.default_rng(seed + 1000).uniform(0.5, 1.5, (n, 1))
     return spectra + strange * np.exp(-0.5 * ((axis.values - 1230.0) / 60.0) ** 2), values[:, 0]
 
 
-def test_labels_that_come_later_lead_to_a_refit_that_is_better_on_the_line(
-    tmp_path: Path, model: Model, grid: Axis
-) -> None:
+def test_later_labels_lead_to_a_better_refit(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model)
     spectra, fat = season(30, grid, 5)
     after, fat_after = season(50, grid, 6)
@@ -127,7 +125,7 @@ def test_a_second_run_learns_nothing_twice(tmp_path: Path, model: Model, grid: A
     assert line.store.versions("default") == ["v0001", "v0002"]
 
 
-def test_labels_may_come_before_their_spectra_or_carry_them(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_labels_may_arrive_before_their_spectra_or_carry_them(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model)
     spectra, fat = season(12, grid, 5)
     line.labels(["s0", "s1", "s2"], fat[:3])
@@ -141,25 +139,25 @@ def test_labels_may_come_before_their_spectra_or_carry_them(tmp_path: Path, mode
     line.arrives(*encode(carried, ARROW, 900_000), topic="labels")
     trainer = Trainer(line.settings, line.source, line.store)
     trainer.run()
-    told = trainer.meters.exposition()
-    assert b'tamis_labels_total{outcome="waiting"} 3.0' in told
-    assert b'tamis_labels_total{outcome="joined"} 7.0' in told, "those that waited too"
+    metrics = trainer.meters.exposition()
+    assert b'tamis_labels_total{outcome="waiting"} 3.0' in metrics
+    assert b'tamis_labels_total{outcome="joined"} 7.0' in metrics, "including those that waited"
     assert line.store.manifest("default")["training"]["labels"] == 60 + 3 + 4
 
 
-def test_neighbours_in_time_share_a_label_where_asked(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_neighbours_in_time_share_a_label_if_configured(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model, label_span_s=20)
     spectra, fat = season(40, grid, 5)
     ids = line.spectra(spectra, grid)
     line.spectra(spectra + 1, grid, instrument="b", spectrum_id=[f"b{i}" for i in range(40)])
     line.labels([ids[10], ids[30]], fat[[10, 30]])
     line.run()
-    told = line.store.manifest("default")["training"]
-    assert told["spectra"] == 60 + 2 * 5, "itself, and two on either side, of the same instrument alone"
-    assert told["labels"] == 60 + 2
+    training = line.store.manifest("default")["training"]
+    assert training["spectra"] == 60 + 2 * 5, "itself, and two on either side, of the same instrument alone"
+    assert training["labels"] == 60 + 2
 
 
-def test_by_hand_a_candidate_waits_for_its_promotion(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_with_by_hand_a_candidate_waits_for_promotion(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model, promote="by-hand")
     spectra, fat = season(20, grid, 5)
     line.labels(line.spectra(spectra, grid)[:5], fat[:5])
@@ -187,7 +185,7 @@ def test_labels_that_a_gold_set_contradicts_are_refused(tmp_path: Path, model: M
     assert "fat, gold set gold, champion: RMSE" in line.verdicts[0]["reason"]
 
 
-def test_what_is_no_label_is_told_and_left_out(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_invalid_labels_are_counted_and_left_out(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model)
     json_type = {"content-type": "application/json"}
     for document in (
@@ -235,7 +233,7 @@ def test_an_encoder_is_pretrained_on_the_stream_and_judged(tmp_path: Path, shy: 
 
 
 @pytest.mark.long(6)
-def test_pretraining_that_was_stopped_ends_as_if_it_had_not_been(tmp_path: Path, shy: Model, grid: Axis) -> None:
+def test_stopped_pretraining_resumes_to_the_same_result(tmp_path: Path, shy: Model, grid: Axis) -> None:
     one, other, _ = instruments(80, grid, 2)
     objects = [f"o{i}" for i in range(80)]
     lines = [pretraining(tmp_path / name, shy, steps=400) for name in ("whole", "stopped")]
@@ -350,7 +348,7 @@ def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
             until(lambda: 'part="labeled"} 12.0' in metrics() and 'part="window"} 60.0' in metrics(), "all kept")
     (kept,) = (tmp_path / "trainer").glob("buffer-*.sqlite")
     with Buffer(kept, model.grid, 8 << 20) as buffer:
-        assert (buffer.fill().labeled, buffer.fill().window) == (12, 60), "what was read before the kill is there"
+        assert (buffer.fill().labeled, buffer.fill().window) == (12, 60), "everything read before the kill is there"
     assert sorted(row["spectrum_id"] for row in rows) == sorted(f"s{i}" for i in range(60))
     assert rows[-1]["model_version"] == store.current("glucose") != "v0001"
     assert {row["model_version"] for row in rows} >= {"v0001", store.current("glucose")}

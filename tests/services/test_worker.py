@@ -1,4 +1,4 @@
-"""The worker through its loop, without a broker: what each kind of message leaves behind."""
+"""The worker's loop without a broker: the results of each kind of message."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_foreign_spectrum_is_predicted_but_not_trusted(line: FakeLine, grid: A
     assert "Q " in rows[2]["reason"]
 
 
-def test_a_sensor_that_stands_still_is_named_across_frames(line: FakeLine, grid: Axis) -> None:
+def test_a_frozen_sensor_is_recognised_across_frames(line: FakeLine, grid: Axis) -> None:
     first = frame(grid, 3)
     spectra = np.repeat(first.spectra[2:], 2, axis=0)
     line.arrives(first, frame(grid, 2, seed=2, spectra=spectra))
@@ -138,7 +138,7 @@ def test_a_sensor_that_stands_still_is_named_across_frames(line: FakeLine, grid:
     assert rows[3]["reason"].startswith("frozen sensor")
 
 
-def test_what_is_odd_for_the_process_is_marked_once_it_is_known(line: FakeLine, grid: Axis) -> None:
+def test_odd_spectra_are_marked_once_the_process_is_learned(line: FakeLine, grid: Axis) -> None:
     line.arrives(frame(grid, 60, seed=1))
     spectra = frame(grid, 10, seed=2).spectra.copy()
     spectra[4] *= 3.0
@@ -197,7 +197,7 @@ def test_a_damaged_new_version_leaves_the_old_one_serving(line: FakeLine, model:
     assert {row["model_version"] for row in line.run().predictions} == {"v0001"}
 
 
-def test_the_line_goes_on_while_a_new_version_is_loaded(line: FakeLine, model: Model, grid: Axis) -> None:
+def test_the_line_keeps_running_while_a_new_version_is_loaded(line: FakeLine, model: Model, grid: Axis) -> None:
     store, settings = Store(line.store), line.worker.settings
     with ThreadPoolExecutor(1) as loader:
         models = ModelServer(store, settings.lines, reload_s=0.0, loader=loader)
@@ -210,7 +210,7 @@ def test_the_line_goes_on_while_a_new_version_is_loaded(line: FakeLine, model: M
             models.refresh()
             assert predictor.predict(frame(grid, seed=seed)).model_version == "v0001"
         busy.set()
-        loader.submit(int).result()  # what was asked for before it is done
+        loader.submit(int).result()  # the load before it is done
         models.refresh()
         assert predictor.predict(frame(grid)).model_version == "v0002"
 
@@ -233,7 +233,7 @@ def test_a_damaged_first_version_stops_the_worker_with_its_reason(line: FakeLine
         line.run()
 
 
-def test_what_is_no_number_is_not_trusted(line: FakeLine, model: Model, grid: Axis, monkeypatch) -> None:
+def test_predictions_that_are_not_finite_are_not_trusted(line: FakeLine, model: Model, grid: Axis, monkeypatch) -> None:
     """A model whose T2 or values are NaN: no comparison with a limit holds, and trust must not follow from that."""
     line.arrives(frame(grid))
 
@@ -247,7 +247,7 @@ def test_what_is_no_number_is_not_trusted(line: FakeLine, model: Model, grid: Ax
     assert {row["reason"] for row in rows} == {"no finite prediction"}
 
 
-def test_what_was_not_delivered_is_read_again(line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undelivered_batch_is_read_again(line: FakeLine, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tamis.streamer.services.worker.RETRY_S", 0.0)
     line.sink = line.worker.sink = Flaky(2)
     line.arrives(*[frame(grid, seed=seed) for seed in range(20)])
@@ -264,11 +264,11 @@ def test_a_spectrum_that_is_delivered_twice_is_no_frozen_sensor(
     assert [row["frozen"] for row in line.run().predictions] == [False]
 
 
-def test_a_spectrum_without_a_time_has_its_messages(line: FakeLine, grid: Axis) -> None:
+def test_a_spectrum_without_a_time_gets_that_of_its_message(line: FakeLine, grid: Axis) -> None:
     line.arrives(frame(grid, 2), frame(grid, 2, seed=2, time=np.full(2, np.datetime64("NaT", "us"))))
     times = [row["time"] for row in line.run().predictions]
     assert times[0].year == 2026
-    assert times[2].timestamp() == 1.0, "the second message of a FakeLine comes at second 1"
+    assert times[2].timestamp() == 1.0, "the second message of a FakeLine arrives at second 1"
 
 
 def test_two_targets_and_two_spectra_of_one_object(tamis_line: MakeLine, grid: Axis) -> None:
@@ -293,7 +293,7 @@ def test_two_targets_and_two_spectra_of_one_object(tamis_line: MakeLine, grid: A
     assert [row["object_id"] for row in rows] == ["a", "a", "b", "b"]
 
 
-def test_the_meters_tell_what_became_of_each_spectrum(line: FakeLine, grid: Axis) -> None:
+def test_the_metrics_count_each_spectrum_by_outcome(line: FakeLine, grid: Axis) -> None:
     spectra = frame(grid).spectra.copy()
     spectra[0, 0] = np.nan
     line.arrives(frame(grid, spectra=spectra), b"junk")

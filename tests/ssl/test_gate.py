@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from tamis.ssl.gate import Limits, Probe, judge
+from tamis.ssl.gate import Probe, judge
 from tamis.ssl.pretrain import Health
 
 WELL = Health(rankme=20.0, alignment=0.1, uniformity=-2.0, overlap=0.7)
 
 
 def probe(name: str = "newest labels", n: int = 200, **errors: float) -> Probe:
-    """Each contender errs by its own sd, most of it in common, as models of the same spectra do."""
+    """Each contender has its own error sd; most of the error is common, as for models of the same spectra."""
     rng = np.random.default_rng(0)
     measured, common = rng.normal(size=n), rng.normal(size=n)
     predicted = {who: measured + sd * (common + 0.1 * rng.normal(size=n)) for who, sd in errors.items()}
@@ -25,7 +25,7 @@ def test_a_better_candidate_is_promoted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probes", "disagreement", "health", "told"),
+    ("probes", "disagreement", "health", "reason"),
     [
         ([probe(candidate=1.2, champion=1.0)], {}, WELL, "newest labels, champion: RMSE 1.2"),
         ([probe(candidate=1.2, champion=1.2, random=1.0)], {}, WELL, "newest labels, random: "),
@@ -38,25 +38,25 @@ def test_a_better_candidate_is_promoted() -> None:
         ([], {}, Health(20.0, 0.1, -2.0, 0.05), "memory: 5% of the nearest neighbours .* at least 20%"),
     ],
 )
-def test_a_candidate_that_does_harm_is_refused_in_words(
-    probes: list, disagreement: dict, health: Health, told: str
+def test_a_harmful_candidate_is_refused_with_the_reason(
+    probes: list, disagreement: dict, health: Health, reason: str
 ) -> None:
     verdict = judge(probes, disagreement, health, WELL)
     assert not verdict.promoted
     assert verdict.to_json()["promoted"] is False
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=reason):
         raise AssertionError(verdict.reason)
 
 
-def test_few_labels_can_not_prove_that_no_harm_is_done() -> None:
+def test_few_labels_cannot_prove_that_no_harm_is_done() -> None:
     few = probe(n=4, candidate=1.0, champion=1.0)
     rng = np.random.default_rng(1)
     unlike = Probe("few", few.measured, {**few.predicted, "candidate": few.measured + rng.normal(size=4)})
     assert not judge([unlike], {}, None).promoted
-    assert judge([unlike], {}, None, limits=Limits(margin=10.0)).promoted
+    assert judge([unlike], {}, None, margin=10.0).promoted
 
 
-def test_a_refit_of_the_champions_own_encoder_asks_for_no_health() -> None:
+def test_a_refit_needs_no_health_of_an_encoder() -> None:
     verdict = judge([probe(candidate=1.0, champion=1.0)], {}, None)
     assert verdict.promoted
     assert len(verdict.checks) == 1

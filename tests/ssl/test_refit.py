@@ -1,4 +1,4 @@
-"""What the gate says of candidates on a real process: the fermentation of the demo."""
+"""The gate's verdicts on candidates for a real process: the fermentation of the demo."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 
 
 def corrected(line: Line, correction: Correction) -> Fit:
-    """PLS after what differs between consecutive spectra of the process is taken for nuisance, and removed."""
+    """PLS after the differences between consecutive spectra of the process are removed as nuisance."""
     objects = np.arange(len(line.spectra)) // 2
 
     def fit(labels: Calibration):
@@ -70,14 +70,14 @@ def corrected(line: Line, correction: Correction) -> Fit:
 
 @pytest.mark.parametrize("labels", [0, 12])
 @pytest.mark.parametrize("correction", [EPO(3), FisherWhitening(1e-3)])
-def test_process_noise_that_takes_the_signal_along_is_refused(line: Line, correction: Correction, labels: int) -> None:
+def test_a_correction_that_removes_the_signal_is_refused(line: Line, correction: Correction, labels: int) -> None:
     candidate = corrected(line, correction)
     champion: Fit = as_champion(line.champion)
     assert line.rmsep(candidate) > 1.5 * line.rmsep(champion), "or there is nothing to refuse"
     pairs = Unlabeled(
-        line.spectra[:400].astype(np.float32), np.arange(400) // 2, np.zeros(400, int), ["a"], np.ones(400, bool)
+        line.spectra[:400].astype(np.float32), np.arange(400) // 2, np.zeros(400, int), np.ones(400, bool)
     )
     judged = contend(line.champion, {"candidate": candidate, "champion": champion}, line.labels(labels), pairs)
     assert not judged.verdict.promoted
-    told = judged.verdict.reason
-    assert "glucose, newest labels, champion" in told if labels else ("stream" in told or "calibration" in told)
+    reason = judged.verdict.reason
+    assert "glucose, newest labels, champion" in reason if labels else ("stream" in reason or "calibration" in reason)

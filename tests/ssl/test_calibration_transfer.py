@@ -57,10 +57,10 @@ def test_a_model_of_one_instrument_reads_another(correction: Correction, grid: A
     fitted = correction.fit_pairs(A, other(A))
     model = PLSR(6).fit(fitted.reference(X), y[60:130])
     assert rmse(model.predict(fitted.transform(other(test))), y[130:]) < 0.75 * before
-    assert rmse(model.predict(fitted.reference(test)), y[130:]) < 0.1  # and still reads its own
+    assert rmse(model.predict(fitted.reference(test)), y[130:]) < 0.1  # its own instrument, too
 
 
-def test_epo_leaves_nothing_of_a_difference_it_has_seen() -> None:
+def test_epo_removes_a_known_difference_completely() -> None:
     rng = np.random.default_rng(0)
     spectra, nuisance = rng.normal(size=(30, 20)), rng.normal(size=(2, 20))
     moved = spectra + rng.normal(size=(30, 2)) @ nuisance
@@ -79,14 +79,14 @@ def test_whitening_takes_any_number_of_views_and_any_codes() -> None:
     assert abs(np.corrcoef(X[:, 0], [content[code] for code in objects])[0, 1]) < 0.5
 
 
-def test_few_pairs_and_a_heavy_penalty_are_a_mean_shift(grid: Axis, other: View) -> None:
+def test_a_large_penalty_leaves_a_mean_shift(grid: Axis, other: View) -> None:
     spectra, _ = simulate(50, grid)
     A, B = spectra[:4], other(spectra[:4])
     heavy = DirectStandardisation(1e9).fit(A, B).transform(spectra)
     np.testing.assert_allclose(heavy, MeanShift().fit(A, B).transform(spectra), atol=1e-6)
 
 
-def test_choice_goes_by_pairs_and_labels_and_its_estimate_holds(grid: Axis, other: View) -> None:
+def test_the_choice_uses_pairs_and_labels_and_its_error_estimate_holds(grid: Axis, other: View) -> None:
     spectra, values = simulate(300, grid)
     y = values[:, 0] + np.random.default_rng(1).normal(0, 0.05, 300)
     given = spectra[:60], y[:60], spectra[40:100], other(spectra[40:100])
@@ -118,7 +118,7 @@ def test_errors_say_what_was_expected() -> None:
     X = np.random.default_rng(0).normal(size=(6, 5))
     with pytest.raises(ValueError, match="row by row|rows of the same object"):
         DirectStandardisation().fit(X, X[:4])
-    with pytest.raises(ValueError, match="seen twice"):
+    with pytest.raises(ValueError, match="measured twice"):
         FisherWhitening().fit(X, np.arange(6))
     with pytest.raises(ValueError, match="expected 6 object codes"):
         EPO().fit(X, np.arange(4))

@@ -1,4 +1,4 @@
-"""The buffer: bounded on the disk, whole after any kill, fair to the past, and labels find their spectrum."""
+"""The replay buffer: bounded on disk, whole after any kill, a fair sample of the past; labels find their spectra."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOON = np.datetime64("2026-01-01T12:00:00", "us")
 
 
 def numbered(first: int, n: int) -> np.ndarray:
-    """(n, 50): a spectrum tells its own number."""
+    """(n, 50): all values of a spectrum are its number."""
     return np.repeat(np.arange(first, first + n, dtype=np.float32)[:, None], len(GRID), axis=1)
 
 
@@ -55,12 +55,12 @@ def test_the_newest_and_a_fair_sample_of_the_past_are_kept_within_the_bytes(tmp_
         # Each seventh of the past has a seventh of the reservoir, give or take five standard deviations.
         share = np.bincount(past // buffer.window, minlength=7) / buffer.reservoir
         assert np.abs(share - 1 / 7).max() < 5 * np.sqrt(6 / 49 / buffer.reservoir)
-        batch = next(held.batches(64, np.random.default_rng(0)))
+        batch = held.batch(64, np.random.default_rng(0))
         rows, _ = held.pair(batch, np.random.default_rng(0))
         assert held.recent[rows].sum() == 32
 
 
-def test_what_is_kept_does_not_depend_on_frames_or_restarts(tmp_path: Path) -> None:
+def test_the_sample_does_not_depend_on_frames_or_restarts(tmp_path: Path) -> None:
     kept = []
     for name, frame in (("a", 256), ("b", 37)):
         with Buffer(tmp_path / name, GRID, SIZE) as buffer:
@@ -102,14 +102,14 @@ def test_a_label_finds_its_spectrum_in_either_order(first: str, tmp_path: Path) 
         "label": lambda b: b.label("s7", {"fat": 3.5}, NOON + np.timedelta64(9, "h")),
     }
     for name in (first, *(steps.keys() - {first})):
-        with Buffer(tmp_path / "b", GRID, SIZE) as buffer:  # opened anew: both may be hours and restarts apart
+        with Buffer(tmp_path / "b", GRID, SIZE) as buffer:  # reopened: both may be hours and restarts apart
             steps[name](buffer)
     with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
         assert buffer.label("s7", {"water": 60.0}, NOON)
         known = buffer.labeled(["fat", "water"])
         assert (known.spectrum_id, known.values.tolist()) == (["s7"], [[3.5, 60.0]])
         np.testing.assert_array_equal(known.spectra, numbered(7, 1))
-        fill(buffer, 100, 4 * buffer.window)  # drives the unlabeled one out, not the labeled one
+        fill(buffer, 100, 4 * buffer.window)  # evicts the unlabeled one, not the labeled one
         np.testing.assert_array_equal(buffer.labeled(["fat"]).spectra, numbered(7, 1))
 
 
@@ -125,7 +125,7 @@ def test_a_label_may_carry_its_spectrum(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-from tests.ssl.test_buffer import GRID, SIZE, Buffer, fill
+from tests.ssl.test_replay_buffer import GRID, SIZE, Buffer, fill
 with Buffer(sys.argv[1], GRID, SIZE) as buffer:
     print("open", flush=True)
     start = buffer.positions().get("spectra:0", 0)
@@ -152,14 +152,14 @@ def test_a_kill_at_any_moment_leaves_it_whole(tmp_path: Path) -> None:
             end = number.max(initial=-1) + 1
             newest = list(range(max(0, end - buffer.window), end))
             assert sorted(number[held.recent]) == newest
-            assert position <= end < position + 61, "a frame that was cut short is read again, and known again"
-            assert (held.spectra == number[:, None]).all(), "no spectrum is written by halves"
+            assert position <= end < position + 61, "a frame that was cut short is read again, and recognised"
+            assert (held.spectra == number[:, None]).all(), "no spectrum is half written"
             assert position >= reached
             reached = position
     assert reached > 0
 
 
-def test_what_can_not_be_kept_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+def test_invalid_data_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
         broken = numbered(0, 3)
         broken[1, 4] = np.nan
@@ -195,6 +195,6 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "text").read_bytes() == b"no database" * 1000
 
 
-def test_lengths_of_the_snapshot_agree() -> None:
+def test_the_lengths_of_a_snapshot_must_agree() -> None:
     with pytest.raises(ValueError, match="expected condition of 2 spectra"):
-        Unlabeled(np.ones((2, 3), np.float32), np.zeros(2, int), np.zeros(1, int), ["a"], np.ones(2, bool))
+        Unlabeled(np.ones((2, 3), np.float32), np.zeros(2, int), np.zeros(1, int), np.ones(2, bool))

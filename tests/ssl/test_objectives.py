@@ -1,4 +1,4 @@
-"""What pretraining minimises: partners are drawn together, and embeddings that die are noticed."""
+"""The objectives of pretraining: partners are drawn together, and a collapse shows."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_learning_lowers_the_loss_and_draws_partners_together(name: str, generat
         optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    if name != "masked":  # which asks for no likeness, only for what the other view shows
+    if name != "masked":  # it predicts the other view, and needs no likeness
         assert likeness() < 0.7 * before
 
 
@@ -53,7 +53,7 @@ def test_an_object_drawn_twice_counts_once(name: str, generator) -> None:
     assert objective(body, *again, torch.Generator().manual_seed(1)).item() == pytest.approx(once.item(), rel=1e-5)
 
 
-def test_the_first_row_of_each_object_is_kept() -> None:
+def test_the_first_row_of_each_object_is_found() -> None:
     assert first_of_each(torch.tensor([9, 2, 9, 9, 0, 2])).tolist() == [0, 1, 4]
 
 
