@@ -74,9 +74,12 @@ class Validation:
     probability: np.ndarray
     distance: np.ndarray
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {f"validation.{name}": getattr(self, name) for name in ("codes", "probability", "distance")}
+
     @classmethod
     def from_arrays(cls, classes: Any, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Raises ValueError where the arrays do not belong together, LookupError where they are not there."""
+        """Raises ValueError where the arrays do not belong together, LookupError where one is missing."""
         codes, probability, distance = (arrays[f"validation.{name}"] for name in ("codes", "probability", "distance"))
         n, k = len(codes), len(classes)
         shapes = codes.shape, probability.shape, distance.shape

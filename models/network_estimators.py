@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from .applicability_domain import ApplicabilityDomain
 from .classifier import Indicators
 from .cnn import CNN
+from .estimator import Regressor
 from .network_training import (
     average,
     choose_device,
@@ -38,7 +38,7 @@ from .spectratr import SpectraTr
 MIN_UPDATES = 10
 
 
-class NetworkRegressor(RegressorMixin, BaseEstimator):
+class NetworkRegressor(Regressor):
     """How every network here is fitted; a subclass names the network.
 
     Bands and targets are standardised inside (a constant band is ignored, a constant target predicted as it is). AdamW
@@ -70,9 +70,7 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         Averaged weights: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992) 838-855, doi 10.1137/0330046.
     """
 
-    kind: ClassVar[str]
     network: ClassVar[Callable[..., nn.Module]]
-    n_features_in_: int
 
     def __init__(
         self,
@@ -108,11 +106,6 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         self.device = device
         self.n_threads = n_threads
         self.progress = progress
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
     def fit(self, X: Any, y: Any, groups: Any = None, pairs: tuple[Any, Any] | None = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None: repeats of a sample are held out together.
