@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -208,15 +209,12 @@ class Model:
     @classmethod
     def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Raises BadBundle if the parts do not make a model that can predict."""
-        refuse_nan(arrays)
-        try:
+        with parts_of_a_model(arrays):
             pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             about = {name: manifest[name] for name in ("targets", "units", "quantity", "training")}
             model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""))
             try_out(model.predict, model.grid, manifest, model.limits)
-        except Exception as error:
-            raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
         return model
 
 
@@ -228,11 +226,16 @@ def class_names(class_of: str, targets: Sequence[str]) -> list[str]:
     return [target.removeprefix(f"{class_of}=") for target in targets] if class_of else []
 
 
-def refuse_nan(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises BadBundle, naming the arrays of a bundle that contain NaN."""
-    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
-    if broken:
-        raise BadBundle(f"the bundle's {', '.join(broken[:3])}: expected numbers, got NaN")
+@contextmanager
+def parts_of_a_model(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Raises BadBundle for NaN in a bundle's arrays, and for any error in the block."""
+    try:
+        broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
+        if broken:
+            raise ValueError(f"{', '.join(broken[:3])}: expected numbers, got NaN")
+        yield
+    except Exception as error:
+        raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
 
 
 def try_out(

@@ -14,23 +14,11 @@ from sklearn.utils.validation import check_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import network_training as training
 from .applicability_domain import ApplicabilityDomain
 from .classifier import Indicators
 from .cnn import CNN
 from .estimator import Regressor
-from .network_training import (
-    average,
-    choose_device,
-    forward,
-    held_out_error,
-    mean_sd,
-    mixed,
-    restored,
-    standardised,
-    torch_randomness,
-    torch_threads,
-    warm_up_then_cosine,
-)
 from .pls import MAX_THREADS
 from .spectratr import SpectraTr
 
@@ -104,21 +92,21 @@ class NetworkRegressor(Regressor):
             FloatingPointError: training diverged.
         """
         self._check_parameters()
-        device = choose_device(self.device)
+        device = training.choose_device(self.device)
         X, Y = self._checked_xy(X, y)
-        self.x_mean_, self.x_sd_ = mean_sd(X)
-        self.y_mean_, self.y_sd_ = mean_sd(Y)
+        self.x_mean_, self.x_sd_ = training.mean_sd(X)
+        self.y_mean_, self.y_sd_ = training.mean_sd(Y)
         self.domain_ = ApplicabilityDomain.principal(X)
-        spectra = standardised(X, self.x_mean_, self.x_sd_).to(device)
-        values = standardised(Y, self.y_mean_, self.y_sd_).to(device)
+        spectra = training.standardised(X, self.x_mean_, self.x_sd_).to(device)
+        values = training.standardised(Y, self.y_mean_, self.y_sd_).to(device)
         sides = None if pairs is None else self._pairs(*pairs).to(device)
         self.networks_: list[nn.Module] = []
         self.history_: list[np.ndarray] = []
         sample = torch.from_numpy(np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1])
         seeds = np.random.default_rng(self.random_state).integers(2**32, size=self.ensemble)
-        with torch_threads(self.n_threads):
+        with training.torch_threads(self.n_threads):
             for seed in seeds:
-                with torch_randomness(int(seed), device):
+                with training.torch_randomness(int(seed), device):
                     network = self._build().to(device)
                     self.history_.append(self._train(network, spectra, values, sample, sides))
                     self.networks_.append(network.eval())
@@ -144,7 +132,7 @@ class NetworkRegressor(Regressor):
         one, other = (check_array(side, dtype="float64") for side in sides)
         if one.shape != other.shape or one.shape[1] != len(self.x_mean_):
             raise ValueError(f"pairs need (m, {len(self.x_mean_)}) spectra twice, got {one.shape} and {other.shape}")
-        return torch.stack([standardised(side, self.x_mean_, self.x_sd_) for side in (one, other)])
+        return torch.stack([training.standardised(side, self.x_mean_, self.x_sd_) for side in (one, other)])
 
     def _build(self) -> nn.Module:
         return type(self).network(len(self.x_mean_), len(self.y_mean_), noise=self.noise, dropout=self.dropout)
@@ -158,7 +146,7 @@ class NetworkRegressor(Regressor):
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(updates))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, training.warm_up_then_cosine(updates))
         averaged = copy.deepcopy(network).eval()
         network.train()
         best, best_epoch, best_weights = math.inf, 0, averaged.state_dict()
@@ -168,7 +156,7 @@ class NetworkRegressor(Regressor):
             for rows in self._batches(train):
                 x, y = spectra[rows], values[rows]
                 if self.mixup:
-                    x, y = mixed(x, y)
+                    x, y = training.mixed(x, y)
                 if pairs is None:
                     error = F.mse_loss(network(x), y)
                 else:
@@ -179,13 +167,13 @@ class NetworkRegressor(Regressor):
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
-                average(averaged, network, update=schedule.last_epoch)
+                training.average(averaged, network, update=schedule.last_epoch)
                 schedule.step()
                 errors.append(error.detach())
             trained = float(torch.stack(errors).mean())
             judged = trained
             if len(held_out):
-                judged = held_out_error(averaged, spectra[held_out], values[held_out], pairs)
+                judged = training.held_out_error(averaged, spectra[held_out], values[held_out], pairs)
             if not math.isfinite(trained + judged):
                 raise FloatingPointError(
                     f"training diverged in epoch {epoch + 1}; lower learning_rate={self.learning_rate}"
@@ -216,9 +204,9 @@ class NetworkRegressor(Regressor):
 
     def predict(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n,) or (n, targets), as y was; each spectrum's values do not depend on the others'."""
-        spectra = standardised(self._checked(X), self.x_mean_, self.x_sd_)
-        with torch_threads(self.n_threads):
-            parts = [forward(network, spectra) for network in self.networks_]
+        spectra = training.standardised(self._checked(X), self.x_mean_, self.x_sd_)
+        with training.torch_threads(self.n_threads):
+            parts = [training.forward(network, spectra) for network in self.networks_]
         return self._as_y(np.mean(parts, axis=0) * self.y_sd_ + self.y_mean_)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -235,9 +223,9 @@ class NetworkRegressor(Regressor):
         """A model fitted on CUDA is restored on the CPU if there is no CUDA."""
         model = super().from_arrays({**params, "progress": None}, arrays)  # bundles up to 0.1 hold a flag
         model._check_parameters()
-        device = choose_device("cpu" if model.device == "cpu" else "auto")
+        device = training.choose_device("cpu" if model.device == "cpu" else "auto")
         numbers = range(model.ensemble)
-        model.networks_ = [restored(model._build, arrays, f"network.{i}.").to(device) for i in numbers]
+        model.networks_ = [training.restored(model._build, arrays, f"network.{i}.").to(device) for i in numbers]
         return model
 
 

@@ -15,9 +15,9 @@ from .pipeline import LINEAR, Chain, affine
 class FoldedCommittee:
     """The mean of a fitted committee: (n, bands) as it was fitted on -> (n, targets) float64.
 
-    Ten PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients, which
-    leaves two products: with the spectra, and with the spectra after SNV. Only column 0 is computed: the models fitted
-    without one fold are for intervals.
+    Ten PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients.
+    This leaves two products: with the spectra, and with the spectra after SNV. Only column 0 is computed: the models
+    fitted without one fold are for intervals.
 
     Args:
         embed: that of the committee's compiled encoder, or None.

@@ -17,7 +17,7 @@ from ... import BadBundle
 from ..applicability_domain import ApplicabilityDomain
 from ..axis import Axis, resampler
 from ..class_scores import log_odds
-from ..model import Calibration, Limits, Model, Result, check_result, estimator_class, refuse_nan, try_out
+from ..model import Calibration, Limits, Model, Result, check_result, estimator_class, parts_of_a_model, try_out
 from ..preprocess import Autoscale, Centre, Pipeline
 from ..tensors import below
 from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
@@ -34,8 +34,8 @@ _DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
 
 
 def serve(
-    manifest: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
+    manifest: dict[str, Any],
+    arrays: dict[str, np.ndarray],
     calibration: Calibration | None = None,
     threads: int = 0,
 ) -> ServedModel:
@@ -48,20 +48,17 @@ def serve(
     Raises:
         BadBundle: the parts make no model that can predict, or no backend computes it correctly.
     """
-    refuse_nan(arrays)
-    try:
-        pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), dict(arrays))
+    with parts_of_a_model(arrays):
+        pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
         parts = Parts(manifest, arrays, pipeline)
         _ = parts.validation  # raises if its arrays do not belong together
         if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
-            model = Model.from_parts(dict(manifest), dict(arrays))
+            model = Model.from_parts(manifest, arrays)
             return ServedModel(parts, model.predict, model.encoder, model, Report(NUMPY[1], 0.0))
         reference, limits = Reference(parts), parts.domain.limits
         probes = _probes(parts.domain, calibration)
         expected = reference.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
         check_result(expected, manifest, limits)
-    except Exception as error:
-        raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
     typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
     refused = []
     for backend in _backends(parts):
@@ -273,7 +270,7 @@ class CompiledEncoder:
     """`encoder.Encoder`, as a bundle's arrays hold it: (n, bands) on its `grid` -> (n, width)."""
 
     def __init__(
-        self, arrays: Mapping[str, np.ndarray], backend: Backend, threads: int, *, reference: bool = False
+        self, arrays: dict[str, np.ndarray], backend: Backend, threads: int, *, reference: bool = False
     ) -> None:
         own, about = below("encoder.", arrays), _about(arrays)
         self.grid = Axis.from_json(about["grid"])
@@ -290,5 +287,5 @@ class CompiledEncoder:
         return self._run(self._treat(spectra))
 
 
-def _about(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _about(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return json.loads(arrays[_ENCODER].tobytes())

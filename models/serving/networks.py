@@ -67,8 +67,8 @@ def spectra_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
         by_head[name] = _heads(embed @ weight.T), _heads(table @ weight.T + bias)
     (q5, qt), (k5, kt), (v5, vt) = by_head.values()
     scale = KEY**-0.5
-    m, left_table = scale * q5 @ _t(k5), scale * qt @ _t(k5)  # M: (heads, 5, 5), L: (heads, P, 5)
-    right_table, constant = scale * kt @ _t(q5), scale * qt @ _t(kt)  # R: (heads, P, 5), C: (heads, P, P)
+    m, left_table = scale * q5 @ k5.mT, scale * qt @ k5.mT  # M: (heads, 5, 5), L: (heads, P, 5)
+    right_table, constant = scale * kt @ q5.mT, scale * qt @ kt.mT  # R: (heads, P, 5), C: (heads, P, P)
     same, none = np.broadcast_to(np.eye(PATCH), m.shape), np.zeros_like(m)
     blank = np.zeros_like(left_table)
 
@@ -120,10 +120,6 @@ def _dense(f: Any, w: Weights, name: str, x: Any) -> Any:
 def _heads(x: np.ndarray) -> np.ndarray:
     """(rows, heads x key) -> (heads, rows, key)"""
     return x.reshape(len(x), HEADS, KEY).transpose(1, 0, 2)
-
-
-def _t(x: np.ndarray) -> np.ndarray:
-    return x.transpose(0, 2, 1)
 
 
 class _Register(int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -47,13 +47,13 @@ class Report:
 class Parts:
     """What a bundle holds, read but not yet compiled."""
 
-    manifest: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    manifest: dict[str, Any]
+    arrays: dict[str, np.ndarray]
     pipeline: Pipeline
 
     @property
     def domain(self) -> ApplicabilityDomain:
-        return ApplicabilityDomain.from_arrays(dict(self.arrays))
+        return ApplicabilityDomain.from_arrays(self.arrays)
 
     @property
     def kind(self) -> str:

@@ -178,7 +178,7 @@ def test_a_prediction_does_not_depend_on_its_neighbours(regressor: type[NetworkR
 
 
 def test_training_stops_after_the_best_epoch_and_restores_it(data: tuple) -> None:
-    """Values that spectra can not explain: the longer the training, the worse the held-out part is predicted."""
+    """Values that spectra cannot explain: the longer the training, the worse the held-out part is predicted."""
     X = data[0]
     y = np.random.default_rng(0).normal(size=len(X))
     stubborn = {"epochs": 60, "mixup": False, "dropout": 0.0, "weight_decay": 0.0, "learning_rate": 3e-3}
@@ -227,7 +227,7 @@ def test_a_constant_band_and_a_constant_target_do_no_harm(regressor: type[Networ
 
 
 @each_regressor
-def test_what_is_not_a_number_is_refused(regressor: type[NetworkRegressor], data: tuple) -> None:
+def test_nan_and_infinity_are_refused(regressor: type[NetworkRegressor], data: tuple) -> None:
     X, Y = data[0].copy(), data[1].copy()
     X[3, 4] = np.nan
     with pytest.raises(ValueError, match=f"Input X contains NaN.\n{regressor.__name__} does not accept missing"):
@@ -298,7 +298,7 @@ def test_a_stored_model_keeps_no_progress_function(data: tuple, grid: Axis, tmp_
 
 
 def test_pairs_teach_a_network_what_to_ignore(grid: Axis) -> None:
-    """The second instrument adds an interference that hides the value from a network that was not told of it."""
+    """The second instrument adds an interference that hides the value from a network trained without pairs."""
     spectra, values = simulate(120, grid, seed=3)
     rng = np.random.default_rng(5)
     other = spectra + rng.uniform(0.2, 0.6, (120, 1)) * np.exp(-0.5 * ((grid.values - 1250.0) / 70.0) ** 2)
