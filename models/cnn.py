@@ -21,14 +21,16 @@ class Network(nn.Module):
 
     def __init__(self, encoder: Any, head: dict[str, nn.Module], noise: float) -> None:
         super().__init__()
-        self.noise = GaussianNoise(noise)
+        self.noise = noise
         self.encoder = encoder
         self.head = nn.Sequential(OrderedDict(head))
         self.apply(initialise_as_keras)
 
     def forward(self, spectra: Tensor) -> Tensor:
         """(B, bands) -> (B, targets)"""
-        return self.head(self.encoder(self.noise(spectra)))
+        if self.training and self.noise > 0:
+            spectra = spectra + self.noise * torch.randn_like(spectra)
+        return self.head(self.encoder(spectra))
 
 
 class CNN(Network):
@@ -81,17 +83,6 @@ class SameConv1d(nn.Conv1d):
         n, (kernel,), (stride,) = input.shape[-1], self.kernel_size, self.stride
         padding = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
         return super().forward(F.pad(input, (padding // 2, padding - padding // 2)))
-
-
-class GaussianNoise(nn.Module):
-    """Adds noise of a given sd to its input, in training only."""
-
-    def __init__(self, sd: float) -> None:
-        super().__init__()
-        self.sd = sd
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.sd * torch.randn_like(x) if self.training and self.sd > 0 else x
 
 
 def initialise_as_keras(layer: nn.Module) -> None:

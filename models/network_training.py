@@ -26,11 +26,10 @@ def choose_device(wanted: str) -> torch.device:
     """Raises ValueError if `wanted` is not auto, cpu or cuda, or if it is cuda and there is none."""
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {wanted!r}")
-    if wanted == "cuda" and not torch.cuda.is_available():
+    has_cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not has_cuda:
         raise ValueError("device='cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    return torch.device("cuda" if has_cuda and wanted != "cpu" else "cpu")
 
 
 def mean_sd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class FoldedCommittee:
         self.offset = np.zeros(targets)
         self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last nonlinear one
         coefs: dict[str, np.ndarray] = {}  # of each (bands', targets)
-        self.processes: list[_FoldedProcess] = []
+        self.processes: list[tuple[int, str, Callable[[np.ndarray], np.ndarray]]] = []  # target, pre-treatment, mean
         self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: the scatter correction, and the other steps
         for text, pipeline in committee._treatments.items():
             first = max((i for i, step in enumerate(pipeline.steps, 1) if not isinstance(step, LINEAR)), default=0)
@@ -49,7 +50,7 @@ class FoldedCommittee:
                     scale = Autoscale()
                     scale.mean, scale.scale = model.centre, np.full(len(model.centre), 1 / model.kernel[0])
                     self.treat[text] = scatter, Chain([*linear, scale], len(usual), dtype, usual)
-                self.processes.append(_FoldedProcess(model, weight, t, text, dtype))
+                self.processes.append((t, text, _folded(model, weight, dtype)))
             coefs[scatter] = coefs.get(scatter, 0) + matrix @ coef
         # The typical spectrum is subtracted, so that the differences between spectra are rounded.
         self.products: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -65,8 +66,8 @@ class FoldedCommittee:
         for scatter, (usual, coef) in self.products.items():
             values += (corrected[scatter] - usual) @ coef
         treated = {text: chain(corrected[scatter]) for text, (scatter, chain) in self.treat.items()}
-        for process in self.processes:
-            values[:, process.target] += process(treated[process.treatment])
+        for t, text, mean in self.processes:
+            values[:, t] += mean(treated[text])
         if self.embedded:
             embedding = self.embed(spectra)
             for t, weight, model in self.embedded:
@@ -84,24 +85,22 @@ def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, f
     ]
 
 
-class _FoldedProcess:
+def _folded(process: GaussianProcess, weight: float, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
     """A Gaussian process's mean, times its weight: (n, bands') centred and scaled -> (n,)."""
+    _, length, share, _, _ = process.kernel
+    coef, anchors = weight * process.coef[:, 0], process.anchors
+    # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
+    across = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
+    squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
+    linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
+    half, radial, offset = 0.5 / length**2, coef.astype(dtype), weight * process.offset[0]
 
-    def __init__(self, process: GaussianProcess, weight: float, target: int, treatment: str, dtype: type) -> None:
-        self.target, self.treatment = target, treatment
-        _, length, share, _, _ = process.kernel
-        coef, anchors = weight * process.coef[:, 0], process.anchors
-        # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
-        self.anchors = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
-        self.squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
-        self.half = 0.5 / length**2
-        self.linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
-        self.coef, self.offset = coef.astype(dtype), weight * process.offset[0]
-
-    def __call__(self, u: np.ndarray) -> np.ndarray:
-        kernel = u @ self.anchors  # (n, m)
-        kernel -= self.squares
-        kernel -= np.vecdot(u, u)[:, None] * self.half
+    def mean(u: np.ndarray) -> np.ndarray:
+        kernel = u @ across  # (n, m)
+        kernel -= squares
+        kernel -= np.vecdot(u, u)[:, None] * half
         np.minimum(kernel, 0, out=kernel)
         np.exp(kernel, out=kernel)
-        return kernel @ self.coef + u @ self.linear + self.offset
+        return kernel @ radial + u @ linear + offset
+
+    return mean
