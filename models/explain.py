@@ -31,12 +31,12 @@ ABSORPTIONS = (
     (2290, 2330, "C-H combination, CH3 and CH2"),
     (2330, 2365, "C-H combination, CH2; fat"),
 )
-WINDOW = 0.04  # of the axis: what is hidden at a time
+WINDOW = 0.04  # share of the axis that is hidden at a time
 _BLOCK = 4096  # spectra predicted together
 
 
 class Peak(NamedTuple):
-    """position in the axis's unit; prominence in the spectrum's; what absorbs there, or ''."""
+    """Position in the axis's unit; prominence in the spectrum's; what is known to absorb there, or ''."""
 
     position: float
     prominence: float
@@ -57,22 +57,17 @@ def peaks(absorbance: np.ndarray, axis: Axis, most: int = 12) -> list[Peak]:
 
     found, about = find_peaks(absorbance, prominence=0.01 * np.ptp(absorbance))
     order = np.sort(np.argsort(-about["prominences"], kind="stable")[:most])
-    nm = axis.to("nm").values if axis.unit in ("nm", "cm-1") else None
-    return [
-        Peak(
-            float(axis.values[found[i]]),
-            float(about["prominences"][i]),
-            "" if nm is None else known_absorption(float(nm[found[i]])),
-        )
-        for i in order
-    ]
+    nm = np.full(len(axis), np.nan) if axis.unit == "index" else axis.to("nm").values
+    at = found[order]
+    known = map(known_absorption, nm[at].tolist())
+    return list(map(Peak, axis.values[at].tolist(), about["prominences"][order].tolist(), known))
 
 
 def occlusion(predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, window: float = WINDOW) -> np.ndarray:
-    """(n, bands) -> (n, bands): how much a prediction changes where a window about that band is hidden.
+    """(n, bands) -> (n, bands): the absolute change of a prediction, in its unit, where a window at a band is hidden.
 
-    A hidden window is bridged by a straight line, as if nothing absorbed there; the change is absolute, and in the
-    prediction's unit. Hiding parts of an input: Zeiler & Fergus, ECCV 2014, arXiv 1311.2901.
+    A straight line bridges the window, as if nothing absorbed there. Occlusion: Zeiler & Fergus, ECCV 2014, arXiv
+    1311.2901.
 
     Args:
         predict: (m, bands) -> (m,).
@@ -92,10 +87,10 @@ def occlusion(predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, 
 
 
 def attention(model: Model, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
-    """(n, bands) -> (n, bands of the grid), each row summing to 1: what all patches took from each band's patch.
+    """(n, bands) -> (n, bands of the grid), each row summing to 1: the attention that all patches pay to a band's.
 
-    Rollout of one layer: the mean over heads, and half of each patch's own, which the residual path carries. None for a
-    model without attention.
+    Rollout of one layer: the mean over heads, averaged with the identity for the residual path. None for a model
+    without attention.
 
     References: Abnar & Zuidema, Quantifying attention flow in transformers, ACL 2020, arXiv 2005.00928.
     """
