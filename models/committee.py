@@ -59,7 +59,7 @@ class CommitteeRegressor(Regressor):
     """
 
     kind = "committee"
-    kept = ("weights", "rmsecv", "y_mean", "y_sd", "fold", "spreads", "scores")
+    kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores")
 
     _: KW_ONLY
     encoder: Any = None

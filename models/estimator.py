@@ -19,7 +19,7 @@ class Estimator(BaseEstimator):
     """
 
     kind: ClassVar[str]
-    kept: ClassVar[tuple[str, ...]] = ()  # fitted arrays that a prediction needs, named without the last underscore
+    kept: ClassVar[tuple[str, ...]] = ()  # a bundle's fitted arrays; the attribute `x_mean_` keeps x_mean, or x_mean_
     n_features_in_: int
     domain_: ApplicabilityDomain
 
@@ -30,13 +30,13 @@ class Estimator(BaseEstimator):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a fitted estimator needs to predict, for the bundle."""
-        return {**{name: getattr(self, f"{name}_") for name in self.kept}, **self.domain_.arrays()}
+        return {**{name: getattr(self, f"{name.rstrip('_')}_") for name in self.kept}, **self.domain_.arrays()}
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         model = cls(**params)
         for name in cls.kept:
-            setattr(model, f"{name}_", arrays[name])
+            setattr(model, f"{name.rstrip('_')}_", arrays[name])
         model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         model.n_features_in_ = len(model.domain_.mean)
         return model

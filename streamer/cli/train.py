@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,9 +18,8 @@ from .options import FileOptions, StoreOptions, command, new_app, pairs
 
 if TYPE_CHECKING:
     from ...models.encoder import Encoder
-    from ...models.store import Store
     from ..fitting.fit import FitResult
-    from ..fitting.pretrain import Pretrained, PretrainOptions
+    from ..fitting.pretrain import Pretrained
 
 app = new_app()
 
@@ -57,26 +58,26 @@ def fit(
     from ..fitting.fit import FitOptions, fit_and_publish
 
     settings = store_options.settings()
-    in_terminal = sys.stderr.isatty()
-    if in_terminal:
+    if sys.stderr.isatty():
         print(f"fitting {model} on {file} ...", file=sys.stderr)
     try:
-        options = FitOptions(
-            targets=target,
-            kind=model,
-            name=name,
-            preprocess=preprocess,
-            n_components=components,
-            epochs=epochs,
-            random_state=seed,
-            units=pairs(unit, "--unit"),
-            labels=labels,
-            group=group,
-            encoder=_encoder(encoder),
-            reading=file_options.reading(),
-            progress=in_terminal,
-        )
-        done = fit_and_publish(file, options, Store(settings.store))
+        with _bar(model) as bar:
+            options = FitOptions(
+                targets=target,
+                kind=model,
+                name=name,
+                preprocess=preprocess,
+                n_components=components,
+                epochs=epochs,
+                random_state=seed,
+                units=pairs(unit, "--unit"),
+                labels=labels,
+                group=group,
+                encoder=_encoder(encoder),
+                reading=file_options.reading(),
+                progress=lambda share, error: bar(share, f"held-out error {error:.3f} sd²"),
+            )
+            done = fit_and_publish(file, options, Store(settings.store))
     except ValueError as error:  # a parameter that does not suit these data; the text says which
         raise BadSettings(str(error)) from error
     _print_fit(name, done)
@@ -147,7 +148,7 @@ def pretrain(
             raise BadFile(f"{path}: expected a file to write, in a folder that exists")
     from ...models.store import Store
     from ...ssl.pretrain import Interrupted, Recipe
-    from ..fitting.pretrain import PretrainOptions
+    from ..fitting.pretrain import PretrainOptions, pretrain_files
 
     try:
         options = PretrainOptions(
@@ -158,7 +159,14 @@ def pretrain(
             checkpoint=checkpoint,
             reading=file_options.reading(),
         )
-        done = _pretrain_with_progress(files, options, Store(settings.store), stop)
+        with _bar("pretraining") as bar:
+            done = pretrain_files(
+                files,
+                options,
+                Store(settings.store),
+                progress=lambda step, loss: bar((step + 1) / steps, f"loss {loss:.3f}"),
+                stop=stop,
+            )
     except ValueError as error:
         raise BadSettings(str(error)) from error
     except Interrupted as error:
@@ -174,19 +182,15 @@ def pretrain(
         _write_encoder(done, out)
 
 
-def _pretrain_with_progress(files: list[Path], options: PretrainOptions, store: Store, stop: Stop) -> Pretrained:
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[float, str], None]]:
+    """A progress bar in the terminal; yields what moves it: the share done, and a text about it."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from ..fitting.pretrain import pretrain_files
-
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("pretraining", total=options.recipe.steps)
-
-        def progress(step: int, loss: float) -> None:
-            bar.update(task, completed=step + 1, description=f"pretraining, loss {loss:.3f}")
-
-        return pretrain_files(files, options, store, progress=progress, stop=stop)
+        task = bar.add_task(what, total=1.0, visible=False)
+        yield lambda share, about: bar.update(task, completed=share, visible=True, description=f"{what}, {about}")
 
 
 def _write_encoder(done: Pretrained, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,8 @@ class FitOptions:
     Attributes:
         targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
         n_components, epochs: of the estimator; None for its default.
-        random_state, progress: passed on to an estimator that has them.
+        random_state, progress: passed on to an estimator that has them; progress, of a network, is called after each
+            epoch with the share of all epochs and the held-out error.
         preprocess: None for the usual one, or for none if the estimator has its own.
         labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
         group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
@@ -53,7 +54,7 @@ class FitOptions:
     group: str | None = None
     encoder: Encoder | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
-    progress: bool = False
+    progress: Callable[[float, float], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from tamis.models.encoder import Encoder, MLPEncoder
 from tamis.models.model import Model, Result, estimator_class
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import compiled, networks
-from tamis.models.serving.compiled import TOLERANCE, serve, serve_model
+from tamis.models.serving.compiled import TOLERANCE, serve
 from tamis.models.serving.networks import ENCODERS, NETWORKS, Numpy, Openvino, precisions
 from tamis.models.serving.pipeline import Chain
 from tamis.models.spectratr import SpectraEncoder, SpectraTr
 from tamis.models.store import Store
 
-from ..support.models import WAYS, allowed, serve_only
+from ..support.models import WAYS, allowed, serve_model, serve_only
 from ..support.spectra import simulate
 
 FP32 = TOLERANCE["fp32"]

@@ -206,7 +206,7 @@ def test_an_address_that_is_no_folder_is_refused() -> None:
 def test_a_store_that_can_not_be_written_says_so(model: Model, tmp_path: Path) -> None:
     """A file in the folder's place refuses even root, for whom no permission counts."""
     (tmp_path / "store").write_text("in the way")
-    with pytest.raises(StoreUnusable, match="can not .*: Not a directory; check that the folder exists"):
+    with pytest.raises(StoreUnusable, match="cannot .*: Not a directory; check that the folder exists"):
         Store(tmp_path / "store").publish("fat", model)
 
 
@@ -234,7 +234,7 @@ def test_a_read_only_store_still_serves_and_refuses_to_publish(store: Store, mod
     try:
         with another_user():
             assert store.load("fat")[1] == "v0001"
-            with pytest.raises(StoreUnusable, match=r"can not write .*: Permission denied; check that .* may write it"):
+            with pytest.raises(StoreUnusable, match=r"cannot write .*: Permission denied; check that .* may write it"):
                 store.publish("fat", model)
     finally:
         for path in (store.root, *store.root.rglob("*")):

@@ -273,7 +273,7 @@ def test_a_full_disk_refuses_a_version_and_leaves_the_current_one(model: Model, 
         store = Store(disk / "store")
         store.publish("default", model)
         (disk / "ballast").write_bytes(bytes(200_000))
-        with pytest.raises(StoreUnusable, match="can not write .*No space left on device.*a disk with room"):
+        with pytest.raises(StoreUnusable, match="cannot write .*No space left on device.*a disk with room"):
             list(map(store.publish, ["default"] * 100, [model] * 100))
         newest = store.versions("default")[-1]
         assert store.load("default")[1] in (newest, store.versions("default")[-2]), "whole and current"
