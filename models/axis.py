@@ -45,9 +45,9 @@ class Axis:
             raise ValueError(f"axis value {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite")
         if unit != "index" and values.min() <= 0:
             raise ValueError(f"an axis in {unit} must be positive, got {values.min():g}")
-        steps = np.diff(values)
-        if not ((steps > 0).all() or (steps < 0).all()):
-            turn = int(np.flatnonzero(np.sign(steps) != np.sign(steps[0]) if steps[0] else steps == 0)[0])
+        steps = np.sign(np.diff(values))
+        if len(turns := np.flatnonzero((steps != steps[0]) | (steps == 0))):
+            turn = turns[0]
             raise ValueError(
                 f"an axis must ascend or descend throughout; it turns at band {turn + 1} "
                 f"({values[turn]:g} then {values[turn + 1]:g} {unit})"
@@ -98,7 +98,7 @@ class Axis:
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> Axis:
-        return cls(np.asarray(spec["values"], dtype=np.float64), spec["unit"])
+        return cls(np.asarray(spec["values"], np.float64), spec["unit"])
 
 
 class Resampler:

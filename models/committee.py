@@ -59,7 +59,7 @@ class CommitteeRegressor(Regressor):
     """
 
     kind = "committee"
-    kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores")
+    kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores", "y_ndim")
 
     _: KW_ONLY
     encoder: Any = None

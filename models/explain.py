@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,29 +97,26 @@ def attention(model: Model, spectra: np.ndarray, axis: Axis) -> np.ndarray | Non
     networks = [one for one in getattr(model.estimator, "networks_", []) if hasattr(one.encoder, "attention")]
     if not networks:
         return None
-    treated = model.pipeline.transform(spectra, axis)
-    return np.mean([_rollout(network, model.estimator, treated) for network in networks], axis=0)
-
-
-def _rollout(network: Any, estimator: Any, treated: np.ndarray) -> np.ndarray:
     import torch
 
+    from .network_training import standardised
     from .spectratr import HEADS, KEY_WIDTH, PATCH_BANDS
 
-    sd = estimator.x_sd_
-    scaled = np.divide(treated - estimator.x_mean_, sd, out=np.zeros_like(treated), where=sd > 0).astype(np.float32)
-    encoder = network.encoder
-    with torch.inference_mode():
-        device = next(network.parameters()).device
-        x = encoder.patches(encoder.conv(torch.from_numpy(scaled)[:, None].to(device)).transpose(1, 2))  # (n, P, 64)
-        q, k = (
-            layer(x).unflatten(2, (HEADS, KEY_WIDTH)).transpose(1, 2)
-            for layer in (encoder.attention.query, encoder.attention.key)
-        )
-        weights = torch.softmax(q @ k.transpose(2, 3) / KEY_WIDTH**0.5, dim=3).mean(dim=1)  # (n, P, P)
-        taken = (0.5 * weights + 0.5 * torch.eye(weights.shape[1], device=device)).mean(dim=1)  # (n, P)
-    bands = treated.shape[1]
-    start = (-bands % PATCH_BANDS) // 2  # as the network pads
-    of_band = (np.arange(bands) + start) // PATCH_BANDS
-    shared = taken.double().cpu().numpy()[:, of_band]
-    return shared / shared.sum(axis=1, keepdims=True)
+    treated = model.pipeline.transform(spectra, axis)
+    scaled = standardised(treated, model.estimator.x_mean_, model.estimator.x_sd_)[:, None]
+    bands = np.arange(treated.shape[1])
+    patch = (bands + (-len(bands) % PATCH_BANDS) // 2) // PATCH_BANDS  # of each band, as the network pads
+    shares = []
+    for network in networks:
+        encoder, device = network.encoder, next(network.parameters()).device
+        with torch.inference_mode():
+            x = encoder.patches(encoder.conv(scaled.to(device)).transpose(1, 2))  # (n, P, 64)
+            q, k = (
+                layer(x).unflatten(2, (HEADS, KEY_WIDTH)).transpose(1, 2)
+                for layer in (encoder.attention.query, encoder.attention.key)
+            )
+            weights = torch.softmax(q @ k.transpose(2, 3) / KEY_WIDTH**0.5, dim=3).mean(dim=1)  # (n, P, P)
+            paid = (0.5 * weights + 0.5 * torch.eye(weights.shape[1], device=device)).mean(dim=1)  # (n, P)
+        share = paid.double().cpu().numpy()[:, patch]
+        shares.append(share / share.sum(axis=1, keepdims=True))
+    return np.mean(shares, axis=0)
