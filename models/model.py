@@ -167,11 +167,7 @@ class Model:
         return getattr(self.estimator, "encoder", None)
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
-        """(n, bands) on any axis that covers the grid.
-
-        Raises:
-            AxisMismatch: the axis does not cover the grid; the text names what is missing.
-        """
+        """(n, bands) on any axis that covers the grid; raises AxisMismatch, whose text names what is missing."""
         treated = self.pipeline.transform(spectra, axis)
         t2, q = self.estimator.domain_.t2_q(treated)
         if self.class_of:
@@ -185,11 +181,7 @@ class Model:
         return class_names(self.class_of, self.targets)
 
     def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
-        """(n, bands) -> (n,): a committee's standard deviation over its usual error; None for other kinds.
-
-        Raises:
-            AxisMismatch: as `predict`.
-        """
+        """(n, bands) -> (n,): a committee's standard deviation over its usual error; None for other kinds."""
         usual = getattr(self.estimator, "rmsecv_", None)
         if usual is None or self.class_of or not hasattr(self.estimator, "predict_interval"):
             return None

@@ -70,11 +70,7 @@ class Store:
         return sorted(_folders(self._folder(name), _VERSION), key=_number)
 
     def current(self, name: str) -> str:
-        """The version that workers serve.
-
-        Raises:
-            NoModel: nothing is published under that name.
-        """
+        """The version that workers serve; raises NoModel if nothing is published under that name."""
         pointer = self._folder(name) / CURRENT
         raw = self._read(pointer, max_bytes=64)
         if raw is None:
@@ -116,21 +112,16 @@ class Store:
         return manifest
 
     def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
-        """A model and its version, checksums verified.
-
-        Raises:
-            NoModel: there is no such model or version. BadBundle: it is damaged.
-        """
+        """A model and its version, checksums verified. Raises NoModel, or BadBundle if it is damaged."""
         version = self.current(name) if version is None else version
         manifest = self.manifest(name, version)
         with self._named(name, version) as folder:
             return Model.from_parts(manifest, self._arrays(folder, manifest, WEIGHTS)), version
 
     def serve(self, name: str, version: str, threads: int = 0) -> ServedModel:
-        """A version compiled for the line and compared with float64 on its own calibration; checksums verified.
+        """A version compiled for the line and compared with float64 on its own calibration, checksums verified.
 
-        Raises:
-            NoModel: there is no such model or version. BadBundle: it is damaged, or cannot be computed correctly.
+        Raises NoModel, or BadBundle if it is damaged or cannot be computed correctly.
         """
         manifest, calibration = self.manifest(name, version), self.calibration(name, version)
         with self._named(name, version) as folder:
@@ -148,11 +139,7 @@ class Store:
             raise BadBundle(f"{folder}: {error}") from error
 
     def calibration(self, name: str, version: str) -> Calibration | None:
-        """The labeled spectra that a version was fitted on; None if its bundle does not hold them.
-
-        Raises:
-            NoModel: there is no such model or version. BadBundle: it is damaged.
-        """
+        """The labeled spectra that a version was fitted on, if its bundle holds them. Raises NoModel or BadBundle."""
         manifest = self.manifest(name, version)
         if CALIBRATION not in manifest["files"]:
             return None

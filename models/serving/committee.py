@@ -1,4 +1,4 @@
-"""The committee compiled for serving: all its linear members in one product for each way that spectra are scattered."""
+"""The committee compiled for serving: all its linear members in one product for each scatter correction."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from .pipeline import LINEAR, Chain, affine
 class FoldedCommittee:
     """The mean of a fitted committee: (n, bands) as it was fitted on -> (n, targets) float64.
 
-    Ten PLS and ridge members see five pre-treatments; what is linear in these goes into the members' coefficients, and
-    there are only two products left: on the spectra, and on the spectra after SNV. Column 0 alone is computed: what was
-    fitted without a fold serves intervals.
+    Ten PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients, which
+    leaves two products: with the spectra, and with the spectra after SNV. Only column 0 is computed: the models fitted
+    without one fold are for intervals.
 
     Args:
-        embed: of the committee's encoder, compiled; None where it has none.
+        embed: that of the committee's compiled encoder, or None.
     """
 
     def __init__(self, committee: CommitteeRegressor, dtype: type, embed: Any) -> None:
         self.y_mean, self.y_sd, self.embed = committee.y_mean_, committee.y_sd_, embed
         mean, targets = committee.domain_.mean, len(committee.weights_)
         self.offset = np.zeros(targets)
-        self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last that is not linear
+        self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last nonlinear one
         coefs: dict[str, np.ndarray] = {}  # of each (bands', targets)
         self.processes: list[_FoldedProcess] = []
-        self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: after which scatter correction, and the rest
+        self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: the scatter correction, and the other steps
         for text, pipeline in committee._treatments.items():
-            bends = [i for i, step in enumerate(pipeline.steps) if not isinstance(step, LINEAR)]
-            first = bends[-1] + 1 if bends else 0
+            first = max((i for i, step in enumerate(pipeline.steps, 1) if not isinstance(step, LINEAR)), default=0)
             scatter, linear = str(Pipeline(pipeline.steps[:first])), pipeline.steps[first:]
             if scatter not in self.scatter:
                 self.scatter[scatter] = Chain(pipeline.steps[:first], len(mean), dtype, mean)
@@ -52,7 +51,7 @@ class FoldedCommittee:
                     self.treat[text] = scatter, Chain([*linear, scale], len(usual), dtype, usual)
                 self.processes.append(_FoldedProcess(model, weight, t, text, dtype))
             coefs[scatter] = coefs.get(scatter, 0) + matrix @ coef
-        # Less what spectra have in common, so that rounding is of their differences.
+        # The typical spectrum is subtracted, so that the differences between spectra are rounded.
         self.products: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for scatter, coef in coefs.items():
             usual = np.asarray(self.scatter[scatter].typical, dtype)
@@ -76,7 +75,7 @@ class FoldedCommittee:
 
 
 def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, float, Linear | GaussianProcess]]:
-    """Target, weight and model of the members that look at spectra so treated."""
+    """Target, weight and model of the members with this pre-treatment."""
     return [
         (t, float(weights[m]), models[m])
         for t, (models, weights) in enumerate(zip(committee._models, committee.weights_, strict=True))

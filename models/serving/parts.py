@@ -57,7 +57,7 @@ class Parts:
 
     @property
     def kind(self) -> str:
-        """What computes the values, or the scores of classes."""
+        """The kind that computes the values, or the scores of classes."""
         kind = self.manifest["kind"]
         return kind if kind == "pls-da" else kind.removesuffix("-da")
 
@@ -114,15 +114,11 @@ class ServedModel:
         self._calibration = parts.arrays["calibration"] if self.class_of else None
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
-        """(n, bands) of any numeric type, on any axis that covers the grid.
-
-        Raises:
-            AxisMismatch: the axis does not cover the grid; the text names what is missing.
-        """
+        """(n, bands) of any numeric type, on any axis that covers the grid; raises AxisMismatch."""
         result = self._predict(spectra, axis)
-        if self._calibration is None:
-            return result
-        return replace(result, values=probabilities(result.values, self._calibration))
+        if self._calibration is not None:
+            result = replace(result, values=probabilities(result.values, self._calibration))
+        return result
 
     def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
         """As `model.Model.spread`."""

@@ -18,7 +18,6 @@ from ..support.processes import tamis
 from ..support.spectra import instruments
 
 
-@pytest.mark.long(8)
 @pytest.fixture
 def tablets(tmp_path: Path, grid: Axis) -> Path:
     """90 tablets, each under instruments 1 and 2; the second adds an interference of its own."""
@@ -48,6 +47,15 @@ def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
     done = here(*fit, "--model", "plsr", "--encoder", "e.safetensors")
     assert (done.returncode, done.stderr) == (2, done.stderr)
     assert "plsr takes no encoder" in done.stderr
+
+
+def test_a_fit_of_a_network_shows_its_progress_in_a_terminal(
+    tablets: Path, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    done = here("fit", tablets, "--target", "fat", "--model", "cnn", "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    assert "cnn, held-out error" in done.stderr
 
 
 def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_path: Path, here: Any) -> None:
