@@ -37,7 +37,8 @@ class CommitteeRegressor(Regressor):
     """A weighted mean of PLS and ridge under several pre-treatments and of Gaussian processes: for few labels.
 
     One cross-validation serves three ends: it chooses latent variables and penalties, it weighs the members
-    (`member_weights`), and it calibrates the intervals. A member whose pre-treatment does not fit the bands is left out.
+    (`member_weights`), and it calibrates the intervals. A member whose pre-treatment does not
+    fit the bands is left out.
 
     A prediction's sd joins the processes' variance with the disagreement of the members, scaled so that the
     standardised out-of-fold errors have a mean square of 1.
@@ -58,7 +59,7 @@ class CommitteeRegressor(Regressor):
     """
 
     kind = "committee"
-    kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores")
+    kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores", "y_ndim")
 
     _: KW_ONLY
     encoder: Any = None
@@ -83,21 +84,19 @@ class CommitteeRegressor(Regressor):
         self.y_mean_, self.y_sd_ = np.where(constant, Y[0], Y.mean(axis=0)), np.where(constant, 1.0, Y.std(axis=0))
         order = np.random.default_rng(self.random_state).permutation(len(X))
         self._models: list[list[Linear | GaussianProcess]] = []  # of each target, of each member
-        weights, spreads, scores, errors, unseen = [], [], [], [], []
+        of_targets = []
         for target in ((Y - self.y_mean_) / self.y_sd_).T:
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
-            weights.append(member_weights(out, target, prior_weights(out, target, self.members_)))
-            error = np.abs(out @ weights[-1] - target)
-            sd = _spread(out, weights[-1], [variance for _, _, variance in fitted if variance is not None])
-            spreads.append(np.sqrt(np.mean((error / sd) ** 2)))
-            scores.append(error / sd)
-            errors.append(np.sqrt(np.mean(error**2)))
-            unseen.append(out @ weights[-1])
-        self.weights_, self.spreads_, self.scores_ = np.array(weights), np.array(spreads), np.array(scores)
-        self.rmsecv_ = np.array(errors) * self.y_sd_
-        self.unseen_ = np.array(unseen).T * self.y_sd_ + self.y_mean_
+            weights = member_weights(out, target, prior_weights(out, target, self.members_))
+            predicted = out @ weights
+            error = np.abs(predicted - target)
+            scores = error / _spread(out, weights, [variance for _, _, variance in fitted if variance is not None])
+            of_targets.append((weights, np.sqrt(np.mean(scores**2)), scores, np.sqrt(np.mean(error**2)), predicted))
+        self.weights_, self.spreads_, self.scores_, rmse, unseen = map(np.array, zip(*of_targets, strict=True))
+        self.rmsecv_ = rmse * self.y_sd_
+        self.unseen_ = unseen.T * self.y_sd_ + self.y_mean_
         self.domain_ = ApplicabilityDomain.principal(X)
         return self
 

@@ -30,7 +30,8 @@ class Estimator(BaseEstimator):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a fitted estimator needs to predict, for the bundle."""
-        return {**{name: getattr(self, f"{name.rstrip('_')}_") for name in self.kept}, **self.domain_.arrays()}
+        kept = {name: np.asarray(getattr(self, f"{name.rstrip('_')}_")) for name in self.kept}
+        return {**kept, **self.domain_.arrays()}
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
@@ -43,9 +44,9 @@ class Estimator(BaseEstimator):
 
 
 class Regressor(RegressorMixin, Estimator):
-    """Of one target or several; predictions have the shape that y had."""
+    """Of one target or several; predictions have the shape that y had, so that `y_ndim` is among `kept`."""
 
-    y_ndim_: int
+    y_ndim_: int | np.ndarray
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -62,12 +63,3 @@ class Regressor(RegressorMixin, Estimator):
     def _as_y(self, values: np.ndarray) -> np.ndarray:
         """(n, ..., targets) -> the same, or (n, ...) if y had one dimension."""
         return values[..., 0] if self.y_ndim_ == 1 else values
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {**super().arrays(), "y_ndim": np.array(self.y_ndim_)}
-
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        model = super().from_arrays(params, arrays)
-        model.y_ndim_ = int(arrays["y_ndim"])
-        return model

@@ -61,7 +61,7 @@ class NetworkRegressor(Regressor):
     """
 
     network: ClassVar[Callable[..., nn.Module]]
-    kept = ("x_mean", "x_sd", "y_mean", "y_sd")
+    kept = ("x_mean", "x_sd", "y_mean", "y_sd", "y_ndim")
 
     epochs: int = 150
     batch_size: int = 16

@@ -31,7 +31,7 @@ class PLSR(Regressor):
     """
 
     kind = "plsr"
-    kept = ("x_mean", "y_mean", "rotations", "loadings", "y_loadings")
+    kept = ("x_mean", "y_mean", "rotations", "loadings", "y_loadings", "y_ndim")
 
     n_components: int | str = "cv"
     _: KW_ONLY

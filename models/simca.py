@@ -10,10 +10,10 @@ import numpy as np
 
 from .cross_validation import Folds
 
-LEVEL = 0.99  # of a class's own spectra lie within its limit
+LEVEL = 0.99  # share of a class's own spectra within its limit
 MAX_COMPONENTS = 10  # of a class's own principal components
 EXPLAINED = 0.99
-MAX_AT_ONCE = 1 << 17  # numbers of spectra that are held against all classes together
+MAX_AT_ONCE = 1 << 17  # numbers in the spectra that are compared with all classes together
 TINY = np.finfo(np.float64).tiny ** 0.25
 
 
@@ -22,8 +22,8 @@ class Simca:
     """Each class's own principal components, and how far a spectrum may lie from them (DD-SIMCA).
 
     The full distance is Nh h/h0 + Nq q/q0 of score distance h and squared residual q. Scales and degrees of freedom
-    come from the class's spectra that its components have not seen, by the method of moments: spectra lie closer to
-    components that were made of them than the next ones will.
+    come from the class's held-out spectra, by the method of moments: spectra lie closer to components that were fitted
+    on them than new ones will.
 
     Attributes:
         mean: (K, bands). loadings: (K, bands, A), zero beyond a class's own number. score_var: (K, A).
@@ -64,7 +64,7 @@ class Simca:
         return made, np.einsum("nd,nd->n", own, (freedom / scale / limit[:, None])[codes])
 
     def less(self, offset: np.ndarray, dtype: type) -> Self:
-        """The same for spectra from which (bands,) was subtracted, computed in another type of number."""
+        """The same for spectra less `offset` (bands,), computed in another type of number."""
         moved = replace(self, mean=self.mean - offset)
         return replace(moved, **{f.name: getattr(moved, f.name).astype(dtype) for f in fields(self)})
 
@@ -86,12 +86,12 @@ class Simca:
 
 def _components(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean (K, bands), loadings (K, bands, A) and variance of the scores (K, A)."""
-    mean, bands = np.zeros((classes, X.shape[1])), X.shape[1]
+    bands = X.shape[1]
+    mean = np.full((classes, bands), np.inf)  # of a class that these rows lack
     loadings, score_var = np.zeros((classes, bands, MAX_COMPONENTS)), np.ones((classes, MAX_COMPONENTS))
     for k in range(classes):
         own = X[codes == k]
         if not len(own):
-            mean[k] = np.inf
             continue
         mean[k] = own.mean(axis=0)
         _, singular, directions = np.linalg.svd(own - mean[k], full_matrices=False)
