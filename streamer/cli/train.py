@@ -196,10 +196,7 @@ def _bar(what: str) -> Iterator[Callable[[float, str], None]]:
 def _write_encoder(done: Pretrained, path: Path) -> None:
     encoder, health = done.encoder, done.health
     assert health is not None
-    try:
-        encoder.save(path)
-    except OSError as error:
-        raise BadFile(f"can not write {path}: {error.strerror}") from error
+    encoder.save(path)
     print(
         f"{path}: {encoder.kind} on {encoder.grid}, {encoder.width} features; loss {health.loss:.3f}, "
         f"effective rank {health.rankme:.1f}, alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"
