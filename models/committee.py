@@ -26,6 +26,7 @@ from .committee_members import (
 from .cross_validation import Folds, folds_of
 from .estimator import Regressor
 from .preprocess import Pipeline
+from .tensors import below
 
 CLASS_TREATMENT = "snv, savgol 15 2 1"  # the members' pre-treatment in which distances from a class are taken
 MIN_SPECTRAL_BANDS = 15  # fewer features are no spectrum: scatter corrections would remove most of their information
@@ -201,8 +202,7 @@ class CommitteeRegressor(Regressor):
         model._treatments = {}
         texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)
         for i, text in enumerate(texts):
-            start = f"treatment.{i}."
-            learned = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+            learned = below(f"treatment.{i}.", arrays)
             model._treatments[text] = Pipeline.from_json(Pipeline.parse(text).to_json(), grid, learned)
         shapes = [GaussianProcess if member.kind == "gp" else Linear for member in model.members_]
         model._models = [

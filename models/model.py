@@ -59,21 +59,14 @@ class Result(Rows):
 
 @dataclass(frozen=True, eq=False)
 class Calibration(Rows):
-    """The labeled spectra that a model was fitted on, as measured, on its grid: other models can be fitted on them.
+    """The labeled spectra that a model was fitted on, as measured, on its grid: other models can be fitted on them."""
 
-    Attributes:
-        spectra: (n, bands) float32. values: (n, targets). group: (n,) codes, equal = repeats of one sample.
-    """
-
-    spectra: np.ndarray
-    values: np.ndarray
-    group: np.ndarray
+    spectra: np.ndarray  # (n, bands) float32
+    values: np.ndarray  # (n, targets)
+    group: np.ndarray  # (n,) codes, equal for repeats of one sample
 
     def __len__(self) -> int:
         return len(self.spectra)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return dict(vars(self))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], bands: int, targets: int) -> Self:

@@ -45,11 +45,7 @@ _MAX_WEIGHTS_BYTES = 1 << 32  # a local model holds its spectra: 100,000 of 700 
 
 
 class Store:
-    """Bundles below one folder: a path, or a ``file://`` address.
-
-    Raises:
-        StoreUnusable: another kind of address, or a folder that cannot be read or written.
-    """
+    """Bundles below one folder, a path or a ``file://`` address. Raises StoreUnusable if it cannot be used."""
 
     def __init__(self, url: str | Path) -> None:
         text = str(url)
@@ -119,10 +115,7 @@ class Store:
             return Model.from_parts(manifest, self._arrays(folder, manifest, WEIGHTS)), version
 
     def serve(self, name: str, version: str, threads: int = 0) -> ServedModel:
-        """A version compiled for the line and compared with float64 on its own calibration, checksums verified.
-
-        Raises NoModel, or BadBundle if it is damaged or cannot be computed correctly.
-        """
+        """A version compiled for the line, checksums verified. Raises NoModel or BadBundle."""
         manifest, calibration = self.manifest(name, version), self.calibration(name, version)
         with self._named(name, version) as folder:
             return serve(manifest, self._arrays(folder, manifest, WEIGHTS), calibration, threads)
@@ -180,7 +173,7 @@ class Store:
         parts, arrays = model.to_parts()
         files = {WEIGHTS: packed(arrays)}
         if model.calibration is not None:
-            files[CALIBRATION] = packed(model.calibration.arrays())
+            files[CALIBRATION] = packed(vars(model.calibration))
         try:
             parent = self.current(name)
         except NoModel:

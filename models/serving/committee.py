@@ -18,10 +18,7 @@ class FoldedCommittee:
 
     Ten PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients.
     This leaves two products: with the spectra, and with the spectra after SNV. Only column 0 is computed: the models
-    fitted without one fold are for intervals.
-
-    Args:
-        embed: that of the committee's compiled encoder, or None.
+    fitted without one fold are for intervals. `embed` is that of the committee's compiled encoder, or None.
     """
 
     def __init__(self, committee: CommitteeRegressor, dtype: type, embed: Any) -> None:

@@ -34,19 +34,12 @@ _DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
 
 
 def serve(
-    manifest: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    calibration: Calibration | None = None,
-    threads: int = 0,
+    manifest: dict[str, Any], arrays: dict[str, np.ndarray], calibration: Calibration | None = None, threads: int = 0
 ) -> ServedModel:
-    """Compiles what a bundle holds.
+    """Compiles what a bundle holds; a network's prediction takes `threads`, 0 for every core.
 
-    Args:
-        calibration: the spectra that backends are compared on; None for spectra drawn from the model's domain.
-        threads: for a network's prediction; 0 takes every core.
-
-    Raises:
-        BadBundle: the parts make no model that can predict, or no backend computes it correctly.
+    Backends are compared on `calibration`, or on spectra drawn from the model's domain. Raises BadBundle if the parts
+    make no model that can predict, or if no backend computes it correctly.
     """
     with parts_of_a_model(arrays):
         pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
@@ -115,11 +108,7 @@ def _errors(got: Result, expected: Result, limits: Limits) -> tuple[float, float
 
 
 class Reference:
-    """A model in float64, its pre-treatment step by step: the reference for every backend.
-
-    Attributes:
-        model: a committee, for its `spread`; None for other kinds.
-    """
+    """A model in float64, step by step: the reference for every backend. `model` is a committee, or None."""
 
     def __init__(self, parts: Parts) -> None:
         arrays, self.domain = parts.arrays, parts.domain

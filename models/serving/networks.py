@@ -244,11 +244,7 @@ def precisions() -> list[str]:
 
 
 class Openvino:
-    """A network compiled by OpenVINO for the CPU.
-
-    Args:
-        precision: bf16 or fp32. threads: for one prediction; 0 takes every core.
-    """
+    """A network compiled by OpenVINO for the CPU, in bf16 or fp32; a prediction takes `threads`, 0 for every core."""
 
     # SpectraTr's activations for so many take some 100 MB; with 32 at once the last dense layer is a third as fast.
     at_once = 256

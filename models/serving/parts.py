@@ -32,11 +32,7 @@ NUMPY = [Backend("numpy", "fp32", "fp32"), Backend("numpy", "fp64", "fp64")]
 
 @dataclass(frozen=True)
 class Report:
-    """The backend that serves a model, and its error against float64, in sd of the values.
-
-    Attributes:
-        refused: the backends that were tried first, each with the reason.
-    """
+    """The backend that serves, its error against float64 in sd of the values, and why others were refused."""
 
     backend: Backend
     error: float

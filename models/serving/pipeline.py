@@ -35,12 +35,10 @@ def through(steps: Sequence[Step], spectra: np.ndarray) -> np.ndarray:
 
 
 class Product:
-    """x -> x matrix + offset, where most of the matrix is zero.
+    """x -> x matrix + offset, with a matrix (in, out) that is mostly zero.
 
-    Args:
-        matrix: (in, out) float64. offset: (out,) float64.
-        typical: (in,), about the mean of the spectra, or None. It is subtracted first, so that the differences between
-            spectra are rounded and not their common height.
+    `typical` (in,), about the mean of the spectra, is subtracted first, so that the differences between spectra are
+    rounded and not their common height.
     """
 
     def __init__(self, matrix: np.ndarray, offset: np.ndarray, typical: np.ndarray | None, dtype: type) -> None:
@@ -79,12 +77,9 @@ def _span(matters: np.ndarray) -> tuple[int, int]:
 
 
 class Chain:
-    """Pre-treatment steps for (n, bands) spectra of any type of number -> (n, bands') of `dtype`, a new array.
+    """Pre-treatment steps for (n, bands) spectra of any numeric type -> (n, bands') of `dtype`, a new array.
 
-    Args:
-        bands: of the grid that the first step expects.
-        typical: (bands,) float64, about the mean of the spectra, or None.
-        resampling: onto that grid, from the spectra's own axis.
+    `resampling` leads from the spectra's own axis to the grid of `bands` bands; `typical` (bands,) is as in `Product`.
     """
 
     def __init__(
