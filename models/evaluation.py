@@ -58,9 +58,9 @@ class Scores:
 
 
 def paired_difference(
-    measured: np.ndarray, one: np.ndarray, other: np.ndarray, seed: int = 0
+    measured: np.ndarray, one: np.ndarray, other: np.ndarray, seed: int = 0, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """RMSEP of `one` minus that of `other` on the same samples, with its 95 % interval by the paired bootstrap.
+    """RMSEP of `one` minus that of `other` on the same samples, with its interval by the paired bootstrap.
 
     Where the interval excludes zero, one of them is better on such samples.
 
@@ -68,7 +68,7 @@ def paired_difference(
     """
     squares = np.column_stack([(one - measured) ** 2, (other - measured) ** 2])
     drawn = [np.sqrt(times @ squares / len(squares)) @ [1, -1] for times in _resamples(len(squares), seed)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.sqrt(squares.mean(axis=0)) @ [1, -1]), float(low), float(high)
 
 
