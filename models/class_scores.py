@@ -124,11 +124,9 @@ class ClassScores:
         """
         confusion = np.zeros((classes, classes + 1), np.int64)
         np.add.at(confusion, (true, predicted), 1)
-        right = np.diagonal(confusion).astype(float)
-        of_class, as_class = confusion.sum(axis=1), confusion[:, :classes].sum(axis=0)
-        recovery = np.divide(right, of_class, out=np.full(classes, np.nan), where=of_class > 0)
-        purity = np.divide(right, as_class, out=np.full(classes, np.nan), where=as_class > 0)
-        return cls(confusion, recovery, purity)
+        right = np.diagonal(confusion)
+        with np.errstate(invalid="ignore"):
+            return cls(confusion, right / confusion.sum(axis=1), right / confusion[:, :classes].sum(axis=0))
 
     @property
     def balanced_accuracy(self) -> float:

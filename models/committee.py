@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Self
 
@@ -80,7 +81,8 @@ class CommitteeRegressor(Regressor):
         self.fold_ = np.empty(len(X), np.int64)  # column of a member's predictions that has not seen the sample
         for k, (_, held_out) in enumerate(folds, start=1):
             self.fold_[held_out] = k
-        treated = self._treat(X)
+        self._fit_treatments(X)
+        treated = self._treated(X)
         constant = np.ptp(Y, axis=0) == 0
         self.y_mean_, self.y_sd_ = np.where(constant, Y[0], Y.mean(axis=0)), np.where(constant, 1.0, Y.std(axis=0))
         order = np.random.default_rng(self.random_state).permutation(len(X))
@@ -101,31 +103,26 @@ class CommitteeRegressor(Regressor):
         self.domain_ = ApplicabilityDomain.principal(X)
         return self
 
-    def _treat(self, X: np.ndarray) -> dict[str, np.ndarray]:
+    def _fit_treatments(self, X: np.ndarray) -> None:
         """Fits the pre-treatments that these bands allow, and lists the members."""
         self._treatments: dict[str, Pipeline] = {}
-        treated: dict[str, np.ndarray] = {}
         for text in dict.fromkeys(member.treatment for member in MEMBERS):
-            if X.shape[1] < MIN_SPECTRAL_BANDS and text != "autoscale":
-                continue
-            pipeline = Pipeline.parse(text)
-            try:
-                treated[text] = pipeline.fit(X, _axis(X))
-            except ValueError:  # a window wider than the spectrum
-                continue
-            self._treatments[text] = pipeline
-        self.members_ = [member for member in MEMBERS if member.treatment in treated]
-        if self.encoder is not None:
-            treated["encoder"] = self.encoder.embed(X)
-            self.members_ += EMBEDDED
-        return treated
+            if X.shape[1] >= MIN_SPECTRAL_BANDS or text == "autoscale":
+                pipeline = Pipeline.parse(text)
+                with suppress(ValueError):  # a window wider than the spectrum
+                    pipeline.fit(X, _axis(X))
+                    self._treatments[text] = pipeline
+        embedded = EMBEDDED if self.encoder is not None else ()
+        self.members_ = [*(member for member in MEMBERS if member.treatment in self._treatments), *embedded]
+
+    def _treated(self, X: np.ndarray) -> dict[str, np.ndarray]:
+        """(n, bands) -> (n, bands') of each pre-treatment, and the encoder's embeddings"""
+        treated = {text: pipeline.transform(X, _axis(X)) for text, pipeline in self._treatments.items()}
+        return treated if self.encoder is None else {**treated, "encoder": self.encoder.embed(X)}
 
     def _outputs(self, X: Any, *, spread: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(n, bands) -> the committee's means (targets, n, 1 + folds) and sd (targets, n), in sd of each target."""
-        X = self._checked(X)
-        treated = {text: pipeline.transform(X, _axis(X)) for text, pipeline in self._treatments.items()}
-        if self.encoder is not None:
-            treated["encoder"] = self.encoder.embed(X)
+        treated = self._treated(self._checked(X))
         inputs = [treated[member.treatment] for member in self.members_]
         means, sds = [], []
         for models, weights, factor in zip(self._models, self.weights_, self.spreads_, strict=True):
@@ -202,14 +199,11 @@ class CommitteeRegressor(Regressor):
         model._treatments = {}
         texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)
         for i, text in enumerate(texts):
-            learned = below(f"treatment.{i}.", arrays)
-            model._treatments[text] = Pipeline.from_json(Pipeline.parse(text).to_json(), grid, learned)
+            spec, learned = Pipeline.parse(text).to_json(), below(f"treatment.{i}.", arrays)
+            model._treatments[text] = Pipeline.from_json(spec, grid, learned)
         shapes = [GaussianProcess if member.kind == "gp" else Linear for member in model.members_]
         model._models = [
-            [
-                kind(**{f.name: arrays[f"member.{t}.{m}.{f.name}"] for f in fields(kind)})
-                for m, kind in enumerate(shapes)
-            ]
+            [shape(**below(f"member.{t}.{m}.", arrays)) for m, shape in enumerate(shapes)]
             for t in range(len(model.weights_))
         ]
         return model

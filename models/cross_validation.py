@@ -62,7 +62,7 @@ def fewest_components(mean: np.ndarray, errors: np.ndarray) -> int:
 
 
 def checked_components(wanted: Any, spectra: int, bands: int) -> int:
-    """Raises ValueError where so many latent variables can not be fitted."""
+    """Raises ValueError where so many latent variables cannot be fitted."""
     most = min(spectra - 1, bands)
     if not isinstance(wanted, int | np.integer) or not 1 <= wanted <= most:
         raise ValueError(

@@ -26,7 +26,8 @@ class Estimator(BaseEstimator):
     def _checked(self, X: Any) -> np.ndarray:
         """(n, bands) float64; raises where the estimator is not fitted, or not on such spectra."""
         check_is_fitted(self)
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        checked: Any = validate_data(self, X, dtype=np.float64, reset=False)
+        return checked
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a fitted estimator needs to predict, for the bundle."""

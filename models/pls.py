@@ -154,8 +154,8 @@ class LocalPLS(Regressor):
             self._whiten = np.linalg.inv(upper)
         self._compared_to = self._compared(X)
         # Among 15 scores, trees were measured 4 to 10 times slower than comparing with every spectrum.
-        self._index = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X)), algorithm="brute")
-        self._index.fit(self._compared_to)
+        index: Any = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X)), algorithm="brute")
+        self._index = index.fit(self._compared_to)
 
     def _compared(self, X: np.ndarray) -> np.ndarray:
         """What distances are taken between: (n, bands) -> scores, whitened or not, or the spectra themselves."""
@@ -166,7 +166,7 @@ class LocalPLS(Regressor):
     def neighbourhood(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The training samples behind each prediction: rows (n, k), their distances, their weights (the largest 1).
 
-        References: weights exp(-d / (h s)), 0 beyond the median distance + 4 s, s its 1.4826 median absolute deviation.
+        References: weights exp(-d / (h s)), 0 above the median distance + 4 s, s its 1.4826 median absolute deviation.
         """
         compared = self._compared(self._checked(X))
         rows = self._index.kneighbors(compared, return_distance=False)

@@ -83,16 +83,15 @@ def discriminants(X: np.ndarray, codes: np.ndarray, classes: int, most: int) -> 
     """
     counts = np.bincount(codes, minlength=classes)
     weights = 1 / (np.count_nonzero(counts) * counts[codes])
-    fit = weighted_pls(X, np.eye(classes)[codes], most, weights)
+    indicators = np.eye(classes)[codes]
+    fit = weighted_pls(X, indicators, most, weights)
     scores = (X - fit.x_mean) @ fit.rotations
-    sums = np.zeros((classes, most))
-    np.add.at(sums, codes, scores)
-    centres = sums / np.maximum(counts, 1)[:, None]
+    centres = indicators.T @ scores / np.maximum(counts, 1)[:, None]
     within = scores - centres[codes]
     covariance = within.T @ (weights[:, None] * within)
     # A latent variable without spread in any class would divide by zero.
     floor = 1e-9 * np.einsum("na,n,na->a", scores, weights, scores) + np.finfo(np.float64).tiny ** 0.5
     whitening = np.linalg.inv(np.linalg.cholesky(covariance + np.diag(floor))).T  # upper triangular
     centres = centres @ whitening
-    centres[counts == 0] = np.inf  # a class that this fold lacks is nobody's nearest
+    centres[counts == 0] = np.inf  # a class without samples in this fold is never the nearest
     return fit, whitening, centres

@@ -85,7 +85,7 @@ class SNV(Step):
 
 @dataclass
 class SavGol(Step):
-    """Savitzky-Golay smoothing or derivative, per band (not per nm); beyond the ends the edge value is held.
+    """Savitzky-Golay smoothing or derivative, per band (not per nm); the edge values are repeated at the ends.
 
     References: Savitzky & Golay, Anal. Chem. 36 (1964) 1627-1639, doi 10.1021/ac60214a047.
     """
@@ -208,9 +208,7 @@ class Autoscale(Step):
         return (spectra - self.mean) / self.scale
 
 
-STEPS: dict[str, type[Step]] = {
-    step.name: step for step in (Cut, Absorbance, SNV, SavGol, Baseline, Detrend, MSC, EMSC, Centre, Autoscale)
-}
+STEPS: dict[str, type[Step]] = {step.name: step for step in Step.__subclasses__()}
 
 
 class Pipeline:

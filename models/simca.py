@@ -26,7 +26,7 @@ class Simca:
     on them than new ones will.
 
     Attributes:
-        mean: (K, bands). loadings: (K, bands, A), zero beyond a class's own number. score_var: (K, A).
+        mean: (K, bands). loadings: (K, bands, A), zero above a class's own number. score_var: (K, A).
         scale: (K, 2), h0 and q0. freedom: (K, 2), Nh and Nq. limit: (K,), of the full distance.
 
     References:
@@ -42,7 +42,7 @@ class Simca:
     limit: np.ndarray
 
     @classmethod
-    def fit(cls, X: np.ndarray, codes: np.ndarray, folds: Folds, level: float = LEVEL) -> tuple[Self, np.ndarray]:
+    def fit(cls, X: np.ndarray, codes: np.ndarray, folds: Folds) -> tuple[Self, np.ndarray]:
         """X (n, bands), codes (n,) from 0 to K - 1; also the distance (n,) of each from its own class, out of fold."""
         from scipy.special import chdtri
 
@@ -59,7 +59,7 @@ class Simca:
             scale[k] = np.maximum(np.nanmean(values, axis=0), TINY)
             spread = np.maximum(np.nanvar(values, axis=0, ddof=1) if len(values) > 1 else scale[k] ** 2, TINY**2)
             freedom[k] = np.clip(2 * scale[k] ** 2 / spread, 1.0, 250.0)
-        limit = np.array([chdtri(total, 1 - level) for total in freedom.sum(axis=1)])
+        limit = chdtri(freedom.sum(axis=1), 1 - LEVEL)
         made = cls(*_components(X, codes, classes), scale, freedom, limit)
         return made, np.einsum("nd,nd->n", own, (freedom / scale / limit[:, None])[codes])
 

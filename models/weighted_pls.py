@@ -35,7 +35,7 @@ def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.nd
         X: (n, bands) float64. Y: (n, targets) float64.
         weights: (n,), summing to 1; uniform where None.
 
-    Latent variables beyond the rank of the data are zero: they change no prediction.
+    Latent variables above the rank of the data are zero: they change no prediction.
 
     References:
         Dayal & MacGregor, J. Chemometrics 11 (1997) 73-85, doi 10.1002/(SICI)1099-128X(199701)11:1<73::AID-CEM435>3.0.CO;2-#.
