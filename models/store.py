@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import version as package_version
 from itertools import count
 from pathlib import Path
 from stat import S_ISREG
@@ -171,6 +171,7 @@ class Store:
         """Writes a new version; returns its name (v0001, v0002, ...). Workers switch to it if it is made current."""
         folder = self._folder(name)
         parts, arrays = model.to_parts()
+        libraries = {name: package_version(name) for name in ("numpy", "scikit-learn", "torch")}
         files = {WEIGHTS: packed(arrays)}
         if model.calibration is not None:
             files[CALIBRATION] = packed(vars(model.calibration))
@@ -195,7 +196,7 @@ class Store:
                         "created": datetime.now(UTC).isoformat(timespec="seconds"),
                         **parts,
                         "metrics": metrics or {},
-                        "libraries": _libraries(),
+                        "libraries": {"python": platform.python_version(), "tamis": __version__, **libraries},
                         "files": {file: {"bytes": len(raw), "sha256": _sha256(raw)} for file, raw in files.items()},
                     }
                     signed = {**manifest, "checksum": _sha256(_canonical(manifest))}
@@ -297,8 +298,3 @@ def _sha256(raw: bytes) -> str:
 
 def _canonical(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _libraries() -> dict[str, str]:
-    others = {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
-    return {"python": platform.python_version(), "tamis": __version__, **others}
