@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .applicability_domain import ApplicabilityDomain
+from .weighted_pls import PLSFit
 
 
 class Estimator(BaseEstimator):
@@ -64,3 +66,30 @@ class Regressor(RegressorMixin, Estimator):
     def _as_y(self, values: np.ndarray) -> np.ndarray:
         """(n, ..., targets) -> the same, or (n, ...) if y had one dimension."""
         return values[..., 0] if self.y_ndim_ == 1 else values
+
+
+@dataclass(eq=False, repr=False)
+class LatentVariables(Estimator):
+    """An estimator on the scores of one PLS.
+
+    Args:
+        n_components: latent variables; ``"cv"`` chooses them by cross-validation on the training spectra.
+        max_components: the most that cross-validation may choose.
+        folds: of the cross-validation, at most the size of the smallest class; samples of a `group` stay in one fold.
+        random_state: of the folds.
+    """
+
+    n_components: int | str = "cv"
+    _: KW_ONLY
+    max_components: int = 20
+    folds: int = 10
+    random_state: int = 0
+
+    def _keep(self, fit: PLSFit, X: np.ndarray) -> None:
+        self.x_mean_, self.rotations_, self.loadings_ = fit.x_mean, fit.rotations, fit.loadings
+        self.domain_ = ApplicabilityDomain.of(X, fit.x_mean, fit.rotations, fit.loadings)
+
+    @property
+    def n_components_(self) -> int:
+        """The latent variables used."""
+        return self.rotations_.shape[1]

@@ -11,19 +11,12 @@ from sklearn.utils import gen_batches
 
 from .applicability_domain import ApplicabilityDomain
 from .cross_validation import checked_components, fewest_components, folds_of
-from .estimator import Regressor
+from .estimator import LatentVariables, Regressor
 from .weighted_pls import weighted_pls
 
 
-@dataclass(eq=False, repr=False)
-class PLSR(Regressor):
-    """Partial least squares regression, PLS1 or PLS2, columns centred and not scaled.
-
-    Args:
-        n_components: latent variables; ``"cv"`` chooses them by cross-validation on the training spectra.
-        max_components: the most that cross-validation may choose.
-        folds: of the cross-validation; samples that share a `group` stay in one fold.
-        random_state: of the folds.
+class PLSR(Regressor, LatentVariables):
+    """Partial least squares regression, PLS1 or PLS2, columns centred and not scaled. Parameters: `LatentVariables`.
 
     Attributes:
         n_components_: the latent variables used. coef_: (bands, targets). domain_: T2 and Q of the calibration.
@@ -32,12 +25,6 @@ class PLSR(Regressor):
 
     kind = "plsr"
     kept = ("x_mean", "y_mean", "rotations", "loadings", "y_loadings", "y_ndim")
-
-    n_components: int | str = "cv"
-    _: KW_ONLY
-    max_components: int = 20
-    folds: int = 10
-    random_state: int = 0
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None."""
@@ -50,14 +37,9 @@ class PLSR(Regressor):
         else:
             components = checked_components(self.n_components, *X.shape)
         fit = weighted_pls(X, Y, components)
-        self.x_mean_, self.y_mean_ = fit.x_mean, fit.y_mean
-        self.rotations_, self.loadings_, self.y_loadings_ = fit.rotations, fit.loadings, fit.y_loadings
-        self.domain_ = ApplicabilityDomain.of(X, fit.x_mean, fit.rotations, fit.loadings)
+        self._keep(fit, X)
+        self.y_mean_, self.y_loadings_ = fit.y_mean, fit.y_loadings
         return self
-
-    @property
-    def n_components_(self) -> int:
-        return self.rotations_.shape[1]
 
     @property
     def coef_(self) -> np.ndarray:

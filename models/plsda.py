@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 
-from .applicability_domain import ApplicabilityDomain
 from .class_scores import distances, log_odds
 from .classifier import Classifier
 from .cross_validation import checked_components, class_folds, fewest_components
+from .estimator import LatentVariables
 from .weighted_pls import PLSFit, weighted_pls
 
 
-@dataclass(eq=False, repr=False)
-class PLSDA(Classifier):
-    """Scores of PLS2 on class indicators, then linear discriminants among the scores.
-
-    Args:
-        n_components: latent variables; ``"cv"`` chooses them by cross-validation on the training spectra.
-        max_components: the most that cross-validation may choose.
-        folds: of the cross-validation, at most the size of the smallest class; samples of a `group` stay in one fold.
-        random_state: of the folds.
+class PLSDA(Classifier, LatentVariables):
+    """Scores of PLS2 on class indicators, then linear discriminants among the scores. Parameters: `LatentVariables`.
 
     Attributes:
         n_components_: the latent variables used. domain_: T2 and Q of the calibration.
@@ -36,24 +28,13 @@ class PLSDA(Classifier):
     kind = "pls-da"
     kept = ("x_mean", "rotations", "loadings", "whitening", "centres")
 
-    n_components: int | str = "cv"
-    _: KW_ONLY
-    max_components: int = 20
-    folds: int = 10
-    random_state: int = 0
-
     def _learn(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> None:
         if self.n_components == "cv":
             components = self._choose(X, codes, groups)
         else:
             components = checked_components(self.n_components, *X.shape)
         fit, self.whitening_, self.centres_ = discriminants(X, codes, len(self.classes_), components)
-        self.x_mean_, self.rotations_, self.loadings_ = fit.x_mean, fit.rotations, fit.loadings
-        self.domain_ = ApplicabilityDomain.of(X, fit.x_mean, fit.rotations, fit.loadings)
-
-    @property
-    def n_components_(self) -> int:
-        return self.rotations_.shape[1]
+        self._keep(fit, X)
 
     def _settled(self) -> dict[str, Any]:
         return {"n_components": self.n_components_}

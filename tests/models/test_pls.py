@@ -39,8 +39,8 @@ def test_a_weight_of_two_is_a_sample_seen_twice(data: tuple[np.ndarray, np.ndarr
     twice = np.concatenate([np.arange(80), np.arange(10)])
     weights = np.bincount(twice) / len(twice)
     by_weight, by_repeat = weighted_pls(X, Y, 4, weights), weighted_pls(X[twice], Y[twice], 4)
-    coefs = [fit.rotations @ fit.y_loadings.T for fit in (by_weight, by_repeat)]
-    np.testing.assert_allclose(*coefs, atol=1e-9)
+    one, other = (fit.rotations @ fit.y_loadings.T for fit in (by_weight, by_repeat))
+    np.testing.assert_allclose(one, other, atol=1e-9)
 
 
 def test_latent_variables_beyond_the_rank_change_nothing() -> None:
