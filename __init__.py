@@ -1,20 +1,6 @@
 """Tamis: a self-supervised, continually learning stream processor for the spectra of sorting lines.
 
-Every error that Tamis raises on purpose is one of these:
-
-TamisError
-  BadSettings      a setting is unknown or wrong: refused at start-up, by name
-  BadMessage       bytes that can never be read: to the rejects, never retried
-  BadFile          a recorded file that can not be read as spectra
-  AxisMismatch     spectra that do not cover the grid of a model
-  NoModel          no model is published under that name yet: wait, or publish one
-  BadBundle        a model bundle that is damaged or of a foreign format: never loaded
-  StoreUnusable    the model store can not be read or written
-  BrokerAbsent     no broker answers, or it refuses us
-  NotDelivered     the broker did not confirm a result: the batch is read again
-  Fenced           another worker has our slot: this one must not write any more
-  TooManyRejects   nearly all that comes is set aside: a person should look before the topic is emptied that way
-  Stalled          messages are there and none comes: begin anew, in another process
+Every error that Tamis raises on purpose is a `TamisError`, and its class says what to do about it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -47,11 +33,14 @@ class TamisError(Exception):
 
 
 class BadSettings(TamisError):
-    pass
+    """A setting is unknown or wrong: refused at start-up, by name."""
 
 
 class BadMessage(TamisError):
-    """``reason`` is a short fixed word for counting (``no_axis``, ``not_arrow``); the text says where and what."""
+    """Bytes that can never be read: they go to the rejects and are not retried.
+
+    ``reason`` is a short fixed word for counting (``no_axis``, ``not_arrow``); the text says where and what.
+    """
 
     def __init__(self, text: str, reason: str = "unreadable") -> None:
         super().__init__(text)
@@ -59,40 +48,40 @@ class BadMessage(TamisError):
 
 
 class BadFile(TamisError):
-    pass
+    """A recorded file that cannot be read as spectra."""
 
 
 class AxisMismatch(TamisError):
-    pass
+    """Spectra that do not cover the grid of a model."""
 
 
 class NoModel(TamisError):
-    pass
+    """No model is published under that name yet: wait, or publish one."""
 
 
 class BadBundle(TamisError):
-    pass
+    """A model bundle that is damaged or of a foreign format: never loaded."""
 
 
 class StoreUnusable(TamisError):
-    pass
+    """The model store cannot be read or written."""
 
 
 class BrokerAbsent(TamisError):
-    pass
+    """No broker answers, or it refuses the connection."""
 
 
 class NotDelivered(TamisError):
-    pass
+    """The broker did not confirm a result: the batch is read again."""
 
 
 class Fenced(TamisError):
-    pass
+    """Another worker has taken over this worker's place: this one must not write any more."""
 
 
 class TooManyRejects(TamisError):
-    pass
+    """Nearly all messages are rejected: a person should look before the rest of the topic is rejected too."""
 
 
 class Stalled(TamisError):
-    pass
+    """Messages are waiting and none arrives: start again in a new process."""

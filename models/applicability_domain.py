@@ -1,4 +1,4 @@
-"""The calibration domain: Hotelling's T2 and Q residuals, with the limits beyond which a prediction extrapolates."""
+"""The applicability domain: Hotelling's T2 and Q residuals, and limits above which a prediction extrapolates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ApplicabilityDomain:
         """The domain that (n, bands) calibration spectra span through given rotations and loadings."""
         scores, q = _scores_and_q(spectra, mean, rotations, loadings)
         score_sd = scores.std(axis=0, ddof=1)
-        # A constant score (all spectra equal) would divide by zero: any departure from it is then far outside.
+        # A constant score (all spectra equal) would divide by zero; any deviation from it is now far outside.
         score_sd = np.where(score_sd > 0, score_sd, np.finfo(np.float64).tiny ** 0.25)
         return cls(mean, rotations, loadings, score_sd, _t2_limits(*scores.shape), _q_limits(q))
 
@@ -81,7 +81,7 @@ class ApplicabilityDomain:
 def _scores_and_q(
     spectra: np.ndarray, mean: np.ndarray, rotations: np.ndarray, loadings: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n, A) and (n,); in blocks, since 100,000 spectra have no room for more copies of themselves."""
+    """(n, A) and (n,); in blocks, since 100,000 spectra leave no memory for copies of them all."""
     scores, q = np.empty((len(spectra), rotations.shape[1])), np.empty(len(spectra))
     for rows in (slice(start, start + _BLOCK) for start in range(0, len(spectra), _BLOCK)):
         residual = spectra[rows] - mean
@@ -94,7 +94,7 @@ def _scores_and_q(
 def _t2_limits(n: int, components: int) -> np.ndarray:
     from scipy.special import fdtri
 
-    if n <= components:  # no spectrum is left over to judge the spread by
+    if n <= components:  # no degree of freedom is left for the spread
         return np.full(len(LEVELS), np.inf)
     scale = components * (n**2 - 1) / (n * (n - components))
     return scale * fdtri(components, n - components, np.array(LEVELS))

@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# A writer that was killed leaves its draft behind; none takes an hour to write.
+# A writer that was killed leaves its draft behind; no draft takes an hour to write.
 ABANDONED_S = 3600.0
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a draft's path, beside `path`, to write to; at the end the draft is synced and replaces `path`.
+    """Yields a draft's path beside `path` to write to. At the end the draft is synced and replaces `path`.
 
-    If the block fails, or the replacing does, the draft is removed and `path` stays as it was.
+    If anything fails, the draft is removed and `path` stays as it was. Abandoned drafts of `path` are removed first.
     """
-    draft = draft_beside(path)
+    remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.tmp")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield draft
         sync(draft)
@@ -32,12 +33,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
-def draft_beside(path: Path) -> Path:
-    """A name that no other process or thread uses; drafts of `path` that were abandoned are removed."""
-    remove_abandoned(path.parent, f".{glob.escape(path.name)}.*.tmp")
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-
-
 def remove_abandoned(folder: Path, pattern: str) -> None:
     for left in folder.glob(pattern):
         with suppress(OSError):  # another process has just renamed or removed it
@@ -45,15 +40,8 @@ def remove_abandoned(folder: Path, pattern: str) -> None:
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def sync(path: Path) -> None:
-    """A file's bytes, or a folder's names, on the disk."""
+    """Forces a file's bytes, or a folder's entries, onto the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -12,7 +12,7 @@ import numpy as np
 from .. import AxisMismatch
 
 UNITS = ("nm", "cm-1", "index")  # index: a detector that was never calibrated in wavelength
-MAX_BANDS = 16_384  # a resampling operator takes bands x grid x 8 bytes, and messages may bring any axis
+MAX_BANDS = 16_384  # a resampling operator takes bands x grid x 8 bytes, and a message may have any axis
 _ALIASES = {"cm^-1": "cm-1", "cm⁻¹": "cm-1", "1/cm": "cm-1", "wavenumber": "cm-1", "nanometer": "nm", "pixel": "index"}
 
 
@@ -45,9 +45,9 @@ class Axis:
             raise ValueError(f"axis value {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite")
         if unit != "index" and values.min() <= 0:
             raise ValueError(f"an axis in {unit} must be positive, got {values.min():g}")
-        steps = np.diff(values)
-        if not ((steps > 0).all() or (steps < 0).all()):
-            turn = int(np.flatnonzero(np.sign(steps) != np.sign(steps[0]) if steps[0] else steps == 0)[0])
+        steps = np.sign(np.diff(values))
+        if len(turns := np.flatnonzero((steps != steps[0]) | (steps == 0))):
+            turn = turns[0]
             raise ValueError(
                 f"an axis must ascend or descend throughout; it turns at band {turn + 1} "
                 f"({values[turn]:g} then {values[turn + 1]:g} {unit})"
@@ -83,7 +83,7 @@ class Axis:
         if unit == self.unit:
             return self
         if "index" in (unit, self.unit):
-            raise AxisMismatch(f"an axis in {self.unit} can not be converted to {unit}")
+            raise AxisMismatch(f"an axis in {self.unit} cannot be converted to {unit}")
         return Axis(1e7 / self.values, unit)
 
     def within(self, low: float, high: float) -> np.ndarray:
@@ -98,7 +98,7 @@ class Axis:
 
     @classmethod
     def from_json(cls, spec: dict[str, Any]) -> Axis:
-        return cls(np.asarray(spec["values"], dtype=np.float64), spec["unit"])
+        return cls(np.asarray(spec["values"], np.float64), spec["unit"])
 
 
 class Resampler:
@@ -108,22 +108,23 @@ class Resampler:
     """
 
     def __init__(self, source: Axis, grid: Axis) -> None:
-        """Raises AxisMismatch, naming what is missing, where the source does not cover the grid."""
-        position = source.to(grid.unit).values
+        """Raises AxisMismatch, naming the missing ranges, where the source does not cover the grid."""
+        position, wanted = source.to(grid.unit).values, grid.values
         _check_cover(source, position, grid)
         order = np.argsort(position)
-        nearest = order[_nearest(position[order], grid.values)]
-        # A thousandth of a band: what two programs' roundings of one calibration differ by.
-        tolerance = 1e-3 * np.abs(np.diff(grid.values)).min()
+        ascending = position[order]
+        right = np.clip(np.searchsorted(ascending, wanted), 1, len(ascending) - 1)
+        is_left = wanted - ascending[right - 1] <= ascending[right] - wanted
+        nearest = order[np.where(is_left, right - 1, right)]
         self.gather: np.ndarray | None = None
         self.matrix: np.ndarray | None = None  # (source bands, grid bands)
-        if np.abs(position[nearest] - grid.values).max() <= tolerance:
+        # A thousandth of a band: two programs round one calibration differently.
+        if np.abs(position[nearest] - wanted).max() <= 1e-3 * np.abs(np.diff(wanted)).min():
             self.gather = nearest
         else:
-            # Beyond the last band (by half a band at most) the edge value is held: a spline would swing out there.
-            inside = np.clip(grid.values, position[order][0], position[order][-1])
+            # At most half a band outside, the edge value is held: a spline would swing there.
             self.matrix = np.empty((len(source), len(grid)))
-            self.matrix[order] = _spline_operator(position[order], inside)
+            self.matrix[order] = _spline_operator(ascending, np.clip(wanted, ascending[0], ascending[-1]))
         self.is_identity = self.gather is not None and np.array_equal(self.gather, np.arange(len(source)))
 
     def apply(self, spectra: np.ndarray) -> np.ndarray:
@@ -139,7 +140,7 @@ class Resampler:
 def _spline_operator(knots: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(bands,), (grid,) -> (bands, grid): not-a-knot cubic spline through values at the knots, as one linear map.
 
-    Values at the knots fix the coefficients of B-splines by a banded system, solved here for the grid's bands alone.
+    Values at the knots fix the coefficients of B-splines by a banded system, which is solved for the grid's bands only.
     """
     from scipy.interpolate import BSpline, make_interp_spline
     from scipy.sparse.linalg import splu
@@ -150,25 +151,15 @@ def _spline_operator(knots: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return splu(at_knots.T.tocsc()).solve(at_wanted.T.toarray())
 
 
-@lru_cache(maxsize=32)
-def resampler(source: Axis, grid: Axis) -> Resampler:
-    """The cached operator: a line keeps its axis for months, so it is built once."""
-    return Resampler(source, grid)
-
-
-def _nearest(ascending: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    right = np.clip(np.searchsorted(ascending, wanted), 1, len(ascending) - 1)
-    return np.where(wanted - ascending[right - 1] <= ascending[right] - wanted, right - 1, right)
+resampler = lru_cache(maxsize=32)(Resampler)  # a line keeps its axis for months
 
 
 def _check_cover(source: Axis, position: np.ndarray, grid: Axis) -> None:
-    low, high = position.min(), position.max()
+    low, high, first, last = position.min(), position.max(), grid.values.min(), grid.values.max()
     half_band = 0.5 * np.abs(np.diff(grid.values)).max()
-    missing = []
-    if grid.values.min() < low - half_band:
-        missing.append(f"{grid.values.min():g}-{min(low, grid.values.max()):g}")
-    if grid.values.max() > high + half_band:
-        missing.append(f"{max(high, grid.values.min()):g}-{grid.values.max():g}")
+    missing = [f"{first:g}-{min(low, last):g}"] if first < low - half_band else []
+    if last > high + half_band:
+        missing.append(f"{max(high, first):g}-{last:g}")
     if missing:
         raise AxisMismatch(
             f"axis {source} does not cover the model's grid {grid}: missing {' and '.join(missing)} {grid.unit}"

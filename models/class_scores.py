@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-UNKNOWN = "unknown"  # the name given to a spectrum beyond the limits of every class
+UNKNOWN = "unknown"  # the name given to a spectrum outside the limits of every class
 
 
 def probabilities(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def log_odds(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of n spectra: probability (n, K) among the classes taught, and distance (n, K) from each over its limit."""
+    """Of n spectra: probability (n, K) among the K classes, and distance (n, K) from each over its limit."""
 
     classes: np.ndarray
     probability: np.ndarray
@@ -38,15 +38,14 @@ class Verdict:
 
     @property
     def unknown(self) -> np.ndarray:
-        """(n,): beyond the limit of every class."""
+        """(n,) bool: outside the limit of every class."""
         return ~(self.distance.min(axis=1) <= 1)
 
     @property
     def ambiguity(self) -> np.ndarray:
-        """(n,), 0 to 1: distance from the nearest class over that from the next, 0 beyond the next one's limit.
+        """(n,), 0 to 1: distance from the nearest class over that from the next, 0 outside the next one's limit.
 
-        Near 1 a spectrum lies in a second class as well as in the first: often one of a dark object, that shows hardly
-        anything.
+        Near 1 a spectrum lies in two classes: often that of a dark object, which has hardly any features.
         """
         nearest, second = np.partition(self.distance, 1, axis=1)[:, :2].T
         return np.divide(nearest, second, out=np.zeros(len(second)), where=(second <= 1) & (second > 0))
@@ -74,17 +73,21 @@ class Validation:
     probability: np.ndarray
     distance: np.ndarray
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {f"validation.{name}": getattr(self, name) for name in ("codes", "probability", "distance")}
+
     @classmethod
     def from_arrays(cls, classes: Any, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Raises ValueError where the arrays do not belong together, LookupError where they are not there."""
+        """Raises ValueError where the arrays do not belong together, LookupError where one is missing."""
         codes, probability, distance = (arrays[f"validation.{name}"] for name in ("codes", "probability", "distance"))
         n, k = len(codes), len(classes)
         shapes = codes.shape, probability.shape, distance.shape
-        if shapes != ((n,), (n, k), (n,)) or codes.dtype.kind != "i" or np.bincount(codes, minlength=k).shape != (k,):
+        fits = shapes == ((n,), (n, k), (n,)) and codes.dtype.kind == "i"
+        if not fits or len(spectra_of := np.bincount(codes, minlength=k)) != k:
             raise ValueError(f"expected codes, probabilities and distances of spectra of {k} classes, got {shapes}")
         if not np.isfinite(probability).all():
-            raise ValueError("expected probabilities that are numbers")
-        if not np.bincount(codes, minlength=k).all():
+            raise ValueError("expected finite probabilities")
+        if not spectra_of.all():
             raise ValueError("expected an out-of-fold spectrum of each class")
         return cls(np.array(classes), codes, probability, distance)
 
@@ -92,12 +95,9 @@ class Validation:
         """Balanced accuracy, purity and recovery of each class, and the share that would be called unknown."""
         merit = ClassScores.of(self.codes, self.probability.argmax(axis=1), len(self.classes))
         names = [str(name) for name in self.classes]
-        return {
-            "balanced_accuracy": merit.balanced_accuracy,
-            "purity": dict(zip(names, merit.purity.tolist(), strict=True)),
-            "recovery": dict(zip(names, merit.recovery.tolist(), strict=True)),
-            "unknown": float(np.mean(self.distance > 1)),
-        }
+        shares = {name: dict(zip(names, getattr(merit, name).tolist(), strict=True)) for name in ("purity", "recovery")}
+        unknown = float(np.mean(self.distance > 1))
+        return {"balanced_accuracy": merit.balanced_accuracy, **shares, "unknown": unknown}
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,9 @@ class ClassScores:
         """
         confusion = np.zeros((classes, classes + 1), np.int64)
         np.add.at(confusion, (true, predicted), 1)
-        right = np.diagonal(confusion).astype(float)
-        of_class, as_class = confusion.sum(axis=1), confusion[:, :classes].sum(axis=0)
-        recovery = np.divide(right, of_class, out=np.full(classes, np.nan), where=of_class > 0)
-        purity = np.divide(right, as_class, out=np.full(classes, np.nan), where=as_class > 0)
-        return cls(confusion, recovery, purity)
+        right = np.diagonal(confusion)
+        with np.errstate(invalid="ignore"):
+            return cls(confusion, right / confusion.sum(axis=1), right / confusion[:, :classes].sum(axis=0))
 
     @property
     def balanced_accuracy(self) -> float:

@@ -1,4 +1,4 @@
-"""The probability from which a class is accepted: for an asked purity or recovery, and for conformal sets."""
+"""The probability at which a class is accepted: for a requested purity or recovery, and for conformal sets."""
 
 from __future__ import annotations
 
@@ -45,12 +45,9 @@ def threshold(seen: Validation, name: str, *, purity: float | None = None, recov
     else:
         enough = np.flatnonzero((pure >= (purity or 0.0) - 1e-12) & (found > 0)).tolist()
     if not enough:
-        most = np.where(found > 0, pure, 0.0)
-        best = (
-            f"{most.max():.3f}, which recovers {found[most.argmax()]:.1%}"
-            if found.any()
-            else "none: the class is never the likeliest"
-        )
+        best, most = "none: the class is never the likeliest", np.where(found > 0, pure, 0.0)
+        if found.any():
+            best = f"{most.max():.3f}, which recovers {found[most.argmax()]:.1%}"
         raise ValueError(
             f"class {name!r}: no threshold reaches a purity of {purity:g} on spectra that the model had not seen; "
             f"the best is {best}"
@@ -79,6 +76,6 @@ def conformal_limits(seen: Validation, level: float) -> np.ndarray:
     limits = np.zeros(len(seen.classes))
     for k in range(len(limits)):
         own = np.sort(seen.probability[seen.codes == k, k])
-        left_out = int(np.floor((1 - level) * (len(own) + 1) + 1e-9))
-        limits[k] = own[left_out - 1] if left_out else 0.0
+        if left_out := int(np.floor((1 - level) * (len(own) + 1) + 1e-9)):
+            limits[k] = own[left_out - 1]
     return limits

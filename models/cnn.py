@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class CNN(nn.Module):
-    """Three strided convolutions and three dense layers: 93,405 parameters at 700 bands and one target.
-
-    The summary that was published names no activations: ReLU is taken here, after every layer but the last. It has
-    neither noise nor dropout: both are 0 by default.
+class Network(nn.Module):
+    """An encoder, and a head of dense layers.
 
     Args:
-        bands: of a spectrum; any number.
-        targets: values predicted for each spectrum.
+        encoder: (B, bands) -> (B, width). head: its layers by name, (B, width) -> (B, targets).
         noise: sd of the Gaussian noise added to the input in training, in units of the input.
-        dropout: of the flattened features, in training.
     """
 
-    def __init__(self, bands: int, targets: int = 1, *, noise: float = 0.0, dropout: float = 0.0) -> None:
+    def __init__(self, encoder: Any, head: dict[str, nn.Module], noise: float) -> None:
         super().__init__()
-        self.noise = GaussianNoise(noise)
-        self.encoder = CNNEncoder(bands)
-        self.head = nn.Sequential(
-            OrderedDict(
-                dropout=nn.Dropout(dropout),
-                dense_64=nn.Linear(self.encoder.width, 64),
-                relu_64=nn.ReLU(),
-                dense_32=nn.Linear(64, 32),
-                relu_32=nn.ReLU(),
-                dense_targets=nn.Linear(32, targets),
-            )
-        )
+        self.noise = noise
+        self.encoder = encoder
+        self.head = nn.Sequential(OrderedDict(head))
         self.apply(initialise_as_keras)
 
     def forward(self, spectra: Tensor) -> Tensor:
         """(B, bands) -> (B, targets)"""
-        return self.head(self.encoder(self.noise(spectra)))
+        if self.training and self.noise > 0:
+            spectra = spectra + self.noise * torch.randn_like(spectra)
+        return self.head(self.encoder(spectra))
+
+
+class CNN(Network):
+    """Three strided convolutions and three dense layers: 93,405 parameters at 700 bands and one target.
+
+    The published summary names no activations: here ReLU follows every layer but the last. It has neither noise nor
+    dropout: both are 0 by default. `dropout` is of the flattened features, in training.
+    """
+
+    def __init__(self, bands: int, targets: int = 1, *, noise: float = 0.0, dropout: float = 0.0) -> None:
+        encoder = CNNEncoder(bands)
+        head = {
+            "dropout": nn.Dropout(dropout),
+            "dense_64": nn.Linear(encoder.width, 64),
+            "relu_64": nn.ReLU(),
+            "dense_32": nn.Linear(64, 32),
+            "relu_32": nn.ReLU(),
+            "dense_targets": nn.Linear(32, targets),
+        }
+        super().__init__(encoder, head, noise)
 
 
 class CNNEncoder(nn.Module):
@@ -51,7 +61,7 @@ class CNNEncoder(nn.Module):
         self.conv_4 = SameConv1d(1, 4, kernel_size=32, stride=2)
         self.conv_8 = SameConv1d(4, 8, kernel_size=6, stride=2)
         self.conv_16 = SameConv1d(8, 16, kernel_size=6, stride=2)
-        self.width = 16 * _ceil_div(bands, 8)
+        self.width = 16 * math.ceil(bands / 8)
 
     def forward(self, spectra: Tensor) -> Tensor:
         x = spectra[:, None, :]  # (B, 1, bands)
@@ -62,7 +72,7 @@ class CNNEncoder(nn.Module):
 
 
 class SameConv1d(nn.Conv1d):
-    """A convolution with the `same` padding of Keras: ceil(n / stride) outputs, an odd zero goes to the right.
+    """A convolution with the `same` padding of Keras: ceil(n / stride) outputs; an odd zero goes to the right.
 
     >>> SameConv1d(1, 4, kernel_size=6, stride=2)(torch.zeros(1, 1, 7)).shape
     torch.Size([1, 4, 4])
@@ -71,19 +81,8 @@ class SameConv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """(B, channels, n) -> (B, filters, ceil(n / stride))"""
         n, (kernel,), (stride,) = input.shape[-1], self.kernel_size, self.stride
-        padding = max((_ceil_div(n, stride) - 1) * stride + kernel - n, 0)
+        padding = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
         return super().forward(F.pad(input, (padding // 2, padding - padding // 2)))
-
-
-class GaussianNoise(nn.Module):
-    """Adds noise of a given sd to its input, in training only."""
-
-    def __init__(self, sd: float) -> None:
-        super().__init__()
-        self.sd = sd
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.sd * torch.randn_like(x) if self.training and self.sd > 0 else x
 
 
 def initialise_as_keras(layer: nn.Module) -> None:
@@ -95,7 +94,3 @@ def initialise_as_keras(layer: nn.Module) -> None:
         nn.init.xavier_uniform_(layer.weight)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-
-
-def _ceil_div(n: int, by: int) -> int:
-    return -(-n // by)

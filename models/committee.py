@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
-from typing import Any, ClassVar, Self
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import gen_batches
 
 from .applicability_domain import ApplicabilityDomain
 from .axis import MAX_BANDS, Axis
@@ -25,50 +25,48 @@ from .committee_members import (
     prior_weights,
 )
 from .cross_validation import Folds, folds_of
+from .estimator import Regressor
 from .preprocess import Pipeline
+from .tensors import below
 
-CLASS_TREATMENT = "snv, savgol 15 2 1"  # of the members', the one in which distances from a class are taken
-MIN_SPECTRAL_BANDS = 15  # below, features are no spectrum: scatter corrections would take away most of what is there
-_BLOCK = 1024  # spectra whose intervals are sought together
+CLASS_TREATMENT = "snv, savgol 15 2 1"  # the members' pre-treatment in which distances from a class are taken
+MIN_SPECTRAL_BANDS = 15  # fewer features are no spectrum: scatter corrections would remove most of their information
+_BLOCK = 1024  # spectra whose intervals are computed together
 
 
-class CommitteeRegressor(RegressorMixin, BaseEstimator):
+@dataclass(eq=False, repr=False)
+class CommitteeRegressor(Regressor):
     """A weighted mean of PLS and ridge under several pre-treatments and of Gaussian processes: for few labels.
 
     One cross-validation serves three ends: it chooses latent variables and penalties, it weighs the members
-    (`member_weights`), and it calibrates the intervals. Members whose pre-treatment does not fit
-    the bands are left out.
+    (`member_weights`), and it calibrates the intervals. A member whose pre-treatment does not
+    fit the bands is left out.
 
-    A prediction's sd joins the processes' variance with the disagreement of the members, in a proportion to the
-    out-of-fold errors that makes these, standardised, have a mean square of 1.
+    A prediction's sd joins the processes' variance with the disagreement of the members, scaled so that the
+    standardised out-of-fold errors have a mean square of 1.
 
     Args:
-        encoder: an `encoder.Encoder` pretrained on the grid of these spectra, whose embeddings more members look at.
+        encoder: an `encoder.Encoder` pretrained on the grid of these spectra; it adds members that use its embeddings.
         folds: of the cross-validation; samples that share a `group` stay in one fold.
         random_state: of the folds, and of which spectra a process keeps where there are more than 1,000.
 
     Attributes:
         members_: the members used. weights_: (targets, members). rmsecv_: (targets,), out of fold, in the target's
-            unit; a little hopeful, since penalties and weights were chosen on the same folds.
-        unseen_: (n, targets), what was predicted of each training spectrum out of its fold.
+            unit; slightly optimistic, since penalties and weights were chosen on the same folds.
+        unseen_: (n, targets), the out-of-fold predictions of the training spectra.
         domain_: T2 and Q of the principal components of the training spectra.
 
     References:
         Intervals, CV+: Barber, Candes, Ramdas & Tibshirani, Ann. Statist. 49 (2021) 486-507, doi 10.1214/20-AOS1965.
     """
 
-    kind: ClassVar[str] = "committee"
-    n_features_in_: int
+    kind = "committee"
+    kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores", "y_ndim")
 
-    def __init__(self, *, encoder: Any = None, folds: int = 10, random_state: int = 0) -> None:
-        self.encoder = encoder
-        self.folds = folds
-        self.random_state = random_state
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    _: KW_ONLY
+    encoder: Any = None
+    folds: int = 10
+    random_state: int = 0
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None.
@@ -78,92 +76,73 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         """
         if not isinstance(self.folds, int | np.integer) or self.folds < 2:
             raise ValueError(f"folds must be a whole number of at least 2, got {self.folds!r}")
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=3, ensure_min_features=2
-        )
-        self.y_ndim_ = np.ndim(y)
-        Y = np.asarray(y, np.float64).reshape(len(X), -1)
-        folds = list(folds_of(len(X), self.folds, self.random_state, groups))
-        if min(len(rows) for rows, _ in folds) < 2:
-            raise ValueError(f"cross-validation needs at least 2 training spectra in each fold, got {len(X)} in all")
-        self._fold = np.empty(len(X), np.int64)  # column of `predict_members` that has not seen the sample
+        X, Y = self._checked_xy(X, y, ensure_min_samples=3, ensure_min_features=2)
+        folds = folds_of(len(X), self.folds, self.random_state, groups, min_training=2)
+        self.fold_ = np.empty(len(X), np.int64)  # column of a member's predictions that has not seen the sample
         for k, (_, held_out) in enumerate(folds, start=1):
-            self._fold[held_out] = k
-        treated = self._treat(X)
+            self.fold_[held_out] = k
+        self._fit_treatments(X)
+        treated = self._treated(X)
         constant = np.ptp(Y, axis=0) == 0
         self.y_mean_, self.y_sd_ = np.where(constant, Y[0], Y.mean(axis=0)), np.where(constant, 1.0, Y.std(axis=0))
         order = np.random.default_rng(self.random_state).permutation(len(X))
         self._models: list[list[Linear | GaussianProcess]] = []  # of each target, of each member
-        weights, spreads, scores, errors, unseen = [], [], [], [], []
+        of_targets = []
         for target in ((Y - self.y_mean_) / self.y_sd_).T:
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
-            weights.append(member_weights(out, target, prior_weights(out, target, self.members_)))
-            error = np.abs(out @ weights[-1] - target)
-            sd = _spread(out, weights[-1], [variance for _, _, variance in fitted if variance is not None])
-            spreads.append(np.sqrt(np.mean((error / sd) ** 2)))
-            scores.append(error / sd)
-            errors.append(np.sqrt(np.mean(error**2)))
-            unseen.append(out @ weights[-1])
-        self.weights_, self._spreads, self._scores = np.array(weights), np.array(spreads), np.array(scores)
-        self.rmsecv_ = np.array(errors) * self.y_sd_
-        self.unseen_ = np.array(unseen).T * self.y_sd_ + self.y_mean_
+            weights = member_weights(out, target, prior_weights(out, target, self.members_))
+            predicted = out @ weights
+            error = np.abs(predicted - target)
+            scores = error / _spread(out, weights, [variance for _, _, variance in fitted if variance is not None])
+            of_targets.append((weights, np.sqrt(np.mean(scores**2)), scores, np.sqrt(np.mean(error**2)), predicted))
+        self.weights_, self.spreads_, self.scores_, rmse, unseen = map(np.array, zip(*of_targets, strict=True))
+        self.rmsecv_ = rmse * self.y_sd_
+        self.unseen_ = unseen.T * self.y_sd_ + self.y_mean_
         self.domain_ = ApplicabilityDomain.principal(X)
         return self
 
-    def _treat(self, X: np.ndarray) -> dict[str, np.ndarray]:
-        """Fits the pre-treatments that these bands allow, and settles who the members are."""
+    def _fit_treatments(self, X: np.ndarray) -> None:
+        """Fits the pre-treatments that these bands allow, and lists the members."""
         self._treatments: dict[str, Pipeline] = {}
-        treated: dict[str, np.ndarray] = {}
         for text in dict.fromkeys(member.treatment for member in MEMBERS):
-            if X.shape[1] < MIN_SPECTRAL_BANDS and text != "autoscale":
-                continue
-            pipeline = Pipeline.parse(text)
-            try:
-                treated[text] = pipeline.fit(X, _axis(X))
-            except ValueError:  # a window wider than the spectrum
-                continue
-            self._treatments[text] = pipeline
-        self.members_ = [member for member in MEMBERS if member.treatment in treated]
-        if self.encoder is not None:
-            treated["encoder"] = self.encoder.embed(X)
-            self.members_ += EMBEDDED
-        return treated
+            if X.shape[1] >= MIN_SPECTRAL_BANDS or text == "autoscale":
+                pipeline = Pipeline.parse(text)
+                with suppress(ValueError):  # a window wider than the spectrum
+                    pipeline.fit(X, _axis(X))
+                    self._treatments[text] = pipeline
+        embedded = EMBEDDED if self.encoder is not None else ()
+        self.members_ = [*(member for member in MEMBERS if member.treatment in self._treatments), *embedded]
+
+    def _treated(self, X: np.ndarray) -> dict[str, np.ndarray]:
+        """(n, bands) -> (n, bands') of each pre-treatment, and the encoder's embeddings"""
+        treated = {text: pipeline.transform(X, _axis(X)) for text, pipeline in self._treatments.items()}
+        return treated if self.encoder is None else {**treated, "encoder": self.encoder.embed(X)}
 
     def _outputs(self, X: Any, *, spread: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(n, bands) -> the committee's means (targets, n, 1 + folds) and sd (targets, n), in sd of each target."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        treated = {text: pipeline.transform(X, _axis(X)) for text, pipeline in self._treatments.items()}
-        if self.encoder is not None:
-            treated["encoder"] = self.encoder.embed(X)
+        treated = self._treated(self._checked(X))
+        inputs = [treated[member.treatment] for member in self.members_]
         means, sds = [], []
-        for models, weights, factor in zip(self._models, self.weights_, self._spreads, strict=True):
-            inputs = [treated[member.treatment] for member in self.members_]
-            every = np.stack(
-                [model.predict(Z) for model, Z in zip(models, inputs, strict=True)]
-            )  # (members, n, 1 + folds)
+        for models, weights, factor in zip(self._models, self.weights_, self.spreads_, strict=True):
+            pairs = list(zip(models, inputs, strict=True))
+            every = np.stack([model.predict(Z) for model, Z in pairs])  # (members, n, 1 + folds)
             means.append(np.einsum("m,mnk->nk", weights, every))
             if spread:
-                pairs = zip(models, inputs, strict=True)
                 variances = [model.variance(Z) for model, Z in pairs if isinstance(model, GaussianProcess)]
                 sds.append(factor * _spread(every[:, :, 0].T, weights, variances))
         return np.array(means), np.array(sds)
 
     def _in_units(self, values: np.ndarray) -> np.ndarray:
         """(targets, n) -> (n,) or (n, targets), as y was"""
-        values = values.T * self.y_sd_ + self.y_mean_
-        return values[:, 0] if self.y_ndim_ == 1 else values
+        return self._as_y(values.T * self.y_sd_ + self.y_mean_)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """(n, bands) -> (n,) or (n, targets), as y was; with `return_std` also their sd, of the same shape and unit."""
         means, sds = self._outputs(X, spread=return_std)
         values = self._in_units(means[:, :, 0])
-        if not return_std:
-            return values
-        sds = sds.T * self.y_sd_
-        return values, sds[:, 0] if self.y_ndim_ == 1 else sds
+        return (values, self._as_y(sds.T * self.y_sd_)) if return_std else values
 
     def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
         """(n, bands) -> low and high, each shaped as `predict` gives, that hold a share `level` of new measured values.
@@ -175,77 +154,58 @@ class CommitteeRegressor(RegressorMixin, BaseEstimator):
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, got {level!r}")
         means, sds = self._outputs(X, spread=True)
-        n = self._scores.shape[1]
+        n = self.scores_.shape[1]
         tail = int(np.floor((1 - level) * (n + 1) + 1e-9))
         low, high = np.full(sds.shape, -np.inf), np.full(sds.shape, np.inf)
         for t in range(len(sds)) if tail else ():
-            for at in (slice(start, start + _BLOCK) for start in range(0, sds.shape[1], _BLOCK)):
-                centre = means[t, at][:, self._fold]  # (block, n)
-                half = self._scores[t] * (sds[t, at] / (self._spreads[t] or 1.0))[:, None]
+            for at in gen_batches(sds.shape[1], _BLOCK):
+                centre = means[t, at][:, self.fold_]  # (block, n)
+                half = self.scores_[t] * (sds[t, at] / (self.spreads_[t] or 1.0))[:, None]
                 low[t, at] = np.partition(centre - half, tail - 1, axis=1)[:, tail - 1]
                 high[t, at] = np.partition(centre + half, n - tail, axis=1)[:, n - tail]
         return self._in_units(low), self._in_units(high)
 
     @property
     def class_treatment(self) -> Pipeline | None:
-        """What distances from a class are taken in; None where bands are too few."""
+        """The pre-treatment in which distances from a class are taken; None where bands are too few."""
         return self._treatments.get(CLASS_TREATMENT)
 
     def class_space(self, X: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n, bands), treated so"""
+        """(n, bands) -> (n, bands), with `class_treatment`"""
         return X if self.class_treatment is None else self.class_treatment.transform(X, _axis(X))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that a fitted committee needs to predict, for the bundle."""
-        spec = json.dumps([list(member) for member in self.members_])
-        kept = {
-            "members": np.frombuffer(spec.encode(), np.uint8),
-            **{name: getattr(self, name) for name in _KEPT},
-            **{name: getattr(self, f"_{name}") for name in _KEPT_INSIDE},
-            "y_ndim": np.array(self.y_ndim_),
-            "bands": np.array(self.n_features_in_),
-            **self.domain_.arrays(),
-        }
+        members = json.dumps([list(member) for member in self.members_])
+        made = {"members": np.frombuffer(members.encode(), np.uint8), "bands": np.array(self.n_features_in_)}
         for i, pipeline in enumerate(self._treatments.values()):
-            kept |= {f"treatment.{i}.{name}": array for name, array in pipeline.arrays().items()}
+            made |= {f"treatment.{i}.{name}": array for name, array in pipeline.arrays().items()}
         for t, models in enumerate(self._models):
             for m, model in enumerate(models):
-                kept |= {f"member.{t}.{m}.{f.name}": getattr(model, f.name) for f in fields(model)}
-        if self.encoder is not None:
-            kept |= self.encoder.arrays()
-        return {name: np.ascontiguousarray(array) if np.ndim(array) else array for name, array in kept.items()}
+                made |= {f"member.{t}.{m}.{f.name}": getattr(model, f.name) for f in fields(model)}
+        return {**super().arrays(), **made, **({} if self.encoder is None else self.encoder.arrays())}
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        model = cls(**params)
+        model = super().from_arrays(params, arrays)
         if "encoder.about" in arrays:
             from .encoder import Encoder
 
             model.encoder = Encoder.from_arrays(arrays)
         model.members_ = [Member(*row) for row in json.loads(arrays["members"].tobytes())]
-        for name in _KEPT:
-            setattr(model, name, arrays[name])
-        for name in _KEPT_INSIDE:
-            setattr(model, f"_{name}", arrays[name])
-        model.y_ndim_, model.n_features_in_ = int(arrays["y_ndim"]), int(arrays["bands"])
+        model.n_features_in_ = int(arrays["bands"])
         if model.n_features_in_ > MAX_BANDS:
             raise ValueError(f"expected at most {MAX_BANDS} bands, got {model.n_features_in_}")
         grid = Axis(np.arange(model.n_features_in_), "index")
         model._treatments = {}
         texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)
         for i, text in enumerate(texts):
-            start = f"treatment.{i}."
-            learned = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-            model._treatments[text] = Pipeline.from_json(Pipeline.parse(text).to_json(), grid, learned)
+            spec, learned = Pipeline.parse(text).to_json(), below(f"treatment.{i}.", arrays)
+            model._treatments[text] = Pipeline.from_json(spec, grid, learned)
         shapes = [GaussianProcess if member.kind == "gp" else Linear for member in model.members_]
         model._models = [
-            [
-                kind(**{f.name: arrays[f"member.{t}.{m}.{f.name}"] for f in fields(kind)})
-                for m, kind in enumerate(shapes)
-            ]
+            [shape(**below(f"member.{t}.{m}.", arrays)) for m, shape in enumerate(shapes)]
             for t in range(len(model.weights_))
         ]
-        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
         return model
 
 
@@ -259,10 +219,6 @@ class CommitteeClassifier(Indicators, CommitteeRegressor):
 
     def _space(self, X: np.ndarray) -> np.ndarray:
         return self.class_space(X)
-
-
-_KEPT = ("weights_", "rmsecv_", "y_mean_", "y_sd_")
-_KEPT_INSIDE = ("fold", "spreads", "scores")
 
 
 def _axis(X: np.ndarray) -> Axis:

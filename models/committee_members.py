@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product, starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -13,32 +14,18 @@ from .weighted_pls import weighted_pls
 
 
 class Member(NamedTuple):
-    """What one member looks at, and how it learns: a row here is all that a new member takes."""
+    """How one member learns (a key of `KINDS`), and its pre-treatment."""
 
     kind: str
     treatment: str
 
-    @property
-    def name(self) -> str:
-        return f"{self.kind}: {self.treatment}"
-
 
 # Chosen on twelve responses of other sets than the benchmark's, at 30 and 100 labels: scatter left in, scatter taken
-# out, first and second derivative, with and without autoscaling. More rows gained less than a hundredth.
-_LINEAR = (
-    "autoscale",
-    "snv, detrend 2",
-    "snv, savgol 15 2 1",
-    "savgol 15 2 1, autoscale",
-    "savgol 25 2 2, autoscale",
-)
-MEMBERS = (
-    *(Member("pls", treatment) for treatment in _LINEAR),
-    *(Member("ridge", treatment) for treatment in _LINEAR),
-    Member("gp", "snv, savgol 15 2 1"),
-    Member("gp", "savgol 25 2 2, autoscale"),
-)
-EMBEDDED = (Member("ridge", "encoder"), Member("gp", "encoder"))  # join where there is an encoder
+# out, first and second derivative, with and without autoscaling. More members gained less than 0.01.
+_LINEAR = ("autoscale", "snv, detrend 2", "snv, savgol 15 2 1", "savgol 15 2 1, autoscale", "savgol 25 2 2, autoscale")
+_PROCESSES = ("snv, savgol 15 2 1", "savgol 25 2 2, autoscale")
+MEMBERS = (*starmap(Member, product(("pls", "ridge"), _LINEAR)), *(Member("gp", text) for text in _PROCESSES))
+EMBEDDED = (Member("ridge", "encoder"), Member("gp", "encoder"))  # used where there is an encoder
 MAX_COMPONENTS = 20
 PENALTIES = np.logspace(-9, 0, 19)  # of ridge, over the sum of squares of the centred spectra
 LENGTHS = np.geomspace(0.6, 4.2, 5)  # of the Gaussian process, in root mean square distances from the mean spectrum
@@ -125,7 +112,7 @@ def ridge_path(Z: np.ndarray, y: np.ndarray, most: int) -> Path:
 def _fit_linear(
     path: Callable[[np.ndarray, np.ndarray, int], Path], Z: np.ndarray, y: np.ndarray, folds: Folds
 ) -> Fitted:
-    """Fits the whole path on all rows and without each fold; takes the step with the least cross-validated error."""
+    """The path on all rows and without each fold, at its step with the least cross-validated error."""
     most = min(Z.shape[1], min(len(rows) for rows, _ in folds) - 1)
     whole = path(Z, y, most)
     parts = [path(Z[rows], y[rows], most) for rows, _ in folds]
@@ -182,14 +169,13 @@ def _kernel(U: np.ndarray, V: np.ndarray, length: float, share: float) -> np.nda
 def _likeliest(U: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Length, linear share and noise of the greatest marginal likelihood; the signal's variance is profiled out."""
     best = (np.inf, 0.0, 0.0, 0.0)
-    for length in LENGTHS:
-        for share in LINEAR_SHARES:
-            roots, vectors = np.linalg.eigh(_kernel(U, U, length, share))
-            spread = np.maximum(roots, 0)[:, None] + NOISES  # (n, noises)
-            power = ((vectors.T @ (y - y.mean())) ** 2)[:, None]
-            loss = len(y) * np.log(np.maximum((power / spread).mean(axis=0), MIN_VARIANCE)) + np.log(spread).sum(axis=0)
-            i = int(loss.argmin())
-            best = min(best, (float(loss[i]), float(length), share, float(NOISES[i])))
+    for length, share in product(LENGTHS.tolist(), LINEAR_SHARES):
+        roots, vectors = np.linalg.eigh(_kernel(U, U, length, share))
+        spread = np.maximum(roots, 0)[:, None] + NOISES  # (n, noises)
+        power = ((vectors.T @ (y - y.mean())) ** 2)[:, None]
+        loss = len(y) * np.log(np.maximum((power / spread).mean(axis=0), MIN_VARIANCE)) + np.log(spread).sum(axis=0)
+        i = int(loss.argmin())
+        best = min(best, (float(loss[i]), length, share, float(NOISES[i])))
     return best[1:]
 
 
@@ -203,8 +189,8 @@ KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Folds, np.ndarray], Fitted]] 
 def member_weights(out: np.ndarray, y: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
     """Weights (members,), none negative, summing to 1, from out-of-fold predictions (n, members) of y (n,).
 
-    Least squares with the prior that each weight is `prior`, give or take as much again, by the error variance of the
-    mean so weighted; 1 / members where None. Thirty labels hardly move it; hundreds overrule it.
+    Least squares with a prior: mean and sd of each weight are `prior` (1 / members where None), relative to the error
+    variance of the mean with these weights. Thirty labels hardly change the weights; hundreds overrule the prior.
 
     References: Breiman, Machine Learning 24 (1996) 49-64, doi 10.1007/BF00117832 (stacking with weights >= 0).
     """
@@ -222,15 +208,12 @@ def member_weights(out: np.ndarray, y: np.ndarray, prior: np.ndarray | None = No
 
 
 def prior_weights(out: np.ndarray, y: np.ndarray, members: list[Member]) -> np.ndarray:
-    """(members,), summing to 1: alike, but an encoder's members less by how much worse than the others they are.
+    """(members,), summing to 1: equal, but less for an encoder's members that are worse than the others.
 
-    An encoder may know nothing of the target, and where labels are few the stacking would not find out in time. The
-    share falls steeply, to a half where the RMSE is a tenth above the usual: chosen on training rows.
+    An encoder may know nothing of the target, which stacking would not find out from few labels. The share falls
+    steeply, to about a half where the RMSE is a tenth above the others' median: chosen on training rows.
     """
-    errors = np.mean((out - y[:, None]) ** 2, axis=0)
-    usual = np.median([error for member, error in zip(members, errors, strict=True) if member not in EMBEDDED])
-    shares = [
-        np.clip((usual / max(error, MIN_VARIANCE)) ** 4, 1e-3, 1.0) if member in EMBEDDED else 1.0
-        for member, error in zip(members, errors, strict=True)
-    ]
-    return np.array(shares) / np.sum(shares)
+    errors, embedded = np.mean((out - y[:, None]) ** 2, axis=0), np.array([member in EMBEDDED for member in members])
+    usual = np.median(errors[~embedded])
+    shares = np.where(embedded, np.clip((usual / np.maximum(errors, MIN_VARIANCE)) ** 4, 1e-3, 1.0), 1.0)
+    return shares / shares.sum()

@@ -1,4 +1,4 @@
-"""An encoder: the body of a network, pretrained without labels, that turns spectra into embeddings for the heads."""
+"""An encoder: the body of a network, pretrained without labels, that turns spectra into embeddings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from .. import BadFile
 from .atomic import atomic_write
 from .axis import Axis
 from .cnn import CNNEncoder, initialise_as_keras
-from .network_training import forward
+from .network_training import forward, restored
 from .preprocess import Pipeline
 from .spectratr import SpectraEncoder
+from .tensors import below, packed
 
 
 class MLPEncoder(nn.Sequential):
@@ -35,11 +36,11 @@ class Encoder:
 
     Args:
         kind: mlp, cnn or spectratr. preprocess: a pipeline's text, fitted by `learn`.
-        seed: of the initial weights: an encoder that was never trained is the control of every table.
+        seed: of the initial weights; an encoder that was never trained is the control in every table.
 
     Attributes:
-        network: (B, bands') -> (B, width), float32. grid: what spectra are expected on.
-        mean: (bands',). sd: of all bands together, so that a derivative's quiet bands stay quiet.
+        network: (B, bands') -> (B, width), float32. grid: the axis of the spectra.
+        mean: (bands',). sd: of all bands together, so that a derivative's flat bands are not amplified.
     """
 
     grid: Axis
@@ -54,7 +55,7 @@ class Encoder:
         """Pre-treatment, mean and scale from (n, bands) unlabeled spectra; random weights.
 
         Raises:
-            ValueError: the pre-treatment begins with a cut: the grid is the caller's to cut.
+            ValueError: the pre-treatment begins with a cut: the caller must cut the grid.
         """
         treated = self.pipeline.fit(spectra, grid)
         if self.pipeline.grid != grid:
@@ -72,25 +73,21 @@ class Encoder:
         return self.network.width
 
     def inputs(self, spectra: np.ndarray) -> torch.Tensor:
-        """(n, bands) on the grid -> what the network takes, (n, bands') float32."""
+        """(n, bands) on the grid -> the network's input, (n, bands') float32"""
         treated = self.pipeline.transform(np.asarray(spectra, np.float64), self.grid)
         return torch.from_numpy(((treated - self.mean) / self.sd).astype(np.float32))
 
     def embed(self, spectra: np.ndarray) -> np.ndarray:
         """(n, bands) on the grid -> (n, width) float64"""
-        with torch.inference_mode():
-            return forward(self.network, self.inputs(spectra))
+        return forward(self.network, self.inputs(spectra))
 
     def save(self, path: Path) -> None:
-        """As a safetensors file, whole or not at all; raises BadFile where it can not be written."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
+        """Writes a safetensors file, whole or not at all; raises BadFile if it cannot be written."""
         try:
             with atomic_write(path) as draft:
-                save_file(self.arrays(), draft)
-        except (OSError, SafetensorError) as error:
-            raise BadFile(f"{path}: can not be written: {error}") from error
+                draft.write_bytes(packed(self.arrays()))
+        except OSError as error:
+            raise BadFile(f"{path}: cannot be written: {error}") from error
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -104,13 +101,9 @@ class Encoder:
             raise BadFile(f"{path}: expected an encoder, as `tamis pretrain --out` writes it: {cause}") from error
 
     def arrays(self, prefix: str = "encoder.") -> dict[str, np.ndarray]:
-        """All that it takes to embed, for a bundle or a checkpoint."""
-        about = {
-            "kind": self.kind,
-            "seed": self.seed,
-            "preprocess": self.pipeline.to_json(),
-            "grid": self.grid.to_json(),
-        }
+        """All that an embedding needs, for a bundle or a checkpoint."""
+        steps, grid = self.pipeline.to_json(), self.grid.to_json()
+        about = {"kind": self.kind, "seed": self.seed, "preprocess": steps, "grid": grid}
         kept = {
             "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
             "mean": self.mean,
@@ -118,22 +111,18 @@ class Encoder:
             **self.pipeline.arrays(),
             **{f"network.{name}": weight.cpu().numpy() for name, weight in self.network.state_dict().items()},
         }
-        return {prefix + name: np.asarray(array, order="C") for name, array in kept.items()}
+        return {prefix + name: array for name, array in kept.items()}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], prefix: str = "encoder.") -> Self:
-        kept = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        kept = below(prefix, arrays)
         about = json.loads(kept["about"].tobytes())
         made = cls(about["kind"], "", about["seed"])
         made.grid = Axis.from_json(about["grid"])
         made.pipeline = Pipeline.from_json(about["preprocess"], made.grid, kept)
         made.mean, made.sd = kept["mean"], kept["sd"]
-        with torch.device("meta"):  # shapes only: nothing is drawn at random to be thrown away
-            network: nn.Module = BODIES[made.kind](len(made.mean))
-        weights = {n.removeprefix("network."): torch.tensor(a) for n, a in kept.items() if n.startswith("network.")}
-        network.load_state_dict(weights, assign=True)
-        made.network = network.eval()
-        tried = made.embed(np.linspace(0.1, 1.0, len(made.grid))[None])  # what does not fit shows here
+        made.network = restored(lambda: BODIES[made.kind](len(made.mean)), kept, "network.")
+        tried = made.embed(np.linspace(0.1, 1.0, len(made.grid))[None])  # raises if the parts do not fit together
         if tried.shape != (1, made.width):
             raise ValueError(f"expected an embedding of {made.width} numbers, got shape {tried.shape}")
         return made

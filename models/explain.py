@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,12 +31,12 @@ ABSORPTIONS = (
     (2290, 2330, "C-H combination, CH3 and CH2"),
     (2330, 2365, "C-H combination, CH2; fat"),
 )
-WINDOW = 0.04  # of the axis: what is hidden at a time
+WINDOW = 0.04  # share of the axis that is hidden at a time
 _BLOCK = 4096  # spectra predicted together
 
 
 class Peak(NamedTuple):
-    """position in the axis's unit; prominence in the spectrum's; what absorbs there, or ''."""
+    """Position in the axis's unit; prominence in the spectrum's; what is known to absorb there, or ''."""
 
     position: float
     prominence: float
@@ -57,22 +57,17 @@ def peaks(absorbance: np.ndarray, axis: Axis, most: int = 12) -> list[Peak]:
 
     found, about = find_peaks(absorbance, prominence=0.01 * np.ptp(absorbance))
     order = np.sort(np.argsort(-about["prominences"], kind="stable")[:most])
-    nm = axis.to("nm").values if axis.unit in ("nm", "cm-1") else None
-    return [
-        Peak(
-            float(axis.values[found[i]]),
-            float(about["prominences"][i]),
-            "" if nm is None else known_absorption(float(nm[found[i]])),
-        )
-        for i in order
-    ]
+    nm = np.full(len(axis), np.nan) if axis.unit == "index" else axis.to("nm").values
+    at = found[order]
+    known = map(known_absorption, nm[at].tolist())
+    return list(map(Peak, axis.values[at].tolist(), about["prominences"][order].tolist(), known))
 
 
 def occlusion(predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, window: float = WINDOW) -> np.ndarray:
-    """(n, bands) -> (n, bands): how much a prediction changes where a window about that band is hidden.
+    """(n, bands) -> (n, bands): the absolute change of a prediction, in its unit, where a window at a band is hidden.
 
-    A hidden window is bridged by a straight line, as if nothing absorbed there; the change is absolute, and in the
-    prediction's unit. Hiding parts of an input: Zeiler & Fergus, ECCV 2014, arXiv 1311.2901.
+    A straight line bridges the window, as if nothing absorbed there. Occlusion: Zeiler & Fergus, ECCV 2014, arXiv
+    1311.2901.
 
     Args:
         predict: (m, bands) -> (m,).
@@ -92,39 +87,36 @@ def occlusion(predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, 
 
 
 def attention(model: Model, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
-    """(n, bands) -> (n, bands of the grid), each row summing to 1: what all patches took from each band's patch.
+    """(n, bands) -> (n, bands of the grid), each row summing to 1: the attention that all patches pay to a band's.
 
-    Rollout of one layer: the mean over heads, and half of each patch's own, which the residual path carries. None for a
-    model without attention.
+    Rollout of one layer: the mean over heads, averaged with the identity for the residual path. None for a model
+    without attention.
 
     References: Abnar & Zuidema, Quantifying attention flow in transformers, ACL 2020, arXiv 2005.00928.
     """
     networks = [one for one in getattr(model.estimator, "networks_", []) if hasattr(one.encoder, "attention")]
     if not networks:
         return None
-    treated = model.pipeline.transform(spectra, axis)
-    return np.mean([_rollout(network, model.estimator, treated) for network in networks], axis=0)
-
-
-def _rollout(network: Any, estimator: Any, treated: np.ndarray) -> np.ndarray:
     import torch
 
+    from .network_training import standardised
     from .spectratr import HEADS, KEY_WIDTH, PATCH_BANDS
 
-    sd = estimator.x_sd_
-    scaled = np.divide(treated - estimator.x_mean_, sd, out=np.zeros_like(treated), where=sd > 0).astype(np.float32)
-    encoder = network.encoder
-    with torch.inference_mode():
-        device = next(network.parameters()).device
-        x = encoder.patches(encoder.conv(torch.from_numpy(scaled)[:, None].to(device)).transpose(1, 2))  # (n, P, 64)
-        q, k = (
-            layer(x).unflatten(2, (HEADS, KEY_WIDTH)).transpose(1, 2)
-            for layer in (encoder.attention.query, encoder.attention.key)
-        )
-        weights = torch.softmax(q @ k.transpose(2, 3) / KEY_WIDTH**0.5, dim=3).mean(dim=1)  # (n, P, P)
-        taken = (0.5 * weights + 0.5 * torch.eye(weights.shape[1], device=device)).mean(dim=1)  # (n, P)
-    bands = treated.shape[1]
-    start = (-bands % PATCH_BANDS) // 2  # as the network pads
-    of_band = (np.arange(bands) + start) // PATCH_BANDS
-    shared = taken.double().cpu().numpy()[:, of_band]
-    return shared / shared.sum(axis=1, keepdims=True)
+    treated = model.pipeline.transform(spectra, axis)
+    scaled = standardised(treated, model.estimator.x_mean_, model.estimator.x_sd_)[:, None]
+    bands = np.arange(treated.shape[1])
+    patch = (bands + (-len(bands) % PATCH_BANDS) // 2) // PATCH_BANDS  # of each band, as the network pads
+    shares = []
+    for network in networks:
+        encoder, device = network.encoder, next(network.parameters()).device
+        with torch.inference_mode():
+            x = encoder.patches(encoder.conv(scaled.to(device)).transpose(1, 2))  # (n, P, 64)
+            q, k = (
+                layer(x).unflatten(2, (HEADS, KEY_WIDTH)).transpose(1, 2)
+                for layer in (encoder.attention.query, encoder.attention.key)
+            )
+            weights = torch.softmax(q @ k.transpose(2, 3) / KEY_WIDTH**0.5, dim=3).mean(dim=1)  # (n, P, P)
+            paid = (0.5 * weights + 0.5 * torch.eye(weights.shape[1], device=device)).mean(dim=1)  # (n, P)
+        share = paid.double().cpu().numpy()[:, patch]
+        shares.append(share / share.sum(axis=1, keepdims=True))
+    return np.mean(shares, axis=0)

@@ -16,13 +16,13 @@ import numpy as np
 
 @lru_cache(maxsize=1)
 def local_pls1() -> Callable[..., None]:
-    """The compiled `_local_pls1`; it lets go of the interpreter's lock, so that threads share the work."""
+    """The compiled `_local_pls1`; it releases the interpreter's lock, so that threads share the work."""
     from numba import njit
 
     options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(_local_pls1)
-    except RuntimeError:  # nowhere to keep it: it is compiled anew in each process
+    except RuntimeError:  # no cache folder: it is compiled in each process
         return njit(**options)(_local_pls1)
 
 

@@ -1,10 +1,11 @@
-"""A deployable model: spectra on any axis in; values, T2 and Q out. What a bundle holds, and a worker serves."""
+"""A deployable model: spectra on any axis in; values, T2 and Q out. It is what a bundle holds and a worker serves."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -14,8 +15,9 @@ from .. import BadBundle
 from .applicability_domain import LEVELS
 from .axis import Axis, resampler
 from .preprocess import Pipeline
+from .rows import Rows
 
-# Each estimator by its kind. A baseline is a file and a row here; its module is imported when it is asked for.
+# Each estimator by its kind. A new one is a file and a row here; its module is imported at the first use.
 ESTIMATORS = {
     "plsr": "PLSR",
     "local-pls": "LocalPLS",
@@ -27,8 +29,11 @@ ESTIMATORS = {
     "cnn-da": "CNNClassifier",
     "spectratr-da": "SpectraTrClassifier",
 }
-# The classifier for a kind that learns values.
+# The classifier for each kind that learns values.
 CLASSIFIERS = {"plsr": "pls-da", **{kind: f"{kind}-da" for kind in ("committee", "cnn", "spectratr")}}
+
+
+Limits = Mapping[str, tuple[float, ...]]  # of t2 and q, at 95 % and 99 %
 
 
 def estimator_class(kind: str) -> Any:
@@ -39,11 +44,11 @@ def estimator_class(kind: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Rows):
     """For n spectra: values (n, targets) in the targets' units, T2 (n,), Q (n,).
 
-    Of a model of classes, `values` are their probabilities, and `distance` (n, targets) is how far a spectrum lies from
-    each class, over the class's limit: beyond 1 of all, it is of none of them.
+    For a model of classes, `values` are their probabilities, and `distance` (n, targets) is a spectrum's distance from
+    each class over the class's limit: a spectrum above 1 for all belongs to none of them.
     """
 
     values: np.ndarray
@@ -51,35 +56,21 @@ class Result:
     q: np.ndarray
     distance: np.ndarray | None = None
 
-    def __getitem__(self, rows: slice) -> Result:
-        distance = None if self.distance is None else self.distance[rows]
-        return Result(self.values[rows], self.t2[rows], self.q[rows], distance)
-
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
-    """The labeled spectra that a model was fitted on, as measured, on its grid: another model can be fitted on them.
+class Calibration(Rows):
+    """The labeled spectra that a model was fitted on, as measured, on its grid: other models can be fitted on them."""
 
-    Attributes:
-        spectra: (n, bands) float32. values: (n, targets). group: (n,) codes, equal = repeats of one sample.
-    """
-
-    spectra: np.ndarray
-    values: np.ndarray
-    group: np.ndarray
+    spectra: np.ndarray  # (n, bands) float32
+    values: np.ndarray  # (n, targets)
+    group: np.ndarray  # (n,) codes, equal for repeats of one sample
 
     def __len__(self) -> int:
         return len(self.spectra)
 
-    def __getitem__(self, rows: np.ndarray) -> Calibration:
-        return Calibration(self.spectra[rows], self.values[rows], self.group[rows])
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"spectra": self.spectra, "values": self.values, "group": self.group}
-
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], bands: int, targets: int) -> Self:
-        """Raises BadBundle where the arrays do not belong together, or to such a model."""
+        """Raises BadBundle if the arrays do not belong together, or to such a model."""
         try:
             made = cls(*(arrays[name] for name in ("spectra", "values", "group")))
             n = len(made)
@@ -96,11 +87,11 @@ class Model:
     """A fitted estimator with the pre-treatment, the grid and the names that belong to it.
 
     Attributes:
-        targets: the name of each predicted value. units: target -> unit, '' where not known.
-        class_of: of a model of classes, the column that named them; its targets are `<class_of>=<class>`.
+        targets: the name of each predicted value. units: target -> unit, '' if it is not known.
+        class_of: for a model of classes, the column that named them; its targets are `<class_of>=<class>`.
         quantity: what the spectra are (absorbance, reflectance, counts, unknown).
         training: what it was fitted on (file, rows, fingerprint), for the manifest.
-        calibration: those spectra themselves, kept beside the model in its bundle; a loaded model is without them.
+        calibration: those spectra themselves, kept beside the model in its bundle; a loaded model has none.
     """
 
     pipeline: Pipeline
@@ -127,9 +118,9 @@ class Model:
         source: str = "",
         groups: np.ndarray | None = None,
     ) -> Self:
-        """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values, or the (n,) names of classes.
+        """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values, or (n,) names of classes.
 
-        `groups` (n,) keeps repeats of a sample together where the estimator validates inside.
+        `groups` (n,) keeps repeats of a sample together if the estimator validates inside.
         """
         from sklearn.utils.validation import has_fit_parameter
 
@@ -166,15 +157,11 @@ class Model:
 
     @property
     def encoder(self) -> Any:
-        """Of a committee that has one, else None."""
+        """A committee's encoder, if it has one."""
         return getattr(self.estimator, "encoder", None)
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
-        """(n, bands) on any axis that covers the grid.
-
-        Raises:
-            AxisMismatch: the axis does not cover the grid; the text names what is missing.
-        """
+        """(n, bands) on any axis that covers the grid; raises AxisMismatch, whose text names what is missing."""
         treated = self.pipeline.transform(spectra, axis)
         t2, q = self.estimator.domain_.t2_q(treated)
         if self.class_of:
@@ -184,15 +171,11 @@ class Model:
 
     @property
     def classes(self) -> list[str]:
-        """Of a model of classes, their names, in the order of its targets."""
+        """The names of a model's classes in the order of its targets; empty for a model of values."""
         return class_names(self.class_of, self.targets)
 
     def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
-        """(n, bands) -> (n,): how far a committee's members differ, over its usual error; None for other kinds.
-
-        Raises:
-            AxisMismatch: as `predict`.
-        """
+        """(n, bands) -> (n,): a committee's standard deviation over its usual error; None for other kinds."""
         usual = getattr(self.estimator, "rmsecv_", None)
         if usual is None or self.class_of or not hasattr(self.estimator, "predict_interval"):
             return None
@@ -200,10 +183,11 @@ class Model:
         return np.max(sd.reshape(len(spectra), -1) / np.where(usual > 0, usual, 1.0), axis=1)
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a manifest says and what the arrays are; `from_parts` makes the same model of them."""
+        """The manifest and the arrays from which `from_parts` makes the same model."""
+        parameters = self.estimator.get_params()
         manifest = {
             "kind": self.kind,
-            "parameters": {name: value for name, value in self.estimator.get_params().items() if name != "encoder"},
+            "parameters": {name: value for name, value in parameters.items() if name not in ("encoder", "progress")},
             "targets": self.targets,
             "class_of": self.class_of,
             "units": self.units,
@@ -217,18 +201,13 @@ class Model:
 
     @classmethod
     def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        """Raises BadBundle where the parts do not make a model that can predict."""
-        refuse_nan(arrays)
-        try:
+        """Raises BadBundle if the parts do not make a model that can predict."""
+        with parts_of_a_model(arrays):
             pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
-            parts = (manifest[name] for name in ("targets", "units", "quantity", "training"))
-            model = cls(pipeline, estimator, *parts)
-            model.class_of = manifest.get("class_of", "")
-            check_names(model.units, model.quantity)
-            try_out(model.predict, model.grid, model.targets, model.limits)
-        except Exception as error:
-            raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
+            about = {name: manifest[name] for name in ("targets", "units", "quantity", "training")}
+            model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""))
+            try_out(model.predict, model.grid, manifest, model.limits)
         return model
 
 
@@ -240,45 +219,47 @@ def class_names(class_of: str, targets: Sequence[str]) -> list[str]:
     return [target.removeprefix(f"{class_of}=") for target in targets] if class_of else []
 
 
-def refuse_nan(arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises BadBundle, naming the arrays of a bundle in which there is one."""
-    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
-    if broken:
-        raise BadBundle(f"the bundle's {', '.join(broken[:3])}: expected numbers, got NaN")
-
-
-def check_names(units: Any, quantity: Any) -> None:
-    """Raises ValueError where a bundle's units or quantity are not what such are."""
-    units_named = isinstance(units, dict) and all(isinstance(unit, str) for unit in units.values())
-    if not units_named or not isinstance(quantity, str):
-        raise ValueError(f"expected units and a quantity by name, got {units!r:.80} and {quantity!r:.80}")
+@contextmanager
+def parts_of_a_model(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
+    """Raises BadBundle for NaN in a bundle's arrays, and for any error in the block."""
+    try:
+        broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
+        if broken:
+            raise ValueError(f"{', '.join(broken[:3])}: expected numbers, got NaN")
+        yield
+    except Exception as error:
+        raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
 
 
 def try_out(
-    predict: Callable[[np.ndarray, Axis], Result], grid: Axis, targets: Any, limits: Mapping[str, tuple[float, ...]]
+    predict: Callable[[np.ndarray, Axis], Result], grid: Axis, manifest: Mapping[str, Any], limits: Limits
 ) -> None:
-    """A prediction before it counts: shapes that do not fit show here and not on the line."""
-    for n in (1, 3):  # what fits one spectrum may fit no others
-        spectra = np.linspace(0.1, 1.0, n * len(grid)).reshape(n, -1)
-        check_result(predict(spectra, grid), targets, limits)
+    """Predicts made-up spectra: parts that do not fit together raise here and not on the line."""
+    for n in (1, 3):  # what fits one spectrum may not fit several
+        check_result(predict(np.linspace(0.1, 1.0, n * len(grid)).reshape(n, -1), grid), manifest, limits)
 
 
-def check_result(result: Result, targets: Any, limits: Mapping[str, tuple[float, ...]]) -> None:
-    """Raises ValueError where a model's result is not what such a model should give."""
+def check_result(result: Result, manifest: Mapping[str, Any], limits: Limits) -> None:
+    """Raises ValueError if a result does not have the form that the manifest promises, or the manifest lacks names."""
+    targets, units, quantity = (manifest[name] for name in ("targets", "units", "quantity"))
+    if not isinstance(quantity, str) or not isinstance(units, dict) or not _all_texts(units.values()):
+        raise ValueError(f"expected units and a quantity by name, got {units!r:.80} and {quantity!r:.80}")
     n, width = result.values.shape
-    named = isinstance(targets, list) and all(isinstance(target, str) for target in targets)
-    if not named or width != len(targets):
+    if not isinstance(targets, list) or not _all_texts(targets) or width != len(targets):
         raise ValueError(f"expected {width} targets by name, got {targets!r:.80}")
     if any(len(pair) != len(LEVELS) for pair in limits.values()) or not result.t2.shape == result.q.shape == (n,):
         raise ValueError(f"expected T2 and Q with {len(LEVELS)} limits each, got {limits!r:.80}")
-    if not np.isfinite(result.values).all():
-        raise ValueError(
-            f"expected finite predictions, got {result.values[~np.isfinite(result.values).all(axis=1)][0]}"
-        )
+    broken = ~np.isfinite(result.values).all(axis=1)
+    if broken.any():
+        raise ValueError(f"expected finite predictions, got {result.values[broken][0]}")
+
+
+def _all_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def fingerprint(*arrays: np.ndarray) -> str:
-    """Sixteen hexadecimal digits that change when the data do."""
+    """Sixteen hexadecimal digits that change with the data."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_array
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import network_training as training
 from .applicability_domain import ApplicabilityDomain
 from .classifier import Indicators
 from .cnn import CNN
-from .network_training import (
-    average,
-    choose_device,
-    disagreement,
-    error_of,
-    forward,
-    mean_sd,
-    mixed,
-    standardised,
-    torch_randomness,
-    torch_threads,
-    warm_up_then_cosine,
-)
+from .estimator import Regressor
 from .pls import MAX_THREADS
 from .spectratr import SpectraTr
 
@@ -38,12 +26,13 @@ from .spectratr import SpectraTr
 MIN_UPDATES = 10
 
 
-class NetworkRegressor(RegressorMixin, BaseEstimator):
+@dataclass(kw_only=True, eq=False, repr=False)
+class NetworkRegressor(Regressor):
     """How every network here is fitted; a subclass names the network.
 
-    Bands and targets are standardised inside (a constant band is ignored, a constant target predicted as it is). AdamW
-    on the mean squared error, the learning rate warmed up and then lowered along a half cosine; the weights used are a
-    moving average; of all epochs, those that predict the held-out part of the training spectra best are restored.
+    Bands and targets are standardised inside: a constant band is ignored, a constant target predicted as it is. AdamW
+    minimises the mean squared error, with a learning rate that warms up and then falls along a half cosine. The weights
+    are a moving average, restored from the epoch that predicts the held-out part of the training spectra best.
 
     Args:
         epochs: at most. patience: epochs without a better held-out error before training stops.
@@ -52,15 +41,16 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         dropout: in the head. noise: sd of Gaussian noise on the inputs, in sd of each band. Both in training only.
         mixup: train on random mixtures of two spectra, and the same mixtures of their values. Where absorbances add up
             (Beer-Lambert) such mixtures are true; with hundreds of spectra this gained more than all else together.
-        consistency: weight of the mean squared difference between the predictions of a pair's two spectra, where `fit`
-            is given pairs; in sd of the target, as the error itself.
+        consistency: weight of the mean squared difference between the predictions of a pair's two spectra, if `fit` is
+            given pairs; in sd of the target, as the error itself.
         ensemble: networks whose predictions are averaged, each with its own start and its own held-out part.
         random_state: fixes everything drawn at random (for a given device and number of threads).
-        device: auto (CUDA where there is one), cpu or cuda.
-        n_threads: of this estimator's CPU work; None leaves torch's setting. progress: show a bar on stderr.
+        device: auto (CUDA if there is one), cpu or cuda.
+        n_threads: of this estimator's CPU work; None keeps torch's setting.
+        progress: called after each epoch with the share of all epochs and the held-out error, in sd² of the targets.
 
     Attributes:
-        networks_: the fitted networks. n_iter_: epochs run by the longest trained of them.
+        networks_: the fitted networks. n_iter_: the largest number of epochs that one was trained for.
         history_: for each network (epochs, 2), mean squared error of the training batches and of the held-out part,
             with each target in units of its sd.
         x_mean_, x_sd_: (bands,). y_mean_, y_sd_: (targets,). domain_: T2 and Q of the calibration.
@@ -70,56 +60,31 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         Averaged weights: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992) 838-855, doi 10.1137/0330046.
     """
 
-    kind: ClassVar[str]
     network: ClassVar[Callable[..., nn.Module]]
-    n_features_in_: int
+    kept = ("x_mean", "x_sd", "y_mean", "y_sd", "y_ndim")
 
-    def __init__(
-        self,
-        *,
-        epochs: int = 150,
-        batch_size: int = 16,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.01,
-        patience: int = 40,
-        validation_fraction: float = 0.15,
-        dropout: float = 0.0,
-        noise: float = 0.01,
-        mixup: bool = True,
-        consistency: float = 1.0,
-        ensemble: int = 1,
-        random_state: int = 0,
-        device: str = "auto",
-        n_threads: int | None = None,
-        progress: bool = False,
-    ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.dropout = dropout
-        self.noise = noise
-        self.mixup = mixup
-        self.consistency = consistency
-        self.ensemble = ensemble
-        self.random_state = random_state
-        self.device = device
-        self.n_threads = n_threads
-        self.progress = progress
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    epochs: int = 150
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    patience: int = 40
+    validation_fraction: float = 0.15
+    dropout: float = 0.0
+    noise: float = 0.01
+    mixup: bool = True
+    consistency: float = 1.0
+    ensemble: int = 1
+    random_state: int = 0
+    device: str = "auto"
+    n_threads: int | None = None
+    progress: Callable[[float, float], None] | None = None
 
     def fit(self, X: Any, y: Any, groups: Any = None, pairs: tuple[Any, Any] | None = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None: repeats of a sample are held out together.
 
         Args:
-            pairs: unlabeled spectra (m, bands) and (m, bands), row by row one object under two conditions. What differs
-                within them is added to labeled spectra, and their two predictions are to agree (`consistency`).
+            pairs: unlabeled spectra (m, bands) and (m, bands), each row one object under two conditions. Their
+                differences are added to labeled spectra, and their two predictions should agree (`consistency`).
 
         Raises:
             ValueError: a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device;
@@ -127,25 +92,23 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
             FloatingPointError: training diverged.
         """
         self._check_parameters()
-        device = choose_device(self.device)
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2)
-        self.y_ndim_ = np.ndim(y)
-        Y = np.asarray(y, np.float64).reshape(len(X), -1)
-        self.x_mean_, self.x_sd_ = mean_sd(X)
-        self.y_mean_, self.y_sd_ = mean_sd(Y)
+        device = training.choose_device(self.device)
+        X, Y = self._checked_xy(X, y)
+        self.x_mean_, self.x_sd_ = training.mean_sd(X)
+        self.y_mean_, self.y_sd_ = training.mean_sd(Y)
         self.domain_ = ApplicabilityDomain.principal(X)
-        spectra = standardised(X, self.x_mean_, self.x_sd_).to(device)
-        values = standardised(Y, self.y_mean_, self.y_sd_).to(device)
+        spectra = training.standardised(X, self.x_mean_, self.x_sd_).to(device)
+        values = training.standardised(Y, self.y_mean_, self.y_sd_).to(device)
         sides = None if pairs is None else self._pairs(*pairs).to(device)
         self.networks_: list[nn.Module] = []
         self.history_: list[np.ndarray] = []
         sample = torch.from_numpy(np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1])
         seeds = np.random.default_rng(self.random_state).integers(2**32, size=self.ensemble)
-        with torch_threads(self.n_threads), self._bar() as advance:
+        with training.torch_threads(self.n_threads):
             for seed in seeds:
-                with torch_randomness(int(seed), device):
+                with training.torch_randomness(int(seed), device):
                     network = self._build().to(device)
-                    self.history_.append(self._train(network, spectra, values, sample, sides, advance))
+                    self.history_.append(self._train(network, spectra, values, sample, sides))
                     self.networks_.append(network.eval())
         self.n_iter_ = max(map(len, self.history_))
         return self
@@ -169,19 +132,13 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         one, other = (check_array(side, dtype="float64") for side in sides)
         if one.shape != other.shape or one.shape[1] != len(self.x_mean_):
             raise ValueError(f"pairs need (m, {len(self.x_mean_)}) spectra twice, got {one.shape} and {other.shape}")
-        return torch.stack([standardised(side, self.x_mean_, self.x_sd_) for side in (one, other)])
+        return torch.stack([training.standardised(side, self.x_mean_, self.x_sd_) for side in (one, other)])
 
     def _build(self) -> nn.Module:
         return type(self).network(len(self.x_mean_), len(self.y_mean_), noise=self.noise, dropout=self.dropout)
 
     def _train(
-        self,
-        network: nn.Module,
-        spectra: Tensor,
-        values: Tensor,
-        sample: Tensor,
-        pairs: Tensor | None,
-        advance: Callable[[float], None],
+        self, network: nn.Module, spectra: Tensor, values: Tensor, sample: Tensor, pairs: Tensor | None
     ) -> np.ndarray:
         """Leaves the best weights in the network; returns its history."""
         held_out, train = self._inner_split(sample)
@@ -189,17 +146,17 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(updates))
-        averaged = copy.deepcopy(network)
-        best, best_epoch, best_weights = math.inf, 0, None
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, training.warm_up_then_cosine(updates))
+        averaged = copy.deepcopy(network).eval()
+        network.train()
+        best, best_epoch, best_weights = math.inf, 0, averaged.state_dict()
         history = []
         for epoch in range(self.epochs):
-            network.train()
             errors = []
             for rows in self._batches(train):
                 x, y = spectra[rows], values[rows]
                 if self.mixup:
-                    x, y = mixed(x, y)
+                    x, y = training.mixed(x, y)
                 if pairs is None:
                     error = F.mse_loss(network(x), y)
                 else:
@@ -210,29 +167,29 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
-                average(averaged, network, update=schedule.last_epoch)
+                training.average(averaged, network, update=schedule.last_epoch)
                 schedule.step()
                 errors.append(error.detach())
             trained = float(torch.stack(errors).mean())
-            judged = error_of(averaged, spectra[held_out], values[held_out]) if len(held_out) else trained
-            if pairs is not None and len(held_out):
-                judged += disagreement(averaged, pairs)
+            judged = trained
+            if len(held_out):
+                judged = training.held_out_error(averaged, spectra[held_out], values[held_out], pairs)
             if not math.isfinite(trained + judged):
                 raise FloatingPointError(
                     f"training diverged in epoch {epoch + 1}; lower learning_rate={self.learning_rate}"
                 )
             history.append((trained, judged))
-            advance(judged)
+            if self.progress is not None:
+                self.progress((len(self.history_) + (epoch + 1) / self.epochs) / self.ensemble, judged)
             if judged < best or not len(held_out):
                 best, best_epoch, best_weights = judged, epoch, copy.deepcopy(averaged.state_dict())
             elif epoch - best_epoch >= self.patience:
                 break
-        assert best_weights is not None
         network.load_state_dict(best_weights)
         return np.array(history)
 
     def _inner_split(self, sample: Tensor) -> tuple[Tensor, Tensor]:
-        """Row numbers held out, and trained on; at least one sample of each where any are held out."""
+        """Row numbers held out, and trained on: if any are held out, at least one sample of each."""
         n = int(sample.max()) + 1
         held_out = min(max(1, round(self.validation_fraction * n)), n - 1) if self.validation_fraction else 0
         drawn = torch.argsort(torch.randperm(n))[sample]  # when each row's sample was drawn
@@ -240,66 +197,35 @@ class NetworkRegressor(RegressorMixin, BaseEstimator):
         return order[:rows], order[rows:]
 
     def _batches(self, train: Tensor) -> list[Tensor]:
-        """The row numbers of each update of one epoch, newly shuffled."""
+        """The row numbers of each update of one epoch, shuffled again."""
         passes = math.ceil(MIN_UPDATES / math.ceil(len(train) / self.batch_size))
         shuffled = [train[torch.randperm(len(train))] for _ in range(passes)]
         return [rows for order in shuffled for rows in order.split(self.batch_size)]
 
-    @contextmanager
-    def _bar(self) -> Iterator[Callable[[float], None]]:
-        """What to call after each epoch with the held-out error."""
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with Progress(console=Console(stderr=True), disable=not self.progress) as progress:
-            task = progress.add_task(self.kind, total=self.epochs * self.ensemble)
-            yield lambda error: progress.update(
-                task, advance=1, description=f"{self.kind}, held-out error {error:.3f} sd²"
-            )
-
     def predict(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n,) or (n, targets), as y was; each spectrum's values do not depend on the others'."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        spectra = standardised(X, self.x_mean_, self.x_sd_)
-        with torch_threads(self.n_threads), torch.inference_mode():
-            parts = [forward(network, spectra) for network in self.networks_]
-        values = np.mean(parts, axis=0) * self.y_sd_ + self.y_mean_
-        return values[:, 0] if self.y_ndim_ == 1 else values
+        spectra = training.standardised(self._checked(X), self.x_mean_, self.x_sd_)
+        with training.torch_threads(self.n_threads):
+            parts = [training.forward(network, spectra) for network in self.networks_]
+        return self._as_y(np.mean(parts, axis=0) * self.y_sd_ + self.y_mean_)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that a fitted model needs to predict, for the bundle; weights by ``network.<number>.<layer>``."""
+        """As of every estimator, and weights by ``network.<number>.<layer>``."""
         weights = {
             f"network.{i}.{name}": weight.cpu().numpy()
             for i, network in enumerate(self.networks_)
             for name, weight in network.state_dict().items()
         }
-        scaling = {"x_mean": self.x_mean_, "x_sd": self.x_sd_, "y_mean": self.y_mean_, "y_sd": self.y_sd_}
-        fitted = {**weights, **scaling, "y_ndim": np.array(self.y_ndim_), **self.domain_.arrays()}
-        # safetensors writes the memory as it lies: a transposed view would come back scrambled.
-        return {name: np.asarray(array, order="C") for name, array in fitted.items()}
+        return {**weights, **super().arrays()}
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        """What was fitted on CUDA is restored on the CPU where there is no CUDA."""
-        model = cls(**params)
+        """A model fitted on CUDA is restored on the CPU if there is no CUDA."""
+        model = super().from_arrays({**params, "progress": None}, arrays)  # bundles up to 0.1 hold a flag
         model._check_parameters()
-        model.x_mean_, model.x_sd_ = arrays["x_mean"], arrays["x_sd"]
-        model.y_mean_, model.y_sd_ = arrays["y_mean"], arrays["y_sd"]
-        model.y_ndim_ = int(arrays["y_ndim"])
-        model.n_features_in_ = len(model.x_mean_)
-        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
-        device = choose_device("cpu" if model.device == "cpu" else "auto")
-        model.networks_ = []
-        for i in range(model.ensemble):
-            prefix = f"network.{i}."
-            weights = {
-                name.removeprefix(prefix): torch.tensor(a) for name, a in arrays.items() if name.startswith(prefix)
-            }
-            with torch.device("meta"):  # shapes only: nothing is drawn at random to be thrown away
-                network = model._build()
-            network.load_state_dict(weights, assign=True)
-            model.networks_.append(network.to(device).eval())
+        device = training.choose_device("cpu" if model.device == "cpu" else "auto")
+        numbers = range(model.ensemble)
+        model.networks_ = [training.restored(model._build, arrays, f"network.{i}.").to(device) for i in numbers]
         return model
 
 

@@ -1,9 +1,9 @@
-"""Steps that training and prediction of a network are made of: device, scaling, schedule, averages and randomness."""
+"""The steps of a network's training and prediction: device, scaling, schedule, averages, randomness and weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,28 +11,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Spectra in one forward pass of `predict`: SpectraTr's activations for so many take some 100 MB.
+from .tensors import below
+
+# Spectra in one forward pass of a prediction: SpectraTr's activations for so many take some 100 MB.
 MAX_AT_ONCE = 256
-# Fewer rows than this take another path through the matrix library, whose rounding differs in the seventh digit.
+# With fewer rows the matrix library takes another path, whose rounding differs in the seventh digit.
 MIN_AT_ONCE = 8
-# The weights that are kept are a mean over the last so many updates: half an epoch to a few, at hundreds of spectra.
+# The weights kept are a mean over so many last updates: half an epoch to a few epochs, with hundreds of spectra.
 AVERAGED_UPDATES = 50
 WARM_UP = 0.05  # of all updates
 
 
 def choose_device(wanted: str) -> torch.device:
-    """Raises ValueError where `wanted` is none of auto, cpu and cuda, or asks for a CUDA that is not there."""
+    """Raises ValueError if `wanted` is not auto, cpu or cuda, or if it is cuda and there is none."""
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {wanted!r}")
-    if wanted == "cuda" and not torch.cuda.is_available():
+    has_cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not has_cuda:
         raise ValueError("device='cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    return torch.device("cuda" if has_cuda and wanted != "cpu" else "cpu")
 
 
 def mean_sd(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each column; the sd of a constant one is exactly 0, whatever the rounding of its mean."""
+    """Of each column; the sd of a constant column is exactly 0, although its mean is rounded."""
     varies = values.max(axis=0) > values.min(axis=0)
     return values.mean(axis=0), np.where(varies, values.std(axis=0), 0.0)
 
@@ -56,25 +57,22 @@ def mixed(spectra: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def average(averaged: nn.Module, network: nn.Module, update: int) -> None:
-    """A plain mean of the first updates, then an exponential one: a short training is averaged right as well."""
+    """A plain mean of the first updates, then an exponential one: a short training is averaged correctly too."""
     share = 1 / (min(update, AVERAGED_UPDATES) + 1)
     with torch.no_grad():
         for mean, latest in zip(averaged.parameters(), network.parameters(), strict=True):
             mean.lerp_(latest, share)
 
 
-def error_of(network: nn.Module, spectra: Tensor, values: Tensor) -> float:
-    network.eval()
-    with torch.inference_mode():
-        return float(np.mean((forward(network, spectra) - values.cpu().numpy()) ** 2))
+def held_out_error(network: nn.Module, spectra: Tensor, values: Tensor, pairs: Tensor | None) -> float:
+    """Mean squared error, plus the mean squared difference between the predictions of pairs (2, m, bands)."""
+    error = np.mean((forward(network, spectra) - values.cpu().numpy()) ** 2)
+    if pairs is not None:
+        error += np.mean((forward(network, pairs[0]) - forward(network, pairs[1])) ** 2)
+    return float(error)
 
 
-def disagreement(network: nn.Module, pairs: Tensor) -> float:
-    network.eval()
-    with torch.inference_mode():
-        return float(np.mean((forward(network, pairs[0]) - forward(network, pairs[1])) ** 2))
-
-
+@torch.inference_mode()
 def forward(network: nn.Module, spectra: Tensor) -> np.ndarray:
     """(n, bands) -> (n, targets) float64, some at a time"""
     device = next(network.parameters()).device
@@ -83,6 +81,15 @@ def forward(network: nn.Module, spectra: Tensor) -> np.ndarray:
         padded = F.pad(some, (0, 0, 0, max(0, MIN_AT_ONCE - len(some))))
         parts.append(network(padded.to(device))[: len(some)])
     return torch.cat(parts).double().cpu().numpy()
+
+
+def restored(build: Callable[[], nn.Module], arrays: Mapping[str, np.ndarray], prefix: str) -> nn.Module:
+    """A network with the weights whose names begin with the prefix."""
+    with torch.device("meta"):  # shapes only: no random weights are drawn
+        network = build()
+    weights = {name: torch.tensor(weight) for name, weight in below(prefix, arrays).items()}
+    network.load_state_dict(weights, assign=True)
+    return network.eval()
 
 
 @contextmanager
@@ -97,7 +104,7 @@ def torch_threads(n_threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def torch_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's randomness from a seed; the caller's goes on afterwards as if nothing had been drawn."""
+    """Torch's random numbers from a seed; the caller's sequence continues afterwards as if nothing had been drawn."""
     on_cuda = device.type == "cuda"
     with (
         torch.random.fork_rng(devices=[device] if on_cuda else []),

@@ -2,113 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import gen_batches
 
 from .applicability_domain import ApplicabilityDomain
-from .cross_validation import folds_of
-from .weighted_pls import PLSFit, weighted_pls
+from .cross_validation import checked_components, fewest_components, folds_of
+from .estimator import LatentVariables, Regressor
+from .weighted_pls import weighted_pls
 
 
-class PLSR(RegressorMixin, BaseEstimator):
-    """Partial least squares regression, PLS1 or PLS2, columns centred and not scaled.
-
-    Args:
-        n_components: latent variables; ``"cv"`` chooses them by cross-validation on the training spectra.
-        max_components: the most that cross-validation may choose.
-        folds: of the cross-validation; samples that share a `group` stay in one fold.
-        random_state: of the folds.
+class PLSR(Regressor, LatentVariables):
+    """Partial least squares regression, PLS1 or PLS2, columns centred and not scaled. Parameters: `LatentVariables`.
 
     Attributes:
-        n_components_: the latent variables used. domain_: T2 and Q of the calibration.
+        n_components_: the latent variables used. coef_: (bands, targets). domain_: T2 and Q of the calibration.
         cv_rmse_: (max_components, targets), where chosen by cross-validation; rmsecv_: (targets,), with those used.
     """
 
-    kind: ClassVar[str] = "plsr"
-    n_features_in_: int
-
-    def __init__(
-        self, n_components: int | str = "cv", *, max_components: int = 20, folds: int = 10, random_state: int = 0
-    ) -> None:
-        self.n_components = n_components
-        self.max_components = max_components
-        self.folds = folds
-        self.random_state = random_state
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    kind = "plsr"
+    kept = ("x_mean", "y_mean", "rotations", "loadings", "y_loadings", "y_ndim")
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None."""
-        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2)
-        self.y_ndim_ = np.ndim(y)
-        Y = np.asarray(y, np.float64).reshape(len(X), -1)
+        X, Y = self._checked_xy(X, y)
         if self.n_components == "cv":
             self.cv_rmse_, components = choose_components(
                 X, Y, self.max_components, self.folds, self.random_state, groups
             )
             self.rmsecv_ = self.cv_rmse_[components - 1]
         else:
-            components = self._checked_components(len(X))
-        self._keep(weighted_pls(X, Y, components))
-        self.domain_ = ApplicabilityDomain.of(X, self.x_mean_, self.rotations_, self.loadings_)
+            components = checked_components(self.n_components, *X.shape)
+        fit = weighted_pls(X, Y, components)
+        self._keep(fit, X)
+        self.y_mean_, self.y_loadings_ = fit.y_mean, fit.y_loadings
         return self
 
-    def _checked_components(self, n: int) -> int:
-        wanted = self.n_components
-        if not isinstance(wanted, int | np.integer) or wanted < 1:
-            raise ValueError(f"n_components must be 'cv' or a whole number of at least 1, got {wanted!r}")
-        most = min(n - 1, self.n_features_in_)
-        if wanted > most:
-            raise ValueError(
-                f"n_components={wanted} is more than {n} spectra of {self.n_features_in_} bands can hold; "
-                f"at most {most}"
-            )
-        return int(wanted)
-
-    def _keep(self, fit: PLSFit) -> None:
-        self.x_mean_, self.y_mean_ = fit.x_mean, fit.y_mean
-        self.rotations_, self.loadings_, self.y_loadings_ = fit.rotations, fit.loadings, fit.y_loadings
-        self.n_components_ = fit.rotations.shape[1]
-        self.coef_ = fit.coefficients(self.n_components_)
-
-    def scores(self, X: Any) -> np.ndarray:
-        """(n, bands) -> (n, latent variables)"""
-        check_is_fitted(self)
-        return (validate_data(self, X, dtype=np.float64, reset=False) - self.x_mean_) @ self.rotations_
+    @property
+    def coef_(self) -> np.ndarray:
+        return self.rotations_ @ self.y_loadings_.T
 
     def predict(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n,) or (n, targets), as y was"""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        values = (X - self.x_mean_) @ self.coef_ + self.y_mean_
-        return values[:, 0] if self.y_ndim_ == 1 else values
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that a fitted model needs to predict, for the bundle."""
-        return {
-            "x_mean": self.x_mean_,
-            "y_mean": self.y_mean_,
-            "rotations": self.rotations_,
-            "loadings": self.loadings_,
-            "y_loadings": self.y_loadings_,
-            "y_ndim": np.array(self.y_ndim_),
-            **self.domain_.arrays(),
-        }
-
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        model = cls(**params)
-        model._keep(PLSFit(*(arrays[n] for n in ("x_mean", "y_mean", "rotations", "loadings", "y_loadings"))))
-        model.y_ndim_ = int(arrays["y_ndim"])
-        model.n_features_in_ = len(model.x_mean_)
-        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
-        return model
+        return self._as_y((self._checked(X) - self.x_mean_) @ self.coef_ + self.y_mean_)
 
 
 MAX_COMPONENTS = 1_000  # latent variables; tens are of use
@@ -116,7 +55,8 @@ MAX_THREADS = 256
 _BLOCK = 16  # queries whose distances are taken together: their neighbours' spectra stay in the cache
 
 
-class LocalPLS(RegressorMixin, BaseEstimator):
+@dataclass(eq=False, repr=False)
+class LocalPLS(Regressor):
     """Locally weighted PLS regression (PLS locale, kNN-LWPLSR): each query gets a PLS of its own neighbourhood.
 
     Neighbours are sought among the scores of a global PLS, weighted by their distance, and a weighted PLS is fitted on
@@ -141,52 +81,37 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         Lesnoff, Metz & Roger, J. Chemometrics 34 (2020) e3209, doi 10.1002/cem.3209.
     """
 
-    kind: ClassVar[str] = "local-pls"
-    n_features_in_: int
+    kind = "local-pls"
 
-    def __init__(
-        self,
-        n_components: int = 15,
-        n_neighbors: int = 100,
-        *,
-        distance_components: int = 15,
-        metric: str = "mahalanobis",
-        h: float = 2.0,
-        average_from: int | None = None,
-        n_jobs: int = 1,
-    ) -> None:
-        self.n_components = n_components
-        self.n_neighbors = n_neighbors
-        self.distance_components = distance_components
-        self.metric = metric
-        self.h = h
-        self.average_from = average_from
-        self.n_jobs = n_jobs
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    n_components: int = 15
+    n_neighbors: int = 100
+    _: KW_ONLY
+    distance_components: int = 15
+    metric: str = "mahalanobis"
+    h: float = 2.0
+    average_from: int | None = None
+    n_jobs: int = 1
 
     def fit(self, X: Any, y: Any) -> Self:
         """X (n, bands), y (n,) or (n, targets)."""
         self._check_parameters()
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, order="C", multi_output=True, y_numeric=True, ensure_min_samples=2
-        )
-        self.y_ndim_ = np.ndim(y)
-        self._keep(X, np.asarray(y, np.float64).reshape(len(X), -1))
+        self._keep(*self._checked_xy(X, y, order="C"))
         return self
 
     def _check_parameters(self) -> None:
-        for name, least in (("n_components", 1), ("n_neighbors", 1), ("distance_components", 0), ("n_jobs", 1)):
+        # A bundle may come from anywhere, and latent variables and threads take memory before anything is predicted.
+        bounds = {
+            "n_components": (1, MAX_COMPONENTS),
+            "n_neighbors": (1, math.inf),
+            "distance_components": (0, math.inf),
+            "n_jobs": (1, MAX_THREADS),
+        }
+        for name, (least, most) in bounds.items():
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        # A bundle may come from anywhere, and each of them takes memory or a thread before anything is predicted.
-        for name, most in (("n_components", MAX_COMPONENTS), ("n_jobs", MAX_THREADS)):
-            if getattr(self, name) > most:
-                raise ValueError(f"{name} must be at most {most}, got {getattr(self, name)!r:.80}")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, got {value!r:.80}")
         if self.metric not in ("mahalanobis", "euclidean"):
             raise ValueError(f"metric must be mahalanobis or euclidean, got {self.metric!r}")
         if not self.h > 0:
@@ -199,21 +124,20 @@ class LocalPLS(RegressorMixin, BaseEstimator):
 
         self._X, self._Y = X, Y
         components = min(self.distance_components or self.n_components, len(X) - 1, X.shape[1])
-        self._global = weighted_pls(X, Y, components)
-        self.domain_ = ApplicabilityDomain.of(X, self._global.x_mean, self._global.rotations, self._global.loadings)
+        self._global = fit = weighted_pls(X, Y, components)
+        self.domain_ = ApplicabilityDomain.of(X, fit.x_mean, fit.rotations, fit.loadings)
         self._whiten = np.eye(components)
-        compared = self._compared(X)
         if self.distance_components and self.metric == "mahalanobis":
-            covariance = np.atleast_2d(np.cov(compared, rowvar=False, bias=True))
+            covariance = np.atleast_2d(np.cov(self._compared(X), rowvar=False, bias=True))
             try:
                 upper = np.linalg.cholesky(covariance).T
             except np.linalg.LinAlgError:
                 upper = np.linalg.cholesky(covariance + 1e-5 * np.eye(components)).T
             self._whiten = np.linalg.inv(upper)
-            compared = self._compared(X)
+        self._compared_to = self._compared(X)
         # Among 15 scores, trees were measured 4 to 10 times slower than comparing with every spectrum.
-        self._index = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X)), algorithm="brute").fit(compared)
-        self._compared_to = compared
+        index: Any = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X)), algorithm="brute")
+        self._index = index.fit(self._compared_to)
 
     def _compared(self, X: np.ndarray) -> np.ndarray:
         """What distances are taken between: (n, bands) -> scores, whitened or not, or the spectra themselves."""
@@ -224,15 +148,13 @@ class LocalPLS(RegressorMixin, BaseEstimator):
     def neighbourhood(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The training samples behind each prediction: rows (n, k), their distances, their weights (the largest 1).
 
-        References: weights exp(-d / (h s)), 0 beyond the median distance + 4 s, s its 1.4826 median absolute deviation.
+        References: weights exp(-d / (h s)), 0 above the median distance + 4 s, s its 1.4826 median absolute deviation.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
-        compared = self._compared(X)
+        compared = self._compared(self._checked(X))
         rows = self._index.kneighbors(compared, return_distance=False)
         # The search goes by |a|^2 - 2ab + |b|^2, which loses the last digits of small distances.
         distance = np.empty(rows.shape)
-        for at in (slice(start, start + _BLOCK) for start in range(0, len(X), _BLOCK)):
+        for at in gen_batches(len(rows), _BLOCK):
             apart = self._compared_to[rows[at]] - compared[at, None]  # (block, k, scores)
             distance[at] = np.sqrt(np.einsum("nks,nks->nk", apart, apart))
         order = np.argsort(distance, axis=1, kind="stable")
@@ -243,12 +165,10 @@ class LocalPLS(RegressorMixin, BaseEstimator):
         """(n, bands) -> (n, n_components), or (n, n_components, targets): with 1, 2, ... latent variables."""
         from concurrent.futures import ThreadPoolExecutor
 
-        check_is_fitted(self)
-        X = np.ascontiguousarray(validate_data(self, X, dtype=np.float64, reset=False))
+        X = np.ascontiguousarray(self._checked(X))
         parts = np.array_split(X, min(self.n_jobs, len(X)))
         with ThreadPoolExecutor(len(parts)) as pool:
-            predicted = np.concatenate(list(pool.map(self._predict_part, parts)))
-        return predicted[:, :, 0] if self.y_ndim_ == 1 else predicted
+            return self._as_y(np.concatenate(list(pool.map(self._predict_part, parts))))
 
     def _predict_part(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, n_components, targets)"""
@@ -305,21 +225,13 @@ def choose_components(
     """RMSECV (most, targets) with 1..most latent variables, and the fewest within one standard error of the best.
 
     Targets are weighed by their variance, so that units do not decide. Samples that share a group stay in one fold.
-
-    References:
-        The one-standard-error rule: Hastie, Tibshirani & Friedman, Elements of Statistical Learning (2009), 7.10.
     """
-    splits = list(folds_of(len(X), folds, random_state, groups))
+    splits = folds_of(len(X), folds, random_state, groups, min_training=2)
     most = min(most, X.shape[1], min(len(train) for train, _ in splits) - 1)
-    if most < 1:
-        raise ValueError(f"cross-validation needs at least 2 training spectra in each fold, got {len(X)} in all")
     scale = np.where(np.ptp(Y, axis=0) > 0, Y.std(axis=0), 1.0)  # a constant target has no weight
     squares = np.empty((len(splits), most, Y.shape[1]))  # mean squared error of each fold, in variances of the target
     for i, (train, held_out) in enumerate(splits):
         fit = weighted_pls(X[train], Y[train], most)
         squares[i] = (((fit.predict_components(X[held_out]) - Y[held_out][:, None]) / scale) ** 2).mean(axis=0)
     errors = squares.mean(axis=2)
-    mean = errors.mean(axis=0)
-    best = int(mean.argmin())
-    within = mean[best] + errors[:, best].std(ddof=1) / np.sqrt(len(splits))
-    return np.sqrt(squares.mean(axis=0)) * scale, int(np.flatnonzero(mean <= within)[0]) + 1
+    return np.sqrt(squares.mean(axis=0)) * scale, fewest_components(errors.mean(axis=0), errors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import takewhile
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -16,21 +17,26 @@ import numpy as np
 from .axis import MAX_BANDS, Axis, resampler
 from .convolution import Convolution
 
-MAX_ORDER = 20  # of a polynomial within a window: beyond it, its powers have no digits left
+MAX_ORDER = 20  # of a polynomial within a window: the powers of a higher one have no digits left
 _TINY = np.finfo(np.float64).tiny
 
 
+@dataclass
 class Step:
     """A pre-treatment: parameters as dataclass fields; `learned` names what `fit` sets, and the bundle keeps."""
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # in texts and bundles: the class's name in lower case
     learned: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__name__.lower()
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
         """Learn from (n, bands) training spectra on their axis."""
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        raise TypeError(f"{type(self).__name__} does not transform")  # pragma: no cover
+        """(n, bands) -> (n, bands')"""
+        raise NotImplementedError
 
     def axis_after(self, axis: Axis) -> Axis:
         return axis
@@ -42,7 +48,6 @@ class Cut(Step):
 
     low: float
     high: float
-    name = "cut"
     learned = ("keep",)
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
@@ -57,17 +62,13 @@ class Cut(Step):
         return axis[self.keep]
 
 
-@dataclass
 class Absorbance(Step):
     """log10(1/R) of a reflectance; values below 1e-6 are held there, since a dark pixel has no logarithm."""
-
-    name = "absorbance"
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         return -np.log10(np.maximum(spectra, 1e-6))
 
 
-@dataclass
 class SNV(Step):
     """Standard normal variate: each spectrum minus its mean, over its standard deviation (n - 1).
 
@@ -77,8 +78,6 @@ class SNV(Step):
     array([[-1.,  0.,  1.]])
     """
 
-    name = "snv"
-
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         centred = spectra - spectra.mean(axis=1, keepdims=True)
         return centred / np.maximum(spectra.std(axis=1, ddof=1, keepdims=True), _TINY)
@@ -86,7 +85,7 @@ class SNV(Step):
 
 @dataclass
 class SavGol(Step):
-    """Savitzky-Golay smoothing or derivative, per band (not per nm); beyond the ends the edge value is held.
+    """Savitzky-Golay smoothing or derivative, per band (not per nm); the edge values are repeated at the ends.
 
     References: Savitzky & Golay, Anal. Chem. 36 (1964) 1627-1639, doi 10.1021/ac60214a047.
     """
@@ -94,24 +93,18 @@ class SavGol(Step):
     window: int
     order: int = 2
     deriv: int = 0
-    name = "savgol"
 
     def __post_init__(self) -> None:
         if self.window < 3 or self.window % 2 == 0:
             raise ValueError(f"savgol needs an odd window of at least 3 bands, got {self.window}")
+        got = f"got window {self.window:.6g}, order {self.order:.6g}, deriv {self.deriv:.6g}"
         if self.window > MAX_BANDS or self.order > MAX_ORDER:
-            raise ValueError(
-                f"savgol takes a window of at most {MAX_BANDS} bands and an order of at most {MAX_ORDER}, "
-                f"got window {self.window:.6g}, order {self.order:.6g}"
-            )
+            raise ValueError(f"savgol takes a window of at most {MAX_BANDS} and an order of at most {MAX_ORDER}, {got}")
         if not 0 <= self.deriv <= self.order < self.window:
-            raise ValueError(
-                f"savgol needs 0 <= deriv <= order < window, got deriv {self.deriv}, order {self.order}, "
-                f"window {self.window}"
-            )
+            raise ValueError(f"savgol needs 0 <= deriv <= order < window, {got}")
         half = self.window // 2
         # The least-squares polynomial over the window, differentiated, in its middle; on -1..1, where high powers do
-        # not swamp low ones. Not scipy's: its import takes longer than all else that a worker does before it serves.
+        # not swamp low ones. Not scipy's: its import takes longer than the rest of a worker's start.
         powers = np.vander(np.arange(-half, half + 1) / half, self.order + 1, increasing=True)
         kernel = math.factorial(self.deriv) / half**self.deriv * np.linalg.pinv(powers)[self.deriv]
         self._filter = Convolution(kernel[None, None])
@@ -125,15 +118,12 @@ class SavGol(Step):
         return self._filter(np.pad(spectra, ((0, 0), (half, half)), mode="edge"))
 
 
-@dataclass
 class Baseline(Step):
     """Subtract the straight line through the first and the last band.
 
     >>> Baseline()(np.array([[1.0, 5.0, 3.0]]))
     array([[0., 3., 0.]])
     """
-
-    name = "baseline"
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         along = np.linspace(0.0, 1.0, spectra.shape[1])
@@ -145,7 +135,6 @@ class Detrend(Step):
     """Subtract the least-squares polynomial in the axis (order 1 is a straight line)."""
 
     order: int = 1
-    name = "detrend"
     learned = ("basis",)
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
@@ -155,14 +144,12 @@ class Detrend(Step):
         return spectra - (spectra @ self.basis) @ self.basis.T
 
 
-@dataclass
 class MSC(Step):
     """Multiplicative scatter correction: regress each spectrum on the mean training spectrum, x = a + b m; (x - a) / b.
 
     References: Geladi, MacDougall & Martens, Appl. Spectrosc. 39 (1985) 491-500, doi 10.1366/0003702854248656.
     """
 
-    name = "msc"
     learned = ("reference",)
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
@@ -183,7 +170,6 @@ class EMSC(Step):
     """
 
     order: int = 2
-    name = "emsc"
     learned = ("reference", "basis", "solve")
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
@@ -196,11 +182,9 @@ class EMSC(Step):
         return (spectra - parts[:, 1:] @ self.basis.T) / _away_from_zero(parts[:, 0])[:, None]
 
 
-@dataclass
 class Centre(Step):
     """Subtract the mean training spectrum."""
 
-    name = "centre"
     learned = ("mean",)
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
@@ -210,11 +194,9 @@ class Centre(Step):
         return spectra - self.mean
 
 
-@dataclass
 class Autoscale(Step):
     """Each band minus its training mean, over its training standard deviation; a constant band becomes 0."""
 
-    name = "autoscale"
     learned = ("mean", "scale")
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
@@ -226,9 +208,7 @@ class Autoscale(Step):
         return (spectra - self.mean) / self.scale
 
 
-STEPS: dict[str, type[Step]] = {
-    step.name: step for step in (Cut, Absorbance, SNV, SavGol, Baseline, Detrend, MSC, EMSC, Centre, Autoscale)
-}
+STEPS: dict[str, type[Step]] = {step.name: step for step in Step.__subclasses__()}
 
 
 class Pipeline:
@@ -259,16 +239,14 @@ class Pipeline:
         """Learn from (n, bands) training spectra on `axis`; returns them transformed, (n, bands')."""
         spectra = np.asarray(spectra, np.float64)
         self.grid = axis
-        leading = True
-        for step in self.steps:
-            leading = leading and isinstance(step, Cut)
+        cuts: list[Any] = list(takewhile(lambda step: isinstance(step, Cut), self.steps))
+        for i, step in enumerate(self.steps):
             step.fit(spectra, axis)
             spectra, axis = step(spectra), step.axis_after(axis)
-            if leading:
+            if i < len(cuts):
                 self.grid = axis
-        # A cut that defined the grid has nothing left to do: its mask becomes all True on that grid.
-        for step in self._leading_cuts():
-            step.keep = np.ones(len(self.grid), bool)
+        for cut in cuts:  # on the grid that they define, they keep every band
+            cut.keep = np.ones(len(self.grid), bool)
         return spectra
 
     def transform(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
@@ -282,16 +260,8 @@ class Pipeline:
             spectra = step(spectra)
         return spectra
 
-    def _leading_cuts(self) -> list[Cut]:
-        cuts: list[Cut] = []
-        for step in self.steps:
-            if not isinstance(step, Cut):
-                break
-            cuts.append(step)
-        return cuts
-
     def to_json(self) -> list[dict[str, Any]]:
-        return [{"step": step.name, **asdict(step)} for step in self.steps]  # type: ignore[call-overload]
+        return [{"step": step.name, **asdict(step)} for step in self.steps]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What the steps learned, by ``pipeline.<position>.<name>``."""
@@ -312,8 +282,7 @@ class Pipeline:
 
     def __str__(self) -> str:
         return ", ".join(
-            " ".join([step.name, *(f"{value:g}" for value in asdict(step).values())])  # type: ignore[call-overload]
-            for step in self.steps
+            " ".join([step.name, *(f"{value:g}" for value in asdict(step).values())]) for step in self.steps
         )
 
 
@@ -322,7 +291,7 @@ def _parse_step(text: str) -> Step:
     kind = STEPS.get(name.lower())
     if kind is None:
         raise ValueError(f"unknown pre-treatment {name!r}; known: {', '.join(STEPS)}")
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    names = [f.name for f in fields(kind)]
     if len(numbers) > len(names):
         raise ValueError(f"{name} takes {len(names)} numbers ({', '.join(names) or 'none'}), got {len(numbers)}")
     try:
@@ -337,7 +306,7 @@ def _parse_step(text: str) -> Step:
 
 def _step(spec: dict[str, Any]) -> Step:
     kind = STEPS[spec.pop("step")]
-    whole = {f.name for f in fields(kind) if f.type == "int"}  # type: ignore[arg-type]
+    whole = {f.name for f in fields(kind) if f.type == "int"}
     return kind(**{key: int(value) if key in whole else value for key, value in spec.items()})
 
 
@@ -352,5 +321,5 @@ def _polynomials(axis: Axis, order: int) -> np.ndarray:
 
 
 def _away_from_zero(slope: np.ndarray) -> np.ndarray:
-    """A spectrum that has nothing of the reference in it stays finite, and Q shows it to be far off."""
+    """Keeps a spectrum finite that has nothing of the reference in it; its Q is then large."""
     return np.where(np.abs(slope) < 1e-6, np.copysign(1e-6, slope), slope)

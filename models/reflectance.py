@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from .. import BadFile
@@ -31,28 +28,31 @@ class Reflectance:
         self.dark = np.zeros_like(self.white) if dark is None else np.asarray(dark, np.float64)
         shape, other = self.white.shape, self.dark.shape
         if shape != other:
-            raise ValueError(
-                f"expected a dark reference of {shape} pixels and bands, as the white one has, got {other}"
-            )
+            raise ValueError(f"expected a dark reference of {shape} pixels and bands, like the white one, got {other}")
         span = self.white - self.dark
-        usual = np.nanmedian(span, axis=0)
-        alive = (span > MIN_SPAN * usual) & (span > 0)
-        self.dead = ~alive
-        self.blind = alive.sum(axis=1) < 2
+        alive = (span > MIN_SPAN * np.nanmedian(span, axis=0)) & (span > 0)
+        self.dead, self.blind = ~alive, alive.sum(axis=1) < 2
         if self.blind.all():
             raise ValueError("expected light in the white reference, got none that is brighter than the dark one")
-        self._dark, self._gain = self.dark.astype(np.float32), np.where(alive, 1 / np.where(alive, span, 1), np.nan)
-        self._gain = self._gain.astype(np.float32)
-        self._bridges = [
-            _Bridge.over(pixel, alive[pixel]) for pixel in np.flatnonzero(self.dead.any(1) & ~self.blind).tolist()
-        ]
-        seeing = np.flatnonzero(~self.blind)
-        place = np.searchsorted(seeing, np.flatnonzero(self.blind))
+        self._dark = self.dark.astype(np.float32)
+        self._gain = np.where(alive, 1 / np.where(alive, span, 1), np.nan).astype(np.float32)
+
+        # Of each dead band (pixels, bands): the living bands beside it, and how near the right one is.
+        self._mended = self.dead & ~self.blind[:, None]
+        band, bands = np.arange(shape[1]), shape[1]
+        left = np.maximum.accumulate(np.where(alive, band, -1), axis=1)
+        right = np.minimum.accumulate(np.where(alive, band, bands)[:, ::-1], axis=1)[:, ::-1]
+        self._left, self._right = np.where(left < 0, right, left), np.where(right == bands, left, right)
+        self._share = ((band - self._left) / np.maximum(self._right - self._left, 1)).astype(np.float32)
+
+        seeing, blind = np.flatnonzero(~self.blind), np.flatnonzero(self.blind)
+        place = np.searchsorted(seeing, blind)
         beside = seeing[np.clip([place - 1, place], 0, len(seeing) - 1)]
-        self._beside = list(zip(np.flatnonzero(self.blind).tolist(), *beside.tolist(), strict=True))
-        some = self._gain[:, some_bands(shape[1])]
-        self._share = np.nan_to_num(some) / np.maximum(np.isfinite(some).sum(axis=1, keepdims=True), 1)
-        self._base = np.einsum("pb,pb->p", self._dark[:, some_bands(shape[1])], self._share)
+        self._beside = list(zip(blind.tolist(), *beside.tolist(), strict=True))
+
+        some = self._gain[:, some_bands(bands)]
+        self._weights = np.nan_to_num(some) / np.maximum(np.isfinite(some).sum(axis=1, keepdims=True), 1)
+        self._base = np.einsum("pb,pb->p", self._dark[:, some_bands(bands)], self._weights)
         self._base[self.blind | ~np.isfinite(some).any(axis=1)] = np.nan
 
     def __call__(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -63,30 +63,33 @@ class Reflectance:
         """
         pixel = self._pixels(counts, x)
         samples, bands = self.white.shape
-        if not self._whole(pixel):
-            values = (counts - self._dark[pixel]) * self._gain[pixel]
-            for bridge in self._bridges:
-                bridge.mend(values, pixel == bridge.pixel)
-            return self._with_blind(values.astype(np.float32, copy=False), pixel)
-        lines = counts.reshape(-1, samples, bands).astype(np.float32)
-        lines -= self._dark
-        lines *= self._gain
-        for bridge in self._bridges:
-            bridge.mend(lines, (slice(None), bridge.pixel))
-        return self._with_blind(lines.reshape(-1, bands), pixel)
+        if len(pixel) % samples == 0 and (pixel.reshape(-1, samples) == np.arange(samples)).all():  # whole scan lines
+            values = counts.reshape(-1, samples, bands).astype(np.float32)
+            values -= self._dark
+            values *= self._gain
+            values = values.reshape(-1, bands)
+        else:
+            values = ((counts - self._dark[pixel]) * self._gain[pixel]).astype(np.float32, copy=False)
+        rows = np.flatnonzero(self._mended.any(axis=1)[pixel])
+        of_rows, dead = np.nonzero(self._mended[pixel[rows]])
+        rows = rows[of_rows]
+        at = pixel[rows], dead
+        left, right = values[rows, self._left[at]], values[rows, self._right[at]]
+        values[rows, dead] = left + (right - left) * self._share[at]
+        return self._with_blind(values, pixel)
 
     def brightness(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """(n, bands), (n,) -> (n,): the mean reflectance of some bands, to tell objects from the belt
+        """(n, bands), (n,) -> (n,): the mean reflectance of some bands, to separate objects from the belt
 
         NaN for a blind pixel without its neighbours. Raises as a call does.
         """
         pixel = self._pixels(counts, x)
         some = counts[:, some_bands(counts.shape[1])].astype(np.float32)
-        values = np.einsum("nb,nb->n", some, self._share[pixel]) - self._base[pixel]
+        values = np.einsum("nb,nb->n", some, self._weights[pixel]) - self._base[pixel]
         return self._with_blind(values, pixel)
 
     def _with_blind(self, values: np.ndarray, pixel: np.ndarray) -> np.ndarray:
-        """Replaces the rows of blind pixels by the mean of their neighbours' rows, if those are in the same line."""
+        """Rows of blind pixels become the mean of their neighbours' rows, if those are in the same scan line."""
         for blind, left, right in self._beside:
             rows = np.flatnonzero(pixel == blind)
             a, b = rows + left - blind, rows + right - blind
@@ -106,35 +109,7 @@ class Reflectance:
             )
         return pixel
 
-    def _whole(self, pixel: np.ndarray) -> bool:
-        samples = len(self.white)
-        return len(pixel) % samples == 0 and bool((pixel.reshape(-1, samples) == np.arange(samples)).all())
-
 
 def some_bands(bands: int) -> slice:
     """Sixteen or a few more, evenly spaced."""
     return slice(None, None, max(1, bands // 16))
-
-
-@dataclass(frozen=True)
-class _Bridge:
-    """The dead bands of one pixel, the living ones beside each, and how near the right one is."""
-
-    pixel: int
-    dead: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    share: np.ndarray
-
-    @classmethod
-    def over(cls, pixel: int, alive: np.ndarray) -> _Bridge:
-        dead, living = np.flatnonzero(~alive), np.flatnonzero(alive)
-        place = np.searchsorted(living, dead)
-        left, right = living[np.clip([place - 1, place], 0, len(living) - 1)]
-        share = (dead - left) / np.maximum(right - left, 1)
-        return cls(pixel, dead, left, right, share.astype(np.float32))
-
-    def mend(self, spectra: np.ndarray, rows: Any) -> None:
-        own = spectra[rows]
-        own[:, self.dead] = own[:, self.left] + (own[:, self.right] - own[:, self.left]) * self.share
-        spectra[rows] = own

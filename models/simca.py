@@ -10,10 +10,10 @@ import numpy as np
 
 from .cross_validation import Folds
 
-LEVEL = 0.99  # of a class's own spectra lie within its limit
+LEVEL = 0.99  # share of a class's own spectra within its limit
 MAX_COMPONENTS = 10  # of a class's own principal components
 EXPLAINED = 0.99
-MAX_AT_ONCE = 1 << 17  # numbers of spectra that are held against all classes together
+MAX_AT_ONCE = 1 << 17  # numbers in the spectra that are compared with all classes together
 TINY = np.finfo(np.float64).tiny ** 0.25
 
 
@@ -22,11 +22,11 @@ class Simca:
     """Each class's own principal components, and how far a spectrum may lie from them (DD-SIMCA).
 
     The full distance is Nh h/h0 + Nq q/q0 of score distance h and squared residual q. Scales and degrees of freedom
-    come from the class's spectra that its components have not seen, by the method of moments: spectra lie closer to
-    components that were made of them than the next ones will.
+    come from the class's held-out spectra, by the method of moments: spectra lie closer to components that were fitted
+    on them than new ones will.
 
     Attributes:
-        mean: (K, bands). loadings: (K, bands, A), zero beyond a class's own number. score_var: (K, A).
+        mean: (K, bands). loadings: (K, bands, A), zero above a class's own number. score_var: (K, A).
         scale: (K, 2), h0 and q0. freedom: (K, 2), Nh and Nq. limit: (K,), of the full distance.
 
     References:
@@ -42,7 +42,7 @@ class Simca:
     limit: np.ndarray
 
     @classmethod
-    def fit(cls, X: np.ndarray, codes: np.ndarray, folds: Folds, level: float = LEVEL) -> tuple[Self, np.ndarray]:
+    def fit(cls, X: np.ndarray, codes: np.ndarray, folds: Folds) -> tuple[Self, np.ndarray]:
         """X (n, bands), codes (n,) from 0 to K - 1; also the distance (n,) of each from its own class, out of fold."""
         from scipy.special import chdtri
 
@@ -59,12 +59,12 @@ class Simca:
             scale[k] = np.maximum(np.nanmean(values, axis=0), TINY)
             spread = np.maximum(np.nanvar(values, axis=0, ddof=1) if len(values) > 1 else scale[k] ** 2, TINY**2)
             freedom[k] = np.clip(2 * scale[k] ** 2 / spread, 1.0, 250.0)
-        limit = np.array([chdtri(total, 1 - level) for total in freedom.sum(axis=1)])
+        limit = chdtri(freedom.sum(axis=1), 1 - LEVEL)
         made = cls(*_components(X, codes, classes), scale, freedom, limit)
         return made, np.einsum("nd,nd->n", own, (freedom / scale / limit[:, None])[codes])
 
     def less(self, offset: np.ndarray, dtype: type) -> Self:
-        """The same for spectra from which (bands,) was subtracted, computed in another type of number."""
+        """The same for spectra less `offset` (bands,), computed in another type of number."""
         moved = replace(self, mean=self.mean - offset)
         return replace(moved, **{f.name: getattr(moved, f.name).astype(dtype) for f in fields(self)})
 
@@ -86,12 +86,12 @@ class Simca:
 
 def _components(X: np.ndarray, codes: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean (K, bands), loadings (K, bands, A) and variance of the scores (K, A)."""
-    mean, bands = np.zeros((classes, X.shape[1])), X.shape[1]
+    bands = X.shape[1]
+    mean = np.full((classes, bands), np.inf)  # of a class that these rows lack
     loadings, score_var = np.zeros((classes, bands, MAX_COMPONENTS)), np.ones((classes, MAX_COMPONENTS))
     for k in range(classes):
         own = X[codes == k]
         if not len(own):
-            mean[k] = np.inf
             continue
         mean[k] = own.mean(axis=0)
         _, singular, directions = np.linalg.svd(own - mean[k], full_matrices=False)

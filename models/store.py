@@ -1,8 +1,8 @@
 """The model store: versioned bundles on a disk, written atomically, read with their checksums, rolled back.
 
 store/<model>/<version>/manifest.json + weights.safetensors, and store/<model>/current, a file that names a version.
-A bundle is written beside, synced and renamed; then `current` is replaced. A kill between any two steps leaves the
-version that was current whole and current.
+A bundle is written to a hidden folder, synced and renamed; then `current` is replaced. A kill between any two steps
+leaves the current version as it was.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version as package_version
+from itertools import count
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -25,11 +26,12 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 
-from .. import BadBundle, NoModel, StoreUnusable
-from .atomic import atomic_write, remove_abandoned, sync, write_synced
+from .. import BadBundle, NoModel, StoreUnusable, __version__
+from .atomic import atomic_write, remove_abandoned, sync
 from .model import Calibration, Model
 from .serving.compiled import serve
 from .serving.parts import ServedModel
+from .tensors import packed
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
@@ -43,64 +45,46 @@ _MAX_WEIGHTS_BYTES = 1 << 32  # a local model holds its spectra: 100,000 of 700 
 
 
 class Store:
-    """Bundles below one folder: a path, or a ``file://`` address.
-
-    Raises:
-        StoreUnusable: another kind of address, or a folder that can not be read or written.
-    """
+    """Bundles below one folder, a path or a ``file://`` address. Raises StoreUnusable if it cannot be used."""
 
     def __init__(self, url: str | Path) -> None:
         text = str(url)
         try:
             parsed = urlparse(text)
             self.root = Path(unquote(parsed.path) if parsed.scheme else text).expanduser()
-        except (ValueError, RuntimeError) as error:  # a crooked address; a ~user that is not there
+            if parsed.scheme not in ("", "file") or parsed.netloc not in ("", "localhost"):
+                raise ValueError("another scheme or host")
+        except (ValueError, RuntimeError) as error:  # a malformed address; a ~user that does not exist
             raise StoreUnusable(f"expected a path or file:///path as the store, got {text!r}: {error}") from error
-        if parsed.scheme not in ("", "file") or parsed.netloc not in ("", "localhost"):
-            raise StoreUnusable(f"expected a path or file:///path as the store, got {text!r}")
 
     def names(self) -> list[str]:
         """The models in the store; none where it does not exist yet."""
-        with _explained(self.root, "read"):
-            if not self.root.exists():
-                return []
-            return sorted(p.name for p in self.root.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
+        return sorted(_folders(self.root, _NAME))
 
     def versions(self, name: str) -> list[str]:
         """Oldest first."""
-        folder = self._folder(name)
-        with _explained(folder, "read"):
-            if not folder.is_dir():
-                return []
-            return sorted((p.name for p in folder.iterdir() if _VERSION.fullmatch(p.name)), key=_number)
+        return sorted(_folders(self._folder(name), _VERSION), key=_number)
 
     def current(self, name: str) -> str:
-        """The version that workers serve.
-
-        Raises:
-            NoModel: nothing is published under that name.
-        """
+        """The version that workers serve; raises NoModel if nothing is published under that name."""
         pointer = self._folder(name) / CURRENT
-        with _explained(pointer, "read"):
-            try:
-                text = self._read(pointer, max_bytes=64).decode(errors="replace").strip()
-            except FileNotFoundError:
-                known = ", ".join(self.names()) or "none"
-                raise NoModel(f"no model {name!r} in the store {self.root}; there: {known}") from None
+        raw = self._read(pointer, max_bytes=64)
+        if raw is None:
+            known = ", ".join(self.names()) or "none"
+            raise NoModel(f"no model {name!r} in the store {self.root}; there: {known}")
+        text = raw.decode(errors="replace").strip()
         if not _VERSION.fullmatch(text):
             raise BadBundle(f"{pointer}: expected a version such as v0001, got {text[:40]!r}")
         return text
 
     def manifest(self, name: str, version: str | None = None) -> dict[str, Any]:
-        """A version's manifest, its own checksum verified; the current version where none is named."""
+        """A version's manifest with its checksum verified; the current version if none is named."""
         version = self.current(name) if version is None else version
         path = self._version_folder(name, version) / MANIFEST
-        with _explained(path, "read"):
-            try:
-                raw = self._read(path, _MAX_MANIFEST_BYTES)
-            except FileNotFoundError:
-                known = ", ".join(self.versions(name)) or "none"
-                raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}") from None
+        raw = self._read(path, _MAX_MANIFEST_BYTES)
+        if raw is None:
+            known = ", ".join(self.versions(name)) or "none"
+            raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}")
         try:
             manifest = json.loads(raw)
             expected = str(manifest.pop("checksum"))
@@ -112,103 +96,85 @@ class Store:
             raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
         files = manifest.get("files")
         listed = files if isinstance(files, dict) else {}
-        if not all(isinstance(about, dict) and isinstance(about.get("sha256"), str) for about in listed.values()):
-            raise BadBundle(f"{path}: expected a sha256 of each file, got another shape")
         if WEIGHTS not in listed:
             raise BadBundle(f"{path}: expected the checksum of {WEIGHTS}, got none")
+        if not all(isinstance(about, dict) and isinstance(about.get("sha256"), str) for about in listed.values()):
+            raise BadBundle(f"{path}: expected a sha256 of each file, got another shape")
         with _explained(path.parent, "read"):
             there = {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")}
         foreign = sorted(name for name in there | set(listed) if Path(name).suffix not in (".json", ".safetensors"))
-        if foreign:  # a pickle, or weights that only unpickling could read
+        if foreign:  # a pickle, or weights that can only be read by unpickling
             raise BadBundle(f"{path.parent}: expected JSON and safetensors alone, got {foreign[0]!r:.80}")
         return manifest
 
     def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
-        """A model and its version, checksums verified.
-
-        Raises:
-            NoModel: there is no such model or version. BadBundle: it is damaged.
-        """
+        """A model and its version, checksums verified. Raises NoModel, or BadBundle if it is damaged."""
         version = self.current(name) if version is None else version
         manifest = self.manifest(name, version)
-        with self._named(name, version):
-            return Model.from_parts(manifest, self._arrays(name, version, manifest, WEIGHTS)), version
+        with self._named(name, version) as folder:
+            return Model.from_parts(manifest, self._arrays(folder, manifest, WEIGHTS)), version
 
     def serve(self, name: str, version: str, threads: int = 0) -> ServedModel:
-        """A version compiled for the line, and held against float64 on its own calibration; checksums verified.
-
-        Raises:
-            NoModel: there is no such model or version. BadBundle: it is damaged, or can not be computed right.
-        """
+        """A version compiled for the line, checksums verified. Raises NoModel or BadBundle."""
         manifest, calibration = self.manifest(name, version), self.calibration(name, version)
-        with self._named(name, version):
-            return serve(manifest, self._arrays(name, version, manifest, WEIGHTS), calibration, threads)
+        with self._named(name, version) as folder:
+            return serve(manifest, self._arrays(folder, manifest, WEIGHTS), calibration, threads)
 
     @contextmanager
-    def _named(self, name: str, version: str) -> Iterator[None]:
+    def _named(self, name: str, version: str) -> Iterator[Path]:
+        """Yields a bundle's folder, which errors about the bundle name."""
+        folder = self._version_folder(name, version)
         try:
-            yield
+            yield folder
         except BadBundle as error:
-            folder = str(self._version_folder(name, version))
-            if folder in str(error):
+            if str(folder) in str(error):
                 raise
             raise BadBundle(f"{folder}: {error}") from error
 
     def calibration(self, name: str, version: str) -> Calibration | None:
-        """The labeled spectra that a version was fitted on; None where its bundle does not hold them.
-
-        Raises:
-            NoModel: there is no such model or version. BadBundle: it is damaged.
-        """
+        """The labeled spectra that a version was fitted on, if its bundle holds them. Raises NoModel or BadBundle."""
         manifest = self.manifest(name, version)
         if CALIBRATION not in manifest["files"]:
             return None
-        arrays = self._arrays(name, version, manifest, CALIBRATION)
+        arrays = self._arrays(self._version_folder(name, version), manifest, CALIBRATION)
         return Calibration.from_arrays(arrays, len(manifest["grid"]["values"]), len(manifest["targets"]))
 
-    def _arrays(self, name: str, version: str, manifest: dict[str, Any], file: str) -> dict[str, np.ndarray]:
+    def _arrays(self, folder: Path, manifest: dict[str, Any], file: str) -> dict[str, np.ndarray]:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        path = self._version_folder(name, version) / file
-        with _explained(path, "read"):
-            try:
-                raw = self._read(path, _MAX_WEIGHTS_BYTES)
-            except FileNotFoundError:
-                raise BadBundle(f"{path}: missing; the manifest lists it") from None
+        path = folder / file
+        raw = self._read(path, _MAX_WEIGHTS_BYTES)
+        if raw is None:
+            raise BadBundle(f"{path}: missing; the manifest lists it")
         _check(path, manifest["files"][file]["sha256"], _sha256(raw))
         try:
             return load(raw)
-        except (SafetensorError, LookupError, TypeError, ValueError) as error:  # the last ones: a dtype NumPy lacks
+        except (SafetensorError, LookupError, TypeError, ValueError) as error:  # all but the first: an unknown dtype
             raise BadBundle(f"{path}: expected safetensors: {error}") from error
 
-    def _read(self, path: Path, max_bytes: int) -> bytes:
-        """A file's bytes; of none that a link leads to out of the store, that never ends, or that fills the memory."""
+    def _read(self, path: Path, max_bytes: int) -> bytes | None:
+        """A file's bytes, None if it does not exist. Refuses links out of the store, pipes, and files too large."""
         real, root = os.path.realpath(path), os.path.realpath(self.root)
         if not Path(real).is_relative_to(root):
             raise BadBundle(f"{path}: expected a file in the store {self.root}, got a link to {real}")
-        with open(real, "rb", opener=_open_plain) as file:
+        with _explained(path, "read"), suppress(FileNotFoundError), open(real, "rb", opener=_open_plain) as file:
             there = os.fstat(file.fileno())
             if not S_ISREG(there.st_mode) or there.st_size > max_bytes:
                 raise BadBundle(f"{path}: expected a file of at most {max_bytes} bytes, got {there.st_size} bytes")
-            return file.read(there.st_size)  # what is asked for is allocated
+            return file.read(there.st_size)  # not read(): a buffer of that size is allocated
+        return None
 
     def publish(
         self, name: str, model: Model, metrics: dict[str, Any] | None = None, *, make_current: bool = True
     ) -> str:
-        """Writes a new version; returns its name (v0001, v0002, ...). Workers swap to it where it is made current."""
-        from safetensors.numpy import save
-
+        """Writes a new version; returns its name (v0001, v0002, ...). Workers switch to it if it is made current."""
         folder = self._folder(name)
         parts, arrays = model.to_parts()
-        contents = {WEIGHTS: arrays}
+        libraries = {name: package_version(name) for name in ("numpy", "scikit-learn", "torch")}
+        files = {WEIGHTS: packed(arrays)}
         if model.calibration is not None:
-            contents[CALIBRATION] = model.calibration.arrays()
-        # safetensors writes the memory as it lies: a transposed view would come back scrambled.
-        files = {
-            file: save({key: np.asarray(array, order="C") for key, array in content.items()})
-            for file, content in contents.items()
-        }
+            files[CALIBRATION] = packed(vars(model.calibration))
         try:
             parent = self.current(name)
         except NoModel:
@@ -216,14 +182,12 @@ class Store:
         with _explained(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
             remove_abandoned(folder, ".*.tmp")
-            beside = folder / f".{uuid.uuid4().hex}.tmp"
-            beside.mkdir()
+            draft = folder / f".{uuid.uuid4().hex}.tmp"
+            draft.mkdir()
             try:
                 for file, raw in files.items():
-                    write_synced(beside / file, raw)
-                number = _number(versions[-1]) if (versions := self.versions(name)) else 0
-                while True:
-                    number += 1
+                    _write(draft / file, raw)
+                for number in count(1 + max(map(_number, self.versions(name)), default=0)):
                     manifest = {
                         "format": FORMAT,
                         "model": name,
@@ -232,24 +196,23 @@ class Store:
                         "created": datetime.now(UTC).isoformat(timespec="seconds"),
                         **parts,
                         "metrics": metrics or {},
-                        "libraries": _libraries(),
+                        "libraries": {"python": platform.python_version(), "tamis": __version__, **libraries},
                         "files": {file: {"bytes": len(raw), "sha256": _sha256(raw)} for file, raw in files.items()},
                     }
                     signed = {**manifest, "checksum": _sha256(_canonical(manifest))}
-                    write_synced(beside / MANIFEST, json.dumps(signed, indent=1).encode())
-                    sync(beside)
+                    _write(draft / MANIFEST, json.dumps(signed, indent=1).encode())
+                    sync(draft)
                     try:
-                        os.rename(beside, folder / manifest["version"])
+                        os.rename(draft, folder / manifest["version"])
                         break
                     except OSError:  # another publisher took this number: try the next
                         if not (folder / manifest["version"]).exists():
                             raise
-            except BaseException:
-                shutil.rmtree(beside, ignore_errors=True)
-                raise
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)  # nothing is left of it once it was renamed
             sync(folder)
             if make_current or parent is None:
-                self._point(folder, manifest["version"])
+                _point(folder, manifest["version"])
         return manifest["version"]
 
     def rollback(self, name: str, to: str | None = None) -> str:
@@ -263,15 +226,11 @@ class Store:
         return to
 
     def promote(self, name: str, version: str) -> None:
-        """Makes any version current. It is read whole first."""
+        """Makes any version current, after loading it as a check."""
         self.load(name, version)
         folder = self._folder(name)
         with _explained(folder, "write"):
-            self._point(folder, version)
-
-    def _point(self, folder: Path, version: str) -> None:
-        with atomic_write(folder / CURRENT) as draft:
-            draft.write_bytes(version.encode())
+            _point(folder, version)
 
     def _folder(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -289,19 +248,36 @@ class Store:
 
 @contextmanager
 def _explained(path: Path, verb: str) -> Iterator[None]:
-    """The operating system's refusal, as what an operator can do about it."""
+    """An error of the operating system becomes one that says what an operator can do about it."""
     try:
         yield
     except OSError as error:
         raise StoreUnusable(
-            f"can not {verb} {path}: {error.strerror or error}; check that the folder exists on a disk with room, and "
+            f"cannot {verb} {path}: {error.strerror or error}; check that the folder exists on a disk with room, and "
             f"that user {os.getuid()} may {verb} it"
         ) from error
 
 
 def _open_plain(path: str, flags: int) -> int:
-    """Through no link, and without waiting: nobody may ever write into a pipe."""
+    """Follows no link, and does not wait for a pipe's writer."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _folders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+    """The names of the folders in a folder that match; none if it does not exist."""
+    with _explained(folder, "read"), suppress(FileNotFoundError):
+        return [entry.name for entry in folder.iterdir() if pattern.fullmatch(entry.name) and entry.is_dir()]
+    return []
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    sync(path)
+
+
+def _point(folder: Path, version: str) -> None:
+    with atomic_write(folder / CURRENT) as draft:
+        draft.write_bytes(version.encode())
 
 
 def _number(version: str) -> int:
@@ -312,7 +288,7 @@ def _check(path: Path, expected: str, got: str) -> None:
     if expected != got:
         raise BadBundle(
             f"{path}: wrong checksum: expected sha256 {expected[:16]}..., got {got[:16]}...; "
-            "publish it anew, or go back with `tamis models rollback`"
+            "publish it again, or go back with `tamis models rollback`"
         )
 
 
@@ -322,13 +298,3 @@ def _sha256(raw: bytes) -> str:
 
 def _canonical(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _libraries() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("tamis", "numpy", "scikit-learn", "torch"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -27,10 +27,6 @@ class PLSFit:
         scores = (X - self.x_mean) @ self.rotations  # (n, A)
         return self.y_mean + np.cumsum(scores[:, :, None] * self.y_loadings.T[None], axis=1)
 
-    def coefficients(self, n_components: int) -> np.ndarray:
-        """(bands, targets)"""
-        return self.rotations[:, :n_components] @ self.y_loadings[:, :n_components].T
-
 
 def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.ndarray | None = None) -> PLSFit:
     """PLS by the improved kernel algorithm 1, with a weight a sample; columns are not scaled.
@@ -39,7 +35,7 @@ def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.nd
         X: (n, bands) float64. Y: (n, targets) float64.
         weights: (n,), summing to 1; uniform where None.
 
-    Latent variables beyond the rank of the data are zero: they change no prediction.
+    Latent variables above the rank of the data are zero: they change no prediction.
 
     References:
         Dayal & MacGregor, J. Chemometrics 11 (1997) 73-85, doi 10.1002/(SICI)1099-128X(199701)11:1<73::AID-CEM435>3.0.CO;2-#.
@@ -73,9 +69,6 @@ def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.nd
 
 def _leading_left_vector(cross: np.ndarray) -> np.ndarray | None:
     """The first left singular vector of (bands, targets); None where all is zero."""
-    if cross.shape[1] == 1:
-        length = np.linalg.norm(cross)
-        return cross[:, 0] / length if length > 0 else None
     _, vectors = np.linalg.eigh(cross.T @ cross)
     direction = cross @ vectors[:, -1]
     length = np.linalg.norm(direction)

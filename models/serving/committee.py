@@ -1,7 +1,8 @@
-"""The committee compiled for serving: all its linear members in one product for each way that spectra are scattered."""
+"""The committee compiled for serving: all its linear members in one product for each scatter correction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,21 @@ from .pipeline import LINEAR, Chain, affine
 class FoldedCommittee:
     """The mean of a fitted committee: (n, bands) as it was fitted on -> (n, targets) float64.
 
-    Ten PLS and ridge members see five pre-treatments; what is linear in these goes into the members' coefficients, and
-    there are only two products left: on the spectra, and on the spectra after SNV. Column 0 alone is computed: what was
-    fitted without a fold serves intervals.
-
-    Args:
-        embed: of the committee's encoder, compiled; None where it has none.
+    Ten PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients.
+    This leaves two products: with the spectra, and with the spectra after SNV. Only column 0 is computed: the models
+    fitted without one fold are for intervals. `embed` is that of the committee's compiled encoder, or None.
     """
 
     def __init__(self, committee: CommitteeRegressor, dtype: type, embed: Any) -> None:
         self.y_mean, self.y_sd, self.embed = committee.y_mean_, committee.y_sd_, embed
         mean, targets = committee.domain_.mean, len(committee.weights_)
         self.offset = np.zeros(targets)
-        self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last that is not linear
+        self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last nonlinear one
         coefs: dict[str, np.ndarray] = {}  # of each (bands', targets)
-        self.processes: list[_FoldedProcess] = []
-        self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: after which scatter correction, and the rest
+        self.processes: list[tuple[int, str, Callable[[np.ndarray], np.ndarray]]] = []  # target, pre-treatment, mean
+        self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: the scatter correction, and the other steps
         for text, pipeline in committee._treatments.items():
-            bends = [i for i, step in enumerate(pipeline.steps) if not isinstance(step, LINEAR)]
-            first = bends[-1] + 1 if bends else 0
+            first = max((i for i, step in enumerate(pipeline.steps, 1) if not isinstance(step, LINEAR)), default=0)
             scatter, linear = str(Pipeline(pipeline.steps[:first])), pipeline.steps[first:]
             if scatter not in self.scatter:
                 self.scatter[scatter] = Chain(pipeline.steps[:first], len(mean), dtype, mean)
@@ -50,9 +47,9 @@ class FoldedCommittee:
                     scale = Autoscale()
                     scale.mean, scale.scale = model.centre, np.full(len(model.centre), 1 / model.kernel[0])
                     self.treat[text] = scatter, Chain([*linear, scale], len(usual), dtype, usual)
-                self.processes.append(_FoldedProcess(model, weight, t, text, dtype))
+                self.processes.append((t, text, _folded(model, weight, dtype)))
             coefs[scatter] = coefs.get(scatter, 0) + matrix @ coef
-        # Less what spectra have in common, so that rounding is of their differences.
+        # The typical spectrum is subtracted, so that the differences between spectra are rounded.
         self.products: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for scatter, coef in coefs.items():
             usual = np.asarray(self.scatter[scatter].typical, dtype)
@@ -66,8 +63,8 @@ class FoldedCommittee:
         for scatter, (usual, coef) in self.products.items():
             values += (corrected[scatter] - usual) @ coef
         treated = {text: chain(corrected[scatter]) for text, (scatter, chain) in self.treat.items()}
-        for process in self.processes:
-            values[:, process.target] += process(treated[process.treatment])
+        for t, text, mean in self.processes:
+            values[:, t] += mean(treated[text])
         if self.embedded:
             embedding = self.embed(spectra)
             for t, weight, model in self.embedded:
@@ -76,7 +73,7 @@ class FoldedCommittee:
 
 
 def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, float, Linear | GaussianProcess]]:
-    """Target, weight and model of the members that look at spectra so treated."""
+    """Target, weight and model of the members with this pre-treatment."""
     return [
         (t, float(weights[m]), models[m])
         for t, (models, weights) in enumerate(zip(committee._models, committee.weights_, strict=True))
@@ -85,24 +82,22 @@ def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, f
     ]
 
 
-class _FoldedProcess:
+def _folded(process: GaussianProcess, weight: float, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
     """A Gaussian process's mean, times its weight: (n, bands') centred and scaled -> (n,)."""
+    _, length, share, _, _ = process.kernel
+    coef, anchors = weight * process.coef[:, 0], process.anchors
+    # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
+    across = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
+    squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
+    linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
+    half, radial, offset = 0.5 / length**2, coef.astype(dtype), weight * process.offset[0]
 
-    def __init__(self, process: GaussianProcess, weight: float, target: int, treatment: str, dtype: type) -> None:
-        self.target, self.treatment = target, treatment
-        _, length, share, _, _ = process.kernel
-        coef, anchors = weight * process.coef[:, 0], process.anchors
-        # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
-        self.anchors = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
-        self.squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
-        self.half = 0.5 / length**2
-        self.linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
-        self.coef, self.offset = coef.astype(dtype), weight * process.offset[0]
-
-    def __call__(self, u: np.ndarray) -> np.ndarray:
-        kernel = u @ self.anchors  # (n, m)
-        kernel -= self.squares
-        kernel -= np.vecdot(u, u)[:, None] * self.half
+    def mean(u: np.ndarray) -> np.ndarray:
+        kernel = u @ across  # (n, m)
+        kernel -= squares
+        kernel -= np.vecdot(u, u)[:, None] * half
         np.minimum(kernel, 0, out=kernel)
         np.exp(kernel, out=kernel)
-        return kernel @ self.coef + u @ self.linear + self.offset
+        return kernel @ radial + u @ linear + offset
+
+    return mean

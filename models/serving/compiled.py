@@ -1,15 +1,14 @@
-"""A model compiled for the line: the values, T2 and Q of `model.Model`, many times as fast, and without torch.
+"""A model compiled for the line: the values, T2 and Q of `model.Model`, many times faster and without torch.
 
-Each backend, the fastest first, is compared with float64 on the bundle's own calibration spectra. The first that agrees
-is served. A bundle that no backend computes right is refused.
+The backends, the fastest first, are compared with float64 on the bundle's own calibration spectra. The first that
+agrees serves. A bundle that no backend computes correctly is refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,86 +17,71 @@ from ... import BadBundle
 from ..applicability_domain import ApplicabilityDomain
 from ..axis import Axis, resampler
 from ..class_scores import log_odds
-from ..model import Calibration, Model, Result, check_names, check_result, estimator_class, refuse_nan, try_out
+from ..model import Calibration, Limits, Model, Result, check_result, estimator_class, parts_of_a_model, try_out
 from ..preprocess import Autoscale, Centre, Pipeline
-from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, below, precisions
+from ..tensors import below
+from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
 from .parts import NUMPY, Backend, Parts, Report, ServedModel
 from .pipeline import Chain, through
 
-# What rounding may cost: its sd over that of the values; of T2 and Q, over themselves and their limit. fp32 costs 1e-7
-# to 3e-6, but for ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
+# The error that rounding may cause: its sd over that of the values; for T2 and Q, over themselves and their limit. fp32
+# costs 1e-7 to 3e-6, except with ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
 TOLERANCE = {"bf16": 2e-2, "fp32": 1e-5, "fp64": 1e-5}
 DISTANCE_SHARE = 1e-2  # a class's limit is known to a few percent: distances may err a hundred times as much
-PROBES = 16  # spectra that it is measured on: SpectraTr takes 6 ms for each in float64
-ROWS = 256  # spectra treated together: fewer spend their time in calls, more leave the cache
+PROBES = 16  # spectra that backends are compared on: SpectraTr takes 6 ms for each in float64
+ROWS = 256  # spectra treated together: with fewer, calls take the time; more do not fit the cache
 _DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
 
 
-def serve_model(model: Model, threads: int = 0) -> ServedModel:
-    """As `serve`, for a model that is not in a bundle yet."""
-    return serve(*model.to_parts(), model.calibration, threads)
-
-
 def serve(
-    manifest: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    calibration: Calibration | None = None,
-    threads: int = 0,
+    manifest: dict[str, Any], arrays: dict[str, np.ndarray], calibration: Calibration | None = None, threads: int = 0
 ) -> ServedModel:
-    """Compiles what a bundle holds.
+    """Compiles what a bundle holds; a network's prediction takes `threads`, 0 for every core.
 
-    Args:
-        calibration: the spectra that backends are compared on; spectra drawn from the model's domain where it is None.
-        threads: of a network's prediction; 0 takes every core.
-
-    Raises:
-        BadBundle: the parts make no model that can predict, or no backend computes it right.
+    Backends are compared on `calibration`, or on spectra drawn from the model's domain. Raises BadBundle if the parts
+    make no model that can predict, or if no backend computes it correctly.
     """
-    refuse_nan(arrays)
-    try:
-        pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), dict(arrays))
+    with parts_of_a_model(arrays):
+        pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
         parts = Parts(manifest, arrays, pipeline)
-        check_names(manifest["units"], manifest["quantity"])
-        _ = parts.validation  # whether there is one as it should be
+        _ = parts.validation  # raises if its arrays do not belong together
         if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
-            model = Model.from_parts(dict(manifest), dict(arrays))
-            return ServedModel(parts, model.predict, model.limits, model.encoder, model, Report(NUMPY[1], 0.0))
-        reference = Reference(parts)
+            model = Model.from_parts(manifest, arrays)
+            return ServedModel(parts, model.predict, model.encoder, model, Report(NUMPY[1], 0.0))
+        reference, limits = Reference(parts), parts.domain.limits
         probes = _probes(parts.domain, calibration)
         expected = reference.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
-        check_result(expected, manifest["targets"], parts.domain.limits)
-    except Exception as error:
-        raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
+        check_result(expected, manifest, limits)
     typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
     refused = []
     for backend in _backends(parts):
         try:
             made = Compiled(parts, backend, threads, typical, reference)
-            try_out(made.predict, pipeline.grid, manifest["targets"], parts.domain.limits)
+            try_out(made.predict, pipeline.grid, manifest, limits)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
-            error, in_domain = _errors(got, expected, parts.domain.limits)
-        except Exception as failure:  # noqa: BLE001 (whatever it is, the next backend is tried)
+            error, in_domain = _errors(got, expected, limits)
+        except Exception as failure:  # noqa: BLE001 (after any error the next backend is tried)
             refused.append(f"{backend}: {failure!s:.200}")
             continue
         allowed = TOLERANCE[backend.precision]
         if error <= allowed and in_domain <= TOLERANCE[backend.rest]:
             report = Report(backend, error, tuple(refused))
-            return ServedModel(parts, made.predict, parts.domain.limits, made.encoder, reference.model, report)
+            return ServedModel(parts, made.predict, made.encoder, reference.model, report)
         refused.append(f"{backend}: off by {error:.1e} sd, {allowed:.0e} allowed; T2 and Q by {in_domain:.1e}")
     raise BadBundle(f"no backend for this {manifest['kind']} agrees with float64: {'; '.join(refused)}")
 
 
 def _backends(parts: Parts) -> list[Backend]:
     kinds = [parts.kind, *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
-    fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and need not be compiled
+    fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and compiles nothing
     backends = [*(Backend("openvino", precision, "fp32") for precision in fast), *NUMPY]
-    if len(kinds) > 1:  # what looks at embeddings may need float64 where the encoder does not
+    if len(kinds) > 1:  # members that use embeddings may need float64 although the encoder does not
         backends[-1:-1] = [backend._replace(rest="fp64") for backend in backends if backend.precision == "fp32"]
     return backends
 
 
 def _probes(domain: ApplicabilityDomain, calibration: Calibration | None) -> np.ndarray:
-    """(n, bands) as measured, of the calibration; where there is none (n, bands') treated, drawn from the domain."""
+    """(n, bands) as measured, of the calibration; without one (n, bands') treated, drawn from the domain."""
     if calibration is not None:
         rows = np.linspace(0, len(calibration) - 1, min(PROBES, len(calibration))).astype(int)
         return calibration.spectra[rows]
@@ -107,8 +91,8 @@ def _probes(domain: ApplicabilityDomain, calibration: Calibration | None) -> np.
     return domain.mean + drawn + aside
 
 
-def _errors(got: Result, expected: Result, limits: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
-    """The sd of what rounding did, over that of the values; and to T2 and Q, over themselves and their limit."""
+def _errors(got: Result, expected: Result, limits: Limits) -> tuple[float, float]:
+    """Root mean square error of the values over their sd; and of T2 and Q, over themselves and their limit."""
     values = expected.values
     scale = values.std(axis=0)
     scale = np.where(scale > 1e-9 * np.abs(values).max(axis=0), scale, np.abs(values).max(axis=0))  # all the same
@@ -124,11 +108,7 @@ def _errors(got: Result, expected: Result, limits: Mapping[str, tuple[float, flo
 
 
 class Reference:
-    """A model in float64, its pre-treatment step by step: the reference for every backend.
-
-    Attributes:
-        model: a committee, whose `spread` is asked for; None for others.
-    """
+    """A model in float64, step by step: the reference for every backend. `model` is a committee, or None."""
 
     def __init__(self, parts: Parts) -> None:
         arrays, self.domain = parts.arrays, parts.domain
@@ -139,17 +119,12 @@ class Reference:
             estimator = estimator_class("committee").from_arrays(parts.manifest["parameters"], own)
             if _ENCODER in arrays:
                 estimator.encoder = CompiledEncoder(arrays, NUMPY[1], 0, reference=True)
-            named = (parts.manifest[name] for name in ("targets", "units", "quantity", "training"))
-            self.model = Model(parts.pipeline, estimator, *named)
+            self.model = Model(parts.pipeline, estimator, parts.manifest["targets"])
             self._values = estimator.predict
             if self.simca is not None:
                 self.space = estimator.class_space
-        elif parts.kind == "plsr":
-            coef = arrays["rotations"] @ arrays["y_loadings"].T
-            self._values = lambda z: (z - arrays["x_mean"]) @ coef + arrays["y_mean"]
-        elif parts.kind == "pls-da":
-            own = (arrays["whitening"], arrays["centres"])
-            self._values = lambda z: log_odds((z - arrays["x_mean"]) @ arrays["rotations"], *own)
+        elif (of_scores := _of_scores(parts)) is not None:
+            self._values = lambda z: of_scores((z - arrays["x_mean"]) @ arrays["rotations"])
         else:
             self._values = _networks(parts, NUMPY[1], 0)
 
@@ -161,11 +136,7 @@ class Reference:
 
 
 class Compiled:
-    """A model computed by one backend.
-
-    Attributes:
-        encoder: of a committee that has one.
-    """
+    """A model computed by one backend; `encoder` is that of a committee, or None."""
 
     def __init__(
         self, parts: Parts, backend: Backend, threads: int, typical: np.ndarray | None, reference: Reference
@@ -179,26 +150,26 @@ class Compiled:
         self._centre: Chain | None = None
         if reference.model is None:  # the subtraction joins the last linear steps
             steps = [*steps, centre]
-        else:  # a committee has pre-treatments of its own, which need spectra that are not centred
+        else:  # a committee's own pre-treatments need spectra that are not centred
             self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
         self._rotations, self._loadings = domain.rotations.astype(dtype), domain.loadings.T.astype(dtype)
         self._score_sd = domain.score_sd
         self._distance = _distance(parts, dtype, reference)
-        # A line keeps its axis for months; but messages may bring any.
+        # A line keeps its axis for months, but a message may bring any.
         self._chain = lru_cache(32)(lambda axis: Chain(steps, len(grid), dtype, typical, resampler(axis, grid)))
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
         """(n, bands) on an axis that covers the grid; raises AxisMismatch."""
         chain = self._chain(axis)
         blocks = [self._block(chain(spectra[at : at + ROWS])) for at in range(0, max(len(spectra), 1), ROWS)]
-        return _joined(blocks)
+        return blocks[0] if len(blocks) == 1 else Result.joined(blocks)
 
     def treated(self, z: np.ndarray) -> Result:
-        """(n, bands') float64, in the place of what the pre-treatment gives"""
+        """(n, bands') float64, already pre-treated"""
         return self._block((z - self._mean if self._centre is None else z).astype(self._dtype))
 
     def _block(self, z: np.ndarray) -> Result:
-        """(n, bands'), centred where that comes first"""
+        """(n, bands'), centred unless the model is a committee"""
         centred = z if self._centre is None else self._centre(z)
         scores = centred @ self._rotations  # (n, A)
         values = self._values(z, centred, scores)
@@ -207,13 +178,6 @@ class Compiled:
         np.subtract(centred, residual, out=residual)
         q = np.vecdot(residual, residual).astype(np.float64)
         return Result(values, t2, q, None if self._distance is None else self._distance(z))
-
-
-def _joined(blocks: list[Result]) -> Result:
-    if len(blocks) == 1:
-        return blocks[0]
-    names = [field.name for field in fields(Result) if getattr(blocks[0], field.name) is not None]
-    return Result(**{name: np.concatenate([getattr(block, name) for block in blocks]) for name in names})
 
 
 def _distance(parts: Parts, dtype: type, reference: Reference) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -240,18 +204,23 @@ def _values(
     if reference.model is not None:
         from .committee import FoldedCommittee
 
-        committee = FoldedCommittee(
-            reference.model.estimator, _DTYPE[backend.rest], None if encoder is None else encoder.embed
-        )
+        embed = None if encoder is None else encoder.embed
+        committee = FoldedCommittee(reference.model.estimator, _DTYPE[backend.rest], embed)
         return lambda z, centred, scores: committee(z)
-    if parts.kind == "plsr":
-        loadings, y_mean = parts.arrays["y_loadings"].T, parts.arrays["y_mean"]
-        return lambda z, centred, scores: scores.astype(np.float64) @ loadings + y_mean
-    if parts.kind == "pls-da":
-        own = (parts.arrays["whitening"], parts.arrays["centres"])
-        return lambda z, centred, scores: log_odds(scores.astype(np.float64), *own)
+    if (of_scores := _of_scores(parts)) is not None:
+        return lambda z, centred, scores: of_scores(scores.astype(np.float64))
     run, mean = _networks(parts, backend, threads), parts.domain.mean
     return lambda z, centred, scores: run(centred, mean)
+
+
+def _of_scores(parts: Parts) -> Callable[[np.ndarray], np.ndarray] | None:
+    """For models by PLS: scores (n, A) float64 -> values, or log odds of classes (n, targets)."""
+    if parts.kind == "plsr":
+        loadings, y_mean = parts.arrays["y_loadings"].T, parts.arrays["y_mean"]
+        return lambda scores: scores @ loadings + y_mean
+    if parts.kind == "pls-da":
+        return partial(log_odds, whitening=parts.arrays["whitening"], centres=parts.arrays["centres"])
+    return None
 
 
 def _networks(parts: Parts, backend: Backend, threads: int) -> Callable[..., np.ndarray]:
@@ -290,7 +259,7 @@ class CompiledEncoder:
     """`encoder.Encoder`, as a bundle's arrays hold it: (n, bands) on its `grid` -> (n, width)."""
 
     def __init__(
-        self, arrays: Mapping[str, np.ndarray], backend: Backend, threads: int, *, reference: bool = False
+        self, arrays: dict[str, np.ndarray], backend: Backend, threads: int, *, reference: bool = False
     ) -> None:
         own, about = below("encoder.", arrays), _about(arrays)
         self.grid = Axis.from_json(about["grid"])
@@ -298,7 +267,7 @@ class CompiledEncoder:
         scale = Autoscale()
         scale.mean, scale.scale = own["mean"], np.broadcast_to(own["sd"], own["mean"].shape)
         steps = [*steps, scale]
-        self._treat = (lambda z: through(steps, z)) if reference else Chain(steps, len(self.grid), _DTYPE[backend.rest])
+        self._treat = partial(through, steps) if reference else Chain(steps, len(self.grid), _DTYPE[backend.rest])
         weights = below("network.", own)
         self._run = _runner(ENCODERS[about["kind"]], weights, len(own["mean"]), backend, threads)
 
@@ -307,5 +276,5 @@ class CompiledEncoder:
         return self._run(self._treat(spectra))
 
 
-def _about(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _about(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return json.loads(arrays[_ENCODER].tobytes())

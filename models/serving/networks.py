@@ -1,7 +1,7 @@
-"""The networks as formulas over plain arrays, to be computed by numpy or compiled by OpenVINO: no torch in a worker.
+"""The networks as formulas over plain arrays, computed by numpy or compiled by OpenVINO: a worker needs no torch.
 
-A formula takes functions `f` (`Numpy` or `Openvino`), weights by torch's names, and spectra (B, bands). All go layer by
-layer but `spectra_encoder`: folded, it takes 15.5 instead of 28.3 MFLOP for a spectrum of 700 bands.
+A formula takes functions `f` (of `Numpy` or `Openvino`), weights by torch's names, and spectra (B, bands). All go layer
+by layer except `spectra_encoder`: folded, it takes 15.5 instead of 28.3 MFLOP for a spectrum of 700 bands.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..convolution import Convolution
+from ..tensors import below
 
 Weights = Mapping[str, np.ndarray]
 Formula = Callable[[Any, Weights, Any, int], Any]  # functions, weights, (B, bands), bands -> (B, width)
@@ -65,8 +67,8 @@ def spectra_encoder(f: Any, w: Weights, x: Any, bands: int) -> Any:
         by_head[name] = _heads(embed @ weight.T), _heads(table @ weight.T + bias)
     (q5, qt), (k5, kt), (v5, vt) = by_head.values()
     scale = KEY**-0.5
-    m, left_table = scale * q5 @ _t(k5), scale * qt @ _t(k5)  # M: (heads, 5, 5), L: (heads, P, 5)
-    right_table, constant = scale * kt @ _t(q5), scale * qt @ _t(kt)  # R: (heads, P, 5), C: (heads, P, P)
+    m, left_table = scale * q5 @ k5.mT, scale * qt @ k5.mT  # M: (heads, 5, 5), L: (heads, P, 5)
+    right_table, constant = scale * kt @ q5.mT, scale * qt @ kt.mT  # R: (heads, P, 5), C: (heads, P, P)
     same, none = np.broadcast_to(np.eye(PATCH), m.shape), np.zeros_like(m)
     blank = np.zeros_like(left_table)
 
@@ -100,7 +102,7 @@ def spectratr(f: Any, w: Weights, x: Any, bands: int) -> Any:
 class Network(NamedTuple):
     """A formula, and how many spectra numpy computes at once.
 
-    64 of the CNN's stay in the cache, and 8 of SpectraTr's, whose scores take 300 kB each.
+    The cache holds 64 spectra in the CNN, but 8 in SpectraTr, whose scores take 300 kB each.
     """
 
     formula: Formula
@@ -115,27 +117,19 @@ def _dense(f: Any, w: Weights, name: str, x: Any) -> Any:
     return f.add(f.matmul(x, w[f"{name}.weight"].T), w[f"{name}.bias"])
 
 
-def below(prefix: str, w: Weights) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in w.items() if name.startswith(prefix)}
-
-
 def _heads(x: np.ndarray) -> np.ndarray:
     """(rows, heads x key) -> (heads, rows, key)"""
     return x.reshape(len(x), HEADS, KEY).transpose(1, 0, 2)
 
 
-def _t(x: np.ndarray) -> np.ndarray:
-    return x.transpose(0, 2, 1)
-
-
 class _Register(int):
-    """Which of the values on a tape."""
+    """The number of a value on a tape."""
 
 
 class Numpy:
-    """A network computed by numpy: the reference in float64; in float32 it serves the CNN, and all without OpenVINO.
+    """A network computed by numpy: in float64 the reference; in float32 it serves the CNN, and all without OpenVINO.
 
-    The formula runs once at the start: its constants are folded, and its steps kept on a tape.
+    The formula runs once at the start: constants are folded, and the other steps are recorded on a tape.
 
     >>> run = Numpy(lambda f, w, x, bands: f.relu(x), {}, 2, np.float64)
     >>> run(np.array([[-1.0, 1.0]]))
@@ -145,7 +139,8 @@ class Numpy:
     def __init__(self, formula: Formula, weights: Weights, bands: int, dtype: type, at_once: int = 64) -> None:
         self.dtype, self.at_once = dtype, at_once
         self._tape: list[tuple[Callable[..., np.ndarray], tuple[Any, ...]]] = []
-        formula(self, weights, _Register(0), bands)
+        steps = {name: partial(self._then, step) for name, step in _STEPS.items()}
+        formula(SimpleNamespace(convolve=self._convolve, **steps), weights, _Register(0), bands)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, width) float64"""
@@ -163,39 +158,12 @@ class Numpy:
         self._tape.append((step, tuple(constants)))
         return _Register(len(self._tape))
 
-    def matmul(self, a: Any, b: Any) -> Any:
-        return self._then(np.matmul, a, b)
-
-    def add(self, a: Any, b: Any) -> Any:
-        return self._then(np.add, a, b)
-
-    def reshape(self, x: Any, *shape: int) -> Any:
-        return self._then(lambda x: x.reshape(shape), x)
-
-    def transpose(self, x: Any, *order: int) -> Any:
-        return self._then(lambda x: x.transpose(order), x)
-
-    def pad(self, x: Any, left: int, right: int) -> Any:
-        return self._then(lambda x: _pad(x, left, right), x)
-
-    def softmax(self, x: Any) -> Any:
-        return self._then(_softmax, x)
-
-    def norm(self, x: Any) -> Any:
-        return self._then(_norm, x)
-
-    def relu(self, x: Any) -> Any:
-        return self._then(lambda x: np.maximum(x, 0), x)
-
-    def gelu(self, x: Any) -> Any:
-        return self._then(lambda x: x * (0.5 + 0.5 * _erf(x * 0.5**0.5)), x)
-
-    def convolve(self, x: Any, weight: np.ndarray, bias: np.ndarray, n: int, stride: int) -> Any:
-        """(B, n x channels) -> (B, ceil(n / stride) x filters), with the zeros around it of `cnn.SameConv1d`."""
+    def _convolve(self, x: Any, weight: np.ndarray, bias: np.ndarray, n: int, stride: int) -> Any:
+        """(B, n x channels) -> (B, ceil(n / stride) x filters), padded with zeros as `cnn.SameConv1d` does."""
         _, channels, kernel = weight.shape
         positions = -(-n // stride)
         padding = max((positions - 1) * stride + kernel - n, 0)
-        x = self.pad(x, padding // 2 * channels, (padding - padding // 2) * channels)
+        x = self._then(_pad, x, padding // 2 * channels, (padding - padding // 2) * channels)
         convolution, offset = Convolution(weight, stride, self.dtype), np.tile(bias, positions).astype(self.dtype)
 
         def step(x: np.ndarray) -> np.ndarray:
@@ -207,7 +175,7 @@ class Numpy:
 
 
 def _pad(x: np.ndarray, left: int, right: int) -> np.ndarray:
-    """np.pad takes longer over a small array than the product behind it."""
+    """np.pad would take longer than the product that follows."""
     made = np.zeros((len(x), left + x.shape[1] + right), x.dtype)
     made[:, left : left + x.shape[1]] = x
     return made
@@ -240,10 +208,23 @@ def _erf(x: np.ndarray) -> np.ndarray:
     return np.copysign(1 - series * np.exp(-size * size), x)
 
 
+_STEPS: dict[str, Callable[..., np.ndarray]] = {
+    "matmul": np.matmul,
+    "add": np.add,
+    "reshape": lambda x, *shape: x.reshape(shape),
+    "transpose": lambda x, *order: x.transpose(order),
+    "pad": _pad,
+    "softmax": _softmax,
+    "norm": _norm,
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu": lambda x: x * (0.5 + 0.5 * _erf(x * 0.5**0.5)),
+}
+
+
 @lru_cache(maxsize=1)
 def _openvino() -> tuple[Any, Any, Any]:
-    """The module, its operators, its core; raises ImportError where it is not installed."""
-    # `import openvino` reports itself to its makers, through these two. Without them it works, in a third of the time.
+    """The module, its operators, its core; raises ImportError if it is not installed."""
+    # `import openvino` reports to its makers through these two. It works without them, and takes a third of the time.
     for name in ("openvino_telemetry", "openvino.tools"):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     import openvino
@@ -253,7 +234,7 @@ def _openvino() -> tuple[Any, Any, Any]:
 
 
 def precisions() -> list[str]:
-    """What OpenVINO computes fast here, the fastest first: bf16 where the processor has it, fp32; none without it."""
+    """What OpenVINO computes fast on this processor, the fastest first: bf16 if it can, fp32; none without OpenVINO."""
     try:
         _, _, core = _openvino()
         capable = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -263,24 +244,19 @@ def precisions() -> list[str]:
 
 
 class Openvino:
-    """A network compiled by OpenVINO for the CPU.
+    """A network compiled by OpenVINO for the CPU, in bf16 or fp32; a prediction takes `threads`, 0 for every core."""
 
-    Args:
-        precision: bf16 or fp32. threads: of one prediction; 0 takes every core.
-    """
-
-    # SpectraTr's activations for so many take some 100 MB; the last dense layer is a third as fast with 32 at once.
+    # SpectraTr's activations for so many take some 100 MB; with 32 at once the last dense layer is a third as fast.
     at_once = 256
 
     def __init__(self, formula: Formula, weights: Weights, bands: int, precision: str, threads: int = 0) -> None:
-        ov, self._op, core = _openvino()
-        spectra = self._op.parameter(ov.PartialShape([-1, bands]), np.float32)
-        graph = ov.Model([formula(self, weights, spectra, bands)], [spectra])
+        ov, op, core = _openvino()
+        spectra = op.parameter(ov.PartialShape([-1, bands]), np.float32)
+        graph = ov.Model([formula(_operations(op), weights, spectra, bands)], [spectra])
         # Pinned, two workers of one thread each would share the first core.
-        config = {"ENABLE_CPU_PINNING": False, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": _HINTS[precision]}
-        self._request = core.compile_model(
-            graph, "CPU", config | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-        ).create_infer_request()
+        config = {"ENABLE_CPU_PINNING": False, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
+        config["INFERENCE_PRECISION_HINT"] = {"bf16": "bf16", "fp32": "f32"}[precision]
+        self._request = core.compile_model(graph, "CPU", config).create_infer_request()
         self._lock = threading.Lock()  # the drift monitor predicts in another thread
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -292,36 +268,23 @@ class Openvino:
                 parts.append(self._request.infer([some], share_inputs=True)[0].astype(np.float64))
         return np.concatenate(parts)
 
-    def _node(self, x: Any) -> Any:
-        return x if not isinstance(x, np.ndarray | float) else self._op.constant(np.ascontiguousarray(x, np.float32))
 
-    def _whole(self, *numbers: int) -> Any:
-        return self._op.constant(np.array(numbers, np.int64))
+def _operations(op: Any) -> SimpleNamespace:
+    """A formula's functions, as operators of an OpenVINO graph."""
 
-    def matmul(self, a: Any, b: Any) -> Any:
-        return self._op.matmul(a, self._node(b), False, False)
+    def whole(*numbers: int) -> Any:
+        return op.constant(np.array(numbers, np.int64))
 
-    def add(self, a: Any, b: Any) -> Any:
-        return self._op.add(a, self._node(b))
+    def node(x: Any) -> Any:
+        return op.constant(np.ascontiguousarray(x, np.float32)) if isinstance(x, np.ndarray) else x
 
-    def reshape(self, x: Any, *shape: int) -> Any:
-        return self._op.reshape(x, self._whole(*shape), False)
-
-    def transpose(self, x: Any, *order: int) -> Any:
-        return self._op.transpose(x, self._whole(*order))
-
-    def pad(self, x: Any, left: int, right: int) -> Any:
-        zero = self._op.constant(np.float32(0))
-        return self._op.pad(x, self._whole(0, left), self._whole(0, right), "constant", zero) if left + right else x
-
-    def softmax(self, x: Any) -> Any:
-        return self._op.softmax(x, -1)
-
-    def norm(self, x: Any) -> Any:
-        return self._op.mvn(x, self._whole(-1), True, 1e-6, "inside_sqrt")
-
-    def gelu(self, x: Any) -> Any:
-        return self._op.gelu(x, "ERF")
-
-
-_HINTS = {"bf16": "bf16", "fp32": "f32"}
+    return SimpleNamespace(
+        matmul=lambda a, b: op.matmul(a, node(b), False, False),
+        add=lambda a, b: op.add(a, node(b)),
+        reshape=lambda x, *shape: op.reshape(x, whole(*shape), False),
+        transpose=lambda x, *order: op.transpose(x, whole(*order)),
+        pad=lambda x, left, right: op.pad(x, whole(0, left), whole(0, right), "constant", op.constant(np.float32(0))),
+        softmax=lambda x: op.softmax(x, -1),
+        norm=lambda x: op.mvn(x, whole(-1), True, 1e-6, "inside_sqrt"),
+        gelu=lambda x: op.gelu(x, "ERF"),
+    )

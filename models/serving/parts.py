@@ -1,8 +1,8 @@
-"""What a bundle holds, by which backend it is computed, and the model that a worker gets."""
+"""What a bundle holds, which backend computes it, and the model that a worker gets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -32,11 +32,7 @@ NUMPY = [Backend("numpy", "fp32", "fp32"), Backend("numpy", "fp64", "fp64")]
 
 @dataclass(frozen=True)
 class Report:
-    """Which backend is served, and its error against float64, in sd of the values.
-
-    Attributes:
-        refused: the backends that were tried before it, each with the reason.
-    """
+    """The backend that serves, its error against float64 in sd of the values, and why others were refused."""
 
     backend: Backend
     error: float
@@ -45,19 +41,19 @@ class Report:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a bundle holds, read but not yet made to compute."""
+    """What a bundle holds, read but not yet compiled."""
 
-    manifest: Mapping[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    manifest: dict[str, Any]
+    arrays: dict[str, np.ndarray]
     pipeline: Pipeline
 
     @property
     def domain(self) -> ApplicabilityDomain:
-        return ApplicabilityDomain.from_arrays(dict(self.arrays))
+        return ApplicabilityDomain.from_arrays(self.arrays)
 
     @property
     def kind(self) -> str:
-        """What computes the values, or the scores of classes."""
+        """The kind that computes the values, or the scores of classes."""
         kind = self.manifest["kind"]
         return kind if kind == "pls-da" else kind.removesuffix("-da")
 
@@ -83,11 +79,10 @@ class ServedModel:
     """A model as a worker uses it.
 
     Attributes:
-        kind, grid, targets, units, quantity, class_of, limits: as of `model.Model`.
-        classes: of a model of classes, their names; else none.
-        validation: of a model of classes, what it says of spectra that it had not seen; else None.
-        error_sd: target -> root mean square error of cross-validation, where it is known.
-        encoder: of a committee that has one: `grid`, and `embed` for spectra on it; else None.
+        kind, grid, targets, units, quantity, class_of, classes, limits: as of `model.Model`.
+        validation: for a model of classes, its out-of-fold predictions; else None.
+        error_sd: target -> root mean square error of cross-validation, if it is known.
+        encoder: for a committee that has one: `grid`, and `embed` for spectra on it; else None.
         report: how it is computed.
     """
 
@@ -95,7 +90,6 @@ class ServedModel:
         self,
         parts: Parts,
         predict: Callable[[np.ndarray, Axis], Result],
-        limits: dict[str, tuple[float, float]],
         encoder: Any,
         model: Model | None,
         report: Report,
@@ -106,26 +100,21 @@ class ServedModel:
         self.units: dict[str, str] = manifest["units"]
         self.quantity: str = manifest["quantity"]
         self.class_of: str = manifest.get("class_of", "")
-        self.grid, self.limits = parts.pipeline.grid, limits
-        self.encoder, self.report = encoder, report
         self.classes = class_names(self.class_of, self.targets)
-        self._predict, self._model = predict, model
-        self.validation = parts.validation
+        self.grid, self.limits = parts.pipeline.grid, (parts.domain if model is None else model).limits
+        self.validation, self.encoder, self.report = parts.validation, encoder, report
         errors = manifest.get("metrics", {}).get("rmsecv", {})
-        self.error_sd: dict[str, float] = {name: float(error) for name, error in errors.items()}
+        self.error_sd = {name: float(error) for name, error in errors.items()}
+        self._predict, self._model = predict, model
         # Backends are compared by the scores: probabilities near 1 would hide their differences.
         self._calibration = parts.arrays["calibration"] if self.class_of else None
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
-        """(n, bands) of any type of number, on any axis that covers the grid.
-
-        Raises:
-            AxisMismatch: the axis does not cover the grid; the text names what is missing.
-        """
+        """(n, bands) of any numeric type, on any axis that covers the grid; raises AxisMismatch."""
         result = self._predict(spectra, axis)
-        if self._calibration is None:
-            return result
-        return replace(result, values=probabilities(result.values, self._calibration))
+        if self._calibration is not None:
+            result = replace(result, values=probabilities(result.values, self._calibration))
+        return result
 
     def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
         """As `model.Model.spread`."""

@@ -134,14 +134,14 @@ def refusing() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(text: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """On a terminal; gives what changes its `description` and `completed` steps."""
+def progress_bar(text: str, total: int | None = None, *, visible: bool = True) -> Iterator[Callable[..., None]]:
+    """On a terminal; yields a function that sets its `description`, its `completed` steps and whether it is `visible`."""
     from rich.console import Console
     from rich.progress import Progress
 
     stderr = Console(stderr=True)
     with Progress(console=stderr, transient=total is None, disable=not stderr.is_terminal) as bar:
-        yield functools.partial(bar.update, bar.add_task(text, total=total))
+        yield functools.partial(bar.update, bar.add_task(text, total=total, visible=visible))
 
 
 def only_warnings() -> None:

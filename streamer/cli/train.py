@@ -52,15 +52,14 @@ def fit(
     from ..fitting.fit import FitOptions, fit_and_publish
 
     store = store_options.open()
-    in_terminal = sys.stderr.isatty()
-    if in_terminal:
+    if sys.stderr.isatty():
         print(f"fitting {model} on {file} ...", file=sys.stderr)
     network = None
     if encoder is not None:
         from ...models.encoder import Encoder  # imports torch
 
         network = Encoder.load(encoder)
-    with refusing():
+    with refusing(), progress_bar(model, 1, visible=False) as update:
         options = FitOptions(
             targets=target,
             kind=model,
@@ -71,7 +70,9 @@ def fit(
             group=group,
             encoder=network,
             reading=file_options.reading(),
-            progress=in_terminal,
+            progress=lambda share, error: update(
+                completed=share, visible=True, description=f"{model}, held-out error {error:.3f} sd²"
+            ),
             random_state=seed,
             n_components=components,
             epochs=epochs,
@@ -166,10 +167,7 @@ def pretrain(
     elif out is not None and int(os.environ.get("RANK", "0")) == 0:
         network, health = done.encoder, done.health
         assert health is not None
-        try:
-            network.save(out)
-        except OSError as error:
-            raise BadFile(f"cannot write {out}: {error.strerror}") from error
+        network.save(out)
         print(
             f"{out}: {network.kind} on {network.grid}, {network.width} features; loss {health.loss:.3f}, "
             f"effective rank {health.rankme:.1f}, alignment {health.alignment:.3f}, uniformity {health.uniformity:.2f}"

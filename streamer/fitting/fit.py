@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,31 +40,32 @@ class FitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """What to fit.
+    """What is fitted, on which rows of a file, and under which name it is published.
 
     Attributes:
         targets: columns of numbers; or one column of classes, for which the classifier of that `kind` is fitted.
+        n_components, epochs: of the estimator; None for its default.
+        random_state, progress: passed on to an estimator that has them; progress, of a network, is called after each
+            epoch with the share of all epochs and the held-out error.
         preprocess: None for the usual one, or for none if the estimator has its own.
         labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
         group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
         encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
-        n_components, epochs: of the estimator; None for its default.
-        random_state, progress: for an estimator that has them.
     """
 
     targets: Sequence[str]
     kind: str = "plsr"
     name: str = "default"
     preprocess: str | None = None
-    units: Mapping[str, str] | None = None
+    n_components: int | None = None
+    epochs: int | None = None
+    random_state: int = 0
+    units: Mapping[str, str] = field(default_factory=dict)
     labels: Path | None = None
     group: str | None = None
     encoder: Encoder | None = None
-    n_components: int | str | None = None
-    epochs: int | None = None
-    random_state: int = 0
-    progress: bool = False
     reading: ReadOptions = field(default_factory=ReadOptions)
+    progress: Callable[[float, float], None] | None = None
 
 
 def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:

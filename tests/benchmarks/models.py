@@ -30,7 +30,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model, estimator_class
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import networks
-from tamis.models.serving.compiled import serve_model
+from tamis.models.serving.compiled import serve
 
 BATCHES = (1, 64, 256, 1024)
 KINDS: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ def rows(kind: str, axis: Axis, train: np.ndarray, values: np.ndarray) -> tuple[
     estimator = estimator_class(kind)(**KINDS[kind])
     text = "" if kind == "committee" else "snv, savgol 15 2 1"
     model = Model.fit(train, axis, values, ["y"], pipeline=Pipeline.parse(text), estimator=estimator)
-    served = serve_model(model, threads=1)
+    served = serve(*model.to_parts(), model.calibration, threads=1)
     timed: dict[str, Callable[[np.ndarray], Any]] = {
         "served": lambda x: served.predict(x, axis),
         "fitted": lambda x: model.predict(x, axis),

@@ -49,6 +49,15 @@ def test_an_encoder_is_pretrained_on_a_file_and_heads_are_fitted_on_it(
     assert "plsr takes no encoder" in done.stderr
 
 
+def test_a_fit_of_a_network_shows_its_progress_in_a_terminal(
+    tablets: Path, here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    done = here("fit", tablets, "--target", "fat", "--model", "cnn", "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    assert "cnn, held-out error" in done.stderr
+
+
 def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_path: Path, here: Any) -> None:
     assert here("fit", tablets, "--target", "fat", "--where", "instrument=1").returncode == 0
     done = here("pretrain", tablets, "--group", "tablet", "--steps", 40, "--name", "default")

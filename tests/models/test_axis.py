@@ -55,7 +55,7 @@ def test_half_a_band_at_the_end_is_held_not_extrapolated() -> None:
 
 
 def test_a_detector_index_is_never_taken_for_nanometres() -> None:
-    with pytest.raises(AxisMismatch, match="index can not be converted to nm"):
+    with pytest.raises(AxisMismatch, match="index cannot be converted to nm"):
         resampler(Axis(np.arange(700.0), "index"), Axis(np.linspace(100, 600, 50), "nm"))
 
 

@@ -3,9 +3,11 @@
 import unittest
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from tamis.models.axis import Axis
 from tamis.models.committee import CommitteeClassifier, CommitteeRegressor
 from tamis.models.model import ESTIMATORS, estimator_class
 from tamis.models.network_estimators import CNNClassifier, CNNRegressor, SpectraTrClassifier, SpectraTrRegressor
@@ -13,6 +15,7 @@ from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.plsda import PLSDA
 
 from ..support.models import brief
+from ..support.spectra import materials, simulate
 
 # Each check fits on tens of rows of a few bands; the networks' settings make one fit of it a fraction of a second.
 ALL = [
@@ -38,3 +41,28 @@ def test_passes_the_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
 
 def test_every_estimator_is_among_them() -> None:
     assert {type(estimator) for estimator in ALL} >= {estimator_class(kind) for kind in ESTIMATORS}
+
+
+PLS = {"x_mean", "rotations", "loadings"}
+COMMITTEE = {"members", "bands", "weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores", "y_ndim"}
+NETWORK = {"x_mean", "x_sd", "y_mean", "y_sd", "y_ndim"}
+CLASSES = {"classes", "calibration"}
+BUNDLED = {
+    "plsr": {*PLS, "y_mean", "y_loadings", "y_ndim"},
+    "local-pls": {"X", "Y", "y_ndim"},
+    "committee": COMMITTEE,
+    "pls-da": {*PLS, "whitening", "centres", *CLASSES},
+    "committee-da": {*COMMITTEE, *CLASSES},
+    "cnn": NETWORK,
+}
+
+
+@pytest.mark.parametrize("kind", BUNDLED)
+def test_the_arrays_of_a_bundle_keep_their_names(kind: str, grid: Axis) -> None:
+    """Stored models must load with every later version."""
+    estimator = brief(estimator_class(kind), epochs=1) if kind == "cnn" else estimator_class(kind)()
+    spectra, values = materials(40, grid) if kind.endswith("-da") else simulate(40, grid)
+    arrays = estimator.fit(np.asarray(spectra), values).arrays()
+    assert {name for name in arrays if "." not in name} == BUNDLED[kind]
+    groups = {name.split(".")[0] for name in arrays if "." in name}
+    assert groups <= {"domain", "simca", "validation", "treatment", "member", "network"}

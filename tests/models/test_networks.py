@@ -1,18 +1,23 @@
-"""The published networks, layer by layer, and what their estimators promise to whoever fits one."""
+"""The published networks, layer by layer, and what their estimators promise."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load
 
 from tamis.models.axis import Axis
 from tamis.models.cnn import CNN
+from tamis.models.model import Model
 from tamis.models.network_estimators import CNNRegressor, NetworkRegressor, SpectraTrRegressor
+from tamis.models.preprocess import Pipeline
 from tamis.models.spectratr import SpectraTr
+from tamis.models.store import Store
+from tamis.models.tensors import packed
 
 from ..support.models import brief
 from ..support.spectra import simulate
@@ -152,13 +157,10 @@ def test_fit_and_predict_leave_the_callers_randomness_and_threads_alone(
 
 @each_regressor
 @pytest.mark.parametrize("targets", ["one", "two"])
-def test_a_restored_model_predicts_the_same(
-    regressor: type[NetworkRegressor], targets: str, data: tuple, tmp_path: Any
-) -> None:
+def test_a_restored_model_predicts_the_same(regressor: type[NetworkRegressor], targets: str, data: tuple) -> None:
     X, y = data[0], data[1][:, 0] if targets == "one" else data[1]
     fitted = brief(regressor, ensemble=2, epochs=1).fit(X, y)
-    save_file(fitted.arrays(), tmp_path / "model.safetensors")
-    again = regressor.from_arrays(fitted.get_params(), load_file(tmp_path / "model.safetensors"))
+    again = regressor.from_arrays(fitted.get_params(), load(packed(fitted.arrays())))
     assert again.predict(X).shape == y.shape
     np.testing.assert_array_equal(again.predict(X), fitted.predict(X))
     np.testing.assert_array_equal(again.domain_.t2_q(X), fitted.domain_.t2_q(X))
@@ -176,7 +178,7 @@ def test_a_prediction_does_not_depend_on_its_neighbours(regressor: type[NetworkR
 
 
 def test_training_stops_after_the_best_epoch_and_restores_it(data: tuple) -> None:
-    """Values that spectra can not explain: the longer the training, the worse the held-out part is predicted."""
+    """Values that spectra cannot explain: the longer the training, the worse the held-out part is predicted."""
     X = data[0]
     y = np.random.default_rng(0).normal(size=len(X))
     stubborn = {"epochs": 60, "mixup": False, "dropout": 0.0, "weight_decay": 0.0, "learning_rate": 3e-3}
@@ -225,7 +227,7 @@ def test_a_constant_band_and_a_constant_target_do_no_harm(regressor: type[Networ
 
 
 @each_regressor
-def test_what_is_not_a_number_is_refused(regressor: type[NetworkRegressor], data: tuple) -> None:
+def test_nan_and_infinity_are_refused(regressor: type[NetworkRegressor], data: tuple) -> None:
     X, Y = data[0].copy(), data[1].copy()
     X[3, 4] = np.nan
     with pytest.raises(ValueError, match=f"Input X contains NaN.\n{regressor.__name__} does not accept missing"):
@@ -274,18 +276,29 @@ def test_diverging_training_says_so(data: tuple) -> None:
         brief(CNNRegressor, learning_rate=1e30).fit(*data)
 
 
-def test_the_progress_bar_is_shown_on_request(data: tuple, capsys: pytest.CaptureFixture[str]) -> None:
-    brief(CNNRegressor).fit(*data)
-    assert capsys.readouterr().err == ""
-    brief(CNNRegressor, progress=True).fit(*data)
-    assert "cnn, held-out error" in capsys.readouterr().err
+def test_progress_is_reported_after_each_epoch(data: tuple) -> None:
+    reports: list[tuple[float, float]] = []
+    fitted = brief(CNNRegressor, ensemble=2, progress=lambda *report: reports.append(report)).fit(*data)
+    assert [share for share, _ in reports] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
+    assert [error for _, error in reports] == np.concatenate(fitted.history_)[:, 1].tolist()
+
+
+def test_a_stored_model_keeps_no_progress_function(data: tuple, grid: Axis, tmp_path: Path) -> None:
+    estimator = brief(CNNRegressor, progress=lambda share, error: None)
+    model = Model.fit(data[0], grid, data[1], ["fat", "water"], pipeline=Pipeline(), estimator=estimator)
+    Store(tmp_path).publish("fat", model)
+    assert "progress" not in Store(tmp_path).manifest("fat")["parameters"]
+    assert Store(tmp_path).load("fat")[0].estimator.progress is None
+    manifest, arrays = model.to_parts()
+    manifest["parameters"]["progress"] = True  # as in older bundles
+    assert Model.from_parts(manifest, arrays).estimator.progress is None
 
 
 # Pairs: one object under two conditions.
 
 
 def test_pairs_teach_a_network_what_to_ignore(grid: Axis) -> None:
-    """The second instrument adds an interference that hides the value from a network that was not told of it."""
+    """The second instrument adds an interference that hides the value from a network trained without pairs."""
     spectra, values = simulate(120, grid, seed=3)
     rng = np.random.default_rng(5)
     other = spectra + rng.uniform(0.2, 0.6, (120, 1)) * np.exp(-0.5 * ((grid.values - 1250.0) / 70.0) ** 2)

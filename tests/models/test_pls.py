@@ -39,7 +39,8 @@ def test_a_weight_of_two_is_a_sample_seen_twice(data: tuple[np.ndarray, np.ndarr
     twice = np.concatenate([np.arange(80), np.arange(10)])
     weights = np.bincount(twice) / len(twice)
     by_weight, by_repeat = weighted_pls(X, Y, 4, weights), weighted_pls(X[twice], Y[twice], 4)
-    np.testing.assert_allclose(by_weight.coefficients(4), by_repeat.coefficients(4), atol=1e-9)
+    one, other = (fit.rotations @ fit.y_loadings.T for fit in (by_weight, by_repeat))
+    np.testing.assert_allclose(one, other, atol=1e-9)
 
 
 def test_latent_variables_beyond_the_rank_change_nothing() -> None:
@@ -78,5 +79,5 @@ def test_a_restored_model_predicts_the_same(data: tuple[np.ndarray, np.ndarray])
 
 
 def test_too_many_latent_variables_are_refused_by_number(data: tuple[np.ndarray, np.ndarray]) -> None:
-    with pytest.raises(ValueError, match="n_components=10 is more than 6 spectra of 61 bands can hold; at most 5"):
+    with pytest.raises(ValueError, match="from 1 to 5, got 10 for 6 spectra of 61 bands"):
         PLSR(10).fit(data[0][:6], data[1][:6])

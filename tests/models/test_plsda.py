@@ -14,7 +14,7 @@ from tamis.streamer.files.table import read_table
 from ..support.spectra import materials, simulate
 
 
-def test_tells_simulated_materials_apart(grid: Axis) -> None:
+def test_separates_simulated_materials(grid: Axis) -> None:
     spectra, sort = materials(400, grid)
     model = PLSDA().fit(spectra[:200], sort[:200])
     assert balanced_accuracy_score(sort[200:], model.predict(spectra[200:])) > 0.9
@@ -73,7 +73,7 @@ def test_knows_the_polymers_of_new_items(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "sort", "told"),
+    ("params", "sort", "message"),
     [
         ({}, ["a"] * 30, "at least 2 classes, got 1 class: a"),
         ({}, ["a"] * 29 + ["b"], "2 samples of each class, got 1 of class b"),
@@ -81,6 +81,6 @@ def test_knows_the_polymers_of_new_items(shared_data: Path) -> None:
         ({"n_components": 30}, ["a", "b"] * 15, "from 1 to 29, got 30"),
     ],
 )
-def test_what_can_not_be_fitted_is_refused(params: dict, sort: list[str], told: str, grid: Axis) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_spectra_that_cannot_be_fitted_are_refused(params: dict, sort: list[str], message: str, grid: Axis) -> None:
+    with pytest.raises(ValueError, match=message):
         PLSDA(**params).fit(simulate(30, grid)[0], sort)

@@ -75,7 +75,7 @@ def test_every_step_survives_the_bundle_and_treats_rows_alone(name: str, spectra
     assert np.isfinite(pipeline.transform(np.full_like(spectra, 0.7), AXIS)).all(), "a flat spectrum must stay finite"
 
 
-def test_a_leading_cut_is_all_that_a_frame_need_cover(spectra: np.ndarray) -> None:
+def test_a_frame_need_only_cover_the_bands_of_a_leading_cut(spectra: np.ndarray) -> None:
     pipeline = Pipeline.parse("cut 1200 1400, snv")
     fitted = pipeline.fit(spectra, AXIS)
     inside = AXIS.within(1195, 1405)

@@ -1,4 +1,4 @@
-"""What is served computes what was fitted: every network and chain against float64, and against torch."""
+"""A served model computes what was fitted: every network and chain against float64, and against torch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tamis.models.encoder import Encoder, MLPEncoder
 from tamis.models.model import Model, Result, estimator_class
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import compiled, networks
-from tamis.models.serving.compiled import TOLERANCE, serve, serve_model
+from tamis.models.serving.compiled import TOLERANCE, serve
 from tamis.models.serving.networks import ENCODERS, NETWORKS, Numpy, Openvino, precisions
 from tamis.models.serving.pipeline import Chain
 from tamis.models.spectratr import SpectraEncoder, SpectraTr
 from tamis.models.store import Store
 
-from ..support.models import WAYS, allowed, serve_only
+from ..support.models import WAYS, allowed, serve_model, serve_only
 from ..support.spectra import simulate
 
 FP32 = TOLERANCE["fp32"]
@@ -207,7 +207,7 @@ def test_resampling_is_folded_into_the_chain(source: str, grid: Axis) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("with_calibration", [True, False], ids=["calibration", "none"])
-def test_what_is_served_agrees_with_the_model(kind: str, with_calibration: bool, grid: Axis) -> None:
+def test_a_served_model_agrees_with_the_fitted_one(kind: str, with_calibration: bool, grid: Axis) -> None:
     model = fitted(kind, grid)
     served = serve(*model.to_parts(), model.calibration if with_calibration else None)
     assert served.report.error < allowed(served)
@@ -220,8 +220,8 @@ def test_what_is_served_agrees_with_the_model(kind: str, with_calibration: bool,
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_network_agrees_with_the_model_in_every_way(way: str, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the processor would have picked."""
+def test_every_backend_agrees_with_the_network(way: str, grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that this processor would not pick."""
     model = spectratr(grid)
     serve_only(way, monkeypatch)
     served = serve_model(model)
@@ -276,7 +276,7 @@ def test_rows_and_their_form_do_not_matter(kind: str, grid: Axis) -> None:
         np.testing.assert_allclose(got.values, together.values[:n], rtol=0, atol=close)
 
 
-# Ways, and when they are refused.
+# Backends, and when they are refused.
 
 
 def test_without_openvino_numpy_serves(grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_without_openvino_numpy_serves(grid: Axis, monkeypatch: pytest.MonkeyPat
 
 
 @has_openvino
-def test_a_way_that_errs_is_passed_over_and_said(grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_that_errs_is_skipped_and_reported(grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     model = spectratr(grid)
     right = Openvino.__call__
     monkeypatch.setattr(Openvino, "__call__", lambda self, x: 1.001 * right(self, x))
@@ -310,7 +310,7 @@ def test_a_way_that_errs_is_passed_over_and_said(grid: Axis, monkeypatch: pytest
     assert serve_model(model).report.refused == ("openvino fp32: no such kernel",)
 
 
-def test_float32_that_does_not_do_gives_way_to_float64(grid: Axis) -> None:
+def test_float64_serves_a_model_that_float32_cannot(grid: Axis) -> None:
     """Two bands that are nearly one, and a model of their difference: float32 has no digits left for it."""
     rng = np.random.default_rng(0)
     spectra = np.repeat(rng.normal(1e4, 1e3, (40, 1)), len(grid), axis=1)
@@ -322,16 +322,16 @@ def test_float32_that_does_not_do_gives_way_to_float64(grid: Axis) -> None:
     assert report.refused[0].startswith("numpy fp32: off by")
 
 
-def test_a_bundle_that_no_way_computes_right_is_refused(grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_that_no_backend_computes_correctly_is_refused(grid: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, arrays = fitted("plsr", grid).to_parts()
-    # T2 and Q of other rotations than the values: a worker could not tell what it serves.
+    # T2 and Q of other rotations than the values: they would not belong to the predictions.
     arrays["domain.rotations"] = arrays["domain.rotations"] * 1.1
     with pytest.raises(BadBundle, match=r"no backend for this plsr agrees with float64: numpy fp32: off by .* sd"):
         serve(manifest, arrays)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "text"),
     [
         (lambda manifest, arrays: arrays.update(x_mean=arrays["x_mean"][:5]), "make no model: ValueError"),
         (lambda manifest, arrays: arrays.update(y_mean=arrays["y_mean"] * np.nan), "y_mean: expected numbers, got NaN"),
@@ -340,15 +340,15 @@ def test_a_bundle_that_no_way_computes_right_is_refused(grid: Axis, monkeypatch:
         (lambda manifest, arrays: manifest.update(kind="oracle"), "unknown model kind 'oracle'"),
     ],
 )
-def test_parts_that_make_no_model_are_refused(change: Any, told: str, grid: Axis) -> None:
+def test_parts_that_make_no_model_are_refused(change: Any, text: str, grid: Axis) -> None:
     manifest, arrays = fitted("plsr", grid).to_parts()
     change(manifest, arrays)
-    with pytest.raises(BadBundle, match=told):
+    with pytest.raises(BadBundle, match=text):
         serve(manifest, arrays)
 
 
 def test_a_chain_that_does_not_fit_is_refused_before_it_serves(grid: Axis) -> None:
-    """Without calibration spectra nothing is treated at load but what is made up for it."""
+    """Without calibration spectra only made-up spectra are treated at load."""
     manifest, arrays = fitted("plsr", grid, "emsc 1, savgol 7 2 1").to_parts()
     arrays["pipeline.0.basis"] = arrays["pipeline.0.basis"][:9]
     with pytest.raises(BadBundle, match="no backend for this plsr"):
@@ -383,13 +383,13 @@ def test_a_worker_loads_no_more_than_it_needs_and_opens_no_socket(kind: str, gri
     Store(tmp_path).publish("default", fitted(kind, grid))
     done = subprocess.run([sys.executable, "-c", WORKER, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    worker = json.loads(done.stdout.splitlines()[-1])
     heavy = {"torch", "lightly", "openvino_telemetry"}
     if kind in ("plsr", "cnn", "spectratr"):
         heavy |= {"sklearn", "scipy", "pandas", "numba"}
     if kind != "spectratr":
         heavy.add("openvino")
-    assert not heavy & set(told["loaded"])
-    assert told["opened"] == [], "nothing is ever sent to the makers of a library"
+    assert not heavy & set(worker["loaded"])
+    assert worker["opened"] == [], "nothing is ever sent to the makers of a library"
     if kind == "spectratr" and precisions():
-        assert told["way"].startswith("openvino")
+        assert worker["way"].startswith("openvino")

@@ -44,13 +44,16 @@ def test_a_published_model_predicts_the_same_when_loaded(store: Store, model: Mo
     )  # fmt: skip
 
 
-def test_the_manifest_tells_what_a_model_is(store: Store, model: Model) -> None:
+def test_the_manifest_describes_the_model(store: Store, model: Model) -> None:
     store.publish("fat", model)
     store.publish("fat", model)
     manifest = store.manifest("fat")
     assert (manifest["version"], manifest["parent"], manifest["kind"]) == ("v0002", "v0001", "plsr")
     assert manifest["training"]["spectra"] == 60
     assert len(manifest["training"]["fingerprint"]) == 16
+    assert " ".join(model.to_parts()[0]) == (
+        "kind parameters targets class_of units quantity grid preprocessing training limits"
+    ), "format 1"
     assert manifest["preprocessing"] == [{"step": "savgol", "window": 7, "order": 2, "deriv": 1}]
     assert {"python", "tamis", "numpy", "torch"} <= manifest["libraries"].keys()
 
@@ -95,7 +98,7 @@ def signed_anew(folder: Path, change: Callable[[dict[str, Any], dict[str, np.nda
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "text"),
     [
         (lambda manifest, arrays: arrays.update(x_mean=arrays["x_mean"][:5]), "make no model"),
         (lambda manifest, arrays: arrays.update(x_mean=arrays["x_mean"] * np.nan), "x_mean: expected numbers, got NaN"),
@@ -108,10 +111,10 @@ def signed_anew(folder: Path, change: Callable[[dict[str, Any], dict[str, np.nda
         (lambda manifest, arrays: manifest.pop("files"), "expected the checksum of weights.safetensors"),
     ],
 )
-def test_an_edited_bundle_that_can_not_predict_is_refused(store: Store, model: Model, change: Any, told: str) -> None:
+def test_an_edited_bundle_that_cannot_predict_is_refused(store: Store, model: Model, change: Any, text: str) -> None:
     version = store.publish("fat", model)
     signed_anew(store.root / "fat" / version, change)
-    with pytest.raises(BadBundle, match=told):
+    with pytest.raises(BadBundle, match=text):
         store.load("fat")
 
 
@@ -132,12 +135,12 @@ def test_a_manifest_of_another_shape_is_refused(store: Store, model: Model, text
 
 
 @pytest.mark.parametrize("address", ["~nouser-of-that-name/store", "http://[", "s3://bucket/store"])
-def test_an_address_that_can_not_be_used_is_refused(address: str) -> None:
+def test_an_address_that_cannot_be_used_is_refused(address: str) -> None:
     with pytest.raises(StoreUnusable, match="expected a path or file:///path"):
         Store(address)
 
 
-def test_publishers_do_not_stumble_over_each_other(store: Store, model: Model) -> None:
+def test_parallel_publishers_get_versions_of_their_own(store: Store, model: Model) -> None:
     with ThreadPoolExecutor(8) as pool:
         versions = list(pool.map(lambda _: store.publish("fat", model), range(40)))
     assert len(set(versions)) == 40
@@ -176,7 +179,7 @@ def test_a_pickle_in_the_place_of_weights_is_never_opened(store: Store, model: M
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "x" * 65])
-def test_a_name_can_not_leave_the_store(store: Store, model: Model, name: str) -> None:
+def test_a_name_cannot_leave_the_store(store: Store, model: Model, name: str) -> None:
     with pytest.raises(NoModel, match="expected a model name of letters"):
         store.publish(name, model)
 
@@ -203,16 +206,16 @@ def test_an_address_that_is_no_folder_is_refused() -> None:
         Store("s3://models")
 
 
-def test_a_store_that_can_not_be_written_says_so(model: Model, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_says_so(model: Model, tmp_path: Path) -> None:
     """A file in the folder's place refuses even root, for whom no permission counts."""
     (tmp_path / "store").write_text("in the way")
-    with pytest.raises(StoreUnusable, match="can not .*: Not a directory; check that the folder exists"):
+    with pytest.raises(StoreUnusable, match="cannot .*: Not a directory; check that the folder exists"):
         Store(tmp_path / "store").publish("fat", model)
 
 
 @contextmanager
 def another_user() -> Iterator[None]:
-    """Root may write anywhere; for a while, the files are looked at as nobody would. Others stay who they are."""
+    """Root may write anywhere, so for a while it becomes the user nobody."""
     if os.geteuid() != 0:
         yield
         return
@@ -225,7 +228,7 @@ def another_user() -> Iterator[None]:
 
 def test_a_read_only_store_still_serves_and_refuses_to_publish(store: Store, model: Model) -> None:
     store.publish("fat", model)
-    store.load("fat")  # whatever is imported late is imported now
+    store.load("fat")  # late imports happen now
     for folder in store.root.parents[:4]:
         if folder.owner() == store.root.owner():
             folder.chmod(0o755)
@@ -234,7 +237,7 @@ def test_a_read_only_store_still_serves_and_refuses_to_publish(store: Store, mod
     try:
         with another_user():
             assert store.load("fat")[1] == "v0001"
-            with pytest.raises(StoreUnusable, match=r"can not write .*: Permission denied; check that .* may write it"):
+            with pytest.raises(StoreUnusable, match=r"cannot write .*: Permission denied; check that .* may write it"):
                 store.publish("fat", model)
     finally:
         for path in (store.root, *store.root.rglob("*")):

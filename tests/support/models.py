@@ -11,7 +11,7 @@ from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import compiled
-from tamis.models.serving.compiled import TOLERANCE
+from tamis.models.serving.compiled import TOLERANCE, serve
 from tamis.models.serving.networks import precisions
 from tamis.models.serving.parts import Backend, Parts, ServedModel
 
@@ -33,6 +33,11 @@ def classified(axis: Axis, estimator: Any = None, n: int = 200) -> Model:
     spectra, sort = materials(n, axis)
     parts = {"pipeline": Pipeline.parse("snv, savgol 7 2 1"), "estimator": estimator or PLSDA()}
     return Model.fit(spectra, axis, sort, ["sort"], **parts, quantity="absorbance")
+
+
+def serve_model(model: Model, threads: int = 0) -> ServedModel:
+    """A model compiled as if it came from the store."""
+    return serve(*model.to_parts(), model.calibration, threads)
 
 
 def serve_only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:

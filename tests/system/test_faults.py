@@ -274,7 +274,7 @@ def test_a_full_disk_refuses_a_new_version_and_keeps_the_current_one(model: Mode
         store = Store(disk / "store")
         store.publish("default", model)
         (disk / "ballast").write_bytes(bytes(200_000))
-        with pytest.raises(StoreUnusable, match="can not write .*No space left on device.*a disk with room"):
+        with pytest.raises(StoreUnusable, match="cannot write .*No space left on device.*a disk with room"):
             list(map(store.publish, ["default"] * 100, [model] * 100))
         newest = store.versions("default")[-1]
         assert store.load("default")[1] in (newest, store.versions("default")[-2]), "complete and current"

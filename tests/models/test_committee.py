@@ -130,7 +130,7 @@ def test_repeats_of_a_sample_do_not_flatter_the_validation(grid: Axis) -> None:
     ("bands", "longest"),
     [(MIN_SPECTRAL_BANDS - 1, "autoscale"), (20, "savgol 15 2 1, autoscale"), (61, "savgol 25 2 2, autoscale")],
 )
-def test_members_that_do_not_fit_the_bands_stay_away(bands: int, longest: str, grid: Axis) -> None:
+def test_members_that_do_not_fit_the_bands_are_left_out(bands: int, longest: str, grid: Axis) -> None:
     spectra, values = simulate(40, grid)
     model = CommitteeRegressor().fit(spectra[:, :bands], values[:, 0])
     treatments = ["autoscale", "savgol 15 2 1, autoscale", "savgol 25 2 2, autoscale"]
@@ -151,15 +151,15 @@ def test_weights_find_the_member_that_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "told"),
+    ("broken", "message"),
     [
         ({"folds": 1}, "folds must be a whole number of at least 2, got 1"),
         ({"folds": 2.5}, "folds must be a whole number of at least 2, got 2.5"),
     ],
 )
-def test_odd_parameters_are_refused(broken: dict, told: str, grid: Axis) -> None:
+def test_a_wrong_number_of_folds_is_refused(broken: dict, message: str, grid: Axis) -> None:
     spectra, values = simulate(30, grid)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         CommitteeRegressor(**broken).fit(spectra, values)
 
 

@@ -1,0 +1,95 @@
+"""What every estimator here shares: the checks of its spectra, its targets' shape, and its arrays in a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from .applicability_domain import ApplicabilityDomain
+from .weighted_pls import PLSFit
+
+
+class Estimator(BaseEstimator):
+    """A scikit-learn estimator that a bundle can hold. Its parameters are the fields of a dataclass.
+
+    Attributes:
+        domain_: T2 and Q of the calibration.
+    """
+
+    kind: ClassVar[str]
+    kept: ClassVar[tuple[str, ...]] = ()  # a bundle's fitted arrays; the attribute `x_mean_` keeps x_mean, or x_mean_
+    n_features_in_: int
+    domain_: ApplicabilityDomain
+
+    def _checked(self, X: Any) -> np.ndarray:
+        """(n, bands) float64; raises where the estimator is not fitted, or not on such spectra."""
+        check_is_fitted(self)
+        checked: Any = validate_data(self, X, dtype=np.float64, reset=False)
+        return checked
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that a fitted estimator needs to predict, for the bundle."""
+        kept = {name: np.asarray(getattr(self, f"{name.rstrip('_')}_")) for name in self.kept}
+        return {**kept, **self.domain_.arrays()}
+
+    @classmethod
+    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        model = cls(**params)
+        for name in cls.kept:
+            setattr(model, f"{name.rstrip('_')}_", arrays[name])
+        model.domain_ = ApplicabilityDomain.from_arrays(arrays)
+        model.n_features_in_ = len(model.domain_.mean)
+        return model
+
+
+class Regressor(RegressorMixin, Estimator):
+    """Of one target or several; predictions have the shape that y had, so that `y_ndim` is among `kept`."""
+
+    y_ndim_: int | np.ndarray
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _checked_xy(self, X: Any, y: Any, **checks: Any) -> tuple[np.ndarray, np.ndarray]:
+        """X (n, bands), y (n,) or (n, targets) -> (n, bands) and (n, targets), both float64."""
+        checks = {"ensure_min_samples": 2, **checks}
+        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, **checks)
+        self.y_ndim_ = np.ndim(y)
+        return X, np.asarray(y, np.float64).reshape(len(X), -1)
+
+    def _as_y(self, values: np.ndarray) -> np.ndarray:
+        """(n, ..., targets) -> the same, or (n, ...) if y had one dimension."""
+        return values[..., 0] if self.y_ndim_ == 1 else values
+
+
+@dataclass(eq=False, repr=False)
+class LatentVariables(Estimator):
+    """An estimator on the scores of one PLS.
+
+    Args:
+        n_components: latent variables; ``"cv"`` chooses them by cross-validation on the training spectra.
+        max_components: the most that cross-validation may choose.
+        folds: of the cross-validation, at most the size of the smallest class; samples of a `group` stay in one fold.
+        random_state: of the folds.
+    """
+
+    n_components: int | str = "cv"
+    _: KW_ONLY
+    max_components: int = 20
+    folds: int = 10
+    random_state: int = 0
+
+    def _keep(self, fit: PLSFit, X: np.ndarray) -> None:
+        self.x_mean_, self.rotations_, self.loadings_ = fit.x_mean, fit.rotations, fit.loadings
+        self.domain_ = ApplicabilityDomain.of(X, fit.x_mean, fit.rotations, fit.loadings)
+
+    @property
+    def n_components_(self) -> int:
+        """The latent variables used."""
+        return self.rotations_.shape[1]
