@@ -48,7 +48,7 @@ def save_reference(path: Path, line: str, grid: Axis, spectra: np.ndarray, seen:
         with atomic_write(path) as draft:
             save_file({"spectra": spectra}, draft, metadata=about)
     except (OSError, SafetensorError) as error:
-        log.error("drift: the reference can not be saved; a restart will lose it", line=line, error=str(error))
+        log.error("drift: the reference cannot be saved; a restart will lose it", line=line, error=str(error))
         return False
     return True
 

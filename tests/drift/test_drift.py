@@ -249,7 +249,6 @@ def test_a_worker_tells_prometheus_what_has_drifted(tamis_line: Callable[..., Fa
     assert "0-1" not in {label for text in shown.splitlines() for label in text.split('"')[1::2]}
 
 
-@pytest.mark.long(8)
 @pytest.fixture(scope="module")
 def tablets(shared_data: Path) -> tuple[Axis, np.ndarray, np.ndarray, Model]:
     """The axis, (655, bands) under instrument 1, the same tablets under instrument 2, and a model of them."""
