@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,20 +41,20 @@ class Cameras:
                 connected(np.ones((1, 1), bool))  # imports scipy now, so that the first objects need not wait for it
 
     def take(
-        self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: np.ndarray | None = None
+        self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: Iterable[int] = (0,)
     ) -> ScreenedFrame:
         """The message with its camera's references applied and its objects found; without a camera only screened.
 
         Raises:
             BadMessage: see `Camera`; or a reference for a line without a camera.
         """
-        saturation = line.saturation if line else None
-        if line is not None and line.camera.pixels and len(frame) and not frame.reference:
+        has_camera, saturation = line is not None and line.camera.pixels > 0, line and line.saturation
+        if line is not None and has_camera and len(frame) and not frame.reference:
             return self._camera(frame, line.camera).find_objects(frame, bad, saturation, first)
         frame, bad = screen(frame, saturation, list(bad))
         if not frame.reference or not len(frame):
             return ScreenedFrame(frame, bad)
-        if line is None or not line.camera.pixels:
+        if line is None or not has_camera:
             raise BadMessage(
                 f"a {frame.reference} reference, but line {frame.line!r} has no camera in the settings", "reference"
             )
@@ -65,9 +65,8 @@ class Cameras:
         camera = self._cameras.pop(key, None)  # and put back as the newest
         if camera is None:
             name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
-            camera = Camera(table, None if self.folder is None else self.folder / f"{name}.safetensors")
-        else:
-            camera.references.refresh()
+            camera = Camera(table, self.folder and self.folder / f"{name}.safetensors")
+        camera.references.refresh()
         self._cameras[key] = camera
         if len(self._cameras) > MAX_CAMERAS:
             del self._cameras[next(iter(self._cameras))]

@@ -1,14 +1,14 @@
-"""From predictions to a decision an object: its spectra pooled, the line's rules in their order, in time to eject it.
+"""From predictions to a decision on each object: its spectra are pooled, and the first rule that applies decides.
 
 Spectra with the same object_id are one object; without one, each spectrum is an object. It is decided once no more of
-it is expected: at the end of its message, or once spectra arrive that are `close_s` later than its last. Where nothing
+it is expected: at the end of its message, or once spectra arrive that are `close_s` later than its last. If nothing
 arrives at all, the transport may be late: then it waits as long as its deadline allows.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import structlog
@@ -25,13 +25,39 @@ log = structlog.get_logger()
 
 MAX_OPEN = 10_000  # objects of a line that wait for more spectra; above that the oldest are decided as they are
 
+Key = tuple[str, str]  # instrument and object_id
+
 
 class Decider:
     """The open objects of all lines."""
 
     def __init__(self) -> None:
         self._bound: dict[str, tuple[ServedModel, LineRules]] = {}
-        self._open: dict[str, dict[tuple[str, str], PooledObject]] = {}
+        self._open: dict[str, dict[Key, PooledObject]] = {}
+
+    def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> LineRules:
+        """A line's rules for the version that is served.
+
+        Raises:
+            BadSettings: they do not suit it, and no earlier version has the same targets.
+        """
+        before_model, before = self._bound.get(line, (None, None))
+        if before is not None and before_model is model:
+            return before
+        is_same = before is not None and before.model.targets == model.targets
+        try:
+            rules = LineRules(table, name, model, version)
+        except BadSettings as error:
+            if before is None or not is_same:
+                raise
+            rules = before
+            log.error("rules do not suit the new version; the old rules stay", line=line, error=str(error))
+        if not is_same:
+            self._open.pop(line, None)  # their sums are of other targets; their predictions stand
+        self._bound[line] = model, rules
+        for chosen in rules.thresholds if rules.model is model else ():
+            log.info("threshold chosen", line=line, version=version, rule=chosen)
+        return rules
 
     def add(
         self,
@@ -49,144 +75,63 @@ class Decider:
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
         """
-        line, instrument = seen.frame.line, seen.frame.instrument
-        opened = self._open.setdefault(line, {})
-        now = np.datetime64("NaT", "us")
+        line, now = seen.frame.line, np.datetime64("NaT", "us")
         for source_id, predictions in predicted.items():
             self.bind(table, line, predictions.model, model, predictions.model_version)
             now = np.max(predictions.time)
-            self._pool(opened, seen, predictions, source_id, clock)
-        yield from self.close_objects(line, instrument, seen)
-        whole = [key for key, pooled in opened.items() if _is_whole(pooled, table, now, clock)]
-        whole += list(opened)[: max(0, len(opened) - len(whole) - MAX_OPEN)]
-        yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
+            opened = self._open.setdefault(line, {})
+            for part in _pooled(seen, predictions, model.class_of, source_id, clock):
+                if (before := opened.setdefault((part.instrument, part.object_id), part)) is not part:
+                    before.absorb(part)
+        yield from self.close_objects(seen)
+        opened = self._open[line]
+        whole = [key for key, pooled in opened.items() if pooled.is_whole(table, now, clock)]
+        yield from self._decide(line, whole)
+        yield from self._decide(line, list(opened)[: max(0, len(opened) - MAX_OPEN)])
 
-    def close_objects(self, line: str, instrument: str, seen: ScreenedFrame) -> Iterator[Decision]:
+    def close_objects(self, seen: ScreenedFrame) -> Iterator[Decision]:
         """Joins objects that turned out to be one, updates their extent, and decides those out of the camera's view."""
+        line, instrument = seen.frame.line, seen.frame.instrument
         opened = self._open.get(line, {})
         for part, of in seen.merged.items():
-            pooled = opened.pop((instrument, part), None)
-            if pooled is not None and (instrument, of) in opened:
-                opened[instrument, of].absorb(pooled)
-            elif pooled is not None:
+            if (pooled := opened.pop((instrument, part), None)) is not None:
                 pooled.object_id = of
-                opened[instrument, of] = pooled
+                if (whole := opened.setdefault((instrument, of), pooled)) is not pooled:
+                    whole.absorb(pooled)
         for name, reach in seen.reach.items():
             if (pooled := opened.get((instrument, name))) is not None:
                 pooled.low, pooled.high = np.fmin(pooled.low, reach.low), np.fmax(pooled.high, reach.high)
                 pooled.last = np.fmax(pooled.last, reach.last)
-        gone = [opened.pop(key) for name in seen.ended or () if (key := (instrument, name)) in opened]
-        if gone:
-            yield from self._decisions(line, gone)
+        yield from self._decide(line, [key for name in seen.ended or () if (key := (instrument, name)) in opened])
 
     def has_silent(self, clock: float) -> bool:
         """Whether `decide_silent` has something to decide."""
-        return any(
-            pooled.is_silent(self._bound[line][1].table, clock)
-            for line, opened in self._open.items()
-            for pooled in opened.values()
-        )
+        return any(self._silent(line, clock) for line in self._open)
 
     def decide_silent(self, clock: float) -> Iterator[Decision]:
         """Decides objects that have had no new spectra for long enough, by the worker's clock."""
-        for line, opened in self._open.items():
-            if opened:
-                table = self._bound[line][1].table
-                whole = [key for key, pooled in opened.items() if pooled.is_silent(table, clock)]
-                yield from self._decisions(line, [opened.pop(key) for key in whole])
+        for line in self._open:
+            yield from self._decide(line, self._silent(line, clock))
+
+    def _silent(self, line: str, clock: float) -> list[Key]:
+        table = self._bound[line][1].table
+        return [key for key, pooled in self._open[line].items() if pooled.is_silent(table, clock)]
 
     def flush(self) -> Iterator[Decision]:
         """Decides all open objects: the worker ends."""
         for line, opened in self._open.items():
-            yield from self._decisions(line, list(opened.values()))
-            opened.clear()
+            yield from self._decide(line, list(opened))
 
     def reset(self) -> None:
         """Drops open objects: their messages will be read again."""
         self._open.clear()
 
-    def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> LineRules:
-        """A line's rules for the version that is served.
-
-        Raises:
-            BadSettings: they do not suit it, and no earlier version has the same targets.
-        """
-        before = self._bound.get(line)
-        if before is not None and before[0] is model:
-            return before[1]
-        try:
-            rules = LineRules(table, name, model, version)
-        except BadSettings as error:
-            if before is None or before[1].model.targets != model.targets:
-                raise
-            rules = before[1]
-            log.error("rules do not suit the new version; the old rules stay", line=line, error=str(error))
-        if before is not None and before[1].model.targets != model.targets:
-            self._open.pop(line, None)  # their sums are of other targets; their predictions stand
-        self._bound[line] = model, rules
-        for chosen in rules.thresholds if rules.model is model else ():
-            log.info("threshold chosen", line=line, version=version, rule=chosen)
-        return rules
-
-    @staticmethod
-    def _pool(
-        opened: dict[tuple[str, str], PooledObject],
-        seen: ScreenedFrame,
-        predictions: Predictions,
-        source_id: str,
-        clock: float,
-    ) -> None:
-        frame = seen.frame
-        names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
-        rows = np.flatnonzero([bool(name) for name in names])  # a camera's empty belt is no object
-        if len(rows) < len(names):
-            predictions, names = predictions[rows], [names[i] for i in rows]
-        if not names:
+    def _decide(self, line: str, keys: Iterable[Key]) -> Iterator[Decision]:
+        if not (whole := [self._open[line].pop(key) for key in keys]):
             return
-        values = np.column_stack(list(predictions.values.values()))  # (n, targets)
-        of_classes = {name.rpartition("_")[2]: column for name, column in predictions.classes.items()}
-        distance = of_classes.get("distance")
-        known = np.ones(len(values), bool) if distance is None else distance <= 1
-        place = {name: i for i, name in enumerate(dict.fromkeys(names))}
-        codes = np.array([place[name] for name in names])
-        counted = np.where(known[:, None], values, 0.0)
-        total, squares = np.zeros((len(place), values.shape[1])), np.zeros((len(place), values.shape[1]))
-        np.add.at(total, codes, counted)
-        np.add.at(squares, codes, counted**2)
-        counts, are_known, trusted, odd = (
-            np.bincount(codes, weights=w, minlength=len(place)).astype(int)
-            for w in (None, known, predictions.trusted, predictions.odd)
-        )
-        ambiguity = np.bincount(codes, weights=of_classes.get("ambiguity"), minlength=len(place))
-        nearest = np.full(len(place), np.inf)
-        if distance is not None:
-            np.minimum.at(nearest, codes, distance)
-        last = np.full(len(place), np.datetime64("NaT", "us"))
-        np.maximum.at(last.view(np.int64), codes, predictions.time.view(np.int64))  # NaT is the least of them
-        first = np.full(len(place), len(rows) and rows[-1])
-        np.minimum.at(first, codes, rows)
-        low, high = np.full((len(place), 2), np.nan), np.full((len(place), 2), np.nan)
-        if predictions.x is not None and predictions.y is not None:
-            at = np.column_stack([predictions.x, predictions.y])
-            np.fmin.at(low, codes, at)
-            np.fmax.at(high, codes, at)
-        for name, i in place.items():
-            key = (frame.instrument, name)
-            part = PooledObject(
-                name, frame.instrument, f"{source_id}-{first[i]}", total[i], squares[i], last[i], int(counts[i]),
-                int(are_known[i]), int(trusted[i]), int(odd[i]), float(ambiguity[i]), float(nearest[i]), clock, low[i],
-                high[i], seen.ended is not None,
-            )  # fmt: skip
-            if (before := opened.get(key)) is None:
-                opened[key] = part
-            else:
-                before.absorb(part)
-
-    def _decisions(self, line: str, whole: Sequence[PooledObject]) -> Iterator[Decision]:
-        _, rules = self._bound[line]
+        rules = self._bound[line][1]
         ahead = np.timedelta64(round(rules.table.deadline_s * 1e6), "us")
-        due = sorted(whole, key=lambda pooled: (np.isnat(pooled.last), pooled.last))
-        for pooled in due:
+        for pooled in sorted(whole, key=lambda pooled: (np.isnat(pooled.last), pooled.last)):
             facts = rules.facts(pooled)
             action, number, reason = rules.decide(facts)
             deadline = pooled.last + ahead
@@ -197,9 +142,42 @@ class Decider:
             )  # fmt: skip
 
 
-def _is_whole(pooled: PooledObject, table: Decide, now: np.datetime64, clock: float) -> bool:
-    if table.close_s <= 0 and not pooled.followed:
-        return True
-    if pooled.followed or np.isnat(pooled.last):
-        return pooled.is_silent(table, clock)
-    return bool(now - pooled.last >= np.timedelta64(round(table.close_s * 1e6), "us"))
+def _pooled(
+    seen: ScreenedFrame, predictions: Predictions, class_of: str, source_id: str, clock: float
+) -> Iterator[PooledObject]:
+    """The objects in one message, in the order of their first spectra."""
+    names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
+    place = {name: i for i, name in enumerate(filter(None, dict.fromkeys(names)))}
+    codes = np.array([place.get(name, -1) for name in names])  # -1: a camera's empty belt is no object
+    rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]  # object by object
+    first = np.flatnonzero(np.diff(codes[rows], prepend=-1))
+    if not len(rows):
+        return
+    values = np.column_stack(list(predictions.values.values()))[rows]  # (n, targets)
+    nothing = np.zeros(len(names))
+    distance = predictions.classes.get(f"{class_of}_distance", nothing)[rows]
+    ambiguity = predictions.classes.get(f"{class_of}_ambiguity", nothing)[rows]
+    at = np.full((len(rows), 2), np.nan)
+    if predictions.x is not None and predictions.y is not None:
+        at = np.column_stack([predictions.x, predictions.y])[rows]
+    known = distance <= 1
+    counted = np.where(known[:, None], values, 0.0)
+    flags = np.column_stack([np.ones(len(rows)), known, predictions.trusted[rows], predictions.odd[rows]])
+    each = zip(
+        place,
+        rows[first].tolist(),
+        np.add.reduceat(counted, first),
+        np.add.reduceat(counted**2, first),
+        np.fmax.reduceat(predictions.time[rows], first),
+        np.add.reduceat(flags, first).astype(int).tolist(),
+        np.add.reduceat(ambiguity, first).tolist(),
+        np.minimum.reduceat(distance, first).tolist(),
+        np.fmin.reduceat(at, first),
+        np.fmax.reduceat(at, first),
+        strict=True,
+    )
+    for name, row, total, squares, last, counts, ambiguous, nearest, low, high in each:
+        yield PooledObject(
+            name, seen.frame.instrument, f"{source_id}-{row}", total, squares, last, *counts, ambiguous, nearest,
+            clock, low, high, seen.ended is not None,
+        )  # fmt: skip

@@ -18,6 +18,8 @@ from ..settings.tables import Decide
 
 LEVEL = 0.9  # of the interval <target>_low to <target>_high
 IDLE_S = 2.0  # the longest wait for more of an object, where nothing arrives at all
+_HALF_WIDTH = NormalDist().inv_cdf((1 + LEVEL) / 2)  # of that interval, in standard errors
+_ENDS = ("", "_low", "_high")
 _ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
 _OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
@@ -29,7 +31,7 @@ class PooledObject:
     Attributes:
         source_id: message and row of its first spectrum, which are the same when they are read again.
         total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
-        known: how many those are. heard: when its newest spectra were handled, by the worker's clock.
+        known: how many those are. heard: when its newest spectra were processed, by the worker's clock.
         low, high: (2,), lowest and highest pixel and scan line; NaN where unknown.
         followed: by a camera, which knows when it has left the view.
     """
@@ -50,6 +52,14 @@ class PooledObject:
     low: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     high: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
     followed: bool = False
+
+    def is_whole(self, table: Decide, now: np.datetime64, clock: float) -> bool:
+        """Whether no more of it is expected once spectra measured at `now` have arrived."""
+        if table.close_s <= 0 and not self.followed:
+            return True
+        if self.followed or np.isnat(self.last):
+            return self.is_silent(table, clock)
+        return bool(now - self.last >= np.timedelta64(round(table.close_s * 1e6), "us"))
 
     def is_silent(self, table: Decide, clock: float) -> bool:
         """Whether nothing has come for so long that no more is expected."""
@@ -116,30 +126,27 @@ class LineRules:
         """The names that rules may use."""
         if self.model.class_of:
             return [self.model.class_of, *_OF_CLASSES, *(f"p[{name}]" for name in self.model.classes), *_ALWAYS]
-        of_values = [f"{target}{end}" for target in self.model.targets for end in ("", "_low", "_high")]
-        return [*of_values, *_ALWAYS]
+        return [*(f"{target}{end}" for target in self.model.targets for end in _ENDS), *_ALWAYS]
 
     def facts(self, pooled: PooledObject) -> dict[str, Any]:
         """By the names that rules use; None where nothing is known."""
         n = pooled.spectra
-        common = {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
-        if np.isfinite(pooled.low).all():
-            places = zip(("x_low", "y_low", "x_high", "y_high"), [*pooled.low, *pooled.high], strict=True)
-            common |= {name: round(float(place)) for name, place in places}
-        if self.model.class_of:
-            return {**self._class_facts(pooled), **common}
-        mean = pooled.total / n
-        between = np.maximum(pooled.squares / n - mean**2, 0)
         facts: dict[str, Any] = {}
-        for i, target in enumerate(self.model.targets):
-            usual = self.model.error_sd.get(target)
-            half = None
-            if usual is not None:
-                half = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(np.sqrt(usual**2 + between[i] / n))
-            facts[target] = float(mean[i]) if np.isfinite(mean[i]) else None
-            facts[f"{target}_low"] = None if half is None or facts[target] is None else facts[target] - half
-            facts[f"{target}_high"] = None if half is None or facts[target] is None else facts[target] + half
-        return facts | common
+        if self.model.class_of:
+            facts = self._class_facts(pooled)
+        else:
+            mean = pooled.total / n
+            between = np.maximum(pooled.squares / n - mean**2, 0)
+            usual = np.array([self.model.error_sd.get(target, np.nan) for target in self.model.targets])
+            half = _HALF_WIDTH * np.sqrt(usual**2 + between / n)
+            for target, *row in zip(self.model.targets, mean, mean - half, mean + half, strict=True):
+                ends = zip(_ENDS, row, strict=True)
+                facts |= {f"{target}{end}": float(value) if np.isfinite(value) else None for end, value in ends}
+        facts |= {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
+        if np.isfinite(pooled.low).all():
+            (x_low, y_low), (x_high, y_high) = (end.round().astype(int).tolist() for end in (pooled.low, pooled.high))
+            facts |= {"x_low": x_low, "y_low": y_low, "x_high": x_high, "y_high": y_high}
+        return facts
 
     def _class_facts(self, pooled: PooledObject) -> dict[str, Any]:
         """An object is unknown where most of its spectra are of no known class."""

@@ -35,31 +35,16 @@ class MessageBatch:
     bad: list[BadRow] = field(default_factory=list)
     error: BadMessage | None = None
     joined: Sequence[MessageBatch] = ()
-
-    def __post_init__(self) -> None:
-        self.first = np.zeros(1, int)
-        self._lines = np.zeros(1)  # each message's first scan line
+    first: np.ndarray = field(default_factory=lambda: np.zeros(1, int))
 
     @classmethod
     def join(cls, several: list[MessageBatch]) -> MessageBatch:
         frames = [one.frame for one in several if one.frame is not None]
         if len(several) == 1 or len(frames) < len(several):
             return several[0]
-        together = replace(
-            frames[0],
-            spectra=np.concatenate([frame.spectra for frame in frames]),
-            spectrum_id=[name for frame in frames for name in frame.spectrum_id],
-            time=np.concatenate([frame.time for frame in frames]),
-            object_id=None if frames[0].object_id is None else [name for f in frames for name in f.object_id or ()],
-            x=np.concatenate([frame.x for frame in frames if frame.x is not None]),
-            y=np.concatenate([frame.y for frame in frames if frame.y is not None]),
-            targets={name: np.concatenate([frame.targets[name] for frame in frames]) for name in frames[0].targets},
-        )
-        made = cls([record for one in several for record in one.records], together, joined=several)
-        made.first = np.cumsum([0, *(len(frame) for frame in frames[:-1])])
-        assert together.y is not None
-        made._lines = together.y[made.first]
-        return made
+        first = np.cumsum([0, *map(len, frames[:-1])])
+        records = [record for one in several for record in one.records]
+        return cls(records, Frame.joined(frames), joined=several, first=first)
 
     def follows(self, before: MessageBatch) -> bool:
         """Whether it is of the same camera, has no bad rows, and begins after the other's last scan line."""
@@ -76,10 +61,10 @@ class MessageBatch:
         return bool(a.y[-1] < b.y[0] and (np.diff(a.y) >= 0).all() and (np.diff(b.y) >= 0).all())
 
     def parts(self, frame: Frame) -> list[tuple[Record, slice]]:
-        """Each message with its rows of `frame`, which is what is left after screening."""
-        if len(self.records) == 1 or frame.y is None:
+        """Each message with its rows of `frame`, the rest of its own frame after screening."""
+        if len(self.records) == 1 or self.frame is None or self.frame.y is None or frame.y is None:
             return [(self.records[0], slice(0, len(frame)))]
-        ends = [*np.searchsorted(frame.y, self._lines[1:]).tolist(), len(frame)]
+        ends = [*np.searchsorted(frame.y, self.frame.y[self.first[1:]]).tolist(), len(frame)]
         return [(record, slice(*span)) for record, *span in zip(self.records, [0, *ends[:-1]], ends, strict=True)]
 
     def aside(self, bad: list[BadRow]) -> dict[str, list[BadRow]]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 MAX_GAP = 16  # scan lines that may be missing; after a longer gap all objects are new
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(NamedTuple):
     """The extent of an object so far: lowest and highest (pixel, scan line), (2,) each, and its latest time."""
 
     low: np.ndarray

@@ -87,7 +87,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
         for record in records(0)[:50]:  # the drift reference and the running limits are learned
             handle(record)
         frames = [decode(record, axes, cap)[0] for record in records(0)]
-        predictions = [inspection.predictor.predict(frame) for frame in frames]
+        predictions = [inspection.predictor.predict(frame)[0] for frame in frames]
         checked = list(zip(records(1_000_000), frames, predictions, strict=True))
         found = {
             "decode": _times(lambda record: decode(record, axes, cap), records(0)),
