@@ -107,9 +107,9 @@ class LineMonitor:
         rows = [spectra, values, predictions.t2, predictions.q]
         self._waiting.append(rows if keep.all() else [part[keep] for part in rows])
         self._waiting_rows += int(keep.sum())
-        hurried = self._is_hurried(predictions.time)
-        for block, results in self._blocks():
-            if not hurried:
+        blocks = list(self._blocks())
+        if blocks and not self._is_hurried(predictions.time):
+            for block, results in blocks:
                 is_new |= self._take(block, results, model)
         if not is_new:
             return None
@@ -135,8 +135,6 @@ class LineMonitor:
 
     def _is_hurried(self, times: np.ndarray) -> bool:
         """Whether a complete block follows the last one too closely, by the time of its spectra."""
-        if self._waiting_rows < self.table.block_spectra:
-            return False
         newest = np.max(times)
         if 0 < (newest - self._judged) / np.timedelta64(1, "s") < self.table.pace_s:  # NaT is neither
             return True

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import structlog
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from ... import BadFile, BadMessage
 from ...models.atomic import atomic_write
@@ -48,17 +50,14 @@ class CameraReferences:
 
     def __init__(self, table: Table, kept: Path | None = None) -> None:
         self.table, self.kept = table, kept
-        self._white: np.ndarray | None = None
-        self._dark: np.ndarray | None = None
+        self._dark: np.ndarray | None = None  # perhaps before there is a white one
         self._reflectance: Reflectance | None = None
         self._learning: _Mean | None = None
         if table.white:
             self._reflectance = read_references(table.white, table.dark or None)
-            self._white, self._dark = self._reflectance.white, self._reflectance.dark
-            if len(self._white) != table.pixels:
-                raise BadFile(
-                    f"{table.white}: expected {table.pixels} pixels, as camera.pixels says, got {len(self._white)}"
-                )
+            self._dark, pixels = self._reflectance.dark, len(self._reflectance.white)
+            if pixels != table.pixels:
+                raise BadFile(f"{table.white}: expected {table.pixels} pixels, as camera.pixels says, got {pixels}")
         self._first = self._reflectance  # what a change is measured against
         self._kept_ns = 0
         self.refresh()
@@ -95,16 +94,18 @@ class CameraReferences:
             except ValueError as error:
                 self._learning = None
                 raise _unsuitable(frame, str(error)) from error
-        self._first = self._first or self._reflectance
-        self._white, self._dark = white, dark
+        self._first, self._dark = self._first or self._reflectance, dark
         self._save()
         first, now = self._first, self._reflectance
         if first is None or now is None:
             return 0.0
-        alive, light = ~first.dead, first.white - first.dark
-        if frame.reference == "dark":
-            return float(np.median((now.dark - first.dark)[alive] / light[alive]))
-        return float(np.median((now.white - now.dark)[alive] / light[alive])) - 1
+        is_dark, alive = frame.reference == "dark", ~first.dead
+        rise = (now.dark - first.dark) if is_dark else (now.white - now.dark)
+        return float(np.median(rise[alive] / (first.white - first.dark)[alive])) - (not is_dark)
+
+    @property
+    def _white(self) -> np.ndarray | None:
+        return self._reflectance and self._reflectance.white
 
     def end_update(self, line: str) -> None:
         """Spectra follow: a reference that is still incomplete is dropped."""
@@ -135,9 +136,6 @@ class CameraReferences:
         return self._reflectance
 
     def _save(self) -> None:
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
-
         if self.kept is None:
             return
         arrays = {"white": self._white, "dark": self._dark}
@@ -159,9 +157,6 @@ class CameraReferences:
             return
         if self.kept is None or kept_ns == self._kept_ns:
             return
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         self._kept_ns = kept_ns
         try:
             files = [Path(name).stat().st_mtime_ns for name in (self.table.white, self.table.dark) if name]
@@ -182,7 +177,7 @@ class CameraReferences:
         except (OSError, TypeError, ValueError, SafetensorError) as error:
             log.error("saved references ignored", path=str(self.kept), error=str(error))
             return
-        self._white, self._dark, self._reflectance, self._first = white, dark, now, first
+        self._dark, self._reflectance, self._first = dark, now, first
 
 
 def _unsuitable(frame: Frame, why: str) -> BadMessage:

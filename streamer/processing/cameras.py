@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ... import BadMessage
+from ..drift.reference_file import reference_path
 from ..messages.frame import Frame
 from ..messages.screening import BadRow, screen
 from ..settings.tables import Camera as Table
@@ -33,7 +33,7 @@ class Cameras:
     def check(self, lines: Mapping[str, Line]) -> None:
         """
         Raises:
-            BadFile: a reference of the settings can not be read, or is of another camera.
+            BadFile: a reference of the settings cannot be read, or is of another camera.
         """
         for line in lines.values():
             if line.camera.pixels:
@@ -64,8 +64,7 @@ class Cameras:
         key = (frame.line, frame.instrument)
         camera = self._cameras.pop(key, None)  # and put back as the newest
         if camera is None:
-            name = hashlib.blake2b("\0".join(key).encode(), digest_size=8).hexdigest()
-            camera = Camera(table, self.folder and self.folder / f"{name}.safetensors")
+            camera = Camera(table, self.folder and reference_path(self.folder, "\0".join(key)))
         camera.references.refresh()
         self._cameras[key] = camera
         if len(self._cameras) > MAX_CAMERAS:

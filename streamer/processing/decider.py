@@ -20,6 +20,7 @@ from ..messages.predictions import Predictions
 from ..settings.tables import Decide
 from .camera import ScreenedFrame
 from .line_rules import LineRules, PooledObject
+from .segmentation import by_code, reaches
 
 log = structlog.get_logger()
 
@@ -100,8 +101,7 @@ class Decider:
                     whole.absorb(pooled)
         for name, reach in seen.reach.items():
             if (pooled := opened.get((instrument, name))) is not None:
-                pooled.low, pooled.high = np.fmin(pooled.low, reach.low), np.fmax(pooled.high, reach.high)
-                pooled.last = np.fmax(pooled.last, reach.last)
+                pooled.reach = pooled.reach.with_(reach)
         yield from self._decide(line, [key for name in seen.ended or () if (key := (instrument, name)) in opened])
 
     def has_silent(self, clock: float) -> bool:
@@ -131,13 +131,12 @@ class Decider:
             return
         rules = self._bound[line][1]
         ahead = np.timedelta64(round(rules.table.deadline_s * 1e6), "us")
-        for pooled in sorted(whole, key=lambda pooled: (np.isnat(pooled.last), pooled.last)):
-            facts = rules.facts(pooled)
+        for pooled in sorted(whole, key=lambda pooled: (np.isnat(pooled.reach.last), pooled.reach.last)):
+            facts, last = rules.facts(pooled), pooled.reach.last
             action, number, reason = rules.decide(facts)
-            deadline = pooled.last + ahead
-            late = bool(np.datetime64(time.time_ns() // 1000, "us") > deadline)  # NaT is never late
+            late = bool(np.datetime64(time.time_ns() // 1000, "us") > last + ahead)  # NaT is never late
             yield Decision(
-                line, pooled.object_id, pooled.instrument, action, number, reason, facts, pooled.last, deadline, late,
+                line, pooled.object_id, pooled.instrument, action, number, reason, facts, last, last + ahead, late,
                 rules.name, rules.version, pooled.source_id,
             )  # fmt: skip
 
@@ -149,35 +148,29 @@ def _pooled(
     names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
     place = {name: i for i, name in enumerate(filter(None, dict.fromkeys(names)))}
     codes = np.array([place.get(name, -1) for name in names])  # -1: a camera's empty belt is no object
-    rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]  # object by object
-    first = np.flatnonzero(np.diff(codes[rows], prepend=-1))
+    rows, first = by_code(codes)
     if not len(rows):
         return
-    values = np.column_stack(list(predictions.values.values()))[rows]  # (n, targets)
-    nothing = np.zeros(len(names))
-    distance = predictions.classes.get(f"{class_of}_distance", nothing)[rows]
-    ambiguity = predictions.classes.get(f"{class_of}_ambiguity", nothing)[rows]
-    at = np.full((len(rows), 2), np.nan)
-    if predictions.x is not None and predictions.y is not None:
-        at = np.column_stack([predictions.x, predictions.y])[rows]
+    values = np.column_stack(list(predictions.values.values()))  # (n, targets)
+    nothing, nowhere = np.zeros(len(names)), np.full(len(names), np.nan)
+    distance = predictions.classes.get(f"{class_of}_distance", nothing)
+    ambiguity = predictions.classes.get(f"{class_of}_ambiguity", nothing)
     known = distance <= 1
     counted = np.where(known[:, None], values, 0.0)
-    flags = np.column_stack([np.ones(len(rows)), known, predictions.trusted[rows], predictions.odd[rows]])
+    flags = np.column_stack([np.ones(len(names)), known, predictions.trusted, predictions.odd])
+    x, y = (nowhere if at is None else at for at in (predictions.x, predictions.y))
     each = zip(
         place,
         rows[first].tolist(),
-        np.add.reduceat(counted, first),
-        np.add.reduceat(counted**2, first),
-        np.fmax.reduceat(predictions.time[rows], first),
-        np.add.reduceat(flags, first).astype(int).tolist(),
-        np.add.reduceat(ambiguity, first).tolist(),
-        np.minimum.reduceat(distance, first).tolist(),
-        np.fmin.reduceat(at, first),
-        np.fmax.reduceat(at, first),
+        *(np.add.reduceat(sums[rows], first) for sums in (counted, counted**2)),
+        np.add.reduceat(flags[rows], first).astype(int).tolist(),
+        np.add.reduceat(ambiguity[rows], first).tolist(),
+        np.minimum.reduceat(distance[rows], first).tolist(),
+        reaches(codes, x, y, predictions.time).values(),
         strict=True,
     )
-    for name, row, total, squares, last, counts, ambiguous, nearest, low, high in each:
+    for name, row, total, squares, counts, ambiguous, nearest, reach in each:
         yield PooledObject(
-            name, seen.frame.instrument, f"{source_id}-{row}", total, squares, last, *counts, ambiguous, nearest,
-            clock, low, high, seen.ended is not None,
+            name, seen.frame.instrument, f"{source_id}-{row}", total, squares, *counts, ambiguous, nearest, reach,
+            clock, seen.ended is not None,
         )  # fmt: skip

@@ -7,11 +7,12 @@ Outcomes come one by one: decisions are on their way before predictions are writ
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
+import numpy as np
 import structlog
 
 from ... import AxisMismatch, BadMessage, NoModel, TamisError
@@ -108,6 +109,7 @@ class PredictedPart(NamedTuple):
 
     record: Record
     rows: slice
+    frame: Frame  # these rows alone
     predictions: Predictions
 
 
@@ -151,8 +153,9 @@ class Inspection:
             error = batch.error or BadMessage(f"{first.place}: expected a frame, got none", "unreadable")
             yield self._reject(first, "", str(error), error.reason)
             return
+        line = self.settings.line(frame.line)
         try:
-            screened = self.cameras.take(frame, self.settings.line(frame.line), batch.bad, batch.first)
+            screened = self.cameras.take(frame, line, batch.bad, batch.first)
         except BadMessage as error:
             for one in batch.joined:  # each alone shows which one is at fault
                 yield from self.process(one, clock)
@@ -169,11 +172,16 @@ class Inspection:
         yield from self._decide(screened, predicted, clock)
         for part in predicted:
             yield self._results(part)
-        yield from self._request_labels(screened.frame, predicted)
-        yield from self._check_drift(screened, predicted)
+        picked = screened.one_row_per_object(bool(line and line.decide.rules))
+        for part in predicted:
+            yield from self._request_labels(part)
+            yield from self._check_drift(part, picked)
         if screened.belt:
             yield Outcome(facts=[BeltPixels(frame.line, screened.belt)])
-        yield from self._set_aside(batch.aside(screened.bad), parts, predicted, frame.line)
+        bad, done = batch.aside(screened.bad), {part.record.id for part in predicted}
+        for record, rows in parts:
+            if rows.start == rows.stop or record.id in done:  # else it was rejected as a whole
+                yield self._set_aside(record, frame.line, bad.get(record.id, []), rows.stop - rows.start)
 
     def _predict(
         self, screened: ScreenedFrame, parts: Sequence[tuple[Record, slice]]
@@ -197,7 +205,8 @@ class Inspection:
             reason, text = "failed", f"the model failed: {type(error).__name__}: {error!s:.200}"
         outcomes = [Outcome(facts=[PredictionTime(frame.line, time.perf_counter() - begun)])]
         if not reason:
-            return [PredictedPart(*part, made) for part, made in zip(parts, each, strict=True)], outcomes
+            frames = [frame] if len(parts) == 1 else [frame[rows] for _, rows in parts]
+            return [PredictedPart(*part, *made) for part, *made in zip(parts, frames, each, strict=True)], outcomes
         found = []
         for record, rows in parts:
             if reason == "failed" and len(parts) > 1:  # each alone shows which one is at fault
@@ -232,30 +241,29 @@ class Inspection:
         messages = [Outgoing("predictions", value, key, headers) for value, headers in encoded]
         return Outcome(messages, [Predicted(part.predictions)])
 
-    def _request_labels(self, frame: Frame, predicted: Sequence[PredictedPart]) -> Iterator[Outcome]:
+    def _request_labels(self, part: PredictedPart) -> Iterator[Outcome]:
         """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
-        for _, rows, predictions in predicted if self.requester is not None else ():
-            own = frame[rows]
-            due = self.requester.consider(own, predictions, partial(self.predictor.spread, own))
-            for value, headers in encode_requests(due):
-                message = Outgoing("label_requests", value, frame.line.encode(), headers)
-                yield Outcome([message], [LabelsRequested(frame.line)])
+        if self.requester is None:
+            return
+        due = self.requester.consider(part.frame, part.predictions, partial(self.predictor.spread, part.frame))
+        for value, headers in encode_requests(due):
+            message = Outgoing("label_requests", value, part.frame.line.encode(), headers)
+            yield Outcome([message], [LabelsRequested(part.frame.line)])
 
-    def _check_drift(self, screened: ScreenedFrame, predicted: Sequence[PredictedPart]) -> Iterator[Outcome]:
-        """Checks each message's spectra, or one of each object that began."""
-        frame = screened.frame
-        line = self.settings.line(frame.line)
-        picked = screened.one_row_per_object(bool(line and line.decide.rules))
-        for record, rows, predictions in predicted:
-            own = frame if len(predictions) == len(frame) else frame[rows]
-            if picked is not None:
-                some = picked[(rows.start <= picked) & (picked < rows.stop)] - rows.start
-                if not len(some):
-                    continue
-                own, predictions = own[some], predictions[some]
-            report = self.monitor.update(record, own, predictions, self.models.serving(frame.line)[1].model)
-            if report is not None:
-                yield Outcome(facts=[DriftChecked(frame.line, report)])
+    def _check_drift(self, part: PredictedPart, picked: np.ndarray | None) -> Iterator[Outcome]:
+        """
+        Args:
+            picked: the rows of the batch's frame to check; None: all.
+        """
+        frame, predictions, rows = part.frame, part.predictions, part.rows
+        if picked is not None:
+            some = picked[(rows.start <= picked) & (picked < rows.stop)] - rows.start
+            if not len(some):
+                return
+            frame, predictions = frame[some], predictions[some]
+        report = self.monitor.update(part.record, frame, predictions, self.models.serving(frame.line)[1].model)
+        if report is not None:
+            yield Outcome(facts=[DriftChecked(frame.line, report)])
 
     def _reject(self, record: Record, line: str, error: str, reason: str, spectra: int = 1) -> Outcome:
         """Sets a whole message aside, with its own bytes."""
@@ -263,27 +271,15 @@ class Inspection:
         value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
         return Outcome([Outgoing("rejects", value, _key(record), headers)], [Rejected(line, reason, spectra)], [True])
 
-    def _set_aside(
-        self,
-        bad: Mapping[str, Sequence[BadRow]],
-        parts: Sequence[tuple[Record, slice]],
-        predicted: Sequence[PredictedPart],
-        line: str,
-    ) -> Iterator[Outcome]:
-        """Sets the bad rows of each message aside whose good rows have been predicted, or that has none."""
-        done = {part.record.id for part in predicted}
-        for record, rows in parts:
-            good = rows.stop - rows.start
-            if good and record.id not in done:  # it was rejected as a whole
-                continue
-            if not (own := bad.get(record.id, ())):
-                yield Outcome(rejected=[False])
-                continue
-            log.warning("rows rejected", place=record.place, line=line, rows=len(own), first=str(own[0]))
-            encoded = list(reject_rows(record, own, line, self.settings.frame_max_bytes))
-            messages = [Outgoing("rejects", value, _key(record), headers) for value, headers in encoded]
-            facts = [Rejected(line, headers["reason"], int(headers["rows"])) for _, headers in encoded]
-            yield Outcome(messages, facts, [len(own) > good])
+    def _set_aside(self, record: Record, line: str, bad: Sequence[BadRow], good: int) -> Outcome:
+        """Sets the bad rows of a message aside; its good rows have been predicted."""
+        if not bad:
+            return Outcome(rejected=[False])
+        log.warning("rows rejected", place=record.place, line=line, rows=len(bad), first=str(bad[0]))
+        encoded = list(reject_rows(record, bad, line, self.settings.frame_max_bytes))
+        messages = [Outgoing("rejects", value, _key(record), headers) for value, headers in encoded]
+        facts = [Rejected(line, headers["reason"], int(headers["rows"])) for _, headers in encoded]
+        return Outcome(messages, facts, [len(bad) > good])
 
     # --- between batches ----------------------------------------------------------------------------------------------
 
@@ -316,11 +312,12 @@ class Inspection:
 
     def restore(self, notes: Iterable[str]) -> None:
         """Goes on where the workers that had these partitions before were."""
-        for note in notes if self.requester is not None else ():
-            self.requester.restore(note)
+        if self.requester is not None:
+            for note in notes:
+                self.requester.restore(note)
 
     def forget(self, line: str) -> None:
-        """A line that is not heard any more makes room for others."""
+        """A silent line makes room for others."""
         self.monitor.forget(line)
 
 

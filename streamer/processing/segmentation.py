@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,17 +11,16 @@ MAX_GAP = 16  # scan lines that may be missing; after a longer gap all objects a
 
 
 class Reach(NamedTuple):
-    """The extent of an object so far: lowest and highest (pixel, scan line), (2,) each, and its latest time."""
+    """The extent of an object so far: lowest and highest (pixel, scan line), (2,) each, NaN or NaT where unknown."""
 
     low: np.ndarray
     high: np.ndarray
-    last: np.datetime64
+    last: np.datetime64  # the latest time
 
     def with_(self, other: Reach | None) -> Reach:
         if other is None:
             return self
-        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Reach(low, high, np.fmax(self.last, other.last))
+        return Reach(np.fmin(self.low, other.low), np.fmax(self.high, other.high), np.fmax(self.last, other.last))
 
 
 class Segmenter:
@@ -56,14 +55,16 @@ class Segmenter:
         image[:2] = known = self._codes >= 0
         image[y - self._top, x] |= mask
         labels, count = connected(image)
+        # Parts with the same earlier code are one object, even where they are connected only further up.
+        earlier, place = np.unique(self._codes[known], return_inverse=True)
+        group = _groups(labels[:2][known], count + 1 + place, count + 1 + len(earlier))
         found, first = np.unique(labels, return_index=True)
-        code = np.full(count + 1, -1)
-        code[found] = first + self._top * self.pixels
-        np.minimum.at(code, labels[:2][known], self._codes[known])
-        code[0] = -1
-        merged = _joined(zip(self._codes[known].tolist(), code[labels[:2][known]].tolist(), strict=True))
-        if merged:
-            code = np.array([merged.get(one, one) for one in code.tolist()])
+        least = np.full(len(group), np.iinfo(np.int64).max)
+        np.minimum.at(least, group[found], first + self._top * self.pixels)
+        np.minimum.at(least, group[count + 1 :], earlier)
+        code = np.append(-1, least[group[1 : count + 1]])
+        into = zip(earlier.tolist(), least[group[count + 1 :]].tolist(), strict=True)
+        merged = {part: of for part, of in into if part != of}
         codes = np.where(mask, code[labels[y - self._top, x]], -1)
         newest = self._cut(code[labels[-2:]], high)
         ended = (before | set(code[1:].tolist())) - merged.keys() - set(newest.ravel().tolist())
@@ -96,33 +97,28 @@ def followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
     return codes
 
 
-def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """code -> the least code that it is connected with, of those that are connected with a lesser one"""
-    parent: dict[int, int] = {}
+def _groups(a: np.ndarray, b: np.ndarray, nodes: int) -> np.ndarray:
+    """(nodes,): the number of each node's group, where node a[i] belongs together with b[i]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(code: int) -> int:
-        while code in parent:
-            code = parent[code]
-        return code
+    return connected_components(coo_array((np.ones(len(a), bool), (a, b)), (nodes, nodes)), directed=False)[1]
 
-    for pair in set(pairs):
-        low, high = sorted(map(root, pair))
-        if low != high:
-            parent[high] = low
-    return {code: root(code) for code in parent}
+
+def by_code(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that have a code, object by object, and where among them each object begins."""
+    rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
+    return rows, np.flatnonzero(np.diff(codes[rows], prepend=-1))
 
 
 def reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -> dict[int, Reach]:
     """By code, of the (n,) pixels that have one."""
-    rows = np.flatnonzero(codes >= 0)
-    rows = rows[np.argsort(codes[rows], kind="stable")]
-    own = codes[rows]
-    first = np.flatnonzero(np.diff(own, prepend=-1))
-    if not len(first):
+    rows, first = by_code(codes)
+    if not len(rows):
         return {}
-    at = np.column_stack([x[rows], y[rows]]).astype(np.float64)
-    ends = np.minimum.reduceat(at, first), np.maximum.reduceat(at, first), np.fmax.reduceat(time[rows], first)
-    return {code: Reach(*end) for code, *end in zip(own[first].tolist(), *ends, strict=True)}
+    at = np.column_stack([x, y]).astype(np.float64)[rows]
+    ends = np.fmin.reduceat(at, first), np.fmax.reduceat(at, first), np.fmax.reduceat(time[rows], first)
+    return {code: Reach(*end) for code, *end in zip(codes[rows[first]].tolist(), *ends, strict=True)}
 
 
 def inner_pixels(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
