@@ -19,7 +19,7 @@ from ... import AxisMismatch, BadMessage, NoModel, TamisError
 from ..drift.monitor import DriftMonitor, DriftReport
 from ..messages.decisions import CONTENT_TYPES, Decision
 from ..messages.frame import Frame
-from ..messages.labels import encode_requests
+from ..messages.labels import Request, encode_requests
 from ..messages.predictions import JSON_LINES, Predictions, encode_predictions
 from ..messages.record import ARROW, Record
 from ..messages.rejects import MAX_FOREIGN, reject_message, reject_rows
@@ -45,10 +45,6 @@ class Outgoing(NamedTuple):
     value: bytes
     key: bytes | None
     headers: dict[str, str]
-
-
-class Predicted(NamedTuple):
-    predictions: Predictions
 
 
 class PredictionTime(NamedTuple):
@@ -85,11 +81,7 @@ class DriftChecked(NamedTuple):
     report: DriftReport
 
 
-class LabelsRequested(NamedTuple):
-    line: str
-
-
-Fact = Predicted | PredictionTime | Rejected | BeltPixels | ReferenceUpdated | DriftChecked | LabelsRequested | Decision
+Fact = Predictions | PredictionTime | Rejected | BeltPixels | ReferenceUpdated | DriftChecked | Request | Decision
 
 
 class Outcome(NamedTuple):
@@ -239,16 +231,16 @@ class Inspection:
         key, cap = part.predictions.line.encode(), self.settings.frame_max_bytes
         encoded = encode_predictions(part.predictions, self._encoding, cap, part.record.id)
         messages = [Outgoing("predictions", value, key, headers) for value, headers in encoded]
-        return Outcome(messages, [Predicted(part.predictions)])
+        return Outcome(messages, [part.predictions])
 
     def _request_labels(self, part: PredictedPart) -> Iterator[Outcome]:
         """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
         if self.requester is None:
             return
         due = self.requester.consider(part.frame, part.predictions, partial(self.predictor.spread, part.frame))
-        for value, headers in encode_requests(due):
-            message = Outgoing("label_requests", value, part.frame.line.encode(), headers)
-            yield Outcome([message], [LabelsRequested(part.frame.line)])
+        key = part.frame.line.encode()
+        messages = [Outgoing("label_requests", value, key, headers) for value, headers in encode_requests(due)]
+        yield Outcome(messages, due)
 
     def _check_drift(self, part: PredictedPart, picked: np.ndarray | None) -> Iterator[Outcome]:
         """

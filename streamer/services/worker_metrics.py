@@ -14,18 +14,10 @@ from ..drift.monitor import DriftReport
 from ..drift.reading import Reading
 from ..drift.reference_scan import ReferenceScan
 from ..messages.decisions import Decision
+from ..messages.labels import Request
 from ..messages.predictions import Predictions
 from ..monitoring.metrics import Metrics
-from ..processing.inspection import (
-    BeltPixels,
-    DriftChecked,
-    Fact,
-    LabelsRequested,
-    Predicted,
-    PredictionTime,
-    ReferenceUpdated,
-    Rejected,
-)
+from ..processing.inspection import BeltPixels, DriftChecked, Fact, PredictionTime, ReferenceUpdated, Rejected
 from ..processing.model_server import Served
 from ..settings.tables import Settings
 from ..transport.protocols import Source
@@ -54,10 +46,10 @@ class WorkerMetrics:
 
     def record(self, facts: Iterable[Fact]) -> None:
         for fact in facts:
-            label = self.meters.line(fact.predictions.line if isinstance(fact, Predicted) else fact.line)
+            label = self.meters.line(fact.line)
             match fact:
-                case Predicted():
-                    self._count_predictions(label, fact.predictions)
+                case Predictions():
+                    self._count_predictions(label, fact)
                 case PredictionTime():
                     self.meters["tamis_predict_duration_seconds"].labels(label).observe(fact.seconds)
                 case Decision():
@@ -71,7 +63,7 @@ class WorkerMetrics:
                     self._show_reference(label, fact)
                 case DriftChecked():
                     self._drifts[label] = fact.report
-                case LabelsRequested():
+                case Request():
                     self.meters["tamis_label_requests_total"].labels(label).inc()
 
     def _count_predictions(self, label: str, predictions: Predictions) -> None:

@@ -30,7 +30,7 @@ from tamis.streamer.messages.codec import decode  # noqa: E402
 from tamis.streamer.messages.predictions import encode_predictions  # noqa: E402
 from tamis.streamer.messages.record import ARROW, Message, Record  # noqa: E402
 from tamis.streamer.messages.screening import screen  # noqa: E402
-from tamis.streamer.processing.inspection import Inspection, Predicted  # noqa: E402
+from tamis.streamer.processing.inspection import Inspection  # noqa: E402
 from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
 from tamis.streamer.services.worker import Worker  # noqa: E402
 from tamis.streamer.settings.load import load  # noqa: E402
@@ -96,7 +96,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
             "limits and reasons": _times(inspection.predictor.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
             "drift": _times(lambda one: inspection.monitor.update(one[0], one[1], one[2], model), checked),
-            "meters": _times(lambda some: worker.metrics.record([Predicted(some)]), predictions),
+            "meters": _times(lambda some: worker.metrics.record([some]), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
         sink.messages.clear()

@@ -15,9 +15,9 @@ from tamis.models.store import Store
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.decisions import Decision
 from tamis.streamer.messages.frame import Frame
-from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.predictions import Predictions, decode_predictions
 from tamis.streamer.messages.record import ARROW, Record
-from tamis.streamer.processing.inspection import Inspection, Outcome, Outgoing, Predicted, PredictionTime, Rejected
+from tamis.streamer.processing.inspection import Inspection, Outcome, Outgoing, PredictionTime, Rejected
 from tamis.streamer.processing.message_batch import MessageBatch
 from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.settings.load import load
@@ -61,8 +61,8 @@ def test_a_frame_gives_its_predictions_and_what_the_metrics_need(tmp_path: Path,
     assert predictions.headers["result_id"].endswith("-0")
     timed, predicted, *others = facts(given)
     assert isinstance(timed, PredictionTime)
-    assert isinstance(predicted, Predicted)
-    assert len(predicted.predictions) == 5
+    assert isinstance(predicted, Predictions)
+    assert len(predicted) == 5
     assert others == []
     assert [one for outcome in given for one in outcome.rejected] == [False]
 
