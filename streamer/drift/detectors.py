@@ -6,16 +6,18 @@ thresholds follow from how blocks of the reference differ, so that chance passes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from ...models.axis import Axis
-from ...models.model import Result
+from ...models.model import Model, Result
+from ...models.serving.parts import ServedModel
 from .change_points import Levels
 from .reading import FLOOR, Level, Reading, Z
 from .spectral_features import FeatureExtractor, SpectralFeatures
+
+AnyModel = Model | ServedModel
 
 
 class Detector(Protocol):
@@ -199,32 +201,26 @@ def _tail(seen: np.ndarray, least: tuple[float, float], p: float = 1e-6) -> np.n
     return variance / (2 * mean) * chdtri(2 * mean**2 / variance, p)
 
 
-def detectors(
-    spectra: np.ndarray,
-    results: Result,
-    axis: Axis,
-    block: int,
-    limits: tuple[float, float],
-    targets: Sequence[str],
-    embed: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> tuple[FeatureExtractor, list[Detector]]:
-    """All of them, made from a reference.
+def detectors(model: AnyModel, spectra: np.ndarray, block: int) -> tuple[FeatureExtractor, list[Detector]]:
+    """All of them, made from a reference and what the model says of it.
 
     Args:
-        spectra: (blocks x block, bands), in order of time. results: of the same. limits: of T2 and Q, at 99 %.
+        spectra: (blocks x block, bands), on the model's grid, in order of time.
     """
-    extract = FeatureExtractor(spectra, axis, embed)
+    has_encoder = model.encoder is not None and model.encoder.grid == model.grid
+    extract = FeatureExtractor(spectra, model.grid, model.encoder.embed if has_encoder else None)
+    results = model.predict(spectra, model.grid)
     parts = (spectra, results.values, results.t2, results.q)
     in_blocks, *of_blocks = (part.reshape(-1, block, *part.shape[1:]) for part in parts)
     seen = extract(in_blocks, Result(*of_blocks))
     distinct = len({row.tobytes() for row in spectra})
     return extract, [
-        Exceedance(seen, distinct, "t2", limits[0]),
-        Exceedance(seen, distinct, "q", limits[1]),
+        Exceedance(seen, distinct, "t2", model.limits["t2"][1]),
+        Exceedance(seen, distinct, "q", model.limits["q"][1]),
         MeanShift(seen, distinct, extract.regions),
         PSI(seen, distinct, extract.regions),
         MMD(seen, distinct),
         Instrument(seen, distinct, extract),
         Noise(seen, distinct),
-        Levels(seen, distinct, targets),
+        Levels(seen, distinct, model.targets),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,19 +13,17 @@ import numpy as np
 import structlog
 
 from ...models.axis import Axis, resampler
-from ...models.model import Model, Result
-from ...models.serving.parts import ServedModel
+from ...models.model import Result
 from ..messages.frame import Frame
 from ..messages.predictions import Predictions
 from ..messages.record import Record
 from ..settings.tables import Drift as Table
-from .detectors import Detector, detectors
+from .detectors import AnyModel, Detector, detectors
 from .reading import Reading
 from .reference_file import Offsets, load_reference, reference_path, save_reference
 from .reference_scan import ReferenceScan
 from .spectral_features import FeatureExtractor
 
-AnyModel = Model | ServedModel
 Taught = tuple[FeatureExtractor, list[Detector]]
 
 log = structlog.get_logger()
@@ -215,18 +214,10 @@ class LineMonitor:
         self._taught, spectra, block = None, np.concatenate(self._gathered), self.table.block_spectra
         if self.path is not None:
             self._gathered = []  # they are in the file
-
-        def learn() -> Taught:
-            limits = model.limits["t2"][1], model.limits["q"][1]
-            encoder = model.encoder
-            embed = encoder.embed if encoder is not None and encoder.grid == model.grid else None
-            results = model.predict(spectra, model.grid)
-            return detectors(spectra, results, model.grid, block, limits, model.targets, embed)
-
         if self.pool is None:
-            self._finish(learn)
+            self._finish(partial(detectors, model, spectra, block))
         else:
-            self._teaching = self.pool.submit(learn)
+            self._teaching = self.pool.submit(detectors, model, spectra, block)
 
     def _finish(self, learn: Callable[[], Taught]) -> None:
         """A reference that no detector can learn from is logged and replaced by the next blocks; the line goes on."""

@@ -17,7 +17,7 @@ from ..messages.frame import Frame
 from ..messages.screening import BadRow, screen
 from ..settings.tables import Camera as Table
 from .camera_references import CameraReferences
-from .segmentation import MAX_GAP, Reach, Segmenter, followed, inner_pixels, reaches
+from .segmentation import MAX_GAP, Reach, Segmenter, by_code, followed, inner_pixels, reaches
 
 MAX_IMAGE = 1 << 22  # pixels of one message's scan lines, from its first y to its last: 150 MB while they are segmented
 MAX_SCAN_LINE = 1 << 46  # times the highest number of pixels, it still fits into 63 bits
@@ -78,11 +78,7 @@ class Camera:
         return self.references.update(frame, *self._places(frame))
 
     def find_objects(
-        self,
-        frame: Frame,
-        bad: Sequence[BadRow] = (),
-        saturation: float | None = None,
-        first: Iterable[int] = (0,),
+        self, frame: Frame, bad: Sequence[BadRow] = (), saturation: float | None = None, first: Iterable[int] = (0,)
     ) -> ScreenedFrame:
         """
         Args:
@@ -142,9 +138,8 @@ class Camera:
         found = []
         for message in messages:
             rows = np.flatnonzero(inner[message]) + message.start
-            order = np.argsort(codes[rows], kind="stable")
-            _, first, count = np.unique(codes[rows][order], return_index=True, return_counts=True)
-            place = np.arange(len(rows)) - np.repeat(first, count)  # within its object
+            order, first = by_code(codes[rows])
+            place = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))  # within its object
             found.append(np.sort(rows[order[place % self.table.every == 0]]))
         return np.concatenate(found)
 

@@ -14,7 +14,7 @@ from ..messages.screening import BadRow, screen
 from ..settings.tables import Camera as Table
 from ..settings.tables import Line
 from .camera import Camera, ScreenedFrame
-from .segmentation import connected
+from .segmentation import Segmenter
 
 MAX_CAMERAS = 64  # lines x instruments
 
@@ -38,7 +38,8 @@ class Cameras:
         for line in lines.values():
             if line.camera.pixels:
                 Camera(line.camera)
-                connected(np.ones((1, 1), bool))  # imports scipy now, so that the first objects need not wait for it
+                pixel = np.zeros(1, int)
+                Segmenter(1, 2).take(pixel, pixel, pixel == 0)  # imports scipy now: the first objects need not wait
 
     def take(
         self, frame: Frame, line: Line | None, bad: Sequence[BadRow] = (), first: Iterable[int] = (0,)

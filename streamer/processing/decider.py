@@ -61,12 +61,7 @@ class Decider:
         return rules
 
     def add(
-        self,
-        table: Decide,
-        seen: ScreenedFrame,
-        predicted: Mapping[str, Predictions],
-        model: ServedModel,
-        clock: float,
+        self, table: Decide, seen: ScreenedFrame, predicted: Mapping[str, Predictions], model: ServedModel, clock: float
     ) -> Iterator[Decision]:
         """Adds spectra to their objects, and decides those that are complete, the nearest deadline first.
 

@@ -50,17 +50,11 @@ class LabelRequester:
     """Requests of every line, at most `per_hour` each.
 
     Args:
-        clock: seconds that never go back. wall: seconds since 1970, which may.
+        clock: seconds that never go back.
     """
 
-    def __init__(
-        self,
-        per_hour: float,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self.period_s = 3600 / per_hour
-        self.clock, self.wall = clock, wall
+    def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.period_s, self.clock = 3600 / per_hour, clock
         self._undelivered: list[tuple[_Line, _Candidate, float]] = []  # and when it was due
         self._lines: dict[str, _Line] = {}
 
@@ -92,7 +86,7 @@ class LabelRequester:
 
     def note(self) -> str:
         """When each line's next request is due, in seconds since 1970: at most `NOTE_BYTES`, the newest lines first."""
-        offset_s = self.wall() - self.clock()
+        offset_s = time.time() - self.clock()
         text, dues = "{}", {}
         for name, line in sorted(self._lines.items(), key=lambda item: -item[1].due):
             dues[name] = round(line.due + offset_s)
@@ -109,7 +103,7 @@ class LabelRequester:
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return
         for name, due in dues.items():
-            left_s = min(max(0.0, due - self.wall()), self.period_s)
+            left_s = min(max(0.0, due - time.time()), self.period_s)
             self._line(name, 0.0).due = self.clock() + left_s
 
     def _offer(self, line: _Line, frame: Frame, predictions: Predictions, spread: Spread) -> None:

@@ -71,10 +71,12 @@ class Predictor:
         # Written so that NaN, which fails every comparison, is outside.
         outside = ~((result.t2 <= model.limits["t2"][1]) & (result.q <= model.limits["q"][1]))
         outside |= ~np.isfinite(result.values).all(axis=1)
-        named = None
-        if model.class_of and result.distance is not None:
+        named, unknown, classes, of = None, np.zeros(n, bool), {}, model.class_of
+        if of and result.distance is not None:
             named = Verdict(np.array(model.classes), result.values, result.distance)
-        unknown = np.zeros(n, bool) if named is None else named.unknown
+            unknown = named.unknown
+            classes = {of: named.names(), f"{of}_confidence": named.probability.max(axis=1)}
+            classes |= {f"{of}_distance": named.distance.min(axis=1), f"{of}_ambiguity": named.ambiguity}
         return Predictions(
             line=frame.line,
             model=name,
@@ -96,7 +98,7 @@ class Predictor:
             warm_up=verdict.warm_up,
             frozen=frozen,
             reason=_reasons(model, result, outside, frozen, verdict, named, unknown),
-            classes={} if named is None else _class_columns(model.class_of, named),
+            classes=classes,
         )
 
     def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:
@@ -116,16 +118,6 @@ class Predictor:
             del self._watches[line, instrument]
             log.warning("too many lines and instruments: the oldest is forgotten", line=line, instrument=instrument)
         return watch
-
-
-def _class_columns(class_of: str, named: Verdict) -> dict[str, np.ndarray]:
-    """The columns of `Predictions.classes`."""
-    return {
-        class_of: named.names(),
-        f"{class_of}_confidence": named.probability.max(axis=1),
-        f"{class_of}_distance": named.distance.min(axis=1),
-        f"{class_of}_ambiguity": named.ambiguity,
-    }
 
 
 def _reasons(

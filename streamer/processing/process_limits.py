@@ -77,8 +77,8 @@ class ProcessLimits:
         Hubert, Rousseeuw & Vanden Branden, Technometrics 47 (2005) 64-79, doi 10.1198/004017004000000563.
 
     >>> limit = ProcessLimits(learn_spectra=8, window_spectra=64)
-    >>> ones = np.linspace(0.9, 1.1, 9)
-    >>> limit.update(np.append(ones, 50.0)[:, None], np.append(ones, 1.0), np.append(ones, 1.0)).odd.nonzero()[0]
+    >>> ones, none = np.linspace(0.9, 1.1, 10), np.zeros(10, bool)
+    >>> limit.update(np.append(ones[:9], 50.0)[:, None], ones, ones, skip=none).odd.nonzero()[0]
     array([9])
     """
 
@@ -88,13 +88,11 @@ class ProcessLimits:
         self._learning = True
         self._warming_up = True
 
-    def update(
-        self, values: np.ndarray, t2: np.ndarray, q: np.ndarray, skip: np.ndarray | None = None
-    ) -> ProcessVerdict:
+    def update(self, values: np.ndarray, t2: np.ndarray, q: np.ndarray, skip: np.ndarray) -> ProcessVerdict:
         """values (n, targets), t2 (n,), q (n,) in order of time; `skip` (n,) bool marks rows to learn nothing from."""
         rows = judged = np.column_stack([np.cbrt(t2), np.cbrt(q), values])
         before = self._window if self._window is not None else rows[:0]
-        after = np.concatenate([before, rows if skip is None else rows[~skip]])
+        after = np.concatenate([before, rows[~skip]])
         self._window = after[-self.window_spectra :]
         centre = spread = np.full(rows.shape[1], np.nan)
         if not self._learning or len(after) >= self.learn_spectra:

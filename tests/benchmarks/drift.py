@@ -137,9 +137,7 @@ def taught(case: Case, rows: np.ndarray, usual: np.ndarray, rng: np.random.Gener
         *(case.before[rows], case.axis, case.values[rows], ["y"]), pipeline=pipeline, estimator=PLSR(n_components=6)
     )
     reference = case.before[rng.choice(usual, BLOCKS * BLOCK)].astype(np.float32)
-    limits = model.limits["t2"][1], model.limits["q"][1]
-    results = model.predict(reference, case.axis)
-    extract, every = detectors(reference, results, case.axis, BLOCK, limits, ["y"])
+    extract, every = detectors(model, reference, BLOCK)
     return Line(extract, every, model, case.axis)
 
 
