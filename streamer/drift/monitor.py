@@ -34,16 +34,11 @@ MAX_WATCHED = 32  # lines: each holds a reference of some megabytes while it lea
 
 
 class DriftReport(NamedTuple):
-    """The readings of a line's newest block.
-
-    Attributes:
-        alarms: detector -> whether it was over its threshold for two blocks in a row, and not yet below it for ten.
-        learned: share of the reference.
-    """
+    """The readings of a line's newest block."""
 
     readings: list[Reading]
-    alarms: dict[str, bool]
-    learned: float
+    alarms: dict[str, bool]  # detector -> over its threshold for two blocks in a row, and not yet below it for ten
+    learned: float  # share of the reference
 
 
 @dataclass

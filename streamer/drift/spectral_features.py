@@ -16,20 +16,13 @@ ROUGH = 16  # random sums of fourth differences
 
 
 class SpectralFeatures(NamedTuple):
-    """Some spectra as the detectors see them, computed once; every array begins with (n,) or (blocks, n).
+    """Some spectra as the detectors see them, computed once; every array begins with (n,) or (blocks, n)."""
 
-    Attributes:
-        regions: (..., regions), mean of each region's bands, less the reference's. causes: (..., causes), how far each
-            spectrum lies along each signature of an instrument's change, over the spread of usual variation.
-        noise: (..., 1), log mean square of the fourth differences, which leave little of bands. embedding: (..., k).
-        results: the model's of the same spectra.
-    """
-
-    regions: np.ndarray
-    causes: np.ndarray
-    noise: np.ndarray
-    embedding: np.ndarray
-    results: Result
+    regions: np.ndarray  # (..., regions), mean of each region's bands, less the reference's
+    causes: np.ndarray  # (..., causes), distance along each cause's signature, over the spread of usual variation
+    noise: np.ndarray  # (..., 1), log mean square of the fourth differences, which leave little of bands
+    embedding: np.ndarray  # (..., k)
+    results: Result  # the model's, of the same spectra
 
 
 class FeatureExtractor:

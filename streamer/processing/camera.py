@@ -25,35 +25,22 @@ MAX_SCAN_LINE = 1 << 46  # times the highest number of pixels, it still fits int
 
 @dataclass(frozen=True)
 class ScreenedFrame:
-    """A message less the rows that were set aside and, under a camera, less the pixels of the empty belt.
+    """A message less the rows that were set aside and, under a camera, less the pixels of the empty belt."""
 
-    Attributes:
-        frame: what is left: spectra, or pixels of objects named by `object_id`.
-        bad: rows that were set aside.
-        belt: number of pixels that belong to no object.
-        merged: object -> the object that it turned out to be a part of.
-        ended: objects that have left the view; None where no objects are sought.
-        began: objects whose first pixel is in this message.
-        reach: of the objects in this message, to their edges, including the pixels that `every` leaves out.
-        change: where the message completed a reference, by how much that has changed (see `CameraReferences.update`).
-    """
-
-    frame: Frame
-    bad: list[BadRow] = field(default_factory=list)
-    belt: int = 0
-    merged: Mapping[str, str] = field(default_factory=dict)
-    ended: frozenset[str] | None = None
-    began: frozenset[str] = frozenset()
-    reach: Mapping[str, Reach] = field(default_factory=dict)
-    change: float | None = None
+    frame: Frame  # what is left: spectra, or pixels of objects named by `object_id`
+    bad: list[BadRow] = field(default_factory=list)  # rows that were set aside
+    belt: int = 0  # number of pixels that belong to no object
+    merged: Mapping[str, str] = field(default_factory=dict)  # object -> the object that it turned out to be a part of
+    ended: frozenset[str] | None = None  # objects that have left the view; None where no objects are sought
+    began: frozenset[str] = frozenset()  # objects whose first pixel is in this message
+    reach: Mapping[str, Reach] = field(default_factory=dict)  # of its objects, with the pixels that `every` leaves out
+    change: float | None = None  # of a reference that it completed; see `CameraReferences.update`
 
     def one_row_per_object(self, sorts: bool) -> np.ndarray | None:
         """Rows of the frame, one from the middle of each object that began; None where spectra belong to no objects.
 
-        Drift is judged by these rows: a block of neighbouring pixels would cover only a handful of objects.
-
-        Args:
-            sorts: the line decides on objects; without a camera, each object in the frame counts.
+        Drift is judged by these rows: a block of neighbouring pixels would cover only a handful of objects. On a line
+        that decides on objects (`sorts`) without a camera, each object in the frame counts.
         """
         names = self.frame.object_id
         if self.ended is None and (names is None or not sorts):

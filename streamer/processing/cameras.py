@@ -31,10 +31,7 @@ class Cameras:
         self._cameras: dict[tuple[str, str], Camera] = {}
 
     def check(self, lines: Mapping[str, Line]) -> None:
-        """
-        Raises:
-            BadFile: a reference of the settings cannot be read, or is of another camera.
-        """
+        """Raises BadFile where a reference of the settings cannot be read, or is of another camera."""
         for line in lines.values():
             if line.camera.pixels:
                 Camera(line.camera)

@@ -39,8 +39,7 @@ class Decider:
     def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> LineRules:
         """A line's rules for the version that is served.
 
-        Raises:
-            BadSettings: they do not suit it, and no earlier version has the same targets.
+        Raises BadSettings where they do not suit it, and no earlier version has the same targets.
         """
         before_model, before = self._bound.get(line, (None, None))
         if before is not None and before_model is model:

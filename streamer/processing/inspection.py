@@ -68,12 +68,10 @@ class BeltPixels(NamedTuple):
 
 
 class ReferenceUpdated(NamedTuple):
-    """change: since the camera's first reference of this kind, as a share of the light."""
-
     line: str
     instrument: str
     kind: str
-    change: float
+    change: float  # since the camera's first reference of this kind, as a share of the light
 
 
 class DriftChecked(NamedTuple):
@@ -85,15 +83,11 @@ Fact = Predictions | PredictionTime | Rejected | BeltPixels | ReferenceUpdated |
 
 
 class Outcome(NamedTuple):
-    """What one step gives.
-
-    Attributes:
-        rejected: for each message that is done with this step, whether most of it was rejected.
-    """
+    """What one step gives."""
 
     messages: Sequence[Outgoing] = ()
     facts: Sequence[Fact] = ()
-    rejected: Sequence[bool] = ()
+    rejected: Sequence[bool] = ()  # for each message that is done with this step, whether most of it was rejected
 
 
 class PredictedPart(NamedTuple):
@@ -123,10 +117,9 @@ class Inspection:
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
 
     def check(self) -> None:
-        """Before anything is read: a line whose rules do not suit its model would pass everything.
+        """Before anything is read: raises BadSettings or BadFile where rules or references cannot be used.
 
-        Raises:
-            BadSettings, BadFile: rules or references of the settings cannot be used.
+        A line whose rules do not suit its model would pass everything.
         """
         self.cameras.check(self.settings.lines)
         for name, line in self.settings.lines.items():
@@ -243,10 +236,7 @@ class Inspection:
         yield Outcome(messages, due)
 
     def _check_drift(self, part: PredictedPart, picked: np.ndarray | None) -> Iterator[Outcome]:
-        """
-        Args:
-            picked: the rows of the batch's frame to check; None: all.
-        """
+        """Checks the message's spectra, or only those that are `picked`, by their rows in the batch's frame."""
         frame, predictions, rows = part.frame, part.predictions, part.rows
         if picked is not None:
             some = picked[(rows.start <= picked) & (picked < rows.stop)] - rows.start

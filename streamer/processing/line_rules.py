@@ -27,29 +27,22 @@ _OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
 @dataclass(slots=True)
 class PooledObject:
-    """One object so far: sums over its spectra.
-
-    Attributes:
-        source_id: message and row of its first spectrum, which are the same when they are read again.
-        total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
-        known: how many those are. heard: when its newest spectra were processed, by the worker's clock.
-        followed: by a camera, which knows when it has left the view.
-    """
+    """One object so far: sums over its spectra."""
 
     object_id: str
     instrument: str
-    source_id: str
-    total: np.ndarray
-    squares: np.ndarray
+    source_id: str  # message and row of its first spectrum, which are the same when they are read again
+    total: np.ndarray  # (targets,), values or probabilities, of the spectra that are of a known class
+    squares: np.ndarray  # likewise, of their squares
     spectra: int
-    known: int
+    known: int  # spectra that are of a known class
     trusted: int
     odd: int
     ambiguity: float
-    distance: float
+    distance: float  # the smallest
     reach: Reach
-    heard: float
-    followed: bool
+    heard: float  # when its newest spectra were processed, by the worker's clock
+    followed: bool  # by a camera, which knows when it has left the view
 
     def is_whole(self, table: Decide, now: np.datetime64, clock: float) -> bool:
         """Whether no more of it is expected once spectra measured at `now` have arrived."""
@@ -77,8 +70,7 @@ class PooledObject:
 class LineRules:
     """A line's rules, bound to the version of the model that is served.
 
-    Raises:
-        BadSettings: a rule uses what this model does not predict, or a purity that it does not reach.
+    Raises BadSettings where a rule uses what this model does not predict, or a purity that it does not reach.
     """
 
     table: Decide

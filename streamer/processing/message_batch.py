@@ -1,7 +1,7 @@
 """Messages of one line camera that wait together are processed as one batch, since most of the cost is per call.
 
-A worker that has fallen behind catches up this way. Results stay message by message: they get the same ids and the
-same verdicts however many messages were waiting.
+A worker that has fallen behind catches up this way. Results stay message by message, with the same ids and the same
+verdicts however many messages were waiting.
 """
 
 from __future__ import annotations
@@ -21,21 +21,14 @@ MAX_ROWS = 1 << 15  # in one batch: 10 MB of 80 bands
 
 @dataclass
 class MessageBatch:
-    """One message, or several whose scan lines follow one another.
-
-    Attributes:
-        frame: of all of them; None where `error` says why there is none.
-        bad: rows of the one message that could not be read.
-        joined: the batches it was made of, where there are several.
-        first: (m,) the row of the frame where each message begins.
-    """
+    """One message, or several whose scan lines follow one another."""
 
     records: list[Record]
-    frame: Frame | None
-    bad: list[BadRow] = field(default_factory=list)
+    frame: Frame | None  # of all of them; None where `error` says why there is none
+    bad: list[BadRow] = field(default_factory=list)  # rows of the one message that could not be read
     error: BadMessage | None = None
-    joined: Sequence[MessageBatch] = ()
-    first: np.ndarray = field(default_factory=lambda: np.zeros(1, int))
+    joined: Sequence[MessageBatch] = ()  # the batches it was made of, if there are several
+    first: np.ndarray = field(default_factory=lambda: np.zeros(1, int))  # (m,) the row where each message begins
 
     @classmethod
     def join(cls, several: list[MessageBatch]) -> MessageBatch:
@@ -77,10 +70,7 @@ class MessageBatch:
 
 
 def batches(read: Iterable[tuple[MessageBatch, bool]]) -> Iterator[MessageBatch]:
-    """
-    Args:
-        read: messages in their order, each with whether it is a line camera's.
-    """
+    """Joins messages that follow one another; `read` gives each with whether it is a line camera's."""
     waiting: list[MessageBatch] = []
     rows = 0
     for one, is_camera in read:

@@ -42,21 +42,14 @@ class FrozenSensor:
 
 @dataclass(frozen=True)
 class ProcessVerdict:
-    """Which of a frame's n rows are odd for the process, which of those are its warm-up, and the limits.
+    """Which of a frame's n rows are odd for the process, which of those are its warm-up, and the limits."""
 
-    Attributes:
-        odd, warm_up: (n,) bool; a warm-up is an unbroken run of odd rows from the line's very first one.
-        warm_up_spectra: the warm-up rows found by this update, including earlier frames seen while learning.
-        low, high: (2 + targets,) limits of T2, Q and each prediction; NaN while learning.
-        outside: (n, 2 + targets) bool, beyond these limits.
-    """
-
-    odd: np.ndarray
-    warm_up: np.ndarray
-    warm_up_spectra: int
-    low: np.ndarray
+    odd: np.ndarray  # (n,) bool
+    warm_up: np.ndarray  # (n,) bool: an unbroken run of odd rows from the line's very first one
+    warm_up_spectra: int  # found by this update, including earlier frames seen while learning
+    low: np.ndarray  # (2 + targets,) limits of T2, Q and each prediction; NaN while learning
     high: np.ndarray
-    outside: np.ndarray
+    outside: np.ndarray  # (n, 2 + targets) bool, beyond these limits
 
 
 class ProcessLimits:

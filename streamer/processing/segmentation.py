@@ -39,12 +39,9 @@ class Segmenter:
         self._codes = np.full((2, self.pixels), -1)  # of the two newest lines: line * pixels + pixel of the first one
 
     def take(self, x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, dict[int, int], set[int]]:
-        """
-        Args:
-            x, y, mask: (n,) pixel, line, and whether it is of an object.
+        """(n,) pixel, scan line, and whether it is of an object.
 
-        Returns:
-            (n,) codes of objects, -1 on the belt; code -> the code that it is a part of; codes that have ended.
+        Returns (n,) codes of objects, -1 on the belt; code -> the code that it is a part of; codes that have ended.
         """
         before = set(self._codes[self._codes >= 0].tolist())
         low, high = int(y.min()), int(y.max())
