@@ -59,13 +59,8 @@ class Levels:
     """Changes, of both kinds, of mean Q and of each target's mean prediction; a change is one from the reference."""
 
     def __init__(self, seen: SpectralFeatures, distinct: int, targets: Sequence[str]) -> None:
-        self._changes = [
-            [
-                Change(kind, f"{kind}-q", "mean Q"),
-                *(Change(kind, f"{kind}-prediction", f"mean {target}") for target in targets),
-            ]
-            for kind in KINDS
-        ]
+        what = [("q", "mean Q"), *(("prediction", f"mean {target}") for target in targets)]
+        self._changes = [[Change(kind, f"{kind}-{name}", text) for name, text in what] for kind in KINDS]
         columns = _q_and_values(seen.results)
         self.level = Level(columns, distinct)
         for block in columns:

@@ -226,11 +226,7 @@ class LineMonitor:
 
 
 class DriftMonitor:
-    """All lines of a worker.
-
-    Args:
-        folder: keeps the references over restarts; None: they are kept in memory only. pool: see `LineMonitor`.
-    """
+    """All lines of a worker; `folder` keeps their references over restarts, None in memory only."""
 
     def __init__(self, table: Table, folder: Path | None = None, pool: Executor | None = None) -> None:
         self.table, self.folder, self.pool = table, folder, pool

@@ -31,22 +31,9 @@ class _Mean:
     count: np.ndarray
     last: int = -1  # place of the newest pixel, counted through all scan lines
 
-    def continues(self, kind: str, shape: tuple[int, int], places: np.ndarray) -> bool:
-        """Whether these rows continue the reference; a reference that starts again replaces the one before."""
-        return self.kind == kind and self.total.shape == shape and int(places.min()) > self.last
-
-    def add(self, x: np.ndarray, places: np.ndarray, spectra: np.ndarray) -> None:
-        self.last = int(places.max())
-        np.add.at(self.total, x, spectra)
-        self.count += np.bincount(x, minlength=len(self.count))
-
 
 class CameraReferences:
-    """The newest white and dark reference of one camera.
-
-    Args:
-        kept: the file that keeps refreshed references over restarts; None: nowhere.
-    """
+    """The newest white and dark reference of one camera; the file `kept` keeps refreshed ones over restarts."""
 
     def __init__(self, table: Table, kept: Path | None = None) -> None:
         self.table, self.kept = table, kept
@@ -81,13 +68,17 @@ class CameraReferences:
         if self._first is not None and shape != (before := self._first.white.shape):
             raise _unsuitable(frame, f"expected {before[1]} bands, as the white one has, got {shape[1]}")
         places = y * shape[0] + x
-        if self._learning is None or not self._learning.continues(frame.reference, shape, places):
-            self._learning = _Mean(frame.reference, np.zeros(shape), np.zeros(shape[0], int))
-        self._learning.add(x, places, frame.spectra)
-        if not self._learning.count.all():
+        mean = self._learning
+        if mean is None or (mean.kind, mean.total.shape) != (frame.reference, shape) or places.min() <= mean.last:
+            # A reference that starts again replaces the one before.
+            mean = self._learning = _Mean(frame.reference, np.zeros(shape), np.zeros(shape[0], int))
+        mean.last = int(places.max())
+        np.add.at(mean.total, x, frame.spectra)
+        mean.count += np.bincount(x, minlength=shape[0])
+        if not mean.count.all():
             return None
-        mean = self._learning.total / self._learning.count[:, None]
-        white, dark = (mean, self._dark) if frame.reference == "white" else (self._white, mean)
+        light = mean.total / mean.count[:, None]
+        white, dark = (light, self._dark) if frame.reference == "white" else (self._white, light)
         if white is not None:
             try:
                 self._reflectance = Reflectance(white, dark)

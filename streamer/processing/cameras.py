@@ -20,11 +20,7 @@ MAX_CAMERAS = 64  # lines x instruments
 
 
 class Cameras:
-    """Those of all lines that have one.
-
-    Args:
-        folder: keeps refreshed references over restarts; None: they are not kept.
-    """
+    """Those of all lines that have one; `folder` keeps refreshed references over restarts, None does not."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder

@@ -80,9 +80,7 @@ class ModelServer:
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + self.reload_s
-        for name in self._names:
-            if name in self._loading:
-                continue
+        for name in [name for name in self._names if name not in self._loading]:
             served = self.served.get(name)
             try:
                 version = self.store.current(name)
