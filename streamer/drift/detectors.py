@@ -207,8 +207,9 @@ def detectors(model: AnyModel, spectra: np.ndarray, block: int) -> tuple[Feature
     Args:
         spectra: (blocks x block, bands), on the model's grid, in order of time.
     """
-    has_encoder = model.encoder is not None and model.encoder.grid == model.grid
-    extract = FeatureExtractor(spectra, model.grid, model.encoder.embed if has_encoder else None)
+    encoder = model.encoder
+    embed = encoder.embed if encoder is not None and encoder.grid == model.grid else None
+    extract = FeatureExtractor(spectra, model.grid, embed)
     results = model.predict(spectra, model.grid)
     parts = (spectra, results.values, results.t2, results.q)
     in_blocks, *of_blocks = (part.reshape(-1, block, *part.shape[1:]) for part in parts)

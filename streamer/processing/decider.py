@@ -163,8 +163,7 @@ def _pooled(
         reaches(codes, x, y, predictions.time).values(),
         strict=True,
     )
-    for name, row, total, squares, counts, ambiguous, nearest, reach in each:
-        yield PooledObject(
-            name, seen.frame.instrument, f"{source_id}-{row}", total, squares, *counts, ambiguous, nearest, reach,
-            clock, seen.ended is not None,
-        )  # fmt: skip
+    instrument, followed = seen.frame.instrument, seen.ended is not None
+    for name, row, total, squares, (n, n_known, trusted, odd), ambiguous, nearest, reach in each:
+        sums = (total, squares, n, n_known, trusted, odd, ambiguous, nearest)
+        yield PooledObject(name, instrument, f"{source_id}-{row}", *sums, reach, clock, followed)

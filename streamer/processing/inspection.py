@@ -191,7 +191,7 @@ class Inspection:
         outcomes = [Outcome(facts=[PredictionTime(frame.line, time.perf_counter() - begun)])]
         if not reason:
             frames = [frame] if len(parts) == 1 else [frame[rows] for _, rows in parts]
-            return [PredictedPart(*part, *made) for part, *made in zip(parts, frames, each, strict=True)], outcomes
+            return [PredictedPart(*p, own, made) for p, own, made in zip(parts, frames, each, strict=True)], outcomes
         found = []
         for record, rows in parts:
             if reason == "failed" and len(parts) > 1:  # each alone shows which one is at fault

@@ -88,7 +88,7 @@ class LineRules:
             for rule in self.table.rules:
                 texts = [rule.when] if rule.when else []
                 if rule.of_class is not None:
-                    texts.append(self._of_class(rule))
+                    texts.append(self._of_class(rule, rule.of_class))
                 conditions = [Rule(text) for text in texts]
                 for condition in conditions:
                     condition.refuse_unknown(known)
@@ -96,14 +96,14 @@ class LineRules:
         except ValueError as error:
             raise BadSettings(f"lines: decide.rules: {error}") from error
 
-    def _of_class(self, rule: DecisionRule) -> str:
+    def _of_class(self, rule: DecisionRule, name: str) -> str:
         if self.model.validation is None:
-            raise ValueError(f"class = {rule.of_class!r}: the line's model predicts values, not classes")
-        cut = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
-        name, unknown, of = _quoted(rule.of_class), _quoted(UNKNOWN), self.model.class_of
+            raise ValueError(f"class = {name!r}: the line's model predicts values, not classes")
+        cut = threshold(self.model.validation, name, purity=rule.purity, recovery=rule.recovery)
+        of = self.model.class_of
         name_of = of if of.isidentifier() else f"value[{_quoted(of)}]"
-        likeliest = f"== {name}" if rule.recovery is None else f"!= {unknown}"
-        text = f"{name_of} {likeliest} and p[{name}] >= {cut.at!r}"
+        likeliest = f"== {_quoted(name)}" if rule.recovery is None else f"!= {_quoted(UNKNOWN)}"
+        text = f"{name_of} {likeliest} and p[{_quoted(name)}] >= {cut.at!r}"
         self.thresholds.append(
             f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} of spectra not seen)"
         )

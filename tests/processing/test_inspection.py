@@ -51,7 +51,7 @@ def facts(outcomes: Iterable[Outcome]) -> list[Any]:
     return [fact for outcome in outcomes for fact in outcome.facts]
 
 
-def test_a_frame_gives_its_predictions_and_what_the_metrics_need(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_a_frame_gives_predictions_and_facts_for_the_metrics(tmp_path: Path, model: Model, grid: Axis) -> None:
     sent = frame(grid, 5)
     given = list(inspection(tmp_path, model).process(message(sent), 0.0))
     (predictions,) = messages(given)
@@ -108,7 +108,7 @@ def test_open_objects_are_decided_once(tmp_path: Path, model: Model, grid: Axis,
     assert not made.has_silent_objects(60.0)
 
 
-def test_what_was_undone_is_not_decided(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_undone_messages_are_not_decided(tmp_path: Path, model: Model, grid: Axis) -> None:
     made = inspection(tmp_path, model, lines={"nir1": {"decide": {**RULES, "close_s": 1.0}}})
     list(made.process(message(frame(grid, object_id=["a"] * 4)), 0.0))
     made.undo()

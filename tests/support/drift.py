@@ -38,10 +38,10 @@ class Line:
         self.sent += n
         made = frame(self.model.grid, n, spectra=spectra.astype(np.float32), spectrum_id=names, **changes)
         result = self.model.predict(made.spectra, self.model.grid)
-        told = predictions(self.model, made, result, self.version)
+        predicted = predictions(self.model, made, result, self.version)
         offset = next(OFFSETS)
         record = Record("tamis.spectra", 0, offset, None, b"", {}, float(offset))
-        return self.watch.update(record, made, told, self.model)
+        return self.watch.update(record, made, predicted, self.model)
 
     def learns(self, draw: Callable[[int], np.ndarray]) -> Line:
         for _ in range(self.watch.table.learn_blocks):
@@ -66,3 +66,8 @@ def drawing(axis: Axis, seed: int = 5) -> Callable[[int], np.ndarray]:
     seeds = iter(range(seed * 10_000, (seed + 1) * 10_000))
     matrix = 0.5 * np.exp(-0.5 * ((axis.to("nm").values - 1500.0) / 30.0) ** 2)
     return lambda n: simulate(n, axis, next(seeds))[0] + matrix
+
+
+def alarms(report: DriftReport | None) -> set[str]:
+    assert report is not None
+    return {name for name, on in report.alarms.items() if on}
