@@ -47,11 +47,7 @@ class _Line:
 
 
 class LabelRequester:
-    """Requests of every line, at most `per_hour` each.
-
-    Args:
-        clock: seconds that never go back.
-    """
+    """Requests of every line, at most `per_hour` each; `clock` gives seconds that never go back."""
 
     def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.period_s, self.clock = 3600 / per_hour, clock

@@ -97,7 +97,7 @@ class ProcessLimits:
         low, high = centre - spread, centre + spread
         low[:2] = -np.inf  # T2 and Q have upper limits only
         outside = (judged > high) | (judged < low)  # comparisons with NaN are False
-        odd: np.ndarray = outside.any(axis=1)
+        odd = np.any(outside, axis=1)
         warm_up = np.logical_and.accumulate(odd) & self._warming_up
         if not self._learning:
             self._warming_up = bool(warm_up.all())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -52,16 +52,14 @@ class Segmenter:
         image[:2] = known = self._codes >= 0
         image[y - self._top, x] |= mask
         labels, count = connected(image)
-        # Parts with the same earlier code are one object, even where they are connected only further up.
-        earlier, place = np.unique(self._codes[known], return_inverse=True)
-        group = _groups(labels[:2][known], count + 1 + place, count + 1 + len(earlier))
         found, first = np.unique(labels, return_index=True)
-        least = np.full(len(group), np.iinfo(np.int64).max)
-        np.minimum.at(least, group[found], first + self._top * self.pixels)
-        np.minimum.at(least, group[count + 1 :], earlier)
-        code = np.append(-1, least[group[1 : count + 1]])
-        into = zip(earlier.tolist(), least[group[count + 1 :]].tolist(), strict=True)
-        merged = {part: of for part, of in into if part != of}
+        code = np.full(count + 1, -1)
+        code[found] = first + self._top * self.pixels
+        np.minimum.at(code, labels[:2][known], self._codes[known])
+        code[0] = -1
+        merged = _joined(zip(self._codes[known].tolist(), code[labels[:2][known]].tolist(), strict=True))
+        if merged:
+            code = np.array([merged.get(one, one) for one in code.tolist()])
         codes = np.where(mask, code[labels[y - self._top, x]], -1)
         newest = self._cut(code[labels[-2:]], high)
         ended = (before | set(code[1:].tolist())) - merged.keys() - set(newest.ravel().tolist())
@@ -94,12 +92,20 @@ def followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
     return codes
 
 
-def _groups(a: np.ndarray, b: np.ndarray, nodes: int) -> np.ndarray:
-    """(nodes,): the number of each node's group, where node a[i] belongs together with b[i]."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """code -> the least code that it is connected with, of those that are connected with a lesser one"""
+    parent: dict[int, int] = {}
 
-    return connected_components(coo_array((np.ones(len(a), bool), (a, b)), (nodes, nodes)), directed=False)[1]
+    def root(code: int) -> int:
+        while code in parent:
+            code = parent[code]
+        return code
+
+    for pair in set(pairs):
+        low, high = sorted(map(root, pair))
+        if low != high:
+            parent[high] = low
+    return {code: root(code) for code in parent}
 
 
 def by_code(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
