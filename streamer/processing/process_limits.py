@@ -49,7 +49,7 @@ class ProcessVerdict:
     warm_up_spectra: int  # found by this update, including earlier frames seen while learning
     low: np.ndarray  # (2 + targets,) limits of T2, Q and each prediction; NaN while learning
     high: np.ndarray
-    outside: np.ndarray  # (n, 2 + targets) bool, beyond these limits
+    outside: np.ndarray  # (n, 2 + targets) bool, outside these limits
 
 
 class ProcessLimits:
