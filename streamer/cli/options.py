@@ -135,7 +135,7 @@ def refusing() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(text: str, total: int | None = None, *, visible: bool = True) -> Iterator[Callable[..., None]]:
-    """On a terminal; yields a function that sets its `description`, its `completed` steps and whether it is `visible`."""
+    """On a terminal; yields a function that sets its `description`, `completed` steps and whether it is `visible`."""
     from rich.console import Console
     from rich.progress import Progress
 

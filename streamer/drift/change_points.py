@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from .reading import Level, Reading, Results, Z
+from ...models.model import Result
+from .reading import Level, Reading, Z
 from .spectral_features import SpectralFeatures
 
+KINDS = ("adwin", "page-hinkley")
 
-class Change(ABC):
-    """A level that has moved for good, found by a river detector on a standardised value a block.
+
+class Change:
+    """A level that has moved for good, found by a river detector on one standardised value a block.
 
     Once the detector has fired, the score is the level's distance from the reference, in standard errors; it falls to 0
     when the level is back.
+
+    Args:
+        kind: "adwin", adaptive windowing: two parts of the recent past differ in their mean; or "page-hinkley", a
+            cumulative sum that has left its lowest or highest point by too much.
+        name: of the readings. what: the level, in words.
+
+    References:
+        Bifet & Gavalda, SIAM Data Mining 2007, 443-448, doi 10.1137/1.9781611972771.42; Page, Biometrika 41 (1954)
+        100-115, doi 10.1093/biomet/41.1-2.100.
     """
 
     BACK = 1.0
-    MEMORY = 0.2  # of the moving average that measures how far
+    MEMORY = 0.2  # of the moving average that measures the distance
 
-    def __init__(self, name: str, what: str) -> None:
-        self.name, self.what = name, what
-        self._detector, self._changed, self._now = self._made(), False, 0.0
+    def __init__(self, kind: str, name: str, what: str) -> None:
+        from river.drift import ADWIN, PageHinkley
 
-    @abstractmethod
-    def _made(self) -> Any:
-        """A river detector: update(value), then drift_detected."""
-
-    def learn(self, values: np.ndarray, distinct: int) -> Any:
-        """(blocks, n), of the reference: a change is one from these."""
-        self.level = Level().learn(values[:, :, None], distinct)
-        for block in values:
-            self.update(block)
-        return self
-
-    def update(self, values: np.ndarray) -> Reading:
-        """(n,), a block"""
-        return self.step(float(self.level.read(values[:, None])[0]))
+        self.name, self.what, self._changed, self._now = name, what, False, 0.0
+        self._detector = (
+            ADWIN(delta=1e-7, clock=1)
+            if kind == "adwin"
+            else PageHinkley(min_instances=10, delta=0.5, threshold=20.0, alpha=1 - 1e-4)
+        )
 
     def step(self, z: float) -> Reading:
         """One standardised value."""
@@ -54,57 +55,32 @@ class Change(ABC):
         return Reading(self.name, abs(self._now) if self._changed else 0.0, self.BACK, text)
 
 
-class Adwin(Change):
-    """Adaptive windowing: two parts of the recent past differ in their mean.
-
-    References: Bifet & Gavalda, SIAM Data Mining 2007, 443-448, doi 10.1137/1.9781611972771.42.
-    """
-
-    def _made(self) -> Any:
-        from river.drift import ADWIN
-
-        return ADWIN(delta=1e-7, clock=1)
-
-
-class PageHinkley(Change):
-    """A cumulative sum that has left its lowest or highest point by too much.
-
-    References: Page, Biometrika 41 (1954) 100-115, doi 10.1093/biomet/41.1-2.100.
-    """
-
-    def _made(self) -> Any:
-        from river.drift import PageHinkley as Sum
-
-        return Sum(min_instances=10, delta=0.5, threshold=20.0, alpha=1 - 1e-4)
-
-
 class Levels:
-    """`Adwin` and `PageHinkley` on the mean of Q and on the mean prediction of each target."""
+    """Changes, of both kinds, of mean Q and of each target's mean prediction; a change is one from the reference."""
 
-    def __init__(self, targets: Sequence[str]) -> None:
-        self.targets = targets
+    def __init__(self, seen: SpectralFeatures, distinct: int, targets: Sequence[str]) -> None:
+        what = [("q", "mean Q"), *(("prediction", f"mean {target}") for target in targets)]
+        self._changes = [[Change(kind, f"{kind}-{name}", text) for name, text in what] for kind in KINDS]
+        columns = _q_and_values(seen.results)
+        self.level = Level(columns, distinct)
+        for block in columns:
+            self._step(block)
 
-    def learn(self, seen: SpectralFeatures, distinct: int) -> Levels:
-        self._of: list[tuple[Change, Callable[[Results], np.ndarray]]] = []
-        for kind, name in ((Adwin, "adwin"), (PageHinkley, "page-hinkley")):
-            # Q is skewed; its cube root is nearly normal.
-            columns: list[tuple[str, str, Callable[[Results], np.ndarray]]] = [
-                (f"{name}-q", "mean Q", lambda r: np.cbrt(r.q))
-            ]
-            columns += [
-                (f"{name}-prediction", f"mean {target}", lambda r, i=i: r.values[..., i])
-                for i, target in enumerate(self.targets)
-            ]
-            self._of += [(kind(label, what).learn(of(seen.results), distinct), of) for label, what, of in columns]
-        return self
+    def _step(self, columns: np.ndarray) -> list[Reading]:
+        z = self.level.read(columns).tolist()
+        readings = []
+        for changes in self._changes:
+            q, *predictions = [change.step(one) for change, one in zip(changes, z, strict=True)]
+            readings += [q, max(predictions, key=lambda reading: reading.score)]
+        return readings
 
     def read(self, seen: SpectralFeatures) -> list[Reading]:
-        readings: dict[str, Reading] = {}
-        for change, of in self._of:
-            one = change.update(of(seen.results))
-            if one.detector not in readings or one.score > readings[one.detector].score:
-                readings[one.detector] = one
-        return list(readings.values())
+        return self._step(_q_and_values(seen.results))
+
+
+def _q_and_values(results: Result) -> np.ndarray:
+    """(..., 1 + targets); Q is skewed, but its cube root is nearly normal."""
+    return np.concatenate([np.cbrt(results.q)[..., None], results.values], axis=-1)
 
 
 class LabelDrift:
@@ -120,9 +96,7 @@ class LabelDrift:
         self.targets, self.taught = targets, taught
         self._error_sd = np.sqrt(np.mean(errors**2, axis=0)) + np.finfo(np.float64).tiny
         self._recent = np.empty((0, len(targets)))
-        self._changes = [
-            [kind("residual", f"the error of {target}") for kind in (Adwin, PageHinkley)] for target in targets
-        ]
+        self._changes = [[Change(kind, "residual", f"the error of {target}") for kind in KINDS] for target in targets]
         for error in errors / self._error_sd:
             self._step(error)
 

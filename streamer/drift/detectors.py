@@ -1,25 +1,27 @@
-"""Drift detectors, one small class each: `learn` from the blocks of a reference, then `read` a block.
+"""Drift detectors, one small class each: made from the blocks of a reference, then `read` judges a block.
 
-A block is some hundred spectra of one line in order of time. Each detector's score is held against its threshold;
-thresholds are set so that chance passes them about once in a million blocks, by how blocks of the reference differ.
+A block is some hundred spectra of one line in order of time. Each detector's score is compared with its threshold;
+thresholds follow from how blocks of the reference differ, so that chance passes them about once in a million blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
-from ...models.axis import Axis
+from ...models.model import Model, Result
+from ...models.serving.parts import ServedModel
 from .change_points import Levels
-from .reading import _FLOOR, Level, Reading, Results, Z
+from .reading import FLOOR, Level, Reading, Z
 from .spectral_features import FeatureExtractor, SpectralFeatures
+
+AnyModel = Model | ServedModel
 
 
 class Detector(Protocol):
-    def learn(self, seen: SpectralFeatures, distinct: int) -> Any:
-        """`seen` in blocks: (blocks, n, ...), of which so many spectra are distinct: repeats teach nothing new."""
+    """Made from features in blocks (blocks, n, ...), and from how many of their spectra are distinct (see `Level`)."""
 
     def read(self, seen: SpectralFeatures) -> Sequence[Reading]:
         """`seen` of one block: (n, ...)."""
@@ -29,19 +31,13 @@ class Detector(Protocol):
 class MeanShift:
     """The mean of a band region has moved."""
 
-    name = "mean-shift"
-
-    def __init__(self, regions: list[str]) -> None:
-        self.regions, self.level = regions, Level()
-
-    def learn(self, seen: SpectralFeatures, distinct: int) -> MeanShift:
-        self.level.learn(seen.regions, distinct)
-        return self
+    def __init__(self, seen: SpectralFeatures, distinct: int, regions: list[str]) -> None:
+        self.regions, self.level = regions, Level(seen.regions, distinct)
 
     def read(self, seen: SpectralFeatures) -> list[Reading]:
         z = self.level.read(seen.regions)
         i = int(np.abs(z).argmax())
-        return [Reading(self.name, float(abs(z[i])), Z, f"mean of {self.regions[i]} moved by {z[i]:+.1f} se")]
+        return [Reading("mean-shift", float(abs(z[i])), Z, f"mean of {self.regions[i]} moved by {z[i]:+.1f} se")]
 
 
 class PSI:
@@ -54,22 +50,17 @@ class PSI:
         Yurdakul & Naranjo, J. Risk Model Validation 14 (2020) 89-100, doi 10.21314/JRMV.2020.227.
     """
 
-    name = "psi"
     BINS = 10
 
-    def __init__(self, regions: list[str]) -> None:
+    def __init__(self, seen: SpectralFeatures, distinct: int, regions: list[str]) -> None:
         self.regions = regions
-
-    def learn(self, seen: SpectralFeatures, distinct: int) -> PSI:
         n, k = seen.regions.shape[1:]
         inner = np.linspace(0, 1, self.BINS + 1)[1:-1]
         self._edges = np.quantile(seen.regions.reshape(-1, k), inner, axis=0).T  # (k, 9)
-        self._usual = np.full((k, self.BINS), 1 / self.BINS)
         self._usual = self._shares(seen.regions.reshape(-1, k))
         every = np.array([self._index(block) for block in seen.regions])  # (blocks, k)
         chance = 1 / n + 1 / distinct  # of the block, and of the reference
         self.threshold = float(np.max(_tail(every, least=((self.BINS - 1) * chance, 2 * (self.BINS - 1) * chance**2))))
-        return self
 
     def _shares(self, columns: np.ndarray) -> np.ndarray:
         counts = [
@@ -86,22 +77,18 @@ class PSI:
         index = self._index(seen.regions)
         i = int(index.argmax())
         text = f"distribution of {self.regions[i]} changed (PSI {index[i]:.2f})"
-        return [Reading(self.name, float(index[i]), self.threshold, text)]
+        return [Reading("psi", float(index[i]), self.threshold, text)]
 
 
 class Exceedance:
     """More spectra than usual lie above the calibration's 99 % limit of T2 or Q; or above the reference's own 99 %
     where the process as a whole lies outside the calibration."""
 
-    def __init__(self, name: str, limit: float) -> None:
-        self.name, self.limit = name, limit
-
-    def learn(self, seen: SpectralFeatures, distinct: int) -> Exceedance:
-        values = getattr(seen.results, self.name)
-        self.limit = max(self.limit, float(np.quantile(values, 0.99)))
+    def __init__(self, seen: SpectralFeatures, distinct: int, name: str, limit: float) -> None:
+        values = getattr(seen.results, name)
+        self.name, self.limit = name, max(limit, float(np.quantile(values, 0.99)))
         self.usual = float(np.clip((values > self.limit).mean(), 0.01, 0.99))
         self.se = np.sqrt(self.usual * (1 - self.usual) * (1 / values.shape[1] + 1 / distinct))
-        return self
 
     def read(self, seen: SpectralFeatures) -> list[Reading]:
         share = float((getattr(seen.results, self.name) > self.limit).mean())
@@ -114,67 +101,48 @@ class Exceedance:
 class Instrument:
     """The mean spectrum has changed as by the instrument: gain, offset, slope or shift of the axis, and by how much.
 
-    The cause that explains most is chosen first; each further one by what it explains beyond the chosen ones
+    The cause that explains most is chosen first; each further one by what it explains in addition to the chosen ones
     (orthogonal matching pursuit: Pati, Rezaiifar & Krishnaprasad, Asilomar 1993, doi 10.1109/ACSSC.1993.342465).
     """
 
-    def __init__(self, extract: FeatureExtractor) -> None:
-        self.extract, self.level = extract, Level()
+    MIN_UNIQUE = 1e-3  # of a cause: the chosen ones all but contain one with less, so it explains nothing more
 
-    def learn(self, seen: SpectralFeatures, distinct: int) -> Instrument:
-        self.level.learn(seen.causes, distinct)
-        return self
+    def __init__(self, seen: SpectralFeatures, distinct: int, extract: FeatureExtractor) -> None:
+        self.extract, self.level = extract, Level(seen.causes, distinct)
 
     def read(self, seen: SpectralFeatures) -> list[Reading]:
-        z, overlap = self.level.read(seen.causes), self.extract.overlap
-        if np.abs(z).max() <= Z:  # nothing to separate
-            sizes = z * self.level.sd / self.extract.strength
-            return [self._reading(i, abs(z[i]), sizes[i]) for i in range(len(z))]
-        raw = z * self.level.sd  # (causes,): matched filters' answers
-        chosen: list[int] = []
-        found: dict[int, Reading] = {}
-        while len(chosen) < len(z):
-            others = [i for i in range(len(z)) if i not in chosen]
-            if chosen:
-                within = overlap[np.ix_(chosen, chosen)] + 1e-9 * np.eye(len(chosen))
-                between = overlap[np.ix_(others, chosen)]
-                across = np.linalg.solve(within, between.T).T  # (others, chosen)
-                left = raw[others] - across @ raw[chosen]
-                unique = np.maximum(1 - (across * between).sum(axis=1), 0)
-            else:
-                left, unique = raw[others], np.ones(len(others))
-            # A cause that the chosen ones all but contain explains nothing of its own.
-            scores = np.where(unique > 1e-3, left / np.sqrt(unique + _FLOOR) / self.level.sd[others], 0.0)
-            best = int(np.abs(scores).argmax())
-            i = others[best]
-            size = left[best] / max(unique[best], 1e-3) / self.extract.strength[i] if scores[best] else 0.0
-            found[i] = self._reading(i, abs(scores[best]), size)
-            chosen.append(i)
-        return [found[i] for i in sorted(found)]
-
-    def _reading(self, i: int, score: float, size: float) -> Reading:
-        cause, unit = self.extract.units[i]
-        words = f"instrument: {cause} {size:+.3g} {unit}".rstrip()
-        return Reading(cause, float(score), Z, words, {(cause, unit): float(size)})
+        scores, sd = self.level.read(seen.causes), self.level.sd
+        sizes = scores * sd
+        if np.abs(scores).max() > Z:
+            left, overlap = sizes, self.extract.overlap  # the matched filters' answers that are not explained yet
+            scores, sizes = np.zeros((2, len(left)))
+            for _ in left:
+                unique = np.diagonal(overlap)
+                each = np.where(unique > self.MIN_UNIQUE, left / np.sqrt(np.maximum(unique, FLOOR)) / sd, 0.0)
+                best = int(np.abs(each).argmax())
+                if not each[best]:
+                    break
+                scores[best], sizes[best] = each[best], left[best] / unique[best]
+                explained = overlap[best] / unique[best]
+                left, overlap = left - explained * left[best], overlap - np.outer(overlap[best], explained)
+        readings = []
+        for (cause, unit), score, size in zip(self.extract.units, scores, sizes / self.extract.strength, strict=True):
+            text = f"instrument: {cause} {size:+.3g} {unit}".rstrip()
+            readings.append(Reading(cause, float(abs(score)), Z, text, {(cause, unit): float(size)}))
+        return readings
 
 
 class Noise:
     """Neighbouring bands differ by more than usual: a noisy detector, a dying lamp, a loose fibre; or by less."""
 
-    name = "noise"
-
-    def __init__(self) -> None:
-        self.level = Level()
-
-    def learn(self, seen: SpectralFeatures, distinct: int) -> Noise:
-        self.level.learn(seen.noise, distinct)
-        return self
+    def __init__(self, seen: SpectralFeatures, distinct: int) -> None:
+        self.level = Level(seen.noise, distinct)
 
     def read(self, seen: SpectralFeatures) -> list[Reading]:
         z = float(self.level.read(seen.noise)[0])
         times = float(np.exp(np.clip(seen.noise.mean() - self.level.mean[0], -50, 50) / 2))
         text = f"instrument: noise {times:.2f} times the usual"
-        return [Reading(self.name, abs(z), Z, text, {(self.name, "times"): times})]
+        return [Reading("noise", abs(z), Z, text, {("noise", "times"): times})]
 
 
 class MMD:
@@ -187,46 +155,45 @@ class MMD:
         1177-1184; for two samples: Zhao & Meng, Neural Computation 27 (2015) 1345-1372, doi 10.1162/NECO_a_00732.
     """
 
-    name = "mmd"
-    FEATURES, PERMUTATIONS, MAX_ROWS = 128, 400, 4096
+    FEATURES, PERMUTATIONS = 128, 400
 
-    def learn(self, seen: SpectralFeatures, distinct: int) -> MMD:
-        blocks, n, k = seen.embedding.shape
+    def __init__(self, seen: SpectralFeatures, distinct: int) -> None:
+        n, k = seen.embedding.shape[1:]
         rows, rng = seen.embedding.reshape(-1, k), np.random.default_rng(0)
         self._centre, self._sd = rows.mean(axis=0), rows.std(axis=0) + np.finfo(np.float64).tiny
         some = (rows[rng.permutation(len(rows))[:256]] - self._centre) / self._sd
         squares = np.sum(some**2, axis=1)
         apart = squares[:, None] + squares - 2 * some @ some.T
-        width = np.sqrt(max(float(np.median(apart)), _FLOOR))
+        width = np.sqrt(max(float(np.median(apart)), FLOOR))
         self._directions = (rng.normal(size=(k, self.FEATURES)) / width).astype(np.float32)
         self._phases = rng.uniform(0, 2 * np.pi, self.FEATURES).astype(np.float32)
-        features = np.concatenate([self._features(block) for block in seen.embedding])
-        self._usual = features.mean(axis=0)
-        by_chance = np.array(
-            [
-                self._apart(features[rng.choice(len(features), n, replace=False)].mean(axis=0))
-                for _ in range(self.PERMUTATIONS)
-            ]
-        )
-        by_chance *= 1 + n / distinct
-        own = np.array([self._apart(block.mean(axis=0)) for block in features.reshape(blocks, n, -1)])
-        self.threshold = float(_tail(own[:, None], least=(by_chance.mean(), by_chance.var()))[0])
-        return self
+        features = np.stack([self._features(block) for block in seen.embedding])  # (blocks, n, FEATURES)
+        every = features.reshape(-1, self.FEATURES)
+        self._usual = every.mean(axis=0)
+        draws = (rng.choice(len(every), n, replace=False) for _ in range(self.PERMUTATIONS))
+        by_chance = np.array([self._apart(every[drawn]) for drawn in draws]) * (1 + n / distinct)
+        own = np.array([[self._apart(block)] for block in features])
+        self.threshold = float(_tail(own, least=(by_chance.mean(), by_chance.var()))[0])
 
     def _features(self, embedding: np.ndarray) -> np.ndarray:
         standard = ((embedding - self._centre) / self._sd).astype(np.float32)
         return np.cos(standard @ self._directions + self._phases)
 
-    def _apart(self, mean: np.ndarray) -> float:
-        return float(np.sum((mean - self._usual) ** 2)) * 2 / self.FEATURES
+    def _apart(self, features: np.ndarray) -> float:
+        """The squared discrepancy between some spectra, (n, FEATURES), and the reference."""
+        return float(np.sum((features.mean(axis=0) - self._usual) ** 2)) * 2 / self.FEATURES
 
     def read(self, seen: SpectralFeatures) -> list[Reading]:
-        score = self._apart(self._features(seen.embedding).mean(axis=0))
-        return [Reading(self.name, score, self.threshold, f"the spectra's distribution changed (MMD2 {score:.3g})")]
+        score = self._apart(self._features(seen.embedding))
+        return [Reading("mmd", score, self.threshold, f"the spectra's distribution changed (MMD2 {score:.3g})")]
 
 
 def _tail(seen: np.ndarray, least: tuple[float, float], p: float = 1e-6) -> np.ndarray:
-    """(blocks, k) of a positive statistic -> (k,), passed with probability p: g chi2(h) by moments, `least` of them."""
+    """(blocks, k) of a positive statistic -> (k,), passed with probability p: g chi2(h) with its mean and variance.
+
+    Args:
+        least: lower bounds of mean and variance.
+    """
     from scipy.special import chdtri
 
     mean = np.maximum(seen.mean(axis=0), least[0])
@@ -234,31 +201,27 @@ def _tail(seen: np.ndarray, least: tuple[float, float], p: float = 1e-6) -> np.n
     return variance / (2 * mean) * chdtri(2 * mean**2 / variance, p)
 
 
-def detectors(
-    spectra: np.ndarray,
-    results: Results,
-    axis: Axis,
-    block: int,
-    limits: tuple[float, float],
-    targets: Sequence[str],
-    embed: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> tuple[FeatureExtractor, list[Detector]]:
-    """All of them, taught by a reference.
+def detectors(model: AnyModel, spectra: np.ndarray, block: int) -> tuple[FeatureExtractor, list[Detector]]:
+    """All of them, made from a reference and what the model says of it.
 
     Args:
-        spectra: (blocks x block, bands), in order of time. results: of the same. limits: of T2 and Q, at 99 %.
+        spectra: (blocks x block, bands), on the model's grid, in order of time.
     """
-    extract = FeatureExtractor(spectra, axis, embed)
-    seen = extract(spectra, results).blocks(block)
-    made: list[Detector] = [
-        Exceedance("t2", limits[0]),
-        Exceedance("q", limits[1]),
-        MeanShift(extract.regions),
-        PSI(extract.regions),
-        MMD(),
-        Instrument(extract),
-        Noise(),
-        Levels(targets),
-    ]
+    encoder = model.encoder
+    embed = encoder.embed if encoder is not None and encoder.grid == model.grid else None
+    extract = FeatureExtractor(spectra, model.grid, embed)
+    results = model.predict(spectra, model.grid)
+    parts = (spectra, results.values, results.t2, results.q)
+    in_blocks, *of_blocks = (part.reshape(-1, block, *part.shape[1:]) for part in parts)
+    seen = extract(in_blocks, Result(*of_blocks))
     distinct = len({row.tobytes() for row in spectra})
-    return extract, [detector.learn(seen, distinct) for detector in made]
+    return extract, [
+        Exceedance(seen, distinct, "t2", model.limits["t2"][1]),
+        Exceedance(seen, distinct, "q", model.limits["q"][1]),
+        MeanShift(seen, distinct, extract.regions),
+        PSI(seen, distinct, extract.regions),
+        MMD(seen, distinct),
+        Instrument(seen, distinct, extract),
+        Noise(seen, distinct),
+        Levels(seen, distinct, model.targets),
+    ]

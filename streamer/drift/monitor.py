@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import structlog
 
-from ...models.axis import resampler
-from ...models.model import Model
-from ...models.serving.parts import ServedModel
+from ...models.axis import Axis, resampler
+from ...models.model import Result
 from ..messages.frame import Frame
 from ..messages.predictions import Predictions
 from ..messages.record import Record
 from ..settings.tables import Drift as Table
-from .detectors import Detector, detectors
-from .reading import Reading, Results
+from .detectors import AnyModel, Detector, detectors
+from .reading import Reading
 from .reference_file import Offsets, load_reference, reference_path, save_reference
 from .reference_scan import ReferenceScan
 from .spectral_features import FeatureExtractor
 
-AnyModel = Model | ServedModel
+Taught = tuple[FeatureExtractor, list[Detector]]
 
 log = structlog.get_logger()
 
@@ -34,16 +34,11 @@ MAX_WATCHED = 32  # lines: each holds a reference of some megabytes while it lea
 
 
 class DriftReport(NamedTuple):
-    """The readings of a line's newest block.
-
-    Attributes:
-        alarms: detector -> whether it was over its threshold for two blocks in a row, and not yet below it for ten.
-        learned: share of the reference.
-    """
+    """The readings of a line's newest block."""
 
     readings: list[Reading]
-    alarms: dict[str, bool]
-    learned: float
+    alarms: dict[str, bool]  # detector -> over its threshold for two blocks in a row, and not yet below it for ten
+    learned: float  # share of the reference
 
 
 @dataclass
@@ -63,23 +58,25 @@ class LineMonitor:
     table: Table
     path: Path | None = None
     pool: Executor | None = None
-    readings: list[Reading] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._model: AnyModel | None = None
+        self._grid: Axis | None = None
         self._version = ""
-        self._rows: list[tuple[np.ndarray, Results]] = []
-        self._waiting = 0
-        self._taken = np.datetime64("NaT", "us")  # the newest spectrum of the last block that was
-        self._gathered: list[np.ndarray] = []  # blocks of a reference that is not complete
-        self._reference: np.ndarray | None = None
-        self._taught: tuple[FeatureExtractor, list[Detector]] | None = None
-        self._teaching: Future[tuple[FeatureExtractor, list[Detector]]] | None = None
+        self._waiting: list[list[np.ndarray]] = []  # spectra, values, T2 and Q that fill no block yet
+        self._waiting_rows = 0
+        self._judged = np.datetime64("NaT", "us")  # the newest spectrum of the last block that was taken
+        self._seen: Offsets = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._gathered: list[np.ndarray] = []  # the reference's blocks, as long as they are not in the file alone
+        self._taught: Taught | None = None
+        self._teaching: Future[Taught] | None = None
+        self.readings: list[Reading] = []
         self._over: dict[str, int] = {}
         self._alarms: set[str] = set()
         self._scans: dict[str, ReferenceScan] = {}
         self._scanned: dict[str, Reading] = {}
-        self._seen: Offsets = {}
 
     @property
     def learned(self) -> float:
@@ -93,34 +90,25 @@ class LineMonitor:
         if self._is_known(record):
             return None
         spectra = resampler(frame.axis, model.grid).apply(frame.spectra).astype(np.float32, copy=False)
-        scan = self._scan_rows(frame)
-        is_new = self._scan(frame, spectra, scan) if scan.any() else False
-        keep = ~(predictions.frozen | scan)
+        scans, is_new = np.zeros(len(frame), bool), False
+        if self.table.reference_objects and frame.object_id is not None:
+            scans = np.isin(np.array(frame.object_id), self.table.reference_objects)
+            for i in np.flatnonzero(scans):
+                is_new |= self._scan(frame.object_id[i], spectra[i], model.grid)
         values = np.column_stack(list(predictions.values.values()))
-        keep &= np.isfinite(values).all(axis=1)  # the spectra are: `frame.screen` has seen to that
-        if keep.all():
-            self._rows.append((spectra, Results(predictions.t2, predictions.q, values)))
-        else:
-            self._rows.append((spectra[keep], Results(predictions.t2[keep], predictions.q[keep], values[keep])))
-        self._waiting += int(keep.sum())
-        hurried = self._is_hurried(predictions.time)
-        for block, results in self._blocks():
-            if not hurried:
-                is_new = self._take(block, results) or is_new
+        # The spectra are finite: `screening.screen` has ensured that.
+        keep = ~(predictions.frozen | scans) & np.isfinite(values).all(axis=1)
+        rows = [spectra, values, predictions.t2, predictions.q]
+        self._waiting.append(rows if keep.all() else [part[keep] for part in rows])
+        self._waiting_rows += int(keep.sum())
+        blocks = list(self._blocks())
+        if blocks and not self._is_hurried(predictions.time):
+            for block, results in blocks:
+                is_new |= self._take(block, results, model)
         if not is_new:
             return None
         every = [*self.readings, *self._scanned.values()]
         return DriftReport(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
-
-    def _is_hurried(self, times: np.ndarray) -> bool:
-        """Whether a complete block follows the last one too closely, by the time of its spectra."""
-        if self._waiting < self.table.block_spectra:
-            return False
-        newest = np.max(times)
-        if 0 < (newest - self._taken) / np.timedelta64(1, "s") < self.table.pace_s:  # NaT is neither
-            return True
-        self._taken = newest
-        return False
 
     def _is_known(self, record: Record) -> bool:
         """Whether the message is read again: a known offset, and not newer, as it would be in a recreated topic."""
@@ -131,68 +119,60 @@ class LineMonitor:
         self._seen[place] = record.offset, record.timestamp_s
         return False
 
-    def _scan_rows(self, frame: Frame) -> np.ndarray:
-        names = self.table.reference_objects
-        if not names or frame.object_id is None:
-            return np.zeros(len(frame), bool)
-        return np.isin(np.array(frame.object_id), names)
+    def _scan(self, name: str, spectrum: np.ndarray, grid: Axis) -> bool:
+        """Adds a scan of a reference object; whether that gives a reading."""
+        reading = self._scans.setdefault(name, ReferenceScan(grid)).update(spectrum)
+        if reading is not None:
+            self._scanned[name] = reading
+            self._count([max(self._scanned.values(), key=lambda r: r.score)])
+        return reading is not None
 
-    def _scan(self, frame: Frame, spectra: np.ndarray, rows: np.ndarray) -> bool:
-        assert frame.object_id is not None
-        assert self._model is not None
-        is_new = False
-        for i in np.flatnonzero(rows):
-            name = frame.object_id[i]
-            scan = self._scans.setdefault(name, ReferenceScan(self._model.grid))
-            reading = scan.update(spectra[i])
-            if reading is not None:
-                self._scanned[name] = reading
-                self._count([max(self._scanned.values(), key=lambda r: r.score)])
-                is_new = True
-        return is_new
+    def _is_hurried(self, times: np.ndarray) -> bool:
+        """Whether a complete block follows the last one too closely, by the time of its spectra."""
+        newest = np.max(times)
+        if 0 < (newest - self._judged) / np.timedelta64(1, "s") < self.table.pace_s:  # NaT is neither
+            return True
+        self._judged = newest
+        return False
 
-    def _blocks(self) -> Iterator[tuple[np.ndarray, Results]]:
-        """Whole blocks; what is left over waits."""
+    def _blocks(self) -> Iterator[tuple[np.ndarray, Result]]:
+        """Whole blocks; the remaining rows wait."""
         n = self.table.block_spectra
-        if self._waiting < n:
+        if self._waiting_rows < n:
             return
-        spectra, results = self._rows[0]
-        if len(self._rows) > 1:
-            spectra = np.concatenate([rows for rows, _ in self._rows])
-            results = Results(*(np.concatenate(parts) for parts in zip(*(r for _, r in self._rows), strict=True)))
-        whole = len(spectra) // n * n
-        self._rows = [(spectra[whole:], Results(*(part[whole:] for part in results)))]
-        self._waiting = len(spectra) - whole
+        rows = self._waiting[0]
+        if len(self._waiting) > 1:
+            rows = [np.concatenate(parts) for parts in zip(*self._waiting, strict=True)]
+        whole = self._waiting_rows // n * n
+        self._waiting = [[part[whole:] for part in rows]]
+        self._waiting_rows -= whole
         for start in range(0, whole, n):
-            rows = slice(start, start + n)
-            yield spectra[rows], Results(*(part[rows] for part in results))
+            spectra, *results = (part[start : start + n] for part in rows)
+            yield spectra, Result(*results)
 
-    def _take(self, spectra: np.ndarray, results: Results) -> bool:
+    def _take(self, spectra: np.ndarray, results: Result, model: AnyModel) -> bool:
         """Judges a block, or learns from it; whether the readings have changed."""
         if self._teaching is not None:
             if not self._teaching.done():
                 return False
-            learned, self._teaching = self._teaching, None
-            self._learned(learned.result)
+            taught, self._teaching = self._teaching.result, None
+            self._finish(taught)
         if (self._taught or self._gathered) and self.path is not None and not self.path.exists():
             log.info("drift: reference forgotten; learning a new one", line=self.line)
             self._forget()
-        if self._taught is None:
-            self._gathered.append(spectra.copy())
-            self._save()
-            self._complete()
+        if self._taught is not None:
+            extract, every = self._taught
+            seen = extract(spectra, results)
+            self.readings = [reading for detector in every for reading in detector.read(seen)]
+            self._count(self.readings)
             return True
-        extract, every = self._taught
-        seen = extract(spectra, results)
-        self.readings = [reading for detector in every for reading in detector.read(seen)]
-        self._count(self.readings)
+        self._gathered.append(spectra.copy())
+        if self.path is not None:
+            blocks = np.concatenate(self._gathered)
+            if not save_reference(self.path, self.line, model.grid, blocks, self._seen):
+                self.path = None
+        self._learn(model)
         return True
-
-    def _complete(self) -> None:
-        """Learns the reference once all its blocks are gathered."""
-        if len(self._gathered) >= self.table.learn_blocks:
-            self._reference, self._gathered, self._taught = np.concatenate(self._gathered), [], None
-            self._teach()
 
     def _count(self, readings: list[Reading]) -> None:
         for reading in readings:
@@ -207,93 +187,65 @@ class LineMonitor:
                 self._alarms.discard(name)
                 log.info("drift is over", line=self.line, detector=name)
 
-    def _forget(self) -> None:
-        self._taught = self._teaching = self._reference = None
-        self._gathered, self.readings, self._over, self._alarms = [], [], {}, set()
-        self._scans, self._scanned = {}, {}
-
     def _serve(self, model: AnyModel, version: str) -> None:
         """Another version has other scores: the detectors learn them from the same reference."""
-        if version == self._version and self._model is not None:
+        if version == self._version and self._grid is not None:
             return
-        if self._model is not None and self._model.grid != model.grid:
+        if self._grid is not None and self._grid != model.grid:
             self._forget()
-            self._rows, self._waiting = [], 0
-        self._model, self._version = model, version
-        if self._reference is None and not self._gathered:
-            self._load()
-        if self._reference is not None:
-            self._taught = None
-            self._teach()
-        else:
-            self._complete()
-
-    def _teach(self) -> None:
-        assert self._model is not None
-        assert self._reference is not None
-        model, spectra, block = self._model, self._reference, self.table.block_spectra
-        if self.path is not None:
-            self._reference = None  # it is in the file
-
-        def learn() -> tuple[FeatureExtractor, list[Detector]]:
-            result = model.predict(spectra, model.grid)
-            limits = model.limits["t2"][1], model.limits["q"][1]
-            encoder = model.encoder
-            embed = encoder.embed if encoder is not None and encoder.grid == model.grid else None
-            results = Results(result.t2, result.q, result.values)
-            return detectors(spectra, results, model.grid, block, limits, model.targets, embed)
-
-        if self.pool is None:
-            self._learned(learn)
-        else:
-            self._teaching = self.pool.submit(learn)
-
-    def _learned(self, result: Callable[[], tuple[FeatureExtractor, list[Detector]]]) -> None:
-        """A reference that no detector can learn from is logged and replaced by the next blocks; the line goes on."""
-        try:
-            self._taught = result()
-        except ValueError as error:  # LinAlgError is one
-            log.error("drift: no detector can learn from this reference", line=self.line, error=str(error))
-            self._forget()
-            return
-        log.info("drift: reference learned", line=self.line, blocks=self.table.learn_blocks)
-
-    def _save(self) -> None:
-        if self.path is not None and self._model is not None:
-            blocks = np.concatenate(self._gathered)
-            if not save_reference(self.path, self.line, self._model.grid, blocks, self._seen):
-                self.path = None
-
-    def _load(self) -> None:
-        """What is kept of the reference, and the offsets that it reaches to."""
-        if self.path is not None and self._model is not None:
-            kept = load_reference(self.path, self.line, self._model.grid, self.table)
+            self._waiting, self._waiting_rows = [], 0
+        self._grid, self._version = model.grid, version
+        if not self._gathered and self.path is not None:
+            kept = load_reference(self.path, self.line, model.grid, self.table)
             if kept is not None:
                 self._gathered, seen = kept
                 self._seen = self._seen or seen
+        self._learn(model)
+
+    def _learn(self, model: AnyModel) -> None:
+        """Makes the detectors once all blocks of the reference are gathered."""
+        if len(self._gathered) < self.table.learn_blocks:
+            return
+        self._taught, spectra, block = None, np.concatenate(self._gathered), self.table.block_spectra
+        if self.path is not None:
+            self._gathered = []  # they are in the file
+        if self.pool is None:
+            self._finish(partial(detectors, model, spectra, block))
+        else:
+            self._teaching = self.pool.submit(detectors, model, spectra, block)
+
+    def _finish(self, learn: Callable[[], Taught]) -> None:
+        """A reference that no detector can learn from is logged and replaced by the next blocks; the line goes on."""
+        try:
+            self._taught = learn()
+        except ValueError as error:  # LinAlgError is one
+            log.error("drift: no detector can learn from this reference", line=self.line, error=str(error))
+            self._forget()
+        else:
+            log.info("drift: reference learned", line=self.line, blocks=self.table.learn_blocks)
 
 
 class DriftMonitor:
-    """All lines of a worker."""
+    """All lines of a worker; `folder` keeps their references over restarts, None in memory only."""
 
     def __init__(self, table: Table, folder: Path | None = None, pool: Executor | None = None) -> None:
         self.table, self.folder, self.pool = table, folder, pool
         self.lines: dict[str, LineMonitor] = {}
-        self._said = False
+        self._has_warned = False
 
     def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
+        """See `LineMonitor.update`; None also for a line that has no room."""
         if self.table.learn_blocks == 0:
             return None
-        watch = self.lines.get(frame.line)
-        if watch is None:
+        if frame.line not in self.lines:
             if len(self.lines) >= MAX_WATCHED:
-                if not self._said:
+                if not self._has_warned:
                     log.warning("drift: too many lines; no more are monitored", most=MAX_WATCHED, first=frame.line)
-                self._said = True
+                self._has_warned = True
                 return None
-            path = None if self.folder is None else reference_path(self.folder, frame.line)
-            watch = self.lines[frame.line] = LineMonitor(frame.line, self.table, path, self.pool)
-        return watch.update(record, frame, predictions, model)
+            path = self.folder and reference_path(self.folder, frame.line)
+            self.lines[frame.line] = LineMonitor(frame.line, self.table, path, self.pool)
+        return self.lines[frame.line].update(record, frame, predictions, model)
 
     def forget(self, line: str) -> None:
         """A silent line makes room for another; its reference stays on disk."""

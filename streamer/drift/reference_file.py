@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import structlog
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from ...models.atomic import atomic_write
 from ...models.axis import Axis
@@ -25,8 +27,6 @@ def reference_path(folder: Path, line: str) -> Path:
 
 def references(folder: Path) -> dict[str, Path]:
     """line -> the file of its reference"""
-    from safetensors import SafetensorError, safe_open
-
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -38,27 +38,22 @@ def references(folder: Path) -> dict[str, Path]:
 
 
 def save_reference(path: Path, line: str, grid: Axis, spectra: np.ndarray, seen: Offsets) -> bool:
-    """Whole or not at all; a disk that is full or away costs the file, not the monitoring."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
+    """Whole or not at all; False where the disk is full or absent: that costs the file, not the monitoring."""
     about = {"line": line, "grid": json.dumps(grid.to_json()), "seen": json.dumps(seen)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as draft:
             save_file({"spectra": spectra}, draft, metadata=about)
     except (OSError, SafetensorError) as error:
-        log.error("drift: the reference can not be saved; a restart will lose it", line=line, error=str(error))
+        log.error("drift: the reference cannot be saved; a restart will lose it", line=line, error=str(error))
         return False
     return True
 
 
 def load_reference(path: Path, line: str, grid: Axis, table: Table) -> tuple[list[np.ndarray], Offsets] | None:
-    """Its blocks, and where they reach to; None where there is no file, or one of another grid or block size."""
+    """Its blocks, and the offsets they reach to; None where there is no file, or one of another grid or block size."""
     if not path.is_file():
         return None
-    from safetensors import SafetensorError, safe_open
-
     n = table.block_spectra
     try:
         with safe_open(path, "np") as kept:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ...models.axis import Axis
-from .reading import _FLOOR, Reading
+from .reading import FLOOR, Reading
 from .spectral_features import signatures_of
 
 
 class ReferenceScan:
-    """Scans of one thing that does not change, a white tile or a check sample: what differs is the instrument.
+    """Scans of one object that does not change: what differs is the instrument.
 
-    The first ten are the reference; then a moving average of four scans is held against it.
+    The first ten are the reference; then a moving average of about four scans is compared with it.
     """
 
     name = "reference-scan"
@@ -21,7 +21,6 @@ class ReferenceScan:
     def __init__(self, axis: Axis) -> None:
         self.axis = axis
         self._first: list[np.ndarray] = []
-        self._now: np.ndarray | None = None
 
     def update(self, spectrum: np.ndarray) -> Reading | None:
         """(bands,); None while learning."""
@@ -30,11 +29,10 @@ class ReferenceScan:
             if len(self._first) == self.LEARN:
                 every = np.array(self._first)
                 self._mean = self._now = every.mean(axis=0)
-                self._sd = float(np.sqrt(every.var(axis=0, ddof=1).mean())) or _FLOOR
+                self._sd = float(np.sqrt(every.var(axis=0, ddof=1).mean())) or FLOOR
                 self._units, signatures = signatures_of(self._mean, self.axis)
                 self._solve = np.linalg.pinv(signatures, rcond=1e-6)
             return None
-        assert self._now is not None
         self._now = self._now + self.MEMORY * (spectrum - self._now)
         moved = self._now - self._mean
         # Noise leaves sd sqrt(1 / 7 + 1 / 10) in the average's difference from the reference.

@@ -3,69 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ...models.axis import Axis
-from .reading import Results
+from ...models.model import Result
 
 REGIONS = 16  # of the axis, of equally many bands
-COMPONENTS = 15  # of what varies anyway, within the reference
+COMPONENTS = 15  # principal components of the reference
 ROUGH = 16  # random sums of fourth differences
 
 
-@dataclass(frozen=True)
-class SpectralFeatures:
-    """Some spectra as the detectors see them, computed once; every array begins with (n,) or (blocks, n).
+class SpectralFeatures(NamedTuple):
+    """Some spectra as the detectors see them, computed once; every array begins with (n,) or (blocks, n)."""
 
-    Attributes:
-        regions: (..., regions), mean of each region's bands, less the reference's. causes: (..., causes), how far each
-            spectrum lies along each signature of an instrument's change, over the spread of what varies anyway.
-        noise: (..., 1), log mean square of the fourth differences, which leave little of bands. embedding: (..., k).
-    """
-
-    regions: np.ndarray
-    causes: np.ndarray
-    noise: np.ndarray
-    embedding: np.ndarray
-    results: Results
-
-    def blocks(self, n: int) -> SpectralFeatures:
-        """(blocks n,) -> (blocks, n)"""
-
-        def cut(array: np.ndarray) -> np.ndarray:
-            return array.reshape(-1, n, *array.shape[1:])
-
-        mine = (self.regions, self.causes, self.noise, self.embedding)
-        regions, causes, noise, embedding = (cut(array) for array in mine)
-        return SpectralFeatures(regions, causes, noise, embedding, Results(*(cut(array) for array in self.results)))
+    regions: np.ndarray  # (..., regions), mean of each region's bands, less the reference's
+    causes: np.ndarray  # (..., causes), distance along each cause's signature, over the spread of usual variation
+    noise: np.ndarray  # (..., 1), log mean square of the fourth differences, which leave little of bands
+    embedding: np.ndarray  # (..., k)
+    results: Result  # the model's, of the same spectra
 
 
 class FeatureExtractor:
     """The linear views of a spectrum that the detectors share: one matrix product a block.
 
     A change of the instrument has a signature on the mean spectrum m: gain m, offset 1, slope along the axis, and shift
-    -dm/dx (bands to larger x). Each is sought by its matched filter, S^-1 d: weighed against what varies anyway, whose
+    -dm/dx (bands to larger x). Each is sought by its matched filter, S^-1 d: weighed against usual variation, whose
     covariance S is that of the reference's principal components plus a floor of noise (probabilistic PCA: Tipping &
     Bishop, J. R. Stat. Soc. B 61 (1999) 611-622, doi 10.1111/1467-9868.00196), so that a change of the product is not
     taken for one of the lamp.
 
     Args:
+        spectra: (n, bands), of the reference.
         embed: (n, bands) -> (n, k), the model's encoder; None: scores of the reference's principal components.
     """
 
     def __init__(self, spectra: np.ndarray, axis: Axis, embed: Callable[[np.ndarray], np.ndarray] | None) -> None:
-        """spectra (n, bands), of the reference."""
         n, bands = spectra.shape
-        self.mean = spectra.mean(axis=0, dtype=np.float64)
-        centred = spectra - self.mean
+        mean = spectra.mean(axis=0, dtype=np.float64)
+        centred = spectra - mean
         roots, directions = np.linalg.eigh(centred.T @ centred / n)
         k = min(COMPONENTS, bands - 1)
         roots, directions = np.maximum(roots[::-1], 0), directions[:, ::-1][:, :k]
-        # No less than float32 leaves of a spectrum: detectors have noise, simulations may have none.
-        floor = max(roots[k:].mean(), 1e-14 * float(np.mean(self.mean**2)), np.finfo(np.float32).tiny)
-        self.units, signatures = signatures_of(self.mean, axis)
+        # At least the rounding of float32: detectors have noise, but simulations may have none.
+        floor = max(roots[k:].mean(), 1e-14 * float(np.mean(mean**2)), np.finfo(np.float32).tiny)
+        self.units, signatures = signatures_of(mean, axis)
         # S^-1 D, S = V L V' + floor I
         along = directions.T @ signatures
         solved = (signatures - directions @ (along * (1 - floor / (roots[:k] + floor))[:, None])) / floor
@@ -80,28 +63,25 @@ class FeatureExtractor:
         scores = directions / np.sqrt(roots[:k] + floor)
         self.embed = embed
         left = np.hstack([averages, solved / self.strength, _roughness_sums(bands), *([] if embed else [scores])])
-        self._left, self._mean = left.astype(np.float32), self.mean.astype(np.float32)
+        self._left, self._mean = left.astype(np.float32), mean.astype(np.float32)
 
-    def __call__(self, spectra: np.ndarray, results: Results) -> SpectralFeatures:
-        """spectra (n, bands) float32"""
-        centred = spectra - self._mean
-        views = (centred @ self._left).astype(np.float64)
+    def __call__(self, spectra: np.ndarray, results: Result) -> SpectralFeatures:
+        """(n, bands) or (blocks, n, bands), float32; the results begin with the same dimensions."""
+        views = ((spectra - self._mean) @ self._left).astype(np.float64)
         r = len(self.regions)
         c = r + len(self.units)
-        power = np.mean(views[:, c : c + ROUGH] ** 2, axis=1)
-        return SpectralFeatures(
-            regions=views[:, :r],
-            causes=views[:, r:c],
-            noise=np.log(power + np.finfo(np.float64).tiny)[:, None],
-            embedding=self.embed(spectra) if self.embed else views[:, c + ROUGH :],
-            results=results,
-        )
+        power = np.mean(views[..., c : c + ROUGH] ** 2, axis=-1, keepdims=True)
+        embedding = views[..., c + ROUGH :]
+        if self.embed:
+            embedding = self.embed(spectra.reshape(-1, spectra.shape[-1])).reshape(*spectra.shape[:-1], -1)
+        noise = np.log(power + np.finfo(np.float64).tiny)
+        return SpectralFeatures(views[..., :r], views[..., r:c], noise, embedding, results)
 
 
 def _roughness_sums(bands: int) -> np.ndarray:
     """(bands, ROUGH): random sums of a spectrum's fourth differences; their mean square is the differences' own.
 
-    Johnson & Lindenstrauss, Contemp. Math. 26 (1984) 189-206: sixteen sums tell it within a third, a block's mean
+    Johnson & Lindenstrauss, Contemp. Math. 26 (1984) 189-206: sixteen sums estimate it within a third, a block's mean
     within 3 %, at a fortieth of the cost.
     """
     order = min(4, bands - 1)
@@ -112,7 +92,6 @@ def _roughness_sums(bands: int) -> np.ndarray:
 def signatures_of(mean: np.ndarray, axis: Axis) -> tuple[list[tuple[str, str]], np.ndarray]:
     """[(cause, unit)], (bands, causes): the change of the mean spectrum by one unit of each cause."""
     x = axis.values
-    middle, width = x.mean(), np.ptp(x)
     units = [("gain", "%"), ("offset", ""), ("slope", "over the axis"), ("shift", axis.unit)]
-    columns = [mean / 100, np.ones(len(x)), (x - middle) / width, -np.gradient(mean, x)]
+    columns = [mean / 100, np.ones(len(x)), (x - x.mean()) / np.ptp(x), -np.gradient(mean, x)]
     return units, np.column_stack(columns)

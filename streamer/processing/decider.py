@@ -1,14 +1,14 @@
-"""From predictions to a decision an object: its spectra pooled, the line's rules in their order, in time to eject it.
+"""From predictions to a decision on each object: its spectra are pooled, and the first rule that applies decides.
 
 Spectra with the same object_id are one object; without one, each spectrum is an object. It is decided once no more of
-it is expected: at the end of its message, or once spectra arrive that are `close_s` later than its last. Where nothing
+it is expected: at the end of its message, or once spectra arrive that are `close_s` later than its last. If nothing
 arrives at all, the transport may be late: then it waits as long as its deadline allows.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import structlog
@@ -20,10 +20,13 @@ from ..messages.predictions import Predictions
 from ..settings.tables import Decide
 from .camera import ScreenedFrame
 from .line_rules import LineRules, PooledObject
+from .segmentation import by_code, reaches
 
 log = structlog.get_logger()
 
 MAX_OPEN = 10_000  # objects of a line that wait for more spectra; above that the oldest are decided as they are
+
+Key = tuple[str, str]  # instrument and object_id
 
 
 class Decider:
@@ -31,15 +34,33 @@ class Decider:
 
     def __init__(self) -> None:
         self._bound: dict[str, tuple[ServedModel, LineRules]] = {}
-        self._open: dict[str, dict[tuple[str, str], PooledObject]] = {}
+        self._open: dict[str, dict[Key, PooledObject]] = {}
+
+    def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> LineRules:
+        """A line's rules for the version that is served.
+
+        Raises BadSettings where they do not suit it, and no earlier version has the same targets.
+        """
+        before_model, before = self._bound.get(line, (None, None))
+        if before is not None and before_model is model:
+            return before
+        is_same = before is not None and before.model.targets == model.targets
+        try:
+            rules = LineRules(table, name, model, version)
+        except BadSettings as error:
+            if before is None or not is_same:
+                raise
+            rules = before
+            log.error("rules do not suit the new version; the old rules stay", line=line, error=str(error))
+        if not is_same:
+            self._open.pop(line, None)  # their sums are of other targets; their predictions stand
+        self._bound[line] = model, rules
+        for chosen in rules.thresholds if rules.model is model else ():
+            log.info("threshold chosen", line=line, version=version, rule=chosen)
+        return rules
 
     def add(
-        self,
-        table: Decide,
-        seen: ScreenedFrame,
-        predicted: Mapping[str, Predictions],
-        model: ServedModel,
-        clock: float,
+        self, table: Decide, seen: ScreenedFrame, predicted: Mapping[str, Predictions], model: ServedModel, clock: float
     ) -> Iterator[Decision]:
         """Adds spectra to their objects, and decides those that are complete, the nearest deadline first.
 
@@ -49,157 +70,100 @@ class Decider:
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
         """
-        line, instrument = seen.frame.line, seen.frame.instrument
-        opened = self._open.setdefault(line, {})
-        now = np.datetime64("NaT", "us")
+        line, now = seen.frame.line, np.datetime64("NaT", "us")
         for source_id, predictions in predicted.items():
             self.bind(table, line, predictions.model, model, predictions.model_version)
             now = np.max(predictions.time)
-            self._pool(opened, seen, predictions, source_id, clock)
-        yield from self.close_objects(line, instrument, seen)
-        whole = [key for key, pooled in opened.items() if _is_whole(pooled, table, now, clock)]
-        whole += list(opened)[: max(0, len(opened) - len(whole) - MAX_OPEN)]
-        yield from self._decisions(line, [opened.pop(key) for key in dict.fromkeys(whole)])
+            opened = self._open.setdefault(line, {})
+            for part in _pooled(seen, predictions, model.class_of, source_id, clock):
+                if (before := opened.setdefault((part.instrument, part.object_id), part)) is not part:
+                    before.absorb(part)
+        yield from self.close_objects(seen)
+        opened = self._open[line]
+        whole = [key for key, pooled in opened.items() if pooled.is_whole(table, now, clock)]
+        yield from self._decide(line, whole)
+        yield from self._decide(line, list(opened)[: max(0, len(opened) - MAX_OPEN)])
 
-    def close_objects(self, line: str, instrument: str, seen: ScreenedFrame) -> Iterator[Decision]:
+    def close_objects(self, seen: ScreenedFrame) -> Iterator[Decision]:
         """Joins objects that turned out to be one, updates their extent, and decides those out of the camera's view."""
+        line, instrument = seen.frame.line, seen.frame.instrument
         opened = self._open.get(line, {})
         for part, of in seen.merged.items():
-            pooled = opened.pop((instrument, part), None)
-            if pooled is not None and (instrument, of) in opened:
-                opened[instrument, of].absorb(pooled)
-            elif pooled is not None:
+            if (pooled := opened.pop((instrument, part), None)) is not None:
                 pooled.object_id = of
-                opened[instrument, of] = pooled
+                if (whole := opened.setdefault((instrument, of), pooled)) is not pooled:
+                    whole.absorb(pooled)
         for name, reach in seen.reach.items():
             if (pooled := opened.get((instrument, name))) is not None:
-                pooled.low, pooled.high = np.fmin(pooled.low, reach.low), np.fmax(pooled.high, reach.high)
-                pooled.last = np.fmax(pooled.last, reach.last)
-        gone = [opened.pop(key) for name in seen.ended or () if (key := (instrument, name)) in opened]
-        if gone:
-            yield from self._decisions(line, gone)
+                pooled.reach = pooled.reach.with_(reach)
+        yield from self._decide(line, [key for name in seen.ended or () if (key := (instrument, name)) in opened])
 
     def has_silent(self, clock: float) -> bool:
         """Whether `decide_silent` has something to decide."""
-        return any(
-            pooled.is_silent(self._bound[line][1].table, clock)
-            for line, opened in self._open.items()
-            for pooled in opened.values()
-        )
+        return any(self._silent(line, clock) for line in self._open)
 
     def decide_silent(self, clock: float) -> Iterator[Decision]:
         """Decides objects that have had no new spectra for long enough, by the worker's clock."""
-        for line, opened in self._open.items():
-            if opened:
-                table = self._bound[line][1].table
-                whole = [key for key, pooled in opened.items() if pooled.is_silent(table, clock)]
-                yield from self._decisions(line, [opened.pop(key) for key in whole])
+        for line in self._open:
+            yield from self._decide(line, self._silent(line, clock))
+
+    def _silent(self, line: str, clock: float) -> list[Key]:
+        table = self._bound[line][1].table
+        return [key for key, pooled in self._open[line].items() if pooled.is_silent(table, clock)]
 
     def flush(self) -> Iterator[Decision]:
         """Decides all open objects: the worker ends."""
         for line, opened in self._open.items():
-            yield from self._decisions(line, list(opened.values()))
-            opened.clear()
+            yield from self._decide(line, list(opened))
 
     def reset(self) -> None:
         """Drops open objects: their messages will be read again."""
         self._open.clear()
 
-    def bind(self, table: Decide, line: str, name: str, model: ServedModel, version: str) -> LineRules:
-        """A line's rules for the version that is served.
-
-        Raises:
-            BadSettings: they do not suit it, and no earlier version has the same targets.
-        """
-        before = self._bound.get(line)
-        if before is not None and before[0] is model:
-            return before[1]
-        try:
-            rules = LineRules(table, name, model, version)
-        except BadSettings as error:
-            if before is None or before[1].model.targets != model.targets:
-                raise
-            rules = before[1]
-            log.error("rules do not suit the new version; the old rules stay", line=line, error=str(error))
-        if before is not None and before[1].model.targets != model.targets:
-            self._open.pop(line, None)  # their sums are of other targets; their predictions stand
-        self._bound[line] = model, rules
-        for chosen in rules.thresholds if rules.model is model else ():
-            log.info("threshold chosen", line=line, version=version, rule=chosen)
-        return rules
-
-    @staticmethod
-    def _pool(
-        opened: dict[tuple[str, str], PooledObject],
-        seen: ScreenedFrame,
-        predictions: Predictions,
-        source_id: str,
-        clock: float,
-    ) -> None:
-        frame = seen.frame
-        names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
-        rows = np.flatnonzero([bool(name) for name in names])  # a camera's empty belt is no object
-        if len(rows) < len(names):
-            predictions, names = predictions[rows], [names[i] for i in rows]
-        if not names:
+    def _decide(self, line: str, keys: Iterable[Key]) -> Iterator[Decision]:
+        if not (whole := [self._open[line].pop(key) for key in keys]):
             return
-        values = np.column_stack(list(predictions.values.values()))  # (n, targets)
-        of_classes = {name.rpartition("_")[2]: column for name, column in predictions.classes.items()}
-        distance = of_classes.get("distance")
-        known = np.ones(len(values), bool) if distance is None else distance <= 1
-        place = {name: i for i, name in enumerate(dict.fromkeys(names))}
-        codes = np.array([place[name] for name in names])
-        counted = np.where(known[:, None], values, 0.0)
-        total, squares = np.zeros((len(place), values.shape[1])), np.zeros((len(place), values.shape[1]))
-        np.add.at(total, codes, counted)
-        np.add.at(squares, codes, counted**2)
-        counts, are_known, trusted, odd = (
-            np.bincount(codes, weights=w, minlength=len(place)).astype(int)
-            for w in (None, known, predictions.trusted, predictions.odd)
-        )
-        ambiguity = np.bincount(codes, weights=of_classes.get("ambiguity"), minlength=len(place))
-        nearest = np.full(len(place), np.inf)
-        if distance is not None:
-            np.minimum.at(nearest, codes, distance)
-        last = np.full(len(place), np.datetime64("NaT", "us"))
-        np.maximum.at(last.view(np.int64), codes, predictions.time.view(np.int64))  # NaT is the least of them
-        first = np.full(len(place), len(rows) and rows[-1])
-        np.minimum.at(first, codes, rows)
-        low, high = np.full((len(place), 2), np.nan), np.full((len(place), 2), np.nan)
-        if predictions.x is not None and predictions.y is not None:
-            at = np.column_stack([predictions.x, predictions.y])
-            np.fmin.at(low, codes, at)
-            np.fmax.at(high, codes, at)
-        for name, i in place.items():
-            key = (frame.instrument, name)
-            part = PooledObject(
-                name, frame.instrument, f"{source_id}-{first[i]}", total[i], squares[i], last[i], int(counts[i]),
-                int(are_known[i]), int(trusted[i]), int(odd[i]), float(ambiguity[i]), float(nearest[i]), clock, low[i],
-                high[i], seen.ended is not None,
-            )  # fmt: skip
-            if (before := opened.get(key)) is None:
-                opened[key] = part
-            else:
-                before.absorb(part)
-
-    def _decisions(self, line: str, whole: Sequence[PooledObject]) -> Iterator[Decision]:
-        _, rules = self._bound[line]
+        rules = self._bound[line][1]
         ahead = np.timedelta64(round(rules.table.deadline_s * 1e6), "us")
-        due = sorted(whole, key=lambda pooled: (np.isnat(pooled.last), pooled.last))
-        for pooled in due:
-            facts = rules.facts(pooled)
+        for pooled in sorted(whole, key=lambda pooled: (np.isnat(pooled.reach.last), pooled.reach.last)):
+            facts, last = rules.facts(pooled), pooled.reach.last
             action, number, reason = rules.decide(facts)
-            deadline = pooled.last + ahead
-            late = bool(np.datetime64(time.time_ns() // 1000, "us") > deadline)  # NaT is never late
+            late = bool(np.datetime64(time.time_ns() // 1000, "us") > last + ahead)  # NaT is never late
             yield Decision(
-                line, pooled.object_id, pooled.instrument, action, number, reason, facts, pooled.last, deadline, late,
+                line, pooled.object_id, pooled.instrument, action, number, reason, facts, last, last + ahead, late,
                 rules.name, rules.version, pooled.source_id,
             )  # fmt: skip
 
 
-def _is_whole(pooled: PooledObject, table: Decide, now: np.datetime64, clock: float) -> bool:
-    if table.close_s <= 0 and not pooled.followed:
-        return True
-    if pooled.followed or np.isnat(pooled.last):
-        return pooled.is_silent(table, clock)
-    return bool(now - pooled.last >= np.timedelta64(round(table.close_s * 1e6), "us"))
+def _pooled(
+    seen: ScreenedFrame, predictions: Predictions, class_of: str, source_id: str, clock: float
+) -> Iterator[PooledObject]:
+    """The objects in one message, in the order of their first spectra."""
+    names = predictions.spectrum_id if predictions.object_id is None else predictions.object_id
+    place = {name: i for i, name in enumerate(filter(None, dict.fromkeys(names)))}
+    codes = np.array([place.get(name, -1) for name in names])  # -1: a camera's empty belt is no object
+    rows, first = by_code(codes)
+    if not len(rows):
+        return
+    values = np.column_stack(list(predictions.values.values()))  # (n, targets)
+    nothing, nowhere = np.zeros(len(names)), np.full(len(names), np.nan)
+    distance = predictions.classes.get(f"{class_of}_distance", nothing)
+    ambiguity = predictions.classes.get(f"{class_of}_ambiguity", nothing)
+    known = distance <= 1
+    counted = np.where(known[:, None], values, 0.0)
+    flags = np.column_stack([np.ones(len(names)), known, predictions.trusted, predictions.odd])
+    x, y = (nowhere if at is None else at for at in (predictions.x, predictions.y))
+    each = zip(
+        place,
+        rows[first].tolist(),
+        *(np.add.reduceat(sums[rows], first) for sums in (counted, counted**2)),
+        np.add.reduceat(flags[rows], first).astype(int).tolist(),
+        np.add.reduceat(ambiguity[rows], first).tolist(),
+        np.minimum.reduceat(distance[rows], first).tolist(),
+        reaches(codes, x, y, predictions.time).values(),
+        strict=True,
+    )
+    instrument, followed = seen.frame.instrument, seen.ended is not None
+    for name, row, total, squares, (n, n_known, trusted, odd), ambiguous, nearest, reach in each:
+        sums = (total, squares, n, n_known, trusted, odd, ambiguous, nearest)
+        yield PooledObject(name, instrument, f"{source_id}-{row}", *sums, reach, clock, followed)

@@ -1,7 +1,7 @@
-"""What becomes of a batch of messages: the steps from spectra to results, in their order.
+"""The steps from a batch of messages to results, in their order.
 
 An inspection knows no broker and no metrics. Each step gives an `Outcome`: messages to send, and facts for the metrics.
-Outcomes come one by one, so that decisions are on their way before predictions are written and drift is checked.
+Outcomes come one by one: decisions are on their way before predictions are written and drift is checked.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import structlog
 
 from ... import AxisMismatch, BadMessage, NoModel, TamisError
 from ..drift.monitor import DriftMonitor, DriftReport
 from ..messages.decisions import CONTENT_TYPES, Decision
 from ..messages.frame import Frame
-from ..messages.labels import encode_requests
+from ..messages.labels import Request, encode_requests
 from ..messages.predictions import JSON_LINES, Predictions, encode_predictions
 from ..messages.record import ARROW, Record
 from ..messages.rejects import MAX_FOREIGN, reject_message, reject_rows
@@ -37,9 +38,8 @@ log = structlog.get_logger()
 _ENCODINGS = {"arrow": ARROW, "json": JSON_LINES}
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to send; its topic is what the settings call so."""
+class Outgoing(NamedTuple):
+    """A message to send; its topic is named as in `settings.topics`."""
 
     topic: Literal["predictions", "decisions", "rejects", "label_requests"]
     value: bytes
@@ -47,19 +47,12 @@ class Outgoing:
     headers: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Predicted:
-    predictions: Predictions
-
-
-@dataclass(frozen=True, slots=True)
-class PredictionTime:
+class PredictionTime(NamedTuple):
     line: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """Spectra of one message that were set aside for one reason."""
 
     line: str
@@ -67,49 +60,43 @@ class Rejected:
     spectra: int
 
 
-@dataclass(frozen=True, slots=True)
-class BeltPixels:
-    """Pixels of a camera that are of no object."""
+class BeltPixels(NamedTuple):
+    """Pixels of a camera that belong to no object."""
 
     line: str
     pixels: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceUpdated:
-    """change: since the camera's first reference of this kind, in shares of the light."""
-
+class ReferenceUpdated(NamedTuple):
     line: str
     instrument: str
     kind: str
-    change: float
+    change: float  # since the camera's first reference of this kind, as a share of the light
 
 
-@dataclass(frozen=True, slots=True)
-class DriftChecked:
+class DriftChecked(NamedTuple):
     line: str
     report: DriftReport
 
 
-@dataclass(frozen=True, slots=True)
-class LabelsRequested:
-    line: str
+Fact = Predictions | PredictionTime | Rejected | BeltPixels | ReferenceUpdated | DriftChecked | Request | Decision
 
 
-Fact = Predicted | PredictionTime | Rejected | BeltPixels | ReferenceUpdated | DriftChecked | LabelsRequested | Decision
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one step gives.
-
-    Attributes:
-        rejected: of each message that is done with this step, whether it was rejected for the most part.
-    """
+class Outcome(NamedTuple):
+    """What one step gives."""
 
     messages: Sequence[Outgoing] = ()
     facts: Sequence[Fact] = ()
-    rejected: Sequence[bool] = ()
+    rejected: Sequence[bool] = ()  # for each message that is done with this step, whether most of it was rejected
+
+
+class PredictedPart(NamedTuple):
+    """A message, its rows of the batch's frame, and their predictions."""
+
+    record: Record
+    rows: slice
+    frame: Frame  # these rows alone
+    predictions: Predictions
 
 
 @dataclass
@@ -119,25 +106,24 @@ class Inspection:
     settings: Settings
     models: ModelServer
     cameras: Cameras = field(default_factory=Cameras)
-    drift: DriftMonitor | None = None  # None: references are kept in memory alone
+    drift: DriftMonitor | None = None  # None: references are kept in memory only
 
     def __post_init__(self) -> None:
         self.predictor = Predictor(self.models, self.settings.process)
-        self.decider = Decider() if self.settings.decides else None
+        self.decider = Decider()
         self.monitor = self.drift or DriftMonitor(self.settings.drift)
         per_hour = self.settings.requests.per_hour
         self.requester = LabelRequester(per_hour) if per_hour > 0 else None
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
 
     def check(self) -> None:
-        """Before anything is read: a line whose rules do not suit its model would pass everything.
+        """Before anything is read: raises BadSettings or BadFile where rules or references cannot be used.
 
-        Raises:
-            BadSettings, BadFile: rules or references of the settings can not be used.
+        A line whose rules do not suit its model would pass everything.
         """
         self.cameras.check(self.settings.lines)
         for name, line in self.settings.lines.items():
-            if self.decider is not None and line.decide.rules:
+            if line.decide.rules:
                 served = self.models.served[line.model]
                 self.decider.bind(line.decide, name, line.model, served.model, served.version)
 
@@ -156,50 +142,43 @@ class Inspection:
         try:
             screened = self.cameras.take(frame, line, batch.bad, batch.first)
         except BadMessage as error:
-            if batch.joined:  # each alone shows which one is at fault
-                for one in batch.joined:
-                    yield from self.process(one, clock)
-                return
-            spectra = len(frame) + len(batch.bad)
-            yield self._reject(first, frame.line, f"{first.place}: {error}", error.reason, spectra)
+            for one in batch.joined:  # each alone shows which one is at fault
+                yield from self.process(one, clock)
+            if not batch.joined:
+                spectra = len(frame) + len(batch.bad)
+                yield self._reject(first, frame.line, f"{first.place}: {error}", error.reason, spectra)
             return
         if screened.change is not None:
             updated = ReferenceUpdated(frame.line, frame.instrument, frame.reference, screened.change)
             yield Outcome(facts=[updated])
         parts = batch.parts(screened.frame)
-        predicted, failed = self._predict(screened, parts)
-        yield from failed
+        predicted, outcomes = self._predict(screened, parts)
+        yield from outcomes
         yield from self._decide(screened, predicted, clock)
-        for record, _, predictions in predicted:
-            yield self._results(record, predictions)
+        for part in predicted:
+            yield self._results(part)
         picked = screened.one_row_per_object(bool(line and line.decide.rules))
-        for record, rows, predictions in predicted:
-            own = screened.frame if len(parts) == 1 else screened.frame[rows]
-            yield from self._request_labels(own, predictions)
-            if picked is not None:
-                some = picked[(rows.start <= picked) & (picked < rows.stop)] - rows.start
-                if not len(some):
-                    continue
-                own, predictions = own[some], predictions[some]
-            yield from self._check_drift(record, own, predictions)
+        for part in predicted:
+            yield from self._request_labels(part)
+            yield from self._check_drift(part, picked)
         if screened.belt:
             yield Outcome(facts=[BeltPixels(frame.line, screened.belt)])
-        bad, done = batch.aside(screened.bad), {record.id for record, _, _ in predicted}
+        bad, done = batch.aside(screened.bad), {part.record.id for part in predicted}
         for record, rows in parts:
             if rows.start == rows.stop or record.id in done:  # else it was rejected as a whole
                 yield self._set_aside(record, frame.line, bad.get(record.id, []), rows.stop - rows.start)
 
     def _predict(
         self, screened: ScreenedFrame, parts: Sequence[tuple[Record, slice]]
-    ) -> tuple[list[tuple[Record, slice, Predictions]], list[Outcome]]:
-        """The predictions of each message that has spectra; messages that can not be predicted are rejected."""
+    ) -> tuple[list[PredictedPart], list[Outcome]]:
+        """The predictions of each message that has spectra; messages that cannot be predicted are rejected."""
         parts, frame = [part for part in parts if part[1].start < part[1].stop], screened.frame
         if not parts:
             return [], []
         each: list[Predictions] = []
         begun, reason, text = time.perf_counter(), "", ""
         try:
-            each = self.predictor.predict_each(frame, [rows for _, rows in parts])
+            each = self.predictor.predict(frame, [rows for _, rows in parts])
         except (NoModel, AxisMismatch, BadMessage) as error:
             reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
             text = str(error)
@@ -211,31 +190,28 @@ class Inspection:
             reason, text = "failed", f"the model failed: {type(error).__name__}: {error!s:.200}"
         outcomes = [Outcome(facts=[PredictionTime(frame.line, time.perf_counter() - begun)])]
         if not reason:
-            return [(*part, predictions) for part, predictions in zip(parts, each, strict=True)], outcomes
+            frames = [frame] if len(parts) == 1 else [frame[rows] for _, rows in parts]
+            return [PredictedPart(*p, own, made) for p, own, made in zip(parts, frames, each, strict=True)], outcomes
         found = []
         for record, rows in parts:
             if reason == "failed" and len(parts) > 1:  # each alone shows which one is at fault
                 alone = replace(screened, frame=frame[rows], bad=[])
                 one, more = self._predict(alone, [(record, slice(0, rows.stop - rows.start))])
-                found += [(record, rows, predictions) for _, _, predictions in one]
+                found += [part._replace(rows=rows) for part in one]
                 outcomes += more
             else:
                 spectra = rows.stop - rows.start + (len(screened.bad) if len(parts) == 1 else 0)
                 outcomes.append(self._reject(record, frame.line, f"{record.place}: {text}", reason, spectra))
         return found, outcomes
 
-    def _decide(
-        self, screened: ScreenedFrame, predicted: Sequence[tuple[Record, slice, Predictions]], clock: float
-    ) -> Iterator[Outcome]:
-        frame = screened.frame
-        line = self.settings.line(frame.line)
-        if self.decider is None:
-            return
+    def _decide(self, screened: ScreenedFrame, predicted: Sequence[PredictedPart], clock: float) -> Iterator[Outcome]:
+        name = screened.frame.line
+        line = self.settings.line(name)
         if not predicted:
-            yield from self._decided(self.decider.close_objects(frame.line, frame.instrument, screened))
+            yield from self._decided(self.decider.close_objects(screened))
         elif line is not None and line.decide.rules:
-            of_message = {record.id: predictions for record, _, predictions in predicted}
-            model = self.models.serving(frame.line)[1].model
+            of_message = {part.record.id: part.predictions for part in predicted}
+            model = self.models.serving(name)[1].model
             yield from self._decided(self.decider.add(line.decide, screened, of_message, model, clock))
 
     def _decided(self, decisions: Iterable[Decision]) -> Iterator[Outcome]:
@@ -244,24 +220,30 @@ class Inspection:
             value, headers = decision.message(CONTENT_TYPES[line.decide.encoding if line else "json"])
             yield Outcome([Outgoing("decisions", value, decision.line.encode(), headers)], [decision])
 
-    def _results(self, record: Record, predictions: Predictions) -> Outcome:
-        key, cap = predictions.line.encode(), self.settings.frame_max_bytes
-        encoded = encode_predictions(predictions, self._encoding, cap, record.id)
+    def _results(self, part: PredictedPart) -> Outcome:
+        key, cap = part.predictions.line.encode(), self.settings.frame_max_bytes
+        encoded = encode_predictions(part.predictions, self._encoding, cap, part.record.id)
         messages = [Outgoing("predictions", value, key, headers) for value, headers in encoded]
-        return Outcome(messages, [Predicted(predictions)])
+        return Outcome(messages, [part.predictions])
 
-    def _request_labels(self, frame: Frame, predictions: Predictions) -> Iterator[Outcome]:
+    def _request_labels(self, part: PredictedPart) -> Iterator[Outcome]:
         """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
         if self.requester is None:
             return
-        due = self.requester.consider(frame, predictions, partial(self.predictor.spread, frame))
-        for value, headers in encode_requests(due):
-            message = Outgoing("label_requests", value, frame.line.encode(), headers)
-            yield Outcome([message], [LabelsRequested(frame.line)])
+        due = self.requester.consider(part.frame, part.predictions, partial(self.predictor.spread, part.frame))
+        key = part.frame.line.encode()
+        messages = [Outgoing("label_requests", value, key, headers) for value, headers in encode_requests(due)]
+        yield Outcome(messages, due)
 
-    def _check_drift(self, record: Record, frame: Frame, predictions: Predictions) -> Iterator[Outcome]:
-        model = self.models.serving(frame.line)[1].model
-        report = self.monitor.update(record, frame, predictions, model)
+    def _check_drift(self, part: PredictedPart, picked: np.ndarray | None) -> Iterator[Outcome]:
+        """Checks the message's spectra, or only those that are `picked`, by their rows in the batch's frame."""
+        frame, predictions, rows = part.frame, part.predictions, part.rows
+        if picked is not None:
+            some = picked[(rows.start <= picked) & (picked < rows.stop)] - rows.start
+            if not len(some):
+                return
+            frame, predictions = frame[some], predictions[some]
+        report = self.monitor.update(part.record, frame, predictions, self.models.serving(frame.line)[1].model)
         if report is not None:
             yield Outcome(facts=[DriftChecked(frame.line, report)])
 
@@ -284,25 +266,24 @@ class Inspection:
     # --- between batches ----------------------------------------------------------------------------------------------
 
     def has_silent_objects(self, clock: float) -> bool:
-        return self.decider is not None and self.decider.has_silent(clock)
+        return self.decider.has_silent(clock)
 
     def decide_silent_objects(self, clock: float) -> Iterator[Outcome]:
-        """Decisions on objects of which nothing more has come for long enough."""
-        return self._decided(self.decider.decide_silent(clock) if self.decider else ())
+        """Decisions on objects that have had no new spectra for long enough."""
+        return self._decided(self.decider.decide_silent(clock))
 
     def flush(self) -> Iterator[Outcome]:
         """Decisions on all objects that are still open: the worker ends."""
-        return self._decided(self.decider.flush() if self.decider else ())
+        return self._decided(self.decider.flush())
 
     def delivered(self) -> None:
-        """All that was processed so far has reached its readers."""
+        """Everything processed so far has reached its readers."""
         if self.requester is not None:
             self.requester.settle(delivered=True)
 
     def undo(self) -> None:
-        """What was processed since the last delivery will be read again."""
-        if self.decider is not None:
-            self.decider.reset()
+        """Everything processed since the last delivery will be read again."""
+        self.decider.reset()
         self.cameras.restart()
         if self.requester is not None:
             self.requester.settle(delivered=False)
@@ -318,7 +299,7 @@ class Inspection:
                 self.requester.restore(note)
 
     def forget(self, line: str) -> None:
-        """A line that is not heard any more makes room for others."""
+        """A silent line makes room for others."""
         self.monitor.forget(line)
 
 

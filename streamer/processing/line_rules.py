@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -14,42 +14,43 @@ from ...models.class_scores import UNKNOWN
 from ...models.class_thresholds import conformal_limits, threshold
 from ...models.serving.parts import ServedModel
 from ..settings.rule import Rule
-from ..settings.tables import Decide
+from ..settings.tables import Decide, DecisionRule
+from .segmentation import Reach
 
 LEVEL = 0.9  # of the interval <target>_low to <target>_high
 IDLE_S = 2.0  # the longest wait for more of an object, where nothing arrives at all
+_HALF_WIDTH = NormalDist().inv_cdf((1 + LEVEL) / 2)  # of that interval, in standard errors
+_ENDS = ("", "_low", "_high")
 _ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
 _OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
 
 @dataclass(slots=True)
 class PooledObject:
-    """One object so far: sums over its spectra.
-
-    Attributes:
-        source_id: message and row of its first spectrum, which are the same when they are read again.
-        total, squares: (targets,), values or probabilities, of the spectra that are of a known class.
-        known: how many those are. heard: when its newest spectra were handled, by the worker's clock.
-        low, high: (2,), lowest and highest pixel and scan line; NaN where unknown.
-        followed: by a camera, which knows when it has left the view.
-    """
+    """One object so far: sums over its spectra."""
 
     object_id: str
     instrument: str
-    source_id: str
-    total: np.ndarray
-    squares: np.ndarray
-    last: np.datetime64
-    spectra: int = 0
-    known: int = 0
-    trusted: int = 0
-    odd: int = 0
-    ambiguity: float = 0.0
-    distance: float = np.inf
-    heard: float = 0.0
-    low: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
-    high: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
-    followed: bool = False
+    source_id: str  # message and row of its first spectrum, which are the same when they are read again
+    total: np.ndarray  # (targets,), values or probabilities, of the spectra that are of a known class
+    squares: np.ndarray  # likewise, of their squares
+    spectra: int
+    known: int  # spectra that are of a known class
+    trusted: int
+    odd: int
+    ambiguity: float
+    distance: float  # the smallest
+    reach: Reach
+    heard: float  # when its newest spectra were processed, by the worker's clock
+    followed: bool  # by a camera, which knows when it has left the view
+
+    def is_whole(self, table: Decide, now: np.datetime64, clock: float) -> bool:
+        """Whether no more of it is expected once spectra measured at `now` have arrived."""
+        if table.close_s <= 0 and not self.followed:
+            return True
+        if self.followed or np.isnat(self.reach.last):
+            return self.is_silent(table, clock)
+        return bool(now - self.reach.last >= np.timedelta64(round(table.close_s * 1e6), "us"))
 
     def is_silent(self, table: Decide, clock: float) -> bool:
         """Whether nothing has come for so long that no more is expected."""
@@ -59,8 +60,7 @@ class PooledObject:
     def absorb(self, other: PooledObject) -> None:
         """Adds another part of the same object."""
         self.total, self.squares = self.total + other.total, self.squares + other.squares
-        self.last, self.heard = np.fmax(self.last, other.last), max(self.heard, other.heard)
-        self.low, self.high = np.fmin(self.low, other.low), np.fmax(self.high, other.high)
+        self.reach, self.heard = self.reach.with_(other.reach), max(self.heard, other.heard)
         self.distance = min(self.distance, other.distance)
         for name in ("spectra", "known", "trusted", "odd", "ambiguity"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -70,28 +70,25 @@ class PooledObject:
 class LineRules:
     """A line's rules, bound to the version of the model that is served.
 
-    Raises:
-        BadSettings: a rule uses what this model does not predict, or a purity that it does not reach.
+    Raises BadSettings where a rule uses what this model does not predict, or a purity that it does not reach.
     """
 
     table: Decide
     name: str
     model: ServedModel
     version: str
-    rules: list[tuple[str, list[Rule], str]] = field(init=False)  # action, conditions, as text
-    thresholds: list[str] = field(default_factory=list, init=False)  # of rules by class, and what they give
 
     def __post_init__(self) -> None:
-        self.conformal = None
-        if self.model.validation is not None:
-            self.conformal = conformal_limits(self.model.validation, self.table.conformal)
+        self.rules: list[tuple[str, list[Rule], str]] = []  # action, conditions, as text
+        self.thresholds: list[str] = []  # of rules by class, with purity and recovery
+        seen = self.model.validation
+        self.conformal = None if seen is None else conformal_limits(seen, self.table.conformal)
         known = self.known()
-        self.rules = []
         try:
             for rule in self.table.rules:
                 texts = [rule.when] if rule.when else []
                 if rule.of_class is not None:
-                    texts.append(self._of_class(rule))
+                    texts.append(self._of_class(rule, rule.of_class))
                 conditions = [Rule(text) for text in texts]
                 for condition in conditions:
                     condition.refuse_unknown(known)
@@ -99,14 +96,14 @@ class LineRules:
         except ValueError as error:
             raise BadSettings(f"lines: decide.rules: {error}") from error
 
-    def _of_class(self, rule: Any) -> str:
+    def _of_class(self, rule: DecisionRule, name: str) -> str:
         if self.model.validation is None:
-            raise ValueError(f"class = {rule.of_class!r}: the line's model predicts values, not classes")
-        cut = threshold(self.model.validation, rule.of_class, purity=rule.purity, recovery=rule.recovery)
-        name, of = _quoted(rule.of_class), self.model.class_of
+            raise ValueError(f"class = {name!r}: the line's model predicts values, not classes")
+        cut = threshold(self.model.validation, name, purity=rule.purity, recovery=rule.recovery)
+        of = self.model.class_of
         name_of = of if of.isidentifier() else f"value[{_quoted(of)}]"
-        likeliest = f"== {name}" if rule.recovery is None else f"!= {_quoted(UNKNOWN)}"
-        text = f"{name_of} {likeliest} and p[{name}] >= {cut.at!r}"
+        likeliest = f"== {_quoted(name)}" if rule.recovery is None else f"!= {_quoted(UNKNOWN)}"
+        text = f"{name_of} {likeliest} and p[{_quoted(name)}] >= {cut.at!r}"
         self.thresholds.append(
             f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} of spectra not seen)"
         )
@@ -116,30 +113,28 @@ class LineRules:
         """The names that rules may use."""
         if self.model.class_of:
             return [self.model.class_of, *_OF_CLASSES, *(f"p[{name}]" for name in self.model.classes), *_ALWAYS]
-        of_values = [f"{target}{end}" for target in self.model.targets for end in ("", "_low", "_high")]
-        return [*of_values, *_ALWAYS]
+        return [*(f"{target}{end}" for target in self.model.targets for end in _ENDS), *_ALWAYS]
 
     def facts(self, pooled: PooledObject) -> dict[str, Any]:
         """By the names that rules use; None where nothing is known."""
         n = pooled.spectra
-        common = {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
-        if np.isfinite(pooled.low).all():
-            places = zip(("x_low", "y_low", "x_high", "y_high"), [*pooled.low, *pooled.high], strict=True)
-            common |= {name: round(float(place)) for name, place in places}
-        if self.model.class_of:
-            return {**self._class_facts(pooled), **common}
-        mean = pooled.total / n
-        between = np.maximum(pooled.squares / n - mean**2, 0)
         facts: dict[str, Any] = {}
-        for i, target in enumerate(self.model.targets):
-            usual = self.model.error_sd.get(target)
-            half = None
-            if usual is not None:
-                half = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(np.sqrt(usual**2 + between[i] / n))
-            facts[target] = float(mean[i]) if np.isfinite(mean[i]) else None
-            facts[f"{target}_low"] = None if half is None or facts[target] is None else facts[target] - half
-            facts[f"{target}_high"] = None if half is None or facts[target] is None else facts[target] + half
-        return facts | common
+        if self.model.class_of:
+            facts = self._class_facts(pooled)
+        else:
+            mean = pooled.total / n
+            between = np.maximum(pooled.squares / n - mean**2, 0)
+            usual = np.array([self.model.error_sd.get(target, np.nan) for target in self.model.targets])
+            half = _HALF_WIDTH * np.sqrt(usual**2 + between / n)
+            for target, *row in zip(self.model.targets, mean, mean - half, mean + half, strict=True):
+                ends = zip(_ENDS, row, strict=True)
+                facts |= {f"{target}{end}": float(value) if np.isfinite(value) else None for end, value in ends}
+        facts |= {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
+        low, high, _ = pooled.reach
+        if np.isfinite(low).all():
+            places = zip(("x_low", "y_low", "x_high", "y_high"), [*low, *high], strict=True)
+            facts |= {name: round(float(place)) for name, place in places}
+        return facts
 
     def _class_facts(self, pooled: PooledObject) -> dict[str, Any]:
         """An object is unknown where most of its spectra are of no known class."""

@@ -1,7 +1,7 @@
 """Messages of one line camera that wait together are processed as one batch, since most of the cost is per call.
 
-A worker that has fallen behind catches up this way. Results stay message by message: they get the same ids and the
-same verdicts however many messages were waiting.
+A worker that has fallen behind catches up this way. Results stay message by message, with the same ids and the same
+verdicts however many messages were waiting.
 """
 
 from __future__ import annotations
@@ -21,45 +21,23 @@ MAX_ROWS = 1 << 15  # in one batch: 10 MB of 80 bands
 
 @dataclass
 class MessageBatch:
-    """One message, or several whose scan lines follow one another.
-
-    Attributes:
-        frame: of all of them; None where `error` says why there is none.
-        bad: rows of the one message that could not be read.
-        joined: the batches it was made of, where there are several.
-        first: (m,) the row of the frame where each message begins.
-    """
+    """One message, or several whose scan lines follow one another."""
 
     records: list[Record]
-    frame: Frame | None
-    bad: list[BadRow] = field(default_factory=list)
+    frame: Frame | None  # of all of them; None where `error` says why there is none
+    bad: list[BadRow] = field(default_factory=list)  # rows of the one message that could not be read
     error: BadMessage | None = None
-    joined: Sequence[MessageBatch] = ()
-
-    def __post_init__(self) -> None:
-        self.first = np.zeros(1, int)
-        self._lines = np.zeros(1)  # each message's first scan line
+    joined: Sequence[MessageBatch] = ()  # the batches it was made of, if there are several
+    first: np.ndarray = field(default_factory=lambda: np.zeros(1, int))  # (m,) the row where each message begins
 
     @classmethod
     def join(cls, several: list[MessageBatch]) -> MessageBatch:
         frames = [one.frame for one in several if one.frame is not None]
         if len(several) == 1 or len(frames) < len(several):
             return several[0]
-        together = replace(
-            frames[0],
-            spectra=np.concatenate([frame.spectra for frame in frames]),
-            spectrum_id=[name for frame in frames for name in frame.spectrum_id],
-            time=np.concatenate([frame.time for frame in frames]),
-            object_id=None if frames[0].object_id is None else [name for f in frames for name in f.object_id or ()],
-            x=np.concatenate([frame.x for frame in frames if frame.x is not None]),
-            y=np.concatenate([frame.y for frame in frames if frame.y is not None]),
-            targets={name: np.concatenate([frame.targets[name] for frame in frames]) for name in frames[0].targets},
-        )
-        made = cls([record for one in several for record in one.records], together, joined=several)
-        made.first = np.cumsum([0, *(len(frame) for frame in frames[:-1])])
-        assert together.y is not None
-        made._lines = together.y[made.first]
-        return made
+        first = np.cumsum([0, *map(len, frames[:-1])])
+        records = [record for one in several for record in one.records]
+        return cls(records, Frame.joined(frames), joined=several, first=first)
 
     def follows(self, before: MessageBatch) -> bool:
         """Whether it is of the same camera, has no bad rows, and begins after the other's last scan line."""
@@ -76,10 +54,10 @@ class MessageBatch:
         return bool(a.y[-1] < b.y[0] and (np.diff(a.y) >= 0).all() and (np.diff(b.y) >= 0).all())
 
     def parts(self, frame: Frame) -> list[tuple[Record, slice]]:
-        """Each message with its rows of `frame`, which is what is left after screening."""
-        if len(self.records) == 1 or frame.y is None:
+        """Each message with its rows of `frame`, the rest of its own frame after screening."""
+        if len(self.records) == 1 or self.frame is None or self.frame.y is None or frame.y is None:
             return [(self.records[0], slice(0, len(frame)))]
-        ends = [*np.searchsorted(frame.y, self._lines[1:]).tolist(), len(frame)]
+        ends = [*np.searchsorted(frame.y, self.frame.y[self.first[1:]]).tolist(), len(frame)]
         return [(record, slice(*span)) for record, *span in zip(self.records, [0, *ends[:-1]], ends, strict=True)]
 
     def aside(self, bad: list[BadRow]) -> dict[str, list[BadRow]]:
@@ -92,10 +70,7 @@ class MessageBatch:
 
 
 def batches(read: Iterable[tuple[MessageBatch, bool]]) -> Iterator[MessageBatch]:
-    """
-    Args:
-        read: messages in their order, each with whether it is a line camera's.
-    """
+    """Joins messages that follow one another; `read` gives each with whether it is a line camera's."""
     waiting: list[MessageBatch] = []
     rows = 0
     for one, is_camera in read:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
@@ -30,41 +30,36 @@ class Served:
     published: float
 
 
+@dataclass
 class ModelServer:
     """The current version of each line's model.
 
-    Args:
+    Attributes:
         lines: settings of each line; ``"*"`` stands for the lines that have none of their own.
         reload_s: how often `refresh` looks into the store for a new current version.
-        loader: loads it beside the loop, which serves the version before it meanwhile; None: the loop waits. The first
+        loader: loads it in the background, while the version before it is served; None: the loop waits. The first
             version of a model is always waited for.
         threads: of a network's prediction; 0 takes every core.
+        served: model -> what is served of it.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        lines: Mapping[str, Line],
-        reload_s: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
-        loader: Executor | None = None,
-        threads: int = 0,
-    ) -> None:
-        self.store = store
-        self.lines = lines
-        self.reload_s = reload_s
-        self.clock = clock
-        self.threads = threads
-        self.served: dict[str, Served] = {}
+    store: Store
+    lines: Mapping[str, Line]
+    reload_s: float = 2.0
+    loader: Executor | None = None
+    threads: int = 0
+    served: dict[str, Served] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._names = sorted({line.model for line in self.lines.values()})
         self._next_look = -np.inf
         self._refused: dict[str, str] = {}
-        self._loader = loader
         self._loading: dict[str, tuple[str, Future[Served]]] = {}
 
     @property
     def missing(self) -> list[str]:
         """The models that the settings name and that are not served yet."""
-        return sorted({line.model for line in self.lines.values()} - self.served.keys())
+        return [name for name in self._names if name not in self.served]
 
     def axes(self) -> dict[str, Axis]:
         """The grids of the served models, by id: a message may name one instead of listing its values."""
@@ -82,10 +77,10 @@ class ModelServer:
             if loading.done():
                 del self._loading[name]
                 self._swap(name, version, loading.result)
-        if self.clock() < self._next_look:
+        if time.monotonic() < self._next_look:
             return
-        self._next_look = self.clock() + self.reload_s
-        for name in sorted({line.model for line in self.lines.values()} - self._loading.keys()):
+        self._next_look = time.monotonic() + self.reload_s
+        for name in [name for name in self._names if name not in self._loading]:
             served = self.served.get(name)
             try:
                 version = self.store.current(name)
@@ -96,14 +91,14 @@ class ModelServer:
                 continue
             if served is not None and version in (served.version, self._refused.get(name)):
                 continue
-            if served is None or self._loader is None:
+            if served is None or self.loader is None:
                 self._swap(name, version, partial(self._load, name, version))
             else:
-                self._loading[name] = version, self._loader.submit(self._load, name, version)
+                self._loading[name] = version, self.loader.submit(self._load, name, version)
 
     def _load(self, name: str, version: str) -> Served:
-        model = self.store.serve(name, version, self.threads)
-        return Served(model, version, datetime.fromisoformat(self.store.manifest(name, version)["created"]).timestamp())
+        published = datetime.fromisoformat(self.store.manifest(name, version)["created"]).timestamp()
+        return Served(self.store.serve(name, version, self.threads), version, published)
 
     def _swap(self, name: str, version: str, loaded: Callable[[], Served]) -> None:
         before = self.served.get(name)
@@ -118,15 +113,9 @@ class ModelServer:
         else:
             self._refused.pop(name, None)
             report = self.served[name].model.report
-            log.info(
-                "model loaded",
-                model=name,
-                version=version,
-                before=before.version if before else None,
-                computed_by=str(report.backend),
-                error_sd=float(f"{report.error:.1e}"),
-                **({"not_by": report.refused} if report.refused else {}),
-            )
+            by = {"computed_by": str(report.backend), "error_sd": float(f"{report.error:.1e}")}
+            by |= {"not_by": report.refused} if report.refused else {}
+            log.info("model loaded", model=name, version=version, before=before and before.version, **by)
 
     def _keep_serving(self, name: str, error: BadBundle | StoreUnusable) -> None:
         if name not in self.served:
@@ -134,7 +123,7 @@ class ModelServer:
         log.error("new version refused", model=name, kept=self.served[name].version, error=str(error))
 
     def serving(self, line: str) -> tuple[str, Served]:
-        """The name of the line's model and what is served of it; raises NoModel."""
+        """The name of the line's model, and what is served of it; raises NoModel."""
         settings = self.lines.get(line, self.lines.get("*"))
         if settings is None:
             known = ", ".join(sorted(self.lines))

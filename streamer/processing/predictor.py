@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
@@ -19,6 +19,7 @@ from .model_server import ModelServer, Served
 from .process_limits import FrozenSensor, ProcessLimits, ProcessVerdict
 
 log = structlog.get_logger()
+
 MAX_WATCHES = 256  # lines x instruments; above that the least recent is forgotten, or names could fill the memory
 
 
@@ -26,9 +27,9 @@ MAX_WATCHES = 256  # lines x instruments; above that the least recent is forgott
 class Watch:
     """What is remembered of one line and instrument."""
 
-    limit: ProcessLimits
-    sensor: FrozenSensor = field(default_factory=FrozenSensor)
-    version: str = ""
+    sensor: FrozenSensor
+    limits: ProcessLimits
+    version: str
 
 
 class Predictor:
@@ -38,11 +39,7 @@ class Predictor:
         self.models, self.process = models, process
         self._watches: dict[tuple[str, str], Watch] = {}
 
-    def predict(self, frame: Frame) -> Predictions:
-        """Of one message. Raises as `predict_each`."""
-        return self.predict_each(frame, [slice(0, len(frame))])[0]
-
-    def predict_each(self, frame: Frame, parts: Sequence[slice]) -> list[Predictions]:
+    def predict(self, frame: Frame, parts: Sequence[slice] = (slice(None),)) -> list[Predictions]:
         """Predictions of each message in a joined frame, by its rows: the same as if it had come alone.
 
         Raises:
@@ -63,19 +60,23 @@ class Predictor:
         return [self._judged(frame[rows], name, served, every[rows]) for rows in parts]
 
     def _judged(self, frame: Frame, name: str, served: Served, result: Result) -> Predictions:
-        model = served.model
+        model, n = served.model, len(frame)
         watch = self._watch(frame, served.version)
         frozen = watch.sensor.update(frame.spectra, frame.spectrum_id)
         # Of classes, what is usual changes from object to object: only T2 and Q can be odd.
         values = result.values[:, :0] if model.class_of else result.values
-        verdict = watch.limit.update(values, result.t2, result.q, skip=frozen)
+        verdict = watch.limits.update(values, result.t2, result.q, skip=frozen)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
         # Written so that NaN, which fails every comparison, is outside.
         outside = ~((result.t2 <= model.limits["t2"][1]) & (result.q <= model.limits["q"][1]))
         outside |= ~np.isfinite(result.values).all(axis=1)
-        named = _classes(model, result)
-        unknown = np.zeros(len(frame), bool) if named is None else named.unknown
+        named, unknown, classes, of = None, np.zeros(n, bool), {}, model.class_of
+        if of and result.distance is not None:
+            named = Verdict(np.array(model.classes), result.values, result.distance)
+            unknown = named.unknown
+            classes = {of: named.names(), f"{of}_confidence": named.probability.max(axis=1)}
+            classes |= {f"{of}_distance": named.distance.min(axis=1), f"{of}_ambiguity": named.ambiguity}
         return Predictions(
             line=frame.line,
             model=name,
@@ -90,14 +91,14 @@ class Predictor:
             values={target: result.values[:, i] for i, target in enumerate(model.targets)},
             t2=result.t2,
             q=result.q,
-            t2_process_limit=np.full(len(frame), verdict.t2_limit),
-            q_process_limit=np.full(len(frame), verdict.q_limit),
+            t2_process_limit=np.full(n, verdict.high[0]),
+            q_process_limit=np.full(n, verdict.high[1]),
             trusted=~outside & ~frozen & ~unknown,
             odd=verdict.odd,
             warm_up=verdict.warm_up,
             frozen=frozen,
-            reason=_reasons(model, result, outside, frozen, verdict, named),
-            classes={} if named is None else class_columns(model.class_of, named),
+            reason=_reasons(model, result, outside, frozen, verdict, named, unknown),
+            classes=classes,
         )
 
     def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:
@@ -109,31 +110,14 @@ class Predictor:
         key = (frame.line, frame.instrument)
         watch = self._watches.pop(key, None)  # and put back as the newest
         if watch is None or watch.version != version:  # another version has other scores: its limits are learned again
-            limit = ProcessLimits(self.process.learn_spectra, self.process.window_spectra)
-            sensor = watch.sensor if watch else FrozenSensor()
-            watch = Watch(limit, sensor, version)
+            limits = ProcessLimits(self.process.learn_spectra, self.process.window_spectra)
+            watch = Watch(watch.sensor if watch else FrozenSensor(), limits, version)
         self._watches[key] = watch
         if len(self._watches) > MAX_WATCHES:
             line, instrument = next(iter(self._watches))
             del self._watches[line, instrument]
             log.warning("too many lines and instruments: the oldest is forgotten", line=line, instrument=instrument)
         return watch
-
-
-def _classes(model: ServedModel, result: Result) -> Verdict | None:
-    if not model.class_of or result.distance is None:
-        return None
-    return Verdict(np.array(model.classes), result.values, result.distance)
-
-
-def class_columns(class_of: str, named: Verdict) -> dict[str, np.ndarray]:
-    """The columns of `Predictions.classes`."""
-    return {
-        class_of: named.names(),
-        f"{class_of}_confidence": named.probability.max(axis=1),
-        f"{class_of}_distance": named.distance.min(axis=1),
-        f"{class_of}_ambiguity": named.ambiguity,
-    }
 
 
 def _reasons(
@@ -143,21 +127,18 @@ def _reasons(
     frozen: np.ndarray,
     verdict: ProcessVerdict,
     named: Verdict | None,
+    unknown: np.ndarray,
 ) -> list[str]:
     """In words, for each row: why it is not to be trusted, and what is odd about it."""
     reasons = [""] * len(outside)
     (t2_95, t2_99), (q_95, q_99) = model.limits["t2"], model.limits["q"]
-    worth_telling = outside | frozen | verdict.odd | (result.t2 > t2_95) | (result.q > q_95)
-    unknown = np.zeros(len(reasons), bool) if named is None else named.unknown
-    worth_telling |= unknown
-    for i in np.flatnonzero(worth_telling).tolist():
+    notable = outside | frozen | unknown | verdict.odd | (result.t2 > t2_95) | (result.q > q_95)
+    for i in np.flatnonzero(notable).tolist():
         t2, q = result.t2[i], result.q[i]
         parts = []
         if named is not None and unknown[i]:
-            nearest = int(named.distance[i].argmin())
-            parts.append(
-                f"unknown: nearest to {named.classes[nearest]}, at {named.distance[i, nearest]:.3g} times its limit"
-            )
+            k = int(named.distance[i].argmin())
+            parts.append(f"unknown: nearest to {named.classes[k]}, at {named.distance[i, k]:.3g} times its limit")
         if frozen[i]:
             parts.append("frozen sensor: bit-identical to its neighbour")
         if outside[i]:
@@ -168,16 +149,13 @@ def _reasons(
         elif t2 > t2_95 or q > q_95:
             parts.append("near the edge: between the calibration's 95 % and 99 % limits")
         if verdict.odd[i]:
-            parts.append(("warm-up, " if verdict.warm_up[i] else "") + _oddity(model, result, verdict, i))
+            odd = []
+            for k in np.flatnonzero(verdict.outside[i]).tolist():
+                low, high = verdict.low[k], verdict.high[k]
+                if k < 2:
+                    odd.append(f"{('T2', 'Q')[k]} above its usual {high:.3g}")
+                else:
+                    odd.append(f"{model.targets[k - 2]} {result.values[i, k - 2]:.4g} outside {low:.4g}..{high:.4g}")
+            parts.append(f"{'warm-up, ' if verdict.warm_up[i] else ''}odd for the process: {', '.join(odd)}")
         reasons[i] = "; ".join(parts)
     return reasons
-
-
-def _oddity(model: ServedModel, result: Result, verdict: ProcessVerdict, i: int) -> str:
-    what = [f"T2 above its usual {verdict.t2_limit:.3g}"] if result.t2[i] > verdict.t2_limit else []
-    what += [f"Q above its usual {verdict.q_limit:.3g}"] if result.q[i] > verdict.q_limit else []
-    what += [
-        f"{model.targets[k]} {result.values[i, k]:.4g} outside {verdict.value_low[k]:.4g}..{verdict.value_high[k]:.4g}"
-        for k in np.flatnonzero(verdict.odd_value[i])
-    ]
-    return f"odd for the process: {', '.join(what)}"

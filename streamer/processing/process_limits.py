@@ -42,22 +42,14 @@ class FrozenSensor:
 
 @dataclass(frozen=True)
 class ProcessVerdict:
-    """Which of a frame's n rows are odd for the process, which of those are its warm-up, and the limits.
+    """Which of a frame's n rows are odd for the process, which of those are its warm-up, and the limits."""
 
-    Attributes:
-        odd, warm_up: (n,) bool; a warm-up is an unbroken run of odd rows from the line's very first one.
-        warm_up_spectra: the warm-up rows found by this update, including earlier frames seen while learning.
-        t2_limit, q_limit: upper limits; value_low, value_high: (targets,). All NaN while learning.
-    """
-
-    odd: np.ndarray
-    warm_up: np.ndarray
-    warm_up_spectra: int
-    t2_limit: float
-    q_limit: float
-    value_low: np.ndarray
-    value_high: np.ndarray
-    odd_value: np.ndarray  # (n, targets) bool
+    odd: np.ndarray  # (n,) bool
+    warm_up: np.ndarray  # (n,) bool: an unbroken run of odd rows from the line's very first one
+    warm_up_spectra: int  # found by this update, including earlier frames seen while learning
+    low: np.ndarray  # (2 + targets,) limits of T2, Q and each prediction; NaN while learning
+    high: np.ndarray
+    outside: np.ndarray  # (n, 2 + targets) bool, outside these limits
 
 
 class ProcessLimits:
@@ -78,8 +70,8 @@ class ProcessLimits:
         Hubert, Rousseeuw & Vanden Branden, Technometrics 47 (2005) 64-79, doi 10.1198/004017004000000563.
 
     >>> limit = ProcessLimits(learn_spectra=8, window_spectra=64)
-    >>> ones = np.linspace(0.9, 1.1, 9)
-    >>> limit.update(np.append(ones, 50.0)[:, None], np.append(ones, 1.0), np.append(ones, 1.0)).odd.nonzero()[0]
+    >>> ones, none = np.linspace(0.9, 1.1, 10), np.zeros(10, bool)
+    >>> limit.update(np.append(ones[:9], 50.0)[:, None], ones, ones, skip=none).odd.nonzero()[0]
     array([9])
     """
 
@@ -89,39 +81,26 @@ class ProcessLimits:
         self._learning = True
         self._warming_up = True
 
-    def update(
-        self, values: np.ndarray, t2: np.ndarray, q: np.ndarray, skip: np.ndarray | None = None
-    ) -> ProcessVerdict:
+    def update(self, values: np.ndarray, t2: np.ndarray, q: np.ndarray, skip: np.ndarray) -> ProcessVerdict:
         """values (n, targets), t2 (n,), q (n,) in order of time; `skip` (n,) bool marks rows to learn nothing from."""
-        rows = np.column_stack([np.cbrt(t2), np.cbrt(q), values])
+        rows = judged = np.column_stack([np.cbrt(t2), np.cbrt(q), values])
         before = self._window if self._window is not None else rows[:0]
-        after = np.concatenate([before, rows if skip is None else rows[~skip]])
+        after = np.concatenate([before, rows[~skip]])
         self._window = after[-self.window_spectra :]
-        if self._learning and len(after) < self.learn_spectra:
-            nowhere = np.full(2 + values.shape[1], np.nan)
-            return self._judge(rows, rows, nowhere, nowhere)
-        # The frame that ends the learning is judged together with everything seen while learning.
-        known, judged = (after, np.concatenate([before, rows])) if self._learning else (before, rows)
-        self._learning = False
-        centre = np.median(known, axis=0)
-        spread = self.z * _MAD_TO_SD * np.median(np.abs(known - centre), axis=0)
-        return self._judge(rows, judged, centre - spread, centre + spread)
-
-    def _judge(self, rows: np.ndarray, judged: np.ndarray, low: np.ndarray, high: np.ndarray) -> ProcessVerdict:
-        """`judged` ends with `rows`; comparisons with the NaN of an unknown limit are False."""
-        odd_value = (judged[:, 2:] > high[2:]) | (judged[:, 2:] < low[2:])
-        odd = np.any(judged[:, :2] > high[:2], axis=1) | np.any(odd_value, axis=1)
+        centre = spread = np.full(rows.shape[1], np.nan)
+        if not self._learning or len(after) >= self.learn_spectra:
+            # The frame that ends the learning is judged together with everything seen while learning.
+            known, judged = (after, np.concatenate([before, rows])) if self._learning else (before, rows)
+            self._learning = False
+            centre = np.median(known, axis=0)
+            spread = self.z * _MAD_TO_SD * np.median(np.abs(known - centre), axis=0)
+        low, high = centre - spread, centre + spread
+        low[:2] = -np.inf  # T2 and Q have upper limits only
+        outside = (judged > high) | (judged < low)  # comparisons with NaN are False
+        odd = np.any(outside, axis=1)
         warm_up = np.logical_and.accumulate(odd) & self._warming_up
         if not self._learning:
             self._warming_up = bool(warm_up.all())
+        high[:2] **= 3
         n = len(rows)
-        return ProcessVerdict(
-            odd=odd[-n:],
-            warm_up=warm_up[-n:],
-            warm_up_spectra=int(warm_up.sum()),
-            t2_limit=float(high[0] ** 3),
-            q_limit=float(high[1] ** 3),
-            value_low=low[2:],
-            value_high=high[2:],
-            odd_value=odd_value[-n:],
-        )
+        return ProcessVerdict(odd[-n:], warm_up[-n:], int(warm_up.sum()), low, high, outside[-n:])

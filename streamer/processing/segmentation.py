@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 MAX_GAP = 16  # scan lines that may be missing; after a longer gap all objects are new
 
 
-@dataclass(frozen=True)
-class Reach:
-    """The extent of an object so far: lowest and highest (pixel, scan line), (2,) each, and its latest time."""
+class Reach(NamedTuple):
+    """The extent of an object so far: lowest and highest (pixel, scan line), (2,) each, NaN or NaT where unknown."""
 
     low: np.ndarray
     high: np.ndarray
-    last: np.datetime64
+    last: np.datetime64  # the latest time
 
     def with_(self, other: Reach | None) -> Reach:
         if other is None:
             return self
-        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Reach(low, high, np.fmax(self.last, other.last))
+        return Reach(np.fmin(self.low, other.low), np.fmax(self.high, other.high), np.fmax(self.last, other.last))
 
 
 class Segmenter:
@@ -41,12 +39,9 @@ class Segmenter:
         self._codes = np.full((2, self.pixels), -1)  # of the two newest lines: line * pixels + pixel of the first one
 
     def take(self, x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, dict[int, int], set[int]]:
-        """
-        Args:
-            x, y, mask: (n,) pixel, line, and whether it is of an object.
+        """(n,) pixel, scan line, and whether it is of an object.
 
-        Returns:
-            (n,) codes of objects, -1 on the belt; code -> the code that it is a part of; codes that have ended.
+        Returns (n,) codes of objects, -1 on the belt; code -> the code that it is a part of; codes that have ended.
         """
         before = set(self._codes[self._codes >= 0].tolist())
         low, high = int(y.min()), int(y.max())
@@ -113,17 +108,20 @@ def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
     return {code: root(code) for code in parent}
 
 
+def by_code(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that have a code, object by object, and where among them each object begins."""
+    rows = np.argsort(codes, kind="stable")[np.count_nonzero(codes < 0) :]
+    return rows, np.flatnonzero(np.diff(codes[rows], prepend=-1))
+
+
 def reaches(codes: np.ndarray, x: np.ndarray, y: np.ndarray, time: np.ndarray) -> dict[int, Reach]:
     """By code, of the (n,) pixels that have one."""
-    rows = np.flatnonzero(codes >= 0)
-    rows = rows[np.argsort(codes[rows], kind="stable")]
-    own = codes[rows]
-    first = np.flatnonzero(np.diff(own, prepend=-1))
-    if not len(first):
+    rows, first = by_code(codes)
+    if not len(rows):
         return {}
-    at = np.column_stack([x[rows], y[rows]]).astype(np.float64)
-    ends = np.minimum.reduceat(at, first), np.maximum.reduceat(at, first), np.fmax.reduceat(time[rows], first)
-    return {code: Reach(*end) for code, *end in zip(own[first].tolist(), *ends, strict=True)}
+    at = np.column_stack([x, y]).astype(np.float64)[rows]
+    ends = np.fmin.reduceat(at, first), np.fmax.reduceat(at, first), np.fmax.reduceat(time[rows], first)
+    return {code: Reach(*end) for code, *end in zip(codes[rows[first]].tolist(), *ends, strict=True)}
 
 
 def inner_pixels(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ from ... import __version__
 from ..drift.monitor import DriftReport
 from ..drift.reference_scan import ReferenceScan
 from ..messages.decisions import Decision
+from ..messages.labels import Request
 from ..messages.predictions import Predictions
 from ..monitoring.metrics import Metrics
-from ..processing import inspection as facts
+from ..processing.inspection import BeltPixels, DriftChecked, Fact, PredictionTime, ReferenceUpdated, Rejected
 from ..processing.model_server import Served
 from ..settings.tables import Settings
 from ..transport.protocols import Source
@@ -38,33 +39,31 @@ class WorkerMetrics:
         self._drifts: dict[str, DriftReport] = {}  # likewise
         self._references: dict[tuple[str, str, str], float] = {}  # change of each, by line, instrument and kind
         self._logged: dict[tuple[str, str, str], float] = {}  # the change that was last logged
-        self._timely: dict[
-            str, list[tuple[bool, float]]
-        ] = {}  # each line's newest decisions: is it late, seconds taken
+        self._timely: dict[str, list[tuple[bool, float]]] = {}  # newest decisions of a line: is it late, seconds taken
         self._warned_late = -np.inf
         self._skipped = 0
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
-    def record(self, found: Iterable[facts.Fact]) -> None:
-        for fact in found:
-            label = self.meters.line(fact.predictions.line if isinstance(fact, facts.Predicted) else fact.line)
+    def record(self, facts: Iterable[Fact]) -> None:
+        for fact in facts:
+            label = self.meters.line(fact.line)
             match fact:
-                case facts.Predicted():
-                    self._count_predictions(label, fact.predictions)
-                case facts.PredictionTime():
+                case Predictions():
+                    self._count_predictions(label, fact)
+                case PredictionTime():
                     self.meters["tamis_predict_duration_seconds"].labels(label).observe(fact.seconds)
                 case Decision():
                     self._count_decision(label, fact)
-                case facts.Rejected():
+                case Rejected():
                     self.meters["tamis_dead_letter_total"].labels(label, fact.reason).inc()
                     self.meters["tamis_spectra_processed_total"].labels(label, "rejected").inc(fact.spectra)
-                case facts.BeltPixels():
+                case BeltPixels():
                     self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(fact.pixels)
-                case facts.ReferenceUpdated():
+                case ReferenceUpdated():
                     self._show_reference(label, fact)
-                case facts.DriftChecked():
+                case DriftChecked():
                     self._drifts[label] = fact.report
-                case facts.LabelsRequested():
+                case Request():
                     self.meters["tamis_label_requests_total"].labels(label).inc()
 
     def _count_predictions(self, label: str, predictions: Predictions) -> None:
@@ -84,7 +83,7 @@ class WorkerMetrics:
             self.meters["tamis_decision_latency_seconds"].labels(label).observe(max(0.0, took_s))
         self._timely.setdefault(decision.line, []).append((decision.late, took_s))
 
-    def _show_reference(self, label: str, fact: facts.ReferenceUpdated) -> None:
+    def _show_reference(self, label: str, fact: ReferenceUpdated) -> None:
         line, instrument, kind = key = fact.line, fact.instrument, fact.kind
         self._references[key] = fact.change
         if abs(fact.change - self._logged.get(key, np.inf)) > LOG_CHANGE:  # each message of one refreshes it

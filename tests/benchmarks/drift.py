@@ -26,12 +26,11 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from tamis.models.axis import Axis
-from tamis.models.model import Model
+from tamis.models.model import Model, Result
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.drift.detectors import Detector, detectors
 from tamis.streamer.drift.monitor import PERSIST
-from tamis.streamer.drift.reading import Results
 from tamis.streamer.drift.spectral_features import FeatureExtractor, SpectralFeatures
 from tamis.streamer.files.table import read_table
 
@@ -114,7 +113,7 @@ class Line:
 
     def alarms(self, spectra: np.ndarray, blocks: int, rng: np.random.Generator) -> dict[str, list[int]]:
         """Detector -> the blocks, counted from 1, at which its alarm began."""
-        pool = self.extract(spectra.astype(np.float32), results_of(self.model, spectra, self.axis))
+        pool = self.extract(spectra.astype(np.float32), self.model.predict(spectra, self.axis))
         every = copy.deepcopy(self.detectors)  # some remember what they have read
         over: dict[str, int] = {}
         found: dict[str, list[int]] = {}
@@ -122,7 +121,7 @@ class Line:
             rows = rng.integers(0, len(pool.noise), BLOCK)
             seen = SpectralFeatures(
                 pool.regions[rows], pool.causes[rows], pool.noise[rows], pool.embedding[rows],
-                Results(*(part[rows] for part in pool.results)),
+                Result(pool.results.values[rows], pool.results.t2[rows], pool.results.q[rows]),
             )  # fmt: skip
             for detector in every:
                 for reading in detector.read(seen):
@@ -132,11 +131,6 @@ class Line:
         return found
 
 
-def results_of(model: Model, spectra: np.ndarray, axis: Axis) -> Results:
-    told = model.predict(spectra, axis)
-    return Results(told.t2, told.q, told.values)
-
-
 def taught(case: Case, rows: np.ndarray, usual: np.ndarray, rng: np.random.Generator) -> Line:
     """A model of these rows, and detectors of a reference that is drawn from the usual ones."""
     pipeline = Pipeline.parse("snv" if case.before.shape[1] < 60 else "snv, savgol 15 2 1")
@@ -144,9 +138,7 @@ def taught(case: Case, rows: np.ndarray, usual: np.ndarray, rng: np.random.Gener
         *(case.before[rows], case.axis, case.values[rows], ["y"]), pipeline=pipeline, estimator=PLSR(n_components=6)
     )
     reference = case.before[rng.choice(usual, BLOCKS * BLOCK)].astype(np.float32)
-    limits = model.limits["t2"][1], model.limits["q"][1]
-    results = results_of(model, reference, case.axis)
-    extract, every = detectors(reference, results, case.axis, BLOCK, limits, ["y"])
+    extract, every = detectors(model, reference, BLOCK)
     return Line(extract, every, model, case.axis)
 
 

@@ -30,7 +30,7 @@ from tamis.streamer.messages.codec import decode  # noqa: E402
 from tamis.streamer.messages.predictions import encode_predictions  # noqa: E402
 from tamis.streamer.messages.record import ARROW, Message, Record  # noqa: E402
 from tamis.streamer.messages.screening import screen  # noqa: E402
-from tamis.streamer.processing.inspection import Inspection, Predicted  # noqa: E402
+from tamis.streamer.processing.inspection import Inspection  # noqa: E402
 from tamis.streamer.processing.model_server import ModelServer  # noqa: E402
 from tamis.streamer.services.worker import Worker  # noqa: E402
 from tamis.streamer.settings.load import load  # noqa: E402
@@ -87,7 +87,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
         for record in records(0)[:50]:  # learns the drift reference and the process limits
             handle(record)
         frames = [decode(record, axes, cap)[0] for record in records(0)]
-        predictions = [inspection.predictor.predict(frame) for frame in frames]
+        predictions = [inspection.predictor.predict(frame)[0] for frame in frames]
         checked = list(zip(records(1_000_000), frames, predictions, strict=True))
         found = {
             "decode": _times(lambda record: decode(record, axes, cap), records(0)),
@@ -96,7 +96,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
             "limits and reasons": _times(inspection.predictor.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
             "drift": _times(lambda one: inspection.monitor.update(one[0], one[1], one[2], model), checked),
-            "metrics": _times(lambda some: worker.metrics.record([Predicted(some)]), predictions),
+            "metrics": _times(lambda some: worker.metrics.record([some]), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
         sink.messages.clear()

@@ -15,9 +15,9 @@ from tamis.models.store import Store
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.decisions import Decision
 from tamis.streamer.messages.frame import Frame
-from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.predictions import Predictions, decode_predictions
 from tamis.streamer.messages.record import ARROW, Record
-from tamis.streamer.processing.inspection import Inspection, Outcome, Outgoing, Predicted, PredictionTime, Rejected
+from tamis.streamer.processing.inspection import Inspection, Outcome, Outgoing, PredictionTime, Rejected
 from tamis.streamer.processing.message_batch import MessageBatch
 from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.settings.load import load
@@ -51,7 +51,7 @@ def facts(outcomes: Iterable[Outcome]) -> list[Any]:
     return [fact for outcome in outcomes for fact in outcome.facts]
 
 
-def test_a_frame_gives_its_predictions_and_what_the_metrics_need(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_a_frame_gives_predictions_and_facts_for_the_metrics(tmp_path: Path, model: Model, grid: Axis) -> None:
     sent = frame(grid, 5)
     given = list(inspection(tmp_path, model).process(message(sent), 0.0))
     (predictions,) = messages(given)
@@ -61,8 +61,8 @@ def test_a_frame_gives_its_predictions_and_what_the_metrics_need(tmp_path: Path,
     assert predictions.headers["result_id"].endswith("-0")
     timed, predicted, *others = facts(given)
     assert isinstance(timed, PredictionTime)
-    assert isinstance(predicted, Predicted)
-    assert len(predicted.predictions) == 5
+    assert isinstance(predicted, Predictions)
+    assert len(predicted) == 5
     assert others == []
     assert [one for outcome in given for one in outcome.rejected] == [False]
 
@@ -108,7 +108,7 @@ def test_open_objects_are_decided_once(tmp_path: Path, model: Model, grid: Axis,
     assert not made.has_silent_objects(60.0)
 
 
-def test_what_was_undone_is_not_decided(tmp_path: Path, model: Model, grid: Axis) -> None:
+def test_undone_messages_are_not_decided(tmp_path: Path, model: Model, grid: Axis) -> None:
     made = inspection(tmp_path, model, lines={"nir1": {"decide": {**RULES, "close_s": 1.0}}})
     list(made.process(message(frame(grid, object_id=["a"] * 4)), 0.0))
     made.undo()

@@ -66,3 +66,8 @@ def drawing(axis: Axis, seed: int = 5) -> Callable[[int], np.ndarray]:
     seeds = iter(range(seed * 10_000, (seed + 1) * 10_000))
     matrix = 0.5 * np.exp(-0.5 * ((axis.to("nm").values - 1500.0) / 30.0) ** 2)
     return lambda n: simulate(n, axis, next(seeds))[0] + matrix
+
+
+def alarms(report: DriftReport | None) -> set[str]:
+    assert report is not None
+    return {name for name, on in report.alarms.items() if on}

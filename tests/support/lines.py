@@ -9,6 +9,12 @@ from tamis import NotDelivered
 from tamis.streamer.transport.memory import MemorySink
 from tamis.streamer.transport.protocols import Progress
 
+EJECT_PVC = {"action": "eject", "when": 'sort == "PVC" and confidence >= 0.8'}
+
+
+def by(rules: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {"*": {"decide": {"rules": rules, **more}}}
+
 
 def decided(line: Any) -> list[dict[str, Any]]:
     """The decisions that a `FakeLine` has sent."""

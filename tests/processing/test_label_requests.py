@@ -1,4 +1,4 @@
-"""Requests for laboratory values: the budget is kept, and what is new is asked before what is usual."""
+"""Requests for laboratory values: the budget is kept, and new spectra are requested before usual ones."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def asked(line: FakeLine) -> list[dict[str, Any]]:
     return [json.loads(message.value) for message in line.sink.messages["tamis.label-requests"]]
 
 
-def test_the_budget_is_kept_whatever_comes(line: FakeLine, grid: Axis, clock: Clock) -> None:
+def test_the_budget_is_kept_with_any_number_of_spectra(line: FakeLine, grid: Axis, clock: Clock) -> None:
     for minute in range(121):
         clock.now = 60.0 * minute
         spectra, _ = simulate(20, grid, seed=minute)
@@ -66,7 +66,7 @@ def test_the_budget_is_kept_whatever_comes(line: FakeLine, grid: Axis, clock: Cl
     assert len(names) == len(set(names)) == 8
 
 
-def test_what_the_model_has_never_seen_is_asked_first(line: FakeLine, grid: Axis, clock: Clock) -> None:
+def test_spectra_that_are_new_to_the_model_are_requested_first(line: FakeLine, grid: Axis, clock: Clock) -> None:
     spectra, _ = simulate(40, grid, seed=3)
     spectra[17] += 0.5 * np.exp(-0.5 * ((grid.values - 1500.0) / 15.0) ** 2)
     line.arrives(frame(spectra, grid))
@@ -80,7 +80,7 @@ def test_what_the_model_has_never_seen_is_asked_first(line: FakeLine, grid: Axis
     assert "of its 99 % limit" in request["reason"]
 
 
-def test_the_same_object_is_not_asked_twice_while_others_are_new(line: FakeLine, grid: Axis, clock: Clock) -> None:
+def test_the_same_object_is_not_requested_twice_while_others_are_new(line: FakeLine, grid: Axis, clock: Clock) -> None:
     spectra, _ = simulate(40, grid, seed=3)
     strange = [np.exp(-0.5 * ((grid.values - nm) / 15.0) ** 2) for nm in (1500.0, 1100.0)]
     spectra[3] += 0.52 * strange[0]
@@ -93,7 +93,7 @@ def test_the_same_object_is_not_asked_twice_while_others_are_new(line: FakeLine,
     assert [int(request["spectrum_id"][1:]) % 100 for request in asked(line)] == [3, 5]
 
 
-def test_a_committee_tells_what_its_members_dispute(tamis_line: MakeLine, grid: Axis, clock: Clock) -> None:
+def test_a_request_names_the_disagreement_of_a_committee(tamis_line: MakeLine, grid: Axis, clock: Clock) -> None:
     spectra, values = simulate(40, grid)
     made = tamis_line(requests={"per_hour": 4})
     committee = CommitteeRegressor()

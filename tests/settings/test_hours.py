@@ -1,0 +1,32 @@
+"""The hours of a line."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("text", "when", "runs"),
+    [
+        ("", "2026-11-24T03:00", True),
+        ("06:00-22:00", "2026-11-29T06:00", True),
+        ("Mon-Fri 06:00-22:00", "2026-11-29T12:00", False),  # a Sunday
+        ("Mon-Fri 22:00-06:00", "2026-11-28T05:59", True),  # Saturday morning, still Friday's shift
+        ("Sat 00:00-24:00", "2026-11-28T23:59", True),
+        ("Sat-Mon 08:00-12:00", "2026-11-24T09:00", False),
+    ],
+)
+def test_hours_of_a_line(text: str, when: str, runs: bool) -> None:
+    from datetime import datetime
+
+    from tamis.streamer.settings.hours import Hours
+
+    assert Hours.parse(text).at(datetime.fromisoformat(when)) == runs
+
+
+@pytest.mark.parametrize("text", ["always", "Mon-Fri", "25:00-26:00", "Foo 06:00-07:00", "6-22"])
+def test_invalid_hours_are_refused(text: str) -> None:
+    from tamis.streamer.settings.hours import Hours
+
+    with pytest.raises(ValueError, match=r"expected hours .*got"):
+        Hours.parse(text)
