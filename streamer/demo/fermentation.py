@@ -24,7 +24,7 @@ from ... import TamisError, __version__
 from ...models.evaluation import Scores
 from ...models.store import Store
 from ..files.frames import read_frames
-from ..files.options import ReadOptions
+from ..files.table import ReadOptions
 from ..fitting.fit import FitOptions, FitResult, fit_and_publish
 from ..messages.frame import Frame
 from ..pages.charts import write_page

@@ -13,8 +13,7 @@ import numpy as np
 from ...models.atomic import atomic_write
 from ..messages.arrow_frames import arrow_table
 from ..messages.frame import RESERVED, Frame
-from .options import ReadOptions
-from .table import INSTRUMENT_COLUMNS, UNKNOWN, Table, find, tables
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, ReadOptions, Table, find, tables
 
 
 def read_frames(path: str | Path, options: ReadOptions | None = None, **given: Any) -> Iterator[Frame]:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,14 +20,13 @@ import structlog
 
 from ... import BadFile
 from ...models.axis import Axis
+from ...models.reflectance import Reflectance
 from ...models.rows import Rows
 from ..messages.frame import QUANTITIES
 from .columns import BadRows, Batch, Content
-from .options import ReadOptions
 from .readers import open_content, parts, read_errors
 
 log = structlog.get_logger(__name__)
-
 
 TIME_COLUMNS = ("time", "datetime", "timestamp")
 INSTRUMENT_COLUMNS = ("instrument", "device", "sensor")
@@ -46,6 +45,30 @@ class BadRowInFile:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.row}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How a recorded file is read.
+
+    Attributes:
+        axis, quantity, line, instrument: of all rows, whatever the file says; None takes them from the file.
+        axis_unit: for a file that lists its wavelengths without a unit.
+        where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
+        reference: makes a camera's counts reflectance; column `x` is the pixel.
+        on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
+        frame_spectra: rows of the file in a frame. They become one frame for each line and instrument among them.
+    """
+
+    axis: Axis | None = None
+    axis_unit: str | None = None
+    quantity: str | None = None
+    where: Mapping[str, str | Sequence[str]] | None = None
+    reference: Reflectance | None = None
+    on_bad_row: Callable[[BadRowInFile], Any] | None = None
+    line: str | None = None
+    instrument: str | None = None
+    frame_spectra: int = 256
 
 
 @dataclass(frozen=True, slots=True)

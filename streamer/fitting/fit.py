@@ -16,8 +16,7 @@ from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.columns import values_of
-from ..files.options import ReadOptions
-from ..files.table import Table, read_table
+from ..files.table import ReadOptions, Table, read_table
 from ..messages.frame import RESERVED
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from ...ssl.gate import Verdict
 from ...ssl.pretrain import Health, Recipe, pretrain
 from ...ssl.refit import Gold, Labels, improve
 from ...ssl.unlabeled import Unlabeled
-from ..files.options import ReadOptions
-from ..files.table import INSTRUMENT_COLUMNS, Table, read_table
+from ..files.table import INSTRUMENT_COLUMNS, ReadOptions, Table, read_table
 from .fit import column_of, target_values
 
 MIN_OBJECTS = 20

@@ -12,7 +12,7 @@ import structlog
 
 from ...models.store import Store
 from ..drift.monitor import DriftMonitor
-from ..files.options import ReadOptions
+from ..files.table import ReadOptions
 from ..monitoring.watchdog import Watchdog
 from ..processing.cameras import Cameras
 from ..processing.inspection import Inspection

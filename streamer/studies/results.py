@@ -13,7 +13,7 @@ from ...models.class_scores import ClassScores, Verdict
 from ...models.class_thresholds import conformal_limits
 from ...models.evaluation import Scores
 from ...models.model import Model
-from ..files.options import ReadOptions
+from ..files.table import ReadOptions
 from ..settings.tables import Decide
 
 AMBIGUOUS = 0.5  # the second class is less than twice as far

@@ -14,7 +14,7 @@ import orjson
 
 from ... import TamisError
 from ..files.frames import read_frames
-from ..files.options import ReadOptions
+from ..files.table import ReadOptions
 from ..messages.codec import encode
 from ..messages.predictions import decode_predictions
 from ..messages.record import ARROW, Record
