@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,27 +75,31 @@ class EmbeddedBroker:
         self.stop()
 
     def start(self) -> None:
-        if not self.port:
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                self.port = probe.getsockname()[1]
-        if listens(self.bootstrap):
-            raise BrokerAbsent(
-                f"port {self.port} on 127.0.0.1 is already in use: stop what listens there, or choose another port"
-            )
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="tamis-broker-")
-        try:
-            self._launch(Path(self._folder.name))
-        except BaseException:  # Ctrl-C too: otherwise nothing would call stop()
-            self.kill()
-            self.stop()
-            raise
+        with socket.socket() as reserved:
+            if not self.port:
+                # On Linux a bound socket keeps the port from other processes, and still lets our broker listen there.
+                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                reserved.bind(("127.0.0.1", 0))
+                self.port = reserved.getsockname()[1]
+                if sys.platform != "linux":
+                    reserved.close()
+            if listens(self.bootstrap):
+                raise BrokerAbsent(
+                    f"port {self.port} on 127.0.0.1 is already in use: stop what listens there, or choose another port"
+                )
+            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="tamis-broker-")
+            try:
+                self._launch(Path(self._folder.name))
+            except BaseException:  # Ctrl-C too: otherwise nothing would call stop()
+                self.kill()
+                self.stop()
+                raise
 
     def _launch(self, folder: Path) -> None:
-        log = folder / "broker.log"
+        log, arguments = folder / "broker.log", _COMMANDS[self.kind].format(self.bootstrap, self.port)
         with open(log, "ab") as output:
             self._process = subprocess.Popen(
-                self._command(folder),
+                [_binary(folder, *_BINARIES[self.kind]), *arguments.split()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -109,10 +114,6 @@ class EmbeddedBroker:
                 said = log.read_text(errors="replace").strip()[-500:]
                 raise BrokerAbsent(f"the {self.kind} broker did not start on {self.bootstrap} (exit {code}): {said}")
             time.sleep(0.02)
-
-    def _command(self, folder: Path) -> list[str]:
-        arguments = _COMMANDS[self.kind].format(self.bootstrap, self.port)
-        return [str(_binary(folder, *_BINARIES[self.kind])), *arguments.split()]
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -131,14 +132,12 @@ class EmbeddedBroker:
 
     def _end(self) -> None:
         """Stops the process cleanly, and by force if that fails."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             stop, stop_s = _STOP[self.kind]
             self._process.send_signal(stop)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(stop_s)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        self._process = None
+        self.kill()
 
     def kill(self) -> None:
         """SIGKILL, like a power cut, for tests of recovery. `start` brings it back on the same port."""

@@ -83,20 +83,17 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
         if partitions:
-            self._refuse_absent(topics, partitions)
+            for topic in topics:
+                there = self._consumer.partitions_for_topic(topic)  # none if the topic may still be created
+                if there and (absent := sorted(set(partitions) - set(there))):  # it would be waited for silently
+                    self.close()
+                    given = f"0 to {max(there)}, which {topic} has, got {absent[0]}"
+                    raise BadSettings(f"partitions: expected some of {given}")
             fixed = [TopicPartition(topic, partition) for topic in topics for partition in partitions]
             self._consumer.assign(fixed)
             self._fresh.update(fixed)
         else:
             self._consumer.subscribe(list(topics), listener=self)
-
-    def _refuse_absent(self, topics: Sequence[str], partitions: Sequence[int]) -> None:
-        """A missing partition would be waited for silently. A missing topic may still be created."""
-        for topic in topics:
-            there = self._consumer.partitions_for_topic(topic)
-            if there and (absent := sorted(set(partitions) - set(there))):
-                self._consumer.close(autocommit=False)
-                raise BadSettings(f"partitions: expected some of 0 to {max(there)}, which {topic} has, got {absent[0]}")
 
     def poll(self, timeout_s: float) -> list[Record]:
         """As `Source.poll`.
@@ -284,15 +281,10 @@ class KafkaSource(Source, ConsumerRebalanceListener):
 
 
 def _record(message: Any) -> Record:
-    return Record(
-        message.topic,
-        message.partition,
-        message.offset,
-        message.key,
-        message.value or b"",
-        {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers or ()},
-        message.timestamp / 1000,
-    )
+    value = message.value or b""
+    headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers or ()}
+    place = message.topic, message.partition, message.offset
+    return Record(*place, message.key, value, headers, message.timestamp / 1000)
 
 
 def _name(partition: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..messages.record import Record
 from .protocols import MAX_POLL_RECORDS, Headers, Progress, Sink, Source
@@ -43,18 +43,17 @@ class MemorySource(Source):
         return self._position >= len(self.records)
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(NamedTuple):
     value: bytes
     key: bytes | None
     headers: dict[str, str]
 
 
-@dataclass
 class MemorySink(Sink):
     """Messages by topic."""
 
-    messages: dict[str, list[Sent]] = field(default_factory=lambda: defaultdict(list))
+    def __init__(self) -> None:
+        self.messages: dict[str, list[Sent]] = defaultdict(list)
 
     def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
         self.messages[topic].append(Sent(value, key, dict(headers or {})))

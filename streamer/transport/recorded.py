@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -26,13 +26,14 @@ class FileSource(Source):
 
     def __init__(self, path: Path, most_bytes: int, reading: ReadOptions) -> None:
         self._path = path
-        self._messages = _messages(path, most_bytes, reading)
-        self._ahead = next(self._messages, None)  # a missing file is reported at once
+        messages = chain.from_iterable(encode(frame, ARROW, most_bytes) for frame in read_frames(path, reading))
+        self._records = (Record(path.name, 0, n, None, *message, time.time()) for n, message in enumerate(messages))
+        self._ahead = next(self._records, None)  # a missing file is reported at once
 
     def poll(self, timeout_s: float) -> list[Record]:
         if self._ahead is None:
             return []
-        record, self._ahead = self._ahead, next(self._messages, None)
+        record, self._ahead = self._ahead, next(self._records, None)
         return [record]
 
     def rewind(self) -> None:
@@ -43,14 +44,7 @@ class FileSource(Source):
         return self._ahead is None
 
     def close(self) -> None:
-        self._messages.close()
-
-
-def _messages(path: Path, most_bytes: int, reading: ReadOptions) -> Generator[Record, None, None]:
-    frames = read_frames(path, reading)
-    messages = chain.from_iterable(encode(frame, ARROW, most_bytes) for frame in frames)
-    for offset, (value, headers) in enumerate(messages):
-        yield Record(path.name, 0, offset, None, value, headers, time.time())
+        self._records.close()
 
 
 class FileSink(Sink):
