@@ -10,10 +10,9 @@ import numpy as np
 
 from ... import BadMessage
 from ...models.axis import Axis
-from .frame import MAX_TEXT, QUANTITIES, REFERENCES
+from .frame import MAX_TARGETS, MAX_TEXT, QUANTITIES, REFERENCES
 from .record import Record
 
-MAX_TARGETS = 64  # columns of laboratory values in one frame
 MIN_ROW_BYTES = 8
 Axes = Mapping[str, Axis]
 

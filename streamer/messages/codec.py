@@ -43,12 +43,11 @@ def decode(record: Record, axes: Axes, most_bytes: int) -> Screened:
             raise BadMessage("expected at least one spectrum, got a frame of none", "empty")
         if max(len(frame.line), len(frame.instrument)) > MAX_TEXT:
             raise BadMessage(f"expected at most {MAX_TEXT} characters in line and instrument", "line")
-    except BadMessage as error:
-        raise BadMessage(f"{record.place}: {error}", error.reason) from error
     except Exception as error:
-        raise BadMessage(
-            f"{record.place}: expected a frame, got {type(error).__name__}: {error!s:.200}", "unreadable"
-        ) from error
+        what, reason = f"expected a frame, got {type(error).__name__}: {error!s:.200}", "unreadable"
+        if isinstance(error, BadMessage):
+            what, reason = str(error), error.reason
+        raise BadMessage(f"{record.place}: {what}", reason) from error
     return frame, bad
 
 

@@ -11,6 +11,7 @@ from ...models.rows import Rows
 
 QUANTITIES = ("absorbance", "reflectance", "counts", "unknown")
 REFERENCES = ("", "white", "dark")
+MAX_TARGETS = 64  # columns of laboratory values in one frame
 MAX_TEXT = 512  # characters of an id or a name: they are repeated in results, rejects, logs and labels
 # Columns of a frame or of its predictions: no target may have such a name.
 RESERVED = frozenset(

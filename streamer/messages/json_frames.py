@@ -12,18 +12,8 @@ import numpy as np
 import orjson
 
 from ... import BadMessage
-from .checks import (
-    MAX_TARGETS,
-    Axes,
-    check_size,
-    common_fields,
-    glimpse,
-    is_json_number,
-    known_axis,
-    shown,
-    spectrum_ids,
-)
-from .frame import MAX_TEXT, RESERVED, Frame
+from .checks import Axes, check_size, common_fields, glimpse, is_json_number, known_axis, shown, spectrum_ids
+from .frame import MAX_TARGETS, MAX_TEXT, RESERVED, Frame
 from .record import Message, Record, arrival, iso
 from .screening import BadRow, Screened, set_aside
 

@@ -12,9 +12,9 @@ import orjson
 
 from ... import BadMessage
 from ...models.axis import Axis
-from .checks import MAX_TARGETS, Axes, is_json_number, shown
+from .checks import Axes, is_json_number, shown
 from .codec import decode
-from .frame import MAX_TEXT
+from .frame import MAX_TARGETS, MAX_TEXT
 from .json_frames import json_time
 from .record import JSON, Message, Record, arrival, iso
 from .screening import BadRow, screen

@@ -42,12 +42,12 @@ def set_aside(frame: Frame, rows: Sequence[np.ndarray] | None, bad: Iterable[Bad
     keep = np.ones(len(frame), bool)
     keep[[row.row for row in bad]] = False
     bands = len(frame.axis)
+    spectra = frame.spectra if rows is None else rows
     lengths = np.full(len(frame), frame.spectra.shape[1]) if rows is None else np.array([len(row) for row in rows])
 
     def aside(i: int, reason: str, text: str) -> None:
-        spectrum = frame.spectra[i] if rows is None else rows[i]
         time = frame.time[i] if _EARLIEST <= frame.time[i] < _LATEST else np.datetime64("NaT", "us")
-        bad.append(BadRow(i, frame.spectrum_id[i][:MAX_TEXT], reason, text, spectrum, time))
+        bad.append(BadRow(i, frame.spectrum_id[i][:MAX_TEXT], reason, text, spectra[i], time))
         keep[i] = False
 
     for i in np.flatnonzero(keep & (lengths != bands)).tolist():
@@ -63,13 +63,11 @@ def set_aside(frame: Frame, rows: Sequence[np.ndarray] | None, bad: Iterable[Bad
         for i in np.flatnonzero(keep).tolist():
             if first.setdefault(frame.spectrum_id[i], i) != i:
                 aside(i, "duplicate_id", f"spectrum_id {frame.spectrum_id[i]!r} is already in this frame")
-    if rows is not None:
+    if frame.spectra.shape[1] != bands:  # of different lengths, or all of a wrong one
         matrix = np.zeros((len(frame), bands), np.float32)
         for i in np.flatnonzero(keep).tolist():
-            matrix[i] = rows[i]
+            matrix[i] = spectra[i]
         frame = replace(frame, spectra=matrix)
-    elif frame.spectra.shape[1] != bands:  # every row is bad, and none fits the frame's shape
-        frame = replace(frame, spectra=np.empty((len(frame), bands), np.float32))
     return (frame if keep.all() else frame[keep]), bad
 
 
