@@ -25,7 +25,7 @@ def read_frames(path: str | Path, options: ReadOptions | None = None, **given: A
         BadFile: at the first frame, or later if the file breaks off.
     """
     options = replace(options or ReadOptions(), **given)
-    for table in tables(path, options, options.frame_spectra):
+    for table in tables(path, options):
         yield from _frames(table, options.line, options.instrument)
 
 

@@ -32,7 +32,6 @@ TIME_COLUMNS = ("time", "datetime", "timestamp")
 INSTRUMENT_COLUMNS = ("instrument", "device", "sensor")
 UNKNOWN = "unknown"
 NOT_A_TIME = np.datetime64("NaT", "us")
-TABLE_ROWS = 256  # read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class ReadOptions:
         where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
         reference: makes a camera's counts reflectance; column `x` is the pixel.
         on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
-        frame_spectra: rows of the file in a frame. They become one frame for each line and instrument among them.
+        frame_spectra: rows read at a time. They become one frame for each line and instrument among them.
     """
 
     axis: Axis | None = None
@@ -100,13 +99,13 @@ class Table(Rows):
 
 def read_table(path: str | Path, options: ReadOptions | None = None, **given: Any) -> Table:
     """The whole file in memory, for fitting. `given` are fields of `ReadOptions`. Raises BadFile."""
-    table = Table.joined(tables(path, replace(options or ReadOptions(), **given), TABLE_ROWS))
+    table = Table.joined(tables(path, replace(options or ReadOptions(), **given)))
     exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
     return replace(table, spectra=table.spectra.astype(exact, copy=False))
 
 
-def tables(file: str | Path, options: ReadOptions, n: int) -> Iterator[Table]:
-    """The good rows among each `n` of a file; never an empty table."""
+def tables(file: str | Path, options: ReadOptions) -> Iterator[Table]:
+    """The good rows among each `options.frame_spectra` of a file; never an empty table."""
     path = str(file)
     report = options.on_bad_row or (
         lambda bad: log.warning("bad row skipped", file=path, row=bad.row, reason=bad.reason)
@@ -129,7 +128,7 @@ def tables(file: str | Path, options: ReadOptions, n: int) -> Iterator[Table]:
         seen: set[int] = set()
         stem, *_ = parts(path)
         rows = good_rows = bad_rows = 0
-        for batch in _guarded(path, content.batches(len(axis), n, bad)):
+        for batch in _guarded(path, content.batches(len(axis), options.frame_spectra, bad)):
             rows += len(batch.row) + len(bad)
             if reference is not None:
                 batch = replace(batch, spectra=reference(batch.spectra, batch.columns["x"]))

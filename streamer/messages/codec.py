@@ -66,9 +66,8 @@ def encode(frame: Frame, content_type: str, most_bytes: int) -> Iterator[Message
     if len(value) <= most_bytes:
         yield value, {"content-type": content_type, **headers}
     elif len(frame) == 1:
-        raise BadSettings(
-            f"spectrum {frame.spectrum_id[0]!r:.80} alone takes {len(value)} bytes; frame_max_bytes is {most_bytes}"
-        )
+        one = f"spectrum {frame.spectrum_id[0]!r:.80} alone"
+        raise BadSettings(f"{one} takes {len(value)} bytes; frame_max_bytes is {most_bytes}")
     else:
         half = len(frame) // 2
         yield from encode(frame[:half], content_type, most_bytes)

@@ -61,16 +61,14 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Lab
             raise BadMessage(f"{record.place}: {error}", "json_shape") from error
     frame, bad = decode(record, axes, most_bytes)
     frame, bad = screen(frame, None, bad)
-    labels = []
+    labels, shared = [], (frame.axis, frame.line, frame.instrument)
     for i, name in enumerate(frame.spectrum_id):
         values = {key: float(column[i]) for key, column in frame.targets.items() if math.isfinite(column[i])}
         if not values:
             bad.append(BadRow(i, name, "no_value", "expected a laboratory value", frame.spectra[i], frame.time[i]))
             continue
         group = frame.object_id[i] if frame.object_id else ""
-        labels.append(
-            Label(name, values, frame.time[i], group, frame.spectra[i], frame.axis, frame.line, frame.instrument)
-        )
+        labels.append(Label(name, values, frame.time[i], group, frame.spectra[i], *shared))
     return labels, bad
 
 

@@ -1,4 +1,4 @@
-"""What kafka-python logs about failed connections: its exceptions give only a time-out."""
+"""Why kafka-python cannot connect: it logs the reason, and its exception is only a time-out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _REFUSAL = r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)" 
 
 
 class Overheard(logging.Filter):
-    """Reads from kafka-python's log why it cannot connect; the exception is only a time-out.
+    """Reads kafka-python's log, and still shows those records that would have been shown anyway.
 
     A broker that refuses us later, because a certificate or a token has expired, looks like a quiet line: we log it
-    once a minute. Log records that would have been shown anyway still are.
+    once a minute.
     """
 
     why = ""  # why the latest first connection failed

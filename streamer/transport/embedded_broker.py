@@ -84,9 +84,7 @@ class EmbeddedBroker:
                 if sys.platform != "linux":
                     reserved.close()
             if listens(self.bootstrap):
-                raise BrokerAbsent(
-                    f"port {self.port} on 127.0.0.1 is already in use: stop what listens there, or choose another port"
-                )
+                raise BrokerAbsent(f"port {self.port} on 127.0.0.1 is already in use: free it, or choose another")
             self._folder = self._folder or tempfile.TemporaryDirectory(prefix="tamis-broker-")
             try:
                 self._launch(Path(self._folder.name))

@@ -108,12 +108,11 @@ class KafkaSink(Sink):
         topics = ", ".join(f"{n} to {topic}" for topic, n in Counter(topic for topic, _ in failed).items())
         text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
         for topic, why in failed:
+            refusal = f"{text}: {topic}: {reason_of(why)}"
             if isinstance(why, MessageSizeTooLargeError):
-                raise TamisError(
-                    f"{text}: {topic}: {reason_of(why)}; raise its max.message.bytes or lower frame_max_bytes"
-                )
+                raise TamisError(f"{refusal}; raise its max.message.bytes or lower frame_max_bytes")
             if isinstance(why, (AuthorizationError, InvalidTopicError)):
-                raise BrokerAbsent(f"{text}: {topic}: {reason_of(why)}")
+                raise BrokerAbsent(refusal)
         raise NotDelivered(f"{text}: {reason_of(failed[0][1])}")
 
     def _commit(self, progress: Progress) -> bool:

@@ -19,14 +19,10 @@ from .protocols import MAX_POLL_RECORDS, Progress, Source
 
 log = structlog.get_logger()
 
-# How long a commit may take. kafka-python's own limit is minutes, during which the worker could not be stopped.
-_COMMIT_S = 5.0
-# After so long without a message we check whether a broker still listens.
-_SILENCE_S = 5.0
-# After an error that usually passes by itself: an election, a restart.
-_PAUSE_S = 0.5
-# Computing the lag of many partitions with every message would cost a busy line a sixth of its time.
-_WATCH_S = 1.0
+_COMMIT_S = 5.0  # for a commit: kafka-python's own limit is minutes, during which the worker could not be stopped
+_SILENCE_S = 5.0  # after so long without a message we check whether a broker still listens
+_PAUSE_S = 0.5  # after an error that usually passes by itself: an election, a restart
+_WATCH_S = 1.0  # computing the lag of many partitions with every message would cost a busy line a sixth of its time
 
 
 class KafkaSource(Source, ConsumerRebalanceListener):
@@ -172,15 +168,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 go_on = None
             skipped = max(0, go_on - offset) if go_on is not None else None
             self.skipped += skipped or 0
-            log.error(
-                "messages were deleted before they were read" if skipped != 0 else "the topic is shorter than it was",
-                group=self.group,
-                partition=_name(partition),
-                expected=offset,
-                goes_on=go_on,
-                skipped=skipped,
-                start_at=self._begin_at,
-            )
+            what = "messages were deleted before they were read" if skipped != 0 else "the topic is shorter than it was"
+            reader = {"group": self.group, "partition": _name(partition), "start_at": self._begin_at}
+            log.error(what, **reader, expected=offset, goes_on=go_on, skipped=skipped)
 
     def handled(self, record: Record) -> None:
         self._handled[record.topic, record.partition] = record.offset + 1
@@ -235,9 +225,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             self._forget(revoked)
 
     def on_partitions_lost(self, lost: Iterable[Any]) -> None:
-        log.warning(
-            "partitions lost: the group dropped this member", group=self.group, partitions=sorted(map(_name, lost))
-        )
+        names = sorted(map(_name, lost))
+        log.warning("partitions lost: the group dropped this member", group=self.group, partitions=names)
         self._forget(lost)
 
     def _forget(self, partitions: Iterable[Any]) -> None:
