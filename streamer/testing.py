@@ -58,10 +58,9 @@ class FakeLine:
         settings, records = self.worker.settings, self.source.records
         for message in messages:
             is_frame = isinstance(message, Frame)
-            sent = encode(message, ARROW, settings.frame_max_bytes) if is_frame else [(message, headers or {})]
-            for value, its_headers in sent:
-                n = len(records)
-                records.append(Record(settings.topics.spectra, 0, n, None, value, dict(its_headers), float(n)))
+            sent = encode(message, ARROW, settings.frame_max_bytes) if is_frame else [(message, dict(headers or {}))]
+            for n, one in enumerate(sent, start=len(records)):
+                records.append(Record(settings.topics.spectra, 0, n, None, *one, float(n)))
 
     def run(self) -> FakeLine:
         """Runs the worker over all that has arrived."""

@@ -86,9 +86,8 @@ def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
             log.warning("not a number, treated as not measured", file=path, column=names[place], got=got)
         return np.array(values, np.float64)
 
-    return Content(
-        [names[place] for place in others], wavelengths, len(places), None, {"axis_unit": unit or ""}, batches
-    )
+    named = [names[place] for place in others]
+    return Content(named, wavelengths, len(places), None, {"axis_unit": unit or ""}, batches)
 
 
 def _block(lines: Iterator[tuple[int, str]], n: int) -> list[tuple[int, str]]:

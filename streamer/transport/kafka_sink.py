@@ -56,11 +56,9 @@ class KafkaSink(Sink):
         self._absent: Exception | None = None  # why there is no producer
 
     def _connect(self) -> Any:
-        # The producer counts headers and envelope too; our own check of the value comes first.
-        cap = self._most + 65_536
         # A frame's predictions take some 20 kB: several go in one request, and none waits long for others.
-        ours = {"acks": "all", "linger_ms": 5, "batch_size": 1 << 18, "max_request_size": cap,
-                "max_block_ms": round(_BLOCK_S * 1000)}  # fmt: skip
+        ours = {"acks": "all", "linger_ms": 5, "batch_size": 1 << 18, "max_block_ms": round(_BLOCK_S * 1000)}
+        ours["max_request_size"] = self._most + 65_536  # headers and envelope count too; we check the value before
         if self.transactional_id is None:
             return connected(KafkaProducer, self._brokers, self._settings, **ours)
         # The open transaction of a killed worker blocks readers of committed results no longer than this.

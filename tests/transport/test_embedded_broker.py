@@ -50,6 +50,24 @@ def test_a_port_in_use_is_reported() -> None:
             EmbeddedBroker("noida", port).start()
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux keeps a bound port and lets a second socket listen on it"
+)
+@pytest.mark.parametrize("kind", CAPABILITIES)
+def test_a_free_port_is_reserved_until_the_broker_listens(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = EmbeddedBroker(kind)
+    launch = broker._launch
+
+    def launch_after_another_process_tried(folder: Path) -> None:
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", broker.port))
+        launch(folder)
+
+    monkeypatch.setattr(broker, "_launch", launch_after_another_process_tried)
+    with broker:
+        assert broker.is_running()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child when its parent dies")
 @pytest.mark.parametrize("kind", CAPABILITIES)
 def test_a_broker_dies_with_the_process_that_started_it(kind: str, tmp_path: Path) -> None:
