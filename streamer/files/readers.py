@@ -13,7 +13,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
@@ -72,14 +72,12 @@ def open_content(path: str) -> Iterator[Content]:
 
 def count_spectra(path: str | Path) -> int | None:
     """How many spectra a file holds, if that is known without reading them (Parquet, NumPy); else None."""
-    try:
+    with suppress(BadFile):  # reading it will say why
         _, kind, compression = parts(str(path))
-        if compression and kind in SEEKING:
-            return None
-        with open_content(str(path)) as content:
-            return content.count
-    except BadFile:
-        return None  # reading it will say why
+        if not (compression and kind in SEEKING):
+            with open_content(str(path)) as content:
+                return content.count
+    return None
 
 
 def parts(path: str) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, redirect_stdout, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import chain, islice
@@ -119,14 +119,12 @@ def _time(text: str, *dates: str) -> str:
         return ""
     clock, zone = f"{found[1]}{found[2] or ':0'}{found[3] or '.0'}", found[4] or "0"
     for date in dates:
-        try:
+        with suppress(ValueError):
             hours = float(zone)
             if re.fullmatch(r"[+-]\d{4}", zone):
                 hours = math.copysign(int(zone[1:3]) + int(zone[3:]) / 60, hours)
             moment = datetime.strptime(f"{day} {clock}", f"{date} %H:%M:%S.%f")
             return moment.replace(tzinfo=timezone(timedelta(hours=hours))).isoformat()
-        except ValueError:
-            continue
     return ""
 
 

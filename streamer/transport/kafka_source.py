@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import structlog
@@ -162,10 +163,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         for partition, offset in lost.items():
             self._undone.pop(partition, None)
             self._handled.pop(partition, None)
-            try:
+            go_on = None
+            with suppress(errors.KafkaError):
                 go_on = self._consumer.position(partition, timeout_ms=round(_COMMIT_S * 1000))
-            except errors.KafkaError:
-                go_on = None
             skipped = max(0, go_on - offset) if go_on is not None else None
             self.skipped += skipped or 0
             what = "messages were deleted before they were read" if skipped != 0 else "the topic is shorter than it was"
@@ -203,9 +203,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
 
     def rewind(self) -> None:
         # From our own records: usually the broker has just failed, and would keep us waiting.
-        for partition in self._consumer.assignment():
-            if partition in self._undone:
-                self._consumer.seek(partition, self._undone[partition])
+        for partition in self._consumer.assignment() & self._undone.keys():
+            self._consumer.seek(partition, self._undone[partition])
         self._undone.clear()
         self._handled.clear()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import NamedTuple
 
 from ..messages.record import Record
 from .protocols import MAX_POLL_RECORDS, Headers, Progress, Sink, Source
@@ -43,20 +42,15 @@ class MemorySource(Source):
         return self._position >= len(self.records)
 
 
-class Sent(NamedTuple):
-    value: bytes
-    key: bytes | None
-    headers: dict[str, str]
-
-
 class MemorySink(Sink):
-    """Messages by topic."""
+    """Messages by topic, as a reader would get them. The time of each is its number, so that runs can be compared."""
 
     def __init__(self) -> None:
-        self.messages: dict[str, list[Sent]] = defaultdict(list)
+        self.messages: dict[str, list[Record]] = defaultdict(list)
 
     def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
-        self.messages[topic].append(Sent(value, key, dict(headers or {})))
+        sent = self.messages[topic]
+        sent.append(Record(topic, 0, len(sent), key, value, dict(headers or {}), float(len(sent))))
 
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tamis.streamer.messages.record import Record
-from tamis.streamer.transport.memory import MemorySink, MemorySource, Sent
+from tamis.streamer.transport.memory import MemorySink, MemorySource
 
 from ..support.kafka import done
 
@@ -22,4 +22,4 @@ def test_memory_stands_in_for_kafka() -> None:
     assert reader.exhausted
     out = MemorySink()
     out.send("t", b"x", headers={"a": "b"})
-    assert out.messages["t"] == [Sent(b"x", None, {"a": "b"})]
+    assert out.messages["t"] == [Record("t", 0, 0, None, b"x", {"a": "b"}, 0.0)]
