@@ -25,7 +25,6 @@ class Detector(Protocol):
 
     def read(self, seen: SpectralFeatures) -> Sequence[Reading]:
         """`seen` of one block: (n, ...)."""
-        ...
 
 
 class MeanShift:
