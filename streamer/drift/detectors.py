@@ -25,6 +25,7 @@ class Detector(Protocol):
 
     def read(self, seen: SpectralFeatures) -> Sequence[Reading]:
         """`seen` of one block: (n, ...)."""
+        ...
 
 
 class MeanShift:
