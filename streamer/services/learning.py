@@ -237,10 +237,8 @@ class Learning:
     def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
         """Appends the verdict to the file, and deletes the snapshot that it is about."""
         self.meters["tamis_gate_total"].labels(outcome).inc()
-        line = {
-            **{"time": str(np.datetime64("now")) + "Z", "why": job.why, "outcome": outcome},
-            **{"champion": job.champion.version, "version": version, "reason": reason},
-        }
+        line: dict[str, Any] = {"time": f"{np.datetime64('now')}Z", "why": job.why, "outcome": outcome}
+        line |= {"champion": job.champion.version, "version": version, "reason": reason}
         with open(self._folder / "verdicts.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if job.stream is not None:
