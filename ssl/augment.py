@@ -49,7 +49,9 @@ class Physical:
 
     def draw(self, spectra: Tensor, generator: Generator) -> Tensor:
         """(B, columns) with sd `strength`, on the device and in the precision of the spectra."""
-        return self.strength * _normal(len(spectra), self.columns or spectra.shape[1], generator).to(spectra)
+        columns = self.columns or spectra.shape[1]
+        drawn = torch.randn(len(spectra), columns, generator=generator, device=generator.device)
+        return self.strength * drawn.to(spectra)
 
     def apply(self, spectra: Tensor, drawn: Tensor, position: Tensor) -> Tensor:
         """Position: (bands,) float64, of the bands in the axis's own unit."""
@@ -252,7 +254,7 @@ class Differences:
     def sample(self, n: int, generator: Generator) -> Tensor:
         """(n, bands) float32 to add to spectra, on the generator's device: as large as the differences learned."""
         directions, sd = (torch.from_numpy(a).to(generator.device) for a in (self.directions, self.sd))
-        return (_normal(n, len(sd), generator) * sd) @ directions
+        return (torch.randn(n, len(sd), generator=generator, device=generator.device) * sd) @ directions
 
 
 def _differences(spectra: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -271,10 +273,6 @@ def _differences(spectra: np.ndarray, codes: np.ndarray) -> np.ndarray:
     kept = np.asarray(spectra)[rows].astype(np.float64)
     scale = np.sqrt(2 * count / np.maximum(count - 1, 1))  # the last object may be cut to one row, which gives 0
     return (kept - object_means(kept, code)[code]) * scale[code, None]
-
-
-def _normal(rows: int, columns: int, generator: Generator) -> Tensor:
-    return torch.randn(rows, columns, generator=generator, device=generator.device)
 
 
 def _along(position: Tensor) -> Tensor:

@@ -108,7 +108,6 @@ class DirectStandardisation(Correction):
         self.penalty = penalty
 
     def fit(self, A: Any, B: Any) -> Self:
-        """A (n, bands) and B (n, bands), row by row the same object."""
         A, B = paired(A, B)
         if not self.penalty > 0:
             raise ValueError(f"penalty must be above 0, got {self.penalty!r}")
@@ -120,7 +119,7 @@ class DirectStandardisation(Correction):
 
 
 class ObjectCorrection(Correction):
-    """A correction that learns from objects with any number of spectra each."""
+    """A correction that learns from objects: `fit` takes X (n, bands) and (n,) codes, equal = the same object."""
 
     def fit_pairs(self, A: Any, B: Any) -> Self:
         A, B = paired(A, B)
@@ -139,7 +138,6 @@ class EPO(ObjectCorrection):
         self.n_components = n_components
 
     def fit(self, X: Any, objects: Any) -> Self:
-        """X (n, bands), objects (n,) codes: rows of one code are one object."""
         _check_whole("n_components", self.n_components)
         nuisance = _directions(_within(X, objects))[1][:, : self.n_components]
         return self._keep(Map.adding(np.zeros(len(nuisance)), nuisance, -nuisance.T))
@@ -165,7 +163,6 @@ class FisherWhitening(ObjectCorrection):
         self.n_components = n_components
 
     def fit(self, X: Any, objects: Any) -> Self:
-        """X (n, bands), objects (n,) codes: rows of one code are one object."""
         _check_share("shrinkage", self.shrinkage)
         X = _spectra(X)
         roots, nuisance = _directions(_within(X, objects))  # (k,), (bands, k)
@@ -200,7 +197,6 @@ class CanonicalPairs(Correction):
         self.shrinkage = shrinkage
 
     def fit(self, A: Any, B: Any) -> Self:
-        """A (n, bands) and B (n, bands), row by row the same object."""
         A, B = paired(A, B)
         _check_whole("n_components", self.n_components)
         _check_share("shrinkage", self.shrinkage)

@@ -69,7 +69,7 @@ class Probe:
 def judge(
     probes: Sequence[Probe],
     disagreement: Mapping[str, float],
-    health: Health | None,
+    health: Health | None = None,
     champion_health: Health | None = None,
     margin: float = MARGIN,
     moved: tuple[float, float] | None = None,

@@ -13,10 +13,8 @@ HIDDEN, PROJECTED = 256, 128  # of the projection heads: published for images te
 TEMPERATURE = 0.2
 MASKED_SHARE = 0.5  # of the bands
 MASKED_RUN = 12  # bands side by side: a single one could be interpolated from its neighbours
-_libraries: list[torch.library.Library] = []  # an operator lives as long as the library that declared it
-
-
 OBJECTIVES = ("nt-xent", "vicreg", "barlow", "masked")
+_libraries: list[torch.library.Library] = []  # an operator lives as long as the library that declared it
 
 
 def _head_and_loss(name: str, width: int, bands: int) -> tuple[nn.Module, nn.Module]:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightly.utils.scheduler import cosine_warmup_schedule
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -59,10 +61,6 @@ class Recipe:
     ema: float = 0.99
     seed: int = 0
 
-    def untrained(self, spectra: np.ndarray, grid: Axis) -> Encoder:
-        """An encoder with random weights, its pre-treatment and scale from (n, bands) spectra."""
-        return Encoder(self.encoder, self.preprocess, self.seed).learn(spectra, grid)
-
 
 @dataclass(frozen=True)
 class Health:
@@ -88,13 +86,8 @@ def health(encoder: Encoder, champion: Encoder, unlabeled: Unlabeled, loss: floa
     first, second = unlabeled.pair(objects, rng)
     one, other = (torch.from_numpy(encoder.embed(unlabeled.spectra[rows])) for rows in (first, second))
     before = torch.from_numpy(champion.embed(unlabeled.spectra[first]))
-    return Health(
-        rankme=rankme(one),
-        alignment=alignment(one, other),
-        uniformity=uniformity(one),
-        overlap=knn_overlap(one, before, k=min(10, len(one) - 1)),
-        loss=loss,
-    )
+    overlap = knn_overlap(one, before, k=min(10, len(one) - 1))
+    return Health(rankme(one), alignment(one, other), uniformity(one), overlap, loss)
 
 
 def pretrain(
@@ -126,7 +119,8 @@ def pretrain(
     if unlabeled.object.max() < 1:
         raise ValueError(f"expected spectra of at least 2 objects, got {len(unlabeled.spectra)} spectra of one")
     where, world, rank = choose_device(device), *_processes()
-    start = champion or recipe.untrained(unlabeled.spectra, grid)
+    untrained = Encoder(recipe.encoder, recipe.preprocess, recipe.seed)
+    start = champion or untrained.learn(unlabeled.spectra, grid)
     encoder = copy.deepcopy(start)
     augment = Augmentation.parse(recipe.augment, grid)
     learned = recipe.differences and Differences.learn(unlabeled.spectra, unlabeled.object, recipe.differences)
@@ -142,14 +136,14 @@ def pretrain(
         rng = np.random.default_rng((recipe.seed, step, rank))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         objects = unlabeled.batch(max(2, recipe.batch // world), rng)
-        views = []
+        views: list[Tensor] = []
         for rows in unlabeled.pair(objects, rng):
             view = augment(torch.from_numpy(unlabeled.spectra[rows]), generator)
             if learned:
                 view = view + learned.sample(len(view), generator)
-            views.append(encoder.inputs(view.numpy()))
+            views.append(encoder.inputs(view.numpy()).to(where))
         codes = torch.from_numpy(objects).to(where)
-        loss = run.step(views[0].to(where), views[1].to(where), codes, generator, step, world)
+        loss = run.step(views, codes, generator, step, world)
         if not math.isfinite(loss):
             raise FloatingPointError(f"step {step}: the loss is {loss}; lower learning_rate={recipe.learning_rate}")
         run.losses.append(loss)
@@ -185,13 +179,10 @@ class _Run(nn.Module):
             self.trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
 
-    def step(
-        self, first: Tensor, second: Tensor, objects: Tensor, generator: torch.Generator, step: int, world: int
-    ) -> float:
+    def step(self, views: list[Tensor], objects: Tensor, generator: torch.Generator, step: int, world: int) -> float:
         rate, warm = self.recipe.learning_rate, round(WARM_UP * self.recipe.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = cosine_warmup_schedule(step, self.recipe.steps, rate, 0.0, warm, 0.0)
-        loss = self.objective(self.network, first, second, objects, generator)
+        self.optimizer.param_groups[0]["lr"] = cosine_warmup_schedule(step, self.recipe.steps, rate, 0.0, warm, 0.0)
+        loss = self.objective(self.network, *views, objects, generator)
         self.optimizer.zero_grad()
         loss.backward()
         if world > 1:
@@ -207,8 +198,6 @@ class _Run(nn.Module):
 
     def save(self, path: Path, same: dict[str, Any], step: int) -> None:
         """Whole or not at all."""
-        from safetensors.torch import save_file
-
         state = self.state_dict() | {"losses": torch.tensor(self.losses, dtype=torch.float64)}
         for i, parameter in enumerate(self.trained):
             state |= {f"optimizer.{i}.{name}": value for name, value in self.optimizer.state[parameter].items()}
@@ -218,8 +207,6 @@ class _Run(nn.Module):
 
     def restore(self, path: Path, same: dict[str, Any]) -> int:
         """The next step: 0 if there is no checkpoint, or one of other spectra or another recipe."""
-        from safetensors import SafetensorError, safe_open
-
         try:
             with safe_open(path, "pt") as kept:
                 about = kept.metadata() or {}

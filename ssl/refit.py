@@ -49,12 +49,8 @@ class Labels(NamedTuple):
     @classmethod
     def join(cls, calibration: Calibration, later: Calibration, unseen: np.ndarray) -> Labels:
         """`later` has groups of its own; unseen (later,) bool."""
-        offset = calibration.group.max(initial=-1) + 1
-        joined = Calibration(
-            np.vstack([calibration.spectra, later.spectra]),
-            np.vstack([calibration.values, later.values]),
-            np.concatenate([calibration.group, later.group + offset]),
-        )
+        group = calibration.group.max(initial=-1) + 1 + later.group
+        joined = Calibration.joined([calibration, replace(later, group=group)])
         new = np.arange(len(joined)) >= len(calibration)
         return cls(joined, new, np.concatenate([np.zeros(len(calibration), bool), unseen]))
 
@@ -79,8 +75,6 @@ class Fitted(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A model and its verdict."""
-
     model: Model
     verdict: Verdict
 
@@ -144,7 +138,7 @@ def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), margin: fl
         served = Fitted(champion).predict(labels.all.spectra)
         judged = unseen[np.isfinite(out[unseen]).all(axis=1)]
         probes += _probes("newest labels", candidate, labels.all, judged, candidate=out, champion=served)
-    verdict = judge(probes, {}, None, margin=margin)
+    verdict = judge(probes, {}, margin=margin)
     if not verdict.checks:
         finding = f"{n_unseen} new, too few to judge by; the recipe is the champion's own"
         verdict = Verdict([Check("labels", True, finding)])
@@ -210,15 +204,14 @@ def contend(
     stream: Unlabeled,
     gold: Sequence[Gold] = (),
     margin: float = MARGIN,
-    *,
-    health: Health | None = None,
-    champion_health: Health | None = None,
+    **healths: Health | None,
 ) -> Judged:
     """Judges a candidate's recipe: on the calibration and the newest labels out of fold, on gold sets, and on pairs.
 
     Args:
         recipes: "candidate" and "champion"; "random" and "plsr" are optional controls.
         stream: unlabeled spectra that no encoder was trained on, and the pairs among them.
+        healths: of `gate.judge`: health, champion_health.
     """
     out = _cross_fit(recipes, labels)
     fitted = {name: fit(labels.all) for name, fit in recipes.items()}
@@ -240,7 +233,7 @@ def contend(
         change = candidate.predict(stream.spectra[rows]) - Fitted(champion).predict(stream.spectra[rows])
         error = out["champion"][old] - labels.all.values[old]
         moved = float(np.sqrt(np.mean((change / sd) ** 2))), float(np.sqrt(np.mean((error / sd) ** 2)))
-    verdict = judge(probes, disagreement, health, champion_health, margin, moved=moved)
+    verdict = judge(probes, disagreement, margin=margin, moved=moved, **healths)
     return Judged(_with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.spatial import KDTree
 
 from .. import BadSettings, StoreUnusable
 from ..models.axis import Axis
@@ -228,7 +227,7 @@ class Buffer(AbstractContextManager):
     def beside(self, labeled: Labeled, span: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
         """Unlabeled spectra (m, bands) measured under a labeled one's condition within `span` of it, before or after.
 
-        Also (m,), the row of `labeled` that each belongs to: the nearest in time.
+        Also (m,), the row of `labeled` that each belongs to: the nearest in time, the earlier of two equally near.
         """
         reach = int(np.timedelta64(span, "us").astype(np.int64))
         known = dict(self._run("SELECT joined, condition FROM labels WHERE condition IS NOT NULL"))
@@ -236,13 +235,15 @@ class Buffer(AbstractContextManager):
         slots, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for condition in set(conditions.tolist()) - {-1}:
             of = np.flatnonzero(conditions == condition)
+            of = of[np.argsort(labeled.time[of], kind="stable")]
             at = labeled.time[of].astype(np.int64)
             near = self._run(
                 "SELECT slot, time FROM spectra WHERE condition = ? AND time BETWEEN ? AND ? ORDER BY slot",
-                condition, int(at.min() - reach), int(at.max() + reach),
+                condition, int(at[0] - reach), int(at[-1] + reach),
             )  # fmt: skip
             slot, time = _columns(near, 2)
-            apart, nearest = map(np.asarray, KDTree(at[:, None]).query(time[:, None]))
+            nearest = np.searchsorted(at[:-1] + at[1:], 2 * time)  # twice the middles between labels
+            apart = np.abs(time - at[nearest])
             within = (apart > 0) & (apart <= reach)  # 0: the labeled spectrum itself
             slots.append(slot[within])
             rows.append(of[nearest[within]])

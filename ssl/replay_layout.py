@@ -114,13 +114,15 @@ class Slots:
         self._db, self._bands = db, bands
         self._per_chunk = max(1, CHUNK_BYTES // (4 * bands))
 
-    def _runs(self, slots: np.ndarray) -> Iterator[tuple[int, int, slice]]:
-        """Chunk, first byte in it, and which of the slots; slots side by side in one chunk go together."""
+    def _blobs(self, slots: np.ndarray, *, readonly: bool) -> Iterator[tuple[Any, slice]]:
+        """An open chunk at the first byte of some slots, and which they are; those side by side go together."""
         breaks = np.flatnonzero((np.diff(slots) != 1) | (slots[1:] % self._per_chunk == 0)) + 1
         for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slots)], strict=True):
             if end > start:
                 chunk, place = divmod(int(slots[start]), self._per_chunk)
-                yield chunk, 4 * self._bands * place, slice(start, end)
+                with self._db.blobopen("chunks", "spectra", chunk, readonly=readonly) as blob:
+                    blob.seek(4 * self._bands * place)
+                    yield blob, slice(start, end)
 
     def write(self, slots: np.ndarray, rows: np.ndarray) -> None:
         self._db.executemany(
@@ -128,16 +130,12 @@ class Slots:
             [(chunk, 4 * self._bands * self._per_chunk) for chunk in np.unique(slots // self._per_chunk).tolist()],
         )
         rows = np.ascontiguousarray(rows, dtype="<f4")
-        for chunk, place, part in self._runs(slots):
-            with self._db.blobopen("chunks", "spectra", chunk) as blob:
-                blob.seek(place)
-                blob.write(rows[part].data)
+        for blob, part in self._blobs(slots, readonly=False):
+            blob.write(rows[part].data)
 
     def read(self, slots: np.ndarray) -> np.ndarray:
         """(n,) slots -> (n, bands)"""
         rows = np.empty((len(slots), self._bands), dtype="<f4")
-        for chunk, place, part in self._runs(slots):
-            with self._db.blobopen("chunks", "spectra", chunk, readonly=True) as blob:
-                blob.seek(place)
-                rows[part] = np.frombuffer(blob.read(rows[part].nbytes), dtype="<f4").reshape(-1, self._bands)
+        for blob, part in self._blobs(slots, readonly=True):
+            rows[part] = np.frombuffer(blob.read(rows[part].nbytes), dtype="<f4").reshape(-1, self._bands)
         return rows

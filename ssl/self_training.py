@@ -13,11 +13,7 @@ SHARE = 0.7  # of each class's predictions, the surest; the same for all, or the
 
 
 def self_train(
-    classifier: Any,
-    X: np.ndarray,
-    names: np.ndarray,
-    unlabeled: np.ndarray,
-    groups: np.ndarray | None = None,
+    classifier: Any, X: np.ndarray, names: np.ndarray, unlabeled: np.ndarray, groups: np.ndarray | None = None
 ) -> Any:
     """Fits on labeled spectra, then repeatedly on these and the unlabeled ones with the surest predictions.
 

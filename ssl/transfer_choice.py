@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..models.axis import Axis
-from ..models.committee_members import KINDS, member_weights, ridge_path
+from ..models.committee_members import KINDS, member_weights
 from ..models.preprocess import Pipeline
 from ..models.weighted_pls import weighted_pls
 from .calibration_transfer import Correction, paired
@@ -23,12 +23,6 @@ Predict = Callable[[np.ndarray], np.ndarray]  # (n, features) -> (n, steps): wit
 def pls_head(Z: np.ndarray, y: np.ndarray) -> Predict:
     fit = weighted_pls(Z, y[:, None], min(MAX_COMPONENTS, Z.shape[1], len(Z) - 1))
     return lambda Q: fit.predict_components(Q)[:, :, 0]
-
-
-def ridge_head(Z: np.ndarray, y: np.ndarray) -> Predict:
-    """One step a penalty."""
-    mean, y_mean, coef = ridge_path(Z, y, 0)
-    return lambda Q: (Q - mean) @ coef + y_mean
 
 
 def process_head(Z: np.ndarray, y: np.ndarray) -> Predict:
@@ -76,13 +70,7 @@ class Chosen:
 
 
 def choose(
-    candidates: Sequence[Candidate],
-    X: np.ndarray,
-    y: np.ndarray,
-    A: np.ndarray,
-    B: np.ndarray,
-    *,
-    seed: int = 0,
+    candidates: Sequence[Candidate], X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, *, seed: int = 0
 ) -> Chosen:
     """The candidate, and the step of its head, of the least expected error under condition B, which has no labels.
 
@@ -101,7 +89,7 @@ def choose(
         raise ValueError(
             f"expected at least 2 labels, 2 pairs and a candidate, got {len(X)}, {len(A)} and {len(candidates)}"
         )
-    of_x, of_pair = _folds(X, A, seed)
+    folds = _folds(X, A, seed)
     treated: dict[str, tuple[Pipeline, list[np.ndarray]]] = {}
     tried: list[tuple[float, Candidate, int, np.ndarray, np.ndarray]] = []
     for candidate in candidates:
@@ -109,7 +97,7 @@ def choose(
             pipeline = Pipeline.parse(candidate.treatment)
             pipeline.fit(X, _axis(X))
             treated[candidate.treatment] = pipeline, [pipeline.transform(S, _axis(S)) for S in (X, A, B)]
-        out, apart = _held_out(candidate, *treated[candidate.treatment][1], y, of_x, of_pair)
+        out, apart = _held_out(candidate, treated[candidate.treatment][1], y, folds)
         errors = ((out - y[:, None]) ** 2).mean(axis=0) + (apart**2).mean(axis=0)
         step = int(errors.argmin())
         tried.append((float(errors[step]), candidate, step, out[:, step], apart[:, step]))
@@ -120,15 +108,10 @@ def choose(
 
 
 def _held_out(
-    candidate: Candidate,
-    Z: np.ndarray,
-    U: np.ndarray,
-    V: np.ndarray,
-    y: np.ndarray,
-    of_x: np.ndarray,
-    of_pair: np.ndarray,
+    candidate: Candidate, treated: Sequence[np.ndarray], y: np.ndarray, folds: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold predictions of the labeled Z, (n, steps), and of V less those of U, (pairs, steps)."""
+    """Out-of-fold predictions of the labeled, (n, steps), and of B less those of A, (pairs, steps)."""
+    (Z, U, V), (of_x, of_pair) = treated, folds
     out, apart, steps = np.zeros((len(Z), MAX_COMPONENTS)), np.zeros((len(U), MAX_COMPONENTS)), MAX_COMPONENTS
     for k in np.unique(of_x):
         pair, label = of_pair == k, of_x == k

@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from .. import StoreUnusable
 from ..models.atomic import atomic_write
 from ..models.axis import Axis, resampler
+from ..models.rows import Rows
 
 ARRAYS = ("spectra", "object", "condition", "recent")
 
 
 @dataclass(frozen=True, eq=False)
-class Unlabeled:
+class Unlabeled(Rows):
     """Spectra to pretrain on, grouped by object.
 
     Attributes:
@@ -48,9 +51,6 @@ class Unlabeled:
     def __len__(self) -> int:
         return len(self.spectra)
 
-    def __getitem__(self, rows: np.ndarray) -> Unlabeled:
-        return Unlabeled(**{name: getattr(self, name)[rows] for name in ARRAYS})
-
     def parted(self, share: float, seed: int = 0) -> tuple[Unlabeled, Unlabeled]:
         """The others, and a share of the objects: at least two on each side if there are four."""
         n = int(self.object.max(initial=-1)) + 1
@@ -60,8 +60,6 @@ class Unlabeled:
 
     def save(self, path: Path) -> None:
         """Whole or not at all."""
-        from safetensors.numpy import save_file
-
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ARRAYS}
         with atomic_write(path) as draft:
             save_file(arrays, draft)
@@ -69,9 +67,6 @@ class Unlabeled:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises StoreUnusable: no such file, or another kind of file."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         try:
             arrays = load_file(path)
             return cls(**{name: arrays[name] for name in ARRAYS})

@@ -36,6 +36,7 @@ MAX_WATCHED = 32  # lines: each holds a reference of some megabytes while it lea
 class DriftReport(NamedTuple):
     """The readings of a line's newest block."""
 
+    line: str
     readings: list[Reading]
     alarms: dict[str, bool]  # detector -> over its threshold for two blocks in a row, and not yet below it for ten
     learned: float  # share of the reference
@@ -63,7 +64,6 @@ class LineMonitor:
         self._grid: Axis | None = None
         self._version = ""
         self._waiting: list[list[np.ndarray]] = []  # spectra, values, T2 and Q that fill no block yet
-        self._waiting_rows = 0
         self._judged = np.datetime64("NaT", "us")  # the newest spectrum of the last block that was taken
         self._seen: Offsets = {}
         self._forget()
@@ -100,7 +100,6 @@ class LineMonitor:
         keep = ~(predictions.frozen | scans) & np.isfinite(values).all(axis=1)
         rows = [spectra, values, predictions.t2, predictions.q]
         self._waiting.append(rows if keep.all() else [part[keep] for part in rows])
-        self._waiting_rows += int(keep.sum())
         blocks = list(self._blocks())
         if blocks and not self._is_hurried(predictions.time):
             for block, results in blocks:
@@ -108,7 +107,7 @@ class LineMonitor:
         if not is_new:
             return None
         every = [*self.readings, *self._scanned.values()]
-        return DriftReport(every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
+        return DriftReport(self.line, every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
 
     def _is_known(self, record: Record) -> bool:
         """Whether the message is read again: a known offset, and not newer, as it would be in a recreated topic."""
@@ -138,14 +137,14 @@ class LineMonitor:
     def _blocks(self) -> Iterator[tuple[np.ndarray, Result]]:
         """Whole blocks; the remaining rows wait."""
         n = self.table.block_spectra
-        if self._waiting_rows < n:
+        waiting = sum(len(spectra) for spectra, *_ in self._waiting)
+        if waiting < n:
             return
         rows = self._waiting[0]
         if len(self._waiting) > 1:
             rows = [np.concatenate(parts) for parts in zip(*self._waiting, strict=True)]
-        whole = self._waiting_rows // n * n
+        whole = waiting // n * n
         self._waiting = [[part[whole:] for part in rows]]
-        self._waiting_rows -= whole
         for start in range(0, whole, n):
             spectra, *results = (part[start : start + n] for part in rows)
             yield spectra, Result(*results)
@@ -193,7 +192,7 @@ class LineMonitor:
             return
         if self._grid is not None and self._grid != model.grid:
             self._forget()
-            self._waiting, self._waiting_rows = [], 0
+            self._waiting = []
         self._grid, self._version = model.grid, version
         if not self._gathered and self.path is not None:
             kept = load_reference(self.path, self.line, model.grid, self.table)

@@ -36,6 +36,10 @@ class ScreenedFrame:
     reach: Mapping[str, Reach] = field(default_factory=dict)  # of its objects, with the pixels that `every` leaves out
     change: float | None = None  # of a reference that it completed; see `CameraReferences.update`
 
+    @property
+    def line(self) -> str:
+        return self.frame.line
+
     def one_row_per_object(self, sorts: bool) -> np.ndarray | None:
         """Rows of the frame, one from the middle of each object that began; None where spectra belong to no objects.
 

@@ -60,31 +60,10 @@ class Rejected(NamedTuple):
     spectra: int
 
 
-class BeltPixels(NamedTuple):
-    """Pixels of a camera that belong to no object."""
-
-    line: str
-    pixels: int
-
-
-class ReferenceUpdated(NamedTuple):
-    line: str
-    instrument: str
-    kind: str
-    change: float  # since the camera's first reference of this kind, as a share of the light
-
-
-class DriftChecked(NamedTuple):
-    line: str
-    report: DriftReport
-
-
-Fact = Predictions | PredictionTime | Rejected | BeltPixels | ReferenceUpdated | DriftChecked | Request | Decision
+Fact = ScreenedFrame | Predictions | PredictionTime | Rejected | DriftReport | Request | Decision
 
 
 class Outcome(NamedTuple):
-    """What one step gives."""
-
     messages: Sequence[Outgoing] = ()
     facts: Sequence[Fact] = ()
     rejected: Sequence[bool] = ()  # for each message that is done with this step, whether most of it was rejected
@@ -112,8 +91,7 @@ class Inspection:
         self.predictor = Predictor(self.models, self.settings.process)
         self.decider = Decider()
         self.monitor = self.drift or DriftMonitor(self.settings.drift)
-        per_hour = self.settings.requests.per_hour
-        self.requester = LabelRequester(per_hour) if per_hour > 0 else None
+        self.requester = LabelRequester(self.settings.requests.per_hour)
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
 
     def check(self) -> None:
@@ -148,9 +126,8 @@ class Inspection:
                 spectra = len(frame) + len(batch.bad)
                 yield self._reject(first, frame.line, f"{first.place}: {error}", error.reason, spectra)
             return
-        if screened.change is not None:
-            updated = ReferenceUpdated(frame.line, frame.instrument, frame.reference, screened.change)
-            yield Outcome(facts=[updated])
+        if screened.belt or screened.change is not None:
+            yield Outcome(facts=[screened])
         parts = batch.parts(screened.frame)
         predicted, outcomes = self._predict(screened, parts)
         yield from outcomes
@@ -161,8 +138,6 @@ class Inspection:
         for part in predicted:
             yield from self._request_labels(part)
             yield from self._check_drift(part, picked)
-        if screened.belt:
-            yield Outcome(facts=[BeltPixels(frame.line, screened.belt)])
         bad, done = batch.aside(screened.bad), {part.record.id for part in predicted}
         for record, rows in parts:
             if rows.start == rows.stop or record.id in done:  # else it was rejected as a whole
@@ -228,12 +203,11 @@ class Inspection:
 
     def _request_labels(self, part: PredictedPart) -> Iterator[Outcome]:
         """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
-        if self.requester is None:
-            return
         due = self.requester.consider(part.frame, part.predictions, partial(self.predictor.spread, part.frame))
-        key = part.frame.line.encode()
-        messages = [Outgoing("label_requests", value, key, headers) for value, headers in encode_requests(due)]
-        yield Outcome(messages, due)
+        if due:
+            key = part.frame.line.encode()
+            messages = [Outgoing("label_requests", value, key, headers) for value, headers in encode_requests(due)]
+            yield Outcome(messages, due)
 
     def _check_drift(self, part: PredictedPart, picked: np.ndarray | None) -> Iterator[Outcome]:
         """Checks the message's spectra, or only those that are `picked`, by their rows in the batch's frame."""
@@ -245,7 +219,7 @@ class Inspection:
             frame, predictions = frame[some], predictions[some]
         report = self.monitor.update(part.record, frame, predictions, self.models.serving(frame.line)[1].model)
         if report is not None:
-            yield Outcome(facts=[DriftChecked(frame.line, report)])
+            yield Outcome(facts=[report])
 
     def _reject(self, record: Record, line: str, error: str, reason: str, spectra: int = 1) -> Outcome:
         """Sets a whole message aside, with its own bytes."""
@@ -263,11 +237,6 @@ class Inspection:
         facts = [Rejected(line, headers["reason"], int(headers["rows"])) for _, headers in encoded]
         return Outcome(messages, facts, [len(bad) > good])
 
-    # --- between batches ----------------------------------------------------------------------------------------------
-
-    def has_silent_objects(self, clock: float) -> bool:
-        return self.decider.has_silent(clock)
-
     def decide_silent_objects(self, clock: float) -> Iterator[Outcome]:
         """Decisions on objects that have had no new spectra for long enough."""
         return self._decided(self.decider.decide_silent(clock))
@@ -278,29 +247,13 @@ class Inspection:
 
     def delivered(self) -> None:
         """Everything processed so far has reached its readers."""
-        if self.requester is not None:
-            self.requester.settle(delivered=True)
+        self.requester.settle(delivered=True)
 
     def undo(self) -> None:
         """Everything processed since the last delivery will be read again."""
         self.decider.reset()
         self.cameras.restart()
-        if self.requester is not None:
-            self.requester.settle(delivered=False)
-
-    def note(self) -> str:
-        """What a successor needs to go on, to be kept beside the offsets."""
-        return self.requester.note() if self.requester else ""
-
-    def restore(self, notes: Iterable[str]) -> None:
-        """Goes on where the workers that had these partitions before were."""
-        if self.requester is not None:
-            for note in notes:
-                self.requester.restore(note)
-
-    def forget(self, line: str) -> None:
-        """A silent line makes room for others."""
-        self.monitor.forget(line)
+        self.requester.settle(delivered=False)
 
 
 def _key(record: Record) -> bytes | None:

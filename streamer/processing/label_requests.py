@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,33 +35,30 @@ Spread = Callable[[np.ndarray], np.ndarray | None]  # row numbers of the frame -
 
 
 @dataclass
-class _Candidate:
-    request: Request
-    place: np.ndarray  # of its spectrum, in the projection
-
-
-@dataclass
 class _Line:
     due: float  # when its next request may go out, by the clock
-    best: _Candidate | None = None
+    best: Request | None = None
+    place: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the best one's spectrum, in the projection
     asked: deque[np.ndarray] = field(default_factory=lambda: deque(maxlen=REMEMBERED))  # places of earlier requests
 
 
 class LabelRequester:
-    """Requests of every line, at most `per_hour` each; `clock` gives seconds that never go back."""
+    """Requests of every line, at most `per_hour` each, 0 for none; `clock` gives seconds that never go back."""
 
     def __init__(self, per_hour: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.period_s, self.clock = 3600 / per_hour, clock
-        self._undelivered: list[tuple[_Line, _Candidate, float]] = []  # and when it was due
+        self.period_s, self.clock = 3600 / per_hour if per_hour else math.inf, clock
+        self._undelivered: list[tuple[_Line, Request, float]] = []  # and when it was due
         self._lines: dict[str, _Line] = {}
 
     def consider(self, frame: Frame, predictions: Predictions, spread: Spread) -> list[Request]:
         """The requests that are due now: the best of the period that has just ended, if there is one."""
+        if self.period_s == math.inf:
+            return []
         line, requests = self._line(frame.line, self.clock() + self.period_s), []
         if line.best is not None and self.clock() >= line.due:
-            requests.append(line.best.request)
+            requests.append(line.best)
             self._undelivered.append((line, line.best, line.due))
-            line.asked.append(line.best.place)
+            line.asked.append(line.place)
             line.best, line.due = None, self.clock() + self.period_s
         self._offer(line, frame, predictions, spread)
         return requests
@@ -75,15 +73,14 @@ class LabelRequester:
     def settle(self, *, delivered: bool) -> None:
         """The requests since the last call were delivered, or will be made again."""
         if not delivered:
-            for line, candidate, due in reversed(self._undelivered):
-                line.asked.pop()
-                line.best, line.due = candidate, due
+            for line, request, due in reversed(self._undelivered):
+                line.best, line.place, line.due = request, line.asked.pop(), due
         self._undelivered.clear()
 
     def note(self) -> str:
         """When each line's next request is due, in seconds since 1970: at most `NOTE_BYTES`, the newest lines first."""
         offset_s = time.time() - self.clock()
-        text, dues = "{}", {}
+        text, dues = "", {}
         for name, line in sorted(self._lines.items(), key=lambda item: -item[1].due):
             dues[name] = round(line.due + offset_s)
             longer = json.dumps({"due": dues})
@@ -116,7 +113,7 @@ class LabelRequester:
         disputed = np.zeros(len(promising)) if disputed is None else disputed / (1 + disputed)
         score = (novelty[promising] + disputed) * unlike[promising]
         top = int(score.argmax())
-        if line.best is not None and score[top] <= line.best.request.score:
+        if line.best is not None and score[top] <= line.best.score:
             return
         i = int(promising[top])
         row = int(alive[i])
@@ -125,8 +122,8 @@ class LabelRequester:
             reasons.append(f"members differ by {disputed[top] / (1 - disputed[top]):.2g} of the usual error")
         object_id = frame.object_id[row] if frame.object_id else ""
         reason = "; ".join(reasons) or "unlike earlier requests"
-        request = Request(frame.line, frame.spectrum_id[row], object_id, frame.time[row], float(score[top]), reason)
-        line.best = _Candidate(request, places[i])
+        line.best = Request(frame.line, frame.spectrum_id[row], object_id, frame.time[row], float(score[top]), reason)
+        line.place = places[i]
 
 
 @lru_cache(maxsize=8)

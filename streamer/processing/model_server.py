@@ -23,11 +23,9 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Served:
-    """published: seconds since 1970."""
-
     model: ServedModel
     version: str
-    published: float
+    published: float  # seconds since 1970
 
 
 @dataclass

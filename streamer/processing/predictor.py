@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import structlog
@@ -23,21 +22,13 @@ log = structlog.get_logger()
 MAX_WATCHES = 256  # lines x instruments; above that the least recent is forgotten, or names could fill the memory
 
 
-@dataclass(slots=True)
-class Watch:
-    """What is remembered of one line and instrument."""
-
-    sensor: FrozenSensor
-    limits: ProcessLimits
-    version: str
-
-
 class Predictor:
     """Predictions of messages by the models that are served; remembers what is usual for each line and instrument."""
 
     def __init__(self, models: ModelServer, process: Process) -> None:
         self.models, self.process = models, process
-        self._watches: dict[tuple[str, str], Watch] = {}
+        # line and instrument -> sensor, limits, and the version whose scores they are of
+        self._watches: dict[tuple[str, str], tuple[FrozenSensor, ProcessLimits, str]] = {}
 
     def predict(self, frame: Frame, parts: Sequence[slice] = (slice(None),)) -> list[Predictions]:
         """Predictions of each message in a joined frame, by its rows: the same as if it had come alone.
@@ -61,11 +52,11 @@ class Predictor:
 
     def _judged(self, frame: Frame, name: str, served: Served, result: Result) -> Predictions:
         model, n = served.model, len(frame)
-        watch = self._watch(frame, served.version)
-        frozen = watch.sensor.update(frame.spectra, frame.spectrum_id)
+        sensor, limits = self._watch(frame, served.version)
+        frozen = sensor.update(frame.spectra, frame.spectrum_id)
         # Of classes, what is usual changes from object to object: only T2 and Q can be odd.
         values = result.values[:, :0] if model.class_of else result.values
-        verdict = watch.limits.update(values, result.t2, result.q, skip=frozen)
+        verdict = limits.update(values, result.t2, result.q, skip=frozen)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
         # Written so that NaN, which fails every comparison, is outside.
@@ -83,11 +74,7 @@ class Predictor:
             model_version=served.version,
             units=model.units,
             limits=model.limits,
-            spectrum_id=frame.spectrum_id,
-            time=frame.time,
-            object_id=frame.object_id,
-            x=frame.x,
-            y=frame.y,
+            **{name: getattr(frame, name) for name in ("spectrum_id", "time", "object_id", "x", "y")},
             values={target: result.values[:, i] for i, target in enumerate(model.targets)},
             t2=result.t2,
             q=result.q,
@@ -106,18 +93,18 @@ class Predictor:
         _, served = self.models.serving(frame.line)
         return served.model.spread(frame.spectra[rows], frame.axis)
 
-    def _watch(self, frame: Frame, version: str) -> Watch:
+    def _watch(self, frame: Frame, version: str) -> tuple[FrozenSensor, ProcessLimits]:
         key = (frame.line, frame.instrument)
-        watch = self._watches.pop(key, None)  # and put back as the newest
-        if watch is None or watch.version != version:  # another version has other scores: its limits are learned again
-            limits = ProcessLimits(self.process.learn_spectra, self.process.window_spectra)
-            watch = Watch(watch.sensor if watch else FrozenSensor(), limits, version)
-        self._watches[key] = watch
+        fresh = ProcessLimits(self.process.learn_spectra, self.process.window_spectra)
+        sensor, limits, seen = self._watches.pop(key, (FrozenSensor(), fresh, version))  # and put back as the newest
+        if seen != version:  # another version has other scores: its limits are learned again
+            limits = fresh
+        self._watches[key] = sensor, limits, version
         if len(self._watches) > MAX_WATCHES:
             line, instrument = next(iter(self._watches))
             del self._watches[line, instrument]
             log.warning("too many lines and instruments: the oldest is forgotten", line=line, instrument=instrument)
-        return watch
+        return sensor, limits
 
 
 def _reasons(
@@ -142,8 +129,8 @@ def _reasons(
         if frozen[i]:
             parts.append("frozen sensor: bit-identical to its neighbour")
         if outside[i]:
-            over = [f"T2 {t2:.3g} > {t2_99:.3g}"] if t2 > t2_99 else []
-            over += [f"Q {q:.3g} > {q_99:.3g}"] if q > q_99 else []
+            limits = ("T2", t2, t2_99), ("Q", q, q_99)
+            over = [f"{name} {value:.3g} > {limit:.3g}" for name, value, limit in limits if value > limit]
             far = f"extrapolation: {', '.join(over)} (99 % of the calibration)"
             parts.append(far if over else "no finite prediction")
         elif t2 > t2_95 or q > q_95:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -55,11 +55,8 @@ class Segmenter:
         found, first = np.unique(labels, return_index=True)
         code = np.full(count + 1, -1)
         code[found] = first + self._top * self.pixels
-        np.minimum.at(code, labels[:2][known], self._codes[known])
         code[0] = -1
-        merged = _joined(zip(self._codes[known].tolist(), code[labels[:2][known]].tolist(), strict=True))
-        if merged:
-            code = np.array([merged.get(one, one) for one in code.tolist()])
+        merged = _joined(self._codes[known], labels[:2][known], code)
         codes = np.where(mask, code[labels[y - self._top, x]], -1)
         newest = self._cut(code[labels[-2:]], high)
         ended = (before | set(code[1:].tolist())) - merged.keys() - set(newest.ravel().tolist())
@@ -92,20 +89,20 @@ def followed(codes: np.ndarray, merged: Mapping[int, int]) -> np.ndarray:
     return codes
 
 
-def _joined(pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """code -> the least code that it is connected with, of those that are connected with a lesser one"""
-    parent: dict[int, int] = {}
+def _joined(old: np.ndarray, part: np.ndarray, code: np.ndarray) -> dict[int, int]:
+    """Old code -> the least code that it is connected with, of those that are connected with a lesser one.
 
-    def root(code: int) -> int:
-        while code in parent:
-            code = parent[code]
-        return code
-
-    for pair in set(pairs):
-        low, high = sorted(map(root, pair))
-        if low != high:
-            parent[high] = low
-    return {code: root(code) for code in parent}
+    Args:
+        old, part: (k,), of the pixels seen before. code: of each part; it becomes the least that it is connected with.
+    """
+    names, place = np.unique(old, return_inverse=True)
+    least, before = names.copy(), names - 1
+    while (least != before).any():
+        before = least.copy()
+        np.minimum.at(code, part, least[place])
+        np.minimum.at(least, place, code[part])
+    lesser = least < names
+    return dict(zip(names[lesser].tolist(), least[lesser].tolist(), strict=True))
 
 
 def by_code(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

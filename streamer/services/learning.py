@@ -55,8 +55,7 @@ class Job:
 
     champion: Champion
     labels: Labels | None
-    labels_until: int
-    spectra_until: int
+    until: dict[str, int]  # numbers of the newest label and spectrum in it, for the model's training record
     stream: Unlabeled | None = None  # None: a refit
 
     @property
@@ -109,6 +108,7 @@ class Learning:
             is_settled: no more labels are expected at the moment.
         """
         joined, added = buffer.joined, buffer.added
+        until = {"labels_until": joined, "spectra_until": added}
         to_refit = is_settled and 0 < self.table.refit_labels <= joined - self._tried_labels
         resumed = self.table.pretrain_spectra > 0 and self._snapshot.exists()
         to_pretrain = resumed or 0 < self.table.pretrain_spectra <= added - self._tried_spectra
@@ -125,7 +125,7 @@ class Learning:
             self._watch_labels(champion, buffer)
             self._tried_labels = joined
             if labels is not None and labels.unseen.any():
-                return self._start(Job(champion, labels, joined, added))
+                return self._start(Job(champion, labels, until))
         if not to_pretrain:
             return False
         self._tried_spectra = added
@@ -134,7 +134,7 @@ class Learning:
             return False
         if not resumed:
             stream.save(self._snapshot)
-        return self._start(Job(champion, labels, joined, added, stream))
+        return self._start(Job(champion, labels, until, stream))
 
     def _start(self, job: Job) -> bool:
         labels = 0 if job.labels is None else len(job.labels.all)
@@ -158,7 +158,8 @@ class Learning:
         for reading in readings:
             if reading.over:
                 log.warning("drift", detector=reading.detector, what=reading.text)
-        show_drift(self.meters, "(laboratory)", DriftReport(readings, {r.detector: r.over for r in readings}, 1.0))
+        report = DriftReport("(laboratory)", readings, {r.detector: r.over for r in readings}, learned=1.0)
+        show_drift(self.meters, report.line, report)
 
     def _labels(self, champion: Champion, buffer: Buffer) -> Labels | None:
         """The calibration and the later labels with their neighbours in time; None if they are too few to fit on."""
@@ -173,9 +174,7 @@ class Learning:
         of = of[order]
         _, first, code = np.unique(labeled.object, return_index=True, return_inverse=True)
         later = Calibration(spectra[order], labeled.values[of], first[code][of])
-        bands, targets = len(model.grid), len(model.targets)
-        nothing = Calibration(np.empty((0, bands), np.float32), np.empty((0, targets)), np.empty(0, np.int64))
-        labels = Labels.join(champion.calibration or nothing, later, labeled.joined[of] > champion.labels_until)
+        labels = Labels.join(champion.calibration or later[:0], later, labeled.joined[of] > champion.labels_until)
         return labels if len(np.unique(labels.all.group)) >= MIN_LABELS else None
 
     def _learn(self, job: Job) -> Judged:
@@ -186,14 +185,13 @@ class Learning:
             return refit(champion, job.labels, self.gold, margin)
         names = ("encoder", "preprocess", "objective", "augment", "steps", "batch", "seed")
         recipe = Recipe(**{name: getattr(self.table, name) for name in names})
-        judged, _ = improve(
+        return improve(
             *(champion, job.labels, job.stream, recipe, self.gold, margin),
             checkpoint=self._folder / "checkpoint.safetensors",
             every=CHECKPOINT_STEPS,
             stop=self.is_stopping,
             progress=self._progress,
-        )
-        return judged
+        )[0]
 
     def _progress(self, step: int, loss: float) -> None:
         self.meters["tamis_training_step"].set(step + 1)
@@ -228,12 +226,7 @@ class Learning:
             self._publish(job, job.labels, judged)
 
     def _publish(self, job: Job, labels: Labels, judged: Judged) -> None:
-        judged.model.training |= {
-            "labels_until": job.labels_until,
-            "spectra_until": job.spectra_until,
-            "labels": len(np.unique(labels.all.group)),
-            "why": job.why,
-        }
+        judged.model.training |= job.until | {"labels": len(np.unique(labels.all.group)), "why": job.why}
         automatic, metrics = self.table.promote == "auto", {"gate": judged.verdict.to_json()}
         version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
         event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
@@ -244,10 +237,8 @@ class Learning:
     def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
         """Appends the verdict to the file, and deletes the snapshot that it is about."""
         self.meters["tamis_gate_total"].labels(outcome).inc()
-        line = {
-            **{"time": str(np.datetime64("now")) + "Z", "why": job.why, "outcome": outcome},
-            **{"champion": job.champion.version, "version": version, "reason": reason},
-        }
+        line: dict[str, Any] = {"time": f"{np.datetime64('now')}Z", "why": job.why, "outcome": outcome}
+        line |= {"champion": job.champion.version, "version": version, "reason": reason}
         with open(self._folder / "verdicts.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if job.stream is not None:

@@ -1,7 +1,6 @@
-"""The trainer's loop: read spectra and labels into the buffer, and learn beside it.
+"""The trainer's loop: read spectra and labels into the buffer, and learn beside it; see `learning`.
 
-Reading never waits for learning, which runs in a thread of its own, on a snapshot. A trainer that was killed resumes
-reading from its last commit, and pretraining from its last checkpoint.
+Reading never waits for learning. A trainer that was killed resumes reading from its last commit.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from ..messages.record import Record
 from ..monitoring.metrics import Metrics
 from ..processing.cameras import Cameras
 from ..settings.tables import Settings
-from ..settings.tables import Trainer as Table
 from ..transport.protocols import Source
 from .learning import Champion, Learning
 from .worker_metrics import show_source
@@ -46,7 +44,7 @@ class Trainer:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self.table: Table = self.settings.trainer
+        self.table = self.settings.trainer
         self._turned = math.inf  # when the loop last turned; it has not begun
         self._axes = self.settings.known_axes()
         self._folder = Path(self.table.folder)

@@ -73,13 +73,14 @@ class Worker:
                 log.warning("partitions lost in mid-transaction: it is undone, other workers read these messages again")
                 self._undo()
                 continue
-            if self.inspection.requester is not None:
-                self.inspection.restore(self.source.commit_notes())
+            if self.settings.requests.per_hour > 0:
+                for note in self.source.commit_notes():
+                    self.inspection.requester.restore(note)
             self.inspection.models.refresh()
             self._work(records)
             # While other lines keep us busy, everything that was sent before the last poll but one is handled.
             until = before if records else self._tick()
-            if self.inspection.has_silent_objects(until) and not (records and any(self.source.lag_records().values())):
+            if self.inspection.decider.has_silent(until) and not (records and any(self.source.lag_records().values())):
                 self.send(self.inspection.decide_silent_objects(until))
             if time.monotonic() - self._observed >= OBSERVE_S:
                 self.observe()
@@ -165,7 +166,7 @@ class Worker:
 
     def deliver(self) -> bool:
         """Delivers results, then commits offsets, or both at once; False if the batch is to be read again."""
-        progress = self.source.progress(self.inspection.note())
+        progress = self.source.progress(self.inspection.requester.note())
         try:
             if self.decisions is not None:
                 self.decisions.flush(self.settings.flush_timeout_s)
@@ -218,7 +219,7 @@ class Worker:
         """Shows the state of the worker in its metrics."""
         self._observed = time.monotonic()
         for line in self.metrics.observe(self.source, self.inspection.models.served, warns=self.live):
-            self.inspection.forget(line)
+            self.inspection.monitor.forget(line)
 
     def alive(self) -> str:
         """'' while the loop turns, else how long it has not: it hangs in a broker call or in a model."""

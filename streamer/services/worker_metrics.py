@@ -14,10 +14,12 @@ from ... import __version__
 from ..drift.monitor import DriftReport
 from ..drift.reference_scan import ReferenceScan
 from ..messages.decisions import Decision
+from ..messages.frame import Frame
 from ..messages.labels import Request
 from ..messages.predictions import Predictions
 from ..monitoring.metrics import Metrics
-from ..processing.inspection import BeltPixels, DriftChecked, Fact, PredictionTime, ReferenceUpdated, Rejected
+from ..processing.camera import ScreenedFrame
+from ..processing.inspection import Fact, PredictionTime, Rejected
 from ..processing.model_server import Served
 from ..settings.tables import Settings
 from ..transport.protocols import Source
@@ -57,12 +59,13 @@ class WorkerMetrics:
                 case Rejected():
                     self.meters["tamis_dead_letter_total"].labels(label, fact.reason).inc()
                     self.meters["tamis_spectra_processed_total"].labels(label, "rejected").inc(fact.spectra)
-                case BeltPixels():
-                    self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(fact.pixels)
-                case ReferenceUpdated():
-                    self._show_reference(label, fact)
-                case DriftChecked():
-                    self._drifts[label] = fact.report
+                case ScreenedFrame():
+                    if fact.belt:
+                        self.meters["tamis_spectra_processed_total"].labels(label, "belt").inc(fact.belt)
+                    if fact.change is not None:
+                        self._show_reference(label, fact.frame, fact.change)
+                case DriftReport():
+                    self._drifts[label] = fact
                 case Request():
                     self.meters["tamis_label_requests_total"].labels(label).inc()
 
@@ -83,15 +86,14 @@ class WorkerMetrics:
             self.meters["tamis_decision_latency_seconds"].labels(label).observe(max(0.0, took_s))
         self._timely.setdefault(decision.line, []).append((decision.late, took_s))
 
-    def _show_reference(self, label: str, fact: ReferenceUpdated) -> None:
-        line, instrument, kind = key = fact.line, fact.instrument, fact.kind
-        self._references[key] = fact.change
-        if abs(fact.change - self._logged.get(key, np.inf)) > LOG_CHANGE:  # each message of one refreshes it
-            self._logged[key] = fact.change
-            change = round(fact.change, 4)
-            log.info("reference refreshed", line=line, instrument=instrument, reference=kind, change=change)
-        of_line = [change for name, change in self._references.items() if name[::2] == (line, kind)]
-        self.meters["tamis_camera_reference_change_ratio"].labels(label, fact.kind).set(max(of_line, key=abs))
+    def _show_reference(self, label: str, frame: Frame, change: float) -> None:
+        line, instrument, kind = key = frame.line, frame.instrument, frame.reference
+        self._references[key] = change
+        if abs(change - self._logged.get(key, np.inf)) > LOG_CHANGE:  # each message of one refreshes it
+            self._logged[key] = change
+            log.info("reference refreshed", line=line, instrument=instrument, reference=kind, change=round(change, 4))
+        of_line = [other for name, other in self._references.items() if name[::2] == (line, kind)]
+        self.meters["tamis_camera_reference_change_ratio"].labels(label, kind).set(max(of_line, key=abs))
 
     def delivered(self) -> None:
         """All frames that were sent have reached the broker."""
@@ -185,9 +187,9 @@ def show_source(meters: Metrics, source: Source) -> None:
 
 
 def show_drift(meters: Metrics, line: str, report: DriftReport) -> None:
-    """Sets the gauges of one line; of a detector with several readings, those of the greatest score."""
+    """Sets the gauges of one line; of a detector with several readings, the first of the greatest score."""
     meters["tamis_drift_learned_ratio"].labels(line).set(report.learned)
-    greatest = {one.detector: one for one in sorted(report.readings, key=lambda one: one.score)}
+    greatest = {one.detector: one for one in sorted(report.readings, key=lambda one: one.score, reverse=True)[::-1]}
     for name, one in greatest.items():
         meters["tamis_drift_score"].labels(line, name).set(one.score)
         meters["tamis_drift_threshold"].labels(line, name).set(one.threshold)

@@ -30,10 +30,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tamis.models.axis import Axis
+from tamis.models.committee_members import ridge_path
 from tamis.models.evaluation import few_labels, split_rows
 from tamis.models.model_selection import train
 from tamis.ssl.calibration_transfer import Correction
-from tamis.ssl.transfer_choice import Candidate, choose, ridge_head
+from tamis.ssl.transfer_choice import Candidate, Predict, choose
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.files.table import read_table
 from tamis.streamer.studies.contenders import CORRECTED, Context, Samples, contender, encoder_of
@@ -109,6 +110,12 @@ def row_of(name: str) -> Row:
 
 def mean_of(*names: str) -> Row:
     return lambda *given: np.mean([ROWS[name](*given) for name in names], axis=0)
+
+
+def ridge_head(Z, y) -> Predict:
+    """One step a penalty."""
+    mean, y_mean, coef = ridge_path(Z, y, 0)
+    return lambda Q: (Q - mean) @ coef + y_mean
 
 
 def encoded(pretrained: bool) -> Row:

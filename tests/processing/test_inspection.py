@@ -101,11 +101,11 @@ def test_open_objects_are_decided_once(tmp_path: Path, model: Model, grid: Axis,
     made = inspection(tmp_path, model, lines={"nir1": {"decide": {**RULES, "close_s": 1.0}}})
     given = list(made.process(message(frame(grid, object_id=["a"] * 4)), 0.0))
     assert [one.topic for one in messages(given)] == ["predictions"], "more of the object may come"
-    assert not made.has_silent_objects(0.5)
-    assert made.has_silent_objects(60.0)
+    assert not made.decider.has_silent(0.5)
+    assert made.decider.has_silent(60.0)
     (decision,) = messages(made.flush() if closes == "flush" else made.decide_silent_objects(60.0))
     assert decision.topic == "decisions"
-    assert not made.has_silent_objects(60.0)
+    assert not made.decider.has_silent(60.0)
 
 
 def test_undone_messages_are_not_decided(tmp_path: Path, model: Model, grid: Axis) -> None:

@@ -123,6 +123,18 @@ def test_a_label_may_carry_its_spectrum(tmp_path: Path) -> None:
         assert buffer.fill()[2:4] == (1, 1)
 
 
+def test_a_spectrum_between_two_labels_belongs_to_the_earlier_one(tmp_path: Path) -> None:
+    seconds = NOON + np.arange(5).astype("timedelta64[s]")
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        buffer.add(numbered(0, 5), GRID, ids(0, 5), None, "i", seconds)
+        for name in ("s4", "s0"):  # the later one arrives first
+            assert buffer.label(name, {"fat": 1.0}, NOON)
+        labeled = buffer.labeled(["fat"])
+        spectra, rows = buffer.beside(labeled, np.timedelta64(2, "s"))
+    assert spectra[:, 0].tolist() == [1, 2, 3]
+    assert [labeled.spectrum_id[row] for row in rows] == ["s0", "s0", "s4"]
+
+
 CHILD = """
 import sys
 from tests.ssl.test_replay_buffer import GRID, SIZE, Buffer, fill
