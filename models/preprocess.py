@@ -31,6 +31,13 @@ class Step:
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__.lower()
 
+    @classmethod
+    def fitted(cls, **learned: np.ndarray) -> Self:
+        """A step without parameters that has learned these arrays."""
+        made = cls()
+        vars(made).update(learned)
+        return made
+
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
         """Learn from (n, bands) training spectra on their axis."""
 

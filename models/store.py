@@ -29,8 +29,7 @@ import numpy as np
 from .. import BadBundle, NoModel, StoreUnusable, __version__
 from .atomic import atomic_write, remove_abandoned, sync
 from .model import Calibration, Model
-from .serving.compiled import serve
-from .serving.parts import ServedModel
+from .serving.compiled import ServedModel, serve
 from .tensors import packed
 
 FORMAT = 1
