@@ -74,8 +74,7 @@ class CommitteeRegressor(Regressor):
         Raises:
             ValueError: NaN or infinite values, fewer than 3 spectra, 2 bands or 2 groups, a parameter out of its range.
         """
-        if not isinstance(self.folds, int | np.integer) or self.folds < 2:
-            raise ValueError(f"folds must be a whole number of at least 2, got {self.folds!r}")
+        self._check_whole("folds", least=2)
         X, Y = self._checked_xy(X, y, ensure_min_samples=3, ensure_min_features=2)
         folds = folds_of(len(X), self.folds, self.random_state, groups, min_training=2)
         self.fold_ = np.empty(len(X), np.int64)  # column of a member's predictions that has not seen the sample

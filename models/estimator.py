@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
@@ -24,6 +25,15 @@ class Estimator(BaseEstimator):
     kept: ClassVar[tuple[str, ...]] = ()  # a bundle's fitted arrays; the attribute `x_mean_` keeps x_mean, or x_mean_
     n_features_in_: int
     domain_: ApplicabilityDomain
+
+    def _check_whole(self, *names: str, least: int = 1, most: float = math.inf) -> None:
+        """Raises ValueError, naming the parameter and its bounds."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, got {value!r:.80}")
 
     def _checked(self, X: Any) -> np.ndarray:
         """(n, bands) float64; raises where the estimator is not fitted, or not on such spectra."""

@@ -114,10 +114,7 @@ class NetworkRegressor(Regressor):
         return self
 
     def _check_parameters(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "ensemble"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        self._check_whole("epochs", "batch_size", "patience", "ensemble")
         if self.n_threads is not None and not 1 <= self.n_threads <= MAX_THREADS:
             raise ValueError(f"n_threads must be None or a number from 1 to {MAX_THREADS}, got {self.n_threads!r:.80}")
         for name in ("validation_fraction", "dropout"):

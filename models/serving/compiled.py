@@ -58,7 +58,7 @@ def serve(
     for backend in _backends(parts):
         try:
             made = Compiled(parts, backend, threads, typical, reference)
-            try_out(made.predict, pipeline.grid, manifest, limits)
+            try_out(made, pipeline.grid, manifest)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
             error, in_domain = _errors(got, expected, limits)
         except Exception as failure:  # noqa: BLE001 (after any error the next backend is tried)

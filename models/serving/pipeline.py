@@ -7,14 +7,14 @@ core with AVX2 takes 0.6 ms; the pipeline itself takes 3.7 ms.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import numpy as np
 
 from ..axis import Resampler
 from ..convolution import BLOCK
-from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step
+from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step, through
 
 NARROW = (Cut, SavGol, Centre, Autoscale)  # each band depends on few others
 LINEAR = (*NARROW, Baseline, Detrend)  # these two are two thin products already, and would be dense in a matrix
@@ -25,13 +25,6 @@ def affine(steps: Sequence[Step], inputs: np.ndarray) -> tuple[np.ndarray, np.nd
     """Linear steps as matrix (in, out) and offset (out,); `inputs` (in, bands) is the identity, or a resampling."""
     start = through(steps, np.zeros((1, inputs.shape[1])))
     return through(steps, inputs) - start, start[0]
-
-
-def through(steps: Iterable[Callable[[np.ndarray], np.ndarray]], spectra: np.ndarray) -> np.ndarray:
-    """(n, bands) -> (n, bands'), step by step."""
-    for step in steps:
-        spectra = step(spectra)
-    return spectra
 
 
 class Product:

@@ -7,12 +7,12 @@ import numpy as np
 from ..axis import Axis
 from ..class_scores import log_odds
 from ..model import Model
-from ..preprocess import Autoscale, Centre, Pipeline
+from ..preprocess import Autoscale, Centre, Pipeline, through
 from ..simca import Simca
 from ..tensors import below
 from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, Weights
 from .parts import DTYPE, Backend, Parts
-from .pipeline import Chain, through
+from .pipeline import Chain
 
 
 class ScoreValues:
