@@ -24,8 +24,7 @@ class Axis:
         values: (bands,), strictly ascending or strictly descending, finite.
         unit: ``nm``, ``cm-1``, or ``index`` (a bare detector position, convertible to nothing).
 
-    Raises:
-        ValueError: fewer than 2 bands or more than 16,384, values out of order, or an unknown unit.
+    Raises ValueError for fewer than 2 bands or more than 16,384, values out of order, or an unknown unit.
 
     >>> print(Axis(np.array([2500.0, 2000.0]), "nm").to("cm-1"))
     4000-5000 cm-1, 2 bands

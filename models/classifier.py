@@ -39,9 +39,8 @@ class Classifier(ClassifierMixin, Estimator, ABC):
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """X (n, bands), y (n,) class labels, groups (n,) or None: repeats of a sample are held out together.
 
-        Raises:
-            ValueError: NaN or infinite values, one class only, a class of one sample, a parameter that does not suit
-                these spectra.
+        Raises ValueError for NaN or infinite values, one class only, a class of one sample, and a parameter that does
+        not suit these spectra.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)

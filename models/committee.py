@@ -71,8 +71,7 @@ class CommitteeRegressor(Regressor):
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None.
 
-        Raises:
-            ValueError: NaN or infinite values, fewer than 3 spectra, 2 bands or 2 groups, a parameter out of its range.
+        Raises ValueError for NaN or infinite values, fewer than 3 spectra, 2 bands or 2 groups, or a wrong parameter.
         """
         self._check_whole("folds", least=2)
         X, Y = self._checked_xy(X, y, ensure_min_samples=3, ensure_min_features=2)

@@ -86,10 +86,8 @@ class NetworkRegressor(Regressor):
             pairs: unlabeled spectra (m, bands) and (m, bands), each row one object under two conditions. Their
                 differences are added to labeled spectra, and their two predictions should agree (`consistency`).
 
-        Raises:
-            ValueError: a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device;
-                pairs of another shape.
-            FloatingPointError: training diverged.
+        Raises ValueError for a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device
+        and pairs of another shape; FloatingPointError if training diverged.
         """
         self._check_parameters()
         device = training.choose_device(self.device)

@@ -76,8 +76,7 @@ class LocalPLS(Regressor):
     Attributes:
         domain_: T2 and Q, of the global PLS.
 
-    References:
-        Lesnoff, Metz & Roger, J. Chemometrics 34 (2020) e3209, doi 10.1002/cem.3209.
+    References: Lesnoff, Metz & Roger, J. Chemometrics 34 (2020) e3209, doi 10.1002/cem.3209.
     """
 
     kind = "local-pls"

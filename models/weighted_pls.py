@@ -37,8 +37,7 @@ def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.nd
 
     Latent variables above the rank of the data are zero: they change no prediction.
 
-    References:
-        Dayal & MacGregor, J. Chemometrics 11 (1997) 73-85, doi 10.1002/(SICI)1099-128X(199701)11:1<73::AID-CEM435>3.0.CO;2-#.
+    References: Dayal & MacGregor, J. Chemometrics 11 (1997) 73-85, doi 10.1002/(SICI)1099-128X(199701)11:1<73::AID-CEM435>3.0.CO;2-#.
     """  # noqa: E501 (a DOI is one word)
     n, bands = X.shape
     weights = np.full(n, 1.0 / n) if weights is None else weights
