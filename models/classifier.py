@@ -94,8 +94,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
 
     def predict(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n,), of `classes_`"""
-        best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         names = np.frombuffer(json.dumps(self.classes_.tolist()).encode(), np.uint8)

@@ -13,17 +13,7 @@ from sklearn.utils import gen_batches
 from .applicability_domain import ApplicabilityDomain
 from .axis import MAX_BANDS, Axis
 from .classifier import Indicators
-from .committee_members import (
-    EMBEDDED,
-    KINDS,
-    MEMBERS,
-    MIN_VARIANCE,
-    GaussianProcess,
-    Linear,
-    Member,
-    member_weights,
-    prior_weights,
-)
+from .committee_members import EMBEDDED, KINDS, MEMBERS, MIN_VARIANCE, GaussianProcess, Linear, Member, member_weights
 from .cross_validation import Folds, folds_of
 from .estimator import Regressor
 from .preprocess import Pipeline
@@ -90,7 +80,7 @@ class CommitteeRegressor(Regressor):
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
-            weights = member_weights(out, target, prior_weights(out, target, self.members_))
+            weights = member_weights(out, target, self.members_)
             predicted = out @ weights
             error = np.abs(predicted - target)
             scores = error / _spread(out, weights, [variance for _, _, variance in fitted if variance is not None])

@@ -174,10 +174,9 @@ class Store:
         files = {WEIGHTS: packed(arrays)}
         if model.calibration is not None:
             files[CALIBRATION] = packed(vars(model.calibration))
-        try:
+        parent: str | None = None
+        with suppress(NoModel):
             parent = self.current(name)
-        except NoModel:
-            parent = None
         with _explained(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
             remove_abandoned(folder, ".*.tmp")
