@@ -189,8 +189,8 @@ KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Folds, np.ndarray], Fitted]] 
 def member_weights(out: np.ndarray, y: np.ndarray, members: Sequence[Member] = ()) -> np.ndarray:
     """Weights (members,), none negative, summing to 1, from out-of-fold predictions (n, members) of y (n,).
 
-    Least squares with a prior: mean and sd of each weight are `_prior_weights` (1 / members without `members`), relative
-    to the error variance of the mean with these weights. Thirty labels hardly change the weights; hundreds overrule the
+    Least squares with a prior: mean and sd of each weight are `_prior_weights` (equal without `members`), relative to
+    the error variance of the mean with these weights. Thirty labels hardly change the weights; hundreds overrule the
     prior.
 
     References: Breiman, Machine Learning 24 (1996) 49-64, doi 10.1007/BF00117832 (stacking with weights >= 0).

@@ -272,8 +272,7 @@ class Pipeline:
         pipeline = cls([_step(dict(item)) for item in spec])
         pipeline.grid = grid
         for i, step in enumerate(pipeline.steps):
-            for name in step.learned:
-                setattr(step, name, arrays[f"pipeline.{i}.{name}"])
+            vars(step).update({name: arrays[f"pipeline.{i}.{name}"] for name in step.learned})
         return pipeline
 
     def __str__(self) -> str:

@@ -109,22 +109,21 @@ class Store:
     def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
         """A model and its version, checksums verified. Raises NoModel, or BadBundle if it is damaged."""
         version = self.current(name) if version is None else version
-        manifest = self.manifest(name, version)
-        with self._named(name, version) as folder:
-            return Model.from_parts(manifest, self._arrays(folder, manifest, WEIGHTS)), version
+        with self._opened(name, version) as (manifest, arrays):
+            return Model.from_parts(manifest, arrays), version
 
     def serve(self, name: str, version: str, threads: int = 0) -> ServedModel:
         """A version compiled for the line, checksums verified. Raises NoModel or BadBundle."""
-        manifest, calibration = self.manifest(name, version), self.calibration(name, version)
-        with self._named(name, version) as folder:
-            return serve(manifest, self._arrays(folder, manifest, WEIGHTS), calibration, threads)
+        with self._opened(name, version) as (manifest, arrays):
+            return serve(manifest, arrays, self.calibration(name, version), threads)
 
     @contextmanager
-    def _named(self, name: str, version: str) -> Iterator[Path]:
-        """Yields a bundle's folder, which errors about the bundle name."""
+    def _opened(self, name: str, version: str) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+        """Yields a bundle's manifest and arrays; errors in the block name its folder too."""
         folder = self._version_folder(name, version)
         try:
-            yield folder
+            manifest = self.manifest(name, version)
+            yield manifest, self._arrays(folder, manifest, WEIGHTS)
         except BadBundle as error:
             if str(folder) in str(error):
                 raise
