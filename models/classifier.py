@@ -52,7 +52,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
         self._learn(X, codes, groups)
         unseen = self._unseen_scores(X, codes, groups, folds)
         self.calibration_ = _logistic(unseen, codes)
-        self.simca_, distance = Simca.fit(self._space(X), codes, folds)
+        self.simca_, distance = Simca.fit(self.class_space(X), codes, folds)
         self.validation_ = Validation(self.classes_, codes, probabilities(unseen, self.calibration_), distance)
         return self
 
@@ -63,10 +63,6 @@ class Classifier(ClassifierMixin, Estimator, ABC):
     @abstractmethod
     def _class_scores(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, K)"""
-
-    def _space(self, X: np.ndarray) -> np.ndarray:
-        """Where distances from a class are taken: the spectra themselves, where a subclass treats none."""
-        return X
 
     def _settled(self) -> dict[str, Any]:
         """Parameters that the fit on all spectra chose: cross-fits do not choose them again."""
@@ -86,7 +82,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
         """(n, bands)"""
         X = self._checked(X)
         chance = probabilities(self._class_scores(X), self.calibration_)
-        return Verdict(self.classes_, chance, self.simca_.distance(self._space(X)))
+        return Verdict(self.classes_, chance, self.simca_.distance(self.class_space(X)))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n, K), in the order of `classes_`; among these classes, however far away a spectrum lies."""

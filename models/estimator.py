@@ -41,6 +41,10 @@ class Estimator(BaseEstimator):
         checked: Any = validate_data(self, X, dtype=np.float64, reset=False)
         return checked
 
+    def class_space(self, X: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, bands), in which distances from a class are taken; only a committee treats the spectra."""
+        return X
+
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a fitted estimator needs to predict, for the bundle."""
         kept = {name: np.asarray(getattr(self, f"{name.rstrip('_')}_")) for name in self.kept}

@@ -67,8 +67,8 @@ class ClassDistances:
     def __init__(self, simca: Simca, parts: Parts, dtype: type, committee: Model | None) -> None:
         mean, steps = parts.domain.mean, []
         if committee is not None:
-            mean, treatment = simca.mean[0], committee.estimator.class_treatment
-            steps = [*([] if treatment is None else treatment.steps), Centre.fitted(mean=mean)]
+            mean = simca.mean[0]
+            steps = [*committee.estimator.class_treatment.steps, Centre.fitted(mean=mean)]
         self.chain = Chain(steps, len(parts.domain.mean), dtype)
         self.simca = simca.less(mean, dtype)
 
