@@ -127,7 +127,7 @@ class Reference:
         """(n, bands') float64"""
         distance = None
         if self.simca is not None:
-            distance = self.simca.distance(z if self.committee is None else self.estimator.class_space(z))
+            distance = self.simca.distance(z if self.committee is None else self.committee.estimator.class_space(z))
         return Result(np.reshape(self.estimator.predict(z), (len(z), -1)), *self.domain.t2_q(z), distance)
 
 
@@ -152,7 +152,7 @@ class Compiled:
             from .committee import FoldedCommittee
 
             self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
-            self._values = FoldedCommittee(reference.estimator, dtype, self.encoder)
+            self._values = FoldedCommittee(self._committee.estimator, dtype, self.encoder)
         simca = reference.simca
         self._distances = None if simca is None else ClassDistances(simca, parts, dtype, self._committee)
         # A line keeps its axis for months, but a message may bring any.

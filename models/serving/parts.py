@@ -78,6 +78,6 @@ class Parts:
         return Simca.from_arrays(self.arrays) if self.manifest.get("class_of") else None
 
     @property
-    def about_encoder(self) -> dict[str, Any] | None:
-        """The kind, grid and pre-treatment of a committee's encoder, if it has one."""
+    def about_encoder(self) -> Any:
+        """The kind, grid and pre-treatment of a committee's encoder by name; None where it has none."""
         return json.loads(self.arrays["encoder.about"].tobytes()) if "encoder.about" in self.arrays else None
