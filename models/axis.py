@@ -24,8 +24,7 @@ class Axis:
         values: (bands,), strictly ascending or strictly descending, finite.
         unit: ``nm``, ``cm-1``, or ``index`` (a bare detector position, convertible to nothing).
 
-    Raises:
-        ValueError: fewer than 2 bands or more than 16,384, values out of order, or an unknown unit.
+    Raises ValueError for fewer than 2 bands or more than 16,384, values out of order, or an unknown unit.
 
     >>> print(Axis(np.array([2500.0, 2000.0]), "nm").to("cm-1"))
     4000-5000 cm-1, 2 bands
@@ -76,8 +75,7 @@ class Axis:
     def to(self, unit: str) -> Axis:
         """The same bands in another unit, in the same order (1e7 / x turns nm into cm-1 and back).
 
-        Raises:
-            AxisMismatch: one of the two units is ``index``.
+        Raises AxisMismatch if one of the two units is ``index``.
         """
         unit = _ALIASES.get(unit, unit)
         if unit == self.unit:
@@ -116,12 +114,11 @@ class Resampler:
         right = np.clip(np.searchsorted(ascending, wanted), 1, len(ascending) - 1)
         is_left = wanted - ascending[right - 1] <= ascending[right] - wanted
         nearest = order[np.where(is_left, right - 1, right)]
-        self.gather: np.ndarray | None = None
+        self.gather: np.ndarray | None = nearest
         self.matrix: np.ndarray | None = None  # (source bands, grid bands)
         # A thousandth of a band: two programs round one calibration differently.
-        if np.abs(position[nearest] - wanted).max() <= 1e-3 * np.abs(np.diff(wanted)).min():
-            self.gather = nearest
-        else:
+        if np.abs(position[nearest] - wanted).max() > 1e-3 * np.abs(np.diff(wanted)).min():
+            self.gather = None
             # At most half a band outside, the edge value is held: a spline would swing there.
             self.matrix = np.empty((len(source), len(grid)))
             self.matrix[order] = _spline_operator(ascending, np.clip(wanted, ascending[0], ascending[-1]))
@@ -129,11 +126,8 @@ class Resampler:
 
     def apply(self, spectra: np.ndarray) -> np.ndarray:
         """(n, source bands) -> (n, grid bands)"""
-        if self.is_identity:
-            return spectra
-        if self.gather is not None:
-            return spectra[:, self.gather]
-        assert self.matrix is not None
+        if self.matrix is None:
+            return spectra if self.is_identity else spectra[:, self.gather]
         return spectra @ self.matrix.astype(spectra.dtype if spectra.dtype.kind == "f" else np.float64, copy=False)
 
 

@@ -24,8 +24,7 @@ def threshold(seen: Validation, name: str, *, purity: float | None = None, recov
     Chosen on spectra that the model had not seen, with equal weight for every class. For a purity it is the lowest
     threshold, on the spectra whose likeliest class this is; for a recovery it is the highest, on all spectra.
 
-    Raises:
-        ValueError: no such class, or no threshold reaches that purity; the text says which can be reached.
+    Raises ValueError for an unknown class, and where no threshold reaches that purity: it names what can be reached.
     """
     names = [str(known) for known in seen.classes]
     if name not in names:

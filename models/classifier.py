@@ -39,9 +39,8 @@ class Classifier(ClassifierMixin, Estimator, ABC):
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """X (n, bands), y (n,) class labels, groups (n,) or None: repeats of a sample are held out together.
 
-        Raises:
-            ValueError: NaN or infinite values, one class only, a class of one sample, a parameter that does not suit
-                these spectra.
+        Raises ValueError for NaN or infinite values, one class only, a class of one sample, and a parameter that does
+        not suit these spectra.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(y)
@@ -53,7 +52,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
         self._learn(X, codes, groups)
         unseen = self._unseen_scores(X, codes, groups, folds)
         self.calibration_ = _logistic(unseen, codes)
-        self.simca_, distance = Simca.fit(self._space(X), codes, folds)
+        self.simca_, distance = Simca.fit(self.class_space(X), codes, folds)
         self.validation_ = Validation(self.classes_, codes, probabilities(unseen, self.calibration_), distance)
         return self
 
@@ -64,10 +63,6 @@ class Classifier(ClassifierMixin, Estimator, ABC):
     @abstractmethod
     def _class_scores(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, K)"""
-
-    def _space(self, X: np.ndarray) -> np.ndarray:
-        """Where distances from a class are taken: the spectra themselves, where a subclass treats none."""
-        return X
 
     def _settled(self) -> dict[str, Any]:
         """Parameters that the fit on all spectra chose: cross-fits do not choose them again."""
@@ -87,7 +82,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
         """(n, bands)"""
         X = self._checked(X)
         chance = probabilities(self._class_scores(X), self.calibration_)
-        return Verdict(self.classes_, chance, self.simca_.distance(self._space(X)))
+        return Verdict(self.classes_, chance, self.simca_.distance(self.class_space(X)))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n, K), in the order of `classes_`; among these classes, however far away a spectrum lies."""
@@ -95,8 +90,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
 
     def predict(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n,), of `classes_`"""
-        best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def arrays(self) -> dict[str, np.ndarray]:
         names = np.frombuffer(json.dumps(self.classes_.tolist()).encode(), np.uint8)

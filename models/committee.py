@@ -13,20 +13,10 @@ from sklearn.utils import gen_batches
 from .applicability_domain import ApplicabilityDomain
 from .axis import MAX_BANDS, Axis
 from .classifier import Indicators
-from .committee_members import (
-    EMBEDDED,
-    KINDS,
-    MEMBERS,
-    MIN_VARIANCE,
-    GaussianProcess,
-    Linear,
-    Member,
-    member_weights,
-    prior_weights,
-)
+from .committee_members import EMBEDDED, KINDS, MEMBERS, MIN_VARIANCE, GaussianProcess, Linear, Member, member_weights
 from .cross_validation import Folds, folds_of
 from .estimator import Regressor
-from .preprocess import Pipeline
+from .preprocess import Pipeline, through
 from .tensors import below
 
 CLASS_TREATMENT = "snv, savgol 15 2 1"  # the members' pre-treatment in which distances from a class are taken
@@ -71,11 +61,9 @@ class CommitteeRegressor(Regressor):
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """X (n, bands), y (n,) or (n, targets), groups (n,) or None.
 
-        Raises:
-            ValueError: NaN or infinite values, fewer than 3 spectra, 2 bands or 2 groups, a parameter out of its range.
+        Raises ValueError for NaN or infinite values, fewer than 3 spectra, 2 bands or 2 groups, or a wrong parameter.
         """
-        if not isinstance(self.folds, int | np.integer) or self.folds < 2:
-            raise ValueError(f"folds must be a whole number of at least 2, got {self.folds!r}")
+        self._check_whole("folds", least=2)
         X, Y = self._checked_xy(X, y, ensure_min_samples=3, ensure_min_features=2)
         folds = folds_of(len(X), self.folds, self.random_state, groups, min_training=2)
         self.fold_ = np.empty(len(X), np.int64)  # column of a member's predictions that has not seen the sample
@@ -92,7 +80,7 @@ class CommitteeRegressor(Regressor):
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
-            weights = member_weights(out, target, prior_weights(out, target, self.members_))
+            weights = member_weights(out, target, self.members_)
             predicted = out @ weights
             error = np.abs(predicted - target)
             scores = error / _spread(out, weights, [variance for _, _, variance in fitted if variance is not None])
@@ -105,19 +93,20 @@ class CommitteeRegressor(Regressor):
 
     def _fit_treatments(self, X: np.ndarray) -> None:
         """Fits the pre-treatments that these bands allow, and lists the members."""
+        axis = Axis(np.arange(X.shape[1]), "index")  # an estimator does not know its columns' wavelengths
         self._treatments: dict[str, Pipeline] = {}
         for text in dict.fromkeys(member.treatment for member in MEMBERS):
             if X.shape[1] >= MIN_SPECTRAL_BANDS or text == "autoscale":
                 pipeline = Pipeline.parse(text)
                 with suppress(ValueError):  # a window wider than the spectrum
-                    pipeline.fit(X, _axis(X))
+                    pipeline.fit(X, axis)
                     self._treatments[text] = pipeline
         embedded = EMBEDDED if self.encoder is not None else ()
         self.members_ = [*(member for member in MEMBERS if member.treatment in self._treatments), *embedded]
 
     def _treated(self, X: np.ndarray) -> dict[str, np.ndarray]:
         """(n, bands) -> (n, bands') of each pre-treatment, and the encoder's embeddings"""
-        treated = {text: pipeline.transform(X, _axis(X)) for text, pipeline in self._treatments.items()}
+        treated = {text: through(pipeline.steps, X) for text, pipeline in self._treatments.items()}
         return treated if self.encoder is None else {**treated, "encoder": self.encoder.embed(X)}
 
     def _outputs(self, X: Any, *, spread: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -166,13 +155,13 @@ class CommitteeRegressor(Regressor):
         return self._in_units(low), self._in_units(high)
 
     @property
-    def class_treatment(self) -> Pipeline | None:
-        """The pre-treatment in which distances from a class are taken; None where bands are too few."""
-        return self._treatments.get(CLASS_TREATMENT)
+    def class_treatment(self) -> Pipeline:
+        """The pre-treatment in which distances from a class are taken; it is empty where bands are too few."""
+        return self._treatments.get(CLASS_TREATMENT, Pipeline())
 
     def class_space(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, bands), with `class_treatment`"""
-        return X if self.class_treatment is None else self.class_treatment.transform(X, _axis(X))
+        return through(self.class_treatment.steps, X)
 
     def arrays(self) -> dict[str, np.ndarray]:
         members = json.dumps([list(member) for member in self.members_])
@@ -216,14 +205,6 @@ class CommitteeClassifier(Indicators, CommitteeRegressor):
 
     def _unseen_scores(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None, folds: Folds) -> np.ndarray:
         return self.unseen_
-
-    def _space(self, X: np.ndarray) -> np.ndarray:
-        return self.class_space(X)
-
-
-def _axis(X: np.ndarray) -> Axis:
-    """Positions: an estimator does not know its columns' wavelengths."""
-    return Axis(np.arange(X.shape[1]), "index")
 
 
 def _spread(every: np.ndarray, weights: np.ndarray, variances: list[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product, starmap
 from typing import NamedTuple
@@ -186,17 +186,18 @@ KINDS: dict[str, Callable[[np.ndarray, np.ndarray, Folds, np.ndarray], Fitted]] 
 }
 
 
-def member_weights(out: np.ndarray, y: np.ndarray, prior: np.ndarray | None = None) -> np.ndarray:
+def member_weights(out: np.ndarray, y: np.ndarray, members: Sequence[Member] = ()) -> np.ndarray:
     """Weights (members,), none negative, summing to 1, from out-of-fold predictions (n, members) of y (n,).
 
-    Least squares with a prior: mean and sd of each weight are `prior` (1 / members where None), relative to the error
-    variance of the mean with these weights. Thirty labels hardly change the weights; hundreds overrule the prior.
+    Least squares with a prior: mean and sd of each weight are `_prior_weights` (equal without `members`), relative to
+    the error variance of the mean with these weights. Thirty labels hardly change the weights; hundreds overrule the
+    prior.
 
     References: Breiman, Machine Learning 24 (1996) 49-64, doi 10.1007/BF00117832 (stacking with weights >= 0).
     """
     from scipy.optimize import nnls
 
-    prior = np.full(out.shape[1], 1 / out.shape[1]) if prior is None else prior
+    prior = _prior_weights(out, y, members) if members else np.full(out.shape[1], 1 / out.shape[1])
     plain = out @ prior
     error = np.sqrt(max(float(np.mean((plain - y) ** 2)), MIN_VARIANCE))
     # As the weights sum to 1, the mean can be taken off both sides; the heavy last row makes them do so.
@@ -207,7 +208,7 @@ def member_weights(out: np.ndarray, y: np.ndarray, prior: np.ndarray | None = No
     return weights / weights.sum()
 
 
-def prior_weights(out: np.ndarray, y: np.ndarray, members: list[Member]) -> np.ndarray:
+def _prior_weights(out: np.ndarray, y: np.ndarray, members: Sequence[Member]) -> np.ndarray:
     """(members,), summing to 1: equal, but less for an encoder's members that are worse than the others.
 
     An encoder may know nothing of the target, which stacking would not find out from few labels. The share falls

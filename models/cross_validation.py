@@ -27,13 +27,10 @@ def folds_of(n: int, folds: int, random_state: int, groups: Any = None, min_trai
 
 
 def class_folds(codes: np.ndarray, groups: Any, folds: int, random_state: int, names: np.ndarray) -> Folds:
-    """Like shares of each class in every fold.
+    """Like shares of each class in every fold; raises ValueError if a class has only one group.
 
     Args:
         codes: (n,) int. groups: (n,) or None. folds: at most the groups of the smallest class. names: of the classes.
-
-    Raises:
-        ValueError: a class has only one group.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

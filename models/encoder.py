@@ -14,7 +14,7 @@ from .. import BadFile
 from .atomic import atomic_write
 from .axis import Axis
 from .cnn import CNNEncoder, initialise_as_keras
-from .network_training import forward, restored
+from .network_training import forward, restored, torch_randomness
 from .preprocess import Pipeline
 from .spectratr import SpectraEncoder
 from .tensors import below, packed
@@ -54,8 +54,7 @@ class Encoder:
     def learn(self, spectra: np.ndarray, grid: Axis) -> Self:
         """Pre-treatment, mean and scale from (n, bands) unlabeled spectra; random weights.
 
-        Raises:
-            ValueError: the pre-treatment begins with a cut: the caller must cut the grid.
+        Raises ValueError if the pre-treatment begins with a cut: the caller must cut the grid.
         """
         treated = self.pipeline.fit(spectra, grid)
         if self.pipeline.grid != grid:
@@ -63,8 +62,7 @@ class Encoder:
         self.grid = grid
         self.mean, sd = treated.mean(axis=0), treated.std(axis=0)
         self.sd = np.array(np.sqrt(np.mean(sd**2)) or 1.0)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with torch_randomness(self.seed, torch.device("cpu")):
             self.network = BODIES[self.kind](treated.shape[1]).apply(initialise_as_keras).eval()
         return self
 
@@ -100,7 +98,7 @@ class Encoder:
             cause = f"{type(error).__name__}: {error!s:.500}"
             raise BadFile(f"{path}: expected an encoder, as `tamis pretrain --out` writes it: {cause}") from error
 
-    def arrays(self, prefix: str = "encoder.") -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
         """All that an embedding needs, for a bundle or a checkpoint."""
         steps, grid = self.pipeline.to_json(), self.grid.to_json()
         about = {"kind": self.kind, "seed": self.seed, "preprocess": steps, "grid": grid}
@@ -111,11 +109,11 @@ class Encoder:
             **self.pipeline.arrays(),
             **{f"network.{name}": weight.cpu().numpy() for name, weight in self.network.state_dict().items()},
         }
-        return {prefix + name: array for name, array in kept.items()}
+        return {f"encoder.{name}": array for name, array in kept.items()}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], prefix: str = "encoder.") -> Self:
-        kept = below(prefix, arrays)
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
+        kept = below("encoder.", arrays)
         about = json.loads(kept["about"].tobytes())
         made = cls(about["kind"], "", about["seed"])
         made.grid = Axis.from_json(about["grid"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
@@ -25,11 +26,24 @@ class Estimator(BaseEstimator):
     n_features_in_: int
     domain_: ApplicabilityDomain
 
+    def _check_whole(self, *names: str, least: int = 1, most: float = math.inf) -> None:
+        """Raises ValueError, naming the parameter and its bounds."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            if value > most:
+                raise ValueError(f"{name} must be at most {most}, got {value!r:.80}")
+
     def _checked(self, X: Any) -> np.ndarray:
         """(n, bands) float64; raises where the estimator is not fitted, or not on such spectra."""
         check_is_fitted(self)
         checked: Any = validate_data(self, X, dtype=np.float64, reset=False)
         return checked
+
+    def class_space(self, X: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, bands), in which distances from a class are taken; only a committee treats the spectra."""
+        return X
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a fitted estimator needs to predict, for the bundle."""

@@ -20,8 +20,7 @@ class Scores:
         rpd: standard deviation of the measured values over sep. rpiq: their interquartile range over rmsep.
         squared_correlation: of predicted and measured; it ignores bias and slope, and is often called R2.
 
-    References:
-        RPIQ: Bellon-Maurel et al., Trends Anal. Chem. 29 (2010) 1073-1081, doi 10.1016/j.trac.2010.05.006.
+    References: RPIQ: Bellon-Maurel et al., Trends Anal. Chem. 29 (2010) 1073-1081, doi 10.1016/j.trac.2010.05.006.
     """
 
     n: int
@@ -112,8 +111,7 @@ def split_rows(
         groups: (n,); a third of the groups are for testing, so that repeats of a sample stay together.
         seed: of the drawing, where there is no `split`.
 
-    Raises:
-        ValueError: `split` names no training or no test rows; the text lists its values.
+    Raises ValueError, listing the values of `split`, if it names no training or no test rows.
     """
     if split is not None:
         words = [str(word).lower() for word in split]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -207,7 +207,7 @@ class Model:
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             about = {name: manifest[name] for name in ("targets", "units", "quantity", "training")}
             model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""))
-            try_out(model.predict, model.grid, manifest, model.limits)
+            try_out(model, model.grid, manifest)
         return model
 
 
@@ -231,12 +231,10 @@ def parts_of_a_model(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
         raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
 
 
-def try_out(
-    predict: Callable[[np.ndarray, Axis], Result], grid: Axis, manifest: Mapping[str, Any], limits: Limits
-) -> None:
+def try_out(model: Any, grid: Axis, manifest: Mapping[str, Any]) -> None:
     """Predicts made-up spectra: parts that do not fit together raise here and not on the line."""
     for n in (1, 3):  # what fits one spectrum may not fit several
-        check_result(predict(np.linspace(0.1, 1.0, n * len(grid)).reshape(n, -1), grid), manifest, limits)
+        check_result(model.predict(np.linspace(0.1, 1.0, n * len(grid)).reshape(n, -1), grid), manifest, model.limits)
 
 
 def check_result(result: Result, manifest: Mapping[str, Any], limits: Limits) -> None:

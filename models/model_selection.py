@@ -64,8 +64,7 @@ def select(
 ) -> Choice:
     """What suits these rows: (n, bands) with (n,) values, or with (n,) names of classes for a classifier.
 
-    Raises:
-        ValueError: no such kind; the text names the known ones.
+    Raises ValueError for an unknown kind, naming the known ones.
     """
     make = estimator_class(kind)
     if kind.startswith("committee"):  # it chooses inside its own fit

@@ -86,10 +86,8 @@ class NetworkRegressor(Regressor):
             pairs: unlabeled spectra (m, bands) and (m, bands), each row one object under two conditions. Their
                 differences are added to labeled spectra, and their two predictions should agree (`consistency`).
 
-        Raises:
-            ValueError: a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device;
-                pairs of another shape.
-            FloatingPointError: training diverged.
+        Raises ValueError for a parameter out of its range, NaN or infinite values, fewer than 2 spectra, no such device
+        and pairs of another shape; FloatingPointError if training diverged.
         """
         self._check_parameters()
         device = training.choose_device(self.device)
@@ -114,10 +112,7 @@ class NetworkRegressor(Regressor):
         return self
 
     def _check_parameters(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "ensemble"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        self._check_whole("epochs", "batch_size", "patience", "ensemble")
         if self.n_threads is not None and not 1 <= self.n_threads <= MAX_THREADS:
             raise ValueError(f"n_threads must be None or a number from 1 to {MAX_THREADS}, got {self.n_threads!r:.80}")
         for name in ("validation_fraction", "dropout"):

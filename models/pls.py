@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -77,8 +76,7 @@ class LocalPLS(Regressor):
     Attributes:
         domain_: T2 and Q, of the global PLS.
 
-    References:
-        Lesnoff, Metz & Roger, J. Chemometrics 34 (2020) e3209, doi 10.1002/cem.3209.
+    References: Lesnoff, Metz & Roger, J. Chemometrics 34 (2020) e3209, doi 10.1002/cem.3209.
     """
 
     kind = "local-pls"
@@ -100,18 +98,10 @@ class LocalPLS(Regressor):
 
     def _check_parameters(self) -> None:
         # A bundle may come from anywhere, and latent variables and threads take memory before anything is predicted.
-        bounds = {
-            "n_components": (1, MAX_COMPONENTS),
-            "n_neighbors": (1, math.inf),
-            "distance_components": (0, math.inf),
-            "n_jobs": (1, MAX_THREADS),
-        }
-        for name, (least, most) in bounds.items():
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-            if value > most:
-                raise ValueError(f"{name} must be at most {most}, got {value!r:.80}")
+        self._check_whole("n_components", most=MAX_COMPONENTS)
+        self._check_whole("n_neighbors")
+        self._check_whole("distance_components", least=0)
+        self._check_whole("n_jobs", most=MAX_THREADS)
         if self.metric not in ("mahalanobis", "euclidean"):
             raise ValueError(f"metric must be mahalanobis or euclidean, got {self.metric!r}")
         if not self.h > 0:

@@ -29,10 +29,8 @@ class PLSDA(Classifier, LatentVariables):
     kept = ("x_mean", "rotations", "loadings", "whitening", "centres")
 
     def _learn(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> None:
-        if self.n_components == "cv":
-            components = self._choose(X, codes, groups)
-        else:
-            components = checked_components(self.n_components, *X.shape)
+        is_given = self.n_components != "cv"
+        components = checked_components(self.n_components, *X.shape) if is_given else self._choose(X, codes, groups)
         fit, self.whitening_, self.centres_ = discriminants(X, codes, len(self.classes_), components)
         self._keep(fit, X)
 

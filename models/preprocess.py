@@ -7,7 +7,7 @@ Every step maps (n, bands) to (n, bands'); what it learns, it learns from the tr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import takewhile
 from typing import Any, ClassVar, Self
@@ -30,6 +30,13 @@ class Step:
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__.lower()
+
+    @classmethod
+    def fitted(cls, **learned: np.ndarray) -> Self:
+        """A step without parameters that has learned these arrays."""
+        made = cls()
+        vars(made).update(learned)
+        return made
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
         """Learn from (n, bands) training spectra on their axis."""
@@ -228,11 +235,7 @@ class Pipeline:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``name number ..., name ...``.
-
-        Raises:
-            ValueError: an unknown step, or a wrong number of parameters; the text names the known ones.
-        """
+        """From ``name number ..., name ...``; raises ValueError, naming the known steps or a step's parameters."""
         return cls([_parse_step(part) for part in text.split(",") if part.strip()])
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
@@ -250,15 +253,8 @@ class Pipeline:
         return spectra
 
     def transform(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
-        """(n, bands) on any axis that covers the grid -> (n, bands').
-
-        Raises:
-            AxisMismatch: the axis does not cover the grid.
-        """
-        spectra = resampler(axis, self.grid).apply(np.asarray(spectra, np.float64))
-        for step in self.steps:
-            spectra = step(spectra)
-        return spectra
+        """(n, bands) on any axis that covers the grid -> (n, bands'); raises AxisMismatch if it does not."""
+        return through(self.steps, resampler(axis, self.grid).apply(np.asarray(spectra, np.float64)))
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"step": step.name, **asdict(step)} for step in self.steps]
@@ -276,14 +272,20 @@ class Pipeline:
         pipeline = cls([_step(dict(item)) for item in spec])
         pipeline.grid = grid
         for i, step in enumerate(pipeline.steps):
-            for name in step.learned:
-                setattr(step, name, arrays[f"pipeline.{i}.{name}"])
+            vars(step).update({name: arrays[f"pipeline.{i}.{name}"] for name in step.learned})
         return pipeline
 
     def __str__(self) -> str:
         return ", ".join(
             " ".join([step.name, *(f"{value:g}" for value in asdict(step).values())]) for step in self.steps
         )
+
+
+def through(steps: Iterable[Callable[[np.ndarray], np.ndarray]], spectra: np.ndarray) -> np.ndarray:
+    """(n, bands) -> (n, bands'), step by step."""
+    for step in steps:
+        spectra = step(spectra)
+    return spectra
 
 
 def _parse_step(text: str) -> Step:

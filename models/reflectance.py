@@ -19,8 +19,7 @@ class Reflectance:
     Args:
         white, dark: (pixels, bands) counts; dark is zero by default.
 
-    Raises:
-        ValueError: they differ in shape, or no pixel is alive.
+    Raises ValueError if they differ in shape, or if no pixel is alive.
     """
 
     def __init__(self, white: np.ndarray, dark: np.ndarray | None = None) -> None:
@@ -56,11 +55,7 @@ class Reflectance:
         self._base[self.blind | ~np.isfinite(some).any(axis=1)] = np.nan
 
     def __call__(self, counts: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """(n, bands), and the pixel of each (n,) -> (n, bands) float32
-
-        Raises:
-            BadFile: bands or a pixel that the references do not have.
-        """
+        """(n, bands), and the pixel of each (n,) -> (n, bands) float32; raises BadFile if the references lack them."""
         pixel = self._pixels(counts, x)
         samples, bands = self.white.shape
         if len(pixel) % samples == 0 and (pixel.reshape(-1, samples) == np.arange(samples)).all():  # whole scan lines

@@ -29,8 +29,7 @@ import numpy as np
 from .. import BadBundle, NoModel, StoreUnusable, __version__
 from .atomic import atomic_write, remove_abandoned, sync
 from .model import Calibration, Model
-from .serving.compiled import serve
-from .serving.parts import ServedModel
+from .serving.compiled import ServedModel, serve
 from .tensors import packed
 
 FORMAT = 1
@@ -110,22 +109,21 @@ class Store:
     def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
         """A model and its version, checksums verified. Raises NoModel, or BadBundle if it is damaged."""
         version = self.current(name) if version is None else version
-        manifest = self.manifest(name, version)
-        with self._named(name, version) as folder:
-            return Model.from_parts(manifest, self._arrays(folder, manifest, WEIGHTS)), version
+        with self._opened(name, version) as (manifest, arrays):
+            return Model.from_parts(manifest, arrays), version
 
     def serve(self, name: str, version: str, threads: int = 0) -> ServedModel:
         """A version compiled for the line, checksums verified. Raises NoModel or BadBundle."""
-        manifest, calibration = self.manifest(name, version), self.calibration(name, version)
-        with self._named(name, version) as folder:
-            return serve(manifest, self._arrays(folder, manifest, WEIGHTS), calibration, threads)
+        with self._opened(name, version) as (manifest, arrays):
+            return serve(manifest, arrays, self.calibration(name, version), threads)
 
     @contextmanager
-    def _named(self, name: str, version: str) -> Iterator[Path]:
-        """Yields a bundle's folder, which errors about the bundle name."""
+    def _opened(self, name: str, version: str) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+        """Yields a bundle's manifest and arrays; errors in the block name its folder too."""
         folder = self._version_folder(name, version)
         try:
-            yield folder
+            manifest = self.manifest(name, version)
+            yield manifest, self._arrays(folder, manifest, WEIGHTS)
         except BadBundle as error:
             if str(folder) in str(error):
                 raise
@@ -175,10 +173,9 @@ class Store:
         files = {WEIGHTS: packed(arrays)}
         if model.calibration is not None:
             files[CALIBRATION] = packed(vars(model.calibration))
-        try:
+        parent: str | None = None
+        with suppress(NoModel):
             parent = self.current(name)
-        except NoModel:
-            parent = None
         with _explained(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
             remove_abandoned(folder, ".*.tmp")

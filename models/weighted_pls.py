@@ -37,8 +37,7 @@ def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.nd
 
     Latent variables above the rank of the data are zero: they change no prediction.
 
-    References:
-        Dayal & MacGregor, J. Chemometrics 11 (1997) 73-85, doi 10.1002/(SICI)1099-128X(199701)11:1<73::AID-CEM435>3.0.CO;2-#.
+    References: Dayal & MacGregor, J. Chemometrics 11 (1997) 73-85, doi 10.1002/(SICI)1099-128X(199701)11:1<73::AID-CEM435>3.0.CO;2-#.
     """  # noqa: E501 (a DOI is one word)
     n, bands = X.shape
     weights = np.full(n, 1.0 / n) if weights is None else weights
@@ -52,9 +51,12 @@ def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.nd
     nothing_left = 100 * eps * np.linalg.norm(cross)  # all that y shares with X is explained, but for rounding
     no_power = (100 * eps) ** 2 * np.einsum("n,nb,nb->", weights, centred, centred)
     for a in range(n_components):
-        direction = _leading_left_vector(cross)
-        if direction is None or np.linalg.norm(cross) <= nothing_left:
+        _, vectors = np.linalg.eigh(cross.T @ cross)
+        direction = cross @ vectors[:, -1]  # the first left singular vector, not yet of length 1
+        length = np.linalg.norm(direction)
+        if length == 0 or np.linalg.norm(cross) <= nothing_left:
             break
+        direction /= length
         rotation = direction - rotations[:, :a] @ (loadings[:, :a].T @ direction)
         score = centred @ rotation
         power = score @ (weights * score)
@@ -65,11 +67,3 @@ def weighted_pls(X: np.ndarray, Y: np.ndarray, n_components: int, weights: np.nd
         cross = cross - np.outer(loading, y_loading) * power
         rotations[:, a], loadings[:, a], y_loadings[:, a] = rotation, loading, y_loading
     return PLSFit(x_mean, y_mean, rotations, loadings, y_loadings)
-
-
-def _leading_left_vector(cross: np.ndarray) -> np.ndarray | None:
-    """The first left singular vector of (bands, targets); None where all is zero."""
-    _, vectors = np.linalg.eigh(cross.T @ cross)
-    direction = cross @ vectors[:, -1]
-    length = np.linalg.norm(direction)
-    return direction / length if length > 0 else None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from ..committee import CommitteeRegressor
 from ..committee_members import GaussianProcess, Linear
 from ..preprocess import Autoscale, Pipeline
 from .pipeline import LINEAR, Chain, affine
+from .values import CompiledEncoder
 
 
 class FoldedCommittee:
@@ -18,16 +16,16 @@ class FoldedCommittee:
 
     Ten PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients.
     This leaves two products: with the spectra, and with the spectra after SNV. Only column 0 is computed: the models
-    fitted without one fold are for intervals. `embed` is that of the committee's compiled encoder, or None.
+    fitted without one fold are for intervals. Calls are those of `ScoreValues`.
     """
 
-    def __init__(self, committee: CommitteeRegressor, dtype: type, embed: Any) -> None:
-        self.y_mean, self.y_sd, self.embed = committee.y_mean_, committee.y_sd_, embed
+    def __init__(self, committee: CommitteeRegressor, dtype: type, encoder: CompiledEncoder | None) -> None:
+        self.y_mean, self.y_sd, self.encoder = committee.y_mean_, committee.y_sd_, encoder
         mean, targets = committee.domain_.mean, len(committee.weights_)
         self.offset = np.zeros(targets)
         self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last nonlinear one
         coefs: dict[str, np.ndarray] = {}  # of each (bands', targets)
-        self.processes: list[tuple[int, str, Callable[[np.ndarray], np.ndarray]]] = []  # target, pre-treatment, mean
+        self.processes: list[tuple[int, str, ProcessMean]] = []  # target, pre-treatment, mean
         self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: the scatter correction, and the other steps
         for text, pipeline in committee._treatments.items():
             first = max((i for i, step in enumerate(pipeline.steps, 1) if not isinstance(step, LINEAR)), default=0)
@@ -44,10 +42,9 @@ class FoldedCommittee:
                     self.offset[t] += weight * (model.offset[0] + shift @ model.coef[:, 0])
                     continue
                 if text not in self.treat:
-                    scale = Autoscale()
-                    scale.mean, scale.scale = model.centre, np.full(len(model.centre), 1 / model.kernel[0])
+                    scale = Autoscale.fitted(mean=model.centre, scale=np.full(len(model.centre), 1 / model.kernel[0]))
                     self.treat[text] = scatter, Chain([*linear, scale], len(usual), dtype, usual)
-                self.processes.append((t, text, _folded(model, weight, dtype)))
+                self.processes.append((t, text, ProcessMean(model, weight, dtype)))
             coefs[scatter] = coefs.get(scatter, 0) + matrix @ coef
         # The typical spectrum is subtracted, so that the differences between spectra are rounded.
         self.products: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -57,16 +54,16 @@ class FoldedCommittee:
             self.products[scatter] = usual, coef.astype(dtype)
         self.embedded = list(_members(committee, "encoder"))
 
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        values = np.tile(self.offset, (len(spectra), 1))
-        corrected = {scatter: chain(spectra) for scatter, chain in self.scatter.items()}
+    def __call__(self, z: np.ndarray, centred: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        values = np.tile(self.offset, (len(z), 1))
+        corrected = {scatter: chain(z) for scatter, chain in self.scatter.items()}
         for scatter, (usual, coef) in self.products.items():
             values += (corrected[scatter] - usual) @ coef
         treated = {text: chain(corrected[scatter]) for text, (scatter, chain) in self.treat.items()}
         for t, text, mean in self.processes:
             values[:, t] += mean(treated[text])
-        if self.embedded:
-            embedding = self.embed(spectra)
+        if self.encoder is not None:
+            embedding = self.encoder.embed(z)
             for t, weight, model in self.embedded:
                 values[:, t] += weight * model.predict(embedding)[:, 0]
         return values * self.y_sd + self.y_mean
@@ -82,22 +79,22 @@ def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, f
     ]
 
 
-def _folded(process: GaussianProcess, weight: float, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
+class ProcessMean:
     """A Gaussian process's mean, times its weight: (n, bands') centred and scaled -> (n,)."""
-    _, length, share, _, _ = process.kernel
-    coef, anchors = weight * process.coef[:, 0], process.anchors
-    # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
-    across = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
-    squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
-    linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
-    half, radial, offset = 0.5 / length**2, coef.astype(dtype), weight * process.offset[0]
 
-    def mean(u: np.ndarray) -> np.ndarray:
-        kernel = u @ across  # (n, m)
-        kernel -= squares
-        kernel -= np.vecdot(u, u)[:, None] * half
+    def __init__(self, process: GaussianProcess, weight: float, dtype: type) -> None:
+        _, length, share, _, _ = process.kernel
+        coef, anchors = weight * process.coef[:, 0], process.anchors
+        # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
+        self.across = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
+        self.squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
+        self.linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
+        self.half, self.radial, self.offset = 0.5 / length**2, coef.astype(dtype), weight * process.offset[0]
+
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        kernel = u @ self.across  # (n, m)
+        kernel -= self.squares
+        kernel -= np.vecdot(u, u)[:, None] * self.half
         np.minimum(kernel, 0, out=kernel)
         np.exp(kernel, out=kernel)
-        return kernel @ radial + u @ linear + offset
-
-    return mean
+        return kernel @ self.radial + u @ self.linear + self.offset

@@ -6,23 +6,25 @@ agrees serves. A bundle that no backend computes correctly is refused.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
-from typing import Any
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ... import BadBundle
 from ..applicability_domain import ApplicabilityDomain
 from ..axis import Axis, resampler
-from ..class_scores import log_odds
+from ..class_scores import probabilities
 from ..model import Calibration, Limits, Model, Result, check_result, estimator_class, parts_of_a_model, try_out
-from ..preprocess import Autoscale, Centre, Pipeline
-from ..tensors import below
-from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, precisions
-from .parts import NUMPY, Backend, Parts, Report, ServedModel
-from .pipeline import Chain, through
+from ..preprocess import Centre, Pipeline
+from .networks import NETWORKS, precisions
+from .parts import DTYPE, NUMPY, Backend, Parts, Report
+from .pipeline import Chain
+from .values import ClassDistances, CompiledEncoder, NetworkValues, ScoreValues
+
+if TYPE_CHECKING:
+    from .committee import FoldedCommittee
 
 # The error that rounding may cause: its sd over that of the values; for T2 and Q, over themselves and their limit. fp32
 # costs 1e-7 to 3e-6, except with ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
@@ -30,7 +32,6 @@ TOLERANCE = {"bf16": 2e-2, "fp32": 1e-5, "fp64": 1e-5}
 DISTANCE_SHARE = 1e-2  # a class's limit is known to a few percent: distances may err a hundred times as much
 PROBES = 16  # spectra that backends are compared on: SpectraTr takes 6 ms for each in float64
 ROWS = 256  # spectra treated together: with fewer, calls take the time; more do not fit the cache
-_DTYPE: dict[str, type] = {"fp32": np.float32, "fp64": np.float64}
 
 
 def serve(
@@ -47,7 +48,7 @@ def serve(
         _ = parts.validation  # raises if its arrays do not belong together
         if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
             model = Model.from_parts(manifest, arrays)
-            return ServedModel(parts, model.predict, model.encoder, model, Report(NUMPY[1], 0.0))
+            return ServedModel(parts, model, Report(NUMPY[1], 0.0))
         reference, limits = Reference(parts), parts.domain.limits
         probes = _probes(parts.domain, calibration)
         expected = reference.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
@@ -57,7 +58,7 @@ def serve(
     for backend in _backends(parts):
         try:
             made = Compiled(parts, backend, threads, typical, reference)
-            try_out(made.predict, pipeline.grid, manifest, limits)
+            try_out(made, pipeline.grid, manifest)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
             error, in_domain = _errors(got, expected, limits)
         except Exception as failure:  # noqa: BLE001 (after any error the next backend is tried)
@@ -65,14 +66,14 @@ def serve(
             continue
         allowed = TOLERANCE[backend.precision]
         if error <= allowed and in_domain <= TOLERANCE[backend.rest]:
-            report = Report(backend, error, tuple(refused))
-            return ServedModel(parts, made.predict, made.encoder, reference.model, report)
+            return ServedModel(parts, made, Report(backend, error, tuple(refused)))
         refused.append(f"{backend}: off by {error:.1e} sd, {allowed:.0e} allowed; T2 and Q by {in_domain:.1e}")
     raise BadBundle(f"no backend for this {manifest['kind']} agrees with float64: {'; '.join(refused)}")
 
 
 def _backends(parts: Parts) -> list[Backend]:
-    kinds = [parts.kind, *([_about(parts.arrays)["kind"]] if _ENCODER in parts.arrays else [])]
+    about = parts.about_encoder
+    kinds = [parts.kind] if about is None else [parts.kind, about["kind"]]
     fast = precisions() if "spectratr" in kinds else []  # numpy is as fast for the others, and compiles nothing
     backends = [*(Backend("openvino", precision, "fp32") for precision in fast), *NUMPY]
     if len(kinds) > 1:  # members that use embeddings may need float64 although the encoder does not
@@ -108,31 +109,26 @@ def _errors(got: Result, expected: Result, limits: Limits) -> tuple[float, float
 
 
 class Reference:
-    """A model in float64, step by step: the reference for every backend. `model` is a committee, or None."""
+    """A model in float64, step by step: the reference for every backend. `committee` is None for other kinds."""
 
     def __init__(self, parts: Parts) -> None:
-        arrays, self.domain = parts.arrays, parts.domain
-        self.simca, self.space = parts.simca, lambda z: z
-        self.model: Model | None = None
+        self.domain, self.simca = parts.domain, parts.simca
+        self.committee: Model | None = None
         if parts.kind == "committee":
-            own = {name: array for name, array in arrays.items() if not name.startswith("encoder.")}
-            estimator = estimator_class("committee").from_arrays(parts.manifest["parameters"], own)
-            if _ENCODER in arrays:
-                estimator.encoder = CompiledEncoder(arrays, NUMPY[1], 0, reference=True)
-            self.model = Model(parts.pipeline, estimator, parts.manifest["targets"])
-            self._values = estimator.predict
-            if self.simca is not None:
-                self.space = estimator.class_space
-        elif (of_scores := _of_scores(parts)) is not None:
-            self._values = lambda z: of_scores((z - arrays["x_mean"]) @ arrays["rotations"])
+            own = {name: array for name, array in parts.arrays.items() if not name.startswith("encoder.")}
+            self.estimator = estimator_class("committee").from_arrays(parts.manifest["parameters"], own)
+            if parts.about_encoder is not None:
+                self.estimator.encoder = CompiledEncoder(parts, NUMPY[1], 0, step_by_step=True)
+            self.committee = Model(parts.pipeline, self.estimator, parts.manifest["targets"])
         else:
-            self._values = _networks(parts, NUMPY[1], 0)
+            self.estimator = NetworkValues(parts, NUMPY[1], 0) if parts.kind in NETWORKS else ScoreValues(parts)
 
     def treated(self, z: np.ndarray) -> Result:
         """(n, bands') float64"""
-        values = np.asarray(self._values(z), np.float64).reshape(len(z), -1)
-        distance = None if self.simca is None else self.simca.distance(self.space(z))
-        return Result(values, *self.domain.t2_q(z), distance)
+        distance = None
+        if self.simca is not None:
+            distance = self.simca.distance(z if self.committee is None else self.committee.estimator.class_space(z))
+        return Result(np.reshape(self.estimator.predict(z), (len(z), -1)), *self.domain.t2_q(z), distance)
 
 
 class Compiled:
@@ -141,20 +137,24 @@ class Compiled:
     def __init__(
         self, parts: Parts, backend: Backend, threads: int, typical: np.ndarray | None, reference: Reference
     ) -> None:
-        self.encoder = CompiledEncoder(parts.arrays, backend, threads) if _ENCODER in parts.arrays else None
-        domain, dtype = parts.domain, _DTYPE[backend.rest]
-        self._dtype, self._mean = dtype, domain.mean
-        self._values = _values(parts, backend, threads, self.encoder, reference)
-        grid, steps, centre = parts.pipeline.grid, parts.pipeline.steps, Centre()
-        centre.mean = domain.mean
-        self._centre: Chain | None = None
-        if reference.model is None:  # the subtraction joins the last linear steps
-            steps = [*steps, centre]
-        else:  # a committee's own pre-treatments need spectra that are not centred
-            self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
+        domain, dtype, grid, steps = parts.domain, DTYPE[backend.rest], parts.pipeline.grid, parts.pipeline.steps
+        self.limits, self._committee = domain.limits, reference.committee
+        self.encoder = None if parts.about_encoder is None else CompiledEncoder(parts, backend, threads)
+        self._dtype, self._mean, self._score_sd = dtype, domain.mean, domain.score_sd
         self._rotations, self._loadings = domain.rotations.astype(dtype), domain.loadings.T.astype(dtype)
-        self._score_sd = domain.score_sd
-        self._distance = _distance(parts, dtype, reference)
+        self._values: FoldedCommittee | NetworkValues | ScoreValues
+        self._centre: Chain | None = None
+        centre = Centre.fitted(mean=domain.mean)
+        if self._committee is None:  # the subtraction joins the last linear steps
+            steps = [*steps, centre]
+            self._values = NetworkValues(parts, backend, threads) if parts.kind in NETWORKS else ScoreValues(parts)
+        else:  # a committee's own pre-treatments need spectra that are not centred
+            from .committee import FoldedCommittee
+
+            self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
+            self._values = FoldedCommittee(self._committee.estimator, dtype, self.encoder)
+        simca = reference.simca
+        self._distances = None if simca is None else ClassDistances(simca, parts, dtype, self._committee)
         # A line keeps its axis for months, but a message may bring any.
         self._chain = lru_cache(32)(lambda axis: Chain(steps, len(grid), dtype, typical, resampler(axis, grid)))
 
@@ -168,6 +168,10 @@ class Compiled:
         """(n, bands') float64, already pre-treated"""
         return self._block((z - self._mean if self._centre is None else z).astype(self._dtype))
 
+    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+        """As `model.Model.spread`."""
+        return None if self._committee is None else self._committee.spread(spectra, axis)
+
     def _block(self, z: np.ndarray) -> Result:
         """(n, bands'), centred unless the model is a committee"""
         centred = z if self._centre is None else self._centre(z)
@@ -177,104 +181,42 @@ class Compiled:
         residual = scores @ self._loadings  # (n, bands')
         np.subtract(centred, residual, out=residual)
         q = np.vecdot(residual, residual).astype(np.float64)
-        return Result(values, t2, q, None if self._distance is None else self._distance(z))
+        return Result(values, t2, q, None if self._distances is None else self._distances(z))
 
 
-def _distance(parts: Parts, dtype: type, reference: Reference) -> Callable[[np.ndarray], np.ndarray] | None:
-    """(n, bands') as `Compiled._block` takes them -> (n, classes), over the classes' limits"""
-    if reference.simca is None:
-        return None
-    if reference.model is None:
-        return reference.simca.less(parts.domain.mean, dtype).distance
-    treatment = reference.model.estimator.class_treatment
-    centre = Centre()
-    centre.mean = reference.simca.mean[0]
-    chain = Chain([*([] if treatment is None else treatment.steps), centre], len(parts.domain.mean), dtype)
-    moved = reference.simca.less(centre.mean, dtype)
-    return lambda z: moved.distance(chain(z))
+class ServedModel:
+    """A model as a worker uses it.
 
+    Attributes:
+        kind, grid, targets, units, quantity, class_of, classes, limits: as of `model.Model`.
+        validation: for a model of classes, its out-of-fold predictions; else None.
+        error_sd: target -> root mean square error of cross-validation, if it is known.
+        encoder: for a committee that has one: `grid`, and `embed` for spectra on it; else None.
+        report: how it is computed.
+    """
 
-# (n, bands') treated, the same less the domain's mean, scores (n, A) -> values (n, targets) float64
-Values = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    def __init__(self, parts: Parts, computed: Compiled | Model, report: Report) -> None:
+        manifest = parts.manifest
+        self.kind: str = manifest["kind"]
+        self.targets: list[str] = manifest["targets"]
+        self.units: dict[str, str] = manifest["units"]
+        self.quantity: str = manifest["quantity"]
+        self.class_of: str = manifest.get("class_of", "")
+        self.classes = parts.classes
+        self.grid, self.limits, self.encoder = parts.pipeline.grid, computed.limits, computed.encoder
+        self.validation, self.report, self._computed = parts.validation, report, computed
+        errors = manifest.get("metrics", {}).get("rmsecv", {})
+        self.error_sd = {name: float(error) for name, error in errors.items()}
+        # Backends are compared by the scores: probabilities near 1 would hide their differences.
+        self._calibration = parts.arrays["calibration"] if self.class_of else None
 
+    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
+        """(n, bands) of any numeric type, on any axis that covers the grid; raises AxisMismatch."""
+        result = self._computed.predict(spectra, axis)
+        if self._calibration is not None:
+            result = replace(result, values=probabilities(result.values, self._calibration))
+        return result
 
-def _values(
-    parts: Parts, backend: Backend, threads: int, encoder: CompiledEncoder | None, reference: Reference
-) -> Values:
-    if reference.model is not None:
-        from .committee import FoldedCommittee
-
-        embed = None if encoder is None else encoder.embed
-        committee = FoldedCommittee(reference.model.estimator, _DTYPE[backend.rest], embed)
-        return lambda z, centred, scores: committee(z)
-    if (of_scores := _of_scores(parts)) is not None:
-        return lambda z, centred, scores: of_scores(scores.astype(np.float64))
-    run, mean = _networks(parts, backend, threads), parts.domain.mean
-    return lambda z, centred, scores: run(centred, mean)
-
-
-def _of_scores(parts: Parts) -> Callable[[np.ndarray], np.ndarray] | None:
-    """For models by PLS: scores (n, A) float64 -> values, or log odds of classes (n, targets)."""
-    if parts.kind == "plsr":
-        loadings, y_mean = parts.arrays["y_loadings"].T, parts.arrays["y_mean"]
-        return lambda scores: scores @ loadings + y_mean
-    if parts.kind == "pls-da":
-        return partial(log_odds, whitening=parts.arrays["whitening"], centres=parts.arrays["centres"])
-    return None
-
-
-def _networks(parts: Parts, backend: Backend, threads: int) -> Callable[..., np.ndarray]:
-    """(n, bands') less `centre` -> (n, targets) float64: the mean of an ensemble, in the targets' units"""
-    arrays = parts.arrays
-    x_mean, x_sd, y_mean, y_sd = (arrays[name] for name in ("x_mean", "x_sd", "y_mean", "y_sd"))
-    scale = np.divide(1.0, x_sd, out=np.zeros_like(x_sd), where=x_sd > 0)
-    network, bands = NETWORKS[parts.kind], len(x_mean)
-    runs = [
-        _runner(network, below(f"network.{i}.", arrays), bands, backend, threads)
-        for i in range(parts.manifest["parameters"]["ensemble"])
-    ]
-
-    def values(x: np.ndarray, centre: np.ndarray | float = 0.0) -> np.ndarray:
-        scaled = x * scale.astype(x.dtype)
-        if not np.array_equal(centre, x_mean):
-            scaled += ((centre - x_mean) * scale).astype(x.dtype)
-        return np.mean([run(scaled) for run in runs], axis=0) * y_sd + y_mean
-
-    return values
-
-
-def _runner(
-    network: Network, weights: Mapping[str, np.ndarray], bands: int, backend: Backend, threads: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
-    if backend.engine == "numpy":
-        return Numpy(network.formula, weights, bands, _DTYPE[backend.precision], network.at_once)
-    return Openvino(network.formula, weights, bands, backend.precision, threads)
-
-
-_ENCODER = "encoder.about"
-
-
-class CompiledEncoder:
-    """`encoder.Encoder`, as a bundle's arrays hold it: (n, bands) on its `grid` -> (n, width)."""
-
-    def __init__(
-        self, arrays: dict[str, np.ndarray], backend: Backend, threads: int, *, reference: bool = False
-    ) -> None:
-        own, about = below("encoder.", arrays), _about(arrays)
-        self.grid = Axis.from_json(about["grid"])
-        steps = Pipeline.from_json(about["preprocess"], self.grid, own).steps
-        scale = Autoscale()
-        scale.mean, scale.scale = own["mean"], np.broadcast_to(own["sd"], own["mean"].shape)
-        steps = [*steps, scale]
-        self._treat = partial(through, steps) if reference else Chain(steps, len(self.grid), _DTYPE[backend.rest])
-        weights = below("network.", own)
-        self._run = _runner(ENCODERS[about["kind"]], weights, len(own["mean"]), backend, threads)
-
-    def embed(self, spectra: np.ndarray) -> np.ndarray:
-        """(n, bands) on the grid -> (n, width) float64"""
-        return self._run(self._treat(spectra))
-
-
-def _about(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    return json.loads(arrays[_ENCODER].tobytes())
+    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+        """As `model.Model.spread`."""
+        return self._computed.spread(spectra, axis)

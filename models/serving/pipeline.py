@@ -14,7 +14,7 @@ import numpy as np
 
 from ..axis import Resampler
 from ..convolution import BLOCK
-from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step
+from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step, through
 
 NARROW = (Cut, SavGol, Centre, Autoscale)  # each band depends on few others
 LINEAR = (*NARROW, Baseline, Detrend)  # these two are two thin products already, and would be dense in a matrix
@@ -25,13 +25,6 @@ def affine(steps: Sequence[Step], inputs: np.ndarray) -> tuple[np.ndarray, np.nd
     """Linear steps as matrix (in, out) and offset (out,); `inputs` (in, bands) is the identity, or a resampling."""
     start = through(steps, np.zeros((1, inputs.shape[1])))
     return through(steps, inputs) - start, start[0]
-
-
-def through(steps: Sequence[Step], spectra: np.ndarray) -> np.ndarray:
-    """(n, bands) -> (n, bands'), step by step."""
-    for step in steps:
-        spectra = step(spectra)
-    return spectra
 
 
 class Product:
@@ -112,10 +105,7 @@ class Chain:
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         if self.pick is not None:
             spectra = spectra[:, self.pick]
-        made = np.ascontiguousarray(spectra, self.dtype)
-        for step in self.steps:
-            made = step(made)
-        return made
+        return through(self.steps, np.ascontiguousarray(spectra, self.dtype))
 
 
 def _snv(spectra: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from ...models.model import Model, Result
-from ...models.serving.parts import ServedModel
+from ...models.serving.compiled import ServedModel
 from .change_points import Levels
 from .reading import FLOOR, Level, Reading, Z
 from .spectral_features import FeatureExtractor, SpectralFeatures

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 
 from ... import BadSettings
-from ...models.serving.parts import ServedModel
+from ...models.serving.compiled import ServedModel
 from ..messages.decisions import Decision
 from ..messages.predictions import Predictions
 from ..settings.tables import Decide

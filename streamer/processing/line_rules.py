@@ -12,7 +12,7 @@ import orjson
 from ... import BadSettings
 from ...models.class_scores import UNKNOWN
 from ...models.class_thresholds import conformal_limits, threshold
-from ...models.serving.parts import ServedModel
+from ...models.serving.compiled import ServedModel
 from ..settings.rule import Rule
 from ..settings.tables import Decide, DecisionRule
 from .segmentation import Reach

@@ -14,7 +14,7 @@ import structlog
 
 from ... import BadBundle, NoModel, StoreUnusable
 from ...models.axis import Axis
-from ...models.serving.parts import ServedModel
+from ...models.serving.compiled import ServedModel
 from ...models.store import Store
 from ..settings.tables import Line
 

@@ -10,7 +10,7 @@ import structlog
 from ... import BadMessage
 from ...models.class_scores import Verdict
 from ...models.model import Result
-from ...models.serving.parts import ServedModel
+from ...models.serving.compiled import ServedModel
 from ..messages.frame import Frame
 from ..messages.predictions import Predictions
 from ..settings.tables import Process

@@ -16,7 +16,7 @@ import pytest
 from tamis import BadBundle
 from tamis.models.axis import Axis
 from tamis.models.model import Model, Result
-from tamis.models.serving.parts import ServedModel
+from tamis.models.serving.compiled import ServedModel
 from tamis.models.store import Store
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.record import JSON

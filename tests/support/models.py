@@ -11,9 +11,9 @@ from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import compiled
-from tamis.models.serving.compiled import TOLERANCE, serve
+from tamis.models.serving.compiled import TOLERANCE, ServedModel, serve
 from tamis.models.serving.networks import precisions
-from tamis.models.serving.parts import Backend, Parts, ServedModel
+from tamis.models.serving.parts import Backend, Parts
 
 from .spectra import materials
 
