@@ -89,8 +89,7 @@ class WebServer:
         pages: by path.
         what: the settings table that has its `host` and `port`.
 
-    Raises:
-        BadSettings: the address cannot be bound.
+    Raises BadSettings: the address cannot be bound.
     """
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Page], what: str) -> None:
@@ -154,11 +153,7 @@ def _application(pages: Mapping[str, Page]) -> Starlette:
 class MetricsServer(WebServer):
     """/metrics, /healthz (the loop runs) and /readyz (the process can serve) on one port.
 
-    Args:
-        alive, ready: give '' when all is well, else the reason, which is sent with status 503.
-
-    Raises:
-        BadSettings: the address cannot be bound.
+    `alive` and `ready` give '' when all is well, else the reason, which is sent with status 503.
     """
 
     def __init__(

@@ -95,16 +95,11 @@ def _numeric_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def write_page(html: str, path: Path) -> None:
-    """Write a page to `path` whole or not at all. Its folder is created if it is missing.
-
-    Raises:
-        BadFile: the page cannot be written.
-    """
+    """Write a page to `path` whole or not at all. Its folder is created if it is missing. Raises BadFile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as draft:
-            # 'replace': a name from outside may hold half a surrogate pair.
-            draft.write_bytes(html.encode("utf-8", "replace"))
+            draft.write_bytes(html.encode("utf-8", "replace"))  # a name from outside may hold half a surrogate pair
     except OSError as error:
         raise BadFile(f"cannot write {path}: {error.strerror}") from error
 

@@ -52,9 +52,8 @@ class Comparison:
 def compare(options: CompareOptions, progress: Callable[[str], None] = lambda text: None) -> Comparison:
     """Fits every model on the same training rows, parameters chosen inside them, and predicts the same test rows.
 
-    Raises:
-        BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks the
-            pairs it needs; or options that do not go together.
+    Raises BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks
+    the pairs it needs; or options that do not go together.
     """
     table = read_table(options.file, options.reading)
     texts = [name for name in options.targets if name in table.columns and table.columns[name].dtype.kind in "OU"]

@@ -76,7 +76,7 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class Replay:
-    """Sends recorded files to a topic.
+    """Sends recorded files to a topic. Raises NotDelivered if the broker does not confirm.
 
     Args:
         progress_source: keeps the progress of a replay that can be resumed.
@@ -92,18 +92,14 @@ class Replay:
     def run(
         self, paths: Sequence[Path], sink: Sink, stopping: Stopping = lambda: False, show: Show = lambda sent: None
     ) -> Sent:
-        """Sends the files in their order.
-
-        Raises:
-            BadFile: a file cannot be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
-        """
+        """Sends the files in their order. Raises BadFile: a file cannot be read, or has no times for `realtime`."""
         frames = self._timed(_cut(self._frames(paths), self.before, self.options.limit))
         return self.send(frames, sink, stopping, show)
 
     def send(
         self, frames: Iterable[tuple[float, Frame]], sink: Sink, stopping: Stopping, show: Show = lambda sent: None
     ) -> Sent:
-        """Sends each frame when it is due, in seconds from now. Raises NotDelivered: the broker did not confirm."""
+        """Sends each frame when it is due, in seconds from now."""
         sent = Sent(before=self.before)
         start = flushed = time.monotonic()
         waiting = 0  # frames not flushed yet

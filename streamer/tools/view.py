@@ -62,11 +62,7 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
 
 
 def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host: str, port: int) -> None:
-    """Serves the page until stopped.
-
-    Raises:
-        TamisError: no broker answers, or the port cannot be bound.
-    """
+    """Serves the page until stopped. Raises TamisError: no broker answers, or the port cannot be bound."""
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, Response
 
@@ -90,9 +86,7 @@ def _state(belt: BeltMap) -> str:
     if not belt.last_message_s:
         return "Waiting for predictions: is a worker running, and are spectra sent?"
     quiet_s = time.monotonic() - belt.last_message_s
-    return (
-        f"Line {belt.line}: no messages for {quiet_s:.0f} s." if quiet_s > QUIET_S else f"Line {belt.line} is running."
-    )
+    return f"Line {belt.line}" + (f": no messages for {quiet_s:.0f} s." if quiet_s > QUIET_S else " is running.")
 
 
 def settle(belt: BeltMap, stop: Stop) -> None:
