@@ -134,14 +134,14 @@ def refusing() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(text: str, total: int | None = None, *, visible: bool = True) -> Iterator[Callable[..., None]]:
-    """On a terminal; yields a function that sets its `description`, `completed` steps and whether it is `visible`."""
+def progress_bar(text: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """On a terminal, until the work is done; yields a function that sets its `description`, `total` and `completed`."""
     from rich.console import Console
     from rich.progress import Progress
 
     stderr = Console(stderr=True)
-    with Progress(console=stderr, transient=total is None, disable=not stderr.is_terminal) as bar:
-        yield functools.partial(bar.update, bar.add_task(text, total=total, visible=visible))
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        yield functools.partial(bar.update, bar.add_task(text, total=total))
 
 
 def only_warnings() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -13,9 +12,6 @@ from typer import Argument, Option
 from ... import BadFile, BadSettings
 from ..services.stop import Stop
 from .options import FileOptions, StoreOptions, command, new_app, pairs, progress_bar, refusing
-
-if TYPE_CHECKING:
-    from ..fitting.fit import FitResult
 
 app = new_app()
 
@@ -52,14 +48,12 @@ def fit(
     from ..fitting.fit import FitOptions, fit_and_publish
 
     store = store_options.open()
-    if sys.stderr.isatty():
-        print(f"fitting {model} on {file} ...", file=sys.stderr)
     network = None
     if encoder is not None:
         from ...models.encoder import Encoder  # imports torch
 
         network = Encoder.load(encoder)
-    with refusing(), progress_bar(model, 1, visible=False) as update:
+    with refusing(), progress_bar(f"fitting {model} on {file}") as update:
         options = FitOptions(
             targets=target,
             kind=model,
@@ -71,34 +65,15 @@ def fit(
             encoder=network,
             reading=file_options.reading(),
             progress=lambda share, error: update(
-                completed=share, visible=True, description=f"{model}, held-out error {error:.3f} sd²"
+                total=1, completed=share, description=f"{model}, held-out error {error:.3f} sd²"
             ),
             random_state=seed,
             n_components=components,
             epochs=epochs,
         )
         done = fit_and_publish(file, options, store)
-    _print_fit(name, done)
+    print(f"{name} {done.version}: {done.summary()}")
     print(f"  store: {store.root}")
-
-
-def _print_fit(name: str, done: FitResult) -> None:
-    model, metrics = done.model, done.metrics
-    treated = str(model.pipeline) or "no pre-treatment"
-    print(f"{name} {done.version}: {model.kind} on {model.training['spectra']} spectra, {model.grid}; {treated}")
-    if done.dropped:
-        print(f"  {done.dropped} rows left out: no value, or a spectrum that is not finite")
-    if "latent_variables" in metrics:
-        print(f"  latent variables: {metrics['latent_variables']}")
-    if unseen := metrics.get("out_of_fold"):
-        print(f"  out of fold: balanced accuracy {unseen['balanced_accuracy']:.3f}, unknown {unseen['unknown']:.1%}")
-        width = max(map(len, unseen["purity"]))
-        for label, purity in unseen["purity"].items():
-            print(f"  {label:<{width}}  purity {purity:.3f}  recovery {unseen['recovery'][label]:.3f}")
-    for key, rmsec in metrics.get("rmsec", {}).items():
-        validated = metrics.get("rmsecv", {}).get(key)
-        also = "" if validated is None else f", RMSECV {validated:.4g}"
-        print(f"  {key}: RMSEC {rmsec:.4g}{also} {model.units.get(key, '')}".rstrip())
 
 
 @command(app)

@@ -17,7 +17,7 @@ import numpy as np
 from ..messages.labels import Label, encode_labels
 from ..pages.charts import DISC, Chart, Figure, Kind, page_of, write_page
 from ..studies.pages import TEMPLATE, Section
-from ..studies.results import Listing
+from ..studies.tables import Listing
 from ..tools.top import Scrape
 from .fermentation import STEP_S, TARGET, UNIT, at_samples, prepare, say, scores, write_figures
 from .plant import Plant, plant, running

@@ -107,8 +107,7 @@ def plant(store: Store, stop: Callable[[], bool]) -> Iterator[Plant]:
 @contextmanager
 def running(command: str, settings: Settings, log: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """A real worker or trainer process that is ready, stopped with SIGTERM at the end; gives its metrics address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     variables = os.environ | {
         "TAMIS_BROKERS": settings.brokers,

@@ -37,6 +37,27 @@ class FitResult:
     metrics: dict[str, Any]
     dropped: int
 
+    def summary(self) -> str:
+        """Lines for the user: what was fitted, and how well it fits."""
+        model, metrics = self.model, self.metrics
+        treated = str(model.pipeline) or "no pre-treatment"
+        lines = [f"{model.kind} on {model.training['spectra']} spectra, {model.grid}; {treated}"]
+        if self.dropped:
+            lines.append(f"{self.dropped} rows left out: no value, or a spectrum that is not finite")
+        if "latent_variables" in metrics:
+            lines.append(f"latent variables: {metrics['latent_variables']}")
+        if unseen := metrics.get("out_of_fold"):
+            balanced, unknown = unseen["balanced_accuracy"], unseen["unknown"]
+            lines.append(f"out of fold: balanced accuracy {balanced:.3f}, unknown {unknown:.1%}")
+            width = max(map(len, unseen["purity"]))
+            for label, purity in unseen["purity"].items():
+                lines.append(f"{label:<{width}}  purity {purity:.3f}  recovery {unseen['recovery'][label]:.3f}")
+        for key, rmsec in metrics.get("rmsec", {}).items():
+            validated = metrics.get("rmsecv", {}).get(key)
+            also = "" if validated is None else f", RMSECV {validated:.4g}"
+            lines.append(f"{key}: RMSEC {rmsec:.4g}{also} {model.units.get(key, '')}".rstrip())
+        return "\n  ".join(lines)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:

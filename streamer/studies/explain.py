@@ -11,7 +11,7 @@ from ...models.axis import resampler
 from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ...models.model import Model
 from ..files.table import Table
-from .results import Listing
+from .tables import Listing
 
 MAX_SPECTRA, MAX_REGIONS = 64, 6
 

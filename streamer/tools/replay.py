@@ -45,6 +45,14 @@ class Sent:
     before: int = 0
     behind_s: float = 0.0
 
+    def summary(self, rate: float | None) -> str:
+        """For the user, with the requested rate if it was not reached."""
+        per_s = self.spectra / max(self.seconds, 1e-9)
+        more = f"; {self.before} were sent before" if self.before else ""
+        if rate is not None and self.seconds > 1 and per_s < 0.9 * rate:
+            more += f"; slower than the requested {rate:g}"
+        return f"sent {self.spectra} spectra in {self.frames} frames, {self.seconds:.1f} s, {per_s:.0f} spectra/s{more}"
+
 
 Show = Callable[[Sent], None]
 Stopping = Callable[[], bool]

@@ -7,16 +7,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from errno import EISDIR
-from pathlib import Path
-from tempfile import TemporaryFile
 
 import structlog
 
-from ... import BadFile
 from ..monitoring.http_server import WebServer
 from ..pages.belt_map import BeltMap
-from ..pages.charts import page_of, render, write_page
+from ..pages.charts import page_of, render
 from ..services.stop import Stop
 from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_source
@@ -93,22 +89,3 @@ def settle(belt: BeltMap, stop: Stop) -> None:
     """Waits until the workers have finished: nothing new for a while."""
     start = time.monotonic()
     stop.wait(lambda: time.monotonic() - max(start, belt.last_message_s) < SETTLE_S)
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Raises BadFile: no report can be written there. Checked before a replay, which takes minutes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, "it is a folder")
-        TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise BadFile(f"cannot write {path}: {error.strerror}") from error
-
-
-def write_belt(belt: BeltMap, path: Path, title: str, subtitle: str) -> None:
-    """Raises BadFile: the report cannot be written."""
-    from markupsafe import Markup
-
-    html = Markup(belt.html())  # noqa: S704 (its template has escaped every text)
-    write_page(page_of(title, [html], subtitle=subtitle), path)

@@ -38,7 +38,7 @@ def cells(name: str, draws: int, seeds: int) -> list[tuple[int, float, float, fl
     n = len(pool)
     spectra = table.spectra[pool].astype(np.float32)
     unlabeled = Unlabeled(spectra, np.arange(n), np.zeros(n, np.int64), np.ones(n, bool))
-    context = Context(unlabeled, table.axis)
+    context = Context((unlabeled, table.axis))
     found = []
     for labels in (30, 100):
         if labels >= len(fit_rows):
