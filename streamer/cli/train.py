@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -112,36 +112,31 @@ def pretrain(
     for path in (out, checkpoint):  # checked before the work
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadFile(f"{path}: expected a file to write, in a folder that exists")
-    from ...ssl.pretrain import Interrupted, Recipe
-    from ..fitting.pretrain import pretrain_files
+    from ...ssl.pretrain import Interrupted, Recipe, pretrain
+    from ..fitting.pretrain import improve_model, read_unlabeled
 
+    verdict = version = network = health = None
     with refusing(), progress_bar("pretraining", steps) as update:
         recipe = Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed)
+        reading = file_options.reading()
+        running: dict[str, Any] = {"checkpoint": checkpoint, "stop": stop}
+        running["progress"] = lambda step, loss: update(completed=step + 1, description=f"pretraining, loss {loss:.3f}")
         try:
-            done = pretrain_files(
-                files,
-                store,
-                recipe,
-                name=name,
-                group=group,
-                gold=gold or [],
-                reading=file_options.reading(),
-                checkpoint=checkpoint,
-                progress=lambda step, loss: update(completed=step + 1, description=f"pretraining, loss {loss:.3f}"),
-                stop=stop,
-            )
+            if name is None:
+                unlabeled, grid = read_unlabeled(files, group, None, reading)
+                network, health = pretrain(unlabeled, grid, recipe, **running)
+            else:
+                verdict, version = improve_model(store, name, files, group, gold or [], recipe, reading, **running)
         except Interrupted as error:
             print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
             raise typer.Exit(1) from error
-    if done.verdict is not None:
-        for check in done.verdict.checks:
+    if verdict is not None:
+        for check in verdict.checks:
             print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.finding}")
-        print(f"{name} {done.version}: published" if done.version else f"{name}: refused; {done.verdict.reason}")
-        if done.version is None:
+        print(f"{name} {version}: published" if version else f"{name}: refused; {verdict.reason}")
+        if version is None:
             raise typer.Exit(1)
-    elif out is not None and int(os.environ.get("RANK", "0")) == 0:
-        network, health = done.encoder, done.health
-        assert health is not None
+    elif network is not None and health is not None and out is not None and int(os.environ.get("RANK", "0")) == 0:
         network.save(out)
         print(
             f"{out}: {network.kind} on {network.grid}, {network.width} features; loss {health.loss:.3f}, "

@@ -85,15 +85,12 @@ def _learn(line: Plant, label: Label, path: Path, worker: str) -> dict[str, Any]
     def verdicts() -> list[str]:
         return path.read_text().splitlines() if path.exists() else []
 
-    def is_served() -> bool:
-        return any(Scrape.of([worker]).rows("tamis_model_info", version=new["version"]))
-
     before = len(verdicts())
     line.send(line.settings.topics.labels, encode_labels([label]))
     line.wait(lambda: len(verdicts()) > before, "a verdict")
     new = json.loads(verdicts()[-1])
-    if new["version"] is not None:
-        line.wait(is_served, f"the worker to serve {new['version']}")
+    if (version := new["version"]) is not None:
+        line.wait(lambda: any(Scrape.of([worker]).rows("tamis_model_info", version=version)), f"{version} to be served")
     return new
 
 

@@ -112,6 +112,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
 
 def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int) -> str:
     """Starts the server of metrics and probes; returns its URL."""
-    from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
+    from ..monitoring.http_server import WebServer, metrics_pages  # with uvicorn: only where a server starts
 
-    return parts.enter_context(MetricsServer(host, port, service.meters, service.alive, service.ready)).url
+    pages = metrics_pages(service.meters, service.alive, service.ready)
+    return parts.enter_context(WebServer(host, port, pages, "metrics")).url

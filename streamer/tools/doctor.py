@@ -7,9 +7,9 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
+from typing import NamedTuple
 
 from ... import TamisError, __version__
 from ...models.store import Store
@@ -18,8 +18,7 @@ from ..transport.client import ensure_topics
 from ..transport.security import weaknesses
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     ok: bool
     what: str
     text: str

@@ -63,8 +63,7 @@ class ReplayOptions:
     """How recorded files are sent.
 
     Attributes:
-        rate: spectra per second; None for as fast as possible.
-        realtime: keep the recorded time between spectra.
+        rate: spectra per second; None for as fast as possible. realtime: keep the recorded time between spectra.
         loop: start again at the end; spectrum_ids get ``~2``, ``~3``, ... and times continue.
         limit: stop after this many spectra.
         resume: a name whose consumer group keeps how many spectra were sent: a replay that was killed continues there.

@@ -27,20 +27,17 @@ SETTLE_S = 3.0  # without new messages after a replay: the workers have finished
 @contextmanager
 def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
     """Feeds a belt with new messages, in a thread; gives a function that returns the problem, or ''."""
-    topics = settings.topics
-    ensure(settings, [topics.predictions, topics.decisions])
-    source = kafka_source(
-        settings.model_copy(update={"start_at": "latest"}),
-        [topics.predictions, topics.decisions],
-        f"tamis-view-{uuid.uuid4().hex[:8]}",  # a new group each time; it never commits
-    )
+    topics = [settings.topics.predictions, settings.topics.decisions]
+    ensure(settings, topics)
+    group = f"tamis-view-{uuid.uuid4().hex[:8]}"  # a new one each time; it never commits
+    source = kafka_source(settings.model_copy(update={"start_at": "latest"}), topics, group)
     done, ended = threading.Event(), []
 
     def read() -> None:
         try:
             while not done.is_set():
                 for record in source.poll(0.2):
-                    decision = record.topic == topics.decisions
+                    decision = record.topic == settings.topics.decisions
                     belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
         except Exception as error:  # shown on the page: a thread ends silently
             log.exception("stopped following the belt")
