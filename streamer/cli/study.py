@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ... import BadSettings
-from .options import FileOptions, StoreOptions, command, new_app, only_warnings, progress_bar, refusing, values_by_name
+from .options import FileOptions, StoreOptions, command, new_app, progress_bar, refusing, values_by_name
 
 app = new_app()
 MODELS = (
@@ -51,12 +51,13 @@ def compare(
       tamis compare milk.parquet --target fat_percent --stream sensor \\
         --labels 10 --models tamis,tamis-static,plsr
     """
+    from ..monitoring.logs import configure
     from ..pages.charts import refuse_unwritable, write_page
     from ..studies import tables
     from ..studies.comparison import compare
     from ..studies.tasks import CompareOptions
 
-    only_warnings()
+    configure()
     for given, option in ((split, "--split"), (pairs, "--pairs"), (unlabeled, "--unlabeled"), (html, "--html")):
         if stream is not None and given:
             raise BadSettings(f"--stream and {option} exclude each other")

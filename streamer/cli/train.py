@@ -53,7 +53,7 @@ def fit(
         from ...models.encoder import Encoder  # imports torch
 
         network = Encoder.load(encoder)
-    with refusing(), progress_bar(f"fitting {model} on {file}") as update:
+    with refusing(), progress_bar(f"fitting {model} on {file}", 1) as update:
         options = FitOptions(
             targets=target,
             kind=model,
@@ -65,7 +65,7 @@ def fit(
             encoder=network,
             reading=file_options.reading(),
             progress=lambda share, error: update(
-                total=1, completed=share, description=f"{model}, held-out error {error:.3f} sd²"
+                completed=share, description=f"{model}, held-out error {error:.3f} sd²"
             ),
             random_state=seed,
             n_components=components,

@@ -20,6 +20,7 @@ from ..messages.codec import encode
 from ..messages.frame import Frame
 from ..messages.predictions import decode_predictions
 from ..messages.record import ARROW, Message
+from ..pages.charts import refuse_unwritable
 from ..settings.tables import PREFIX, Settings, Topics
 from ..transport.embedded_broker import EmbeddedBroker, dying_with_parent
 from ..transport.from_settings import ensure, kafka_sink
@@ -82,10 +83,7 @@ def own_store(out: Path) -> Store:
     """The store in the demo's folder, which is created. Settings of a real line in the environment are removed."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TamisError(f"cannot write into {out}: {error.strerror}") from error
+    refuse_unwritable(out / "report.html")
     return Store(out / "store")
 
 

@@ -120,7 +120,7 @@ def _self_trained(kind: str, samples: Samples, seed: int, context: Context) -> T
 
 def _encoded(name: str, samples: Samples, seed: int, context: Context) -> Trained:
     """A committee with an encoder."""
-    encoder = encoder_of(context, seed, pretrained=name == "tamis")
+    encoder = encoder_of(context.unlabeled, seed, pretrained=name == "tamis")
     on_grid = resampler(samples.axis, encoder.grid).apply(samples.spectra)
     parts = {"pipeline": Pipeline(), "estimator": CommitteeRegressor(encoder=encoder, random_state=seed)}
     model = Model.fit(on_grid, encoder.grid, samples.known, ["y"], groups=samples.group, **parts)
@@ -181,22 +181,18 @@ def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
     return lambda Q: network.predict(treat.transform(Q, axis)), str(treat), size
 
 
-def encoder_of(context: Context, seed: int, *, pretrained: bool) -> Encoder:
-    """Pretrained without labels, or with its first random weights. Raises ValueError: no unlabeled spectra."""
-    if context.unlabeled is None:
-        raise ValueError("an encoder needs unlabeled spectra to learn from: give --unlabeled FILE")
-    return _encoder(*context.unlabeled, seed, pretrained)
-
-
 @cache  # all draws of labels share it
-def _encoder(unlabeled: Unlabeled, grid: Axis, seed: int, pretrained: bool) -> Encoder:
+def encoder_of(unlabeled: tuple[Unlabeled, Axis] | None, seed: int, *, pretrained: bool) -> Encoder:
+    """Pretrained without labels, or with its first random weights. Raises ValueError: no unlabeled spectra."""
     from ...models.encoder import Encoder
     from ...ssl.pretrain import Recipe, pretrain
 
-    recipe = Recipe(seed=seed)
+    if unlabeled is None:
+        raise ValueError("an encoder needs unlabeled spectra to learn from: give --unlabeled FILE")
+    (given, grid), recipe = unlabeled, Recipe(seed=seed)
     if pretrained:
-        return pretrain(unlabeled, grid, recipe)[0]
-    return Encoder(recipe.encoder, recipe.preprocess, seed).learn(unlabeled.spectra, grid)
+        return pretrain(given, grid, recipe)[0]
+    return Encoder(recipe.encoder, recipe.preprocess, seed).learn(given.spectra, grid)
 
 
 _VALUES: dict[str, Contender] = {

@@ -52,7 +52,7 @@ def _broker(settings: Settings) -> str:
     missing = ensure_topics(settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka)
     if missing and not topics.create:
         raise TamisError(
-            f"{settings.brokers} answers, but has no {', '.join(missing)}: create them, or set topics.create"
+            f"{settings.brokers} answers but lacks {', '.join(missing)}: create them, or set topics.create"
         )
     later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
     weak = "".join(f"; {weakness}" for weakness in weaknesses(settings.kafka))

@@ -201,10 +201,8 @@ def replay_to_kafka(settings: Settings, files: Sequence[Path], options: ReplayOp
         if name:
             source = stack.enter_context(closing(kafka_source(settings, [topic], group, [0])))
             before = source.committed(topic, 0)
-        replay = Replay(options, topic, settings.frame_max_bytes, source, before)
-        if not sys.stderr.isatty():
-            return replay.run(files, sink, stop)
-        return replay.run(files, sink, stop, _progress_bar(files, options, stack))
+        show = _progress_bar(files, options, stack) if sys.stderr.isatty() else lambda sent: None
+        return Replay(options, topic, settings.frame_max_bytes, source, before).run(files, sink, stop, show)
 
 
 def _progress_bar(files: Sequence[Path], options: ReplayOptions, stack: ExitStack) -> Show:

@@ -52,7 +52,9 @@ def cells(name: str, draws: int, seeds: int) -> list[tuple[int, float, float, fl
 
             without = rmsep(None)
             for seed in range(seeds):
-                trained, random = (encoder_of(context, seed, pretrained=pretrained) for pretrained in (True, False))
+                trained, random = (
+                    encoder_of(context.unlabeled, seed, pretrained=pretrained) for pretrained in (True, False)
+                )
                 found.append((labels, without, rmsep(trained), rmsep(random)))
     return found
 

@@ -120,7 +120,7 @@ def encoded(pretrained: bool) -> Row:
 
     def row(X, y, A, B, X_test, seed):
         context = context_of(A, B)
-        encoders = [encoder_of(context, start, pretrained=pretrained) for start in range(ENCODERS)]
+        encoders = [encoder_of(context.unlabeled, start, pretrained=pretrained) for start in range(ENCODERS)]
         every = []
         for encoder in encoders:
             candidate = [Candidate(Correction(), ridge_head)]  # on uncorrected embeddings
