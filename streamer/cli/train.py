@@ -48,11 +48,6 @@ def fit(
     from ..fitting.fit import FitOptions, fit_and_publish
 
     store = store_options.open()
-    network = None
-    if encoder is not None:
-        from ...models.encoder import Encoder  # imports torch
-
-        network = Encoder.load(encoder)
     with refusing(), progress_bar(f"fitting {model} on {file}", 1) as update:
         options = FitOptions(
             targets=target,
@@ -62,11 +57,9 @@ def fit(
             units=pairs(unit, "--unit"),
             labels=labels,
             group=group,
-            encoder=network,
+            encoder=encoder,
             reading=file_options.reading(),
-            progress=lambda share, error: update(
-                completed=share, description=f"{model}, held-out error {error:.3f} sd²"
-            ),
+            progress=lambda part, error: update(completed=part, description=f"{model}, held-out error {error:.3f} sd²"),
             random_state=seed,
             n_components=components,
             epochs=epochs,

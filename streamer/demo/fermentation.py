@@ -7,6 +7,7 @@ spectra of a fermentation, one every 75 seconds, with 34 HPLC values.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -27,9 +28,10 @@ from ..files.frames import read_frames
 from ..files.options import ReadOptions
 from ..fitting.fit import FitOptions, FitResult, fit_and_publish
 from ..messages.frame import Frame
-from ..pages.charts import write_page
+from ..pages.charts import refuse_unwritable, write_page
 from ..pages.run_report import Finding, Run, page
-from .plant import LINE, MODEL, Plant, own_store, plant, running
+from ..settings.tables import PREFIX
+from .plant import LINE, MODEL, Plant, plant, running
 
 TARGET, UNIT = MODEL, "g/L"
 STEP_S = 75.0  # 1.25 minutes between two process spectra
@@ -106,8 +108,11 @@ def fit_calibration(folder: Path, store: Store) -> FitResult:
 
 
 def prepare(out: Path) -> tuple[Store, FitResult, Frame, np.ndarray]:
-    """The store with the fitted model, the process spectra with times and names, and the laboratory values."""
-    store = own_store(out)
+    """A store with the fitted model, the process spectra with times and names, and the laboratory values."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:  # of a real line
+        del os.environ[name]
+    refuse_unwritable(out / "report.html")
+    store = Store(out / "store")
     calibration, process, hplc = data()
     (frame,) = read_frames(process, line=LINE, instrument="ATR", axis_unit="cm-1", frame_spectra=10_000)
     order = np.arange(len(frame))

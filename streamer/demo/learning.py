@@ -64,8 +64,7 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
         "static_rmsep": scores(before[nearest], hplc).rmsep,
         "labels": len(verdicts),
         "versions": len(np.unique(served)),
-        "promoted": sum(one["outcome"] == "promoted" for one in verdicts),
-        "refused": sum(one["outcome"] == "refused" for one in verdicts),
+        **{name: sum(one["outcome"] == name for one in verdicts) for name in ("promoted", "refused")},
         "seconds": round(time.monotonic() - began_s, 1),
     }
     curves = np.array([hours, before, after, served])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from ..files.columns import values_of
 from ..files.options import ReadOptions
 from ..files.table import Table, read_table
 from ..messages.frame import RESERVED
-
-if TYPE_CHECKING:
-    from ...models.encoder import Encoder
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
 MAX_CLASSES = 64
@@ -71,7 +68,7 @@ class FitOptions:
         preprocess: None for the usual one, or for none if the estimator has its own.
         labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
         group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
-        encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
+        encoder: its file, for a committee whose members also use its embeddings; spectra are resampled to its grid.
     """
 
     targets: Sequence[str]
@@ -84,7 +81,7 @@ class FitOptions:
     units: Mapping[str, str] = field(default_factory=dict)
     labels: Path | None = None
     group: str | None = None
-    encoder: Encoder | None = None
+    encoder: Path | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
     progress: Callable[[float, float], None] | None = None
 
@@ -96,11 +93,15 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
         BadFile: the file lacks a target, or too few rows have one.
         ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
     """
-    targets, kind, labels, encoder = options.targets, options.kind, options.labels, options.encoder
+    targets, kind, labels, encoder = options.targets, options.kind, options.labels, None
     if len(set(targets)) < len(targets):
         raise BadFile(f"expected every target once, got {', '.join(targets)}")
     if reserved := [target for target in targets if target in RESERVED]:
         raise BadFile(f"a target may not be called {reserved[0]!r}: predictions have a column of that name")
+    if options.encoder is not None:
+        from ...models.encoder import Encoder  # imports torch
+
+        encoder = Encoder.load(options.encoder)
     table = read_table(path, options.reading)
     known = table.columns if labels is None else _labels(labels, table)
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):

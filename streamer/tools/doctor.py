@@ -63,8 +63,7 @@ def _cameras(settings: Settings) -> str:
     from ..processing.cameras import Cameras
 
     Cameras().check(settings.lines)
-    cameras = {name: line.camera for name, line in settings.lines.items() if line.camera.pixels}
-    return ", ".join(f"{name}: {camera.pixels} pixels" for name, camera in cameras.items())
+    return ", ".join(f"{name}: {one.camera.pixels} pixels" for name, one in settings.lines.items() if one.camera.pixels)
 
 
 def _store(settings: Settings) -> str:
