@@ -68,6 +68,8 @@ def replay(
     if report is None:
         print(replay_to_kafka(settings, files, options, stop).summary(rate))
         return
+    from markupsafe import Markup
+
     from ..files.frames import read_frames
     from ..pages.belt_map import MAX_SCAN_LINES, BeltMap
     from ..pages.charts import page_of, refuse_unwritable, write_page
@@ -84,7 +86,8 @@ def replay(
         if trouble():
             print(f"the report may be incomplete: {trouble()}", file=sys.stderr)
     title = f"Belt: {', '.join(path.name for path in files)}"
-    write_page(page_of(title, [belt.html()], subtitle=f"{summary}."), report)
+    drawn = Markup(belt.html())  # noqa: S704 (its template has escaped every text)
+    write_page(page_of(title, [drawn], subtitle=f"{summary}."), report)
     seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
     hint = "" if belt.spectra else "; does a worker run, and know this line? `tamis tail --rejects` shows its rejects"
     print(f"{report}: {seen}{hint}")

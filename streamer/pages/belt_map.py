@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from ...models.class_scores import UNKNOWN
 from ..messages.frame import MAX_TEXT, RESERVED
@@ -153,13 +152,13 @@ class BeltMap:
             "last pixel to decision, 99 %": f"{p99} ms",
         }
 
-    def html(self, state: str = "") -> Markup:
+    def html(self, state: str = "") -> str:
         """Sections of a page: the state, figures, the belt with its objects, the decisions. Every text is escaped."""
         with self._lock:
             palette, legend, image = self._drawing()
             actions = sorted({action for _, action in self.actions})
             classes = sorted({name for name, _ in self.actions})
-            html = render(
+            return render(
                 "belt_map.html.j2",
                 state=state,
                 figures=self.figures(),
@@ -171,7 +170,6 @@ class BeltMap:
                 newest_heads=["time", "object", self.target or "prediction", "confidence", "action", "why"],
                 newest=[self._row(decision) for decision in list(self.decisions)[: -NEWEST - 1 : -1]],
             )
-        return Markup(html)  # noqa: S704 (the template has escaped every text)
 
     def _row(self, decision: Mapping[str, Any]) -> list[str]:
         time, name, reason = (str(decision.get(key) or "") for key in ("time", "object_id", "reason"))

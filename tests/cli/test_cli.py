@@ -451,7 +451,7 @@ def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
         (["fit", "meat.parquet", "--target", "fat", "--model", "magic"], 2, "unknown model kind 'magic'; known: plsr"),
         (["fit", "meat.parquet", "--target", "fat", "--preprocess", "snw"], 2, "unknown pre-treatment 'snw'"),
         (["fit", "meat.parquet", "--target", "fat", "--where", "cow"], 2, "--where expects NAME=VALUE, got 'cow'"),
-        (["fit", "meat.parquet", "--target", "fat", "--components", "500"], 2, "n_components=500 is more than 120"),
+        (["fit", "meat.parquet", "--target", "fat", "--components", "500"], 2, "n_components must be 'cv' or a whole number from 1 to 61, got 500"),
         (["replay", "nowhere.parquet", "--brokers", "127.0.0.1:1"], 1, "nowhere.parquet"),
         (["replay", "meat.parquet", "--rate", "5", "--realtime"], 2, "--rate and --realtime exclude each other"),
         (["models", "show", "../../etc"], 1, "expected a model name of letters"),
