@@ -68,10 +68,7 @@ class ConfigOptions:
         from ..settings.load import load
 
         settings = load(self.config, {name: value for name, value in vars(self).items() if name != "config"})
-        if quiet:
-            only_warnings()
-        else:
-            configure(settings.log)
+        configure(None if quiet else settings.log)
         return settings
 
 
@@ -134,22 +131,14 @@ def refusing() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(text: str, total: int | None = None, *, visible: bool = True) -> Iterator[Callable[..., None]]:
-    """On a terminal; yields a function that sets its `description`, `completed` steps and whether it is `visible`."""
+def progress_bar(text: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """On a terminal, until the work is done; yields a function that sets its `description` and `completed` steps."""
     from rich.console import Console
     from rich.progress import Progress
 
     stderr = Console(stderr=True)
-    with Progress(console=stderr, transient=total is None, disable=not stderr.is_terminal) as bar:
-        yield functools.partial(bar.update, bar.add_task(text, total=total, visible=visible))
-
-
-def only_warnings() -> None:
-    """For a command in a terminal, which prints its own results: its log shows only problems."""
-    from ..monitoring.logs import configure
-    from ..settings.tables import Log
-
-    configure(Log(format="text", level="warning"))
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        yield functools.partial(bar.update, bar.add_task(text, total=total))
 
 
 def values_by_name(given: list[str] | None, option: str) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from typer import Option
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError, TooManyRejects
 from ..services.stop import Stop
-from .options import CameraFileOptions, ServiceOptions, command, new_app, only_warnings
+from .options import CameraFileOptions, ServiceOptions, command, new_app
 
 app = new_app()
 
@@ -137,9 +137,10 @@ def demo(
       tamis demo --rate 1000 --json figures.json
     """
     stop = Stop()
-    only_warnings()
     from ..demo.fermentation import run_demo
     from ..demo.learning import run_learning_demo
+    from ..monitoring.logs import configure
 
+    configure()
     if not (run_learning_demo(out, json, stop) if learn else run_demo(out, json, rate, stop)):
         raise typer.Exit(1)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
 from ... import BadSettings
 from ..services.stop import Stop
 from .options import BrokerOptions, CameraFileOptions, command, new_app, pairs, refusing
-
-if TYPE_CHECKING:
-    from ..tools.replay import Sent
 
 app = new_app()
 
@@ -69,34 +66,31 @@ def replay(
         reading=reading,
     )
     if report is None:
-        print(_summary(replay_to_kafka(settings, files, options, stop), rate))
+        print(replay_to_kafka(settings, files, options, stop).summary(rate))
         return
+    from markupsafe import Markup
+
     from ..files.frames import read_frames
     from ..pages.belt_map import MAX_SCAN_LINES, BeltMap
-    from ..tools.view import following, refuse_unwritable, settle, write_belt
+    from ..pages.charts import page_of, refuse_unwritable, write_page
+    from ..tools.view import following, settle
 
     refuse_unwritable(report)
     if line is None:  # other lines may run meanwhile
         line = next((frame.line for frame in read_frames(files[0], reading)), None)
     belt = BeltMap(line, MAX_SCAN_LINES)
     with following(settings, belt) as trouble:
-        summary = _summary(replay_to_kafka(settings, files, options, stop), rate)
+        summary = replay_to_kafka(settings, files, options, stop).summary(rate)
         print(summary, flush=True)
         settle(belt, stop)
         if trouble():
             print(f"the report may be incomplete: {trouble()}", file=sys.stderr)
-    write_belt(belt, report, f"Belt: {', '.join(path.name for path in files)}", f"{summary}.")
+    title = f"Belt: {', '.join(path.name for path in files)}"
+    drawn = Markup(belt.html())  # noqa: S704 (its template has escaped every text)
+    write_page(page_of(title, [drawn], subtitle=f"{summary}."), report)
     seen = f"{belt.decided} objects decided" if belt.decided else f"{belt.spectra} predictions, no decisions"
     hint = "" if belt.spectra else "; does a worker run, and know this line? `tamis tail --rejects` shows its rejects"
     print(f"{report}: {seen}{hint}")
-
-
-def _summary(sent: Sent, rate: float | None) -> str:
-    per_s = sent.spectra / max(sent.seconds, 1e-9)
-    more = f"; {sent.before} were sent before" if sent.before else ""
-    if rate is not None and sent.seconds > 1 and per_s < 0.9 * rate:
-        more += f"; slower than the requested {rate:g}"
-    return f"sent {sent.spectra} spectra in {sent.frames} frames, {sent.seconds:.1f} s, {per_s:.0f} spectra/s{more}"
 
 
 @command(app)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ... import BadFile, BadSettings
-from .options import FileOptions, StoreOptions, command, new_app, only_warnings, progress_bar, refusing, values_by_name
+from ... import BadSettings
+from .options import FileOptions, StoreOptions, command, new_app, progress_bar, refusing, values_by_name
 
 app = new_app()
 MODELS = (
@@ -51,12 +51,13 @@ def compare(
       tamis compare milk.parquet --target fat_percent --stream sensor \\
         --labels 10 --models tamis,tamis-static,plsr
     """
-    from ..pages.charts import write_page
+    from ..monitoring.logs import configure
+    from ..pages.charts import refuse_unwritable, write_page
     from ..studies import tables
     from ..studies.comparison import compare
-    from ..studies.results import CompareOptions
+    from ..studies.tasks import CompareOptions
 
-    only_warnings()
+    configure()
     for given, option in ((split, "--split"), (pairs, "--pairs"), (unlabeled, "--unlabeled"), (html, "--html")):
         if stream is not None and given:
             raise BadSettings(f"--stream and {option} exclude each other")
@@ -67,7 +68,7 @@ def compare(
         test=values_by_name(test, "--test"), hide=hide or [], group=group, labels=sorted(labels or []), seeds=seeds,
         pairs=pairs, unlabeled=unlabeled or [], stream=stream, reading=file_options.reading(),
     )  # fmt: skip
-    _refuse_folders(json, html)
+    refuse_unwritable(json, html)
     with refusing(), progress_bar("reading") as update:
         done = compare(options, lambda text: update(description=text))
     tables.show(tables.listings(done, more_on_page=html is not None))
@@ -101,13 +102,13 @@ def explain(
       tamis explain default meat.csv --axis-unit nm
     """
     from ..files.table import read_table
-    from ..pages.charts import write_page
+    from ..pages.charts import refuse_unwritable, write_page
     from ..studies.explain import explain
     from ..studies.pages import explanation_page
     from ..studies.tables import show
 
     store = store_options.open()
-    _refuse_folders(html)
+    refuse_unwritable(html)
     with refusing():
         model, version = store.load(name, version)
         done = explain(model, read_table(file, file_options.reading()), target)
@@ -117,9 +118,3 @@ def explain(
     if html is not None:
         write_page(explanation_page(done), html)
         print(f"page: {html}")
-
-
-def _refuse_folders(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and path.is_dir():  # before minutes of work
-            raise BadFile(f"{path}: expected a file to write, got a directory")

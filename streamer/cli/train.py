@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument, Option
@@ -13,9 +12,6 @@ from typer import Argument, Option
 from ... import BadFile, BadSettings
 from ..services.stop import Stop
 from .options import FileOptions, StoreOptions, command, new_app, pairs, progress_bar, refusing
-
-if TYPE_CHECKING:
-    from ..fitting.fit import FitResult
 
 app = new_app()
 
@@ -52,14 +48,7 @@ def fit(
     from ..fitting.fit import FitOptions, fit_and_publish
 
     store = store_options.open()
-    if sys.stderr.isatty():
-        print(f"fitting {model} on {file} ...", file=sys.stderr)
-    network = None
-    if encoder is not None:
-        from ...models.encoder import Encoder  # imports torch
-
-        network = Encoder.load(encoder)
-    with refusing(), progress_bar(model, 1, visible=False) as update:
+    with refusing(), progress_bar(f"fitting {model} on {file}", 1) as update:
         options = FitOptions(
             targets=target,
             kind=model,
@@ -68,37 +57,16 @@ def fit(
             units=pairs(unit, "--unit"),
             labels=labels,
             group=group,
-            encoder=network,
+            encoder=encoder,
             reading=file_options.reading(),
-            progress=lambda share, error: update(
-                completed=share, visible=True, description=f"{model}, held-out error {error:.3f} sd²"
-            ),
+            progress=lambda part, error: update(completed=part, description=f"{model}, held-out error {error:.3f} sd²"),
             random_state=seed,
             n_components=components,
             epochs=epochs,
         )
         done = fit_and_publish(file, options, store)
-    _print_fit(name, done)
+    print(f"{name} {done.version}: {done.summary()}")
     print(f"  store: {store.root}")
-
-
-def _print_fit(name: str, done: FitResult) -> None:
-    model, metrics = done.model, done.metrics
-    treated = str(model.pipeline) or "no pre-treatment"
-    print(f"{name} {done.version}: {model.kind} on {model.training['spectra']} spectra, {model.grid}; {treated}")
-    if done.dropped:
-        print(f"  {done.dropped} rows left out: no value, or a spectrum that is not finite")
-    if "latent_variables" in metrics:
-        print(f"  latent variables: {metrics['latent_variables']}")
-    if unseen := metrics.get("out_of_fold"):
-        print(f"  out of fold: balanced accuracy {unseen['balanced_accuracy']:.3f}, unknown {unseen['unknown']:.1%}")
-        width = max(map(len, unseen["purity"]))
-        for label, purity in unseen["purity"].items():
-            print(f"  {label:<{width}}  purity {purity:.3f}  recovery {unseen['recovery'][label]:.3f}")
-    for key, rmsec in metrics.get("rmsec", {}).items():
-        validated = metrics.get("rmsecv", {}).get(key)
-        also = "" if validated is None else f", RMSECV {validated:.4g}"
-        print(f"  {key}: RMSEC {rmsec:.4g}{also} {model.units.get(key, '')}".rstrip())
 
 
 @command(app)
@@ -137,36 +105,31 @@ def pretrain(
     for path in (out, checkpoint):  # checked before the work
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise BadFile(f"{path}: expected a file to write, in a folder that exists")
-    from ...ssl.pretrain import Interrupted, Recipe
-    from ..fitting.pretrain import pretrain_files
+    from ...ssl.pretrain import Interrupted, Recipe, pretrain
+    from ..fitting.pretrain import improve_model, read_unlabeled
 
+    verdict = version = network = health = None
     with refusing(), progress_bar("pretraining", steps) as update:
         recipe = Recipe(encoder, preprocess, objective, augment, steps=steps, batch=batch, seed=seed)
+        reading = file_options.reading()
+        running: dict[str, Any] = {"checkpoint": checkpoint, "stop": stop}
+        running["progress"] = lambda step, loss: update(completed=step + 1, description=f"pretraining, loss {loss:.3f}")
         try:
-            done = pretrain_files(
-                files,
-                store,
-                recipe,
-                name=name,
-                group=group,
-                gold=gold or [],
-                reading=file_options.reading(),
-                checkpoint=checkpoint,
-                progress=lambda step, loss: update(completed=step + 1, description=f"pretraining, loss {loss:.3f}"),
-                stop=stop,
-            )
+            if name is None:
+                unlabeled, grid = read_unlabeled(files, group, None, reading)
+                network, health = pretrain(unlabeled, grid, recipe, **running)
+            else:
+                verdict, version = improve_model(store, name, files, group, gold or [], recipe, reading, **running)
         except Interrupted as error:
             print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
             raise typer.Exit(1) from error
-    if done.verdict is not None:
-        for check in done.verdict.checks:
+    if verdict is not None:
+        for check in verdict.checks:
             print(f"{'ok    ' if check.passed else 'FAIL  '} {check.name}: {check.finding}")
-        print(f"{name} {done.version}: published" if done.version else f"{name}: refused; {done.verdict.reason}")
-        if done.version is None:
+        print(f"{name} {version}: published" if version else f"{name}: refused; {verdict.reason}")
+        if version is None:
             raise typer.Exit(1)
-    elif out is not None and int(os.environ.get("RANK", "0")) == 0:
-        network, health = done.encoder, done.health
-        assert health is not None
+    elif network is not None and health is not None and out is not None and int(os.environ.get("RANK", "0")) == 0:
         network.save(out)
         print(
             f"{out}: {network.kind} on {network.grid}, {network.width} features; loss {health.loss:.3f}, "

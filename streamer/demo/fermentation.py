@@ -7,6 +7,7 @@ spectra of a fermentation, one every 75 seconds, with 34 HPLC values.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -27,9 +28,10 @@ from ..files.frames import read_frames
 from ..files.table import ReadOptions
 from ..fitting.fit import FitOptions, FitResult, fit_and_publish
 from ..messages.frame import Frame
-from ..pages.charts import write_page
-from ..pages.run_report import Finding, Run, write_report
-from .plant import LINE, MODEL, Plant, own_store, plant, running
+from ..pages.charts import refuse_unwritable, write_page
+from ..pages.run_report import Finding, Run, page
+from ..settings.tables import PREFIX
+from .plant import LINE, MODEL, Plant, plant, running
 
 TARGET, UNIT = MODEL, "g/L"
 STEP_S = 75.0  # 1.25 minutes between two process spectra
@@ -45,11 +47,8 @@ COUNTED = slice(1, -1)  # laboratory values in RMSEP: the first is in the warm-u
 def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], bool]) -> bool:
     """Runs the demo and prints its results. False if spectra were lost."""
     began_s = time.monotonic()
-    store = own_store(out)
-    calibration, process, hplc = data()
-    fitted = fit_calibration(calibration, store)
+    store, fitted, spectra, hplc = prepare(out)
     say(f"fitted {TARGET}: {_about(fitted)}, version {fitted.version}")
-    spectra = process_spectra(process)
     with plant(store, stop) as line:
         say(f"broker on {line.settings.brokers}; starting the worker (log: {out / 'worker.log'})")
         with running("worker", line.settings, out / "worker.log", {}), _progress(line, len(spectra)):
@@ -61,7 +60,7 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     figures, run = _judge(line, start_s, fitted, len(spectra), hplc)
     figures["seconds"] = round(time.monotonic() - began_s, 1)
     run.figures["run time"] = f"{figures['seconds']:.0f} s"
-    write_report(run, report := out / "report.html")
+    write_page(page(run), report := out / "report.html")
     write_figures(figures, json_path)
     for finding in run.findings:
         say(f"{finding.level:<7} {finding.title}: {finding.text}")
@@ -108,12 +107,18 @@ def fit_calibration(folder: Path, store: Store) -> FitResult:
     return fit_and_publish(folder / "train_spectra.csv", options, store)
 
 
-def process_spectra(path: Path) -> Frame:
-    """All process spectra, with the times and names that the file does not have."""
-    (frame,) = read_frames(path, line=LINE, instrument="ATR", axis_unit="cm-1", frame_spectra=10_000)
+def prepare(out: Path) -> tuple[Store, FitResult, Frame, np.ndarray]:
+    """A store with the fitted model, the process spectra with times and names, and the laboratory values."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:  # of a real line
+        del os.environ[name]
+    refuse_unwritable(out / "report.html")
+    store = Store(out / "store")
+    calibration, process, hplc = data()
+    (frame,) = read_frames(process, line=LINE, instrument="ATR", axis_unit="cm-1", frame_spectra=10_000)
     order = np.arange(len(frame))
-    times = START + (order * STEP_S * 1e6).astype("timedelta64[us]")
-    return replace(frame, spectrum_id=[f"ferm-{i:04d}" for i in order], time=times)
+    times = START + (order * STEP_S * 1e6).astype("timedelta64[us]")  # the file has neither times nor names
+    spectra = replace(frame, spectrum_id=[f"ferm-{i:04d}" for i in order], time=times)
+    return store, fit_calibration(calibration, store), spectra, hplc
 
 
 def at_samples(hours: np.ndarray, hplc: np.ndarray) -> np.ndarray:

@@ -17,20 +17,10 @@ import numpy as np
 from ..messages.labels import Label, encode_labels
 from ..pages.charts import DISC, Chart, Figure, Kind, page_of, write_page
 from ..studies.pages import TEMPLATE, Section
-from ..studies.results import Listing
-from .fermentation import (
-    STEP_S,
-    TARGET,
-    UNIT,
-    at_samples,
-    data,
-    fit_calibration,
-    process_spectra,
-    say,
-    scores,
-    write_figures,
-)
-from .plant import Plant, get, own_store, plant, running
+from ..studies.tables import Listing
+from ..tools.top import Scrape
+from .fermentation import STEP_S, TARGET, UNIT, at_samples, prepare, say, scores, write_figures
+from .plant import Plant, plant, running
 
 DELAY_H = 1.0  # from the sample to the laboratory's value
 SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so close to a sample share its value
@@ -39,10 +29,7 @@ SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so close 
 def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool]) -> bool:
     """Runs the demo and prints its results. False if spectra were lost."""
     began_s = time.monotonic()
-    store = own_store(out)
-    calibration, process, hplc = data()
-    first = fit_calibration(calibration, store).model
-    spectra = process_spectra(process)
+    store, fitted, spectra, hplc = prepare(out)
     hours = np.arange(len(spectra)) * STEP_S / 3600
     nearest = at_samples(hours, hplc)
     due = np.searchsorted(hours, hplc[:, 0] + DELAY_H)  # the spectrum before which a value arrives
@@ -67,7 +54,7 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
                 measured = f"hour {hplc[i, 0] + DELAY_H:4.1f}: laboratory {value:4.1f} {UNIT}"
                 say(f"{measured}, predicted {predicted:4.1f}; {_outcome(verdicts[-1])}")
     rows = [line.rows[name] for name in spectra.spectrum_id]
-    before = first.predict(spectra.spectra, spectra.axis).values[:, 0]
+    before = fitted.model.predict(spectra.spectra, spectra.axis).values[:, 0]
     after = np.array([row[TARGET] for row in rows])
     served = np.array([int(row["model_version"].removeprefix("v")) for row in rows], float)
     figures = {
@@ -77,11 +64,11 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
         "static_rmsep": scores(before[nearest], hplc).rmsep,
         "labels": len(verdicts),
         "versions": len(np.unique(served)),
-        "promoted": sum(one["outcome"] == "promoted" for one in verdicts),
-        "refused": sum(one["outcome"] == "refused" for one in verdicts),
+        **{name: sum(one["outcome"] == name for one in verdicts) for name in ("promoted", "refused")},
         "seconds": round(time.monotonic() - began_s, 1),
     }
-    write_page(_page(figures, hours, before, after, served, hplc, verdicts), report := out / "learning.html")
+    curves = np.array([hours, before, after, served])
+    write_page(_page(figures, curves, hplc, verdicts), report := out / "learning.html")
     write_figures(figures, json_path)
     say(
         f"RMSEP {figures['prequential_rmsep']:.2f} {UNIT} while learning, {figures['static_rmsep']:.2f} without; "
@@ -97,16 +84,12 @@ def _learn(line: Plant, label: Label, path: Path, worker: str) -> dict[str, Any]
     def verdicts() -> list[str]:
         return path.read_text().splitlines() if path.exists() else []
 
-    def is_served() -> bool:
-        model = [row for row in get(f"{worker}/metrics").splitlines() if row.startswith("tamis_model_info{")]
-        return any(f'version="{new["version"]}"' in row for row in model)
-
     before = len(verdicts())
     line.send(line.settings.topics.labels, encode_labels([label]))
     line.wait(lambda: len(verdicts()) > before, "a verdict")
     new = json.loads(verdicts()[-1])
-    if new["version"] is not None:
-        line.wait(is_served, f"the worker to serve {new['version']}")
+    if (version := new["version"]) is not None:
+        line.wait(lambda: any(Scrape.of([worker]).rows("tamis_model_info", version=version)), f"{version} to be served")
     return new
 
 
@@ -114,15 +97,9 @@ def _outcome(verdict: dict[str, Any]) -> str:
     return f"{verdict['outcome']} {verdict['version'] or ''}"
 
 
-def _page(
-    figures: dict[str, Any],
-    hours: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    served: np.ndarray,
-    hplc: np.ndarray,
-    verdicts: list[dict[str, Any]],
-) -> str:
+def _page(figures: dict[str, Any], curves: np.ndarray, hplc: np.ndarray, verdicts: list[dict[str, Any]]) -> str:
+    """`curves`: (4, n) hours, predictions of the first version and of the served one, and the served version."""
+    hours, before, after, served = curves
     low, high = np.percentile(np.concatenate([before, after]), [0.5, 99.5])
     x_label, text = "hours since the start", f"Predicted and measured {TARGET} over the fermentation"
     chart = Chart([hours], [[low, high], hplc[:, 1]], x_label, f"{TARGET}, {UNIT}", height=320)

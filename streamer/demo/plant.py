@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..messages.codec import encode
 from ..messages.frame import Frame
 from ..messages.predictions import decode_predictions
 from ..messages.record import ARROW, Message
-from ..settings.tables import PREFIX, Settings, Topics
+from ..settings.tables import Settings, Topics
 from ..transport.embedded_broker import EmbeddedBroker, dying_with_parent
 from ..transport.from_settings import ensure, kafka_sink
 from ..transport.kafka_sink import KafkaSink
@@ -78,17 +78,6 @@ class Plant:
                 raise TamisError(f"waited {PATIENCE_S:.0f} s for {what}; {len(self.rows)} predictions came back")
 
 
-def own_store(out: Path) -> Store:
-    """The store in the demo's folder, which is created. Settings of a real line in the environment are removed."""
-    for name in [name for name in os.environ if name.startswith(PREFIX)]:
-        del os.environ[name]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TamisError(f"cannot write into {out}: {error.strerror}") from error
-    return Store(out / "store")
-
-
 @contextmanager
 def plant(store: Store, stop: Callable[[], bool]) -> Iterator[Plant]:
     """A broker with its topics, and a client of it."""
@@ -107,8 +96,7 @@ def plant(store: Store, stop: Callable[[], bool]) -> Iterator[Plant]:
 @contextmanager
 def running(command: str, settings: Settings, log: Path, environment: Mapping[str, str]) -> Iterator[str]:
     """A real worker or trainer process that is ready, stopped with SIGTERM at the end; gives its metrics address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     variables = os.environ | {
         "TAMIS_BROKERS": settings.brokers,
@@ -128,7 +116,10 @@ def running(command: str, settings: Settings, log: Path, environment: Mapping[st
         )  # fmt: skip
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not get(f"http://127.0.0.1:{port}/readyz"):
+        while True:
+            with suppress(OSError):  # it does not listen yet, or answers 503
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2).close()
+                break
             if process.poll() is not None or time.monotonic() > deadline:
                 raise TamisError(f"the {command} did not start; the end of {log}:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
@@ -140,12 +131,3 @@ def running(command: str, settings: Settings, log: Path, environment: Mapping[st
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def get(url: str) -> str:
-    """A page of our own process; '' while it does not answer, or answers with an error."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 (our own process on loopback)
-            return answer.read().decode()
-    except OSError:
-        return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from ...models.store import Store
 from ..files.columns import values_of
 from ..files.table import ReadOptions, Table, read_table
 from ..messages.frame import RESERVED
-
-if TYPE_CHECKING:
-    from ...models.encoder import Encoder
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
 MAX_CLASSES = 64
@@ -36,6 +33,27 @@ class FitResult:
     metrics: dict[str, Any]
     dropped: int
 
+    def summary(self) -> str:
+        """Lines for the user: what was fitted, and how well it fits."""
+        model, metrics = self.model, self.metrics
+        treated = str(model.pipeline) or "no pre-treatment"
+        lines = [f"{model.kind} on {model.training['spectra']} spectra, {model.grid}; {treated}"]
+        if self.dropped:
+            lines.append(f"{self.dropped} rows left out: no value, or a spectrum that is not finite")
+        if "latent_variables" in metrics:
+            lines.append(f"latent variables: {metrics['latent_variables']}")
+        if unseen := metrics.get("out_of_fold"):
+            balanced, unknown = unseen["balanced_accuracy"], unseen["unknown"]
+            lines.append(f"out of fold: balanced accuracy {balanced:.3f}, unknown {unknown:.1%}")
+            width = max(map(len, unseen["purity"]))
+            for label, purity in unseen["purity"].items():
+                lines.append(f"{label:<{width}}  purity {purity:.3f}  recovery {unseen['recovery'][label]:.3f}")
+        for key, rmsec in metrics.get("rmsec", {}).items():
+            validated = metrics.get("rmsecv", {}).get(key)
+            also = "" if validated is None else f", RMSECV {validated:.4g}"
+            lines.append(f"{key}: RMSEC {rmsec:.4g}{also} {model.units.get(key, '')}".rstrip())
+        return "\n  ".join(lines)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
@@ -49,7 +67,7 @@ class FitOptions:
         preprocess: None for the usual one, or for none if the estimator has its own.
         labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
         group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
-        encoder: for a committee, whose members also use its embeddings; spectra are resampled to its grid.
+        encoder: its file, for a committee whose members also use its embeddings; spectra are resampled to its grid.
     """
 
     targets: Sequence[str]
@@ -62,7 +80,7 @@ class FitOptions:
     units: Mapping[str, str] = field(default_factory=dict)
     labels: Path | None = None
     group: str | None = None
-    encoder: Encoder | None = None
+    encoder: Path | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
     progress: Callable[[float, float], None] | None = None
 
@@ -74,11 +92,15 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
         BadFile: the file lacks a target, or too few rows have one.
         ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
     """
-    targets, kind, labels, encoder = options.targets, options.kind, options.labels, options.encoder
+    targets, kind, labels, encoder = options.targets, options.kind, options.labels, None
     if len(set(targets)) < len(targets):
         raise BadFile(f"expected every target once, got {', '.join(targets)}")
     if reserved := [target for target in targets if target in RESERVED]:
         raise BadFile(f"a target may not be called {reserved[0]!r}: predictions have a column of that name")
+    if options.encoder is not None:
+        from ...models.encoder import Encoder  # imports torch
+
+        encoder = Encoder.load(options.encoder)
     table = read_table(path, options.reading)
     known = table.columns if labels is None else _labels(labels, table)
     if any(known[target].dtype.kind in "OU" for target in targets if target in known):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,16 @@ import numpy as np
 
 from ... import BadFile, BadSettings, NoModel
 from ...models.axis import Axis, resampler
-from ...models.encoder import Encoder
 from ...models.model import Model
 from ...models.store import Store
 from ...ssl.gate import Verdict
-from ...ssl.pretrain import Health, Recipe, pretrain
+from ...ssl.pretrain import Recipe
 from ...ssl.refit import Gold, Labels, improve
 from ...ssl.unlabeled import Unlabeled
 from ..files.table import INSTRUMENT_COLUMNS, ReadOptions, Table, read_table
 from .fit import column_of, target_values
 
 MIN_OBJECTS = 20
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """An encoder; for a model to improve also the gate's verdict, and the version if it was published."""
-
-    encoder: Encoder
-    health: Health | None = None
-    verdict: Verdict | None = None
-    version: str | None = None
 
 
 def refuse_classes(name: str, champion: Model) -> None:
@@ -92,31 +80,30 @@ def read_gold(path: Path, targets: Sequence[str]) -> Gold:
     return Gold(path.stem, table.spectra[good], table.axis, values[good])
 
 
-def pretrain_files(
-    files: Sequence[Path],
+def improve_model(
     store: Store,
-    recipe: Recipe,
-    *,
-    name: str | None,
+    name: str,
+    files: Sequence[Path],
     group: str | None,
     gold: Sequence[Path],
+    recipe: Recipe,
     reading: ReadOptions,
     **running: Any,
-) -> Pretrained:
-    """Pretrains on files. A model that is to be improved gets new heads, is tested, and is published if it passes.
+) -> tuple[Verdict, str | None]:
+    """Gives a model new heads on an encoder pretrained on files, tests it, and publishes it if it passes.
 
     Args:
-        name: the model to improve; None for an encoder alone.
         group: a column whose equal values are one object; None for the files' own objects.
         gold: labeled files, for testing only.
         running: `checkpoint`, `progress` and `stop`, as `ssl.pretrain.pretrain` explains them.
+
+    Returns:
+        The gate's verdict, and the version if it was published.
 
     Raises:
         NoModel: no such model, or its bundle holds no calibration. BadFile, ValueError, FloatingPointError.
         Interrupted: by `stop`; the text says whether a checkpoint was written.
     """
-    if name is None:
-        return Pretrained(*pretrain(*read_unlabeled(files, group, None, reading), recipe, **running))
     champion, before = store.load(name)
     refuse_classes(name, champion)
     calibration = store.calibration(name, before)
@@ -125,9 +112,8 @@ def pretrain_files(
     unlabeled, _ = read_unlabeled(files, group, champion.grid, reading)
     labels = Labels(calibration, *np.zeros((2, len(calibration)), bool))
     tests = [read_gold(path, champion.targets) for path in gold]
-    judged, encoder = improve(champion, labels, unlabeled, recipe, tests, **running)
+    judged, _ = improve(champion, labels, unlabeled, recipe, tests, **running)
     if not judged.verdict.promoted:
-        return Pretrained(encoder, verdict=judged.verdict)
+        return judged.verdict, None
     judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
-    version = store.publish(name, judged.model, {"gate": judged.verdict.to_json()})
-    return Pretrained(encoder, verdict=judged.verdict, version=version)
+    return judged.verdict, store.publish(name, judged.model, {"gate": judged.verdict.to_json()})

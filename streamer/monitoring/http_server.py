@@ -89,8 +89,7 @@ class WebServer:
         pages: by path.
         what: the settings table that has its `host` and `port`.
 
-    Raises:
-        BadSettings: the address cannot be bound.
+    Raises BadSettings: the address cannot be bound.
     """
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Page], what: str) -> None:
@@ -151,34 +150,26 @@ def _application(pages: Mapping[str, Page]) -> Starlette:
     return application
 
 
-class MetricsServer(WebServer):
-    """/metrics, /healthz (the loop runs) and /readyz (the process can serve) on one port.
+def metrics_pages(metrics: Metrics, alive: Callable[[], str], ready: Callable[[], str]) -> dict[str, Page]:
+    """/metrics, /healthz (the loop runs) and /readyz (the process can serve).
 
-    Args:
-        alive, ready: give '' when all is well, else the reason, which is sent with status 503.
-
-    Raises:
-        BadSettings: the address cannot be bound.
+    `alive` and `ready` give '' when all is well, else the reason, which is sent with status 503.
     """
 
-    def __init__(
-        self, host: str, port: int, metrics: Metrics, alive: Callable[[], str], ready: Callable[[], str]
-    ) -> None:
-        async def exposition(request: Request) -> Response:
-            names = request.query_params.getlist("name[]")
-            registry: Any = metrics.registry.restricted_registry(names) if names else metrics.registry
-            try:
-                encode, kind = choose_encoder(request.headers.get("accept", ""))
-            except (TypeError, ValueError):  # prometheus_client fails on a version that is no number
-                encode, kind = choose_encoder("")
-            return Response(encode(registry), media_type=kind)
+    async def exposition(request: Request) -> Response:
+        names = request.query_params.getlist("name[]")
+        registry: Any = metrics.registry.restricted_registry(names) if names else metrics.registry
+        try:
+            encode, kind = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # prometheus_client fails on a version that is no number
+            encode, kind = choose_encoder("")
+        return Response(encode(registry), media_type=kind)
 
-        def probe(check: Callable[[], str]) -> Page:
-            async def answer(request: Request) -> Response:
-                problem = check()
-                return PlainTextResponse((problem or "ok") + "\n", 503 if problem else 200)
+    def probe(check: Callable[[], str]) -> Page:
+        async def answer(request: Request) -> Response:
+            problem = check()
+            return PlainTextResponse((problem or "ok") + "\n", 503 if problem else 200)
 
-            return answer
+        return answer
 
-        pages = {"/metrics": exposition, "/healthz": probe(alive), "/readyz": probe(ready)}
-        super().__init__(host, port, pages, "metrics")
+    return {"/metrics": exposition, "/healthz": probe(alive), "/readyz": probe(ready)}

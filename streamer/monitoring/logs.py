@@ -10,7 +10,9 @@ import structlog
 from ..settings.tables import Log
 
 
-def configure(log: Log) -> None:
+def configure(log: Log | None = None) -> None:
+    """None is for a command in a terminal, which prints its own results: its log shows only problems, as text."""
+    log = log or Log(format="text", level="warning")
     as_text = log.format == "text" or (log.format == "auto" and sys.stderr.isatty())
     level = getattr(logging, log.level.upper())
     # Other libraries log through the standard library: their warnings are shown, their chatter is not.

@@ -9,7 +9,8 @@ from __future__ import annotations
 import faulthandler
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -19,28 +20,24 @@ EXIT_STUCK = 75  # EX_TEMPFAIL: restart it
 _LOOK_S = 1.0
 
 
-class Watchdog:
-    """A thread that calls `alive` every second, and ends the process with exit status 75 when it returns a reason.
+@contextmanager
+def watchdog(alive: Callable[[], str]) -> Iterator[None]:
+    """Calls `alive` every second, in a thread, and ends the process with exit status 75 when it returns a reason.
 
-    >>> with Watchdog(lambda: ""):
+    >>> with watchdog(lambda: ""):
     ...     pass  # the work
     """
+    done = threading.Event()
 
-    def __init__(self, alive: Callable[[], str]) -> None:
-        self._alive = alive
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-
-    def __enter__(self) -> Watchdog:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-
-    def _watch(self) -> None:
-        while not self._done.wait(_LOOK_S):
-            if reason := self._alive():
+    def watch() -> None:
+        while not done.wait(_LOOK_S):
+            if reason := alive():
                 log.critical("the process hangs and ends now, to be restarted", reason=reason, exit=EXIT_STUCK)
                 faulthandler.dump_traceback()
                 os._exit(EXIT_STUCK)
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()

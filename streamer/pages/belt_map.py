@@ -60,10 +60,9 @@ class BeltMap:
         self._lock = threading.Lock()
 
     def take(self, value: bytes, headers: Mapping[str, str], *, decision: bool, sent_s: float = 0.0) -> None:
-        """Add a message of predictions, or a decision. Messages of other lines and malformed ones are ignored.
+        """Add a message of predictions, or a decision, that was sent `sent_s` seconds after the start of 1970.
 
-        Args:
-            sent_s: when the message was sent, in seconds since 1970.
+        Messages of other lines and malformed ones are ignored.
         """
         of_another = self.line is not None and headers.get("line", self.line) != self.line
         if of_another or (decision and len(value) > MAX_DECISION_BYTES):

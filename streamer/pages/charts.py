@@ -12,8 +12,10 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from errno import EISDIR
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -95,18 +97,25 @@ def _numeric_columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> lis
 
 
 def write_page(html: str, path: Path) -> None:
-    """Write a page to `path` whole or not at all. Its folder is created if it is missing.
-
-    Raises:
-        BadFile: the page cannot be written.
-    """
+    """Write a page to `path` whole or not at all. Its folder is created if it is missing. Raises BadFile."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as draft:
-            # 'replace': a name from outside may hold half a surrogate pair.
-            draft.write_bytes(html.encode("utf-8", "replace"))
+            draft.write_bytes(html.encode("utf-8", "replace"))  # a name from outside may hold half a surrogate pair
     except OSError as error:
         raise BadFile(f"cannot write {path}: {error.strerror}") from error
+
+
+def refuse_unwritable(*paths: Path | None) -> None:
+    """Raises BadFile: no file can be written there. Called before work that takes minutes."""
+    for path in filter(None, paths):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(EISDIR, "it is a folder")
+            TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise BadFile(f"cannot write {path}: {error.strerror}") from error
 
 
 class Chart:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from .charts import CROSS, DIAMOND, DISC, DOT, SQUARE, TRIANGLE, Chart, Figure, Kind, fixed, number, page_of, write_page
+from .charts import CROSS, DIAMOND, DISC, DOT, SQUARE, TRIANGLE, Chart, Figure, Kind, fixed, number, page_of
 
 LEVELS = {"alarm": "■ Alarm", "warning": "▲ Warning", "info": "● Note"}  # worst first; never by colour alone
 
@@ -36,8 +35,7 @@ class Run:
         figures, versions: shown in this order, 'RMSEP' -> '3.99 g/L'.
         wall_s, spectra_per_s: throughput in each second of the run.
 
-    Raises:
-        ValueError: columns of unequal length, by name.
+    Raises ValueError: columns of unequal length, by name.
     """
 
     title: str
@@ -67,22 +65,12 @@ class Run:
     spectra_per_s: np.ndarray
 
     def __post_init__(self) -> None:
-        for first, *others in (
-            (
-                "hours",
-                "values",
-                "t2",
-                "q",
-                "t2_process_limit",
-                "q_process_limit",
-                "trusted",
-                "odd",
-                "frozen",
-                "warm_up",
-            ),
-            ("lab_hours", "lab_values", "lab_predicted", "lab_used"),
-            ("wall_s", "spectra_per_s"),
+        for columns in (
+            "hours values t2 q t2_process_limit q_process_limit trusted odd frozen warm_up",
+            "lab_hours lab_values lab_predicted lab_used",
+            "wall_s spectra_per_s",
         ):
+            first, *others = columns.split()
             for name in others:
                 rows, expected = np.shape(getattr(self, name)), np.shape(getattr(self, first))
                 if rows != expected or len(rows) != 1:
@@ -91,11 +79,6 @@ class Run:
     @property
     def quantity(self) -> str:
         return f"{self.target}, {self.unit}" if self.unit else self.target
-
-
-def write_report(run: Run, path: Path) -> None:
-    """Write the page to `path` whole or not at all. Its folder is created if it is missing. Raises BadFile."""
-    write_page(page(run), path)
 
 
 def page(run: Run) -> str:
@@ -180,10 +163,8 @@ def _laboratory(run: Run) -> Figure:
 def _laboratory_rows(run: Run, factor: float) -> list[list[str]]:
     finite = np.abs(run.lab_values[np.isfinite(run.lab_values)])
     decimals = max(0, 2 - math.floor(math.log10(finite.max()))) if finite.any() else 2
-    rows = []
-    for time, measured, predicted, used in zip(
-        run.lab_hours * factor, run.lab_values, run.lab_predicted, run.lab_used, strict=True
-    ):
+    columns, rows = [run.lab_hours * factor, run.lab_values, run.lab_predicted, run.lab_used], []
+    for time, measured, predicted, used in np.column_stack(columns):
         values = fixed(measured, decimals), fixed(predicted, decimals), fixed(predicted - measured, decimals, "+")
         rows.append([fixed(time, 2), *values, "yes" if used else "no"])
     return rows

@@ -13,7 +13,7 @@ import structlog
 from ...models.store import Store
 from ..drift.monitor import DriftMonitor
 from ..files.table import ReadOptions
-from ..monitoring.watchdog import Watchdog
+from ..monitoring.watchdog import watchdog
 from ..processing.cameras import Cameras
 from ..processing.inspection import Inspection
 from ..processing.model_server import ModelServer
@@ -70,7 +70,7 @@ def run_worker(
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
         inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
         worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)
-        parts.enter_context(Watchdog(worker.alive))
+        parts.enter_context(watchdog(worker.alive))
         stop.on_stop.append(worker.stop)
         if stop():
             return
@@ -99,7 +99,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         source = kafka_source(settings, [topics.spectra, topics.labels], settings.trainer.group)
         parts.enter_context(closing(source))
         trainer = Trainer(settings, source, Store(settings.store))
-        parts.enter_context(Watchdog(trainer.alive))
+        parts.enter_context(watchdog(trainer.alive))
         stop.on_stop.append(trainer.stop)
         if stop():
             return
@@ -112,6 +112,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
 
 def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int) -> str:
     """Starts the server of metrics and probes; returns its URL."""
-    from ..monitoring.http_server import MetricsServer  # with uvicorn: only where a server starts
+    from ..monitoring.http_server import WebServer, metrics_pages  # with uvicorn: only where a server starts
 
-    return parts.enter_context(MetricsServer(host, port, service.meters, service.alive, service.ready)).url
+    pages = metrics_pages(service.meters, service.alive, service.ready)
+    return parts.enter_context(WebServer(host, port, pages, "metrics")).url

@@ -39,8 +39,7 @@ class Hours(NamedTuple):
 
     def at(self, now: datetime) -> bool:
         minute, day = now.hour * 60 + now.minute, now.weekday()
+        today, yesterday = day in self.days, (day - 1) % 7 in self.days
         if self.start_min < self.stop_min:
-            return day in self.days and self.start_min <= minute < self.stop_min
-        return (day in self.days and minute >= self.start_min) or (
-            (day - 1) % 7 in self.days and minute < self.stop_min
-        )
+            return today and self.start_min <= minute < self.stop_min
+        return (today and minute >= self.start_min) or (yesterday and minute < self.stop_min)

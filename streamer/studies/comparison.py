@@ -13,8 +13,7 @@ from ..files.table import read_table
 from ..fitting.pretrain import read_unlabeled
 from .contenders import Context, contender
 from .prequential import StreamTask
-from .results import CompareOptions
-from .tasks import ClassTask, ValueTask
+from .tasks import ClassTask, CompareOptions, ValueTask
 
 USUAL_MODELS = {"values": ("plsr", "local-pls", "committee"), "classes": ("pls-da", "committee")}
 
@@ -52,9 +51,8 @@ class Comparison:
 def compare(options: CompareOptions, progress: Callable[[str], None] = lambda text: None) -> Comparison:
     """Fits every model on the same training rows, parameters chosen inside them, and predicts the same test rows.
 
-    Raises:
-        BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks the
-            pairs it needs; or options that do not go together.
+    Raises BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks
+    the pairs it needs; or options that do not go together.
     """
     table = read_table(options.file, options.reading)
     texts = [name for name in options.targets if name in table.columns and table.columns[name].dtype.kind in "OU"]
@@ -66,10 +64,10 @@ def compare(options: CompareOptions, progress: Callable[[str], None] = lambda te
     options = replace(options, models=list(dict.fromkeys(options.models or usual)))
     for name in options.models:
         contender(kind.of, name)  # raises if there is none, before minutes of work
-    context = Context(grid=table.axis)
+    context = Context()
     if options.unlabeled and any(name.startswith("tamis") for name in options.models):
         reading = replace(options.reading, where=None)
-        context = replace(context, unlabeled=read_unlabeled(options.unlabeled, options.group, table.axis, reading)[0])
+        context = Context(read_unlabeled(options.unlabeled, options.group, table.axis, reading))
     done = Comparison(options, {name: kind.make(table, name, options, context) for name in options.targets}, [])
     for target, task in done.tasks.items():
         for labels, seed, name in product(task.counts, range(options.seeds), options.models):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -72,8 +72,7 @@ class Context:
     `pairs`: (m, bands) twice on the labels' axis, a row is one object: under the labels' condition, under the other.
     """
 
-    unlabeled: Unlabeled | None = None  # for an encoder, on `grid`
-    grid: Axis | None = None
+    unlabeled: tuple[Unlabeled, Axis] | None = None  # for an encoder
     pairs: tuple[np.ndarray, np.ndarray] | None = None
     campaign: np.ndarray | None = None  # (m, bands) unlabeled spectra of the test's campaign
 
@@ -95,11 +94,7 @@ class Corrected:
         """None of them gives prediction intervals."""
 
 
-class Contender(NamedTuple):
-    """How a model is fitted, and whether later labels of a stream lead to a new fit, a gated refit, or none."""
-
-    fit: Callable[[Samples, int, Context], Trained | Corrected]
-    learns: Literal["anew", "gated", "never"] = "anew"
+Contender = Callable[[Samples, int, Context], Trained | Corrected]  # fits on labeled samples, with a random seed
 
 
 def contender(of: str, name: str) -> Contender:
@@ -125,7 +120,7 @@ def _self_trained(kind: str, samples: Samples, seed: int, context: Context) -> T
 
 def _encoded(name: str, samples: Samples, seed: int, context: Context) -> Trained:
     """A committee with an encoder."""
-    encoder = encoder_of(context, seed, pretrained=name == "tamis")
+    encoder = encoder_of(context.unlabeled, seed, pretrained=name == "tamis")
     on_grid = resampler(samples.axis, encoder.grid).apply(samples.spectra)
     parts = {"pipeline": Pipeline(), "estimator": CommitteeRegressor(encoder=encoder, random_state=seed)}
     model = Model.fit(on_grid, encoder.grid, samples.known, ["y"], groups=samples.group, **parts)
@@ -186,42 +181,38 @@ def _cnn(X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
     return lambda Q: network.predict(treat.transform(Q, axis)), str(treat), size
 
 
-def encoder_of(context: Context, seed: int, *, pretrained: bool) -> Encoder:
-    """Pretrained without labels, or with its first random weights. Raises ValueError: no unlabeled spectra."""
-    if context.unlabeled is None or context.grid is None:
-        raise ValueError("an encoder needs unlabeled spectra to learn from: give --unlabeled FILE")
-    return _encoder(context.unlabeled, context.grid, seed, pretrained)
-
-
 @cache  # all draws of labels share it
-def _encoder(unlabeled: Unlabeled, grid: Axis, seed: int, pretrained: bool) -> Encoder:
+def encoder_of(unlabeled: tuple[Unlabeled, Axis] | None, seed: int, *, pretrained: bool) -> Encoder:
+    """Pretrained without labels, or with its first random weights. Raises ValueError: no unlabeled spectra."""
     from ...models.encoder import Encoder
     from ...ssl.pretrain import Recipe, pretrain
 
-    recipe = Recipe(seed=seed)
+    if unlabeled is None:
+        raise ValueError("an encoder needs unlabeled spectra to learn from: give --unlabeled FILE")
+    (given, grid), recipe = unlabeled, Recipe(seed=seed)
     if pretrained:
-        return pretrain(unlabeled, grid, recipe)[0]
-    return Encoder(recipe.encoder, recipe.preprocess, seed).learn(unlabeled.spectra, grid)
+        return pretrain(given, grid, recipe)[0]
+    return Encoder(recipe.encoder, recipe.preprocess, seed).learn(given.spectra, grid)
 
 
-_VALUES = {
-    **{kind: Contender(partial(_plain, kind)) for kind in ("plsr", "local-pls", "committee", "cnn", "spectratr")},
-    **{name: Contender(partial(_encoded, name)) for name in ("tamis", "tamis-random")},
-    **{name: Contender(partial(_paired, name)) for name in ("cnn-pairs", "weighed", *CORRECTED)},
+_VALUES: dict[str, Contender] = {
+    **{kind: partial(_plain, kind) for kind in ("plsr", "local-pls", "committee", "cnn", "spectratr")},
+    **{name: partial(_encoded, name) for name in ("tamis", "tamis-random")},
+    **{name: partial(_paired, name) for name in ("cnn-pairs", "weighed", *CORRECTED)},
 }
 CONTENDERS: dict[str, dict[str, Contender]] = {
     "values": _VALUES,
     "classes": {
-        f"{name}{ending}": Contender(partial(make, kind))
+        f"{name}{ending}": partial(make, kind)
         for ending, make in (("", _plain), (SELF_TRAINED, _self_trained))
         for usual, kind in CLASSIFIERS.items()
         for name in (usual, kind)
     },
     "stream": {
         **_VALUES,
-        "tamis": Contender(_VALUES["committee"].fit, "gated"),
-        "tamis-plsr": Contender(_usual_plsr, "gated"),
-        "tamis-static": Contender(_VALUES["committee"].fit, "never"),
-        "plsr-static": Contender(_usual_plsr, "never"),
+        **dict.fromkeys(("tamis", "tamis-static"), _VALUES["committee"]),
+        **dict.fromkeys(("tamis-plsr", "plsr-static"), _usual_plsr),
     },
 }
+# How a model learns from later labels of a stream; the others are fitted anew.
+LEARNS = {"tamis": "gated", "tamis-plsr": "gated", "tamis-static": "never", "plsr-static": "never"}

@@ -11,9 +11,9 @@ from ...models.axis import resampler
 from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ...models.model import Model
 from ..files.table import Table
-from .results import Listing
+from .tables import Listing
 
-MAX_SPECTRA = 64
+MAX_SPECTRA, MAX_REGIONS = 64, 6
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Explained:
     agreement: float | None
     peaks: list[Peak]
 
-    def regions(self, title: str = "", most: int = 6) -> Listing:
+    def regions(self, title: str = "") -> Listing:
         """Where it rests most: position, its share by each method, and what is known to absorb there."""
         grid, left, found = self.model.grid, self.shares["occlusion"].copy(), []
         nm = grid.to("nm").values if grid.unit in ("nm", "cm-1") else np.full(len(grid), np.nan)
         reach = max(1, round(0.03 * len(left)))
-        while len(found) < most and left.max() > 0:
+        while len(found) < MAX_REGIONS and left.max() > 0:
             top = int(left.argmax())
             near = slice(max(top - reach, 0), top + reach + 1)
             shares = [float(share[near].sum()) for share in self.shares.values()]
@@ -53,8 +53,7 @@ class Explained:
 def explain(model: Model, table: Table, target: str | None) -> Explained:
     """Of the first target, where none is named; of at most 64 spectra, drawn evenly from the table.
 
-    Raises:
-        BadFile: no finite spectrum. ValueError: no such target.
+    Raises BadFile: no finite spectrum. ValueError: no such target.
     """
     from scipy.stats import spearmanr
 

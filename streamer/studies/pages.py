@@ -10,8 +10,7 @@ import numpy as np
 from ..pages.charts import DISC, Chart, Figure, Kind, page_of
 from .comparison import Comparison
 from .explain import Explained
-from .results import Listing
-from .tables import by_class, summary
+from .tables import Listing, by_class, summary
 from .tasks import ClassTask
 
 SHADES = ("lab", "in", "odd", "warm", "frozen", "process", "left")  # of the page's style, one for each model

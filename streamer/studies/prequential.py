@@ -22,9 +22,8 @@ from ...models.model_selection import Trained
 from ...ssl.refit import Labels, refit
 from ..files.table import Table
 from ..fitting.fit import column_of
-from .contenders import Context, Samples, contender
-from .results import Cell, CompareOptions
-from .tasks import codes_of, measured_rows
+from .contenders import LEARNS, Context, Samples, contender
+from .tasks import Cell, CompareOptions, codes_of, measured_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ class StreamTask:
         )  # fmt: skip
 
     def run(self, name: str, labels: int, seed: int) -> Course:
-        fit, learns = contender(self.of, name)
+        fit, learns = contender(self.of, name), LEARNS.get(name, "anew")
         spectra, axis, y, _ = self.samples
         labeled, before = self._labeled(labels, seed), np.full(len(y), np.nan)
         tests = [(self.experience == j) & ~labeled for j in range(len(self.experiences))]

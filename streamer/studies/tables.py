@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from ... import __version__
 from ...models.class_scores import UNKNOWN
 from .comparison import Comparison
 from .prequential import Course, StreamTask
-from .results import ClassCell, Listing, Shares, ValueCell
-from .tasks import LEVEL, ClassTask
+from .tasks import LEVEL, ClassCell, ClassTask, Shares, ValueCell
 
 VALUE_HEADINGS = (
     "model", "R2", "RMSEP", "bias", "SEP", "RPD", "RPIQ", "r² (corr.)", "fit s", "µs at 1", "µs at 256", "parameters",
@@ -26,6 +25,15 @@ CLASS_HEADINGS = (
 STREAM_HEADINGS = (
     *("model", "prequential RMSEP", "over static", "backward transfer", "forgetting", "promoted", "refused"),
 )
+
+
+class Listing(NamedTuple):
+    """A table with its title, and notes below it."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
 
 
 def summary(done: Comparison, target: str, labels: int) -> Listing:

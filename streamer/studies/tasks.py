@@ -1,28 +1,134 @@
-"""What models are compared on: laboratory values or classes of a recorded file, tested on rows kept apart."""
+"""What models are compared on: laboratory values or classes of a recorded file, tested on rows kept apart.
+
+The options of a comparison, its tasks, and their results: a cell for each model on each draw of labels.
+"""
 
 from __future__ import annotations
 
 import time
 import timeit
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
 from ... import BadFile
 from ...models.axis import Axis
 from ...models.class_scores import ClassScores, Verdict
+from ...models.class_thresholds import conformal_limits
 from ...models.evaluation import Scores, few_labels, paired_accuracy, paired_difference, split_rows
 from ...models.model import Model
 from ...models.model_selection import CLASS_FOLDS
 from ...ssl.unlabeled import Unlabeled
-from ..files.table import Table
+from ..files.table import ReadOptions, Table
 from ..fitting.fit import class_values, column_of, target_values
+from ..settings.tables import Decide
 from .contenders import SELF_TRAINED, Context, Samples, contender
-from .results import ClassCell, CompareOptions, FittedCell, Shares, ValueCell
 
 LEVEL = 0.9  # of the prediction intervals whose coverage is reported
+AMBIGUOUS = 0.5  # the second class is less than twice as far
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What to compare on which rows.
+
+    Attributes:
+        models: names in `contenders.CONTENDERS`; none for the usual ones.
+        split: a column that says which rows are training and which test; otherwise a third is drawn for the test, once.
+        group: a column; rows with equal values (repeats of a sample) are never split between training and test.
+        labels: numbers of labeled training rows to draw, nested and the same for every model; none for all of them. In
+            a stream, how many rows of each later experience get values.
+        seeds: draws of labels and of the networks' starts.
+        pairs: a column of two conditions, such as the instrument: labels are from the first one in the file, test rows
+            from the other. Rows of one `group` are one object: those of the training objects are the pairs.
+        unlabeled: files that encoders are pretrained on; otherwise the file's own rows without the test objects.
+        test: for classes, columns with the values of the test rows, such as a campaign.
+        hide: classes left out of the training, to see whether the models call them unknown.
+        stream: a column whose values, in the file's order, come one after another; see `prequential`.
+    """
+
+    file: Path
+    targets: Sequence[str]
+    models: Sequence[str] = ()
+    split: str | None = None
+    group: str | None = None
+    labels: Sequence[int] = ()
+    seeds: int = 1
+    pairs: str | None = None
+    unlabeled: Sequence[Path] = ()
+    test: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    hide: Sequence[str] = ()
+    stream: str | None = None
+    reading: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model on one draw of labels. Models are ranked by `error`; the smallest is best."""
+
+    target: str
+    model: str
+    labels: int
+    seed: int
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedCell(Cell):
+    """What a fitted model predicts for the m test rows (values, or codes of classes), and what it costs."""
+
+    predicted: np.ndarray
+    fit_s: float
+    us_at_1: float
+    us_at_256: float
+    parameters: int
+    chosen: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueCell(FittedCell):
+    """`coverage`: share of the test rows inside the model's 90 % intervals; None if it gives none."""
+
+    scores: Scores
+    coverage: float | None
+
+
+class Shares(NamedTuple):
+    """The number of rows, and the shares of them that a rule may exclude from sorting."""
+
+    rows: int
+    unknown: float  # outside every class's limit
+    rejected: float  # or not certain, with the default `conformal` level
+    doubtful: float  # or ambiguous
+
+    @classmethod
+    def of(cls, model: Model, verdict: Verdict) -> Self:
+        level = Decide().conformal  # type: ignore[call-arg]
+        likely = verdict.probability >= conformal_limits(model.estimator.validation_, level)
+        rejected = verdict.unknown | (likely.sum(axis=1) != 1)
+        each = verdict.unknown, rejected, rejected | (verdict.ambiguity > AMBIGUOUS)
+        return cls(len(rejected), *(float(share.mean()) for share in each))
+
+    @classmethod
+    def mean(cls, some: Sequence[Self]) -> Self:
+        """Weighted by the number of rows."""
+        rows, *shares = np.array(some).T
+        return cls(int(rows.sum()), *(float(share @ rows / max(rows.sum(), 1)) for share in shares))
+
+    def percent(self) -> list[str]:
+        return [f"{share:.1%}" for share in self[1:]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCell(FittedCell):
+    """`known`: of the test rows. `strange`: hidden class -> of its rows. The code K in `predicted` is unknown."""
+
+    scores: ClassScores
+    known: Shares
+    strange: dict[str, Shares]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +149,7 @@ class Task:
         """The model, and the fields of its cell."""
         drawn = few_labels(self.train, labels, seed)
         began = time.perf_counter()
-        trained = contender(self.of, name).fit(self.samples.rows(drawn), seed, self.context)
+        trained = contender(self.of, name)(self.samples.rows(drawn), seed, self.context)
         fit_s = time.perf_counter() - began
         spectra, axis = self.samples.spectra[self.test], self.samples.axis
         many = np.resize(spectra, (256, spectra.shape[1]))
@@ -79,7 +185,7 @@ class ValueTask(Task):
         if options.pairs is not None:
             train, test, context = _across(table, options.pairs, str(options.group), train, test, context)
         if context.unlabeled is None:
-            context = replace(context, unlabeled=_own(table, samples.group, options.pairs, test))
+            context = replace(context, unlabeled=(_own(table, samples.group, options.pairs, test), table.axis))
         counts = list(dict.fromkeys(min(n, len(train)) for n in options.labels or [len(train)]))
         return cls(target=target, samples=samples, counts=counts, train=train, test=test, split=split, context=context)
 

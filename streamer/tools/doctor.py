@@ -7,9 +7,9 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
+from typing import NamedTuple
 
 from ... import TamisError, __version__
 from ...models.store import Store
@@ -18,8 +18,7 @@ from ..transport.client import ensure_topics
 from ..transport.security import weaknesses
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     ok: bool
     what: str
     text: str
@@ -53,7 +52,7 @@ def _broker(settings: Settings) -> str:
     missing = ensure_topics(settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka)
     if missing and not topics.create:
         raise TamisError(
-            f"{settings.brokers} answers, but has no {', '.join(missing)}: create them, or set topics.create"
+            f"{settings.brokers} answers but lacks {', '.join(missing)}: create them, or set topics.create"
         )
     later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
     weak = "".join(f"; {weakness}" for weakness in weaknesses(settings.kafka))
@@ -64,8 +63,7 @@ def _cameras(settings: Settings) -> str:
     from ..processing.cameras import Cameras
 
     Cameras().check(settings.lines)
-    cameras = {name: line.camera for name, line in settings.lines.items() if line.camera.pixels}
-    return ", ".join(f"{name}: {camera.pixels} pixels" for name, camera in cameras.items())
+    return ", ".join(f"{name}: {one.camera.pixels} pixels" for name, one in settings.lines.items() if one.camera.pixels)
 
 
 def _store(settings: Settings) -> str:

@@ -45,6 +45,14 @@ class Sent:
     before: int = 0
     behind_s: float = 0.0
 
+    def summary(self, rate: float | None) -> str:
+        """For the user, with the requested rate if it was not reached."""
+        per_s = self.spectra / max(self.seconds, 1e-9)
+        more = f"; {self.before} were sent before" if self.before else ""
+        if rate is not None and self.seconds > 1 and per_s < 0.9 * rate:
+            more += f"; slower than the requested {rate:g}"
+        return f"sent {self.spectra} spectra in {self.frames} frames, {self.seconds:.1f} s, {per_s:.0f} spectra/s{more}"
+
 
 Show = Callable[[Sent], None]
 Stopping = Callable[[], bool]
@@ -55,8 +63,7 @@ class ReplayOptions:
     """How recorded files are sent.
 
     Attributes:
-        rate: spectra per second; None for as fast as possible.
-        realtime: keep the recorded time between spectra.
+        rate: spectra per second; None for as fast as possible. realtime: keep the recorded time between spectra.
         loop: start again at the end; spectrum_ids get ``~2``, ``~3``, ... and times continue.
         limit: stop after this many spectra.
         resume: a name whose consumer group keeps how many spectra were sent: a replay that was killed continues there.
@@ -76,7 +83,7 @@ class ReplayOptions:
 
 @dataclass(frozen=True)
 class Replay:
-    """Sends recorded files to a topic.
+    """Sends recorded files to a topic. Raises NotDelivered if the broker does not confirm.
 
     Args:
         progress_source: keeps the progress of a replay that can be resumed.
@@ -92,18 +99,14 @@ class Replay:
     def run(
         self, paths: Sequence[Path], sink: Sink, stopping: Stopping = lambda: False, show: Show = lambda sent: None
     ) -> Sent:
-        """Sends the files in their order.
-
-        Raises:
-            BadFile: a file cannot be read, or has no times for `realtime`. NotDelivered: the broker did not confirm.
-        """
+        """Sends the files in their order. Raises BadFile: a file cannot be read, or has no times for `realtime`."""
         frames = self._timed(_cut(self._frames(paths), self.before, self.options.limit))
         return self.send(frames, sink, stopping, show)
 
     def send(
         self, frames: Iterable[tuple[float, Frame]], sink: Sink, stopping: Stopping, show: Show = lambda sent: None
     ) -> Sent:
-        """Sends each frame when it is due, in seconds from now. Raises NotDelivered: the broker did not confirm."""
+        """Sends each frame when it is due, in seconds from now."""
         sent = Sent(before=self.before)
         start = flushed = time.monotonic()
         waiting = 0  # frames not flushed yet
@@ -198,10 +201,8 @@ def replay_to_kafka(settings: Settings, files: Sequence[Path], options: ReplayOp
         if name:
             source = stack.enter_context(closing(kafka_source(settings, [topic], group, [0])))
             before = source.committed(topic, 0)
-        replay = Replay(options, topic, settings.frame_max_bytes, source, before)
-        if not sys.stderr.isatty():
-            return replay.run(files, sink, stop)
-        return replay.run(files, sink, stop, _progress_bar(files, options, stack))
+        show = _progress_bar(files, options, stack) if sys.stderr.isatty() else lambda sent: None
+        return Replay(options, topic, settings.frame_max_bytes, source, before).run(files, sink, stop, show)
 
 
 def _progress_bar(files: Sequence[Path], options: ReplayOptions, stack: ExitStack) -> Show:

@@ -239,7 +239,6 @@ def write_file(
 
     Args:
         counts: a cube of counts instead of reflectance, and its references NAME.white.hdr and NAME.dark.hdr.
-        truth: see `write_truth`.
     """
     start = np.datetime64("2026-01-01T00:00:00", "us")
     material = {thing.number: thing.material for thing in belt.objects(seconds)}

@@ -144,9 +144,7 @@ def _facts(now: Scrape, before: Scrape) -> Iterator[tuple[str, str, str]]:
         yield "buffer", ", ".join(buffered), ""
         step = now.sum("tamis_training_step")
         doing = f"pretraining, step {step:.0f}, loss {now.sum('tamis_training_loss'):.3f}" if step else "waiting"
-        verdicts = ", ".join(
-            f"{value:.0f} {outcome}" for outcome, value in now.by("outcome", "tamis_gate_total").items()
-        )
+        verdicts = ", ".join(f"{n:.0f} {outcome}" for outcome, n in now.by("outcome", "tamis_gate_total").items())
         yield "trainer", doing + (f"; candidates: {verdicts}" if verdicts else ""), ""
     if memory := now.sum("process_resident_memory_bytes"):
         yield "memory", f"{memory / 1e6:,.0f} MB", ""

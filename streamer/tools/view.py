@@ -7,16 +7,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from errno import EISDIR
-from pathlib import Path
-from tempfile import TemporaryFile
 
 import structlog
 
-from ... import BadFile
 from ..monitoring.http_server import WebServer
 from ..pages.belt_map import BeltMap
-from ..pages.charts import page_of, render, write_page
+from ..pages.charts import page_of, render
 from ..services.stop import Stop
 from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_source
@@ -31,20 +27,17 @@ SETTLE_S = 3.0  # without new messages after a replay: the workers have finished
 @contextmanager
 def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
     """Feeds a belt with new messages, in a thread; gives a function that returns the problem, or ''."""
-    topics = settings.topics
-    ensure(settings, [topics.predictions, topics.decisions])
-    source = kafka_source(
-        settings.model_copy(update={"start_at": "latest"}),
-        [topics.predictions, topics.decisions],
-        f"tamis-view-{uuid.uuid4().hex[:8]}",  # a new group each time; it never commits
-    )
+    topics = [settings.topics.predictions, settings.topics.decisions]
+    ensure(settings, topics)
+    group = f"tamis-view-{uuid.uuid4().hex[:8]}"  # a new one each time; it never commits
+    source = kafka_source(settings.model_copy(update={"start_at": "latest"}), topics, group)
     done, ended = threading.Event(), []
 
     def read() -> None:
         try:
             while not done.is_set():
                 for record in source.poll(0.2):
-                    decision = record.topic == topics.decisions
+                    decision = record.topic == settings.topics.decisions
                     belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
         except Exception as error:  # shown on the page: a thread ends silently
             log.exception("stopped following the belt")
@@ -62,11 +55,7 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
 
 
 def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host: str, port: int) -> None:
-    """Serves the page until stopped.
-
-    Raises:
-        TamisError: no broker answers, or the port cannot be bound.
-    """
+    """Serves the page until stopped. Raises TamisError: no broker answers, or the port cannot be bound."""
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, Response
 
@@ -90,31 +79,10 @@ def _state(belt: BeltMap) -> str:
     if not belt.last_message_s:
         return "Waiting for predictions: is a worker running, and are spectra sent?"
     quiet_s = time.monotonic() - belt.last_message_s
-    return (
-        f"Line {belt.line}: no messages for {quiet_s:.0f} s." if quiet_s > QUIET_S else f"Line {belt.line} is running."
-    )
+    return f"Line {belt.line}" + (f": no messages for {quiet_s:.0f} s." if quiet_s > QUIET_S else " is running.")
 
 
 def settle(belt: BeltMap, stop: Stop) -> None:
     """Waits until the workers have finished: nothing new for a while."""
     start = time.monotonic()
     stop.wait(lambda: time.monotonic() - max(start, belt.last_message_s) < SETTLE_S)
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Raises BadFile: no report can be written there. Checked before a replay, which takes minutes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(EISDIR, "it is a folder")
-        TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise BadFile(f"cannot write {path}: {error.strerror}") from error
-
-
-def write_belt(belt: BeltMap, path: Path, title: str, subtitle: str) -> None:
-    """Raises BadFile: the report cannot be written."""
-    from markupsafe import Markup
-
-    html = Markup(belt.html())  # noqa: S704 (its template has escaped every text)
-    write_page(page_of(title, [html], subtitle=subtitle), path)

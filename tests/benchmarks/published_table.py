@@ -17,8 +17,8 @@ import numpy as np
 
 from tamis.streamer.files.table import ReadOptions
 from tamis.streamer.studies.comparison import compare
-from tamis.streamer.studies.results import CompareOptions
 from tamis.streamer.studies.tables import as_json
+from tamis.streamer.studies.tasks import CompareOptions
 
 from .page import ROOT, put
 

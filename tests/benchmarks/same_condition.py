@@ -38,7 +38,7 @@ def cells(name: str, draws: int, seeds: int) -> list[tuple[int, float, float, fl
     n = len(pool)
     spectra = table.spectra[pool].astype(np.float32)
     unlabeled = Unlabeled(spectra, np.arange(n), np.zeros(n, np.int64), np.ones(n, bool))
-    context = Context(unlabeled, table.axis)
+    context = Context((unlabeled, table.axis))
     found = []
     for labels in (30, 100):
         if labels >= len(fit_rows):
@@ -52,7 +52,9 @@ def cells(name: str, draws: int, seeds: int) -> list[tuple[int, float, float, fl
 
             without = rmsep(None)
             for seed in range(seeds):
-                trained, random = (encoder_of(context, seed, pretrained=pretrained) for pretrained in (True, False))
+                trained, random = (
+                    encoder_of(context.unlabeled, seed, pretrained=pretrained) for pretrained in (True, False)
+                )
                 found.append((labels, without, rmsep(trained), rmsep(random)))
     return found
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 
 from tamis.streamer.studies.comparison import compare
-from tamis.streamer.studies.results import CompareOptions
 from tamis.streamer.studies.tables import STREAM_HEADINGS, summary
+from tamis.streamer.studies.tasks import CompareOptions
 
 from .page import ROOT, put
 

@@ -103,7 +103,7 @@ def row_of(name: str) -> Row:
 
     def row(X, y, A, B, X_test, seed):
         axis = Axis(np.arange(X.shape[1]), "index")
-        return contender("values", name).fit(Samples(X, axis, y), seed, Context(pairs=(A, B))).predict(X_test, axis)
+        return contender("values", name)(Samples(X, axis, y), seed, Context(pairs=(A, B))).predict(X_test, axis)
 
     return row
 
@@ -127,7 +127,7 @@ def encoded(pretrained: bool) -> Row:
 
     def row(X, y, A, B, X_test, seed):
         context = context_of(A, B)
-        encoders = [encoder_of(context, start, pretrained=pretrained) for start in range(ENCODERS)]
+        encoders = [encoder_of(context.unlabeled, start, pretrained=pretrained) for start in range(ENCODERS)]
         every = []
         for encoder in encoders:
             candidate = [Candidate(Correction(), ridge_head)]  # on uncorrected embeddings
@@ -147,7 +147,7 @@ def context_of(A, B) -> Context:
     if key not in _contexts:
         n, both = len(A), np.vstack([A, B]).astype(np.float32)
         pairs = Unlabeled(both, np.tile(np.arange(n), 2), np.repeat([0, 1], n), np.ones(2 * n, bool))
-        _contexts[key] = Context(pairs, Axis(np.arange(A.shape[1]), "index"))
+        _contexts[key] = Context((pairs, Axis(np.arange(A.shape[1]), "index")))
     return _contexts[key]
 
 

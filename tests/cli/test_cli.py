@@ -383,7 +383,7 @@ def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path
             ["fit", "meat.parquet", "--target", "fat", "--model", "cnn", "--components", "3"],
             "cnn takes no n_components",
         ),
-        (["compare", "meat.parquet", "--target", "fat", "--json", "."], ".: expected a file to write, got a directory"),
+        (["compare", "meat.parquet", "--target", "fat", "--json", "."], "cannot write .: it is a folder"),
         (["replay", "."], ".: expected a file, got a directory"),
         (["replay", "x" * 300 + ".csv"], "File name too long"),
         (["worker", "--from", "meat.parquet", "--to", "out"], "frame_max_bytes is 1000"),

@@ -61,10 +61,11 @@ def test_without_a_terminal_it_prints_plain_lines(demo: tuple[Path, str]) -> Non
 def test_the_page_of_the_learning_demo_escapes_what_the_gate_says() -> None:
     def parts(text: str) -> Page:
         hours, hplc = np.arange(40.0), np.array([[0.5, 44.0], [7.0, 40.0], [33.0, 4.0]])
+        curves = np.array([hours, hours, hours + 1, np.ones(40)])
         names = "prequential_rmsep static_rmsep labels versions refused"
         figures: dict[str, Any] = dict.fromkeys(names.split(), 1)
         verdicts = [{"outcome": text, "version": text, "reason": text}, {"outcome": "a", "version": None, "reason": ""}]
-        return Page(learning_page(figures, hours, hours, hours + 1, np.ones(40), hplc, verdicts))
+        return Page(learning_page(figures, curves, hplc, verdicts))
 
     parsed, tame = parts(HOSTILE), parts("promoted")
     assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in tame.tags]

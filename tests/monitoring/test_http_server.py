@@ -20,17 +20,17 @@ from structlog.testing import capture_logs
 
 from tamis import BadSettings
 from tamis.streamer.monitoring import http_server
-from tamis.streamer.monitoring.http_server import MAX_CLIENTS, MAX_REQUEST_BYTES, MetricsServer, WebServer
+from tamis.streamer.monitoring.http_server import MAX_CLIENTS, MAX_REQUEST_BYTES, WebServer, metrics_pages
 from tamis.streamer.monitoring.metrics import Metrics
 from tamis.streamer.settings.load import load
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def serve(host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
+def serve(host: str = "127.0.0.1", port: int = 0) -> WebServer:
     metrics = Metrics()
     metrics["tamis_frames_total"].inc(3)
-    return MetricsServer(host, port, metrics, alive=lambda: "", ready=lambda: "no broker answers")
+    return WebServer(host, port, metrics_pages(metrics, lambda: "", lambda: "no broker answers"), "metrics")
 
 
 def serve_large() -> WebServer:
@@ -42,7 +42,7 @@ def serve_large() -> WebServer:
 
 
 @pytest.fixture
-def served() -> Iterator[MetricsServer]:
+def served() -> Iterator[WebServer]:
     with serve() as server:
         yield server
 
@@ -72,14 +72,14 @@ def rest(client: socket.socket) -> bytes:
     return answer
 
 
-def ask(server: MetricsServer, request: bytes) -> bytes:
+def ask(server: WebServer, request: bytes) -> bytes:
     with connect(server) as client:
         with suppress(ConnectionError):  # closed while we were still sending
             client.sendall(request)
         return rest(client)
 
 
-def answers(server: MetricsServer) -> bool:
+def answers(server: WebServer) -> bool:
     return ask(server, GET).endswith(b"\r\n\r\nok\n")
 
 
@@ -97,7 +97,7 @@ def eventually(check: Callable[[], bool], within_s: float = 5.0) -> bool:
 # What it serves
 
 
-def test_metrics_and_probes(served: MetricsServer) -> None:
+def test_metrics_and_probes(served: WebServer) -> None:
     metrics = ask(served, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert metrics.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n" in metrics
@@ -114,7 +114,7 @@ def test_metrics_and_probes(served: MetricsServer) -> None:
     assert head.endswith(b"\r\n\r\n")
 
 
-def test_metrics_in_the_form_that_a_scraper_asks_for(served: MetricsServer) -> None:
+def test_metrics_in_the_form_that_a_scraper_asks_for(served: WebServer) -> None:
     def metrics(headers: bytes, query: bytes = b"") -> bytes:
         return ask(served, b"GET /metrics" + query + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
 
@@ -126,7 +126,7 @@ def test_metrics_in_the_form_that_a_scraper_asks_for(served: MetricsServer) -> N
 # Where it listens
 
 
-def test_metrics_are_for_this_machine_alone(served: MetricsServer) -> None:
+def test_metrics_are_for_this_machine_alone(served: WebServer) -> None:
     assert load().metrics.host == "127.0.0.1"
     with capture_logs() as logs, serve() as another:
         assert another._socket.getsockname()[0] == "127.0.0.1"
@@ -167,7 +167,7 @@ def test_an_address_that_is_not_ours_is_a_wrong_setting(host: str) -> None:
         serve(host, 9108)
 
 
-def test_a_busy_port_is_a_wrong_setting(served: MetricsServer) -> None:
+def test_a_busy_port_is_a_wrong_setting(served: WebServer) -> None:
     for port in (served.port, 70_000):
         with pytest.raises(BadSettings, match=rf"metrics\.port: cannot listen on 127\.0\.0\.1:{port}: .*; set another"):
             serve(port=port)
@@ -206,13 +206,13 @@ def test_a_busy_port_is_a_wrong_setting(served: MetricsServer) -> None:
         (b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"a" * 100_000, b"200"),
     ],
 )  # fmt: skip
-def test_odd_requests_change_nothing(served: MetricsServer, request_: bytes, status: bytes) -> None:
+def test_odd_requests_change_nothing(served: WebServer, request_: bytes, status: bytes) -> None:
     assert ask(served, request_).split(b" ", 2)[1] == status
     assert answers(served)
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_connection_carries_one_request(served: MetricsServer) -> None:
+def test_a_connection_carries_one_request(served: WebServer) -> None:
     assert ask(served, 100 * GET).count(b"HTTP/1.1 200 OK") == 1
     assert eventually(lambda: open_connections(served) == 0)
 
@@ -227,7 +227,7 @@ def test_a_client_that_has_said_all_gets_its_answer() -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_slow_clients_delay_no_other_client(served: MetricsServer) -> None:
+def test_slow_clients_delay_no_other_client(served: WebServer) -> None:
     threads = threading.active_count()
     with ExitStack() as clients:
         slow = []
@@ -249,7 +249,7 @@ def test_a_client_has_ten_seconds() -> None:
 
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n", b"dribble"])
-def test_a_slow_client_is_disconnected(served: MetricsServer, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+def test_a_slow_client_is_disconnected(served: WebServer, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(http_server, "REQUEST_S", 0.4)
     since = time.monotonic()
     with connect(served) as slow:
@@ -277,7 +277,7 @@ def test_a_client_that_does_not_read_its_answer_is_disconnected(monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("quiet")
-def test_a_large_request_is_refused(served: MetricsServer) -> None:
+def test_a_large_request_is_refused(served: WebServer) -> None:
     start = b"GET /healthz HTTP/1.1\r\nHost: x\r\na: "
     most = start + b"b" * (MAX_REQUEST_BYTES - len(start) - 4)
     assert ask(served, most + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
@@ -285,7 +285,7 @@ def test_a_large_request_is_refused(served: MetricsServer) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
-def test_clients_that_disconnect_are_not_logged(served: MetricsServer) -> None:
+def test_clients_that_disconnect_are_not_logged(served: WebServer) -> None:
     for sent in (b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n") * 20:
         with connect(served) as client:
             client.sendall(sent)
@@ -315,14 +315,14 @@ def test_nothing_is_left_when_it_ends(make: Callable[[], WebServer], request_: b
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
-def test_signals_stay_with_the_process(served: MetricsServer) -> None:
+def test_signals_stay_with_the_process(served: WebServer) -> None:
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     with serve() as another:
         assert answers(another)
         assert {one: signal.getsignal(one) for one in before} == before
 
 
-def test_an_idle_server_costs_nothing(served: MetricsServer) -> None:
+def test_an_idle_server_costs_nothing(served: WebServer) -> None:
     assert answers(served)
     assert served._thread.ident
     clock = time.pthread_getcpuclockid(served._thread.ident)
@@ -331,7 +331,7 @@ def test_an_idle_server_costs_nothing(served: MetricsServer) -> None:
     assert time.clock_gettime(clock) - before < 0.01 * 2.0, "of one core"
 
 
-def test_logging_of_other_libraries_stays_as_it_is(served: MetricsServer) -> None:
+def test_logging_of_other_libraries_stays_as_it_is(served: WebServer) -> None:
     handlers = list(logging.getLogger().handlers)
     with serve():
         assert logging.getLogger().handlers == handlers

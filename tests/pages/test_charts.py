@@ -9,7 +9,7 @@ import numpy as np
 
 from tamis.streamer.pages.charts import DOT, Chart, Figure, Kind, page_of
 from tamis.streamer.studies.pages import TEMPLATE, Section
-from tamis.streamer.studies.results import Listing
+from tamis.streamer.studies.tables import Listing
 
 from ..support.html import HOSTILE, Page
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tamis import BadFile
-from tamis.streamer.pages.charts import MAX_MARKS
-from tamis.streamer.pages.run_report import Finding, Run, page, write_report
+from tamis.streamer.pages.charts import MAX_MARKS, write_page
+from tamis.streamer.pages.run_report import Finding, Run, page
 
 from ..support.html import HOSTILE, Page
 from ..support.paths import CHROMIUM
@@ -180,11 +180,11 @@ def test_columns_of_unequal_length_are_refused_by_name() -> None:
 
 
 def test_a_demo_weighs_little_and_a_month_of_spectra_not_much_more(tmp_path: Path) -> None:
-    write_report(a_run(), tmp_path / "demo.html")
+    write_page(page(a_run()), tmp_path / "demo.html")
     assert (tmp_path / "demo.html").stat().st_size < 400_000
     month = a_run(n=300_000)
     month.t2[123_456] = 1e6  # a lonely one: must survive the thinning
-    write_report(month, tmp_path / "month.html")
+    write_page(page(month), tmp_path / "month.html")
     assert (tmp_path / "month.html").stat().st_size < 1_000_000
     clouds = re.findall(r'<path class="out" d="(M[^0][^"]+)"', (tmp_path / "month.html").read_text())
     t2_marks = clouds[1]
@@ -195,18 +195,18 @@ def test_a_demo_weighs_little_and_a_month_of_spectra_not_much_more(tmp_path: Pat
 
 def test_it_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
-    write_report(replace(a_run(), title="half a \ud800 pair"), path)
+    write_page(page(replace(a_run(), title="half a \ud800 pair")), path)
     assert path.read_text("utf-8").endswith("</html>\n")
     assert list(path.parent.iterdir()) == [path]
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(BadFile, match=r"folder\.html: Is a directory"):
-        write_report(a_run(), tmp_path / "folder.html")
+        write_page(page(a_run()), tmp_path / "folder.html")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.html", "new"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
 def test_a_browser_draws_every_chart_without_an_error(tmp_path: Path) -> None:
-    write_report(replace(a_run(), title=HOSTILE), tmp_path / "report.html")
+    write_page(page(replace(a_run(), title=HOSTILE)), tmp_path / "report.html")
     quiet = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
     command = [str(CHROMIUM), "--headless", *(f"--{flag}" for flag in quiet.split()), "--disable-sync"]
     command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]

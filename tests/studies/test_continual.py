@@ -13,8 +13,8 @@ from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.studies.comparison import Comparison, compare
 from tamis.streamer.studies.prequential import Course
-from tamis.streamer.studies.results import CompareOptions
 from tamis.streamer.studies.tables import summary
+from tamis.streamer.studies.tasks import CompareOptions
 
 from ..support.spectra import simulate
 

@@ -185,10 +185,10 @@ def test_another_member_of_the_group_takes_over(tmp_path: Path) -> None:
 def test_a_stuck_loop_ends_the_process_and_shows_where() -> None:
     code = (
         "import time\n"
-        "from tamis.streamer.monitoring.watchdog import Watchdog\n"
+        "from tamis.streamer.monitoring.watchdog import watchdog\n"
         "def hangs_here():\n"
         "    time.sleep(60)\n"
-        "with Watchdog(lambda: 'the loop has not turned for 61 s'):\n"
+        "with watchdog(lambda: 'the loop has not turned for 61 s'):\n"
         "    hangs_here()"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

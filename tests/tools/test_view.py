@@ -21,8 +21,8 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.pages.charts import refuse_unwritable
 from tamis.streamer.tools.simulate import SimulatedBelt as Simulated
-from tamis.streamer.tools.view import refuse_unwritable
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
