@@ -1,7 +1,5 @@
 """The applicability domain: Hotelling's T2 and Q residuals, and limits above which a prediction extrapolates."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Self
 

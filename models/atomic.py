@@ -1,7 +1,5 @@
 """Files that are written whole or not at all: after a crash or on a full disk there is the old file or the new one."""
 
-from __future__ import annotations
-
 import glob
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Classes in plain numpy: probabilities from scores, verdicts, validation and figures of merit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self

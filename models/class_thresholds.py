@@ -1,7 +1,5 @@
 """The probability at which a class is accepted: for a requested purity or recovery, and for conformal sets."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A classifier first learns a score for each class. The scores of held-out spectra
 multinomial logistic regression; their distances from their own class set that class's limit.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self

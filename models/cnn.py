@@ -1,7 +1,5 @@
 """The published CNN baseline, and the layers of Keras that it shares with SpectraTr."""
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from typing import Any

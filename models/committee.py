@@ -1,7 +1,5 @@
 """The committee: PLS, ridge and Gaussian processes under several pre-treatments, for when labels are few."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, fields

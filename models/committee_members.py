@@ -1,7 +1,5 @@
 """The committee's members: PLS, ridge and Gaussian processes, how each is fitted, and how they are weighted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product, starmap

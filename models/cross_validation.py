@@ -1,7 +1,5 @@
 """Folds in which samples of one group stay together, and the number of latent variables that they choose."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """An encoder: the body of a network, pretrained without labels, that turns spectra into embeddings."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, Self

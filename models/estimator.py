@@ -1,7 +1,5 @@
 """What every estimator here shares: the checks of its spectra, its targets' shape, and its arrays in a bundle."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self

@@ -1,7 +1,5 @@
 """Which wavelengths a prediction rests on: by occlusion for any model, by attention for SpectraTr; known bands."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

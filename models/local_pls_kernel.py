@@ -5,8 +5,6 @@ formed and its share of the loading added while the rows are still in the neares
 and kept on disk where a cache folder can be written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any

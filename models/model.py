@@ -1,7 +1,5 @@
 """A deployable model: spectra on any axis in; values, T2 and Q out. It is what a bundle holds and a worker serves."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Model selection: pre-treatment and parameters of each kind of model, chosen on the training rows alone."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product

@@ -1,7 +1,5 @@
 """The published networks as scikit-learn estimators: trained on hundreds of spectra, kept as plain arrays."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

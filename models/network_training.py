@@ -1,7 +1,5 @@
 """The steps of a network's training and prediction: device, scaling, schedule, averages, randomness and weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

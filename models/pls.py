@@ -1,7 +1,5 @@
 """Partial least squares regression, and local PLS, as estimators."""
 
-from __future__ import annotations
-
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """PLS discriminant analysis: classes from spectra through latent variables."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

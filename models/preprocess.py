@@ -4,8 +4,6 @@ A pipeline is written as text, left to right: ``cut 950 1500, baseline, savgol 1
 Every step maps (n, bands) to (n, bands'); what it learns, it learns from the training spectra alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields

@@ -1,7 +1,5 @@
 """Reflectance from a camera's counts, by its white and dark references."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .. import BadFile

@@ -1,7 +1,5 @@
 """Dataclasses with one value a row in each of several columns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from itertools import chain

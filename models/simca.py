@@ -1,7 +1,5 @@
 """DD-SIMCA in plain numpy: how far a spectrum lies from each class."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Self

@@ -1,7 +1,5 @@
 """SpectraTr: one attention layer over the patches of a spectrum."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -5,8 +5,6 @@ A bundle is written to a hidden folder, synced and renamed; then `current` is re
 leaves the current version as it was.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

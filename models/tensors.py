@@ -1,7 +1,5 @@
 """Named arrays as the bytes of a safetensors file, and groups of them that share a prefix."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

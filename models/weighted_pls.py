@@ -1,7 +1,5 @@
 """Weighted partial least squares, the algorithm that PLSR and local PLS share."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

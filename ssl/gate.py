@@ -1,7 +1,5 @@
 """The gate: a candidate replaces the champion only if it is shown to do no harm; else it is refused, with a reason."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 The two views of a batch show the same objects, row by row. All other rows of the batch count as other objects.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F

@@ -4,8 +4,6 @@ Everything drawn at random in step s depends on (seed, s) alone, so a run that w
 checkpoint ends with the same weights as an uninterrupted one.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import math

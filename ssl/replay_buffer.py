@@ -4,8 +4,6 @@ One SQLite file in WAL mode holds everything, so each call takes effect whole or
 killed. Spectra are written in place, in slots of equal size: the file grows to its bound and no further.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sqlite3

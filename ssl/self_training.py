@@ -1,7 +1,5 @@
 """Self-training: a classifier adapts to a new campaign by its own surest predictions of unlabeled spectra."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

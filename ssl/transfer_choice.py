@@ -1,7 +1,5 @@
 """Which calibration transfer to use, with which head: the least expected error under the condition without labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

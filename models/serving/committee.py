@@ -1,7 +1,5 @@
 """The committee compiled for serving: all its linear members in one product for each scatter correction."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..committee import CommitteeRegressor

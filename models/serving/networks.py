@@ -4,8 +4,6 @@ A formula takes functions `f` (of `Numpy` or `Openvino`), weights by torch's nam
 by layer except `spectra_encoder`: folded, it takes 15.5 instead of 28.3 MFLOP for a spectrum of 700 bands.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import threading

@@ -1,7 +1,5 @@
 """What a bundle holds, and which backend computes it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple

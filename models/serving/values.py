@@ -1,7 +1,5 @@
 """What a backend computes beside T2 and Q: values by each kind of model, embeddings, and distances from classes."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..axis import Axis

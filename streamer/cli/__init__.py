@@ -1,7 +1,5 @@
 """The command `tamis`. Each command imports what it needs when it runs, so that `--help` is fast."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

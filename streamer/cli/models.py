@@ -1,7 +1,5 @@
 """`tamis models`: the model store."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from typer import Argument, Option

@@ -1,7 +1,5 @@
 """The services (`tamis worker`, `tamis trainer`), and what is run beside them: `broker`, `doctor`, `demo`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

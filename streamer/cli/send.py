@@ -1,7 +1,5 @@
 """What sends spectra to a line: `tamis replay` and `tamis simulate`."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tamis compare` and `tamis explain`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`tamis fit` and `tamis pretrain`."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """What a person watches a line with: `tamis tail`, `top`, `view` and `drift`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

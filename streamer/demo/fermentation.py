@@ -4,8 +4,6 @@ The data come with chemotools (Cabaneros Lopez et al.): 21 calibration spectra w
 spectra of a fermentation, one every 75 seconds, with 34 HPLC values.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

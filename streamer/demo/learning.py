@@ -4,8 +4,6 @@ A worker and a trainer run side by side. Each spectrum is predicted with the kno
 the replay waits until a value is learned or refused, and until the worker serves the new version.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

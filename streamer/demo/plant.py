@@ -1,7 +1,5 @@
 """A plant in miniature: an embedded broker, real worker and trainer processes, and a client that sends and reads."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

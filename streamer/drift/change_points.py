@@ -1,7 +1,5 @@
 """Levels that have moved for good: of Q, of predictions, and of the laboratory's values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A block is some hundred spectra of one line in order of time. Each detector's sc
 thresholds follow from how blocks of the reference differ, so that chance passes them about once in a million blocks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

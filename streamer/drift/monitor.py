@@ -1,7 +1,5 @@
 """Monitoring lines for drift: spectra are gathered into blocks and compared with a reference that is kept on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A detector's reading of one block, and block means in standard errors, which most detectors read."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The file that keeps a line's drift reference over restarts."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Drift of the instrument alone, by scans of a white tile or a check sample."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ...models.axis import Axis

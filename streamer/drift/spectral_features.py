@@ -1,7 +1,5 @@
 """The linear views of spectra that the drift detectors share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

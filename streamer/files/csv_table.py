@@ -3,8 +3,6 @@
 Read line by line, so that neither a bad cell nor a quote that is never closed costs more than its own row.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -1,7 +1,5 @@
 """Hyperspectral cubes: ENVI images read line by line and written, and a camera's white and dark references."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """Recorded files <-> frames, in memory that does not grow with the file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain

@@ -1,7 +1,5 @@
 """NumPy files of spectra, .npy and .npz, read forward some rows at a time."""
 
-from __future__ import annotations
-
 import io
 import math
 import zipfile

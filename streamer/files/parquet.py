@@ -1,7 +1,5 @@
 """Parquet files of spectra, with a list column or one column a band."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -4,8 +4,6 @@ These libraries trust what they read. So the sizes that a file declares are chec
 against limits, and any exception of theirs becomes BadFile.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import math

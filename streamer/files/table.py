@@ -7,8 +7,6 @@
 - every other column of numbers is a target, every other column of texts a label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime

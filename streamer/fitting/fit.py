@@ -1,7 +1,5 @@
 """`tamis fit`: from a recorded file with laboratory values to a published model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tamis pretrain`: from recorded files to an encoder, or to a better version of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

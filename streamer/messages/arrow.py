@@ -1,7 +1,5 @@
 """Arrow streams of untrusted bytes: read in memory that their size bounds."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Frames as Arrow streams: one row a spectrum, the axis in the metadata."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any

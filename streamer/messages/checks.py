@@ -1,7 +1,5 @@
 """Checks that the wire formats share: axes, names, counts and short quotations for errors."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeGuard

@@ -4,8 +4,6 @@ A message that is no frame at all raises BadMessage. A frame with some bad rows 
 each bad row with its reason: nothing is lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from ... import BadMessage, BadSettings

@@ -1,7 +1,5 @@
 """Decisions of objects, as messages."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

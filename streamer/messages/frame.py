@@ -1,7 +1,5 @@
 """A frame: many spectra of one line and instrument."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

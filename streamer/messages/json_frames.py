@@ -1,7 +1,5 @@
 """Frames as JSON, for people and simple clients."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime

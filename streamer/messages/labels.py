@@ -1,7 +1,5 @@
 """Laboratory values as messages, by the id of a spectrum or with the spectrum itself; and requests for them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

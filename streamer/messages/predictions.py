@@ -1,7 +1,5 @@
 """Predictions, row by row, with whether to trust them: as Arrow or as JSON lines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Frames as bare numbers: the fast path. The headers describe them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One Kafka message, and the content types that Tamis reads and writes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Dead letters: messages and rows that could not be used, with the reason and where they came from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Bad rows: the spectra of a frame that no model should see, each with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 

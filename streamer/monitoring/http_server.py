@@ -4,8 +4,6 @@ uvicorn serves a Starlette application in one thread beside the work. The limits
 time of a request, and answers too many clients with an error, where a probe must get through.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import re

@@ -1,7 +1,5 @@
 """Every Prometheus metric in one table."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ kafka-python can hang forever in a commit after a broker restart, and then ignor
 process, which reads again what was not committed.
 """
 
-from __future__ import annotations
-
 import faulthandler
 import os
 import threading

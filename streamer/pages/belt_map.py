@@ -1,7 +1,5 @@
 """A belt drawn from its predictions and decisions: for a report, and for the page that an operator watches."""
 
-from __future__ import annotations
-
 import base64
 import io
 import threading

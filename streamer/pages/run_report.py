@@ -1,7 +1,5 @@
 """The report of a run: what was predicted for a line, how far it can be trusted, and what the laboratory measured."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Literal

@@ -3,8 +3,6 @@
 Only pixels of objects go on, named after their object: the empty belt is not worth a prediction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """White and dark references of a camera: refreshed by messages, kept over restarts, applied to counts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

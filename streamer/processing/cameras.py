@@ -1,7 +1,5 @@
 """The cameras of all lines."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ it is expected: at the end of its message, or once spectra arrive that are `clos
 arrives at all, the transport may be late: then it waits as long as its deadline allows.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Mapping
 

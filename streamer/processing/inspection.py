@@ -4,8 +4,6 @@ An inspection knows no broker and no metrics. Each step gives an `Outcome`: mess
 Outcomes come one by one: decisions are on their way before predictions are written and drift is checked.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -9,8 +9,6 @@ References:
     Farthest from what was asked: Sener & Savarese, ICLR 2018, arXiv 1708.00489.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """The models that lines are served with: each one's current version, swapped between batches."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future

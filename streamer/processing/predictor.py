@@ -1,7 +1,5 @@
 """Frames to predictions, each with whether to trust it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Limits for single spectra of a running process: frozen sensors and odd values. Blocks are judged in `drift`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

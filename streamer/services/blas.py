@@ -1,7 +1,5 @@
 """Settings of numpy's matrix library for a worker; it reads them when numpy is first imported."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Learning runs in a thread of its own, on a snapshot. A trainer that was killed resumes from its last checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

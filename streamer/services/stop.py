@@ -1,7 +1,5 @@
 """A stop that the operating system or the user asks for."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import time

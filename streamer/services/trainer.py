@@ -3,8 +3,6 @@
 Reading never waits for learning. A trainer that was killed resumes reading from its last commit.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping

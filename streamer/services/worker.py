@@ -5,8 +5,6 @@ Offsets are committed only once the results are delivered: with exactly_once in 
 docs/guarantees.md.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence

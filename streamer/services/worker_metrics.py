@@ -1,7 +1,5 @@
 """Facts of inspections, and the state of the worker, as Prometheus metrics."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ A nested key is written ``TAMIS_TOPICS__PREFIX`` in the environment. A key that 
 refused by name: a misspelt setting that is silently ignored costs a night shift.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tomllib

@@ -8,8 +8,6 @@ The grammar is Python's, limited to names, numbers, texts, comparisons, and/or/n
 class, and value[...] for a target whose name is not a Python name.
 """
 
-from __future__ import annotations
-
 import ast
 import operator
 from collections.abc import Callable, Collection, Mapping

@@ -1,7 +1,5 @@
 """The table [kafka]: which keys may stand in it, which values are secret, and secrets read from files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

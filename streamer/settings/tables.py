@@ -1,7 +1,5 @@
 """Every setting, its default and its limits: one class a table of the TOML file."""
 
-from __future__ import annotations
-
 import socket
 from typing import Annotated, Any, Literal
 

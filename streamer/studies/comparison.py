@@ -1,7 +1,5 @@
 """`tamis compare`: models side by side on the same rows of a recorded file, how good each is and what it costs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product

@@ -1,7 +1,5 @@
 """`tamis explain`: which wavelengths a model's predictions rest on, drawn over the spectrum with what absorbs there."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Comparisons and explanations as HTML pages."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

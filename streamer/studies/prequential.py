@@ -9,8 +9,6 @@ References:
     arXiv 1801.10112; as Avalanche computes them, with errors instead of accuracies.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Self
 

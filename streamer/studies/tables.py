@@ -1,7 +1,5 @@
 """A comparison as tables and sentences, for the terminal and for pages, and as JSON."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 The options of a comparison, its tasks, and their results: a cell for each model on each draw of labels.
 """
 
-from __future__ import annotations
-
 import time
 import timeit
 from collections.abc import Mapping, Sequence

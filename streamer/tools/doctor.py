@@ -1,7 +1,5 @@
 """`tamis doctor`: checks that everything is in place, and says what to do if it is not."""
 
-from __future__ import annotations
-
 import os
 import socket
 import urllib.error

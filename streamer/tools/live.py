@@ -1,7 +1,5 @@
 """A simulated belt sent to Kafka at the pace of its camera."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import closing

@@ -1,7 +1,5 @@
 """The spectra of materials for a simulated belt: built-in polymers, those of a recorded file, or of earthlib."""
 
-from __future__ import annotations
-
 import csv
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tamis replay`: recorded files sent to a line as if measured now, at a rate, in real time, or as fast as possible."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """`tamis tail`: what workers send, printed as it arrives."""
 
-from __future__ import annotations
-
 import math
 import sys
 import time

@@ -1,7 +1,5 @@
 """Follow a belt while it runs: the live page of `tamis view`, and the report of a replay."""
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid

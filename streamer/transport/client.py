@@ -1,7 +1,5 @@
 """Kafka clients: how they connect, and how topics are made."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Why kafka-python cannot connect: it logs the reason, and its exception is only a time-out."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re

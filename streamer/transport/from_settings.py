@@ -1,7 +1,5 @@
 """Kafka sources and sinks as the settings describe them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import structlog

@@ -1,7 +1,5 @@
 """Results to Kafka. With a transactional id, offsets are committed with the results (exactly-once: KIP-98, KIP-447)."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Messages from Kafka, with offsets committed by hand once their results are delivered."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress

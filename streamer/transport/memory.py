@@ -1,7 +1,5 @@
 """A source and a sink in memory, for tests and for trying your own line."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 
 from ..messages.record import Record

@@ -1,7 +1,5 @@
 """What a source of messages and a sink for results must do. Most methods have defaults."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol

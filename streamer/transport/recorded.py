@@ -1,7 +1,5 @@
 """A recorded file as a source, and a folder of JSON lines as a sink."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ kafka-python reports most mistakes (no password, an unknown mechanism, an untrus
 seconds.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import ssl
