@@ -94,10 +94,10 @@ class EmbeddedBroker:
                 raise
 
     def _launch(self, folder: Path) -> None:
-        log, arguments = folder / "broker.log", _COMMANDS[self.kind].format(self.bootstrap, self.port)
+        log = folder / "broker.log"
         with open(log, "ab") as output:
             self._process = subprocess.Popen(
-                [_binary(folder, *_BINARIES[self.kind]), *arguments.split()],
+                [_binary(folder, *_BINARIES[self.kind]), *self._arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -112,6 +112,9 @@ class EmbeddedBroker:
                 said = log.read_text(errors="replace").strip()[-500:]
                 raise BrokerAbsent(f"the {self.kind} broker did not start on {self.bootstrap} (exit {code}): {said}")
             time.sleep(0.02)
+
+    def _arguments(self) -> list[str]:
+        return _COMMANDS[self.kind].format(self.bootstrap, self.port).split()
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

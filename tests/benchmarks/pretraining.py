@@ -68,9 +68,9 @@ def rows(device: str, batch: int) -> dict[tuple[str, str, str], tuple[Callable[[
     for kind, mflop in FORWARD_MFLOP.items():
         encoder = Encoder(kind, "snv").learn(spectra.astype(np.float64), AXIS)
         run = _Run(encoder, Recipe(encoder=kind, batch=batch), where)
-        first, second = (torch.from_numpy(half).to(where) for half in (spectra[:batch], spectra[batch:]))
+        views = [torch.from_numpy(half).to(where) for half in (spectra[:batch], spectra[batch:])]
         objects, generator = torch.arange(batch, device=where), torch.Generator().manual_seed(0)
-        work = partial(run.step, first, second, objects, generator, 100, 1)
+        work = partial(run.step, views, objects, generator, 100, 1)
         for mode in MODES[device]:
             times = STEPS[kind] if device == "cpu" else 20
             found["step", kind, mode] = in_mode(mode, device, work), times, 6 * batch * mflop, 1

@@ -248,6 +248,8 @@ def test_a_committee_with_an_encoder(body: str, way: str, grid: Axis, monkeypatc
     assert str(served.report.backend).startswith(way)
     new = simulate(20, grid, seed=1)[0].astype(np.float32)
     agrees(served.predict(new, grid), model.predict(new, grid), allowed(served))
+    assert model.encoder is not None
+    assert served.encoder is not None
     embedded = model.encoder.embed(new)
     np.testing.assert_allclose(served.encoder.embed(new), embedded, rtol=0, atol=10 * allowed(served) * embedded.std())
     spread, expected = served.spread(new, grid), model.spread(new, grid)

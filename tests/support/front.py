@@ -216,10 +216,10 @@ class FrontedBroker(EmbeddedBroker):
         super().__init__("tansu")
         self._front = front
 
-    def _command(self, folder: Path) -> list[str]:
-        command = super()._command(folder)
-        command[command.index("--advertised-listener-url") + 1] = f"tcp://localhost:{self._front.port}"
-        return command
+    def _arguments(self) -> list[str]:
+        arguments = super()._arguments()
+        arguments[arguments.index("--advertised-listener-url") + 1] = f"tcp://localhost:{self._front.port}"
+        return arguments
 
 
 class Authority:
