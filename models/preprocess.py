@@ -306,7 +306,7 @@ def _parse_step(text: str) -> Step:
 
 def _step(spec: dict[str, Any]) -> Step:
     kind = STEPS[spec.pop("step")]
-    whole = {f.name for f in fields(kind) if f.type == "int"}
+    whole = {f.name for f in fields(kind) if f.type is int}
     return kind(**{key: int(value) if key in whole else value for key, value in spec.items()})
 
 
