@@ -18,16 +18,16 @@ app.add_typer(watch.drift, name="drift")
 
 
 def main() -> None:
-    """Prints the errors that Tamis raises on purpose as sentences; exits with 2 for settings, 1 for the others."""
+    """Prints the errors that Tamis raises on purpose as sentences; exits with 2 for settings, 1 for the others.
+
+    Typer itself exits quietly with 1 if the reader of our output is gone, as with `| head`.
+    """
     try:
         app()
     except TamisError as error:
         for line in str(error).splitlines():
             print(f"tamis: {line}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadSettings) else 1)
-    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
-        sys.stderr.close()
-        sys.exit(0)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import BadFile
 from ...models.atomic import atomic_write
 from ..messages.arrow_frames import arrow_table
 from ..messages.frame import RESERVED, Frame
@@ -35,6 +36,7 @@ def write_parquet(
     The file appears whole or not at all. `texts` adds columns with one text a spectrum.
 
     Raises:
+        BadFile: it cannot be written.
         ValueError: there is no frame, or a frame differs in axis, quantity or columns from the first one.
     """
     import pyarrow as pa
@@ -50,16 +52,19 @@ def write_parquet(
     first = next(frames, None)
     if first is None:
         raise ValueError(f"{path}: expected at least one frame to write, got none")
-    with atomic_write(path) as draft, pq.ParquetWriter(draft, table_of(first).schema, compression="zstd") as writer:
-        for frame in chain([first], frames):
-            table = table_of(frame)
-            if (frame.axis, frame.quantity) != (first.axis, first.quantity) or table.schema != writer.schema:
-                raise ValueError(
-                    f"{path}: expected frames of {first.quantity} on {first.axis} with {writer.schema.names}, "
-                    f"got {frame.quantity} on {frame.axis} with {table.schema.names}"
-                )
-            writer.write_table(table)
-            written += len(frame)
+    try:
+        with atomic_write(path) as draft, pq.ParquetWriter(draft, table_of(first).schema, compression="zstd") as writer:
+            for frame in chain([first], frames):
+                table = table_of(frame)
+                if (frame.axis, frame.quantity) != (first.axis, first.quantity) or table.schema != writer.schema:
+                    raise ValueError(
+                        f"{path}: expected frames of {first.quantity} on {first.axis} with {writer.schema.names}, "
+                        f"got {frame.quantity} on {frame.axis} with {table.schema.names}"
+                    )
+                writer.write_table(table)
+                written += len(frame)
+    except OSError as error:
+        raise BadFile(f"cannot write {path}: {error.strerror}") from error
     return written
 
 

@@ -19,6 +19,7 @@ from ...models.axis import Axis
 from ..files.envi import write_envi
 from ..files.frames import write_parquet
 from ..messages.frame import Frame
+from ..pages.charts import write_page
 from .materials import DEFAULT_AXIS, WATER, band_spectrum, polymers
 
 BELT = 1.1  # absorbance of the clean, black belt
@@ -268,9 +269,12 @@ def _write_cube(path: Path, belt: SimulatedBelt, seconds: float, start: np.datet
 
 
 def write_truth(path: Path, belt: SimulatedBelt, seconds: float, start: np.datetime64) -> None:
-    """Writes a CSV with object_id, material, and x (pixel), y (scan line) and time of each object's centre."""
+    """Writes a CSV with object_id, material, and x (pixel), y (scan line) and time of each object's centre.
+
+    Raises BadFile: it cannot be written.
+    """
     rows = ["object_id,material,x,y,time"]
     for one in belt.objects(seconds):
         at = start + np.timedelta64(round(one.y / belt.lines_per_s * 1e6), "us")
         rows.append(f"{one.number},{one.material},{one.x:.1f},{one.y:.1f},{at}Z")
-    path.write_text("\n".join([*rows, ""]))
+    write_page("\n".join([*rows, ""]), path)

@@ -500,6 +500,16 @@ def test_help_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
     assert min(took_s) < 0.3, "of the processor's time: the machine may be busy"
 
 
+@pytest.mark.parametrize("word", ["--help", "--version"])
+def test_a_reader_that_is_gone_causes_no_traceback(word: str, tmp_path: Path) -> None:
+    """As with `tamis tail | head -1`."""
+    command = [sys.executable, "-m", "tamis.streamer.cli", word]
+    process = subprocess.Popen(command, cwd=tmp_path, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.close()
+    assert process.communicate(timeout=60)[1] == b""
+
+
 def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, tmp_path: Path, here: Any) -> None:
     from tamis.streamer.drift.reference_file import reference_path
     from tamis.streamer.settings.tables import Drift
