@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 # Tools that inspect an environment from outside: not part of it, nor of its bill of materials.
 AUDIT := $(VENV)/audit
 AUDIT_ARGS ?=
-# Exact versions: other builds of torch install gigabytes of CUDA, and tests compare results to the last digits.
+# Exact versions: tests compare results to the last digits. Some indexes serve these as CUDA builds of several gigabytes; a CPU
+# build does: PIP_ARGS='--index-url ...' (docs/deploy.md).
 TORCH := torch==2.13.0 torchvision==0.28.0
 
 .PHONY: install demo test chaos fuzz bench lint format sbom audit clean

@@ -26,7 +26,7 @@ def threshold(seen: Validation, name: str, *, purity: float | None = None, recov
     """
     names = [str(known) for known in seen.classes]
     if name not in names:
-        raise ValueError(f"no class {name!r} in this model; there: {', '.join(names)}")
+        raise ValueError(f"no class {name!r} in this model; available: {', '.join(names)}")
     k = names.index(name)
     weight = 1 / np.bincount(seen.codes, minlength=len(names))[seen.codes]
     order = np.argsort(-seen.probability[:, k], kind="stable")

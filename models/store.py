@@ -68,7 +68,7 @@ class Store:
         raw = self._read(pointer, max_bytes=64)
         if raw is None:
             known = ", ".join(self.names()) or "none"
-            raise NoModel(f"no model {name!r} in the store {self.root}; there: {known}")
+            raise NoModel(f"no model {name!r} in {self.root}; available: {known}")
         text = raw.decode(errors="replace").strip()
         if not _VERSION.fullmatch(text):
             raise BadBundle(f"{pointer}: expected a version such as v0001, got {text[:40]!r}")
@@ -81,7 +81,7 @@ class Store:
         raw = self._read(path, _MAX_MANIFEST_BYTES)
         if raw is None:
             known = ", ".join(self.versions(name)) or "none"
-            raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; there: {known}")
+            raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; available: {known}")
         try:
             manifest = json.loads(raw)
             expected = str(manifest.pop("checksum"))

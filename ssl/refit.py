@@ -140,7 +140,7 @@ def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), margin: fl
         probes += _probes("newest labels", candidate, labels.all, judged, candidate=out, champion=served)
     verdict = judge(probes, {}, margin=margin)
     if not verdict.checks:
-        finding = f"{n_unseen} new, too few to judge by; the recipe is the champion's own"
+        finding = f"{n_unseen} new, too few to judge by; same recipe as the served model"
         verdict = Verdict([Check("labels", True, finding)])
     return Judged(_with_calibration(candidate, labels), verdict)
 

@@ -25,7 +25,9 @@ def compare(
     models: Annotated[str | None, Option(help=MODELS)] = None,
     split: Annotated[str | None, Option(help="Column of cal/train and test/val; default: test a third.")] = None,
     test: Annotated[list[str] | None, Option(help="For classes: COLUMN=VALUE, the test rows. Repeatable.")] = None,
-    hide: Annotated[list[str] | None, Option(help="For classes: one not to train on. May be repeated.")] = None,
+    hide: Annotated[
+        list[str] | None, Option(help="For classes: leave this one out of training. May be repeated.")
+    ] = None,
     group: Annotated[str | None, Option(help="Column; rows with equal values (repeats) stay together.")] = None,
     labels: Annotated[list[int] | None, Option(min=10, help="Few labels, nested. May be repeated.")] = None,
     seeds: Annotated[int, Option(min=1, help="Draws of labels and of networks' starts.")] = 1,

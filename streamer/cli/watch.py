@@ -128,6 +128,6 @@ def forget(line: Annotated[str, Argument(help="From `tamis drift list`.")], conf
     folder = Path(config_options.settings().drift.folder)
     found = references(folder)
     if line not in found:
-        raise BadSettings(f"no reference of line {line!r} in {folder}; there: {', '.join(sorted(found)) or 'none'}")
+        raise BadSettings(f"no reference of line {line!r} in {folder}; available: {', '.join(sorted(found)) or 'none'}")
     found[line].unlink()
     print(f"{line}: reference forgotten; the worker learns a new one from the next spectra")

@@ -213,7 +213,7 @@ def _findings(
         fall = f"predictions fall from {rows[0][TARGET]:.0f} to {rows[n][TARGET]:.0f} {UNIT}"
         findings.append(Finding("warning", "Warm-up", f"The first {n} spectra are unusual for this process: {fall}."))
     if n := int((flags["odd"] & ~warm_up & ~frozen).sum()):
-        text = f"{n} more spectra are above the limits that were learned from the process itself."
+        text = f"{n} more spectra are outside the limits that were learned from the process itself."
         findings.append(Finding("info", "Unusual for this process", text))
     return findings
 

@@ -1,4 +1,4 @@
-"""Levels that have moved for good: of Q, of predictions, and of the laboratory's values."""
+"""Levels that have shifted permanently: of Q, of predictions, and of the laboratory's values."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ KINDS = ("adwin", "page-hinkley")
 
 
 class Change:
-    """A level that has moved for good, found by a river detector on one standardised value a block.
+    """A level that has shifted permanently, found by a river detector on one standardised value a block.
 
     Once the detector has fired, the score is the level's distance from the reference, in standard errors; it falls to 0
     when the level is back.
@@ -49,7 +49,7 @@ class Change:
             self._changed, self._now = True, z
         elif abs(self._now) < self.BACK:
             self._changed = False
-        text = f"{self.what} has moved by {self._now:+.1f} se for good"
+        text = f"{self.what} has shifted by {self._now:+.1f} standard errors and stayed there"
         return Reading(self.name, abs(self._now) if self._changed else 0.0, self.BACK, text)
 
 

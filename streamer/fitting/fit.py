@@ -135,7 +135,7 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
 
 def column_of(table: Table, name: str) -> np.ndarray:
     if name not in table.columns:
-        raise BadFile(f"{table.path}: no column {name!r}; columns there: {', '.join(table.columns)}")
+        raise BadFile(f"{table.path}: no column {name!r}; available: {', '.join(table.columns)}")
     return table.columns[name]
 
 
@@ -203,7 +203,7 @@ def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path | str
     if values is None or values.dtype.kind != "f":
         known = ", ".join(key for key, column in columns.items() if column.dtype.kind == "f") or "none"
         what = "no column" if values is None else "no numbers in column"
-        raise BadFile(f"{path}: {what} {name!r}; columns of numbers there: {known}")
+        raise BadFile(f"{path}: {what} {name!r}; columns of numbers: {known}")
     return values
 
 

@@ -90,15 +90,16 @@ class WebServer:
     Raises BadSettings: the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Page], what: str) -> None:
-        self._what = what
+    def __init__(self, host: str, port: int, pages: Mapping[str, Page], what: str, port_setting: str = "") -> None:
+        self._what, port_setting = what, port_setting or f"{what}.port"
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
         try:
             self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         except (OSError, OverflowError, UnicodeError) as error:
             raise BadSettings(
-                f"{what}.port: cannot listen on {host}:{port}: {error}; set another, or 0 for any free one"
+                f"{port_setting}: cannot listen on {host}:{port}: {error.strerror if isinstance(error, OSError) else error}; "
+                "set another, or 0 for any free one"
             ) from error
         self._bound, self.port = self._socket.getsockname()[:2]
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"

@@ -105,7 +105,7 @@ class LineRules:
         likeliest = f"== {_quoted(name)}" if rule.recovery is None else f"!= {_quoted(UNKNOWN)}"
         text = f"{name_of} {likeliest} and p[{_quoted(name)}] >= {cut.at!r}"
         self.thresholds.append(
-            f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} of spectra not seen)"
+            f"{rule.action}: {text} (purity {cut.purity:.3f}, recovery {cut.recovery:.3f} on held-out spectra)"
         )
         return text
 
@@ -159,7 +159,7 @@ class LineRules:
         for number, (action, conditions, text) in enumerate(self.rules, start=1):
             if all(condition(facts) for condition in conditions):
                 return action, number, text
-        return self.table.otherwise, 0, "no rule holds"
+        return self.table.otherwise, 0, "no rule matched"
 
 
 def _quoted(text: str) -> str:

@@ -123,7 +123,7 @@ class ModelServer:
         settings = self.lines.get(line, self.lines.get("*"))
         if settings is None:
             known = ", ".join(sorted(self.lines))
-            raise NoModel(f"line {line!r} has no model in the settings; lines there: {known}")
+            raise NoModel(f"line {line!r} has no model in the settings; lines: {known}")
         served = self.served.get(settings.model)
         if served is None:
             raise NoModel(f"line {line!r}: no model {settings.model!r} is published in {self.store.root}")

@@ -103,16 +103,16 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         stop.on_stop.append(trainer.stop)
         if stop():
             return
-        url = _serve(parts, trainer, settings.metrics.host, settings.trainer.metrics_port)
+        url = _serve(parts, trainer, settings.metrics.host, settings.trainer.metrics_port, "trainer.metrics_port")
         log.info("trainer started", metrics=url, model=settings.trainer.model)
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
 
 
-def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int) -> str:
+def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int, setting: str = "") -> str:
     """Starts the server of metrics and probes; returns its URL."""
     from ..monitoring.http_server import WebServer, metrics_pages  # with uvicorn: only where a server starts
 
     pages = metrics_pages(service.meters, service.alive, service.ready)
-    return parts.enter_context(WebServer(host, port, pages, "metrics")).url
+    return parts.enter_context(WebServer(host, port, pages, "metrics", setting)).url

@@ -205,7 +205,7 @@ class Worker:
             if not self.live:  # a recorded file needs its model now
                 there = ", ".join(models.store.names()) or "none"
                 raise NoModel(
-                    f"{models.store.root} has no model {missing}; there: {there}. Name one in the settings "
+                    f"{models.store.root} has no model {missing}; available: {there}. Name one in the settings "
                     "(lines.NAME.model), or publish it with `tamis fit`"
                 )
             if missing != logged:

@@ -57,7 +57,7 @@ def explain(model: Model, table: Table, target: str | None) -> Explained:
 
     names = {name: i for i, name in enumerate(model.targets)} | {name: i for i, name in enumerate(model.classes)}
     if target is not None and target not in names:
-        raise ValueError(f"no target {target!r} in this model; there: {', '.join(names)}")
+        raise ValueError(f"no target {target!r} in this model; available: {', '.join(names)}")
     at = 0 if target is None else names[target]
     good = np.flatnonzero(np.isfinite(table.spectra).all(axis=1))
     if not len(good):

@@ -82,7 +82,7 @@ def _model(settings: Settings, line: str) -> str:
     facts = [f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}"]
     if rules := table.decide.rules:
         of_line = LineRules(table.decide, table.model, store.serve(table.model, version), version)
-        facts += [f"{len(rules)} {'rule fits' if len(rules) == 1 else 'rules fit'} it", *of_line.thresholds]
+        facts += [f"{len(rules)} {'rule is' if len(rules) == 1 else 'rules are'} valid", *of_line.thresholds]
     return "; ".join(facts)
 
 

@@ -127,14 +127,14 @@ def screen(now: Scrape, before: Scrape) -> Any:
 
 def _facts(now: Scrape, before: Scrape) -> Iterator[tuple[str, str, str]]:
     for problem in now.away:
-        yield "away", problem, "bold red"
+        yield "unreachable", problem, "bold red"
     for row, _ in now.rows("tamis_model_info"):
         published = now.first("tamis_model_trained_timestamp_seconds", model=row["model"])
         age = "" if published is None else f", published {_ago(time.time() - published)} ago"
         yield "model", f"{row['model']} {row['version']}{age}", ""
     connected = [value for _, value in now.rows("tamis_broker_connected")]
     if connected:
-        yield ("broker", "connected", "") if all(connected) else ("broker", "away", "bold red")
+        yield ("broker", "connected", "") if all(connected) else ("broker", "unreachable", "bold red")
     pace = now.per_s(before, "tamis_frames_total")
     for topic, lag in now.by("topic", "tamis_consumer_lag_records").items():
         seconds = f", {lag / pace:.1f} s at this pace" if lag and pace else ""

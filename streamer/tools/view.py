@@ -61,7 +61,7 @@ def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host:
     with following(settings, belt) as trouble:
 
         async def whole_page(request: Request) -> Response:
-            title = f"The belt of line {line}" if line else "The belt"
+            title = f"Belt of line {line}" if line else "Belt"
             script = render("view.js", refresh_ms=REFRESH_MS)
             return HTMLResponse(page_of(title, script=script, template="view.html.j2"))
 

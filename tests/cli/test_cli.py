@@ -320,7 +320,7 @@ def test_a_recorded_file_does_not_wait_for_a_model(meat: Path, model: Model, tmp
     Store(tmp_path / "s").publish("fat", model)
     done = here("worker", "--from", meat, "--to", "out", TAMIS_STORE="s")
     assert done.returncode == 1
-    assert "has no model default; there: fat. Name one in the settings (lines.NAME.model)" in done.stderr
+    assert "has no model default; available: fat. Name one in the settings (lines.NAME.model)" in done.stderr
 
 
 def test_tail_says_that_it_waits(
@@ -420,7 +420,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
     assert "doctor.spectra, doctor.predictions, doctor.rejects will be created by the worker" in well.stdout
     table = {"action": "eject", "when": "fat > 12"}
     for when, code, words in (
-        ("fat > 12", 0, "61 bands; 1 rule fits it"),
+        ("fat > 12", 0, "61 bands; 1 rule is valid"),
         ("fett > 12", 1, "FAIL model of line 'nir1': lines: decide.rules: "),
     ):
         lines = json.dumps({"nir1": {"model": "default", "decide": {"rules": [{**table, "when": when}]}}})
@@ -446,7 +446,7 @@ def test_the_doctor_is_not_alarmed_by_a_worker_that_runs(
     ("words", "code", "text"),
     [
         (["fit", "nowhere.csv", "--target", "fat"], 1, "nowhere.csv"),
-        (["fit", "meat.parquet", "--target", "salt"], 1, "no column 'salt'; columns of numbers there: fat"),
+        (["fit", "meat.parquet", "--target", "salt"], 1, "no column 'salt'; columns of numbers: fat"),
         (["fit", "meat.parquet", "--target", "time"], 1, "a target may not be called 'time'"),
         (["fit", "meat.parquet", "--target", "fat", "--model", "magic"], 2, "unknown model kind 'magic'; known: plsr"),
         (["fit", "meat.parquet", "--target", "fat", "--preprocess", "snw"], 2, "unknown pre-treatment 'snw'"),
@@ -520,7 +520,7 @@ def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, 
     assert listed.stdout.startswith("nir1  20")
     wrong = here("drift", "forget", "nir2")
     assert wrong.returncode == 2
-    assert "there: nir1" in wrong.stderr
+    assert "available: nir1" in wrong.stderr
     assert here("drift", "forget", "nir1").returncode == 0
     assert not path.exists()
     assert "no references" in here("drift", "list").stdout

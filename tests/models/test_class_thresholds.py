@@ -35,7 +35,7 @@ def test_a_threshold_reaches_the_requested_purity_or_recovery_and_no_more() -> N
     assert np.array_equal(close.probability[:, 0] >= sharp, taken), "as many digits as it takes"
     with pytest.raises(ValueError, match="class 'b': no threshold reaches a purity of 1 .* the best is"):
         threshold(replace(seen, probability=seen.probability * 0 + 0.5), "b", purity=1.0)
-    with pytest.raises(ValueError, match="no class 'c' in this model; there: a, b"):
+    with pytest.raises(ValueError, match="no class 'c' in this model; available: a, b"):
         threshold(seen, "c", purity=0.5)
 
 

@@ -64,7 +64,7 @@ def test_roll_back_and_forth(store: Store, model: Model) -> None:
     assert store.rollback("fat") == "v0002"
     assert store.rollback("fat", "v0001") == "v0001"
     assert store.rollback("fat", "v0003") == "v0003"
-    with pytest.raises(NoModel, match=r"no version 'v0009' of model 'fat' in .*; there: v0001, v0002, v0003"):
+    with pytest.raises(NoModel, match=r"no version 'v0009' of model 'fat' in .*; available: v0001, v0002, v0003"):
         store.rollback("fat", "v0009")
     store.rollback("fat", "v0001")
     with pytest.raises(NoModel, match="v0001 has no version before it"):

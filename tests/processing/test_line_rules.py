@@ -40,7 +40,7 @@ def test_a_value_is_judged_by_its_interval(tamis_line: Any, grid: Axis) -> None:
     ("rules", "words"),
     [
         ([{"action": "eject", "when": "water > 3"}], "unknown name water; known: sort, confidence"),
-        ([{"action": "eject", "class": "ABS", "purity": 0.9}], "no class 'ABS' in this model; there: PE, PET, PVC"),
+        ([{"action": "eject", "class": "ABS", "purity": 0.9}], "no class 'ABS' in this model; available: PE, PET, PVC"),
         ([{"action": "eject", "class": "PVC", "purity": 1.0, "when": "p['ABS'] > 0"}], "unknown name p[ABS]"),
     ],
 )

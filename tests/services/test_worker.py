@@ -89,7 +89,7 @@ def test_a_line_without_a_model_loses_nothing(tamis_line: MakeLine, model: Model
     line.publish(model)
     line.arrives(frame(grid, line="nir9"), frame(grid, line="nir1"))
     assert {row["line"] for row in line.run().predictions} == {"nir1"}
-    assert line.rejected == ["tamis.spectra[0]@0: line 'nir9' has no model in the settings; lines there: nir1"]
+    assert line.rejected == ["tamis.spectra[0]@0: line 'nir9' has no model in the settings; lines: nir1"]
     kept = line.sink.messages["tamis.rejects"][0].value
     assert kept == line.source.records[0].value, "the original bytes, to be read again later"
 

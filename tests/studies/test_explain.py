@@ -105,4 +105,4 @@ def test_explain_as_a_user_types_it(grid: Axis, tmp_path: Path, here: Any) -> No
     assert shares == sorted(shares, reverse=True), "the most important region first"
     assert "attention" not in done.stdout, "PLS has none"
     done = here(*command, "--target", "water")
-    assert (done.returncode, "no target 'water' in this model; there: fat" in done.stderr) == (2, True)
+    assert (done.returncode, "no target 'water' in this model; available: fat" in done.stderr) == (2, True)
