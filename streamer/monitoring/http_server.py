@@ -85,7 +85,7 @@ class WebServer:
 
     Args:
         pages: by path.
-        what: the settings table that has its `host` and `port`.
+        what: the settings table that has its `host` and `port`. port_setting: where its port is set instead.
 
     Raises BadSettings: the address cannot be bound.
     """
@@ -97,9 +97,9 @@ class WebServer:
         try:
             self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         except (OSError, OverflowError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or error
             raise BadSettings(
-                f"{port_setting}: cannot listen on {host}:{port}: {error.strerror if isinstance(error, OSError) else error}; "
-                "set another, or 0 for any free one"
+                f"{port_setting}: cannot listen on {host}:{port}: {why}; set another, or 0 for any free one"
             ) from error
         self._bound, self.port = self._socket.getsockname()[:2]
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
