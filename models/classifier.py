@@ -88,7 +88,8 @@ class Classifier(ClassifierMixin, Estimator, ABC):
 
     def predict(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n,), of `classes_`"""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        likeliest = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[likeliest]
 
     def arrays(self) -> dict[str, np.ndarray]:
         names = np.frombuffer(json.dumps(self.classes_.tolist()).encode(), np.uint8)
