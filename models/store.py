@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from itertools import count
 from pathlib import Path
@@ -68,7 +69,7 @@ class Store:
         raw = self._read(pointer, max_bytes=64)
         if raw is None:
             known = ", ".join(self.names()) or "none"
-            raise NoModel(f"no model {name!r} in {self.root}; available: {known}")
+            raise NoModel(f"no model {name!r} in the store {self.root}; available: {known}")
         text = raw.decode(errors="replace").strip()
         if not _VERSION.fullmatch(text):
             raise BadBundle(f"{pointer}: expected a version such as v0001, got {text[:40]!r}")
@@ -167,7 +168,10 @@ class Store:
         """Writes a new version; returns its name (v0001, v0002, ...). Workers switch to it if it is made current."""
         folder = self._folder(name)
         parts, arrays = model.to_parts()
-        libraries = {name: package_version(name) for name in ("numpy", "scikit-learn", "torch")}
+        libraries = {}
+        for library in ("numpy", "scikit-learn", "torch"):
+            with suppress(PackageNotFoundError):  # torch need not be installed, nor its folder be readable
+                libraries[library] = package_version(library)
         files = {WEIGHTS: packed(arrays)}
         if model.calibration is not None:
             files[CALIBRATION] = packed(vars(model.calibration))
