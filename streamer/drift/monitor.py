@@ -1,6 +1,7 @@
 """Monitoring lines for drift: spectra are gathered into blocks and compared with a reference that is kept on disk."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 PERSIST = 2  # blocks in a row above the threshold raise an alarm,
 QUIET = 10  # and so many below it end one: a score at the threshold should not flicker
+BURST_S = 0.5  # of work that may be done at once, whatever the share
 MAX_WATCHED = 32  # lines: each holds a reference of some megabytes while it learns
 
 
@@ -82,11 +84,36 @@ class LineMonitor:
             return 1.0
         return len(self._gathered) / self.table.learn_blocks
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
-        """Adds a frame; the report of its last whole block, None where it completes none."""
+    def update(
+        self,
+        records: Sequence[Record],
+        bounds: Sequence[int] | np.ndarray,
+        frame: Frame,
+        predictions: Predictions,
+        model: AnyModel,
+        picked: np.ndarray | None = None,
+    ) -> DriftReport | None:
+        """Adds the spectra of some messages; the report of the last whole block, None where they complete none.
+
+        Args:
+            bounds: message i has the rows from bounds[i] to bounds[i + 1] of the frame.
+            picked: the rows to add, None for all.
+        """
         self._serve(model, predictions.model_version)
-        if self._is_known(record):
-            return None
+        new = int(bounds[self._known(records)])
+        if picked is not None:
+            picked = picked[picked >= new]
+            frame, predictions = frame[picked], predictions[picked]
+        elif new:
+            frame, predictions = frame[new:], predictions[new:]
+        return self._add(frame, predictions, model) if len(frame) else None
+
+    def skip(self, records: Sequence[Record]) -> None:
+        """Leaves these messages out."""
+        self._known(records)
+        self._waiting = []  # a block has no gaps
+
+    def _add(self, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
         spectra = resampler(frame.axis, model.grid).apply(frame.spectra).astype(np.float32, copy=False)
         scans, is_new = np.zeros(len(frame), bool), False
         if self.table.reference_objects and frame.object_id is not None:
@@ -107,14 +134,17 @@ class LineMonitor:
         every = [*self.readings, *self._scanned.values()]
         return DriftReport(self.line, every, {r.detector: r.detector in self._alarms for r in every}, self.learned)
 
-    def _is_known(self, record: Record) -> bool:
-        """Whether the message is read again: a known offset, and not newer, as it would be in a recreated topic."""
-        place = f"{record.topic}-{record.partition}"
+    def _known(self, records: Sequence[Record]) -> int:
+        """How many of the messages, the first ones of a partition, are read again.
+
+        They have a known offset, and are not newer, as they would be in a recreated topic.
+        """
+        place = f"{records[0].topic}-{records[0].partition}"
         offset, time_s = self._seen.get(place, (-1, 0.0))
-        if record.offset <= offset and record.timestamp_s <= time_s:
-            return True
-        self._seen[place] = record.offset, record.timestamp_s
-        return False
+        last = records[-1]
+        if last.offset > offset or last.timestamp_s > time_s:
+            self._seen[place] = last.offset, last.timestamp_s
+        return next((i for i, r in enumerate(records) if r.offset > offset or r.timestamp_s > time_s), len(records))
 
     def _scan(self, name: str, spectrum: np.ndarray, grid: Axis) -> bool:
         """Adds a scan of a reference object; whether that gives a reading."""
@@ -229,8 +259,17 @@ class DriftMonitor:
         self.table, self.folder, self.pool = table, folder, pool
         self.lines: dict[str, LineMonitor] = {}
         self._has_warned = False
+        self._spent_s, self._counted_s = 0.0, time.perf_counter()  # of all statistics, and since when
 
-    def update(self, record: Record, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
+    def update(
+        self,
+        records: Sequence[Record],
+        bounds: Sequence[int] | np.ndarray,
+        frame: Frame,
+        predictions: Predictions,
+        model: AnyModel,
+        picked: np.ndarray | None = None,
+    ) -> DriftReport | None:
         """See `LineMonitor.update`; None also for a line that has no room."""
         if self.table.learn_blocks == 0:
             return None
@@ -242,7 +281,21 @@ class DriftMonitor:
                 return None
             path = self.folder and reference_path(self.folder, frame.line)
             self.lines[frame.line] = LineMonitor(frame.line, self.table, path, self.pool)
-        return self.lines[frame.line].update(record, frame, predictions, model)
+        monitor, begun = self.lines[frame.line], time.perf_counter()
+        has_scans = bool(self.table.reference_objects) and frame.object_id is not None
+        if monitor.learned == 1.0 and not has_scans and self._is_busy(begun):
+            monitor.skip(records)
+            return None
+        report = monitor.update(records, bounds, frame, predictions, model, picked)
+        self._spent_s += time.perf_counter() - begun
+        return report
+
+    def _is_busy(self, now_s: float) -> bool:
+        """Whether the statistics of all lines have had their share of the time."""
+        left_s = self.table.cpu_share * (now_s - self._counted_s) + BURST_S - self._spent_s
+        if left_s > 2 * BURST_S:  # a quiet hour does not pay for a busy one
+            self._counted_s, self._spent_s = now_s, 0.0
+        return self.pool is not None and left_s < 0  # a recorded file is judged whole, at any cost
 
     def forget(self, line: str) -> None:
         """A silent line makes room for another; its reference stays on disk."""

@@ -4,15 +4,18 @@ A message that is no frame at all raises BadMessage. A frame with some bad rows 
 each bad row with its reason: nothing is lost.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from ... import BadMessage, BadSettings
 from .arrow_frames import decode_arrow, encode_arrow
-from .checks import Axes
+from .checks import Axes, spectrum_ids
 from .frame import MAX_TEXT, Frame
 from .json_frames import decode_json, encode_json
 from .raw_frames import decode_raw, encode_raw
-from .record import ARROW, JSON, RAW, Message, Record
+from .record import ARROW, JSON, RAW, Message, Record, arrivals
 from .screening import Screened
 
 
@@ -47,6 +50,23 @@ def decode(record: Record, axes: Axes, most_bytes: int) -> Screened:
             what, reason = str(error), error.reason
         raise BadMessage(f"{record.place}: {what}", reason) from error
     return frame, bad
+
+
+def form(record: Record) -> tuple[object, ...]:
+    """Equal for messages of a partition that `decode_alike` can read together."""
+    headers = record.headers
+    if headers.get("content-type") != RAW or "y" in headers or headers.get("reference"):
+        return (record.place,)
+    return record.topic, record.partition, len(record.value), headers
+
+
+def decode_alike(records: Sequence[Record], axes: Axes, most_bytes: int) -> Frame:
+    """Messages of one `form` as one frame; raises BadMessage, as each of them alone would."""
+    frame, _ = decode(records[0], axes, most_bytes)
+    n, bands = frame.spectra.shape
+    spectra = np.frombuffer(b"".join([record.value for record in records]), frame.spectra.dtype).reshape(-1, bands)
+    names = [name for record in records for name in spectrum_ids(None, record, n)]
+    return replace(frame, spectra=spectra, spectrum_id=names, time=np.repeat(arrivals(records), n))
 
 
 DECODERS: dict[str, Callable[[Record, Axes], Screened]] = {ARROW: decode_arrow, RAW: decode_raw, JSON: decode_json}

@@ -31,6 +31,8 @@ class Predictions(Rows):
         frozen: bit-identical to a neighbour in time.
         reason: why not trusted or why odd; '' if neither.
         x, y: (n,) position on the belt, or None.
+        result_id: where several messages were answered together, what `encode_predictions` calls each row's message
+            alone; else None.
         classes: of a model of classes: the likeliest class or "unknown", its probability, and the spectrum's distance
             from the nearest class over that class's limit; by the names of their columns.
         limits: 't2' and 'q' -> the calibration's limits at 95 % and 99 %.
@@ -57,6 +59,7 @@ class Predictions(Rows):
     x: np.ndarray | None = None
     y: np.ndarray | None = None
     classes: dict[str, np.ndarray] = field(default_factory=dict)
+    result_id: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.spectrum_id)
@@ -66,7 +69,8 @@ class Predictions(Rows):
         names = ("spectrum_id", "time", "object_id", "x", "y")
         spectra = {name: column for name in names if (column := getattr(self, name)) is not None}
         verdicts = {name: getattr(self, name) for name in _VERDICTS}
-        return spectra | self.classes | self.values | verdicts | {"model_version": [self.model_version] * len(self)}
+        columns = spectra | self.classes | self.values | verdicts | {"model_version": [self.model_version] * len(self)}
+        return columns if self.result_id is None else columns | {"result_id": self.result_id}
 
 
 def encode_predictions(

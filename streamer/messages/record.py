@@ -1,5 +1,6 @@
 """One Kafka message, and the content types that Tamis reads and writes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +36,17 @@ class Record:
 
 
 def arrival(record: Record, n: int) -> np.ndarray:
-    """When the broker got the message; NaT if a producer stamped it in another unit than ms."""
-    sensible = 0 <= record.timestamp_s < _MAX_TIMESTAMP_S
-    return np.full(n, np.datetime64(round(record.timestamp_s * 1e6) if sensible else "NaT", "us"))
+    """(n,): when the broker got the message; NaT if a producer stamped it in another unit than ms."""
+    return np.repeat(arrivals([record]), n)
+
+
+def arrivals(records: Sequence[Record]) -> np.ndarray:
+    """(messages,): when the broker got each."""
+    stamps_s = np.array([record.timestamp_s for record in records])
+    sensible = (stamps_s >= 0) & (stamps_s < _MAX_TIMESTAMP_S)
+    times = np.round(np.where(sensible, stamps_s, 0.0) * 1e6).astype("datetime64[us]")
+    times[~sensible] = np.datetime64("NaT", "us")
+    return times
 
 
 def iso(times: np.ndarray | np.datetime64) -> list[str | None]:

@@ -21,7 +21,6 @@ from ..messages.labels import Request, encode_requests
 from ..messages.predictions import JSON_LINES, Predictions, encode_predictions
 from ..messages.record import ARROW, Record
 from ..messages.rejects import MAX_FOREIGN, reject_message, reject_rows
-from ..messages.screening import BadRow
 from ..settings.tables import Settings
 from .camera import ScreenedFrame
 from .cameras import Cameras
@@ -33,6 +32,7 @@ from .predictor import Predictor
 
 log = structlog.get_logger()
 
+MAX_ANSWER = 256  # spectra of several messages that are answered together
 _ENCODINGS = {"arrow": ARROW, "json": JSON_LINES}
 
 
@@ -67,13 +67,21 @@ class Outcome(NamedTuple):
     rejected: Sequence[bool] = ()  # for each message that is done with this step, whether most of it was rejected
 
 
-class PredictedPart(NamedTuple):
-    """A message, its rows of the batch's frame, and their predictions."""
+class Predicted(NamedTuple):
+    """Messages, the rows of the batch's frame that belong to them, and their predictions."""
 
-    record: Record
-    rows: slice
-    frame: Frame  # these rows alone
+    records: Sequence[Record]
+    bounds: np.ndarray  # (m + 1,): message i has the rows from bounds[i] to bounds[i + 1] of `frame`
+    start: int  # where `frame` begins in the batch's frame
+    frame: Frame
     predictions: Predictions
+
+    def messages(self) -> Iterator[tuple[Record, slice]]:
+        """Those that have rows left."""
+        ends = self.bounds.tolist()
+        for record, start, end in zip(self.records, ends, ends[1:], strict=False):
+            if start < end:
+                yield record, slice(start, end)
 
 
 @dataclass
@@ -118,74 +126,76 @@ class Inspection:
         try:
             screened = self.cameras.take(frame, line, batch.bad, batch.first)
         except BadMessage as error:
-            for one in batch.joined:  # each alone shows which one is at fault
-                yield from self.process(one, clock)
-            if not batch.joined:
+            if len(batch.records) > 1:  # each alone shows which one is at fault
+                for one in batch.split():
+                    yield from self.process(one, clock)
+            else:
                 spectra = len(frame) + len(batch.bad)
                 yield self._reject(first, frame.line, f"{first.place}: {error}", error.reason, spectra)
             return
         if screened.belt or screened.change is not None:
             yield Outcome(facts=[screened])
-        parts = batch.parts(screened.frame)
-        predicted, outcomes = self._predict(screened, parts)
+        bounds = batch.bounds(screened)
+        predicted, outcomes = self._predict(screened, batch.records, bounds)
         yield from outcomes
         yield from self._decide(screened, predicted, clock)
         for part in predicted:
-            yield self._results(part)
+            yield from self._results(part)
         picked = screened.one_row_per_object(bool(line and line.decide.rules))
         for part in predicted:
             yield from self._request_labels(part)
             yield from self._check_drift(part, picked)
-        bad, done = batch.aside(screened.bad), {part.record.id for part in predicted}
-        for record, rows in parts:
-            if rows.start == rows.stop or record.id in done:  # else it was rejected as a whole
-                yield self._set_aside(record, frame.line, bad.get(record.id, []), rows.stop - rows.start)
+        yield from self._set_aside(batch, screened, bounds, predicted)
 
     def _predict(
-        self, screened: ScreenedFrame, parts: Sequence[tuple[Record, slice]]
-    ) -> tuple[list[PredictedPart], list[Outcome]]:
-        """The predictions of each message that has spectra; messages that cannot be predicted are rejected."""
-        parts, frame = [part for part in parts if part[1].start < part[1].stop], screened.frame
-        if not parts:
+        self, screened: ScreenedFrame, records: Sequence[Record], bounds: np.ndarray
+    ) -> tuple[list[Predicted], list[Outcome]]:
+        """The predictions of the messages that have spectra; messages that cannot be predicted are rejected."""
+        start, end = int(bounds[0]), int(bounds[-1])
+        if start == end:
             return [], []
-        each: list[Predictions] = []
+        frame = screened.frame if end - start == len(screened.frame) else screened.frame[start:end]
         begun, reason, text = time.perf_counter(), "", ""
         try:
-            each = self.predictor.predict(frame, [rows for _, rows in parts])
+            predictions = self.predictor.predict(frame, bounds - start)
         except (NoModel, AxisMismatch, BadMessage) as error:
             reason = {NoModel: "no_model", AxisMismatch: "axis"}.get(type(error)) or error.reason  # type: ignore[union-attr]
             text = str(error)
         except TamisError:
             raise
         except Exception as error:  # a frame that breaks a model must not stop the line for ever
-            if len(parts) == 1:
-                log.exception("prediction failed", place=parts[0][0].place, line=frame.line)
+            if len(records) == 1:
+                log.exception("prediction failed", place=records[0].place, line=frame.line)
             reason, text = "failed", f"the model failed: {type(error).__name__}: {error!s:.200}"
+        else:
+            outcomes = [Outcome(facts=[PredictionTime(frame.line, time.perf_counter() - begun)])]
+            return [Predicted(records, bounds - start, start, frame, predictions)], outcomes
+        found: list[Predicted] = []
         outcomes = [Outcome(facts=[PredictionTime(frame.line, time.perf_counter() - begun)])]
-        if not reason:
-            frames = [frame] if len(parts) == 1 else [frame[rows] for _, rows in parts]
-            return [PredictedPart(*p, own, made) for p, own, made in zip(parts, frames, each, strict=True)], outcomes
-        found = []
-        for record, rows in parts:
-            if reason == "failed" and len(parts) > 1:  # each alone shows which one is at fault
-                alone = replace(screened, frame=frame[rows], bad=[])
-                one, more = self._predict(alone, [(record, slice(0, rows.stop - rows.start))])
-                found += [part._replace(rows=rows) for part in one]
+        for i, record in enumerate(records):
+            if (spectra := int(bounds[i + 1] - bounds[i])) == 0:
+                continue
+            if reason == "failed" and len(records) > 1:  # each alone shows which one is at fault
+                one, more = self._predict(screened, [record], bounds[i : i + 2])
+                found += one
                 outcomes += more
             else:
-                spectra = rows.stop - rows.start + (len(screened.bad) if len(parts) == 1 else 0)
+                spectra += len(screened.bad) if len(bounds) == 2 and end - start == len(screened.frame) else 0
                 outcomes.append(self._reject(record, frame.line, f"{record.place}: {text}", reason, spectra))
         return found, outcomes
 
-    def _decide(self, screened: ScreenedFrame, predicted: Sequence[PredictedPart], clock: float) -> Iterator[Outcome]:
+    def _decide(self, screened: ScreenedFrame, predicted: Sequence[Predicted], clock: float) -> Iterator[Outcome]:
         name = screened.frame.line
         line = self.settings.line(name)
         if not predicted:
             yield from self._decided(self.decider.close_objects(screened))
         elif line is not None and line.decide.rules:
-            of_message = {part.record.id: part.predictions for part in predicted}
+            of_message = {r.id: part.predictions[rows] for part in predicted for r, rows in part.messages()}
+            # Without a camera the objects of a message end with it.
+            each = [of_message] if screened.ended is not None else [{key: one} for key, one in of_message.items()]
             model = self.models.serving(name)[1].model
-            yield from self._decided(self.decider.add(line.decide, screened, of_message, model, clock))
+            for some in each:
+                yield from self._decided(self.decider.add(line.decide, screened, some, model, clock))
 
     def _decided(self, decisions: Iterable[Decision]) -> Iterator[Outcome]:
         for decision in decisions:
@@ -193,13 +203,31 @@ class Inspection:
             value, headers = decision.message(CONTENT_TYPES[line.decide.encoding if line else "json"])
             yield Outcome([Outgoing("decisions", value, decision.line.encode(), headers)], [decision])
 
-    def _results(self, part: PredictedPart) -> Outcome:
-        key, cap = part.predictions.line.encode(), self.settings.frame_max_bytes
-        encoded = encode_predictions(part.predictions, self._encoding, cap, part.record.id)
-        messages = [Outgoing("predictions", value, key, headers) for value, headers in encoded]
-        return Outcome(messages, [part.predictions])
+    def _results(self, part: Predicted) -> Iterator[Outcome]:
+        """Small messages are answered together: one of a single spectrum would cost as much as one of hundreds."""
+        waiting: list[tuple[Record, slice]] = []
+        for record, rows in part.messages():
+            if waiting and rows.stop - waiting[0][1].start > MAX_ANSWER:
+                yield self._answer(part, waiting)
+                waiting = []
+            waiting.append((record, rows))
+        if waiting:
+            yield self._answer(part, waiting)
 
-    def _request_labels(self, part: PredictedPart) -> Iterator[Outcome]:
+    def _answer(self, part: Predicted, messages: Sequence[tuple[Record, slice]]) -> Outcome:
+        (first, start), (last, end) = messages[0], messages[-1]
+        whole = end.stop - start.start == len(part.predictions)
+        predictions = part.predictions if whole else part.predictions[start.start : end.stop]
+        source_id = first.id
+        if len(messages) > 1:
+            source_id = f"{first.id}..{last.offset}"
+            each = [name for r, rows in messages for name in [f"{r.id}-0"] * (rows.stop - rows.start)]
+            predictions = replace(predictions, result_id=each)
+        key, cap = predictions.line.encode(), self.settings.frame_max_bytes
+        encoded = encode_predictions(predictions, self._encoding, cap, source_id)
+        return Outcome([Outgoing("predictions", value, key, headers) for value, headers in encoded], [predictions])
+
+    def _request_labels(self, part: Predicted) -> Iterator[Outcome]:
         """Asks the laboratory for the values that would teach most, where the settings have a budget for it."""
         due = self.requester.consider(part.frame, part.predictions, partial(self.predictor.spread, part.frame))
         if due:
@@ -207,15 +235,12 @@ class Inspection:
             messages = [Outgoing("label_requests", value, key, headers) for value, headers in encode_requests(due)]
             yield Outcome(messages, due)
 
-    def _check_drift(self, part: PredictedPart, picked: np.ndarray | None) -> Iterator[Outcome]:
-        """Checks the message's spectra, or only those that are `picked`, by their rows in the batch's frame."""
-        frame, predictions, rows = part.frame, part.predictions, part.rows
+    def _check_drift(self, part: Predicted, picked: np.ndarray | None) -> Iterator[Outcome]:
+        """Checks all spectra, or only those that are `picked`, by their rows in the batch's frame."""
         if picked is not None:
-            some = picked[(rows.start <= picked) & (picked < rows.stop)] - rows.start
-            if not len(some):
-                return
-            frame, predictions = frame[some], predictions[some]
-        report = self.monitor.update(part.record, frame, predictions, self.models.serving(frame.line)[1].model)
+            picked = picked[(part.start <= picked) & (picked < part.start + len(part.frame))] - part.start
+        model = self.models.serving(part.frame.line)[1].model
+        report = self.monitor.update(part.records, part.bounds, part.frame, part.predictions, model, picked)
         if report is not None:
             yield Outcome(facts=[report])
 
@@ -225,15 +250,24 @@ class Inspection:
         value, headers = reject_message(record, error, reason, self.settings.frame_max_bytes)
         return Outcome([Outgoing("rejects", value, _key(record), headers)], [Rejected(line, reason, spectra)], [True])
 
-    def _set_aside(self, record: Record, line: str, bad: Sequence[BadRow], good: int) -> Outcome:
-        """Sets the bad rows of a message aside; its good rows have been predicted."""
-        if not bad:
-            return Outcome(rejected=[False])
-        log.warning("rows rejected", place=record.place, line=line, rows=len(bad), first=str(bad[0]))
-        encoded = list(reject_rows(record, bad, line, self.settings.frame_max_bytes))
-        messages = [Outgoing("rejects", value, _key(record), headers) for value, headers in encoded]
-        facts = [Rejected(line, headers["reason"], int(headers["rows"])) for _, headers in encoded]
-        return Outcome(messages, facts, [len(bad) > good])
+    def _set_aside(
+        self, batch: MessageBatch, screened: ScreenedFrame, bounds: np.ndarray, predicted: Sequence[Predicted]
+    ) -> Iterator[Outcome]:
+        """Sets the bad rows of messages aside; their good rows have been predicted."""
+        done = {record.id for part in predicted for record, _ in part.messages()}
+        bad = batch.rejected_rows(screened.bad)
+        for record, good in zip(batch.records, np.diff(bounds).tolist(), strict=True):
+            if good and record.id not in done:
+                continue  # it was rejected as a whole
+            rows = bad.get(record.id, [])
+            if not rows:
+                yield Outcome(rejected=[False])
+                continue
+            log.warning("rows rejected", place=record.place, line=screened.line, rows=len(rows), first=str(rows[0]))
+            encoded = list(reject_rows(record, rows, screened.line, self.settings.frame_max_bytes))
+            messages = [Outgoing("rejects", value, _key(record), headers) for value, headers in encoded]
+            facts = [Rejected(screened.line, headers["reason"], int(headers["rows"])) for _, headers in encoded]
+            yield Outcome(messages, facts, [len(rows) > good])
 
     def decide_silent_objects(self, clock: float) -> Iterator[Outcome]:
         """Decisions on objects that have had no new spectra for long enough."""
@@ -243,15 +277,15 @@ class Inspection:
         """Decisions on all objects that are still open: the worker ends."""
         return self._decided(self.decider.flush())
 
-    def delivered(self) -> None:
-        """Everything processed so far has reached its readers."""
-        self.requester.settle(delivered=True)
+    def delivered(self, requests: int) -> None:
+        """So many requests for labels, the oldest, have reached their readers with all that was processed before."""
+        self.requester.settle(requests)
 
     def undo(self) -> None:
         """Everything processed since the last delivery will be read again."""
         self.decider.reset()
         self.cameras.restart()
-        self.requester.settle(delivered=False)
+        self.requester.withdraw()
 
 
 def _key(record: Record) -> bytes | None:

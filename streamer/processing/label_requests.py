@@ -68,11 +68,19 @@ class LabelRequester:
             self._lines[name] = _Line(due)
         return self._lines[name]
 
-    def settle(self, *, delivered: bool) -> None:
-        """The requests since the last call were delivered, or will be made again."""
-        if not delivered:
-            for line, request, due in reversed(self._undelivered):
-                line.best, line.place, line.due = request, line.asked.pop(), due
+    @property
+    def undelivered(self) -> int:
+        """How many requests were made and are not settled."""
+        return len(self._undelivered)
+
+    def settle(self, delivered: int) -> None:
+        """So many of the requests, the oldest, were delivered."""
+        del self._undelivered[:delivered]
+
+    def withdraw(self) -> None:
+        """The requests that were not delivered will be made again."""
+        for line, request, due in reversed(self._undelivered):
+            line.best, line.place, line.due = request, line.asked.pop(), due
         self._undelivered.clear()
 
     def note(self) -> str:

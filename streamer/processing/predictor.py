@@ -28,8 +28,11 @@ class Predictor:
         # line and instrument -> sensor, limits, and the version whose scores they are of
         self._watches: dict[tuple[str, str], tuple[FrozenSensor, ProcessLimits, str]] = {}
 
-    def predict(self, frame: Frame, parts: Sequence[slice] = (slice(None),)) -> list[Predictions]:
-        """Predictions of each message in a joined frame, by its rows: the same as if it had come alone.
+    def predict(self, frame: Frame, bounds: Sequence[int] | np.ndarray = ()) -> Predictions:
+        """Predictions of the messages in a joined frame, the same as if each had come alone.
+
+        Args:
+            bounds: message i has the rows from bounds[i] to bounds[i + 1]; () if it is one message.
 
         Raises:
             NoModel: the frame's line has no model. AxisMismatch: its axis does not cover the model's grid.
@@ -43,18 +46,24 @@ class Predictor:
                 f"got {frame.quantity}",
                 "quantity",
             )
-        every = model.predict(frame.spectra, frame.axis)
-        if len(parts) == 1:
-            return [self._judged(frame, name, served, every)]
-        return [self._judged(frame[rows], name, served, every[rows]) for rows in parts]
+        result = model.predict(frame.spectra, frame.axis)
+        return self._judged(frame, name, served, result, bounds if len(bounds) else (0, len(frame)))
 
-    def _judged(self, frame: Frame, name: str, served: Served, result: Result) -> Predictions:
+    def _judged(
+        self, frame: Frame, name: str, served: Served, result: Result, bounds: Sequence[int] | np.ndarray
+    ) -> Predictions:
         model, n = served.model, len(frame)
         sensor, limits = self._watch(frame, served.version)
-        frozen = sensor.update(frame.spectra, frame.spectrum_id)
+        frozen = sensor.update(frame.spectra, frame.spectrum_id, bounds[:-1])
         # Of classes, what is usual changes from object to object: only T2 and Q can be odd.
         values = result.values[:, :0] if model.class_of else result.values
-        verdict = limits.update(values, result.t2, result.q, skip=frozen)
+        at, parts = 0, []
+        for end in bounds[1:]:
+            if limits.learning or end == bounds[-1]:
+                rows = slice(at, end)
+                parts.append(limits.update(values[rows], result.t2[rows], result.q[rows], skip=frozen[rows]))
+                at = end
+        verdict = ProcessVerdict.joined(parts)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
         # Written so that NaN, which fails every comparison, is outside.
@@ -76,8 +85,8 @@ class Predictor:
             values={target: result.values[:, i] for i, target in enumerate(model.targets)},
             t2=result.t2,
             q=result.q,
-            t2_process_limit=np.full(n, verdict.high[0]),
-            q_process_limit=np.full(n, verdict.high[1]),
+            t2_process_limit=verdict.high[:, 0],
+            q_process_limit=verdict.high[:, 1],
             trusted=~outside & ~frozen & ~unknown,
             odd=verdict.odd,
             warm_up=verdict.warm_up,
@@ -136,7 +145,7 @@ def _reasons(
         if verdict.odd[i]:
             odd = []
             for k in np.flatnonzero(verdict.outside[i]).tolist():
-                low, high = verdict.low[k], verdict.high[k]
+                low, high = verdict.low[i, k], verdict.high[i, k]
                 if k < 2:
                     odd.append(f"{('T2', 'Q')[k]} above its usual {high:.3g}")
                 else:

@@ -66,7 +66,8 @@ def run_worker(
         else:
             source = kafka_source(settings, [topics.spectra], settings.group, settings.partitions)
         parts.enter_context(closing(source))
-        apart = settings.decides and write_to is None and settings.transactional_id is not None
+        # Decisions go out at once: they wait for no round of results.
+        apart = settings.decides and write_to is None
         decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
         inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
         worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)

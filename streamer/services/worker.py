@@ -1,32 +1,34 @@
 """The worker's loop: poll, decode, process, send, record metrics, deliver.
 
-Offsets are committed only once the results are delivered: with exactly_once in one transaction with them, every
-`transactions.interval_s`; with at_least_once after the broker has confirmed each result of the batch. See
-docs/guarantees.md.
+Results are delivered in the background, in rounds; see `delivery`. Offsets are committed only once the results are
+delivered: with exactly_once in one transaction with them, every `transactions.interval_s`; with at_least_once once the
+broker has confirmed each result of the round. See docs/guarantees.md.
 """
 
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
 
-from ... import BadMessage, NoModel, NotDelivered, TooManyRejects
+from ... import NoModel, NotDelivered, TooManyRejects
 from ..messages.arrow import warm_up
-from ..messages.codec import decode
 from ..messages.record import Record
 from ..monitoring.metrics import Metrics
 from ..processing.inspection import Inspection, Outcome
 from ..processing.message_batch import MessageBatch, batches
 from ..settings.tables import Settings
 from ..transport.protocols import Sink, Source
+from .delivery import Delivery, Round
 from .worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()
 
 RETRY_S = 1.0  # after a batch that the broker did not confirm: time enough to elect a leader
 OBSERVE_S = 0.5
+LOOK_S = 0.01  # how soon a delivered round is committed while no messages come
 
 
 @dataclass
@@ -49,8 +51,8 @@ class Worker:
         self._turned = float("inf")  # when the loop last turned; it has not begun
         self._clock = self._ticked = 0.0  # the clock of decisions, and when it was last advanced
         self._exactly_once = self.settings.transactional_id is not None
-        self._handled = self._bytes = 0  # messages, and bytes sent, since the last delivery
-        self._since = 0.0  # time of the first of them
+        self._round = Round()  # since the last delivery began
+        self._delivery = Delivery(self.settings.flush_timeout_s)
         self._rejected: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # of the newest messages
 
     def run(self) -> None:
@@ -62,10 +64,17 @@ class Worker:
         """
         warm_up()
         self.wait_for_models()
+        try:
+            self._loop()
+        finally:
+            self._delivery.close()
+
+    def _loop(self) -> None:
         self._ticked, polled = time.monotonic(), self._clock
         while not (self.stopping or self.source.exhausted):
             before, polled = polled, self._tick()
             self._turned = self._ticked
+            self._settle()
             records = self.source.poll(self._patience_s())
             if self.source.lost_partitions():
                 log.warning("partitions lost in mid-transaction: it is undone, other workers read these messages again")
@@ -83,44 +92,49 @@ class Worker:
             if time.monotonic() - self._observed >= OBSERVE_S:
                 self.observe()
         self.send(self.inspection.flush())
-        if self._handled:
-            self.deliver()
+        self.deliver()
         self.observe()
 
     def _work(self, records: Sequence[Record]) -> None:
-        """A poll's messages, delivered when it is due; after a failed delivery the rest is polled again."""
+        """A poll's messages; after a failed delivery the rest is polled again."""
         for batch in self.decode(records):
             self._turned = time.monotonic()
             self.handle(batch)
             for record in batch.records:
                 self.source.handled(record)
-            self._since = self._since if self._handled else self._turned
-            self._handled += len(batch.records)
-            if self._is_due() and not self.deliver():
+            self._round.since = self._round.since if self._round.handled else self._turned
+            self._round.handled += len(batch.records)
+            if not self._advance():
                 return
             if self.source.poll_overdue:
                 at = batch.records[-1].place
                 log.warning("slow batch: the rest is polled again to stay in the consumer group", at=at)
-                if self._handled:
-                    self.deliver()
-                self.source.rewind()
+                if self.deliver():
+                    self.source.rewind()
                 return
-        if (self._handled and not self._exactly_once) or self._is_due():
-            self.deliver()
+            if self.stopping:  # the rest is read after the next start
+                return
+        self._advance()
+
+    def _advance(self) -> bool:
+        """Settles the round under way, and begins the next where it is due; False if messages are to be read again."""
+        if not self._settle():
+            return False
+        held = self._round.size_bytes + self._delivery.size_bytes
+        if held >= self.settings.in_flight_max_bytes and not self._settle(wait_s=None):
+            return False
+        if self._delivery.is_idle and self._is_due():
+            self._begin()
+        return True
 
     def decode(self, records: Iterable[Record]) -> Iterator[MessageBatch]:
-        """The messages in their order; consecutive ones of one line camera are joined."""
-        return batches(map(self._decode, records))
-
-    def _decode(self, record: Record) -> tuple[MessageBatch, bool]:
-        """A message, and whether it is from a line camera whose objects are found here."""
+        """The messages in their order; consecutive ones of one line and instrument are joined."""
         axes = self.inspection.models.axes() | self._axes
-        try:
-            frame, bad = decode(record, axes, self.settings.frame_max_bytes)
-        except BadMessage as error:
-            return MessageBatch([record], None, error=error), False
-        line = self.settings.line(frame.line)
-        return MessageBatch([record], frame, bad), line is not None and line.camera.belt is not None
+        return batches(records, axes, self.settings.frame_max_bytes, self._on_belt)
+
+    def _on_belt(self, line: str) -> bool:
+        table = self.settings.line(line)
+        return table is not None and table.camera.belt is not None
 
     def handle(self, batch: MessageBatch) -> None:
         """Processes one batch, and sends the results."""
@@ -134,12 +148,13 @@ class Worker:
             TooManyRejects: of the newest messages, more than the settings allow.
         """
         for outcome in outcomes:
-            for message in outcome.messages:
-                is_decision = message.topic == "decisions"
-                sink = self.decisions or self.sink if is_decision else self.sink
-                topic = getattr(self.settings.topics, message.topic)
-                sink.send(topic, message.value, key=message.key, headers=message.headers)
-                self._bytes += 0 if is_decision else len(message.value)
+            for topic, value, key, headers in outcome.messages:
+                name = getattr(self.settings.topics, topic)
+                if topic == "decisions" and self.decisions is not None:
+                    self.decisions.send(name, value, key=key, headers=headers)
+                else:
+                    self._round.messages.append((name, value, key, headers))
+                    self._round.size_bytes += len(value)
             self.metrics.record(outcome.facts)
             for is_rejected in outcome.rejected:
                 self._count_rejected(is_rejected)
@@ -155,39 +170,60 @@ class Worker:
             )
 
     def _is_due(self) -> bool:
-        """Whether to deliver before the batch is done: results in flight are bounded, and so are transactions."""
-        if self._bytes >= self.settings.in_flight_max_bytes:
-            return True
-        table = self.settings.transactions
-        is_full = self._handled >= table.frames or time.monotonic() - self._since >= table.interval_s
-        return self._exactly_once and self._handled > 0 and is_full
+        """Transactions cost the broker much, so they are rounds of many messages; else a round begins at once."""
+        if not (self._exactly_once and self._round.handled):
+            return self._round.handled > 0
+        table, one = self.settings.transactions, self._round
+        is_full = one.handled >= table.frames or one.size_bytes >= self.settings.in_flight_max_bytes
+        return is_full or time.monotonic() - one.since >= table.interval_s
 
-    def deliver(self) -> bool:
-        """Delivers results, then commits offsets, or both at once; False if the batch is to be read again."""
-        progress = self.source.progress(self.inspection.requester.note())
+    def _begin(self) -> None:
+        one, self._round = self._round, Round()
+        requester = self.inspection.requester
+        one.progress, one.requests = self.source.progress(requester.note()), requester.undelivered
+        one.sent = self.metrics.take_sent()
+        self._delivery.begin(one, self.sink, self.decisions)
+
+    def _settle(self, wait_s: float | None = 0.0) -> bool:
+        """Commits the round under way once it is delivered; False if its messages are to be read again.
+
+        Args:
+            wait_s: how long to wait for it; None: as long as it takes.
+        """
         try:
-            if self.decisions is not None:
-                self.decisions.flush(self.settings.flush_timeout_s)
-            stored = self.sink.flush(self.settings.flush_timeout_s, progress)
+            done = self._delivery.finished(wait_s)
         except NotDelivered as error:
             log.error("not delivered; the batch will be read again", error=str(error))
             self.meters["tamis_not_delivered_total"].inc()
             self._undo()
             time.sleep(RETRY_S)
             return False
-        self.source.commit(progress, stored=stored)
-        self.metrics.delivered()
-        self.inspection.delivered()
-        self._handled = self._bytes = 0
+        if done is not None:
+            one, stored = done
+            self.source.commit(one.progress, stored=stored)
+            self.metrics.delivered(one.sent)
+            self.inspection.delivered(one.requests)
         return True
+
+    def deliver(self) -> bool:
+        """Delivers everything so far, and waits for it; False if it is to be read again."""
+        if not self._settle(wait_s=None):
+            return False
+        if self._round.handled or self._round.messages:
+            self._begin()
+        return self._settle(wait_s=None)
 
     def _undo(self) -> None:
         """Forgets all messages since the last delivery: they are read again, by this worker or by others."""
+        with suppress(NotDelivered):
+            if (done := self._delivery.finished(None)) is not None:
+                self.source.commit(done[0].progress, stored=done[1])
+                self.inspection.delivered(done[0].requests)
         self.sink.abandon()
         self.source.rewind()
         self.inspection.undo()
-        self.metrics.undone()
-        self._handled = self._bytes = 0
+        self.metrics.take_sent()
+        self._round = Round()
 
     def stop(self) -> None:
         """Finishes the frames in hand, delivers, commits, and leaves the group."""
@@ -222,7 +258,10 @@ class Worker:
     def alive(self) -> str:
         """'' while the loop turns, else how long it has not: it hangs in a broker call or in a model."""
         still_s = time.monotonic() - self._turned
-        return "" if still_s < self.settings.stuck_s else f"the loop has not turned for {still_s:.0f} s"
+        if still_s >= self.settings.stuck_s:
+            return f"the loop has not turned for {still_s:.0f} s"
+        taken_s = self._delivery.taken_s
+        return "" if taken_s < self.settings.stuck_s else f"a delivery has taken {taken_s:.0f} s"
 
     def ready(self) -> str:
         if missing := self.inspection.models.missing:
@@ -237,8 +276,10 @@ class Worker:
         return self._clock
 
     def _patience_s(self) -> float:
-        """How long to wait for messages: an open transaction does not wait for the next one."""
-        if not self._handled:
+        """How long to wait for messages: a round does not wait for the next one."""
+        if not self._delivery.is_idle:
+            return LOOK_S
+        if not self._round.handled:
             return self.settings.poll_timeout_s
-        left_s = self._since + self.settings.transactions.interval_s - time.monotonic()
+        left_s = self._round.since + self.settings.transactions.interval_s - time.monotonic()
         return max(0.0, min(left_s, self.settings.poll_timeout_s))

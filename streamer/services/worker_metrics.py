@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -29,12 +29,15 @@ LOG_CHANGE = 0.005  # of a reference, a share of the light
 QUANTILES = (0.05, 0.5, 0.95)  # of a frame's predictions
 
 
+Sent = tuple[str, np.datetime64]  # line, and the time of the message that was answered; of several, the first
+
+
 class WorkerMetrics:
     """Counts facts at once, and shows states with the next `observe`."""
 
     def __init__(self, meters: Metrics, settings: Settings) -> None:
         self.meters, self.settings = meters, settings
-        self._sent: list[tuple[str, np.datetime64]] = []  # line and newest time of frames that are not delivered yet
+        self._sent: list[Sent] = []
         self._newest: dict[str, Predictions] = {}  # of each line, shown by the next `observe`
         self._drifts: dict[str, DriftReport] = {}  # likewise
         self._references: dict[tuple[str, str, str], float] = {}  # change of each, by line, instrument and kind
@@ -73,7 +76,9 @@ class WorkerMetrics:
         spectra = self.meters["tamis_spectra_processed_total"]
         spectra.labels(label, "trusted").inc(trusted)
         spectra.labels(label, "untrusted").inc(len(predictions) - trusted)
-        if not np.isnat(newest := np.max(predictions.time)):
+        names = predictions.result_id  # of several messages, the first one has waited longest
+        first = len(predictions) if names is None else names.count(names[0])
+        if not np.isnat(newest := np.max(predictions.time[:first])):
             self._sent.append((label, newest))
 
     def _count_decision(self, label: str, decision: Decision) -> None:
@@ -93,14 +98,15 @@ class WorkerMetrics:
         of_line = [other for name, other in self._references.items() if name[::2] == (line, kind)]
         self.meters["tamis_camera_reference_change_ratio"].labels(label, kind).set(max(of_line, key=abs))
 
-    def delivered(self) -> None:
-        """All frames that were sent have reached the broker."""
-        for line, newest in self._sent:
-            self.meters["tamis_end_to_end_latency_seconds"].labels(line).observe(max(0.0, _seconds_since(newest)))
-        self._sent.clear()
+    def take_sent(self) -> list[Sent]:
+        """Of the frames since the last call."""
+        sent, self._sent = self._sent, []
+        return sent
 
-    def undone(self) -> None:
-        self._sent.clear()
+    def delivered(self, sent: Sequence[Sent]) -> None:
+        """These frames have reached the broker."""
+        for line, newest in sent:
+            self.meters["tamis_end_to_end_latency_seconds"].labels(line).observe(max(0.0, _seconds_since(newest)))
 
     def observe(self, source: Source, served: Mapping[str, Served], *, warns: bool) -> list[str]:
         """Shows states that need not be shown with every frame; returns the lines that were forgotten since.

@@ -159,6 +159,7 @@ class Drift(_Table):
 
     block_spectra: int = Field(256, ge=16, le=100_000, description="compared together; use fewer on a slow line")
     pace_s: float = Field(0.1, ge=0, le=3600, description="least time between blocks, by the spectra's times")
+    cpu_share: float = Field(0.1, gt=0, le=1, description="of one core; above it, blocks are left out")
     learn_blocks: int = Field(20, ge=0, le=1_000, description="blocks in the reference; 0 turns drift detection off")
     folder: str = Field("drift", description="keeps the references over restarts")
     reference_objects: list[str] = Field([], description="object_ids of stable, rescanned objects")

@@ -87,7 +87,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
         for record in records(0)[:50]:  # learns the drift reference and the process limits
             handle(record)
         frames = [decode(record, axes, cap)[0] for record in records(0)]
-        predictions = [inspection.predictor.predict(frame)[0] for frame in frames]
+        predictions = [inspection.predictor.predict(frame) for frame in frames]
         checked = list(zip(records(1_000_000), frames, predictions, strict=True))
         found = {
             "decode": _times(lambda record: decode(record, axes, cap), records(0)),
@@ -95,7 +95,7 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
             "model": _times(lambda frame: model.predict(frame.spectra, frame.axis), frames),
             "limits and reasons": _times(inspection.predictor.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
-            "drift": _times(lambda one: inspection.monitor.update(one[0], one[1], one[2], model), checked),
+            "drift": _times(lambda one: inspection.monitor.update([one[0]], (0, len(one[1])), one[1], one[2], model), checked),
             "metrics": _times(lambda some: worker.metrics.record([some]), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])

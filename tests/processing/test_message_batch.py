@@ -41,7 +41,10 @@ def test_messages_that_wait_together_give_the_same_results_as_one_by_one(
         with structlog.testing.capture_logs():
             line.run()
         sent = line.sink.messages["tamis.predictions"]
-        rows = {message.headers["result_id"]: decode_predictions(message.value, message.headers) for message in sent}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for message in sent:
+            for row in decode_predictions(message.value, message.headers):
+                rows.setdefault(row.get("result_id", message.headers["result_id"]), []).append(row)
         named = ("spectrum_id", "object_id", "material", "x", "odd", "frozen", "reason")
         kept = {name: [[row[column] for column in named] for row in some] for name, some in rows.items()}
         decisions = line.sink.messages["tamis.decisions"]

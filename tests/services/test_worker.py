@@ -208,11 +208,11 @@ def test_the_line_keeps_running_while_a_new_version_is_loaded(line: FakeLine, mo
         store.publish("default", model)
         for seed in range(3):
             models.refresh()
-            assert predictor.predict(frame(grid, seed=seed))[0].model_version == "v0001"
+            assert predictor.predict(frame(grid, seed=seed)).model_version == "v0001"
         busy.set()
         loader.submit(int).result()  # the load before it is done
         models.refresh()
-        assert predictor.predict(frame(grid))[0].model_version == "v0002"
+        assert predictor.predict(frame(grid)).model_version == "v0002"
 
 
 def test_a_version_that_predicts_no_numbers_is_refused(line: FakeLine, model: Model, grid: Axis) -> None:

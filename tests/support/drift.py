@@ -41,7 +41,7 @@ class Line:
         predicted = predictions(self.model, made, result, self.version)
         offset = next(OFFSETS)
         record = Record("tamis.spectra", 0, offset, None, b"", {}, float(offset))
-        return self.watch.update(record, made, predicted, self.model)
+        return self.watch.update([record], (0, n), made, predicted, self.model)
 
     def learns(self, draw: Callable[[int], np.ndarray]) -> Line:
         for _ in range(self.watch.table.learn_blocks):
