@@ -1,6 +1,12 @@
 """Levels that have shifted permanently: of Q, of predictions, and of the laboratory's values."""
 
+import sys
 from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +37,7 @@ class Change:
     MEMORY = 0.2  # of the moving average that measures the distance
 
     def __init__(self, kind: str, name: str, what: str) -> None:
-        from river.drift import ADWIN, PageHinkley
-
+        ADWIN, PageHinkley = _river()
         self.name, self.what, self._changed, self._now = name, what, False, 0.0
         self._detector = (
             ADWIN(delta=1e-7, clock=1)
@@ -51,6 +56,25 @@ class Change:
             self._changed = False
         text = f"{self.what} has shifted by {self._now:+.1f} standard errors and stayed there"
         return Reading(self.name, abs(self._now) if self._changed else 0.0, self.BACK, text)
+
+
+@cache
+def _river() -> tuple[Any, Any]:
+    """ADWIN and PageHinkley without the rest of `river.drift`.
+
+    Its __init__ loads scikit-learn and scipy.stats for other detectors and for examples: two seconds of a line's start.
+    """
+    import river
+
+    name = "river.drift"
+    bare = ModuleType(name)
+    bare.__path__ = [f"{Path(river.__file__).parent}/drift"]
+    here = sys.modules.setdefault(name, bare)
+    try:
+        return import_module(f"{name}.adwin").ADWIN, import_module(f"{name}.page_hinkley").PageHinkley
+    finally:
+        if here is bare:
+            del sys.modules[name]
 
 
 class Levels:

@@ -8,7 +8,7 @@ import numpy as np
 
 # 1.4826 makes the median absolute deviation of a normal sample its standard deviation.
 _MAD_TO_SD = 1.4826
-STEP = 32  # spectra: learning the limits anew with each one would take longer than its prediction
+STEP = 64  # spectra: learning the limits anew with each one would take longer than its prediction
 
 
 class FrozenSensor:
@@ -95,7 +95,7 @@ class ProcessLimits:
         self.learn_spectra, self.window_spectra, self.z = learn_spectra, max(window_spectra, learn_spectra), z
         self.learning = True
         self._window: np.ndarray | None = None  # (spectra, 2 + targets): cube roots of T2 and Q, then the predictions
-        self._limits = np.empty((2, 0)), np.empty((2, 0))  # low and high, of these numbers
+        self._limits = np.empty((2, 0))  # low and high, of these numbers
         self._since = 0  # spectra in the window that the limits are not learned from yet
         self._warming_up = True
 
@@ -107,15 +107,17 @@ class ProcessLimits:
         rows = np.column_stack([np.cbrt(t2), np.cbrt(q), values])
         if self.learning:
             return self._learn(rows, skip)
-        parts, learned = [], np.cumsum(~skip)
-        while len(rows):
-            end = int(np.searchsorted(learned, STEP - self._since)) + 1  # the row that completes a step
-            parts.append(self._judged(rows[:end]))
-            self._add(rows[:end][~skip[:end]])
+        ends, limits, learned, start = [], [], np.cumsum(~skip), 0
+        while start < len(rows):
+            before = learned[start - 1] if start else 0
+            end = int(np.searchsorted(learned, before + STEP - self._since)) + 1  # after the row that completes a step
+            ends.append(min(end, len(rows)) - start)
+            limits.append(self._limits)
+            self._add(rows[start:end][~skip[start:end]])
             if self._since >= STEP:
                 self._set_limits()
-            rows, skip, learned = rows[end:], skip[end:], learned[end:] - learned[min(end, len(learned)) - 1]
-        return ProcessVerdict.joined(parts) if parts else self._judged(rows)
+            start = end
+        return self._judged(rows, np.repeat(limits or [self._limits], ends or [0], axis=0))
 
     def _learn(self, rows: np.ndarray, skip: np.ndarray) -> ProcessVerdict:
         """The message that ends the learning is judged together with everything seen while learning."""
@@ -127,7 +129,7 @@ class ProcessLimits:
             return ProcessVerdict(none, none, 0, unknown, unknown, np.zeros((n, k), bool))
         self.learning = False
         self._set_limits()
-        every = self._judged(np.concatenate([before, rows]))
+        every = self._judged(np.concatenate([before, rows]), self._limits[None])
         own = {f.name: getattr(every, f.name)[len(before) :] for f in fields(every) if f.name != "warm_up_spectra"}
         return replace(every, **own)
 
@@ -141,23 +143,24 @@ class ProcessLimits:
         self._since, columns = 0, np.ascontiguousarray(self._window.T)
         centre = _medians(columns)
         spread = self.z * _MAD_TO_SD * _medians(np.abs(columns - centre[:, None]))
-        low, high = centre - spread, centre + spread
-        low[:2] = -np.inf  # T2 and Q have upper limits only
-        self._limits = low, high
+        self._limits = np.array([centre - spread, centre + spread])
+        self._limits[0, :2] = -np.inf  # T2 and Q have upper limits only
 
-    def _judged(self, rows: np.ndarray) -> ProcessVerdict:
-        low, high = self._limits
+    def _judged(self, rows: np.ndarray, limits: np.ndarray) -> ProcessVerdict:
+        """`limits` (n or 1, 2, 2 + targets)"""
+        low, high = limits[:, 0], limits[:, 1]
         outside = (rows > high) | (rows < low)  # comparisons with NaN are False
         odd = np.any(outside, axis=1)
         warm_up = np.logical_and.accumulate(odd) & self._warming_up
         self._warming_up &= bool(warm_up.all())
-        shown = np.concatenate([high[:2] ** 3, high[2:]])
+        shown = high.copy()
+        shown[:, :2] **= 3
         every = (np.broadcast_to(limit, rows.shape) for limit in (low, shown))
         return ProcessVerdict(odd, warm_up, int(warm_up.sum()), *every, outside)
 
 
 def _medians(rows: np.ndarray) -> np.ndarray:
     """(k, n) -> (k,): np.median in a fifth of its time."""
-    middle = rows.shape[1] // 2
+    middle, is_odd = divmod(rows.shape[1], 2)
     both = np.partition(rows, (middle - 1, middle), axis=1)
-    return both[:, middle] if rows.shape[1] % 2 else both[:, middle - 1 : middle + 1].mean(axis=1)
+    return both[:, middle] if is_odd else (both[:, middle - 1] + both[:, middle]) / 2

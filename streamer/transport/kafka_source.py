@@ -21,6 +21,7 @@ log = structlog.get_logger()
 _COMMIT_S = 5.0  # for a commit: kafka-python's own limit is minutes, during which the worker could not be stopped
 _SILENCE_S = 5.0  # after so long without a message we check whether a broker still listens
 _PAUSE_S = 0.5  # after an error that usually passes by itself: an election, a restart
+_FETCH_BYTES = 1 << 23
 _WATCH_S = 1.0  # computing the lag of many partitions with every message would cost a busy line a sixth of its time
 
 
@@ -62,9 +63,10 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             auto_offset_reset="none",  # we seek ourselves and log it: kafka-python would skip lost messages silently
             enable_auto_commit=False,
             isolation_level="read_committed",
-            max_poll_records=max(1, min(MAX_POLL_RECORDS, in_flight_max_bytes // frame_max_bytes)),
+            max_poll_records=MAX_POLL_RECORDS,
             fetch_max_bytes=in_flight_max_bytes,
-            max_partition_fetch_bytes=min(in_flight_max_bytes, max(1 << 20, 2 * frame_max_bytes)),
+            # What is fetched of a partition is polled at once, and the next is fetched meanwhile.
+            max_partition_fetch_bytes=min(in_flight_max_bytes // 4, max(_FETCH_BYTES, 2 * frame_max_bytes)),
             allow_auto_create_topics=False,
             partition_assignment_strategy=[CooperativeStickyAssignor()],
         )

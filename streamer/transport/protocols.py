@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from ... import TamisError
 from ..messages.record import Record
 
-# A frame takes about a megabyte. So many are in memory at once, and are finished before the worker stops.
-MAX_POLL_RECORDS = 16
+MAX_POLL_RECORDS = 1 << 14  # what was fetched, within its limit in bytes
 Headers = Mapping[str, str]
 
 
