@@ -254,6 +254,9 @@ class Inspection:
         self, batch: MessageBatch, screened: ScreenedFrame, bounds: np.ndarray, predicted: Sequence[Predicted]
     ) -> Iterator[Outcome]:
         """Sets the bad rows of messages aside; their good rows have been predicted."""
+        if not screened.bad and sum(len(part.frame) for part in predicted) == len(screened.frame):
+            yield Outcome(rejected=[False] * len(batch.records))
+            return
         done = {record.id for part in predicted for record, _ in part.messages()}
         bad = batch.rejected_rows(screened.bad)
         for record, good in zip(batch.records, np.diff(bounds).tolist(), strict=True):

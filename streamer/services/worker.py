@@ -156,11 +156,11 @@ class Worker:
                     self._round.messages.append((name, value, key, headers))
                     self._round.size_bytes += len(value)
             self.metrics.record(outcome.facts)
-            for is_rejected in outcome.rejected:
-                self._count_rejected(is_rejected)
+            self._rejected.extend(outcome.rejected)
+            if any(outcome.rejected):
+                self._check_rejected()
 
-    def _count_rejected(self, is_rejected: bool) -> None:
-        self._rejected.append(is_rejected)
+    def _check_rejected(self) -> None:
         table = self.settings.rejects
         if (rejected := sum(self._rejected)) > table.stop_ratio * table.window_frames:
             raise TooManyRejects(

@@ -95,7 +95,9 @@ def stages(kind: str, bands: int, made: list[Message]) -> tuple[dict[str, list[f
             "model": _times(lambda frame: model.predict(frame.spectra, frame.axis), frames),
             "limits and reasons": _times(inspection.predictor.predict, frames),
             "encode": _times(lambda some: list(encode_predictions(some, ARROW, cap, "x")), predictions),
-            "drift": _times(lambda one: inspection.monitor.update([one[0]], (0, len(one[1])), one[1], one[2], model), checked),
+            "drift": _times(
+                lambda one: inspection.monitor.update([one[0]], (0, len(one[1])), one[1], one[2], model), checked
+            ),
             "metrics": _times(lambda some: worker.metrics.record([some]), predictions),
         }  # fmt: skip
         found["limits and reasons"] = _less(found["limits and reasons"], found["model"])
