@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 AUDIT := $(VENV)/audit
 AUDIT_ARGS ?=
 # Exact versions: tests compare results to the last digits. Some indexes serve these as CUDA builds of several gigabytes; a CPU
-# build does: PIP_ARGS='--index-url ...' (docs/deploy.md).
+# build does: PIP_ARGS='--extra-index-url ...' (README.md).
 TORCH := torch==2.13.0 torchvision==0.28.0
 
 .PHONY: install demo test chaos fuzz bench lint format sbom audit clean
