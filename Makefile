@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 AUDIT := $(VENV)/audit
 AUDIT_ARGS ?=
 # Exact versions: tests compare results to the last digits. Some indexes serve these as CUDA builds of several gigabytes; a CPU
-# build does: PIP_ARGS='--index-url ...' (docs/deploy.md).
+# build does: PIP_ARGS='--extra-index-url ...' (README.md).
 TORCH := torch==2.13.0 torchvision==0.28.0
 
 .PHONY: install demo test chaos fuzz bench lint format sbom audit clean
@@ -22,7 +22,13 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[test,lint]'
 	touch $@
 
-demo: install
+# Much smaller, without torch: enough for the demo, unless the rest is there or it is to learn. Only modules in use are compiled.
+$(VENV)/.demo-installed: pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -e '.[demo]'
+	touch $@
+
+demo: $(if $(wildcard $(VENV)/.installed)$(findstring --learn,$(ARGS)),install,$(VENV)/.demo-installed)
 	$(BIN)/tamis demo $(ARGS)
 
 # Two processes, the longest tests first. ARGS='-n 0' runs a single process, for a debugger.

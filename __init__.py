@@ -3,6 +3,7 @@
 Every error that Tamis raises on purpose is a `TamisError`, and its class says what to do about it.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AxisMismatch", "BadBundle", "BadFile", "BadMessage", "BadSettings", "BrokerAbsent", "Fenced", "NoModel",
-    "NotDelivered", "Stalled", "StoreUnusable", "TamisError", "TooManyRejects", "read_spectra",
+    "NotDelivered", "NotInstalled", "Stalled", "StoreUnusable", "TamisError", "TooManyRejects", "read_spectra",
 ]  # fmt: skip
 __version__ = "0.1.0"
 
@@ -67,6 +68,10 @@ class StoreUnusable(TamisError):
     """The model store cannot be read or written."""
 
 
+class NotInstalled(BadSettings, ImportError):
+    """An optional part of Tamis is not installed; the text names the command that installs it."""
+
+
 class BrokerAbsent(TamisError):
     """No broker answers, or it refuses the connection."""
 
@@ -85,3 +90,13 @@ class TooManyRejects(TamisError):
 
 class Stalled(TamisError):
     """Messages are waiting and none arrives: start again in a new process."""
+
+
+def require_learn(what: str) -> None:
+    """Raises NotInstalled: `what` needs torch or lightly, which are only in the extra `learn`."""
+    missing = [name for name in ("torch", "torchvision", "lightly") if find_spec(name) is None]
+    if missing:
+        raise NotInstalled(
+            f"{what} needs {', '.join(missing)}, not installed here: pip install 'tamis[learn]' (docs/deploy.md says "
+            "how to get the small CPU build of torch)"
+        )

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .. import require_learn
+
 if TYPE_CHECKING:
     from .axis import Axis
     from .committee import CommitteeClassifier, CommitteeRegressor
@@ -30,4 +32,6 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _NETWORKS:
+        require_learn(name)
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils import gen_batches
 
+from .. import require_learn
 from .applicability_domain import ApplicabilityDomain
 from .axis import MAX_BANDS, Axis
 from .classifier import Indicators
@@ -175,6 +176,7 @@ class CommitteeRegressor(Regressor):
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         model = super().from_arrays(params, arrays)
         if "encoder.about" in arrays:
+            require_learn("a committee with an encoder")
             from .encoder import Encoder
 
             model.encoder = Encoder.from_arrays(arrays)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from .. import BadBundle
+from .. import BadBundle, NotInstalled
 from .applicability_domain import LEVELS
 from .axis import Axis, resampler
 from .preprocess import Pipeline
@@ -219,12 +219,14 @@ def class_names(class_of: str, targets: Sequence[str]) -> list[str]:
 
 @contextmanager
 def parts_of_a_model(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
-    """Raises BadBundle for NaN in a bundle's arrays, and for any error in the block."""
+    """Raises BadBundle for NaN in a bundle's arrays, and for any error in the block but NotInstalled."""
     try:
         broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()]
         if broken:
             raise ValueError(f"{', '.join(broken[:3])}: expected numbers, got NaN")
         yield
+    except NotInstalled:
+        raise
     except Exception as error:
         raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error
 

@@ -106,7 +106,10 @@ class Store:
         return manifest
 
     def load(self, name: str, version: str | None = None) -> tuple[Model, str]:
-        """A model and its version, checksums verified. Raises NoModel, or BadBundle if it is damaged."""
+        """A model and its version, checksums verified.
+
+        Raises NoModel; BadBundle if it is damaged; NotInstalled for a network where torch is not installed.
+        """
         version = self.current(name) if version is None else version
         with self._opened(name, version) as (manifest, arrays):
             return Model.from_parts(manifest, arrays), version
@@ -225,8 +228,8 @@ class Store:
         return to
 
     def promote(self, name: str, version: str) -> None:
-        """Makes any version current, after loading it as a check."""
-        self.load(name, version)
+        """Makes any version current, after compiling it as a worker does, as a check."""
+        self.serve(name, version)
         folder = self._folder(name)
         with _explained(folder, "write"):
             _point(folder, version)

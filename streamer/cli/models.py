@@ -56,7 +56,8 @@ def show(
     import json
 
     store = store_options.open()
-    _, version = store.load(name, version)
+    version = version or store.current(name)
+    store.serve(name, version)
     manifest = store.manifest(name, version)
     grid = manifest["grid"]["values"]
     manifest["grid"] = f"{grid[0]:g}-{grid[-1]:g} {manifest['grid']['unit']}, {len(grid)} bands"

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 import typer
 from typer import Option
 
-from ... import BadSettings, BrokerAbsent, Fenced, Stalled, TamisError, TooManyRejects
+from ... import BadSettings, BrokerAbsent, Fenced, NotInstalled, Stalled, TamisError, TooManyRejects
 from ..services.stop import Stop
 from .options import CameraFileOptions, ServiceOptions, command, new_app
 
 app = new_app()
 
 # For a supervisor: 2 and 4 need a person; after the others it starts the process again.
-EXIT_STATUS = {BadSettings: 2, Fenced: 3, TooManyRejects: 4, Stalled: 75}
+EXIT_STATUS = {BadSettings: 2, NotInstalled: 2, Fenced: 3, TooManyRejects: 4, Stalled: 75}
 
 
 @contextmanager

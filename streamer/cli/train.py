@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
-from ... import BadFile, BadSettings
+from ... import BadFile, BadSettings, require_learn
 from ..services.stop import Stop
 from .options import FileOptions, StoreOptions, command, new_app, pairs, progress_bar, refusing
 
@@ -96,6 +96,7 @@ def pretrain(
       torchrun --nproc-per-node 2 -m tamis.streamer.cli pretrain line.parquet \\
         --out encoder.safetensors
     """
+    require_learn("tamis pretrain")
     if (name is None) == (out is None):
         raise BadSettings("give either --name, a model to improve, or --out, a file for the encoder")
     stop = Stop()

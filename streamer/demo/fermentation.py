@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import TamisError, __version__
+from ... import NotInstalled, __version__
 from ...models.evaluation import Scores
 from ...models.store import Store
 from ..files.frames import read_frames
@@ -87,7 +87,7 @@ def data() -> tuple[Path, Path, np.ndarray]:
     """The folder of the calibration, the file of process spectra, and (34, 2) hours and glucose by HPLC."""
     spec = find_spec("chemotools")
     if spec is None or spec.origin is None:
-        raise TamisError("the demo's data come with chemotools: pip install chemotools")
+        raise NotInstalled("the demo's data come with chemotools: pip install 'tamis[demo]'")
     folder = Path(spec.origin).parent / "datasets" / "data"
     hplc = np.genfromtxt(folder / "fermentation_hplc.csv", delimiter=",", names=True)
     return folder, folder / "fermentation_spectra.csv", np.column_stack([hplc["time"], hplc[TARGET]])

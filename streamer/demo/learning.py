@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import require_learn
 from ..messages.labels import Label, encode_labels
 from ..pages.charts import DISC, Chart, Figure, Kind, page_of, write_page
 from ..studies.pages import TEMPLATE, Section
@@ -26,6 +27,7 @@ SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so close 
 
 def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool]) -> bool:
     """Runs the demo and prints its results. False if spectra were lost."""
+    require_learn("tamis demo --learn")
     began_s = time.monotonic()
     store, fitted, spectra, hplc = prepare(out)
     hours = np.arange(len(spectra)) * STEP_S / 3600

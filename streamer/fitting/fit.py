@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ... import BadFile
+from ... import BadFile, require_learn
 from ...models.axis import resampler
 from ...models.class_scores import UNKNOWN
 from ...models.model import CLASSIFIERS, Model, estimator_class
@@ -96,7 +96,8 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
     if reserved := [target for target in targets if target in RESERVED]:
         raise BadFile(f"a target may not be called {reserved[0]!r}: predictions have a column of that name")
     if options.encoder is not None:
-        from ...models.encoder import Encoder  # imports torch
+        require_learn("a committee with an encoder")
+        from ...models.encoder import Encoder
 
         encoder = Encoder.load(options.encoder)
     table = read_table(path, options.reading)

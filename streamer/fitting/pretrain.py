@@ -1,8 +1,10 @@
 """`tamis pretrain`: from recorded files to an encoder, or to a better version of a model."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,12 +12,14 @@ from ... import BadFile, BadSettings, NoModel
 from ...models.axis import Axis, resampler
 from ...models.model import Model
 from ...models.store import Store
-from ...ssl.gate import Verdict
-from ...ssl.pretrain import Recipe
-from ...ssl.refit import Gold, Labels, improve
 from ...ssl.unlabeled import Unlabeled
 from ..files.table import INSTRUMENT_COLUMNS, ReadOptions, Table, read_table
 from .fit import column_of, target_values
+
+if TYPE_CHECKING:
+    from ...ssl.gate import Verdict
+    from ...ssl.pretrain import Recipe
+    from ...ssl.refit import Gold
 
 MIN_OBJECTS = 20
 
@@ -70,6 +74,8 @@ def _objects(table: Table, group: str | None, number: int) -> np.ndarray:
 
 def read_gold(path: Path, targets: Sequence[str]) -> Gold:
     """Raises BadFile: the file lacks a target, or fewer than 3 spectra have all of them."""
+    from ...ssl.refit import Gold  # with torch, which `tamis compare` needs for some models only
+
     table = read_table(path)
     values = np.column_stack([target_values(table.columns, target, path) for target in targets])
     good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
@@ -102,6 +108,8 @@ def improve_model(
         NoModel: no such model, or its bundle holds no calibration. BadFile, ValueError, FloatingPointError.
         Interrupted: by `stop`; the text says whether a checkpoint was written.
     """
+    from ...ssl.refit import Labels, improve
+
     champion, before = store.load(name)
     refuse_classes(name, champion)
     calibration = store.calibration(name, before)

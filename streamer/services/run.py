@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ... import require_learn
 from ...models.store import Store
 from ..drift.monitor import DriftMonitor
 from ..files.table import ReadOptions
@@ -89,6 +90,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     Raises:
         TamisError: why it could not start or continue, and what the operator can do.
     """
+    require_learn("the trainer")
     os.nice(19)
     from .learning import one_thread
     from .trainer import Trainer

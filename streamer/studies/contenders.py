@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ... import require_learn
 from ...models.axis import Axis, resampler
 from ...models.committee import CommitteeRegressor
 from ...models.model import CLASSIFIERS, Model
@@ -98,10 +99,12 @@ Contender = Callable[[Samples, int, Context], Trained | Corrected]  # fits on la
 
 
 def contender(of: str, name: str) -> Contender:
-    """Raises ValueError: there is no such model; the text names the known ones."""
+    """Raises ValueError: there is no such model; the text names the known ones. NotInstalled: it needs torch."""
     if name not in CONTENDERS[of]:
         kind = "" if of == "values" else f" of {of}"
         raise ValueError(f"unknown model {name!r}{kind}; known: {', '.join(CONTENDERS[of])}")
+    if name.startswith(("cnn", "spectratr", "tamis")):
+        require_learn(name)
     return CONTENDERS[of][name]
 
 

@@ -9,19 +9,23 @@ References:
     arXiv 1801.10112; as Avalanche computes them, with errors instead of accuracies.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from ... import BadFile
 from ...models.model import Calibration
 from ...models.model_selection import Trained
-from ...ssl.refit import Labels, refit
 from ..files.table import Table
 from ..fitting.fit import column_of
 from .contenders import LEARNS, Context, Samples, contender
 from .tasks import Cell, CompareOptions, codes_of, measured_rows
+
+if TYPE_CHECKING:
+    from ...ssl.refit import Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,8 @@ class StreamTask:
             if trained is None or learns == "anew":
                 trained = fit(self.samples.rows(known), seed, Context())
             elif learns == "gated":
+                from ...ssl.refit import refit  # with torch
+
                 assert isinstance(trained, Trained)
                 judged = refit(trained.model, self._joined(known, seen))
                 verdicts.append(judged.verdict.promoted)
@@ -120,6 +126,8 @@ class StreamTask:
         return known
 
     def _joined(self, known: np.ndarray, seen: np.ndarray) -> Labels:
+        from ...ssl.refit import Labels
+
         first, later = known & (self.experience == 0), known & (self.experience > 0)
         spectra, _, y, group = self.samples
         assert group is not None

@@ -78,10 +78,11 @@ def _model(settings: Settings, line: str) -> str:
     from ..processing.line_rules import LineRules
 
     table, store = settings.lines[line], Store(settings.store)
-    model, version = store.load(table.model)
+    version = store.current(table.model)
+    model = store.serve(table.model, version)
     facts = [f"{table.model} {version}: {model.kind} for {', '.join(model.targets)} on {model.grid}"]
     if rules := table.decide.rules:
-        of_line = LineRules(table.decide, table.model, store.serve(table.model, version), version)
+        of_line = LineRules(table.decide, table.model, model, version)
         facts += [f"{len(rules)} {'rule is' if len(rules) == 1 else 'rules are'} valid", *of_line.thresholds]
     return "; ".join(facts)
 

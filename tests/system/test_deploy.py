@@ -91,6 +91,10 @@ def test_the_dockerfile_is_clean_and_copies_files_that_exist() -> None:
             assert (ROOT / name).exists(), name
             assert f"!{name}" in (ROOT / ".dockerignore").read_text().split(), name
     assert text.index("USER 10001") < text.index("ENTRYPOINT")
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE)
+    assert stages[-2:] == ["trainer", "worker"], "a build without --target makes the worker's image"
+    for name in stages[-2:]:
+        assert SERVICES[name]["build"]["target"] == name
 
 
 @pytest.fixture(scope="module")
