@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from socket import gethostname
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -18,9 +21,11 @@ from ..processing.cameras import Cameras
 from ..processing.inspection import Inspection
 from ..processing.model_server import ModelServer
 from ..settings.tables import Settings
+from ..transport.client import BrokerSilent
 from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..transport.protocols import Sink, Source
 from ..transport.recorded import FileSink, FileSource
+from .place import Place
 from .stop import Stop
 from .worker import Worker
 
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 log = structlog.get_logger()
+
+Client = TypeVar("Client")
 
 
 def run_worker(
@@ -55,19 +62,35 @@ def run_worker(
         )
         if needed:
             log.info("connecting to the broker", brokers=settings.brokers, group=settings.group)
-            ensure(settings, needed)
-        # A transaction commits offsets; a recorded file has none.
-        slot = settings.transactional_id if live else None
+            if not patiently(stop, lambda: ensure(settings, needed)):
+                return
+        place = parts.enter_context(closing(Place(settings.group))) if live else None
+        member = place and place.name
+        slot = None  # a transaction commits offsets; a recorded file has none
+        if settings.exactly_once and live:
+            member = settings.transactions.slot or member  # a worker that was given a name has it in its group as well
+            slot = f"{settings.group}-{member or gethostname()}"
         # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
-        sink: Sink = FileSink(write_to) if write_to is not None else kafka_sink(settings, slot)
+        if write_to is not None:
+            sink: Sink | None = FileSink(write_to)
+        else:
+            sink = patiently(stop, lambda: kafka_sink(settings, slot))
+        if sink is None:
+            return
         parts.enter_context(closing(sink))
         if read_from is not None:
-            source: Source = FileSource(read_from, settings.frame_max_bytes, reading)
+            source: Source | None = FileSource(read_from, settings.frame_max_bytes, reading)
         else:
-            source = kafka_source(settings, [topics.spectra], settings.group, settings.partitions)
+            own = {"member": member, "stored_by_sink": slot is not None}
+            read = partial(kafka_source, settings, [topics.spectra], settings.group, settings.partitions, **own)
+            source = patiently(stop, read)
+        if source is None:
+            return
         parts.enter_context(closing(source))
-        apart = settings.decides and write_to is None and settings.transactional_id is not None
-        decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
+        apart = settings.decides and write_to is None and settings.exactly_once
+        decisions = patiently(stop, lambda: kafka_sink(settings)) if apart else None
+        if decisions is not None:
+            parts.enter_context(closing(decisions))
         inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
         worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)
         parts.enter_context(watchdog(worker.alive))
@@ -77,7 +100,7 @@ def run_worker(
         if needed:
             reading_mode = {"start_at": settings.start_at, "guarantee": settings.processing_guarantee}
             url = _serve(parts, worker, settings.metrics.host, settings.metrics.port)
-            log.info("worker started", metrics=url, **reading_mode, slot=settings.transactional_id)
+            log.info("worker started", metrics=url, **reading_mode, slot=slot, member=member)
         worker.run()
     log.info("worker stopped", **worker.metrics.totals())
 
@@ -95,8 +118,13 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     topics = settings.topics
     with ExitStack() as parts:
         log.info("connecting to the broker", brokers=settings.brokers, group=settings.trainer.group)
-        ensure(settings, [topics.spectra, topics.labels])
-        source = kafka_source(settings, [topics.spectra, topics.labels], settings.trainer.group)
+        read_from, group = [topics.spectra, topics.labels], settings.trainer.group
+        member = parts.enter_context(closing(Place(group))).name
+        if not patiently(stop, lambda: ensure(settings, read_from)):
+            return
+        source = patiently(stop, lambda: kafka_source(settings, read_from, group, member=member))
+        if source is None:
+            return
         parts.enter_context(closing(source))
         trainer = Trainer(settings, source, Store(settings.store))
         parts.enter_context(watchdog(trainer.alive))
@@ -108,6 +136,16 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
+
+
+def patiently(stop: Stop, connect: Callable[[], Client]) -> Client | None:
+    """Calls `connect` until a broker answers; None if a stop came first. One that refuses us is not waited for."""
+    while not stop():
+        try:
+            return connect()
+        except BrokerSilent as error:
+            log.error("waiting for a broker", error=str(error))
+    return None
 
 
 def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int, setting: str = "") -> str:
