@@ -24,8 +24,8 @@ from .protocols import Headers, Progress, Sink
 
 log = structlog.get_logger()
 
-# How long a message may wait for its topic's leader, or for room. After kafka-python's minute the worker looks stuck.
-_BLOCK_S = 10.0
+# How long a message may wait for its topic's partitions or for room, and a new producer for its transactions.
+_BLOCK_S = 5.0
 _GLANCE_S = 0.1  # kafka-python's flush takes its limit for each batch anew, so ours is made of many short ones
 # The errors of kafka-python which say that another client uses our transactional id, or instance id.
 _FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
@@ -138,7 +138,8 @@ class KafkaSink(Sink):
 
     def _commit(self, progress: Progress, timeout_s: float) -> bool:
         """Results and offsets become visible together or not at all; after an error only the broker knows which."""
-        deadline = time.monotonic() + timeout_s
+        # Everything is delivered: this takes milliseconds, or kafka-python has lost an answer and waits in vain.
+        deadline = time.monotonic() + timeout_s / 2
         try:
             if self._producer is None:
                 raise self._broken or NotDelivered("no producer")
@@ -194,11 +195,15 @@ class KafkaSink(Sink):
         self.close(0)
         self._producer, self._broken, self._open = None, None, False
         self._pending = [(topic, NotDelivered("sent before the producer was renewed")) for topic, _ in self._pending]
-        try:
-            self._producer = self._connect()
-        except TamisError as error:  # still unreachable: the next flush fails, and tries again
-            self._broken = error
-            log.warning("broker still unreachable", error=str(error))
+        for _ in range(2):  # an election takes up to 10 s
+            try:
+                self._producer, self._broken = self._connect(), None
+                return
+            except TamisError as error:  # still unreachable: the next flush fails, and tries again
+                self._broken = error
+                log.warning("broker still unreachable", error=str(error))
+                if not isinstance(error, BrokerSilent):
+                    return
 
     def close(self, timeout_s: float = 5) -> None:
         if self._producer is not None:

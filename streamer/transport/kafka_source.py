@@ -85,7 +85,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._lost = False
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
-        self.group, self._brokers = group, brokers
+        self.group, self._brokers, self._topics = group, brokers, list(topics)
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
         self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
@@ -100,7 +100,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             self._consumer.assign(fixed)
             self._fresh.update(fixed)
         else:
-            self._consumer.subscribe(list(topics), listener=self)
+            self._consumer.subscribe(self._topics, listener=self)
 
     def poll(self, timeout_s: float) -> list[Record]:
         """As `Source.poll`.
@@ -144,6 +144,10 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         if now - self._watched < _WATCH_S:
             return
         self._watched = now
+        cluster = self._consumer._cluster
+        if any(cluster.partitions_for_topic(topic) is None for topic in self._topics):
+            # kafka-python takes the answer to an earlier request for that to ours, and would ask again in 5 minutes.
+            cluster.request_update()
         lags = {} if self.connection_problem else self.lag_records()
         self._still = {p: self._still.get(p, now) for p, lag in lags.items() if lag > 0 and p not in batches}
         for partition, since in self._still.items():

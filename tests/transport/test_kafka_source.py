@@ -180,18 +180,17 @@ def test_a_reader_whose_broker_has_gone_is_not_held_up(
 ) -> None:
     monkeypatch.setattr(kafka_source, "_COMMIT_S", 0.3)
     name = topic(own_broker)
-    with capture_logs() as logs:
-        with closing(sink(own_broker)) as out, closing(source(own_broker, name)) as reader:
-            out.send(name, b"x")
-            out.flush(10)
-            one = read(reader, 1)
-            own_broker.kill()
-            began = time.monotonic()
-            done(reader, one)
-            assert time.monotonic() - began < 0.1, "a commit must not hold up the line"
-            reader.rewind()
-            assert reader.lag_records() == {(name, 0): 0}
-            assert reader.poll(0.1) == []
+    with capture_logs() as logs, closing(sink(own_broker)) as out, closing(source(own_broker, name)) as reader:
+        out.send(name, b"x")
+        out.flush(10)
+        one = read(reader, 1)
+        own_broker.kill()
+        began = time.monotonic()
+        done(reader, one)
+        assert time.monotonic() - began < 0.1, "a commit must not hold up the line"
+        reader.rewind()
+        assert reader.lag_records() == {(name, 0): 0}
+        assert reader.poll(0.1) == []
     assert "the last commit failed: its messages will be read again" in [entry["event"] for entry in logs]
 
 
