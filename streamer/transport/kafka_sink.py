@@ -183,7 +183,7 @@ class KafkaSink(Sink):
     def abandon(self) -> None:
         with self._lock:
             self._pending.clear()
-            if self._open:
+            if self._open or self._producer is None:
                 self._renew()
 
     def _renew(self) -> None:

@@ -79,7 +79,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._handled: dict[tuple[str, int], int] = {}  # by partition, the offset after the last one handled since
         self._confirmed: dict[Any, tuple[int, str]] = {}  # offsets to commit, with their notes, that are not sent yet
         self._sent: dict[Any, tuple[int, str]] = {}  # the commit under way
-        self._sent_at = 0.0
+        self._sent_at, self._commit_fails = 0.0, False
         self._stored_by_sink = stored_by_sink
         self._unsure: set[Any] = set()  # partitions to look up the committed offset of, before any more is read
         self._lost = False
@@ -225,11 +225,13 @@ class KafkaSource(Source, ConsumerRebalanceListener):
 
     def _take_answer(self, offsets: Any, answer: Any) -> None:
         sent, self._sent = self._sent, {}
+        failed_before, self._commit_fails = self._commit_fails, isinstance(answer, Exception)
         if isinstance(answer, errors.CommitFailedError):
             log.warning("commit refused: another member of the group will read these messages again", error=str(answer))
         elif isinstance(answer, Exception):
             # Nothing is lost: the next commit covers these offsets, or the messages are read again.
-            log.warning("commit failed; the next one covers it", error=reason_of(answer))
+            if not failed_before:
+                log.warning("commits fail; trying again", error=reason_of(answer))
             self._confirmed = {place: at for place, at in sent.items() if place in self._undone} | self._confirmed
 
     def committed(self, topic: str, partition: int) -> int:
@@ -264,7 +266,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             offset = ours if committed is None else committed.offset
             if offset is not None:  # else nothing of it was read
                 self._consumer.seek(partition, offset)
-            if offset != ours:
+            if None not in (ours, offset) and offset != ours:
                 log.info("the last transaction was committed after all", partition=_name(partition), goes_on=offset)
                 self._fresh.add(partition)
             self._unsure.discard(partition)
