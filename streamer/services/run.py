@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from socket import gethostname
@@ -54,7 +54,8 @@ def run_worker(
     folder = Path(settings.drift.folder) if live else None
     cameras = Cameras(folder and folder / "cameras")
     cameras.check(settings.lines)  # before connecting to a broker
-    with ExitStack() as parts:
+    connect, totals = partial(patiently, stop), {}
+    with suppress(Stopped), ExitStack() as parts:
         # From a recorded file results must be reproducible: a new version is loaded in the foreground.
         loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if live else None
         models = ModelServer(
@@ -62,35 +63,25 @@ def run_worker(
         )
         if needed:
             log.info("connecting to the broker", brokers=settings.brokers, group=settings.group)
-            if not patiently(stop, lambda: ensure(settings, needed)):
-                return
+            connect(lambda: ensure(settings, needed))
         place = parts.enter_context(closing(Place(settings.group))) if live else None
         member = place and place.name
         slot = None  # a transaction commits offsets; a recorded file has none
-        if settings.exactly_once and live:
+        if settings.exactly_once and live and write_to is None:
             member = settings.transactions.slot or member  # a worker that was given a name has it in its group as well
             slot = f"{settings.group}-{member or gethostname()}"
         # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
-        if write_to is not None:
-            sink: Sink | None = FileSink(write_to)
-        else:
-            sink = patiently(stop, lambda: kafka_sink(settings, slot))
-        if sink is None:
-            return
+        sink: Sink = FileSink(write_to) if write_to is not None else connect(lambda: kafka_sink(settings, slot))
         parts.enter_context(closing(sink))
         if read_from is not None:
-            source: Source | None = FileSource(read_from, settings.frame_max_bytes, reading)
+            source: Source = FileSource(read_from, settings.frame_max_bytes, reading)
         else:
             own = {"member": member, "stored_by_sink": slot is not None}
             read = partial(kafka_source, settings, [topics.spectra], settings.group, settings.partitions, **own)
-            source = patiently(stop, read)
-        if source is None:
-            return
+            source = connect(read)
         parts.enter_context(closing(source))
         apart = settings.decides and write_to is None and settings.exactly_once
-        decisions = patiently(stop, lambda: kafka_sink(settings)) if apart else None
-        if decisions is not None:
-            parts.enter_context(closing(decisions))
+        decisions = parts.enter_context(closing(connect(lambda: kafka_sink(settings)))) if apart else None
         inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
         worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)
         parts.enter_context(watchdog(worker.alive))
@@ -102,7 +93,8 @@ def run_worker(
             url = _serve(parts, worker, settings.metrics.host, settings.metrics.port)
             log.info("worker started", metrics=url, **reading_mode, slot=slot, member=member)
         worker.run()
-    log.info("worker stopped", **worker.metrics.totals())
+        totals = worker.metrics.totals()
+    log.info("worker stopped", **totals)
 
 
 def run_trainer(settings: Settings, stop: Stop) -> None:
@@ -116,15 +108,13 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     from .trainer import Trainer
 
     topics = settings.topics
-    with ExitStack() as parts:
+    connect = partial(patiently, stop)
+    with suppress(Stopped), ExitStack() as parts:
         log.info("connecting to the broker", brokers=settings.brokers, group=settings.trainer.group)
         read_from, group = [topics.spectra, topics.labels], settings.trainer.group
         member = parts.enter_context(closing(Place(group))).name
-        if not patiently(stop, lambda: ensure(settings, read_from)):
-            return
-        source = patiently(stop, lambda: kafka_source(settings, read_from, group, member=member))
-        if source is None:
-            return
+        connect(lambda: ensure(settings, read_from))
+        source = connect(lambda: kafka_source(settings, read_from, group, member=member))
         parts.enter_context(closing(source))
         trainer = Trainer(settings, source, Store(settings.store))
         parts.enter_context(watchdog(trainer.alive))
@@ -138,14 +128,18 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     log.info("trainer stopped")
 
 
-def patiently(stop: Stop, connect: Callable[[], Client]) -> Client | None:
-    """Calls `connect` until a broker answers; None if a stop came first. One that refuses us is not waited for."""
+class Stopped(Exception):
+    """A stop came before the service could start."""
+
+
+def patiently(stop: Stop, connect: Callable[[], Client]) -> Client:
+    """Calls `connect` until a broker answers; one that refuses us is not waited for. Raises Stopped."""
     while not stop():
         try:
             return connect()
         except BrokerSilent as error:
             log.error("waiting for a broker", error=str(error))
-    return None
+    raise Stopped
 
 
 def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int, setting: str = "") -> str:

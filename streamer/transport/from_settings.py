@@ -52,7 +52,7 @@ def kafka_source(
     )
 
 
-def ensure(settings: Settings, names: Sequence[str]) -> bool:
+def ensure(settings: Settings, names: Sequence[str]) -> None:
     """Checks that the topics exist, or creates them; logs what is weak about the connection."""
     for weakness in weaknesses(settings.kafka):
         log.warning("the connection to the broker is weak", why=weakness)
@@ -65,4 +65,3 @@ def ensure(settings: Settings, names: Sequence[str]) -> bool:
         max_message_bytes=largest if largest > _BROKER_DEFAULT_BYTES else None,
         client_settings=settings.kafka,
     )
-    return True
