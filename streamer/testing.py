@@ -4,10 +4,14 @@ Fixtures:
     tamis_line: makes a `FakeLine`, which runs a worker over frames in memory with your own settings and models.
     tamis_broker: an embedded broker that can do consumer groups; `.bootstrap` is its address.
     tamis_broker_with: picks an embedded broker by what a test needs, such as ``tamis_broker_with("transactions")``.
+    tamis_kafka: Apache Kafka, which needs Java and Maven; where they are missing, the test is skipped.
+
+With ``tamis_broker_kind = kafka`` in pytest's settings, the brokers are Apache Kafka as well.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +22,12 @@ import pytest
 if TYPE_CHECKING:
     from ..models.model import Model
     from .messages.frame import Frame
+    from .transport.apache_kafka import ApacheKafka
     from .transport.embedded_broker import EmbeddedBroker
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("tamis_broker_kind", "what tamis_broker is: embedded (the default) or kafka", default="embedded")
 
 
 @dataclass
@@ -94,19 +103,38 @@ def tamis_line(tmp_path: Path) -> Callable[..., FakeLine]:
 
 
 @pytest.fixture(scope="session")
-def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
-    """An embedded broker that has all the named capabilities; each kind is started once, and stopped at the end."""
+def tamis_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """Apache Kafka, one broker, shared by the processes of pytest-xdist."""
+    from .. import BrokerAbsent
+    from .transport.apache_kafka import shared
+
+    own = tmp_path_factory.getbasetemp()
+    try:
+        with shared(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) as cluster:
+            yield cluster
+    except BrokerAbsent as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def tamis_broker_with(request: pytest.FixtureRequest) -> Iterator[Callable[..., EmbeddedBroker | ApacheKafka]]:
+    """A broker that has all the named capabilities; each kind is started once, and stopped at the end."""
     from .transport.embedded_broker import CAPABILITIES, EmbeddedBroker
 
+    chosen = request.config.getini("tamis_broker_kind")
+    if chosen not in ("embedded", "kafka"):
+        raise pytest.UsageError(f"tamis_broker_kind = {chosen}: expected embedded or kafka")
     running: dict[str, EmbeddedBroker] = {}
 
-    def pick(*needed: str) -> EmbeddedBroker:
+    def pick(*needed: str) -> EmbeddedBroker | ApacheKafka:
         known = frozenset().union(*CAPABILITIES.values())
         if unknown := set(needed) - known:
             raise ValueError(f"no broker is known for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        if chosen == "kafka":
+            return request.getfixturevalue("tamis_kafka")
         able = [kind for kind, has in CAPABILITIES.items() if has.issuperset(needed)]
         if not able:
-            pytest.skip(f"no embedded broker has {', '.join(needed)}; a real cluster would")
+            pytest.skip(f"no embedded broker has {', '.join(needed)}; tamis_broker_kind = kafka would")
         kind = next((kind for kind in able if kind in running), able[0])
         if kind not in running:
             running[kind] = EmbeddedBroker(kind)
@@ -119,6 +147,6 @@ def tamis_broker_with() -> Iterator[Callable[..., EmbeddedBroker]]:
 
 
 @pytest.fixture
-def tamis_broker(tamis_broker_with: Callable[..., EmbeddedBroker]) -> EmbeddedBroker:
-    """An embedded broker with consumer groups, on a free port of loopback."""
+def tamis_broker(tamis_broker_with: Callable[..., EmbeddedBroker | ApacheKafka]) -> EmbeddedBroker | ApacheKafka:
+    """A broker with consumer groups, on a free port of loopback."""
     return tamis_broker_with("groups")

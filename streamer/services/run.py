@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from socket import gethostname
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -19,9 +22,11 @@ from ..processing.cameras import Cameras
 from ..processing.inspection import Inspection
 from ..processing.model_server import ModelServer
 from ..settings.tables import Settings
+from ..transport.client import BrokerSilent
 from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..transport.protocols import Sink, Source
 from ..transport.recorded import FileSink, FileSource
+from .place import Place
 from .stop import Stop
 from .worker import Worker
 
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 log = structlog.get_logger()
+
+Client = TypeVar("Client")
 
 
 def run_worker(
@@ -48,7 +55,8 @@ def run_worker(
     folder = Path(settings.drift.folder) if live else None
     cameras = Cameras(folder and folder / "cameras")
     cameras.check(settings.lines)  # before connecting to a broker
-    with ExitStack() as parts:
+    connect, totals = partial(patiently, stop), {}
+    with suppress(Stopped), ExitStack() as parts:
         # From a recorded file results must be reproducible: a new version is loaded in the foreground.
         loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if live else None
         models = ModelServer(
@@ -56,20 +64,26 @@ def run_worker(
         )
         if needed:
             log.info("connecting to the broker", brokers=settings.brokers, group=settings.group)
-            ensure(settings, needed)
-        # A transaction commits offsets; a recorded file has none.
-        slot = settings.transactional_id if live else None
+            connect(lambda: ensure(settings, needed))
+        place = parts.enter_context(closing(Place(settings.group))) if live else None
+        member = place and place.name
+        slot = None  # a transaction commits offsets; a recorded file has none
+        if settings.exactly_once and live and write_to is None:
+            member = settings.transactions.slot or member  # a worker that was given a name has it in its group as well
+            slot = f"{settings.group}-{member or gethostname()}"
         # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
-        sink: Sink = FileSink(write_to) if write_to is not None else kafka_sink(settings, slot)
+        sink: Sink = FileSink(write_to) if write_to is not None else connect(lambda: kafka_sink(settings, slot))
         parts.enter_context(closing(sink))
         if read_from is not None:
             source: Source = FileSource(read_from, settings.frame_max_bytes, reading)
         else:
-            source = kafka_source(settings, [topics.spectra], settings.group, settings.partitions)
+            own = {"member": member, "stored_by_sink": slot is not None}
+            read = partial(kafka_source, settings, [topics.spectra], settings.group, settings.partitions, **own)
+            source = connect(read)
         parts.enter_context(closing(source))
         # Decisions go out at once: they wait for no round of results.
         apart = settings.decides and write_to is None
-        decisions = parts.enter_context(closing(kafka_sink(settings))) if apart else None
+        decisions = parts.enter_context(closing(connect(lambda: kafka_sink(settings)))) if apart else None
         inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
         worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)
         parts.enter_context(watchdog(worker.alive))
@@ -79,9 +93,10 @@ def run_worker(
         if needed:
             reading_mode = {"start_at": settings.start_at, "guarantee": settings.processing_guarantee}
             url = _serve(parts, worker, settings.metrics.host, settings.metrics.port)
-            log.info("worker started", metrics=url, **reading_mode, slot=settings.transactional_id)
+            log.info("worker started", metrics=url, **reading_mode, slot=slot, member=member)
         worker.run()
-    log.info("worker stopped", **worker.metrics.totals())
+        totals = worker.metrics.totals()
+    log.info("worker stopped", **totals)
 
 
 def run_trainer(settings: Settings, stop: Stop) -> None:
@@ -96,10 +111,13 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
     from .trainer import Trainer
 
     topics = settings.topics
-    with ExitStack() as parts:
+    connect = partial(patiently, stop)
+    with suppress(Stopped), ExitStack() as parts:
         log.info("connecting to the broker", brokers=settings.brokers, group=settings.trainer.group)
-        ensure(settings, [topics.spectra, topics.labels])
-        source = kafka_source(settings, [topics.spectra, topics.labels], settings.trainer.group)
+        read_from, group = [topics.spectra, topics.labels], settings.trainer.group
+        member = parts.enter_context(closing(Place(group))).name
+        connect(lambda: ensure(settings, read_from))
+        source = connect(lambda: kafka_source(settings, read_from, group, member=member))
         parts.enter_context(closing(source))
         trainer = Trainer(settings, source, Store(settings.store))
         parts.enter_context(watchdog(trainer.alive))
@@ -111,6 +129,20 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
+
+
+class Stopped(Exception):
+    """A stop came before the service could start."""
+
+
+def patiently(stop: Stop, connect: Callable[[], Client]) -> Client:
+    """Calls `connect` until a broker answers; one that refuses us is not waited for. Raises Stopped."""
+    while not stop():
+        try:
+            return connect()
+        except BrokerSilent as error:
+            log.error("waiting for a broker", error=str(error))
+    raise Stopped
 
 
 def _serve(parts: ExitStack, service: Worker | Trainer, host: str, port: int, setting: str = "") -> str:

@@ -50,7 +50,7 @@ class Worker:
         self._observed = float("-inf")
         self._turned = float("inf")  # when the loop last turned; it has not begun
         self._clock = self._ticked = 0.0  # the clock of decisions, and when it was last advanced
-        self._exactly_once = self.settings.transactional_id is not None
+        self._exactly_once = self.settings.exactly_once
         self._round = Round()  # since the last delivery began
         self._delivery = Delivery(self.settings.flush_timeout_s)
         self._rejected: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # of the newest messages

@@ -1,6 +1,5 @@
 """Every setting, its default and its limits: one class a table of the TOML file."""
 
-import socket
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -137,7 +136,7 @@ class Transactions(_Table):
 
     interval_s: float = Field(0.5, gt=0, le=30, description="time between commits; readers wait this long")
     frames: int = Field(500, ge=1, le=100_000, description="or commit after this many messages")
-    slot: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="unique to this worker; '' is the host name")
+    slot: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="unique to this worker; '' is by host")
 
 
 class Rejects(_Table):
@@ -266,11 +265,8 @@ class Settings(BaseSettings):
         return with_files_read(given) if given else given  # kafka-python is imported only if needed
 
     @property
-    def transactional_id(self) -> str | None:
-        """None with at_least_once."""
-        if self.processing_guarantee == "at_least_once":
-            return None
-        return f"{self.group}-{self.transactions.slot or socket.gethostname()}"
+    def exactly_once(self) -> bool:
+        return self.processing_guarantee == "exactly_once"
 
     @property
     def decides(self) -> bool:

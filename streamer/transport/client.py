@@ -1,28 +1,44 @@
 """Kafka clients: how they connect, and how topics are made."""
 
+import re
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaConfigurationError, KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    KafkaConfigurationError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    TopicAlreadyExistsError,
+)
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ... import BadSettings, BrokerAbsent, TamisError
-from .client_log import overheard
-from .protocols import Progress
+from .client_log import REFUSED, overheard
 from .security import answering, for_client
 
 log = structlog.get_logger()
 
+_TRY_S = 0.5  # for an attempt where no server listens: kafka-python checks the settings, and tells why
+
 _DEFAULTS = {
     "bootstrap_timeout_ms": 10_000,
+    # kafka-python would leave a broker alone for up to 30 s after it has been away for 10 s.
+    "reconnect_backoff_max_ms": 500,
     # A broker that respects the limits of a fetch never sends so much. The embedded noida sends its whole backlog at
     # once, and over kafka-python's own 100 MB the client would hang.
     "receive_message_max_bytes": 1 << 30,
 }
+
+
+class BrokerSilent(BrokerAbsent):
+    """No broker answers yet: it may come, where a `BrokerAbsent` that refuses us needs a person."""
 
 
 def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | None, **ours: Any) -> Any:
@@ -33,18 +49,51 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
         BadSettings: an address or a setting that kafka-python cannot use.
     """
     theirs = {key: value for key, value in for_client(client_settings).items() if key in client.DEFAULT_CONFIG}
-    servers = answering([server.strip() for server in brokers.split(",") if server.strip()], theirs)
+    settings = _DEFAULTS | ours | theirs
+    deadline = time.monotonic() + settings["bootstrap_timeout_ms"] / 1000
     protocol = theirs.get("security_protocol", "PLAINTEXT")
     try:
         with overheard.connecting():
-            return client(bootstrap_servers=servers, **_DEFAULTS | ours | theirs)
+            while True:
+                left_s = max(_TRY_S, deadline - time.monotonic())
+                there = answering(split(brokers), theirs)
+                try:
+                    return _made(client, there or split(brokers), settings, left_s if there else _TRY_S)
+                except (KafkaConnectionError, KafkaTimeoutError):
+                    # kafka-python may end at once at an address that refuses.
+                    if time.monotonic() + _TRY_S > deadline:
+                        raise
+                    time.sleep(_TRY_S / 2)
     except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
         raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {reason_of(error)}") from error
     except (KafkaError, OSError) as error:
-        raise BrokerAbsent(
+        kind = BrokerAbsent if re.search(REFUSED, overheard.why) else BrokerSilent
+        raise kind(
             f"no broker answers at {brokers} ({protocol}): {overheard.why or reason_of(error)}; check the address, "
             "that the broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
         ) from error
+
+
+def _made(client: Any, servers: list[str], settings: Mapping[str, Any], limit_s: float) -> Any:
+    """A new client; one that could not connect leaves no thread behind."""
+    networks = []
+
+    def network(**config: Any) -> KafkaNetClient:
+        networks.append(KafkaNetClient(**config))
+        return networks[-1]
+
+    settings = dict(settings) | {"bootstrap_timeout_ms": round(1000 * limit_s), "kafka_client": network}
+    try:
+        return client(bootstrap_servers=servers, **settings)
+    except BaseException:
+        for failed in networks:
+            failed.close()
+            failed._net.stop(timeout_ms=1000)
+        raise
+
+
+def split(brokers: str) -> list[str]:
+    return [server.strip() for server in brokers.split(",") if server.strip()]
 
 
 def ensure_topics(
@@ -85,10 +134,9 @@ def ensure_topics(
         admin.close()
 
 
-def offsets_of(progress: Progress) -> dict[TopicPartition, OffsetAndMetadata]:
-    """The offsets to commit, each with the note, as kafka-python takes them."""
-    offsets = progress.offsets.items()
-    return {TopicPartition(*place): OffsetAndMetadata(offset, progress.note, -1) for place, offset in offsets}
+def with_notes(offsets: Mapping[Any, tuple[int, str]]) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Offsets to commit, each with its note, as kafka-python takes them."""
+    return {TopicPartition(*place): OffsetAndMetadata(offset, note, -1) for place, (offset, note) in offsets.items()}
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,7 +12,8 @@ import structlog
 log = structlog.get_logger()
 
 _REFUSED_S = 60.0
-_REFUSAL = r"Connection (?:failed|lost): (.*(?:Handshake failed|Sasl|sasl_).*)"  # but not a port where nobody listens
+REFUSED = "Handshake failed|Sasl|sasl_"  # but not a port where nobody listens
+_REFUSAL = rf"Connection (?:failed|lost): (.*(?:{REFUSED}).*)"
 
 
 class Overheard(logging.Filter):

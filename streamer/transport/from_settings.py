@@ -22,17 +22,29 @@ def kafka_sink(settings: Settings, transactional_id: str | None = None) -> Kafka
         settings.brokers,
         max_message_bytes=settings.frame_max_bytes + _ENVELOPE_BYTES,
         transactional_id=transactional_id,
+        # Time to deliver and to commit, so that only a worker that has ended is waited for; brokers allow 15 minutes.
+        transaction_s=min(900.0, settings.transactions.interval_s + 2 * settings.flush_timeout_s + 10),
         client_settings=settings.kafka,
     )
 
 
-def kafka_source(settings: Settings, topics: Sequence[str], group: str, partitions: Sequence[int] = ()) -> KafkaSource:
+def kafka_source(
+    settings: Settings,
+    topics: Sequence[str],
+    group: str,
+    partitions: Sequence[int] = (),
+    *,
+    member: str | None = None,
+    stored_by_sink: bool = False,
+) -> KafkaSource:
     return KafkaSource(
         settings.brokers,
         topics,
         group,
         auto_offset_reset=settings.start_at,
         partitions=partitions,
+        member=member,
+        stored_by_sink=stored_by_sink,
         in_flight_max_bytes=settings.in_flight_max_bytes,
         frame_max_bytes=settings.frame_max_bytes,
         stall_s=settings.stall_s,

@@ -3,22 +3,30 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext
+from threading import RLock
 from typing import Any
 
 import structlog
 from kafka import KafkaProducer
-from kafka.errors import AuthorizationError, InvalidTopicError, KafkaError, MessageSizeTooLargeError
+from kafka.errors import (
+    AuthorizationError,
+    InvalidTopicError,
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+)  # fmt: skip
 
 from ... import BrokerAbsent, Fenced, NotDelivered, TamisError
-from .client import connected, offsets_of, reason_of
+from .client import BrokerSilent, connected, reason_of, with_notes
 from .protocols import Headers, Progress, Sink
 
 log = structlog.get_logger()
 
-# How long a message may wait for its topic's leader, or for room. After kafka-python's minute the worker looks stuck.
-_BLOCK_S = 10.0
-_TRANSACTION_S = 60.0
+# How long a message may wait for its topic's partitions or for room, and a new producer for its transactions.
+_BLOCK_S = 5.0
+_GLANCE_S = 0.1  # kafka-python's flush takes its limit for each batch anew, so ours is made of many short ones
 # The errors of kafka-python which say that another client uses our transactional id, or instance id.
 _FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
 
@@ -26,11 +34,15 @@ _FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceId
 class KafkaSink(Sink):
     """One idempotent producer, acknowledged by all replicas.
 
+    One thread may send while another flushes; a flush covers what was sent before it. With transactions, `send` waits
+    for a flush to end: what it sends belongs to the next transaction.
+
     Args:
         max_message_bytes: larger values are refused here: a refusal by the broker would stop the producer for all
             topics.
         transactional_id: the same after each restart, so that an open transaction is aborted; a second sink with it
             fences the first. None sends without transactions.
+        transaction_s: the broker aborts a transaction after so long, and a killed worker's blocks readers no longer.
 
     Raises:
         BrokerAbsent: no broker answers. BadSettings: kafka-python refuses a setting.
@@ -42,16 +54,18 @@ class KafkaSink(Sink):
         *,
         max_message_bytes: int = 1_000_000,
         transactional_id: str | None = None,
+        transaction_s: float = 30.0,
         client_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._brokers = brokers
-        self.transactional_id = transactional_id
-        self._open = False  # whether a transaction is open
+        self.transactional_id, self._transaction_s = transactional_id, transaction_s
+        self._open, self._begun = False, 0.0  # whether a transaction is open, and when it began
+        self._lock = RLock()  # guards the producer and what is pending
         self._settings = dict(client_settings or {})
         self._most = max_message_bytes
         self._pending: list[tuple[str, Any]] = []  # topic, and its future or why there is none
         self._producer: Any = self._connect()
-        self._absent: Exception | None = None  # why there is no producer
+        self._broken: Exception | None = None  # why nothing can be sent until the next flush
 
     def _connect(self) -> Any:
         # A frame's predictions take some 20 kB: several go in one request, and none waits long for others.
@@ -59,13 +73,19 @@ class KafkaSink(Sink):
         ours["max_request_size"] = self._most + 65_536  # headers and envelope count too; we check the value before
         if self.transactional_id is None:
             return connected(KafkaProducer, self._brokers, self._settings, **ours)
-        # The open transaction of a killed worker blocks readers of committed results no longer than this.
-        ours |= {"transactional_id": self.transactional_id, "transaction_timeout_ms": round(_TRANSACTION_S * 1000)}
+        ours |= {"transactional_id": self.transactional_id}
+        ours |= {"transaction_timeout_ms": round(self._transaction_s * 1000)}
         producer = connected(KafkaProducer, self._brokers, self._settings, **ours)
         try:
             producer.init_transactions()
+        except (KafkaTimeoutError, KafkaConnectionError) as error:  # an election of its coordinator, or a restart
+            _closed(producer, 0)
+            raise BrokerSilent(
+                f"{self._brokers}: no answer in {_BLOCK_S:g} s to the start of transactions under the id "
+                f"{self.transactional_id!r}: {reason_of(error)}"
+            ) from error
         except Exception as error:  # whatever kafka-python raises, there are no transactions
-            producer.close(0)
+            _closed(producer, 0)
             raise BrokerAbsent(
                 f"{self._brokers}: transactions are not available under the id {self.transactional_id!r}: "
                 f"{reason_of(error)}; brokers older than 2.5 and some others have none: "
@@ -77,30 +97,35 @@ class KafkaSink(Sink):
         if len(value) > self._most:
             raise TamisError(f"{topic}: expected at most {self._most} bytes in a message, got {len(value)}")
         wire_headers = [(name, text.encode()) for name, text in (headers or {}).items()]
-        delivery: Any = self._absent
-        if self._producer is not None:
-            try:
-                self._begin()
-                delivery = self._producer.send(topic, value, key=key, headers=wire_headers)
-            except Exception as error:  # noqa: BLE001 (whatever kafka-python raises, it is not delivered)
-                delivery = error
-        self._pending.append((topic, delivery))
+        with self._lock:
+            delivery: Any = self._broken
+            if delivery is None:
+                try:
+                    self._begin()
+                    delivery = self._producer.send(topic, value, key=key, headers=wire_headers)
+                except Exception as error:  # noqa: BLE001 (whatever kafka-python raises, it is not delivered)
+                    delivery = error
+                    if isinstance(error, KafkaTimeoutError):  # the next message would wait just as long
+                        self._broken = error
+            self._pending.append((topic, delivery))
 
     def _begin(self) -> None:
         if self.transactional_id is not None and not self._open:
             self._producer.begin_transaction()
-            self._open = True
+            self._open, self._begun = True, time.monotonic()
 
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        pending, self._pending = self._pending, []
         deadline = time.monotonic() + timeout_s
-        if pending and self._producer is not None:
-            with suppress(KafkaError):  # which records failed is known only from their futures
-                self._producer.flush(timeout_s)
-        failed = [(topic, why) for topic, delivery in pending if (why := _failure(delivery, deadline)) is not None]
-        if not failed:
-            return self.transactional_id is not None and progress is not None and self._commit(progress)
-        self._renew_unless_fenced(failed[0][1])
+        with nullcontext() if self.transactional_id is None else self._lock:
+            with self._lock:
+                pending, self._pending = self._pending, []
+                producer = self._producer
+            if pending and producer is not None:
+                _flush(producer, deadline)
+            failed = [(topic, why) for topic, delivery in pending if (why := _failure(delivery, deadline)) is not None]
+            if not failed:
+                return self.transactional_id is not None and progress is not None and self._commit(progress, timeout_s)
+            self._renew_unless_fenced(failed[0][1], producer)
         topics = ", ".join(f"{n} to {topic}" for topic, n in Counter(topic for topic, _ in failed).items())
         text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
         for topic, why in failed:
@@ -111,59 +136,100 @@ class KafkaSink(Sink):
                 raise BrokerAbsent(refusal)
         raise NotDelivered(f"{text}: {reason_of(failed[0][1])}")
 
-    def _commit(self, progress: Progress) -> bool:
-        """Results and offsets become visible together or not at all. kafka-python may hang here: see the watchdog."""
+    def _commit(self, progress: Progress, timeout_s: float) -> bool:
+        """Results and offsets become visible together or not at all; after an error only the broker knows which."""
+        # Everything is delivered: this takes milliseconds, or kafka-python has lost an answer and waits in vain.
+        deadline = time.monotonic() + timeout_s / 2
         try:
             if self._producer is None:
-                raise self._absent or NotDelivered("no producer")
+                raise self._broken or NotDelivered("no producer")
             self._begin()
-            self._producer.send_offsets_to_transaction(offsets_of(progress), progress.group)
-            self._producer.commit_transaction()
+            # `send_offsets_to_transaction` and `commit_transaction` of kafka-python are these calls, waiting for ever.
+            transaction = self._producer._transaction_manager
+            offsets = with_notes({place: (offset, progress.note) for place, offset in progress.offsets.items()})
+            sent = transaction.send_offsets_to_transaction(offsets, progress.group)
+            self._wait(sent, deadline, f"to the offsets of {len(progress.offsets)} partitions")
+            self._wait(transaction.begin_commit(), deadline, "to its commit")
         except Exception as error:
-            self._renew_unless_fenced(error)
+            self._renew_unless_fenced(error, self._producer)
             raise NotDelivered(f"{self._brokers}: the transaction was not committed: {reason_of(error)}") from error
         self._open = False
         return True
 
-    def _renew_unless_fenced(self, error: Exception) -> None:
-        """kafka-python wraps the cause in a plain KafkaError once the producer is in its error state."""
-        if self.transactional_id is not None and any(name in reason_of(error) for name in _FENCED):
+    def _wait(self, result: Any, deadline: float, what: str) -> None:
+        self._producer._sender.wakeup()
+        left_s = max(0.0, deadline - time.monotonic())
+        if not result.wait(timeout_ms=1000 * left_s):
+            raise TimeoutError(f"no answer {what} in {left_s:.1f} s")
+
+    def _renew_unless_fenced(self, error: Exception, failed: Any) -> None:
+        """kafka-python wraps the cause in a plain KafkaError once the producer is in its error state.
+
+        A broker aborts a transaction that has been open for too long, as after a pause of this process, in the same
+        words as if another producer had our id: the clock tells the two apart.
+        """
+        names = self.transactional_id is not None and any(name in reason_of(error) for name in _FENCED)
+        if names and time.monotonic() - self._begun < self._transaction_s:
             self.close(0)
             self._producer = None
             raise Fenced(
-                f"another worker has taken the slot {self.transactional_id!r}, or the broker has aborted our "
-                f"transaction: {reason_of(error)}; give each worker its own transactions.slot"
+                f"another worker has taken the slot {self.transactional_id!r} or our kafka.group_instance_id: "
+                f"{reason_of(error)}; give each worker its own transactions.slot, and leave group_instance_id unset"
             ) from error
-        self._renew()
+        with self._lock:
+            if self._producer is failed:  # no other thread has renewed it
+                self._renew()
 
     def abandon(self) -> None:
-        self._pending.clear()
-        if self._open:
-            self._renew()
+        with self._lock:
+            self._pending.clear()
+            if self._open or self._producer is None:
+                self._renew()
 
     def _renew(self) -> None:
         """A producer that failed may stay out of sequence for ever, so a new one replaces it.
 
-        A new transactional producer first aborts what the old one left open.
+        A new transactional producer first ends what the old one left open: aborted, or committed if the broker had
+        already decided so.
         """
         self.close(0)
-        self._producer, self._absent, self._open = None, None, False
-        try:
-            self._producer = self._connect()
-        except TamisError as error:  # still unreachable: the next flush fails, and tries again
-            self._absent = error
-            log.warning("broker still unreachable", error=str(error))
+        self._producer, self._broken, self._open = None, None, False
+        self._pending = [(topic, NotDelivered("sent before the producer was renewed")) for topic, _ in self._pending]
+        for _ in range(2):  # an election takes up to 10 s
+            try:
+                self._producer, self._broken = self._connect(), None
+                return
+            except TamisError as error:  # still unreachable: the next flush fails, and tries again
+                self._broken = error
+                log.warning("broker still unreachable", error=str(error))
+                if not isinstance(error, BrokerSilent):
+                    return
 
     def close(self, timeout_s: float = 5) -> None:
-        if self._producer is None:
-            return
+        if self._producer is not None:
+            _closed(self._producer, timeout_s)
+
+
+def _flush(producer: Any, deadline: float) -> None:
+    """Waits until everything is delivered or failed; which of them is known only from the futures."""
+    while (left_s := deadline - time.monotonic()) > 0:
         try:
-            self._producer.close(timeout_s)
-        except Exception as error:  # noqa: BLE001 (the broker is gone)
-            log.debug("producer did not close cleanly", error=reason_of(error))
-            # close() flushes first; if that fails, its thread continues, and what we send again would arrive twice.
-            self._producer.flush = lambda timeout=None: None
-            self._producer.close(0)
+            producer.flush(min(left_s, _GLANCE_S))
+            return
+        except KafkaTimeoutError:
+            continue
+        except KafkaError:
+            return
+
+
+def _closed(producer: Any, timeout_s: float) -> None:
+    """Closes within `timeout_s`. Its thread drops what is left: what we send again would otherwise arrive twice."""
+    _flush(producer, time.monotonic() + timeout_s)
+    producer.flush = lambda timeout=None: None  # close() would flush again, for each batch anew
+    try:
+        producer.close(timeout_s)
+    except Exception as error:  # noqa: BLE001 (the broker is gone)
+        log.debug("producer did not close cleanly", error=reason_of(error))
 
 
 def _failure(delivery: Any, deadline: float) -> Exception | None:

@@ -1,7 +1,7 @@
 """Messages from Kafka, with offsets committed by hand once their results are delivered."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from kafka.structs import TopicPartition
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
-from .client import connected, listens, offsets_of, reason_of
+from .client import connected, listens, reason_of, split, with_notes
 from .client_log import overheard
 from .protocols import MAX_POLL_RECORDS, Progress, Source
 
@@ -21,7 +21,9 @@ log = structlog.get_logger()
 _COMMIT_S = 5.0  # for a commit: kafka-python's own limit is minutes, during which the worker could not be stopped
 _SILENCE_S = 5.0  # after so long without a message we check whether a broker still listens
 _PAUSE_S = 0.5  # after an error that usually passes by itself: an election, a restart
-_FETCH_BYTES = 1 << 23
+_FETCH_BYTES = 1 << 23  # of a partition: so much is processed while the next is fetched
+# A killed member's partitions are handed on after so long; its place is kept for it where its instance id is known.
+_SESSION = {"session_timeout_ms": 10_000, "heartbeat_interval_ms": 2_000}
 _WATCH_S = 1.0  # computing the lag of many partitions with every message would cost a busy line a sixth of its time
 
 
@@ -33,6 +35,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         auto_offset_reset: where a group begins that has no offsets, or only ones that the broker no longer keeps.
         partitions: of each topic, read whatever other members do. None: the group assigns them (KIP-429: a
             partition that keeps its reader is read on during a rebalance).
+        member: a name of our own, the same after a restart: the group keeps our partitions for us (KIP-345).
+        stored_by_sink: a sink commits the offsets in transactions, so after an error only the broker knows them.
         in_flight_max_bytes: held of what was fetched. frame_max_bytes: the largest message.
         stall_s: how long waiting messages may fail to arrive.
         client_settings: keys of kafka-python (security, time-outs), passed on as they are and never logged.
@@ -50,6 +54,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         *,
         auto_offset_reset: Literal["earliest", "latest"] = "earliest",
         partitions: Sequence[int] = (),
+        member: str | None = None,
+        stored_by_sink: bool = False,
         in_flight_max_bytes: int = 1 << 26,
         frame_max_bytes: int = 1_000_000,
         stall_s: float = 120.0,
@@ -65,17 +71,22 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             isolation_level="read_committed",
             max_poll_records=MAX_POLL_RECORDS,
             fetch_max_bytes=in_flight_max_bytes,
-            # What is fetched of a partition is polled at once, and the next is fetched meanwhile.
             max_partition_fetch_bytes=min(in_flight_max_bytes // 4, max(_FETCH_BYTES, 2 * frame_max_bytes)),
             allow_auto_create_topics=False,
             partition_assignment_strategy=[CooperativeStickyAssignor()],
+            **_SESSION | ({"group_instance_id": member} if member and not partitions else {}),
         )
         self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
         self._handled: dict[tuple[str, int], int] = {}  # by partition, the offset after the last one handled since
+        self._confirmed: dict[Any, tuple[int, str]] = {}  # offsets to commit, with their notes, that are not sent yet
+        self._sent: dict[Any, tuple[int, str]] = {}  # the commit under way
+        self._sent_at, self._commit_fails = 0.0, False
+        self._stored_by_sink = stored_by_sink
+        self._unsure: set[Any] = set()  # partitions to look up the committed offset of, before any more is read
         self._lost = False
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
-        self.group, self._brokers = group, brokers
+        self.group, self._brokers, self._topics = group, brokers, list(topics)
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
         self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
@@ -90,7 +101,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             self._consumer.assign(fixed)
             self._fresh.update(fixed)
         else:
-            self._consumer.subscribe(list(topics), listener=self)
+            self._consumer.subscribe(self._topics, listener=self)
 
     def poll(self, timeout_s: float) -> list[Record]:
         """As `Source.poll`.
@@ -100,6 +111,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
         """
         self._polled = time.monotonic()
+        if self._unsure and not self._look_up(timeout_s):
+            return []
+        self._send_commit()
         try:
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
         except errors.NoOffsetForPartitionError as error:
@@ -109,17 +123,19 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             self._resume(error.args[0])
             return []
         except errors.FencedInstanceIdError as error:
-            raise Fenced(f"{self._brokers}: another member of group {self.group} uses our group_instance_id") from error
+            raise self._fenced() from error
         except errors.KafkaError as error:
             if not error.retriable:
                 raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {reason_of(error)}") from error
             batches = {}  # before we have joined the group, poll does not wait
             time.sleep(min(timeout_s, _PAUSE_S))
+        if self._is_fenced():
+            raise self._fenced()
         self._check_connection(bool(batches))
         self._watch(batches)
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
-        return [_record(message) for messages in batches.values() for message in messages]
+        return [record for messages in batches.values() for record in _records(messages)]
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line, except that messages are waiting."""
@@ -129,6 +145,10 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         if now - self._watched < _WATCH_S:
             return
         self._watched = now
+        cluster = self._consumer._cluster
+        if any(cluster.partitions_for_topic(topic) is None for topic in self._topics):
+            # kafka-python takes the answer to an earlier request for that to ours, and would ask again in 5 minutes.
+            cluster.request_update()
         lags = {} if self.connection_problem else self.lag_records()
         self._still = {p: self._still.get(p, now) for p, lag in lags.items() if lag > 0 and p not in batches}
         for partition, since in self._still.items():
@@ -146,7 +166,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             return
         self._heard = now
         refused = "" if received else overheard.refusal()
-        answers = received or (not refused and any(map(listens, self._brokers.split(","))))
+        answers = received or (not refused and any(map(listens, split(self._brokers))))
         if answers and self.connection_problem:
             log.warning("broker reachable again", brokers=self._brokers)
         elif not (answers or refused or self.connection_problem):  # client_log has logged a refusal already
@@ -179,20 +199,41 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         return Progress(dict(self._handled), note, self._consumer.group_metadata())
 
     def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        """After a rebalance the broker refuses it: the partition's new owner reads these messages again."""
-        if not stored:
-            try:
-                self._consumer.commit(offsets_of(progress), timeout_ms=round(_COMMIT_S * 1000))
-            except errors.CommitFailedError as error:
-                log.warning(
-                    "commit refused: another member of the group will read these messages again", error=str(error)
-                )
-            except errors.KafkaError as error:
-                # Nothing is lost: the next commit covers these offsets, or the messages are read again.
-                log.warning("commit failed; the next one covers it", error=reason_of(error))
-        for partition, offset in progress.offsets.items():
-            self._handled.pop(partition, None)
-            self._undone[partition] = offset  # where a batch is left in the middle, it continues here
+        """Returns at once; `close` waits for the last one. At most one commit is under way, and the next one waits.
+
+        After a rebalance the broker refuses it: the partition's new owner reads these messages again.
+        """
+        owned = self._consumer.assignment()
+        for place, offset in progress.offsets.items():
+            if self._handled.get(place, offset) <= offset:
+                self._handled.pop(place, None)
+            if place in owned and offset >= self._undone.get(place, offset):
+                # Where a batch is left in the middle, it continues here.
+                self._undone[place] = offset
+                if not stored:
+                    self._confirmed[TopicPartition(*place)] = offset, progress.note
+        self._send_commit()
+
+    def _send_commit(self) -> None:
+        """kafka-python's own thread sends it and takes the answer; the next poll calls `_take_answer`."""
+        if not self._confirmed or (self._sent and time.monotonic() - self._sent_at < _COMMIT_S):
+            return
+        self._sent, self._confirmed, self._sent_at = self._confirmed, {}, time.monotonic()
+        try:
+            self._consumer.commit_async(with_notes(self._sent), callback=self._take_answer)
+        except errors.FencedInstanceIdError as error:
+            raise self._fenced() from error
+
+    def _take_answer(self, offsets: Any, answer: Any) -> None:
+        sent, self._sent = self._sent, {}
+        failed_before, self._commit_fails = self._commit_fails, isinstance(answer, Exception)
+        if isinstance(answer, errors.CommitFailedError):
+            log.warning("commit refused: another member of the group will read these messages again", error=str(answer))
+        elif isinstance(answer, Exception):
+            # Nothing is lost: the next commit covers these offsets, or the messages are read again.
+            if not failed_before:
+                log.warning("commits fail; trying again", error=reason_of(answer))
+            self._confirmed = {place: at for place, at in sent.items() if place in self._undone} | self._confirmed
 
     def committed(self, topic: str, partition: int) -> int:
         """The group's next offset; 0 if it has none yet. Raises BrokerAbsent."""
@@ -202,11 +243,40 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {reason_of(error)}") from error
 
     def rewind(self) -> None:
-        # From our own records: usually the broker has just failed, and would keep us waiting.
-        for partition in self._consumer.assignment() & self._undone.keys():
-            self._consumer.seek(partition, self._undone[partition])
-        self._undone.clear()
+        if self._stored_by_sink:
+            self._unsure = self._consumer.assignment()
+        else:  # from our own records: they are ahead of the broker's, which may just have failed
+            for partition in self._consumer.assignment() & self._undone.keys():
+                self._consumer.seek(partition, self._undone[partition])
+            self._undone.clear()
         self._handled.clear()
+
+    def _look_up(self, timeout_s: float) -> bool:
+        """Goes back to the committed offsets; whether they are known.
+
+        A transaction whose commit was not answered may have been committed. The sink has ended it meanwhile.
+        """
+        for partition in self._unsure & self._consumer.assignment():
+            try:
+                committed = self._committed(partition, max(timeout_s, _PAUSE_S))
+            except errors.KafkaError as error:
+                log.warning("the group's offsets cannot be read; trying again", error=reason_of(error))
+                self._check_connection(received=False)
+                return False
+            ours = self._undone.pop(partition, None)
+            offset = ours if committed is None else committed.offset
+            if offset is not None:  # else nothing of it was read
+                self._consumer.seek(partition, offset)
+            if None not in (ours, offset) and offset != ours:
+                log.info("the last transaction was committed after all", partition=_name(partition), goes_on=offset)
+                self._fresh.add(partition)
+            self._unsure.discard(partition)
+        self._unsure.clear()
+        self._undone.clear()
+        return True
+
+    def _committed(self, partition: Any, timeout_s: float) -> Any:
+        return self._consumer.committed(partition, metadata=True, timeout_ms=round(timeout_s * 1000))
 
     def lost_partitions(self) -> bool:
         lost, self._lost = self._lost, False
@@ -221,6 +291,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
     def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
         if revoked:
             log.info("partitions revoked", group=self.group, partitions=sorted(map(_name, revoked)))
+            self._sent_at = 0.0
+            self._send_commit()  # it goes out before we join again, so the new owner begins where we have ended
             self._forget(revoked)
 
     def on_partitions_lost(self, lost: Iterable[Any]) -> None:
@@ -232,14 +304,14 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         """Another member gets these partitions, and reads what is not committed of them."""
         for partition in partitions:
             self._lost |= partition in self._handled
-            for known in (self._handled, self._undone, self._still):
+            for known in (self._handled, self._undone, self._still, self._confirmed):
                 known.pop(partition, None)
 
     def commit_notes(self) -> list[str]:
         notes = []
         for partition in list(self._fresh):
             try:
-                committed = self._consumer.committed(partition, metadata=True, timeout_ms=round(_COMMIT_S * 1000))
+                committed = self._committed(partition, _COMMIT_S)
             except errors.KafkaError as error:
                 log.warning("commit notes cannot be read; trying again", error=reason_of(error))
                 break
@@ -263,16 +335,41 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 lags[partition] = max(0, end - position)
         return lags
 
+    def _is_fenced(self) -> bool:
+        """kafka-python stops the heartbeats of a member that was fenced, and reads on."""
+        member = self._consumer._coordinator
+        return not (member.is_dynamic_member() or member._heartbeat_enabled or member.need_rejoin()) and member.stable()
+
+    def _fenced(self) -> Fenced:
+        name = self._consumer.config["group_instance_id"]
+        return Fenced(
+            f"{self._brokers}: another member of group {self.group} has our name, {name!r}; "
+            "give each worker its own kafka.group_instance_id, or leave it unset"
+        )
+
     def close(self) -> None:
-        """Leaves the group, so that others take over at once."""
+        """Makes the last commit, and leaves the group, so that others take over at once."""
+        owned = self._consumer.assignment()
+        left = {place: at for place, at in (self._sent | self._confirmed).items() if place in owned}
+        try:
+            if left:
+                self._consumer.commit(with_notes(left), timeout_ms=round(_COMMIT_S * 1000))
+        except errors.KafkaError as error:
+            log.warning("the last commit failed: its messages will be read again", error=reason_of(error))
+        # kafka-python would leave a named member's partitions without a reader until its session times out.
+        self._consumer._coordinator.config["group_instance_id"] = None
         self._consumer.close(autocommit=False, timeout_ms=5_000)
 
 
-def _record(message: Any) -> Record:
-    value = message.value or b""
-    headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers or ()}
-    place = message.topic, message.partition, message.offset
-    return Record(*place, message.key, value, headers, message.timestamp / 1000)
+def _records(messages: Iterable[Any]) -> Iterator[Record]:
+    """Messages with equal headers share one dictionary: a line's are all alike."""
+    given, headers = (), {}
+    for message in messages:
+        if message.headers != given:
+            given = message.headers or ()
+            headers = {name: (text or b"").decode("utf-8", "replace") for name, text in given}
+        place = message.topic, message.partition, message.offset
+        yield Record(*place, message.key, message.value or b"", headers, message.timestamp / 1000)
 
 
 def _name(partition: Any) -> str:

@@ -27,7 +27,7 @@ class MemorySource(Source):
         return Progress({("memory", 0): self._handled}, note)
 
     def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        self.committed, self.note = progress.offsets["memory", 0], progress.note
+        self.committed, self.note = max(self.committed, progress.offsets["memory", 0]), progress.note
 
     def rewind(self) -> None:
         self._position = self._handled = self.committed

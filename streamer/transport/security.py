@@ -8,7 +8,8 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from kafka.net.sasl import SASL_MECHANISMS
@@ -20,6 +21,7 @@ from .client_log import short
 
 _PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _BY_PASSWORD = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_CLOSED, _SILENT = "no connection", "no answer in TLS"
 _CONNECT_S, _HANDSHAKE_S = 2.0, 10.0  # only a probe: kafka-python has its own time-outs
 
 
@@ -53,35 +55,52 @@ def for_client(kafka: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def answering(servers: list[str], theirs: Mapping[str, Any]) -> list[str]:
-    """The servers that answer a TLS handshake; kafka-python would wait for the others for ever.
+    """The servers that accept a connection, and answer in TLS: kafka-python would wait for others for ever.
+
+    All are tried at once.
 
     Raises:
-        BrokerAbsent: none of them does.
+        BrokerAbsent: no server answers, and one of them accepts connections but is silent in TLS.
     """
-    if not theirs.get("security_protocol", "").endswith("SSL") or theirs.get("proxy_url"):
+    if theirs.get("proxy_url") or not servers:
         return servers
-    left = [server for server in servers if not _is_silent(server)]
-    if servers and not left:
+    probe = partial(_problem, tls=theirs.get("security_protocol", "").endswith("SSL"))
+    with ThreadPoolExecutor(len(servers)) as pool:
+        problems = dict(zip(servers, pool.map(probe, servers), strict=True))
+    left = [server for server, problem in problems.items() if not problem]
+    silent = [server for server, problem in problems.items() if problem == _SILENT]
+    if silent and not left:
         raise BrokerAbsent(
-            f"{', '.join(servers)}: the port accepts connections, but answers no TLS handshake in {_HANDSHAKE_S:g} s: "
+            f"{', '.join(silent)}: the port accepts connections, but answers no TLS handshake in {_HANDSHAKE_S:g} s: "
             "check that it is a TLS port, and any proxy or firewall in front of it"
         )
     return left
 
 
-def _is_silent(server: str) -> bool:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # kafka-python verifies the certificate later
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+def _problem(server: str, tls: bool) -> str:
+    """Why a server cannot be used; '' if kafka-python can try it, and will report what else is wrong."""
     host, _, port = server.rpartition(":")
     host = host.strip("[]")
-    # kafka-python will report any other error.
-    with suppress(OSError, ValueError), socket.create_connection((host, int(port)), _CONNECT_S) as connection:
-        connection.settimeout(_HANDSHAKE_S)
-        try:
-            context.wrap_socket(connection, server_hostname=host).close()
-        except TimeoutError:
-            return True
-    return False
+    try:
+        connection = socket.create_connection((host, int(port)), _CONNECT_S)
+    except OSError:
+        return _CLOSED
+    except ValueError:
+        return ""
+    with connection:
+        if connection.getsockname() == connection.getpeername():
+            return _CLOSED  # TCP lets a socket connect to itself on a free port
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # kafka-python verifies the certificate later
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection.settimeout(_HANDSHAKE_S)
+            try:
+                context.wrap_socket(connection, server_hostname=host).close()
+            except TimeoutError:
+                return _SILENT
+            except (OSError, ValueError):
+                pass
+    return ""
 
 
 def weaknesses(kafka: Mapping[str, Any]) -> list[str]:

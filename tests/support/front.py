@@ -91,6 +91,8 @@ class Front:
         tls: None: plain connections. mechanism, login: None: no login.
         session_ms: the time after which a client must log in again; 0: never.
         certificates: the common name in each TLS client's certificate. logins: the number of successful logins.
+        silent: (Kafka's number of a request, whether the broker gets it); each once: no answer comes, on a connection
+            that stays open.
     """
 
     def __init__(self) -> None:
@@ -100,6 +102,7 @@ class Front:
         self.certificates: list[str] = []
         self.logins = 0
         self.backend = 0
+        self.silent: list[tuple[int, bool]] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._era = 0  # connections of earlier eras are closed
@@ -144,6 +147,7 @@ class Front:
 
     def _hand_on(self, client: socket.socket, broker: socket.socket) -> None:
         era, step, passed, buffered = self._era, (self.login() if self.login else None), self.login is None, b""
+        silent = False
         while era == self._era:
             waiting = isinstance(client, ssl.SSLSocket) and client.pending()
             for ready in [client] if waiting else select.select([client, broker], [], [], 0.1)[0]:
@@ -151,7 +155,8 @@ class Front:
                 if not received:
                     return
                 if ready is broker:
-                    client.sendall(received)
+                    if not silent:
+                        client.sendall(received)
                     continue
                 buffered += received
                 while len(buffered) >= 4 and len(buffered) >= 4 + struct.unpack(">i", buffered[:4])[0]:
@@ -159,6 +164,11 @@ class Front:
                     frame, buffered = buffered[:size], buffered[size:]
                     key, version, correlation, named = struct.unpack(">hhih", frame[4:14])
                     body = frame[14 + max(0, named) :]
+                    for lost in [one for one in self.silent if one[0] == key][:1]:
+                        self.silent.remove(lost)
+                        silent = True
+                        if not lost[1]:
+                            frame = b""
                     if step is not None and self.login is not None and key == _HANDSHAKE:
                         step = self.login()  # a client may log in again
                         name = self.mechanism.encode()

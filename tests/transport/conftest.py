@@ -1,4 +1,4 @@
-"""Brokers for the tests of Kafka: each embedded one, and a real cluster where one is named.
+"""Brokers for the tests of Kafka: each embedded one, Apache Kafka, and a real cluster where one is named.
 
 Where TAMIS_TEST_KAFKA names a cluster (host:port), the tests that suit one run against it as well. What its clients
 must set (kafka-python's keys, as JSON) is in TAMIS_TEST_KAFKA_SETTINGS. It keeps the topics t-... that they made.
@@ -26,8 +26,10 @@ class Cluster:
     client_settings: ClassVar[dict[str, Any]] = json.loads(os.environ.get("TAMIS_TEST_KAFKA_SETTINGS", "{}"))
 
 
-@pytest.fixture(params=[*CAPABILITIES, *(["cluster"] if CLUSTER else [])])
-def broker(request: pytest.FixtureRequest, tamis_broker_with: Callable[..., EmbeddedBroker]) -> Any:
+@pytest.fixture(params=[*CAPABILITIES, "kafka", *(["cluster"] if CLUSTER else [])])
+def broker(request: pytest.FixtureRequest, tamis_broker_with: Callable[..., Any]) -> Any:
+    if request.param == "kafka":
+        return request.getfixturevalue("tamis_kafka")
     return Cluster if request.param == "cluster" else tamis_broker_with(*CAPABILITIES[request.param])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,19 @@ def test_topics_are_created_looked_for_or_required(broker: Any) -> None:
 def test_an_absent_broker_is_reported_with_its_address(make: Callable[..., Any], address: str) -> None:
     with pytest.raises(BrokerAbsent, match=f"no broker answers at {address} .*check the address"):
         make(address, client_settings={"bootstrap_timeout_ms": 500})
+
+
+def test_addresses_that_refuse_do_not_matter_while_one_answers(broker: Any) -> None:
+    servers = f"127.0.0.1:1,{broker.bootstrap},127.0.0.1:2"
+    for _ in range(8):  # kafka-python tries them in any order
+        assert ensure_topics(servers, [], 1, create=None, client_settings=broker.client_settings) == []
+
+
+def test_a_client_that_could_not_connect_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    with pytest.raises(BrokerAbsent):
+        KafkaSource("127.0.0.1:1", ["t"], "g", client_settings={"bootstrap_timeout_ms": 500})
+    assert threading.active_count() == before
 
 
 def test_a_listener_that_is_no_broker_is_reported() -> None:

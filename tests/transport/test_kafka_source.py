@@ -14,7 +14,6 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.testing import capture_logs
 
 from tamis import BadSettings, BrokerAbsent
-from tamis.streamer.messages.record import Record
 from tamis.streamer.transport import kafka_source
 from tamis.streamer.transport.client import connected, ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
@@ -152,20 +151,26 @@ def test_a_refused_commit_is_logged_and_a_refused_read_ends(
 ) -> None:
     """Neither embedded broker refuses a client, so kafka-python's own errors stand in for a broker that does."""
 
-    def refuse(error: Exception) -> Callable[..., None]:
-        def method(*_: Any, **__: Any) -> None:
-            raise error
+    async def refuse_commit(*_: Any) -> None:
+        raise CommitFailedError()
 
-        return method
+    def refuse_poll(*_: Any, **__: Any) -> None:
+        raise GroupAuthorizationFailedError()
 
-    with closing(source(tamis_broker, topic(tamis_broker))) as reader:
-        monkeypatch.setattr(reader._consumer, "commit", refuse(CommitFailedError()))
+    name = topic(tamis_broker)
+    with closing(sink(tamis_broker)) as out, closing(source(tamis_broker, name)) as reader:
+        out.send(name, b"x")
+        out.flush(10)
+        one = read(reader, 1)
+        monkeypatch.setattr(reader._consumer._coordinator, "_send_offset_commit_request", refuse_commit)
         with capture_logs() as logs:
-            done(reader, [Record("t", 0, 0, None, b"", {}, 0.0)])
+            done(reader, one)
+            reader.poll(0.5)
+            reader.poll(0.1)
         assert [entry["event"] for entry in logs] == [
             "commit refused: another member of the group will read these messages again"
         ]
-        monkeypatch.setattr(reader._consumer, "poll", refuse(GroupAuthorizationFailedError()))
+        monkeypatch.setattr(reader._consumer, "poll", refuse_poll)
         with pytest.raises(BrokerAbsent, match="group g-t-.* cannot read: .*GroupAuthorizationFailed"):
             reader.poll(0.1)
 
@@ -175,17 +180,42 @@ def test_a_reader_whose_broker_has_gone_is_not_held_up(
 ) -> None:
     monkeypatch.setattr(kafka_source, "_COMMIT_S", 0.3)
     name = topic(own_broker)
-    with closing(sink(own_broker)) as out, closing(source(own_broker, name)) as reader:
+    with capture_logs() as logs, closing(sink(own_broker)) as out, closing(source(own_broker, name)) as reader:
         out.send(name, b"x")
         out.flush(10)
         one = read(reader, 1)
         own_broker.kill()
-        with capture_logs() as logs:
-            done(reader, one)
-        assert [entry["event"] for entry in logs] == ["commit failed; the next one covers it"]
+        began = time.monotonic()
+        done(reader, one)
+        assert time.monotonic() - began < 0.1, "a commit must not hold up the line"
         reader.rewind()
         assert reader.lag_records() == {(name, 0): 0}
         assert reader.poll(0.1) == []
+    assert "the last commit failed: its messages will be read again" in [entry["event"] for entry in logs]
+
+
+def test_progress_can_be_taken_while_an_earlier_one_is_under_way(broker: Any) -> None:
+    name = topic(broker)
+    with closing(sink(broker)) as out, closing(source(broker, name)) as reader:
+        for i in range(6):
+            out.send(name, b"%d" % i)
+        out.flush(10)
+        six = read(reader, 6)
+        for record in six[:2]:
+            reader.handled(record)
+        earlier = reader.progress()
+        for record in six[2:4]:
+            reader.handled(record)
+        reader.commit(earlier)
+        assert reader.progress().offsets == {(name, 0): 4}, "only what the earlier progress covers is forgotten"
+        later = reader.progress()
+        reader.commit(later)
+        reader.commit(earlier)
+        assert reader.progress().offsets == {}
+        reader.rewind()
+        assert [record.offset for record in read(reader, 2)] == [4, 5], "a commit never goes back"
+    with closing(source(broker, name)) as reader:
+        assert [record.offset for record in read(reader, 2)] == [4, 5]
 
 
 def test_a_fixed_partition_that_is_not_there_is_refused(tamis_broker: EmbeddedBroker) -> None:

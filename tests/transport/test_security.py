@@ -406,6 +406,8 @@ SCRIPT = """
 import os, sys
 from unittest import mock
 os.nice = lambda n: n  # of the trainer: here it would only make the test slow
+from tamis.streamer.services import run
+run.BrokerSilent = KeyError  # else worker and trainer would wait for a broker
 from tamis.streamer import cli
 from tamis.streamer.tools import tail
 for command in {commands!r}:
