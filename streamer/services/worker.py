@@ -66,10 +66,14 @@ class Worker:
         self.wait_for_models()
         try:
             self._loop()
+            while not self.deliver() and not self.stopping:
+                self._loop()
+            self.observe()
         finally:
             self._delivery.close()
 
     def _loop(self) -> None:
+        """Until stopped, or until the source is exhausted."""
         self._ticked, polled = time.monotonic(), self._clock
         while not (self.stopping or self.source.exhausted):
             before, polled = polled, self._tick()
@@ -92,8 +96,6 @@ class Worker:
             if time.monotonic() - self._observed >= OBSERVE_S:
                 self.observe()
         self.send(self.inspection.flush())
-        self.deliver()
-        self.observe()
 
     def _work(self, records: Sequence[Record]) -> None:
         """A poll's messages; after a failed delivery the rest is polled again."""
