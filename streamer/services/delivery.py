@@ -23,7 +23,6 @@ class Round:
     Attributes:
         handled: how many messages from the source. size_bytes: of the messages to send.
         requests: how many of them ask for labels. sent: of the frames, for their latency.
-        since: when the first message was handled, by the monotonic clock.
     """
 
     messages: list[tuple[str, bytes, bytes | None, dict[str, str]]] = field(default_factory=list)
@@ -32,7 +31,6 @@ class Round:
     size_bytes: int = 0
     requests: int = 0
     sent: list[Sent] = field(default_factory=list)
-    since: float = 0.0
 
 
 class Delivery:

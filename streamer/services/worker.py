@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 RETRY_S = 1.0  # after a batch that the broker did not confirm: time enough to elect a leader
 OBSERVE_S = 0.5
-LOOK_S = 0.01  # how soon a delivered round is committed while no messages come
+LOOK_S = 0.005  # how soon a delivered round is committed while no messages come
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Worker:
         self._turned = float("inf")  # when the loop last turned; it has not begun
         self._clock = self._ticked = 0.0  # the clock of decisions, and when it was last advanced
         self._exactly_once = self.settings.exactly_once
-        self._round = Round()  # since the last delivery began
+        self._round, self._begun = Round(), float("-inf")  # since the last delivery began, and when
         self._delivery = Delivery(self.settings.flush_timeout_s)
         self._rejected: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # of the newest messages
 
@@ -104,7 +104,6 @@ class Worker:
             self.handle(batch)
             for record in batch.records:
                 self.source.handled(record)
-            self._round.since = self._round.since if self._round.handled else self._turned
             self._round.handled += len(batch.records)
             if not self._advance():
                 return
@@ -177,13 +176,14 @@ class Worker:
             return self._round.handled > 0
         table, one = self.settings.transactions, self._round
         is_full = one.handled >= table.frames or one.size_bytes >= self.settings.in_flight_max_bytes
-        return is_full or time.monotonic() - one.since >= table.interval_s
+        return is_full or time.monotonic() - self._begun >= table.interval_s
 
     def _begin(self) -> None:
         one, self._round = self._round, Round()
         requester = self.inspection.requester
         one.progress, one.requests = self.source.progress(requester.note()), requester.undelivered
         one.sent = self.metrics.take_sent()
+        self._begun = time.monotonic()
         self._delivery.begin(one, self.sink, self.decisions)
 
     def _settle(self, wait_s: float | None = 0.0) -> bool:
@@ -283,5 +283,5 @@ class Worker:
             return LOOK_S
         if not self._round.handled:
             return self.settings.poll_timeout_s
-        left_s = self._round.since + self.settings.transactions.interval_s - time.monotonic()
+        left_s = self._begun + self.settings.transactions.interval_s - time.monotonic()
         return max(0.0, min(left_s, self.settings.poll_timeout_s))

@@ -134,7 +134,7 @@ class NamedAxis(_Table):
 class Transactions(_Table):
     """For exactly_once: predictions, rejects, label requests and offsets are committed together."""
 
-    interval_s: float = Field(0.5, gt=0, le=30, description="time between commits; readers wait this long")
+    interval_s: float = Field(0.04, gt=0, le=30, description="least time between commits; readers wait this long")
     frames: int = Field(500, ge=1, le=100_000, description="or commit after this many messages")
     slot: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,100}$", description="unique to this worker; '' is by host")
 

@@ -115,7 +115,8 @@ def test_a_worker_too_slow_for_its_group_loses_and_duplicates_nothing(
     slow = {**client, "max_poll_interval_ms": 2_500}
     with closing(sink(tamis_broker)) as out:
         for seed in range(12):
-            for value, headers in encode(frame(grid, seed=seed), ARROW, 900_000):
+            # Each of another instrument, so that each is a batch of its own.
+            for value, headers in encode(frame(grid, seed=seed, instrument=f"s{seed}"), ARROW, 900_000):
                 out.send(topics.spectra, value, headers=headers)
         out.flush(10)
         with closing(KafkaSource(settings.brokers, [topics.spectra], prefix, client_settings=slow)) as reader:
