@@ -14,6 +14,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
+from tamis.streamer.drift.monitor import DriftMonitor
 from tamis.streamer.drift.reference_file import reference_path
 from tamis.streamer.testing import FakeLine
 
@@ -93,3 +94,20 @@ def test_a_worker_shows_drift_to_prometheus(tamis_line: Callable[..., FakeLine],
     )
     assert float(size.split()[-1]) == pytest.approx(1.0, abs=0.2)
     assert "0-1" not in {label for text in shown.splitlines() for label in text.split('"')[1::2]}
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_under_load_blocks_are_left_out_but_a_recorded_file_is_judged_whole(
+    model: Model, grid: Axis, monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    monkeypatch.setattr("tamis.streamer.drift.monitor.BURST_S", 0.0)
+    draw = drawing(grid)
+    with ThreadPoolExecutor(1) as pool:
+        monitor = DriftMonitor(TABLE.model_copy(update={"cpu_share": 1e-6}), pool=pool if live else None)
+        line = Line(model)
+        line.watch = monitor  # type: ignore[assignment]
+        while monitor.lines == {} or monitor.lines["nir1"].learned < 1:
+            line.sees(draw(BLOCK))
+        pool.submit(int).result()
+        reports = [line.sees(draw(BLOCK)) for _ in range(10)]
+    assert sum(report is not None for report in reports) == (0 if live else 10)
