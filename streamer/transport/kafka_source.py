@@ -98,6 +98,10 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
         """
         self._polled = time.monotonic()
+        # kafka-python loses an assignment that arrives just as a poll ends: without this, it would read nothing for ever.
+        coordinator = self._consumer._coordinator
+        if coordinator.rejoining and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
         try:
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
         except errors.NoOffsetForPartitionError as error:

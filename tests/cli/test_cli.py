@@ -33,6 +33,7 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 
 from ..support.drift import Line, drawing
+from ..support.kafka import ON_KAFKA_TOO
 from ..support.processes import CLEAN, tamis
 from ..support.spectra import simulate
 
@@ -128,6 +129,7 @@ def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list
 
 
 @pytest.mark.long(8)
+@ON_KAFKA_TOO
 def test_fit_replay_and_worker_give_the_estimators_own_predictions(
     meat: Path, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:
@@ -297,6 +299,7 @@ def test_predictions_in_a_folder_are_not_overwritten(meat: Path, model: Model, t
 
 
 @pytest.mark.long(8)
+@ON_KAFKA_TOO
 def test_tail_shows_predictions_and_rejects(
     meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:

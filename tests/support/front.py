@@ -223,16 +223,16 @@ class FrontedBroker(EmbeddedBroker):
 
 
 class Authority:
-    """A certificate authority for one test: `ca.pem` and certificates, in one folder."""
+    """A certificate authority: `ca.pem` and certificates, in one folder; one that is there already is used again."""
 
     def __init__(self, folder: Path, name: str = "test authority") -> None:
         if shutil.which("openssl") is None:
             pytest.skip("openssl is not installed; it makes the certificates")
         self.folder = folder
-        folder.mkdir()
-        self._make(
-            "ca", name, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign"
-        )
+        if not folder.exists():
+            folder.mkdir()
+            extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign"]
+            self._make("ca", name, *extensions)
 
     @property
     def ca(self) -> str:

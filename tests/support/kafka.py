@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tamis.streamer.messages.record import Record
+from tamis.streamer.transport.apache_kafka import ApacheKafka, Security
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
+
+from .front import Authority
+
+# A test that uses `tamis_broker` or `tamis_broker_with` runs on an embedded broker, and once more on Apache Kafka.
+ON_KAFKA_TOO = pytest.mark.parametrize("tamis_broker_with", ["embedded", "kafka"], indirect=True)
+# The same, for a test with a parameter `guarantee`.
+EACH_GUARANTEE = pytest.mark.parametrize(
+    ("guarantee", "tamis_broker_with"),
+    [("at_least_once", "embedded"), ("exactly_once", "embedded"), ("exactly_once", "kafka")],
+    indirect=["tamis_broker_with"],
+)
+PASSWORD = "correct horse battery staple"
+USERS = {"tamis": PASSWORD}
+
+
+def secured(folder: Path) -> ApacheKafka:
+    """Not started yet; its authority is in the folder, and made if it is not there."""
+    authority = Authority(folder)
+    certificate, key = authority.certificate("broker", "DNS:localhost,IP:127.0.0.1")
+    return ApacheKafka(security=Security(authority.ca, certificate, key, USERS))
 
 
 def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
