@@ -29,6 +29,7 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.transport.apache_kafka import ApacheKafka, shared
 
+from .support.front import Authority
 from .support.kafka import secured
 from .support.paths import ROOT, SHARED
 from .support.spectra import simulate
@@ -61,13 +62,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tamis_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
     """Apache Kafka, one for all processes of the run, with TLS, logins and rights beside its plain listener."""
-    own = tmp_path_factory.getbasetemp()
-    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = _of_the_run(tmp_path_factory)
     try:
         with shared(folder, lambda: secured(folder / "authority")) as cluster:
             yield cluster
     except BrokerAbsent as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def kafka_authority(tamis_kafka: ApacheKafka, tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Of the certificate of `tamis_kafka`."""
+    return Authority(_of_the_run(tmp_path_factory) / "authority")
+
+
+def _of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture

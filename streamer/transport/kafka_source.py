@@ -74,6 +74,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
         self.group, self._brokers = group, brokers
+        self._rights = {"Topic": "Read on topic", "Group": f"Read on group {group}"}
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
         self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
@@ -98,7 +99,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
         """
         self._polled = time.monotonic()
-        # kafka-python loses an assignment that arrives just as a poll ends: without this, it would read nothing for ever.
+        # kafka-python loses an assignment that arrives just as a poll ends: it would read nothing for ever.
         coordinator = self._consumer._coordinator
         if coordinator.rejoining and not coordinator.need_rejoin():
             coordinator.request_rejoin()
@@ -114,7 +115,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             raise Fenced(f"{self._brokers}: another member of group {self.group} uses our group_instance_id") from error
         except errors.KafkaError as error:
             if not error.retriable:
-                raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {reason_of(error)}") from error
+                why = reason_of(error, **self._rights)
+                raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {why}") from error
             batches = {}  # before we have joined the group, poll does not wait
             time.sleep(min(timeout_s, _PAUSE_S))
         self._check_connection(bool(batches))
@@ -191,7 +193,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 )
             except errors.KafkaError as error:
                 # Nothing is lost: the next commit covers these offsets, or the messages are read again.
-                log.warning("commit failed; the next one covers it", error=reason_of(error))
+                log.warning("commit failed; the next one covers it", error=reason_of(error, **self._rights))
         for partition, offset in progress.offsets.items():
             self._handled.pop(partition, None)
             self._undone[partition] = offset  # where a batch is left in the middle, it continues here
@@ -201,7 +203,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         try:
             return self._consumer.committed(TopicPartition(topic, partition), timeout_ms=10_000) or 0
         except errors.KafkaError as error:
-            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {reason_of(error)}") from error
+            why = reason_of(error, **self._rights)
+            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {why}") from error
 
     def rewind(self) -> None:
         # From our own records: usually the broker has just failed, and would keep us waiting.

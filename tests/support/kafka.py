@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+)
 
 from tamis.streamer.messages.record import Record
 from tamis.streamer.transport.apache_kafka import ApacheKafka, Security
-from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.client import connected, ensure_topics
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
@@ -35,6 +49,58 @@ def secured(folder: Path) -> ApacheKafka:
     authority = Authority(folder)
     certificate, key = authority.certificate("broker", "DNS:localhost,IP:127.0.0.1")
     return ApacheKafka(security=Security(authority.ca, certificate, key, USERS))
+
+
+class Principal:
+    """A client of the shared Apache Kafka with a name of its own, and the rights that a test gives it.
+
+    It logs in by OAUTHBEARER with an unsecured token, which that broker takes for any name.
+    """
+
+    def __init__(self, cluster: ApacheKafka, authority: str, folder: Path) -> None:
+        self.name = f"r{uuid.uuid4().hex[:8]}"
+        now = int(time.time())
+        parts = {"alg": "none"}, {"sub": self.name, "iat": now, "exp": now + 3600}
+        encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+        token = folder / "token"
+        token.write_text(".".join([*encoded, ""]))
+        self.bootstrap = cluster.address("SASL_SSL")
+        self.client_settings = cluster.client_settings | {
+            "security_protocol": "SASL_SSL",
+            "sasl_mechanism": "OAUTHBEARER",
+            "ssl_cafile": authority,
+            "sasl_oauth_token_file": str(token),
+        }
+        self._admin = connected(KafkaAdminClient, cluster.bootstrap, None)
+
+    def may(self, rights: Iterable[str]) -> None:
+        """Only these from now on, such as "Read on topic tamis.spectra" or "Read on group tamis-tail-*"."""
+        wanted = {self._rule(right) for right in rights}
+        there = set(self._rules())
+        if there - wanted:
+            self._admin.delete_acls(list(there - wanted))
+        if wanted - there:
+            assert not self._admin.create_acls(list(wanted - there))["failed"]
+        deadline = time.monotonic() + 10
+        while set(self._rules()) != wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def _rules(self) -> list[ACL]:
+        everything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
+        who = f"User:{self.name}"
+        return self._admin.describe_acls(ACLFilter(who, None, ACLOperation.ANY, ACLPermissionType.ANY, everything))[0]
+
+    def _rule(self, right: str) -> ACL:
+        operation, _, resource = right.partition(" on ")
+        kind, _, name = resource.rpartition(" ")
+        pattern = ACLResourcePatternType.PREFIXED if name.endswith("*") else ACLResourcePatternType.LITERAL
+        place = ResourcePattern(ResourceType[kind.replace(" ", "_").upper()], name.rstrip("*"), pattern)
+        return ACL(f"User:{self.name}", "*", ACLOperation[operation.upper()], ACLPermissionType.ALLOW, place)
+
+    def close(self) -> None:
+        self.may([])
+        self._admin.close()
 
 
 def topic(broker: Any, partitions: int = 1, **more: Any) -> str:
