@@ -211,13 +211,10 @@ class ApacheKafka:
 
     def _add_users(self, users: Mapping[str, str]) -> None:
         with closing(connected(KafkaAdminClient, self.bootstrap, None)) as admin:
-            admin.alter_user_scram_credentials(
-                [
-                    UserScramCredentialUpsertion(user, mechanism, password)
-                    for user, password in users.items()
-                    for mechanism in _MECHANISMS.values()
-                ]
-            )
+            for mechanism in _MECHANISMS.values():  # Kafka takes one credential of a user at a time
+                new = [UserScramCredentialUpsertion(user, mechanism, password) for user, password in users.items()]
+                if refused := {user: why for user, why in admin.alter_user_scram_credentials(new).items() if why}:
+                    raise BrokerAbsent(f"Apache Kafka {VERSION} did not take the users: {refused}")
 
     def is_running(self, broker: int | None = None) -> bool:
         """Whether all of them run, or this one."""

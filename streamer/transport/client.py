@@ -38,7 +38,7 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
     servers = answering([server.strip() for server in brokers.split(",") if server.strip()], theirs)
     protocol = theirs.get("security_protocol", "PLAINTEXT")
     try:
-        with overheard.connecting():
+        with overheard.connecting(theirs.get("ssl_certfile")):
             return client(bootstrap_servers=servers, **_DEFAULTS | ours | theirs)
     except (KafkaConfigurationError, AssertionError, TypeError, ValueError) as error:
         raise BadSettings(f"brokers = {brokers!r}, or a setting under kafka: {reason_of(error)}") from error

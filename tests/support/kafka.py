@@ -52,26 +52,25 @@ def secured(folder: Path) -> ApacheKafka:
 
 
 class Principal:
-    """A client of the shared Apache Kafka with a name of its own, and the rights that a test gives it.
+    """A client of the shared Apache Kafka, and the rights that a test gives it. `settings` are those of its login."""
 
-    It logs in by OAUTHBEARER with an unsecured token, which that broker takes for any name.
-    """
-
-    def __init__(self, cluster: ApacheKafka, authority: str, folder: Path) -> None:
-        self.name = f"r{uuid.uuid4().hex[:8]}"
-        now = int(time.time())
-        parts = {"alg": "none"}, {"sub": self.name, "iat": now, "exp": now + 3600}
-        encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
-        token = folder / "token"
-        token.write_text(".".join([*encoded, ""]))
-        self.bootstrap = cluster.address("SASL_SSL")
-        self.client_settings = cluster.client_settings | {
-            "security_protocol": "SASL_SSL",
-            "sasl_mechanism": "OAUTHBEARER",
-            "ssl_cafile": authority,
-            "sasl_oauth_token_file": str(token),
-        }
+    def __init__(self, cluster: ApacheKafka, name: str, authority: str, **settings: str) -> None:
+        self.name = name
+        protocol = "SASL_SSL" if "sasl_mechanism" in settings else "SSL"
+        self.bootstrap = cluster.address(protocol)
+        ours = {"security_protocol": protocol, "ssl_cafile": authority}
+        self.client_settings = cluster.client_settings | ours | settings
         self._admin = connected(KafkaAdminClient, cluster.bootstrap, None)
+
+    @classmethod
+    def of_a_token(cls, cluster: ApacheKafka, authority: str, folder: Path) -> Principal:
+        """With a name of its own: that broker takes an unsecured token for any name."""
+        name, now = f"r{uuid.uuid4().hex[:8]}", int(time.time())
+        parts = {"alg": "none"}, {"sub": name, "iat": now, "exp": now + 3600}
+        encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+        (folder / "token").write_text(".".join([*encoded, ""]))
+        login = {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_file": str(folder / "token")}
+        return cls(cluster, name, authority, **login)
 
     def may(self, rights: Iterable[str]) -> None:
         """Only these from now on, such as "Read on topic tamis.spectra" or "Read on group tamis-tail-*"."""

@@ -10,8 +10,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.files.table import ReadOptions
 from tamis.streamer.messages.codec import encode
-from tamis.streamer.messages.predictions import JSON_LINES
+from tamis.streamer.messages.predictions import JSON_LINES, decode_predictions
 from tamis.streamer.messages.record import ARROW
 from tamis.streamer.processing.label_requests import LabelRequester
 from tamis.streamer.services.run import run_trainer, run_worker
@@ -39,7 +40,7 @@ from tamis.streamer.transport.apache_kafka import ApacheKafka
 from tamis.streamer.transport.client import connected, ensure_topics
 
 from ..support.front import Authority
-from ..support.kafka import Principal, sink
+from ..support.kafka import Principal, sink, source
 from ..support.lines import EJECT_PVC
 from ..support.models import classified
 from ..support.spectra import frame
@@ -96,20 +97,28 @@ class Running:
 
         with capture_logs() as logs:
             thread = threading.Thread(target=run)
-            thread.start()
             deadline = time.monotonic() + 30
-            while thread.is_alive() and time.monotonic() < deadline:
-                said += [str(entry) for entry in logs if "missing right" in str(entry)]
-                if said or done():
-                    break
-                time.sleep(0.02)
-            else:
-                said = said or [f"nothing in 30 s: {logs}"]
+            with self.ending(thread):
+                while thread.is_alive() and time.monotonic() < deadline:
+                    said += [str(entry) for entry in logs if "missing right" in str(entry)]
+                    if said or done():
+                        break
+                    time.sleep(0.02)
+                else:
+                    said = said or [f"nothing in 30 s: {logs}"]
+        return "; ".join(said)
+
+    @contextmanager
+    def ending(self, thread: threading.Thread) -> Iterator[None]:
+        """Starts it, and asks it to stop at the end."""
+        thread.start()
+        try:
+            yield
+        finally:
             self.asked = True
             for call in self.on_stop:
                 call()
             thread.join(30)
-        return "; ".join(said)
 
 
 class Trial:
@@ -117,7 +126,7 @@ class Trial:
 
     def __init__(self, cluster: ApacheKafka, authority: str, folder: Path, model: Model, here: Any) -> None:
         self.cluster, self.folder, self.grid, self.here = cluster, folder, model.grid, here
-        self.principal = Principal(cluster, authority, folder)
+        self.principal = Principal.of_a_token(cluster, authority, folder)
         self.name = self.principal.name
         self.admin = connected(KafkaAdminClient, cluster.bootstrap, None)
         names = [f"{self.name}.{topic}" for topic in SPOKEN["topics"]]
@@ -137,6 +146,11 @@ class Trial:
             "trainer": {"group": f"{self.name}-trainer", "folder": str(self.folder / "trainer"), "metrics_port": 0},
         }  # fmt: skip
         return load(None, ours | more)
+
+    def rights(self, command: str) -> set[str]:
+        """Those of the table, on the topics and groups of this trial."""
+        ours = partial(re.sub, r"(topic |group |id )tamis(?!-tail|-view|-replay)", rf"\1{self.name}")
+        return {ours(right) for right in TABLE[command]}
 
     def send(self, topic: str, value: bytes, headers: dict[str, str] | None = None) -> None:
         with closing(sink(self.cluster)) as out:
@@ -278,3 +292,50 @@ def test_a_command_works_with_its_rights_and_names_each_one_that_is_missing(comm
             assert f"missing right: {taken.rstrip('*')}" in said
     trial.principal.may(rights)
     assert run() == ""
+
+
+@pytest.mark.parametrize(
+    "right", ["Read on topic {}.spectra", "Read on group {}-worker", "Write on topic {}.predictions"]
+)
+def test_a_right_that_is_withdrawn_in_mid_run_and_given_back_costs_nothing(right: str, trial: Trial) -> None:
+    """Without its group the worker goes on, and commits later; else it ends, and a supervisor starts it again."""
+    trial.principal.may(trial.rights("worker"))
+    settings = trial.settings()
+    numbers, stop, reasons = iter(range(1000)), Running(), []
+
+    def supervised() -> None:
+        while not stop():
+            try:
+                run_worker(settings, stop, None, None, ReadOptions())  # type: ignore[arg-type]
+            except TamisError as error:
+                reasons.append(str(error))
+
+    def send(n: int) -> None:
+        for _ in range(n):
+            for value, headers in encode(frame(trial.grid, 1, seed=next(numbers)), ARROW, 900_000):
+                trial.send("spectra", value, headers)
+
+    def until(done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < deadline, reasons
+            time.sleep(0.05)
+
+    worker = threading.Thread(target=supervised)
+    with capture_logs() as logs, stop.ending(worker):
+        send(5)
+        until(lambda: trial.committed("worker", "spectra"))
+        taken = right.format(trial.name)
+        trial.principal.may(trial.rights("worker") - {taken} | {f"Describe on {taken.partition(' on ')[2]}"})
+        send(5)
+        until(lambda: any(f"missing right: {taken}" in said for said in [*reasons, *map(str, logs)]))
+        trial.principal.may(trial.rights("worker"))
+        send(5)
+        until(lambda: trial.committed("worker", "spectra"))
+    with closing(source(trial.cluster, f"{trial.name}.predictions")) as results:
+        came: set[str] = set()
+        deadline = time.monotonic() + 30
+        while len(came) < 15 and time.monotonic() < deadline:  # some may have been sent twice
+            for one in results.poll(0.2):
+                came.update(row["spectrum_id"] for row in decode_predictions(one.value, one.headers))
+    assert came == {f"nir1-{n}-0" for n in range(15)}
