@@ -299,7 +299,6 @@ def test_predictions_in_a_folder_are_not_overwritten(meat: Path, model: Model, t
 
 
 @pytest.mark.long(8)
-@ON_KAFKA_TOO
 def test_tail_shows_predictions_and_rejects(
     meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:

@@ -38,7 +38,6 @@ from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
-from ..support.kafka import ON_KAFKA_TOO
 from ..support.models import classified
 from ..support.spectra import instruments, simulate
 
@@ -276,7 +275,6 @@ def test_a_poisoned_stream_changes_nothing(tmp_path: Path, shy: Model, grid: Axi
 
 @pytest.mark.long(30)
 @pytest.mark.xdist_group("processes")
-@ON_KAFKA_TOO
 def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
     tmp_path: Path, model: Model, grid: Axis, tamis_broker: EmbeddedBroker
 ) -> None:

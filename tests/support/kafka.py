@@ -76,10 +76,10 @@ class Principal:
         """Only these from now on, such as "Read on topic tamis.spectra" or "Read on group tamis-tail-*"."""
         wanted = {self._rule(right) for right in rights}
         there = set(self._rules())
-        if there - wanted:
-            self._admin.delete_acls(list(there - wanted))
         if wanted - there:
             assert not self._admin.create_acls(list(wanted - there))["failed"]
+        if there - wanted:
+            self._admin.delete_acls(list(there - wanted))
         deadline = time.monotonic() + 10
         while set(self._rules()) != wanted:
             assert time.monotonic() < deadline

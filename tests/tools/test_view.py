@@ -28,7 +28,6 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 
 from ..support.belt_messages import HEADERS, picture, rgb, rows
-from ..support.kafka import ON_KAFKA_TOO
 from ..support.paths import CHROMIUM
 from ..support.spectra import frame
 
@@ -100,7 +99,6 @@ def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
     assert html.count('class="box b') >= len(truth)
 
 
-@ON_KAFKA_TOO
 def test_a_report_is_of_the_line_that_is_replayed(
     grid: Axis, tamis_broker_with: Callable[..., EmbeddedBroker], tmp_path: Path
 ) -> None:

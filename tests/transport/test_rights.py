@@ -72,7 +72,8 @@ TABLE = {
     },
 }  # fmt: skip
 
-SPOKEN = {"topics": ("spectra", "predictions", "rejects", "decisions", "labels", "label-requests")}
+ONCE = {"processing_guarantee": "exactly_once", "transactions": {"slot": "box1", "interval_s": 0.1}}
+TOPICS = ("spectra", "predictions", "rejects", "decisions", "labels", "label-requests")
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Trial:
         self.principal = Principal.of_a_token(cluster, authority, folder)
         self.name = self.principal.name
         self.admin = connected(KafkaAdminClient, cluster.bootstrap, None)
-        names = [f"{self.name}.{topic}" for topic in SPOKEN["topics"]]
+        names = [f"{self.name}.{topic}" for topic in TOPICS]
         ensure_topics(cluster.bootstrap, names, 1, create=True)
         self.sent: dict[str, int] = {}
         write_parquet(folder / "a.parquet", [frame(model.grid, 4)])
@@ -187,8 +188,7 @@ class Trial:
         )
 
     def worker_exactly_once(self) -> str:
-        once = {"processing_guarantee": "exactly_once", "transactions": {"slot": "box1", "interval_s": 0.1}}
-        return self.worker(**once)
+        return self.worker(**ONCE)
 
     def trainer(self) -> str:
         for value, headers in encode(frame(self.grid, 3), ARROW, 900_000):
@@ -295,12 +295,21 @@ def test_a_command_works_with_its_rights_and_names_each_one_that_is_missing(comm
 
 
 @pytest.mark.parametrize(
-    "right", ["Read on topic {}.spectra", "Read on group {}-worker", "Write on topic {}.predictions"]
+    ("command", "right"),
+    [
+        ("worker", "Read on topic {}.spectra"),
+        ("worker", "Read on group {}-worker"),
+        ("worker", "Write on topic {}.predictions"),
+        ("worker, exactly once", "Write on transactional id {}-worker-box1"),
+    ],
 )
-def test_a_right_that_is_withdrawn_in_mid_run_and_given_back_costs_nothing(right: str, trial: Trial) -> None:
-    """Without its group the worker goes on, and commits later; else it ends, and a supervisor starts it again."""
-    trial.principal.may(trial.rights("worker"))
-    settings = trial.settings()
+def test_a_right_that_is_withdrawn_in_mid_run_and_given_back_costs_nothing(
+    command: str, right: str, trial: Trial
+) -> None:
+    """Without its group or its transactions the worker goes on; else it ends, and a supervisor starts it again."""
+    rights = trial.rights(command)
+    trial.principal.may(rights)
+    settings = trial.settings(**(ONCE if "once" in command else {}))
     numbers, stop, reasons = iter(range(1000)), Running(), []
 
     def supervised() -> None:
@@ -326,10 +335,10 @@ def test_a_right_that_is_withdrawn_in_mid_run_and_given_back_costs_nothing(right
         send(5)
         until(lambda: trial.committed("worker", "spectra"))
         taken = right.format(trial.name)
-        trial.principal.may(trial.rights("worker") - {taken} | {f"Describe on {taken.partition(' on ')[2]}"})
+        trial.principal.may(rights - {taken} | {f"Describe on {taken.partition(' on ')[2]}"})
         send(5)
         until(lambda: any(f"missing right: {taken}" in said for said in [*reasons, *map(str, logs)]))
-        trial.principal.may(trial.rights("worker"))
+        trial.principal.may(rights)
         send(5)
         until(lambda: trial.committed("worker", "spectra"))
     with closing(source(trial.cluster, f"{trial.name}.predictions")) as results:
