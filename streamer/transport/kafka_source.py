@@ -8,6 +8,7 @@ from typing import Any, Literal
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.future import Future
 from kafka.structs import TopicPartition
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 _COMMIT_S = 5.0  # for a commit: kafka-python's own limit is minutes, during which the worker could not be stopped
 _SILENCE_S = 5.0  # after so long without a message we check whether a broker still listens
 _PAUSE_S = 0.5  # after an error that usually passes by itself: an election, a restart
+_KEPT_S = 0.02  # until the next poll waits for it
 _WATCH_S = 1.0  # computing the lag of many partitions with every message would cost a busy line a sixth of its time
 
 
@@ -99,10 +101,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
         """
         self._polled = time.monotonic()
-        # kafka-python loses an assignment that arrives just as a poll ends: it would read nothing for ever.
-        coordinator = self._consumer._coordinator
-        if coordinator.rejoining and not coordinator.need_rejoin():
-            coordinator.request_rejoin()
+        self._keep_assignment()
         try:
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
         except errors.NoOffsetForPartitionError as error:
@@ -124,6 +123,23 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [_record(message) for messages in batches.values() for message in messages]
+
+    def _keep_assignment(self) -> None:
+        """Hands on what kafka-python loses: the answer to a join that comes while no poll waits for it.
+
+        It would join again, and so make the others join again; after a change of the topic it would read nothing for
+        ever.
+        """
+        coordinator = self._consumer._coordinator
+        if (answer := coordinator._join_task) is not None and answer.succeeded():
+            kept = coordinator._join_task = Future()
+
+            async def give() -> None:
+                await coordinator._manager._net.sleep(_KEPT_S)
+                kept.success(answer.value)
+
+            coordinator.request_rejoin()
+            coordinator._manager.call_soon(give)
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line, except that messages are waiting."""

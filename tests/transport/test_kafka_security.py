@@ -18,6 +18,7 @@ from ..support.front import Authority
 from ..support.kafka import PASSWORD, USERS, Principal, read, sink, source, topic
 
 (USER,) = USERS
+pytestmark = pytest.mark.xdist_group("kafka-security")  # they share a user, and its rights
 
 
 @pytest.fixture(params=["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "certificate"])
