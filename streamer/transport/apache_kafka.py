@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient
-from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+from kafka.admin import ScramMechanism, UserScramCredentialUpsertion  # type: ignore[attr-defined]
 
 from ... import BrokerAbsent
 from .client import connected, listens
