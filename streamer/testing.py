@@ -124,14 +124,15 @@ def tamis_broker_with(request: pytest.FixtureRequest) -> Iterator[Callable[..., 
     chosen = request.config.getini("tamis_broker_kind")
     if chosen not in ("embedded", "kafka"):
         raise pytest.UsageError(f"tamis_broker_kind = {chosen}: expected embedded or kafka")
+    kafka = request.getfixturevalue("tamis_kafka") if chosen == "kafka" else None
     running: dict[str, EmbeddedBroker] = {}
 
     def pick(*needed: str) -> EmbeddedBroker | ApacheKafka:
         known = frozenset().union(*CAPABILITIES.values())
         if unknown := set(needed) - known:
             raise ValueError(f"no broker is known for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        if chosen == "kafka":
-            return request.getfixturevalue("tamis_kafka")
+        if kafka is not None:  # it has them all
+            return kafka
         able = [kind for kind, has in CAPABILITIES.items() if has.issuperset(needed)]
         if not able:
             pytest.skip(f"no embedded broker has {', '.join(needed)}; tamis_broker_kind = kafka would")

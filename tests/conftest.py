@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 # Before numpy and torch are imported: tests run in parallel, so a second thread in each would only slow them down.
@@ -21,11 +22,15 @@ import numpy as np
 import pytest
 import structlog
 
+from tamis import BrokerAbsent
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
+from tamis.streamer.transport.apache_kafka import ApacheKafka, shared
 
+from .support.front import Authority
+from .support.kafka import secured
 from .support.paths import ROOT, SHARED
 from .support.spectra import simulate
 
@@ -52,6 +57,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return -mark.args[0] if mark else 0.0
 
     items.sort(key=seconds)
+
+
+@pytest.fixture(scope="session")
+def tamis_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
+    """Apache Kafka, one for all processes of the run, with TLS, logins and rights beside its plain listener."""
+    folder = _of_the_run(tmp_path_factory)
+    try:
+        with shared(folder, lambda: secured(folder / "authority")) as cluster:
+            yield cluster
+    except BrokerAbsent as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def kafka_authority(tamis_kafka: ApacheKafka, tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Of the certificate of `tamis_kafka`."""
+    return Authority(_of_the_run(tmp_path_factory) / "authority")
+
+
+def _of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture
+def tamis_broker_with(request: pytest.FixtureRequest, tamis_broker_with: Callable[..., Any]) -> Callable[..., Any]:
+    """The plug-in's, and Apache Kafka where a test is marked with `ON_KAFKA_TOO`."""
+    kafka = request.getfixturevalue("tamis_kafka") if getattr(request, "param", "") == "kafka" else None
+    return (lambda *needed: kafka) if kafka else tamis_broker_with
 
 
 @pytest.fixture(scope="session")

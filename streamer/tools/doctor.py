@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ... import TamisError, __version__
 from ...models.store import Store
 from ..settings.tables import Settings
-from ..transport.client import ensure_topics
+from ..transport.client import UNSEEN, ensure_topics
 from ..transport.security import weaknesses
 
 
@@ -50,7 +50,7 @@ def _broker(settings: Settings) -> str:
     missing = ensure_topics(settings.brokers, names, topics.partitions, create=None, client_settings=settings.kafka)
     if missing and not topics.create:
         raise TamisError(
-            f"{settings.brokers} answers but lacks {', '.join(missing)}: create them, or set topics.create"
+            f"{settings.brokers} answers but lacks {', '.join(missing)}: create them, or set topics.create; {UNSEEN}"
         )
     later = f"; {', '.join(missing)} will be created by the worker" if missing else ""
     weak = "".join(f"; {weakness}" for weakness in weaknesses(settings.kafka))

@@ -1,6 +1,6 @@
-"""Apache Kafka itself on loopback, for tests: three brokers, TLS, logins and rights, which no embedded broker has.
+"""Apache Kafka itself on loopback, for tests: one or three brokers, with TLS, logins and rights where asked.
 
-It needs Java 17, and Maven once, to bring the jars (some 100 MB) into a cache. TAMIS_TEST_KAFKA_VERSION chooses another
+It needs Java 17, and Maven once, to bring its jars (100 MB) into a cache. TAMIS_TEST_KAFKA_VERSION names another
 version of Kafka, TAMIS_TEST_KAFKA_CACHE another folder for the jars.
 """
 
@@ -22,34 +22,62 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kafka import KafkaAdminClient
-from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+from kafka.admin import ScramMechanism, UserScramCredentialUpsertion  # type: ignore[attr-defined]
 
 from ... import BrokerAbsent
 from .client import connected, listens
-from .embedded_broker import CAPABILITIES, dying_with_parent
+from .embedded_broker import dying_with_parent
 
-# Read once: tests clear the environment.
 VERSION = os.environ.get("TAMIS_TEST_KAFKA_VERSION", "4.1.0")
 _CACHE = Path(os.environ.get("TAMIS_TEST_KAFKA_CACHE", "~/.cache/tamis")).expanduser()
-KAFKA_CAPABILITIES = frozenset().union(*CAPABILITIES.values())
-
-_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion><groupId>tamis</groupId><artifactId>kafka</artifactId><version>1</version>
-  <packaging>pom</packaging><dependencies>{}</dependencies></project>"""
-_PARTS = (("org.apache.kafka", "kafka_2.13"), ("org.apache.kafka", "kafka-tools"))
-_LOGGING = ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.24.3")  # without it, an error would not be logged
-# Starts in half the time of the defaults, on a small machine.
+# The last one writes Kafka's errors to its output.
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>tamis</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{0}</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{0}</version></dependency>
+<dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version>
+</dependency></dependencies></project>
+"""
+# Takes two thirds of the processor time that the defaults take to start.
 _JAVA = ("-Xmx400m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
+_PROPERTIES = """
+process.roles=broker,controller
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL
+auto.create.topics.enable=false
+default.replication.factor={total}
+min.insync.replicas={least}
+offsets.topic.replication.factor={total}
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor={total}
+transaction.state.log.min.isr={least}
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
+"""
+_SECURED = """
+ssl.keystore.type=PEM
+ssl.keystore.location={store}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca}
+listener.name.ssl.ssl.client.auth=requested
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl_ssl.plain.sasl.jaas.config={modules}plain.PlainLoginModule required{users};
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={modules}scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={modules}scram.ScramLoginModule required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config={modules}oauthbearer.OAuthBearerLoginModule required {nobody};
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"""
 _FETCH_S, _START_S, _STOP_S = 600.0, 90.0, 60.0
-_MECHANISMS = {"SCRAM-SHA-256": ScramMechanism.SCRAM_SHA_256, "SCRAM-SHA-512": ScramMechanism.SCRAM_SHA_512}
-_LOGIN = "org.apache.kafka.common.security."
 
 
 class Security(NamedTuple):
     """TLS, logins and rights. Clients of the plain listener may still do everything: it is for the tests themselves.
 
     ca, certificate, key: PEM files, the broker's own. users: their passwords, for PLAIN and both SCRAM; OAUTHBEARER
-    takes any unsecured token.
+    takes an unsecured token of any name.
     """
 
     ca: str
@@ -59,7 +87,7 @@ class Security(NamedTuple):
 
 
 class ApacheKafka:
-    """One or three brokers, each also a controller, with data in a temporary folder; all of it is gone after `stop`.
+    """One or three brokers, each also a controller, with data in a temporary folder: all of it is gone after `stop`.
 
     On Linux they end with the thread that started them, however that ends. The face is that of `EmbeddedBroker`.
 
@@ -75,25 +103,21 @@ class ApacheKafka:
     kind = "kafka"
 
     def __init__(
-        self,
-        brokers: int = 1,
-        *,
-        security: Security | None = None,
-        properties: Mapping[str, str] | None = None,
+        self, brokers: int = 1, *, security: Security | None = None, properties: Mapping[str, str] | None = None
     ) -> None:
         self.brokers, self.security, self._properties = range(1, brokers + 1), security, dict(properties or {})
         self.client_settings: dict[str, Any] = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 300}
         self.ports: dict[str, list[int]] = {}  # by listener, one of each broker
+        self.folder: Path | None = None
         self._reserved: list[socket.socket] = []
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self.folder: Path | None = None
 
     @property
     def bootstrap(self) -> str:
         return self.address("PLAINTEXT")
 
     def address(self, listener: str) -> str:
-        """Of PLAINTEXT, or of SSL or SASL_SSL where there is security."""
+        """Of PLAINTEXT; of SSL or SASL_SSL where there is security."""
         return ",".join(f"127.0.0.1:{port}" for port in self.ports[listener])
 
     def __enter__(self) -> ApacheKafka:
@@ -105,26 +129,27 @@ class ApacheKafka:
 
     def start(self, broker: int | None = None) -> None:
         """Starts all that do not run, or one of them (1, 2, 3), on its port and data; returns once they serve."""
-        java, jars = _java(), _jars()
+        command = [_java(), *_JAVA, "-cp", f"{_jars()}/*", "kafka.Kafka"]
         if not self.ports:
             self._reserve()
-        fresh = self.folder is None
-        self.folder = folder = self.folder or Path(tempfile.mkdtemp(prefix="tamis-kafka-"))
+        is_new, self.folder = self.folder is None, self.folder or Path(tempfile.mkdtemp(prefix="tamis-kafka-"))
         try:
-            for n in self.brokers if broker is None else [broker]:
+            for n in self._chosen(broker):
                 if n not in self._processes:
-                    self._launch(n, folder / str(n), [java, *_JAVA, "-cp", f"{jars}/*", "kafka.Kafka"])
-            self._wait(folder)
-            if fresh and self.security is not None:
+                    self._launch(n, self.folder / str(n), command)
+            self._wait(self.folder)
+            if is_new and self.security is not None:
                 self._add_users(self.security.users)
         except BaseException:  # Ctrl-C too: otherwise nothing would call stop()
             self.stop()
             raise
 
+    def _chosen(self, broker: int | None) -> list[int]:
+        return list(self.brokers) if broker is None else [broker]
+
     def _reserve(self) -> None:
-        """Takes free ports. On Linux a bound socket keeps a port from others, also while its broker is down."""
-        listeners = ["PLAINTEXT", "CONTROLLER", *(["SSL", "SASL_SSL"] if self.security else [])]
-        for listener in listeners:
+        """Takes free ports. On Linux a bound socket keeps its port from others, also while the broker is down."""
+        for listener in ("PLAINTEXT", "CONTROLLER", *(("SSL", "SASL_SSL") if self.security else ())):
             for _ in self.brokers:
                 reserved = socket.socket()
                 reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -143,10 +168,7 @@ class ApacheKafka:
         if not data.exists():  # what `kafka-storage format` would write, without a second JVM
             data.mkdir(parents=True)
             (data / "meta.properties").write_text(f"version=1\ncluster.id={'tamis':A<22}\nnode.id={n}\n")
-        lines = {**self._settings(n), "log.dirs": str(data), **self._properties}
-        if self.security is not None:
-            lines |= _secured(self.security, folder)
-        (folder / "conf").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+        (folder / "conf").write_text(self._conf(n, folder))
         with open(folder / "broker.log", "ab") as output:
             self._processes[n] = subprocess.Popen(
                 [*command, str(folder / "conf")],
@@ -158,33 +180,26 @@ class ApacheKafka:
                 preexec_fn=dying_with_parent(),
             )
 
-    def _settings(self, n: int) -> dict[str, Any]:
+    def _conf(self, n: int, folder: Path) -> str:
         total = len(self.brokers)
-        here = {listener: f"{listener}://127.0.0.1:{ports[n - 1]}" for listener, ports in self.ports.items()}
-        advertised = [address for listener, address in here.items() if listener != "CONTROLLER"]
-        quorum = [f"{i}@127.0.0.1:{port}" for i, port in zip(self.brokers, self.ports["CONTROLLER"], strict=True)]
-        return {
-            "process.roles": "broker,controller",
+        voters = [f"{i}@127.0.0.1:{port}" for i, port in zip(self.brokers, self.ports["CONTROLLER"], strict=True)]
+        places = {listener: f"{listener}://127.0.0.1:{ports[n - 1]}" for listener, ports in self.ports.items()}
+        own = {
             "node.id": n,
-            "controller.quorum.voters": ",".join(quorum),
-            "controller.listener.names": "CONTROLLER",
-            "listeners": ",".join(here.values()),
-            "advertised.listeners": ",".join(advertised),
-            "listener.security.protocol.map": ",".join(
-                f"{name}:{'PLAINTEXT' if name == 'CONTROLLER' else name}" for name in here
-            ),
-            "inter.broker.listener.name": "PLAINTEXT",
-            "auto.create.topics.enable": "false",
-            "default.replication.factor": total,
-            "min.insync.replicas": min(2, total),
-            "offsets.topic.replication.factor": total,
-            "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": total,
-            "transaction.state.log.min.isr": min(2, total),
-            "transaction.state.log.num.partitions": 4,
-            "group.initial.rebalance.delay.ms": 0,
-            "group.min.session.timeout.ms": 500,
+            "log.dirs": folder / "data",
+            "controller.quorum.voters": ",".join(voters),
+            "listeners": ",".join(places.values()),
+            "advertised.listeners": ",".join(place for name, place in places.items() if name != "CONTROLLER"),
         }
+        text = _PROPERTIES.format(total=total, least=min(2, total))
+        if (given := self.security) is not None:
+            store = folder / "broker.pem"
+            store.touch(0o600)
+            store.write_text(Path(given.key).read_text() + Path(given.certificate).read_text())
+            users = "".join(f' user_{user}="{password}"' for user, password in given.users.items())
+            modules, nobody = "org.apache.kafka.common.security.", 'unsecuredLoginStringClaim_sub="nobody"'
+            text += _SECURED.format(store=store, ca=given.ca, users=users, modules=modules, nobody=nobody)
+        return text + "".join(f"{key}={value}\n" for key, value in (own | self._properties).items())
 
     def _wait(self, folder: Path) -> None:
         deadline = time.monotonic() + _START_S
@@ -193,87 +208,62 @@ class ApacheKafka:
             for n in waiting:
                 code = self._processes[n].poll()
                 if code is not None or time.monotonic() > deadline:
-                    said = (folder / str(n) / "broker.log").read_text(errors="replace").strip()[-800:]
+                    lines = (folder / str(n) / "broker.log").read_text(errors="replace").splitlines()
+                    said = "\n".join(line for line in lines if not line.startswith("\tat "))[-800:]
                     raise BrokerAbsent(f"broker {n} of Apache Kafka {VERSION} did not start (exit {code}): {said}")
             waiting = [n for n in waiting if not listens(f"127.0.0.1:{self.ports['PLAINTEXT'][n - 1]}")]
-            time.sleep(0.05)
             if time.monotonic() > deadline:
-                raise BrokerAbsent(f"the brokers of Apache Kafka {VERSION} have not found each other in {_START_S:g} s")
+                raise BrokerAbsent(f"Apache Kafka {VERSION}: the brokers did not find each other in {_START_S:g} s")
+            time.sleep(0.05)
 
     def _serves(self) -> bool:
-        """Whether the cluster has all brokers that run; one that has lost its majority says nothing."""
+        """Whether the cluster has all brokers that run; without a majority there is none to ask."""
         if len(self._processes) <= len(self.brokers) // 2:
             return True
         with suppress(BrokerAbsent), closing(connected(KafkaAdminClient, self.bootstrap, None)) as admin:
-            there = [known["broker_id"] for known in admin.describe_cluster()["brokers"] if not known.get("is_fenced")]
-            return set(there) >= set(self._processes)
+            known = admin.describe_cluster()["brokers"]
+            return {one["broker_id"] for one in known if not one.get("is_fenced")} >= self._processes.keys()
         return False
 
     def _add_users(self, users: Mapping[str, str]) -> None:
         with closing(connected(KafkaAdminClient, self.bootstrap, None)) as admin:
-            admin.alter_user_scram_credentials(
-                [
-                    UserScramCredentialUpsertion(user, mechanism, password)
-                    for user, password in users.items()
-                    for mechanism in _MECHANISMS.values()
-                ]
-            )
+            for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):  # one of a user at a time
+                new = [UserScramCredentialUpsertion(user, mechanism, password) for user, password in users.items()]
+                if refused := {user: why for user, why in admin.alter_user_scram_credentials(new).items() if why}:
+                    raise BrokerAbsent(f"Apache Kafka {VERSION} did not take the users: {refused}")
 
     def is_running(self, broker: int | None = None) -> bool:
         """Whether all of them run, or this one."""
-        asked = self.brokers if broker is None else [broker]
-        return all(n in self._processes and self._processes[n].poll() is None for n in asked)
+        return all(n in self._processes and self._processes[n].poll() is None for n in self._chosen(broker))
 
     def pids(self) -> list[int]:
         return [process.pid for process in self._processes.values()]
 
     def kill(self, broker: int | None = None) -> None:
         """SIGKILL to all, or to one of them, like a power cut. `start` brings it back on its port and data."""
-        for n in list(self._processes) if broker is None else [broker]:
+        for n in self._chosen(broker):
             if (process := self._processes.pop(n, None)) is not None:
                 process.kill()
                 process.wait()
 
     def restart(self, broker: int | None = None) -> None:
-        """Ends all, or one of them, cleanly, and starts it again."""
-        for n in list(self._processes) if broker is None else [broker]:
-            self._processes[n].send_signal(signal.SIGTERM)
-        for n in list(self._processes) if broker is None else [broker]:
+        """Ends all, or one of them, cleanly, and starts them again."""
+        running = [self._processes[n] for n in self._chosen(broker) if n in self._processes]
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
             with suppress(subprocess.TimeoutExpired):
-                self._processes[n].wait(_STOP_S)
+                process.wait(_STOP_S)
         self.kill(broker)
         self.start(broker)
 
     def stop(self) -> None:
-        """Ends the processes and removes their data: nothing is worth a clean end."""
+        """Ends the processes and removes their data, which are worth no clean end."""
         self.kill()
         self._release()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
-
-
-def _secured(security: Security, folder: Path) -> dict[str, str]:
-    store = folder / "broker.pem"
-    store.touch(0o600)
-    store.write_text(Path(security.key).read_text() + Path(security.certificate).read_text())
-    passwords = "".join(f' user_{user}="{password}"' for user, password in security.users.items())
-    modules = {
-        "plain": f"plain.PlainLoginModule required{passwords};",
-        "oauthbearer": 'oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="nobody";',
-        **dict.fromkeys(map(str.lower, _MECHANISMS), "scram.ScramLoginModule required;"),
-    }
-    return {
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(store),
-        "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": security.ca,
-        "listener.name.ssl.ssl.client.auth": "requested",
-        "sasl.enabled.mechanisms": ",".join(module.upper() for module in modules),
-        **{f"listener.name.sasl_ssl.{name}.sasl.jaas.config": _LOGIN + module for name, module in modules.items()},
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:ANONYMOUS",  # on the plain listener
-    }
 
 
 def _java() -> str:
@@ -285,29 +275,23 @@ def _java() -> str:
 
 
 def _jars() -> Path:
-    """The folder of the jars; what several processes need at once is brought by one of them."""
-    there = _CACHE / f"kafka-{VERSION}"
-    if there.is_dir():
-        return there
+    """The folder of the jars; where several processes need them at once, one brings them."""
+    jars = _CACHE / f"kafka-{VERSION}"
+    if jars.is_dir():
+        return jars
     if shutil.which("mvn") is None:
         raise BrokerAbsent(f"Apache Kafka {VERSION} is not in {_CACHE}, and there is no Maven (mvn) to bring it")
     _CACHE.mkdir(parents=True, exist_ok=True)
-    with open(_CACHE / "lock", "w") as lock:
+    with open(_CACHE / "lock", "w") as lock, tempfile.TemporaryDirectory(dir=_CACHE) as folder:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if there.is_dir():
-            return there
-        parts = "".join(
-            f"<dependency><groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version></dependency>"
-            for group, name, version in (*((*part, VERSION) for part in _PARTS), _LOGGING)
-        )
-        with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
-            (Path(folder) / "pom.xml").write_text(_POM.format(parts))
+        if not jars.is_dir():
+            (Path(folder) / "pom.xml").write_text(_POM.format(VERSION))
             command = ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=jars"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_FETCH_S)
             if done.returncode:
                 raise BrokerAbsent(f"Maven did not bring Apache Kafka {VERSION}: {done.stdout.strip()[:500]}")
-            (Path(folder) / "jars").rename(there)
-    return there
+            (Path(folder) / "jars").rename(jars)  # whole, or not at all
+    return jars
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from .security import answering, for_client
 log = structlog.get_logger()
 
 _TRY_S = 0.5  # for an attempt where no server listens: kafka-python checks the settings, and tells why
+UNSEEN = "a topic on which we have no right (at least Describe) looks the same"
 
 _DEFAULTS = {
     "bootstrap_timeout_ms": 10_000,
@@ -53,7 +54,7 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
     deadline = time.monotonic() + settings["bootstrap_timeout_ms"] / 1000
     protocol = theirs.get("security_protocol", "PLAINTEXT")
     try:
-        with overheard.connecting():
+        with overheard.connecting(theirs.get("ssl_certfile")):
             while True:
                 left_s = max(_TRY_S, deadline - time.monotonic())
                 there = answering(split(brokers), theirs)
@@ -121,7 +122,9 @@ def ensure_topics(
         if not missing or create is None:
             return missing
         if not create:
-            raise TamisError(f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create")
+            raise TamisError(
+                f"{brokers} lacks the topic {', '.join(missing)}: create it, or set topics.create; {UNSEEN}"
+            )
         configs = {} if max_message_bytes is None else {"configs": {"max.message.bytes": str(max_message_bytes)}}
         for name in missing:
             with suppress(TopicAlreadyExistsError):  # another worker was faster
@@ -129,7 +132,8 @@ def ensure_topics(
                 log.info("topic created", topic=name, partitions=partitions)
         return missing
     except KafkaError as error:
-        raise TamisError(f"{brokers}: topics could not be listed or created: {reason_of(error)}") from error
+        why = reason_of(error, Topic=f"Create on topic {', '.join(names)}, or on the cluster")
+        raise TamisError(f"{brokers}: topics could not be listed or created: {why}") from error
     finally:
         admin.close()
 
@@ -139,10 +143,19 @@ def with_notes(offsets: Mapping[Any, tuple[int, str]]) -> dict[TopicPartition, O
     return {TopicPartition(*place): OffsetAndMetadata(offset, note, -1) for place, (offset, note) in offsets.items()}
 
 
-def reason_of(error: BaseException) -> str:
-    """An error's class and text; most of kafka-python's texts begin with the class already."""
-    kind = type(error).__name__
-    return str(error) if str(error).startswith(kind) else f"{kind}: {error}"
+def reason_of(error: BaseException, **rights: str) -> str:
+    """An error's class and text; most of kafka-python's texts begin with the class already.
+
+    rights: the one that is missing if the broker refuses us a Topic, Group, Cluster or TransactionalId. If the error
+    names a topic, that is the one.
+    """
+    kind, text = type(error).__name__, str(error)
+    for resource, right in rights.items():
+        if found := re.search(rf"{resource}AuthorizationFailedError(?:: \{{(.+?)\}})?", text):
+            if found[1]:
+                right = f"{right.partition(' topic')[0]} topic {found[1]}".replace("'", "")
+            return f"missing right: {right} ({kind})"
+    return text if text.startswith(kind) else f"{kind}: {text}"
 
 
 def listens(server: str) -> bool:

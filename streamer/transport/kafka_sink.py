@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from kafka import KafkaProducer
 from kafka.errors import (
-    AuthorizationError,
     InvalidTopicError,
     KafkaConnectionError,
     KafkaError,
@@ -86,10 +85,11 @@ class KafkaSink(Sink):
             ) from error
         except Exception as error:  # whatever kafka-python raises, there are no transactions
             _closed(producer, 0)
+            why = reason_of(error, TransactionalId=f"Write on transactional id {self.transactional_id}")
+            if not why.startswith("missing right"):
+                why += "; brokers older than 2.5 and some others have none: use processing_guarantee = 'at_least_once'"
             raise BrokerAbsent(
-                f"{self._brokers}: transactions are not available under the id {self.transactional_id!r}: "
-                f"{reason_of(error)}; brokers older than 2.5 and some others have none: "
-                "use processing_guarantee = 'at_least_once'"
+                f"{self._brokers}: transactions are not available under the id {self.transactional_id!r}: {why}"
             ) from error
         return producer
 
@@ -129,12 +129,18 @@ class KafkaSink(Sink):
         topics = ", ".join(f"{n} to {topic}" for topic, n in Counter(topic for topic, _ in failed).items())
         text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
         for topic, why in failed:
-            refusal = f"{text}: {topic}: {reason_of(why)}"
+            refusal = f"{text}: {topic}: {reason_of(why, **self._rights(topic))}"
             if isinstance(why, MessageSizeTooLargeError):
                 raise TamisError(f"{refusal}; raise its max.message.bytes or lower frame_max_bytes")
-            if isinstance(why, (AuthorizationError, InvalidTopicError)):
+            if isinstance(why, InvalidTopicError) or "missing right" in refusal:
                 raise BrokerAbsent(refusal)
-        raise NotDelivered(f"{text}: {reason_of(failed[0][1])}")
+        topic, why = failed[0]
+        raise NotDelivered(f"{text}: {reason_of(why, **self._rights(topic))}")
+
+    def _rights(self, topic: str) -> dict[str, str]:
+        write = f"Write on topic {topic}"
+        rights = {"Topic": write, "Cluster": f"{write} (or IdempotentWrite on the cluster)"}
+        return rights | {"TransactionalId": f"Write on transactional id {self.transactional_id}"}
 
     def _commit(self, progress: Progress, timeout_s: float) -> bool:
         """Results and offsets become visible together or not at all; after an error only the broker knows which."""
@@ -152,7 +158,11 @@ class KafkaSink(Sink):
             self._wait(transaction.begin_commit(), deadline, "to its commit")
         except Exception as error:
             self._renew_unless_fenced(error, self._producer)
-            raise NotDelivered(f"{self._brokers}: the transaction was not committed: {reason_of(error)}") from error
+            topics = ", ".join({topic for topic, _ in progress.offsets})
+            group = getattr(progress.group, "group_id", progress.group)
+            rights = {"Topic": f"Read on topic {topics}", "Group": f"Read on group {group}"}
+            why = reason_of(error, **self._rights(topics) | rights)
+            raise NotDelivered(f"{self._brokers}: the transaction was not committed: {why}") from error
         self._open = False
         return True
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.future import Future
 from kafka.structs import TopicPartition
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
@@ -24,6 +25,7 @@ _PAUSE_S = 0.5  # after an error that usually passes by itself: an election, a r
 _FETCH_BYTES = 1 << 23  # of a partition: so much is processed while the next is fetched
 # A killed member's partitions are handed on after so long; its place is kept for it where its instance id is known.
 _SESSION = {"session_timeout_ms": 10_000, "heartbeat_interval_ms": 2_000}
+_KEPT_S = 0.02  # until the next poll waits for it
 _WATCH_S = 1.0  # computing the lag of many partitions with every message would cost a busy line a sixth of its time
 
 
@@ -87,6 +89,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
         self.group, self._brokers, self._topics = group, brokers, list(topics)
+        self._rights = {"Topic": "Read on topic", "Group": f"Read on group {group}"}
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
         self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
@@ -114,6 +117,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         if self._unsure and not self._look_up(timeout_s):
             return []
         self._send_commit()
+        self._keep_assignment()
         try:
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
         except errors.NoOffsetForPartitionError as error:
@@ -126,7 +130,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             raise self._fenced() from error
         except errors.KafkaError as error:
             if not error.retriable:
-                raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {reason_of(error)}") from error
+                why = reason_of(error, **self._rights)
+                raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {why}") from error
             batches = {}  # before we have joined the group, poll does not wait
             time.sleep(min(timeout_s, _PAUSE_S))
         if self._is_fenced():
@@ -136,6 +141,23 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [record for messages in batches.values() for record in _records(messages)]
+
+    def _keep_assignment(self) -> None:
+        """Hands on what kafka-python loses: the answer to a join that comes while no poll waits for it.
+
+        It would join again, and so make the others join again; after a change of the topic it would read nothing for
+        ever.
+        """
+        coordinator = self._consumer._coordinator
+        if (answer := coordinator._join_task) is not None and answer.succeeded():
+            kept = coordinator._join_task = Future()
+
+            async def give() -> None:
+                await coordinator._manager._net.sleep(_KEPT_S)
+                kept.success(answer.value)
+
+            coordinator.request_rejoin()
+            coordinator._manager.call_soon(give)
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line, except that messages are waiting."""
@@ -232,7 +254,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         elif isinstance(answer, Exception):
             # Nothing is lost: the next commit covers these offsets, or the messages are read again.
             if not failed_before:
-                log.warning("commits fail; trying again", error=reason_of(answer))
+                log.warning("commits fail; trying again", error=reason_of(answer, **self._rights))
             self._confirmed = {place: at for place, at in sent.items() if place in self._undone} | self._confirmed
 
     def committed(self, topic: str, partition: int) -> int:
@@ -240,7 +262,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         try:
             return self._consumer.committed(TopicPartition(topic, partition), timeout_ms=10_000) or 0
         except errors.KafkaError as error:
-            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {reason_of(error)}") from error
+            why = reason_of(error, **self._rights)
+            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {why}") from error
 
     def rewind(self) -> None:
         if self._stored_by_sink:
@@ -260,7 +283,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             try:
                 committed = self._committed(partition, max(timeout_s, _PAUSE_S))
             except errors.KafkaError as error:
-                log.warning("the group's offsets cannot be read; trying again", error=reason_of(error))
+                log.warning("the group's offsets cannot be read; trying again", error=reason_of(error, **self._rights))
                 self._check_connection(received=False)
                 return False
             ours = self._undone.pop(partition, None)

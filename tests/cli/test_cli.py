@@ -33,6 +33,7 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 
 from ..support.drift import Line, drawing
+from ..support.kafka import ON_KAFKA_TOO
 from ..support.processes import CLEAN, tamis
 from ..support.spectra import simulate
 
@@ -136,6 +137,7 @@ def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list
 
 
 @pytest.mark.long(8)
+@ON_KAFKA_TOO
 def test_fit_replay_and_worker_give_the_estimators_own_predictions(
     meat: Path, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:

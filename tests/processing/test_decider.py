@@ -31,6 +31,7 @@ from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
+from ..support.kafka import EACH_GUARANTEE
 from ..support.lines import EJECT_PVC, by, decided
 from ..support.models import classified
 from ..support.spectra import frame, materials, simulate, strangers
@@ -186,7 +187,7 @@ def test_decisions_of_a_file_are_written_beside_its_predictions(
 
 
 @pytest.mark.long(10)
-@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+@EACH_GUARANTEE
 def test_decisions_do_not_wait_for_the_transaction_and_none_is_lost(
     guarantee: str, tamis_broker_with: Callable[..., EmbeddedBroker], grid: Axis, tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import ssl
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,16 +234,16 @@ class FrontedBroker(EmbeddedBroker):
 
 
 class Authority:
-    """A certificate authority for one test: `ca.pem` and certificates, in one folder."""
+    """A certificate authority: `ca.pem` and certificates, in one folder; one that is there already is used again."""
 
     def __init__(self, folder: Path, name: str = "test authority") -> None:
         if shutil.which("openssl") is None:
             pytest.skip("openssl is not installed; it makes the certificates")
         self.folder = folder
-        folder.mkdir()
-        self._make(
-            "ca", name, "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign"
-        )
+        if not folder.exists():
+            folder.mkdir()
+            extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=keyCertSign,cRLSign"]
+            self._make("ca", name, *extensions)
 
     @property
     def ca(self) -> str:
@@ -253,6 +254,24 @@ class Authority:
         more = ["-addext", f"subjectAltName={alternative}"] if alternative else []
         sealed = ["-passout", f"pass:{password}"] if password else []
         return self._make(name, name, "-CA", self.ca, "-CAkey", str(self.folder / "ca.key"), *more, *sealed)
+
+    def expired_certificate(self, name: str) -> tuple[str, str]:
+        """It was valid until five seconds ago."""
+        from_s, until_s = (time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() - ago)) for ago in (86_400, 5))
+        config, request, pem, key = (str(self.folder / f"{name}.{end}") for end in ("conf", "request", "pem", "key"))
+        (self.folder / "index").touch()
+        Path(config).write_text(
+            f"[ca]\ndefault_ca=own\n[own]\ndatabase={self.folder}/index\nnew_certs_dir={self.folder}\nrand_serial=yes\n"
+            "default_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n"
+        )
+        new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", request]
+        ours = ["-config", config, "-cert", self.ca, "-keyfile", str(self.folder / "ca.key")]
+        for command in (
+            ["req", "-new", *new, "-subj", f"/CN={name}"],
+            ["ca", "-batch", "-notext", *ours, "-in", request, "-out", pem, "-startdate", from_s, "-enddate", until_s],
+        ):
+            subprocess.run(["openssl", *command], check=True, capture_output=True)
+        return pem, key
 
     def context(self, name: str, alternative: str) -> ssl.SSLContext:
         """For a server that accepts clients with a certificate of this authority, and clients without any."""

@@ -68,4 +68,26 @@ def test_the_fixtures_serve_another_project(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(THEIR_TEST)
     result = pytester.runpytest_subprocess("-rs")
     result.assert_outcomes(passed=3, skipped=1)
-    result.stdout.fnmatch_lines(["*no embedded broker has transactions, failover; a real cluster would*"])
+    result.stdout.fnmatch_lines(["*no embedded broker has transactions, failover; tamis_broker_kind = kafka would*"])
+
+
+THEIR_KAFKA = """
+def test_both_are_kafka(tamis_broker, tamis_broker_with, tamis_kafka):
+    assert tamis_broker is tamis_broker_with("transactions", "failover") is tamis_kafka
+    assert tamis_broker.kind == "kafka"
+"""
+
+
+@pytest.mark.long(8)
+@pytest.mark.usefixtures("tamis_kafka")  # skips where it cannot be had
+def test_the_brokers_are_apache_kafka_if_the_settings_say_so(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(THEIR_KAFKA + THEIR_TEST[: THEIR_TEST.index("def test_a_broker_by_capability")])
+    pytester.makeini("[pytest]\ntamis_broker_kind = kafka")
+    pytester.runpytest_subprocess("-k", "both or real").assert_outcomes(passed=2, deselected=2)
+
+
+def test_an_unknown_kind_of_broker_is_refused(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(THEIR_KAFKA)
+    pytester.makeini("[pytest]\ntamis_broker_kind = rabbit")
+    result = pytester.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["*tamis_broker_kind = rabbit: expected embedded or kafka*"])

@@ -15,7 +15,7 @@ from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 
-from ..support.kafka import read, sink, source, topic
+from ..support.kafka import ON_KAFKA_TOO, read, sink, source, topic
 
 
 def test_a_value_over_the_cap_is_refused_and_the_sink_works_on(broker: Any) -> None:
@@ -28,6 +28,7 @@ def test_a_value_over_the_cap_is_refused_and_the_sink_works_on(broker: Any) -> N
         assert [record.value for record in read(reader, 1)] == [b"small"]
 
 
+@ON_KAFKA_TOO
 def test_a_message_too_large_for_the_broker_is_reported_and_the_sink_works_on(
     tamis_broker_with: Callable[..., EmbeddedBroker],
 ) -> None:
