@@ -231,7 +231,7 @@ class Settings(BaseSettings):
     stuck_s: Seconds = Field(60.0, ge=5, description="the process exits with 75 if its loop is stuck for this long")
     stall_s: Seconds = Field(120.0, description="and if messages wait but none arrives for this long")
     poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a stop signal takes effect within this time")
-    flush_timeout_s: Seconds = 10.0
+    flush_timeout_s: Seconds = Field(15.0, description="for a delivery: an election of brokers takes up to 12 s")
     reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
     predict_threads: int = Field(0, ge=0, le=1024, description="threads of a network in a worker; 0 uses every core")
     topics: Topics = Topics()  # type: ignore[call-arg]

@@ -25,6 +25,7 @@ from .security import answering, for_client
 
 log = structlog.get_logger()
 
+_PAUSE_S = 0.1  # before the next look for a coordinator
 _TRY_S = 0.5  # for an attempt where no server listens: kafka-python checks the settings, and tells why
 UNSEEN = "a topic on which we have no right (at least Describe) looks the same"
 
@@ -75,12 +76,25 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
         ) from error
 
 
+class _Network(KafkaNetClient):
+    def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
+        """False where kafka-python raises: its producer then forgets the request, and its caller waits for ever.
+
+        See `Sender._maybe_send_pending_request` of 3.0.12: it repeats a request only where no node was chosen.
+        """
+        try:
+            return super().await_ready(node_id, timeout_ms)
+        except KafkaConnectionError:
+            time.sleep(_PAUSE_S)
+            return False
+
+
 def _made(client: Any, servers: list[str], settings: Mapping[str, Any], limit_s: float) -> Any:
     """A new client; one that could not connect leaves no thread behind."""
-    networks = []
+    networks: list[_Network] = []
 
-    def network(**config: Any) -> KafkaNetClient:
-        networks.append(KafkaNetClient(**config))
+    def network(**config: Any) -> _Network:
+        networks.append(_Network(**config))
         return networks[-1]
 
     settings = dict(settings) | {"bootstrap_timeout_ms": round(1000 * limit_s), "kafka_client": network}

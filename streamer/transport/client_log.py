@@ -47,7 +47,7 @@ class Overheard(logging.Filter):
             self._connecting -= 1
 
     def refusal(self) -> str:
-        """Why a broker refused us in the last minute, or ''. kafka-python retries every 30 s."""
+        """Why a broker refused us in the last minute, or ''."""
         return self._refused if time.monotonic() - self._refused_s < _REFUSED_S else ""
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -66,9 +66,10 @@ class KafkaSink(Sink):
         self._producer: Any = self._connect()
         self._broken: Exception | None = None  # why nothing can be sent until the next flush
 
-    def _connect(self) -> Any:
+    def _connect(self, **limits: Any) -> Any:
         # A frame's predictions take some 20 kB: several go in one request, and none waits long for others.
         ours = {"acks": "all", "linger_ms": 5, "batch_size": 1 << 18, "max_block_ms": round(_BLOCK_S * 1000)}
+        ours |= limits
         ours["max_request_size"] = self._most + 65_536  # headers and envelope count too; we check the value before
         if self.transactional_id is None:
             return connected(KafkaProducer, self._brokers, self._settings, **ours)
@@ -77,18 +78,14 @@ class KafkaSink(Sink):
         producer = connected(KafkaProducer, self._brokers, self._settings, **ours)
         try:
             producer.init_transactions()
-        except (KafkaTimeoutError, KafkaConnectionError) as error:  # an election of its coordinator, or a restart
-            _closed(producer, 0)
-            raise BrokerSilent(
-                f"{self._brokers}: no answer in {_BLOCK_S:g} s to the start of transactions under the id "
-                f"{self.transactional_id!r}: {reason_of(error)}"
-            ) from error
         except Exception as error:  # whatever kafka-python raises, there are no transactions
             _closed(producer, 0)
             why = reason_of(error, TransactionalId=f"Write on transactional id {self.transactional_id}")
             if not why.startswith("missing right"):
                 why += "; brokers older than 2.5 and some others have none: use processing_guarantee = 'at_least_once'"
-            raise BrokerAbsent(
+            # An election of the coordinator, or a broker's restart; the last is a connection that has just broken.
+            passing = isinstance(error, (KafkaTimeoutError, KafkaConnectionError)) or "Cancelled" in str(error)
+            raise (BrokerSilent if passing else BrokerAbsent)(
                 f"{self._brokers}: transactions are not available under the id {self.transactional_id!r}: {why}"
             ) from error
         return producer
@@ -124,7 +121,11 @@ class KafkaSink(Sink):
                 _flush(producer, deadline)
             failed = [(topic, why) for topic, delivery in pending if (why := _failure(delivery, deadline)) is not None]
             if not failed:
-                return self.transactional_id is not None and progress is not None and self._commit(progress, timeout_s)
+                return (
+                    self.transactional_id is not None
+                    and progress is not None
+                    and self._commit(progress, max(deadline, time.monotonic() + timeout_s / 2))
+                )
             self._renew_unless_fenced(failed[0][1], producer)
         topics = ", ".join(f"{n} to {topic}" for topic, n in Counter(topic for topic, _ in failed).items())
         text = f"{self._brokers} did not confirm {len(failed)} of {len(pending)} messages in {timeout_s:g} s ({topics})"
@@ -142,10 +143,8 @@ class KafkaSink(Sink):
         rights = {"Topic": write, "Cluster": f"{write} (or IdempotentWrite on the cluster)"}
         return rights | {"TransactionalId": f"Write on transactional id {self.transactional_id}"}
 
-    def _commit(self, progress: Progress, timeout_s: float) -> bool:
+    def _commit(self, progress: Progress, deadline: float) -> bool:
         """Results and offsets become visible together or not at all; after an error only the broker knows which."""
-        # Everything is delivered: this takes milliseconds, or kafka-python has lost an answer and waits in vain.
-        deadline = time.monotonic() + timeout_s / 2
         try:
             if self._producer is None:
                 raise self._broken or NotDelivered("no producer")
@@ -205,15 +204,11 @@ class KafkaSink(Sink):
         self.close(0)
         self._producer, self._broken, self._open = None, None, False
         self._pending = [(topic, NotDelivered("sent before the producer was renewed")) for topic, _ in self._pending]
-        for _ in range(2):  # an election takes up to 10 s
-            try:
-                self._producer, self._broken = self._connect(), None
-                return
-            except TamisError as error:  # still unreachable: the next flush fails, and tries again
-                self._broken = error
-                log.warning("broker still unreachable", error=str(error))
-                if not isinstance(error, BrokerSilent):
-                    return
+        try:
+            self._producer = self._connect(bootstrap_timeout_ms=round(_BLOCK_S * 1000))
+        except TamisError as error:  # still unreachable: the next flush fails, and tries again
+            self._broken = error
+            log.warning("broker still unreachable", error=str(error))
 
     def close(self, timeout_s: float = 5) -> None:
         if self._producer is not None:

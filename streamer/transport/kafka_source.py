@@ -255,7 +255,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             # Nothing is lost: the next commit covers these offsets, or the messages are read again.
             if not failed_before:
                 log.warning("commits fail; trying again", error=reason_of(answer, **self._rights))
-            self._confirmed = {place: at for place, at in sent.items() if place in self._undone} | self._confirmed
+            owned = self._consumer.assignment()  # elsewhere a late commit would take another reader back
+            self._confirmed = {place: at for place, at in sent.items() if place in owned} | self._confirmed
 
     def committed(self, topic: str, partition: int) -> int:
         """The group's next offset; 0 if it has none yet. Raises BrokerAbsent."""
@@ -283,7 +284,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             try:
                 committed = self._committed(partition, max(timeout_s, _PAUSE_S))
             except errors.KafkaError as error:
-                log.warning("the group's offsets cannot be read; trying again", error=reason_of(error, **self._rights))
+                if not self.connection_problem:
+                    why = reason_of(error, **self._rights)
+                    log.warning("the group's offsets cannot be read; trying again", error=why)
                 self._check_connection(received=False)
                 return False
             ours = self._undone.pop(partition, None)
@@ -327,7 +330,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         """Another member gets these partitions, and reads what is not committed of them."""
         for partition in partitions:
             self._lost |= partition in self._handled
-            for known in (self._handled, self._undone, self._still, self._confirmed):
+            for known in (self._handled, self._undone, self._still, self._confirmed, self._sent):
                 known.pop(partition, None)
 
     def commit_notes(self) -> list[str]:

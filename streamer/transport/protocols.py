@@ -25,7 +25,7 @@ class Progress(NamedTuple):
 
 
 class Source(Protocol):
-    """A stream of messages that remembers how far its reader has come.
+    """A stream of messages that remembers how far its reader has come. One thread calls all its methods.
 
     A new source needs `poll`, and `exhausted` where it ends. The defaults are those of a source that is read once.
     """
@@ -43,11 +43,14 @@ class Source(Protocol):
         """This record is processed, but not committed."""
 
     def progress(self, note: str = "") -> Progress:
-        """How far the records handled since the last commit reach."""
+        """How far the records handled since the last commit reach; it may be taken again before it is committed."""
         return Progress({})
 
     def commit(self, progress: Progress, *, stored: bool = False) -> None:
-        """These records need not be read again. `stored`: the sink has committed them already, with the results."""
+        """These records need not be read again; it does not wait, and `close` makes sure of the last one.
+
+        `stored`: the sink has committed them already, with the results.
+        """
 
     def rewind(self) -> None:
         """Polled records that are not committed are polled again."""
@@ -70,7 +73,7 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where results go. A new sink is `send` and `flush`."""
+    """Where results go. A new sink is `send` and `flush`; one thread may send while another flushes."""
 
     @abstractmethod
     def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:
@@ -78,7 +81,7 @@ class Sink(Protocol):
 
     @abstractmethod
     def flush(self, timeout_s: float, progress: Progress | None = None) -> bool:
-        """Waits for what was sent since the last flush; whether `progress` was committed with it.
+        """Waits for what was sent between the last flush and this call; whether `progress` was committed with it.
 
         Raises:
             NotDelivered: some of it was not confirmed: send it again. Fenced: another writer has our slot.

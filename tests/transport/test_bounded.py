@@ -126,3 +126,18 @@ def test_two_members_with_one_name_are_told_so(tamis_kafka: Any) -> None:
             time.sleep(1)  # for the first one's heartbeat
             with pytest.raises(Fenced, match=r"another member of group g-.* has our name, 'box-1'; .*kafka.group_ins"):
                 first.poll(0.1)
+
+
+@pytest.mark.long(40)
+def test_a_transaction_outlives_its_coordinator(tamis_kafka: Any) -> None:
+    """kafka-python forgets a request whose coordinator has just gone, and would wait for its answer for ever."""
+    with ApacheKafka(3) as kafka:
+        name = topic(kafka)
+        with closing(sink(kafka, transactional_id="slot")) as out, closing(source(kafka, name)) as reader:
+            out.send(name, b"before")
+            assert out.flush(10, reader.progress())
+            out.send(name, b"while")
+            coordinator = out._producer._transaction_manager._transaction_coordinator
+            kafka.kill(int(coordinator.removeprefix("coordinator-")))
+            assert out.flush(30, reader.progress()), "a new coordinator is there after 9 to 12 s"
+        assert committed(kafka, name) == [b"before", b"while"]

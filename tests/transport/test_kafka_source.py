@@ -73,7 +73,8 @@ def test_rewind_reads_again_what_was_not_committed(broker: Any) -> None:
         assert [record.offset for record in read(reader, 1)] == [4]
 
 
-def test_lag_counts_what_is_still_to_be_read(broker: Any) -> None:
+def test_lag_counts_what_is_still_to_be_read(broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_source, "MAX_POLL_RECORDS", 16)
     name = topic(broker)
     with closing(sink(broker)) as out, closing(source(broker, name)) as reader:
         for _ in range(40):
