@@ -64,6 +64,7 @@ class Worker:
         """
         warm_up()
         self.wait_for_models()
+        self.source.before_revoked = self.deliver  # what is handled need not be read again by others
         try:
             self._loop()
             while not self.deliver() and not self.stopping:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.future import Future
 from kafka.structs import TopicPartition
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
+from . import consumer_quirks
 from .client import connected, listens, reason_of, split, with_notes
 from .client_log import overheard
 from .protocols import MAX_POLL_RECORDS, Progress, Source
@@ -25,7 +25,6 @@ _PAUSE_S = 0.5  # after an error that usually passes by itself: an election, a r
 _FETCH_BYTES = 1 << 23  # of a partition: so much is processed while the next is fetched
 # A killed member's partitions are handed on after so long; its place is kept for it where its instance id is known.
 _SESSION = {"session_timeout_ms": 10_000, "heartbeat_interval_ms": 2_000}
-_KEPT_S = 0.02  # until the next poll waits for it
 _WATCH_S = 1.0  # computing the lag of many partitions with every message would cost a busy line a sixth of its time
 
 
@@ -117,7 +116,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         if self._unsure and not self._look_up(timeout_s):
             return []
         self._send_commit()
-        self._keep_assignment()
+        consumer_quirks.keep_assignment(self._consumer)
         try:
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
         except errors.NoOffsetForPartitionError as error:
@@ -134,30 +133,13 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 raise BrokerAbsent(f"{self._brokers}: group {self.group} cannot read: {why}") from error
             batches = {}  # before we have joined the group, poll does not wait
             time.sleep(min(timeout_s, _PAUSE_S))
-        if self._is_fenced():
+        if consumer_quirks.is_fenced(self._consumer):
             raise self._fenced()
         self._check_connection(bool(batches))
         self._watch(batches)
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [record for messages in batches.values() for record in _records(messages)]
-
-    def _keep_assignment(self) -> None:
-        """Hands on what kafka-python loses: the answer to a join that comes while no poll waits for it.
-
-        It would join again, and so make the others join again; after a change of the topic it would read nothing for
-        ever.
-        """
-        coordinator = self._consumer._coordinator
-        if (answer := coordinator._join_task) is not None and answer.succeeded():
-            kept = coordinator._join_task = Future()
-
-            async def give() -> None:
-                await coordinator._manager._net.sleep(_KEPT_S)
-                kept.success(answer.value)
-
-            coordinator.request_rejoin()
-            coordinator._manager.call_soon(give)
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line, except that messages are waiting."""
@@ -167,10 +149,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         if now - self._watched < _WATCH_S:
             return
         self._watched = now
-        cluster = self._consumer._cluster
-        if any(cluster.partitions_for_topic(topic) is None for topic in self._topics):
-            # kafka-python takes the answer to an earlier request for that to ours, and would ask again in 5 minutes.
-            cluster.request_update()
+        consumer_quirks.ask_for_missing(self._consumer, self._topics)
         lags = {} if self.connection_problem else self.lag_records()
         self._still = {p: self._still.get(p, now) for p, lag in lags.items() if lag > 0 and p not in batches}
         for partition, since in self._still.items():
@@ -317,6 +296,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
     def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
         if revoked:
             log.info("partitions revoked", group=self.group, partitions=sorted(map(_name, revoked)))
+            if self._handled:
+                self.before_revoked()
             self._sent_at = 0.0
             self._send_commit()  # it goes out before we join again, so the new owner begins where we have ended
             self._forget(revoked)
@@ -361,11 +342,6 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 lags[partition] = max(0, end - position)
         return lags
 
-    def _is_fenced(self) -> bool:
-        """kafka-python stops the heartbeats of a member that was fenced, and reads on."""
-        member = self._consumer._coordinator
-        return not (member.is_dynamic_member() or member._heartbeat_enabled or member.need_rejoin()) and member.stable()
-
     def _fenced(self) -> Fenced:
         name = self._consumer.config["group_instance_id"]
         return Fenced(
@@ -382,8 +358,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 self._consumer.commit(with_notes(left), timeout_ms=round(_COMMIT_S * 1000))
         except errors.KafkaError as error:
             log.warning("the last commit failed: its messages will be read again", error=reason_of(error))
-        # kafka-python would leave a named member's partitions without a reader until its session times out.
-        self._consumer._coordinator.config["group_instance_id"] = None
+        consumer_quirks.leave_by_name(self._consumer)
         self._consumer.close(autocommit=False, timeout_ms=5_000)
 
 

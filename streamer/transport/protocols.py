@@ -1,7 +1,7 @@
 """What a source of messages and a sink for results must do. Most methods have defaults."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from ... import TamisError
@@ -33,6 +33,8 @@ class Source(Protocol):
     exhausted: bool = False  # nothing more can come
     connection_problem: str = ""  # why no messages can come
     skipped: int = 0  # messages that were deleted before they were read
+    # Called in `poll`, before others get some of our partitions.
+    before_revoked: Callable[[], object] = staticmethod(lambda: None)
     poll_overdue: bool = False  # it should be polled soon, or the consumer group drops this member
 
     @abstractmethod
