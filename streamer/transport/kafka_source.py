@@ -357,7 +357,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             if left:
                 self._consumer.commit(with_notes(left), timeout_ms=round(_COMMIT_S * 1000))
         except errors.KafkaError as error:
-            log.warning("the last commit failed: its messages will be read again", error=reason_of(error))
+            why = reason_of(error, **self._rights)
+            log.warning("the last commit failed: its messages will be read again", error=why)
         consumer_quirks.leave_by_name(self._consumer)
         self._consumer.close(autocommit=False, timeout_ms=5_000)
 
