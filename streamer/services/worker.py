@@ -26,7 +26,7 @@ from .worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()
 
-RETRY_S = 1.0  # after a batch that the broker did not confirm: time enough to elect a leader
+RETRY_S = 0.2  # after a batch that the broker did not confirm
 OBSERVE_S = 0.5
 LOOK_S = 0.005  # how soon a delivered round is committed while no messages come
 
@@ -53,6 +53,7 @@ class Worker:
         self._exactly_once = self.settings.exactly_once
         self._round, self._begun = Round(), float("-inf")  # since the last delivery began, and when
         self._delivery = Delivery(self.settings.flush_timeout_s)
+        self._failure: Exception | None = None  # of a delivery within the source's poll
         self._rejected: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # of the newest messages
 
     def run(self) -> None:
@@ -64,13 +65,14 @@ class Worker:
         """
         warm_up()
         self.wait_for_models()
-        self.source.before_revoked = self.deliver  # what is handled need not be read again by others
+        self.source.before_revoked = self._hand_over
         try:
             self._loop()
             while not self.deliver() and not self.stopping:
                 self._loop()
             self.observe()
         finally:
+            self.source.before_revoked = lambda: None
             self._delivery.close()
 
     def _loop(self) -> None:
@@ -81,6 +83,8 @@ class Worker:
             self._turned = self._ticked
             self._settle()
             records = self.source.poll(self._patience_s())
+            if self._failure is not None:
+                raise self._failure
             if self.source.lost_partitions():
                 log.warning("partitions lost in mid-transaction: it is undone, other workers read these messages again")
                 self._undo()
@@ -215,6 +219,13 @@ class Worker:
         if self._round.handled or self._round.messages:
             self._begin()
         return self._settle(wait_s=None)
+
+    def _hand_over(self) -> None:
+        """Before others get our partitions: what is handled need not be read again. The source's poll calls this."""
+        try:
+            self.deliver()
+        except Exception as error:  # noqa: BLE001 (a client that calls back would only log it)
+            self._failure = error
 
     def _undo(self) -> None:
         """Forgets all messages since the last delivery: they are read again, by this worker or by others."""

@@ -336,7 +336,10 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)
             # Known from the last fetch, without a request; the time-out is for a position lost meanwhile.
-            position = None if end is None else self._consumer.position(partition, timeout_ms=100)
+            position = None
+            if end is not None:
+                with suppress(errors.KafkaError):  # a partition that has just come has no position yet
+                    position = self._consumer.position(partition, timeout_ms=100)
             if position is not None:
                 # The end is as old as the last fetch: a position after it means that we are at the end.
                 lags[partition] = max(0, end - position)
