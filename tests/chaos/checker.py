@@ -1,0 +1,104 @@
+"""Reads what was sent and what came out, and counts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.transport.client import connected
+
+from .plan import Found
+from .processes import LINES
+from .standstills import standstills
+
+JUNK = b"junk"
+PATIENCE_S = 90.0  # after so long without new results, the missing ones count as lost
+
+
+def send_junk(address: str, client: dict[str, Any], topic: str) -> set[tuple[int, int]]:
+    """Sends an unreadable message to each partition; returns their (partition, offset)."""
+    from kafka import KafkaProducer
+
+    with closing(connected(KafkaProducer, address, client)) as producer:
+        sent = [producer.send(topic, JUNK, partition=i).get(10) for i in range(len(LINES))]
+    return {(message.partition, message.offset) for message in sent}
+
+
+class Checker:
+    """Reads the committed results from the beginning, without a consumer group."""
+
+    def __init__(self, address: str, client: dict[str, Any], topics: str) -> None:
+        from kafka import KafkaConsumer
+        from kafka.structs import TopicPartition
+
+        self._topics = topics
+        self._sent_to: dict[int, int] = {}  # partition of the spectra -> the offset after its last message
+        self.sent: Counter[str] = Counter()
+        self.results: dict[str, list[str]] = defaultdict(list)  # spectrum_id -> the result ids of its copies
+        self.sent_s: dict[str, float] = {}  # spectrum_id -> when it was first appended
+        self.came_s: dict[str, float] = {}  # spectrum_id -> when its first result was
+        self.rejects: Counter[tuple[int, int]] = Counter()
+        self._client = partial(connected, KafkaConsumer, address, client, enable_auto_commit=False)
+        self._consumer = self._client(isolation_level="read_committed", auto_offset_reset="earliest")
+        roles = ("spectra", "predictions", "rejects")
+        self._consumer.assign([TopicPartition(f"{topics}.{role}", i) for role in roles for i in range(len(LINES))])
+
+    def read(self, patience_s: float = PATIENCE_S) -> bool:
+        """Reads the available messages; False if there were none for `patience_s`."""
+        until = time.monotonic() + patience_s
+        while time.monotonic() < until:
+            if batches := self._consumer.poll(timeout_ms=500):
+                for messages in batches.values():
+                    for message in messages:
+                        self._take(message)
+                return True
+        return False
+
+    def _take(self, message: Any) -> None:
+        headers = {name: value.decode() for name, value in message.headers}
+        role = message.topic.removeprefix(f"{self._topics}.")
+        if role == "rejects":
+            self.rejects[int(headers["source_partition"]), int(headers["source_offset"])] += 1
+        elif role == "spectra":
+            self._sent_to[message.partition] = message.offset + 1
+            if message.value != JUNK:
+                import pyarrow as pa
+
+                with pa.ipc.open_stream(message.value) as stream:
+                    names = stream.read_all()["spectrum_id"].to_pylist()
+                self.sent.update(names)
+                for name in names:
+                    self.sent_s.setdefault(name, message.timestamp / 1000)
+        else:
+            for row in decode_predictions(message.value, headers):
+                self.results[row["spectrum_id"]].append(row.get("result_id", headers["result_id"]))
+                self.came_s.setdefault(row["spectrum_id"], message.timestamp / 1000)
+
+    def has(self, expected: set[str], places: set[tuple[int, int]]) -> bool:
+        return expected <= self.results.keys() and places <= self.rejects.keys()
+
+    def unread(self, group: str) -> int:
+        """How many messages on the spectra topic a group has not committed yet."""
+        from kafka.structs import TopicPartition
+
+        ends = {TopicPartition(f"{self._topics}.spectra", partition): end for partition, end in self._sent_to.items()}
+        with closing(self._client(group_id=group)) as consumer:
+            return sum(max(end - (consumer.committed(place) or 0), 0) for place, end in ends.items())
+
+    def count(self, found: Found, expected: set[str], places: set[tuple[int, int]]) -> None:
+        """Counts lost and duplicated spectra and unreadable messages."""
+        found.sent_twice = sum(n - 1 for n in self.sent.values())
+        found.unsent = len(expected - self.sent.keys())
+        found.lost = len(expected - self.results.keys()) + len(places - self.rejects.keys())
+        # A spectrum that was sent twice may have two results.
+        found.duplicated = sum(len(ids) - self.sent[name] for name, ids in self.results.items())
+        found.duplicated += sum(n - 1 for n in self.rejects.values())
+        found.unequal = sum(len(set(ids)) > self.sent[name] for name, ids in self.results.items())
+        found.standstills = standstills(found.faults, self.sent_s, self.came_s)
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False)

@@ -1,0 +1,164 @@
+"""Runs a plan: starts the line, kills its parts, and lets the checker count."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tamis.streamer.transport.apache_kafka import ApacheKafka
+from tamis.streamer.transport.client import ensure_topics
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+
+from .brokers import BrokerKills
+from .checker import PATIENCE_S, Checker, send_junk
+from .plan import Fault, Found, Plan
+from .processes import FRAME, LINES, Kept, buffered, publish, record, replayers, settings, trainer, workers
+
+OTHERS = 0.3  # share of the kills that hit replayers or the trainer
+EARLY = 0.1  # share of the kills that may hit a worker during its start
+GLANCE_S = 0.1  # an ended process is started again within this time, as by systemd
+# A standstill is measured from append to append, whatever the senders' clocks say and however long they waited.
+APPENDED = {"log.message.timestamp.type": "LogAppendTime"}
+
+
+def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: None) -> Found:
+    """Runs the plan in `folder` and counts the results. Raises BrokerAbsent: no Apache Kafka here."""
+    rng = random.Random(plan.seed)
+    found = Found(plan)
+    topics = f"chaos-{uuid.uuid4().hex[:8]}"
+    publish(folder)
+    files = [record(folder, line, plan.frames // len(LINES)) for line in LINES]
+    with ExitStack() as parts:
+        broker, address, client = _broker(plan, parts)
+        names = [f"{topics}.{role}" for role in ("spectra", "predictions", "rejects", "labels", "label-requests")]
+        ensure_topics(address, names, len(LINES), create=True, client_settings=client)
+        common = settings(plan, topics, address, client, folder)
+        learner = trainer(common, folder, found.exits)
+        replays = replayers(plan, topics, files, common, folder, found.exits)
+        everyone = [*workers(plan, common, folder, found.exits), *replays, learner]
+        parts.callback(lambda: [process.end() for process in everyone])
+        places = send_junk(address, client, f"{topics}.spectra")
+        disturb = _Disturbance(plan, everyone, found, rng, report)
+        kills = (
+            parts.enter_context(BrokerKills(broker, topics, plan, disturb.kills)) if plan.broker == "kafka" else None
+        )
+        disturb.run(broker if isinstance(broker, EmbeddedBroker) else None)
+        if kills is not None:
+            disturb.keep_until(kills.is_over)
+        checker = Checker(address, client, topics)
+        parts.callback(checker.close)
+        expected = {f"{line}-{i}" for line in LINES for i in range(plan.frames // len(LINES) * FRAME)}
+        while checker.read() and not checker.has(expected, places):  # workers continue meanwhile
+            for process in everyone:
+                process.keep()
+        for process in everyone:
+            if process.name == "worker":
+                process.end(signal.SIGTERM)
+        _wait_for(learner, partial(checker.unread, f"{topics}-trainer"))
+        learner.end(signal.SIGTERM)
+        found.buffered = buffered(folder)
+        checker.read(patience_s=3.0)  # results that were still on their way
+        checker.count(found, expected, places)
+    found.frames, found.spectra = plan.frames + len(places), len(expected)
+    return found
+
+
+def _broker(plan: Plan, parts: ExitStack) -> tuple[Any, str, dict[str, Any]]:
+    """The broker, unless it is a cluster that runs already, its address, and the settings of its clients."""
+    if plan.broker == "cluster":
+        given = json.loads(os.environ.get("TAMIS_TEST_KAFKA_SETTINGS", "{}"))
+        return None, os.environ["TAMIS_TEST_KAFKA"], given
+    if plan.broker == "kafka":
+        broker = parts.enter_context(ApacheKafka(3, properties=APPENDED))
+        return broker, broker.bootstrap, {}
+    broker = parts.enter_context(EmbeddedBroker(plan.broker))
+    return broker, broker.bootstrap, broker.client_settings
+
+
+def _wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
+    """Waits until the trainer has read everything, or makes no progress; it runs at the lowest priority."""
+    fewest, until = unread(), time.monotonic() + PATIENCE_S
+    while fewest and time.monotonic() < until:
+        trainer.keep()
+        time.sleep(0.5)
+        if (now := unread()) < fewest:
+            fewest, until = now, time.monotonic() + PATIENCE_S
+
+
+class _Disturbance:
+    """Kills processes until all kills are done and everything is sent."""
+
+    def __init__(self, plan: Plan, everyone: list[Kept], found: Found, rng: random.Random, report: Any) -> None:
+        self._plan, self._everyone, self._found, self._rng, self._report = plan, everyone, found, rng, report
+
+    @property
+    def _is_over(self) -> bool:
+        return self._found.kills.total() >= self._plan.kills
+
+    def kills(self, kind: str) -> bool:
+        """Counts a kill that is about to be made; False if there were enough."""
+        if self._is_over:
+            return False
+        self._add(Fault(kind, time.time()))
+        return True
+
+    def _add(self, fault: Fault) -> None:
+        self._found.faults.append(fault)
+        self._report(f"{self._found.kills.total()}: {fault.kind} {'killed' if fault.is_kill else 'restarted'}")
+
+    def keep_until(self, is_over: Callable[[], bool], patience_s: float = float("inf")) -> None:
+        """Keeps the processes running."""
+        until = time.monotonic() + patience_s
+        while time.monotonic() < until and not is_over():
+            for process in self._everyone:
+                process.keep()
+            time.sleep(GLANCE_S)
+
+    def run(self, broker: EmbeddedBroker | None) -> None:
+        """Kills until all kills are done and everything is sent; restarts the broker now and then, if one is given."""
+        plan, rng = self._plan, self._rng
+        restarts = sorted(rng.sample(range(1, max(plan.kills, plan.restarts + 1)), plan.restarts)) if broker else []
+        while not (self._is_over and all(p.done for p in self._everyone if p.name == "replay")):
+            self.keep_until(lambda: False, min(rng.expovariate(1 / plan.mean_s), 4 * plan.mean_s))
+            if broker is not None and restarts and self._found.kills.total() >= restarts[0]:
+                restarts.pop(0)
+                self._restart(broker)
+            elif not self._is_over:
+                self._kill()
+
+    def _kill(self) -> None:
+        rng = self._rng
+        of_workers, early = rng.random() > OTHERS, rng.random() < EARLY
+        # A start takes longer than the work between two kills, and most kills should hit the work.
+        those = [p for p in self._everyone if (p.name == "worker") == of_workers and p.running]
+        those = [p for p in those if early or p.name != "worker" or p.working]
+        if those and self.kills((victim := rng.choice(those)).name):
+            victim.end()
+
+    def _restart(self, broker: EmbeddedBroker) -> None:
+        """Restarts the broker while no process sends.
+
+        For some milliseconds after SIGTERM, noida acknowledges messages that it no longer writes to disk. It also
+        forgets an open transaction, and then hides everything that its producer commits later. So all processes are
+        paused, and those that may have a transaction are killed. Only Apache Kafka can show what happens to a producer
+        that keeps running.
+        """
+        for process in self._everyone:
+            if process.name == "worker" and self._plan.guarantee == "exactly_once":
+                process.end()
+            else:
+                process.send(signal.SIGSTOP)
+        time.sleep(0.5)
+        broker.restart()
+        for process in self._everyone:
+            process.send(signal.SIGCONT)
+        self._add(Fault("broker restarted", time.time(), is_kill=False))
