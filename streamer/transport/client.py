@@ -129,7 +129,8 @@ def ensure_topics(
                 log.info("topic created", topic=name, partitions=partitions)
         return missing
     except KafkaError as error:
-        raise TamisError(f"{brokers}: topics could not be listed or created: {reason_of(error)}") from error
+        kind = BrokerSilent if error.retriable else TamisError  # the broker that was asked has just gone
+        raise kind(f"{brokers}: topics could not be listed or created: {reason_of(error)}") from error
     finally:
         admin.close()
 

@@ -54,11 +54,17 @@ class BrokerKills:
         return self._over.is_set()
 
     def _run(self) -> None:
+        from kafka.errors import KafkaError
+
         try:
             roles: list[str] = []
             while not self._ends.wait(self._rng.uniform(*PAUSE_S)):
                 roles = roles or self._rng.sample(ROLES, len(ROLES))
-                broker = self._broker_of(role := roles.pop())
+                try:
+                    broker = self._broker_of(role := roles[0])
+                except KafkaError:  # the line has not asked for its coordinators yet, or they are being elected
+                    continue
+                roles.remove(role)
                 if not self._kills(f"broker, {role}"):
                     break
                 self._cluster.kill(broker)

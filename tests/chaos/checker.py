@@ -6,11 +6,13 @@ import time
 from collections import Counter, defaultdict
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.transport.client import connected
 
+from .log_times import readable_since
 from .plan import Found
 from .processes import LINES
 from .standstills import standstills
@@ -31,16 +33,18 @@ def send_junk(address: str, client: dict[str, Any], topic: str) -> set[tuple[int
 class Checker:
     """Reads the committed results from the beginning, without a consumer group."""
 
-    def __init__(self, address: str, client: dict[str, Any], topics: str) -> None:
+    def __init__(self, address: str, client: dict[str, Any], topics: str, log: Path | None = None) -> None:
+        """`log`: where a broker keeps its data, for the times at which messages became readable."""
         from kafka import KafkaConsumer
         from kafka.structs import TopicPartition
 
-        self._topics = topics
+        self._topics, self._log = topics, log
         self._sent_to: dict[int, int] = {}  # partition of the spectra -> the offset after its last message
         self.sent: Counter[str] = Counter()
         self.results: dict[str, list[str]] = defaultdict(list)  # spectrum_id -> the result ids of its copies
-        self.sent_s: dict[str, float] = {}  # spectrum_id -> when it was first appended
-        self.came_s: dict[str, float] = {}  # spectrum_id -> when its first result was
+        # spectrum_id -> partition, offset and time stamp, of the first copy
+        self.sent_at: dict[str, tuple[int, int, float]] = {}
+        self.came_at: dict[str, tuple[int, int, float]] = {}
         self.rejects: Counter[tuple[int, int]] = Counter()
         self._client = partial(connected, KafkaConsumer, address, client, enable_auto_commit=False)
         self._consumer = self._client(isolation_level="read_committed", auto_offset_reset="earliest")
@@ -61,6 +65,7 @@ class Checker:
     def _take(self, message: Any) -> None:
         headers = {name: value.decode() for name, value in message.headers}
         role = message.topic.removeprefix(f"{self._topics}.")
+        place = message.partition, message.offset, message.timestamp / 1000
         if role == "rejects":
             self.rejects[int(headers["source_partition"]), int(headers["source_offset"])] += 1
         elif role == "spectra":
@@ -72,11 +77,11 @@ class Checker:
                     names = stream.read_all()["spectrum_id"].to_pylist()
                 self.sent.update(names)
                 for name in names:
-                    self.sent_s.setdefault(name, message.timestamp / 1000)
+                    self.sent_at.setdefault(name, place)
         else:
             for row in decode_predictions(message.value, headers):
                 self.results[row["spectrum_id"]].append(row.get("result_id", headers["result_id"]))
-                self.came_s.setdefault(row["spectrum_id"], message.timestamp / 1000)
+                self.came_at.setdefault(row["spectrum_id"], place)
 
     def has(self, expected: set[str], places: set[tuple[int, int]]) -> bool:
         return expected <= self.results.keys() and places <= self.rejects.keys()
@@ -98,7 +103,15 @@ class Checker:
         found.duplicated = sum(len(ids) - self.sent[name] for name, ids in self.results.items())
         found.duplicated += sum(n - 1 for n in self.rejects.values())
         found.unequal = sum(len(set(ids)) > self.sent[name] for name, ids in self.results.items())
-        found.standstills = standstills(found.faults, self.sent_s, self.came_s)
+        found.standstills = standstills(
+            found.faults, self._times("spectra", self.sent_at), self._times("predictions", self.came_at)
+        )
+
+    def _times(self, role: str, found: dict[str, tuple[int, int, float]]) -> dict[str, float]:
+        if self._log is None:
+            return {name: time_s for name, (_, _, time_s) in found.items()}
+        since = [readable_since(self._log / f"{self._topics}.{role}-{i}") for i in range(len(LINES))]
+        return {name: since[partition](offset) for name, (partition, offset, _) in found.items()}
 
     def close(self) -> None:
         self._consumer.close(autocommit=False)

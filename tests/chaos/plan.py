@@ -32,7 +32,7 @@ class Plan:
     broker: Literal["noida", "tansu", "kafka", "cluster"] = "noida"
     restarts: int = 2
     seed: int = 0
-    mean_s: float = 1.5  # between kills, without those of brokers
+    mean_s: float = 2.0  # between kills, without those of brokers
 
     def __post_init__(self) -> None:
         self.frames = self.frames or FRAMES_PER_KILL * self.kills

@@ -72,6 +72,9 @@ class Kept:
 
     @property
     def working(self) -> bool:
+        """Whether it has its model, and has joined its group."""
+        if not self.running:
+            return False
         with open(self.log, "rb") as log:
             log.seek(self.begun)
             text = log.read()

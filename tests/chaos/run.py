@@ -26,7 +26,7 @@ from .processes import FRAME, LINES, Kept, buffered, publish, record, replayers,
 OTHERS = 0.3  # share of the kills that hit replayers or the trainer
 EARLY = 0.1  # share of the kills that may hit a worker during its start
 GLANCE_S = 0.1  # an ended process is started again within this time, as by systemd
-# A standstill is measured from append to append, whatever the senders' clocks say and however long they waited.
+# The senders' clocks tell when a message was made, not when it came.
 APPENDED = {"log.message.timestamp.type": "LogAppendTime"}
 
 
@@ -48,13 +48,15 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         parts.callback(lambda: [process.end() for process in everyone])
         places = send_junk(address, client, f"{topics}.spectra")
         disturb = _Disturbance(plan, everyone, found, rng, report)
-        kills = (
-            parts.enter_context(BrokerKills(broker, topics, plan, disturb.kills)) if plan.broker == "kafka" else None
-        )
-        disturb.run(broker if isinstance(broker, EmbeddedBroker) else None)
-        if kills is not None:
+        disturb.keep_until(lambda: all(process.working for process in everyone[: len(LINES)]), PATIENCE_S)
+        if isinstance(broker, ApacheKafka):
+            kills = parts.enter_context(BrokerKills(broker, topics, plan, disturb.kills))
+            disturb.run()
             disturb.keep_until(kills.is_over)
-        checker = Checker(address, client, topics)
+        else:
+            disturb.run(broker)
+        log = broker.folder / "1" / "data" if isinstance(broker, ApacheKafka) and broker.folder else None
+        checker = Checker(address, client, topics, log)
         parts.callback(checker.close)
         expected = {f"{line}-{i}" for line in LINES for i in range(plan.frames // len(LINES) * FRAME)}
         while checker.read() and not checker.has(expected, places):  # workers continue meanwhile
@@ -123,7 +125,7 @@ class _Disturbance:
                 process.keep()
             time.sleep(GLANCE_S)
 
-    def run(self, broker: EmbeddedBroker | None) -> None:
+    def run(self, broker: EmbeddedBroker | None = None) -> None:
         """Kills until all kills are done and everything is sent; restarts the broker now and then, if one is given."""
         plan, rng = self._plan, self._rng
         restarts = sorted(rng.sample(range(1, max(plan.kills, plan.restarts + 1)), plan.restarts)) if broker else []
@@ -136,12 +138,18 @@ class _Disturbance:
                 self._kill()
 
     def _kill(self) -> None:
-        rng = self._rng
-        of_workers, early = rng.random() > OTHERS, rng.random() < EARLY
-        # A start takes longer than the work between two kills, and most kills should hit the work.
-        those = [p for p in self._everyone if (p.name == "worker") == of_workers and p.running]
-        those = [p for p in those if early or p.name != "worker" or p.working]
-        if those and self.kills((victim := rng.choice(those)).name):
+        """Kills a worker, or one of the others, once there is one. Most kills should hit a worker at work."""
+        of_workers, early = self._rng.random() > OTHERS, self._rng.random() < EARLY
+        those: list[Kept] = []
+
+        def is_there() -> bool:
+            those[:] = [p for p in self._everyone if (p.name == "worker") == of_workers and p.running]
+            if of_workers and not early:
+                those[:] = [p for p in those if p.working]
+            return bool(those)
+
+        self.keep_until(is_there, PATIENCE_S)
+        if those and self.kills((victim := self._rng.choice(those)).name):
             victim.end()
 
     def _restart(self, broker: EmbeddedBroker) -> None:

@@ -18,7 +18,7 @@ class Standstills:
     """In seconds, by the kind of the fault: the longest after each fault.
 
     Attributes:
-        delay_s: from the append of a spectrum to that of its first result, the longest; several faults may add up.
+        delay_s: from when a spectrum could be read until its first result could, the longest; several faults add up.
     """
 
     by_kind: dict[str, list[float]] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Standstills:
 
 
 def standstills(faults: Iterable[Any], sent: Mapping[str, float], came: Mapping[str, float]) -> Standstills:
-    """From when each spectrum and its first committed result were appended, by spectrum_id (LINE-NUMBER).
+    """From when each spectrum and its first result could be read, by spectrum_id (LINE-NUMBER).
 
     A standstill begins with the line's last result, or with the next spectrum if none waits, and ends with the next
     result. It counts for the nearest fault: the last one between that result and the beginning, else the first one

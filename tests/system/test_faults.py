@@ -309,7 +309,7 @@ def test_a_full_disk_stops_the_buffer_and_leaves_it_complete(grid: Axis, tmp_pat
 @pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The short form of `make chaos`, which kills a hundred times. Here without Apache Kafka, whose brokers die, too."""
+    """The short form of `make chaos`, which kills a hundred times; here on noida, if no cluster is named."""
     broker = "cluster" if os.environ.get("TAMIS_TEST_KAFKA") else "noida"
     found = run(Plan(guarantee, kills=3, frames=300, broker=broker, restarts=1, mean_s=1.5), tmp_path)  # type: ignore[arg-type]
     with capsys.disabled():
