@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="of workers, replayers, the trainer and brokers")
     parser.add_argument("--frames", type=int, default=0, help=f"{FRAMES_PER_KILL} a kill unless given")
     parser.add_argument("--restarts", type=int, default=2, help="of noida")
+    parser.add_argument("--mean-s", type=float, default=2.0, help="of work between two kills, in seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="exactly_once or at_least_once")
     parser.add_argument("--broker", choices=["noida", "tansu", "kafka"], help="instead of the best that is there")
@@ -38,7 +39,15 @@ def main() -> None:
     broker = given.broker or _broker()
     every = []
     for guarantee in [g for g in ("exactly_once", "at_least_once") if given.only in g]:
-        plan = Plan(guarantee, given.kills, given.frames, broker, given.restarts, seed=given.seed)  # type: ignore[arg-type]
+        plan = Plan(
+            guarantee,  # type: ignore[arg-type]
+            given.kills,
+            given.frames,
+            broker,
+            given.restarts,
+            given.seed,
+            mean_s=given.mean_s,
+        )
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) if given.keep is None else given.keep / guarantee
             place.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from tamis.streamer.transport.client import connected
 
 from .log_times import readable_since
 from .plan import Found
-from .processes import LINES
+from .processes import FRAME, LINES
 from .standstills import standstills
 
 JUNK = b"junk"
@@ -84,7 +84,7 @@ class Checker:
                 self.came_at.setdefault(row["spectrum_id"], place)
 
     def has(self, expected: set[str], places: set[tuple[int, int]]) -> bool:
-        return expected <= self.results.keys() and places <= self.rejects.keys()
+        return expected | self.sent.keys() <= self.results.keys() and places <= self.rejects.keys()
 
     def unread(self, group: str) -> int:
         """How many messages on the spectra topic a group has not committed yet."""
@@ -98,7 +98,9 @@ class Checker:
         """Counts lost and duplicated spectra and unreadable messages."""
         found.sent_twice = sum(n - 1 for n in self.sent.values())
         found.unsent = len(expected - self.sent.keys())
-        found.lost = len(expected - self.results.keys()) + len(places - self.rejects.keys())
+        everything = expected | self.sent.keys()  # a replay that was killed, then stopped, has sent more than it knows
+        found.frames, found.spectra = len(everything) // FRAME + len(places), len(everything)
+        found.lost = len(everything - self.results.keys()) + len(places - self.rejects.keys())
         # A spectrum that was sent twice may have two results.
         found.duplicated = sum(len(ids) - self.sent[name] for name, ids in self.results.items())
         found.duplicated += sum(n - 1 for n in self.rejects.values())

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from .standstills import Standstills
 
 Guarantee = Literal["exactly_once", "at_least_once"]
-FRAMES_PER_KILL = 40
+FRAMES_PER_KILL = 200  # that are recorded; only those are sent that are needed
 BOUND_S = 15.0  # the longest standstill that is allowed
 
 
@@ -19,7 +19,8 @@ class Plan:
 
     Attributes:
         kills: SIGKILLs of workers, replayers, the trainer and brokers together.
-        frames: readable messages of all lines together; 0: FRAMES_PER_KILL for each kill.
+        frames: recorded for all lines together; sending stops with the kills. 0: FRAMES_PER_KILL for each kill.
+        rate: spectra a second, of each line.
         broker: noida has transactions and keeps its data over an orderly restart, but no member of a group can take
             over from another, so each worker has a fixed partition. tansu has groups. kafka: three brokers, which are
             killed as well. cluster: a real one, which is left alone.
@@ -32,7 +33,8 @@ class Plan:
     broker: Literal["noida", "tansu", "kafka", "cluster"] = "noida"
     restarts: int = 2
     seed: int = 0
-    mean_s: float = 2.0  # between kills, without those of brokers
+    rate: float = 20.0
+    mean_s: float = 2.0  # from when there is somebody to kill to the kill; of brokers: see `brokers`
 
     def __post_init__(self) -> None:
         self.frames = self.frames or FRAMES_PER_KILL * self.kills

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def buffered(folder: Path) -> int:
 def replayers(
     plan: Plan, topics: str, files: list[Path], common: dict[str, str], folder: Path, exits: Counter[str]
 ) -> Iterator[Kept]:
-    """Replayers at a rate at which the files last as long as the kills.
+    """A replayer for each line.
 
     noida keeps reporting old aborted transactions to readers that start in mid-log, and kafka-python then drops newer
     messages of the same producer. So on noida the spectra are sent without transactions: a killed replayer sends its
@@ -151,11 +152,18 @@ def replayers(
     """
     guarantee = "exactly_once" if plan.is_real else "at_least_once"
     for line, file in zip(LINES, files, strict=True):
-        rate = plan.frames / len(LINES) * FRAME / (plan.kills * plan.mean_s)
-        command = ["replay", str(file), "--line", line, "--frame", str(FRAME), "--rate", f"{rate:.1f}"]
+        command = ["replay", str(file), "--line", line, "--frame", str(FRAME), "--rate", str(plan.rate)]
         command += ["--resume", f"{topics}-{line}"]
         own = {"TAMIS_PROCESSING_GUARANTEE": guarantee}
         yield Kept("replay", command, common | own, folder / f"replay-{line}.log", exits)
+
+
+def sent_by(replay: Kept) -> int:
+    """How many spectra it has sent in all, from its own summary."""
+    sent, before = re.findall(
+        r"^sent (\d+) spectra in .*?(?:; (\d+) were sent before.*)?$", replay.log.read_text(), re.M
+    )[-1]
+    return int(sent) + int(before or 0)
 
 
 def publish(folder: Path) -> None:

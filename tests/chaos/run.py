@@ -21,7 +21,7 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from .brokers import BrokerKills
 from .checker import PATIENCE_S, Checker, send_junk
 from .plan import Fault, Found, Plan
-from .processes import FRAME, LINES, Kept, buffered, publish, record, replayers, settings, trainer, workers
+from .processes import LINES, Kept, buffered, publish, record, replayers, sent_by, settings, trainer, workers
 
 OTHERS = 0.3  # share of the kills that hit replayers or the trainer
 EARLY = 0.1  # share of the kills that may hit a worker during its start
@@ -43,7 +43,7 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         ensure_topics(address, names, len(LINES), create=True, client_settings=client)
         common = settings(plan, topics, address, client, folder)
         learner = trainer(common, folder, found.exits)
-        replays = replayers(plan, topics, files, common, folder, found.exits)
+        replays = list(replayers(plan, topics, files, common, folder, found.exits))
         everyone = [*workers(plan, common, folder, found.exits), *replays, learner]
         parts.callback(lambda: [process.end() for process in everyone])
         places = send_junk(address, client, f"{topics}.spectra")
@@ -55,10 +55,12 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
             disturb.keep_until(kills.is_over)
         else:
             disturb.run(broker)
+        disturb.finish(replays)
+        sent = {line: sent_by(replay) for line, replay in zip(LINES, replays, strict=True)}
+        expected = {f"{line}-{i}" for line, n in sent.items() for i in range(n)}
         log = broker.folder / "1" / "data" if isinstance(broker, ApacheKafka) and broker.folder else None
         checker = Checker(address, client, topics, log)
         parts.callback(checker.close)
-        expected = {f"{line}-{i}" for line in LINES for i in range(plan.frames // len(LINES) * FRAME)}
         while checker.read() and not checker.has(expected, places):  # workers continue meanwhile
             for process in everyone:
                 process.keep()
@@ -70,7 +72,6 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         found.buffered = buffered(folder)
         checker.read(patience_s=3.0)  # results that were still on their way
         checker.count(found, expected, places)
-    found.frames, found.spectra = plan.frames + len(places), len(expected)
     return found
 
 
@@ -97,7 +98,7 @@ def _wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
 
 
 class _Disturbance:
-    """Kills processes until all kills are done and everything is sent."""
+    """Kills processes until all kills are done."""
 
     def __init__(self, plan: Plan, everyone: list[Kept], found: Found, rng: random.Random, report: Any) -> None:
         self._plan, self._everyone, self._found, self._rng, self._report = plan, everyone, found, rng, report
@@ -126,19 +127,24 @@ class _Disturbance:
             time.sleep(GLANCE_S)
 
     def run(self, broker: EmbeddedBroker | None = None) -> None:
-        """Kills until all kills are done and everything is sent; restarts the broker now and then, if one is given."""
+        """Kills until all kills are done; restarts the broker now and then, if one is given."""
         plan, rng = self._plan, self._rng
         restarts = sorted(rng.sample(range(1, max(plan.kills, plan.restarts + 1)), plan.restarts)) if broker else []
-        while not (self._is_over and all(p.done for p in self._everyone if p.name == "replay")):
-            self.keep_until(lambda: False, min(rng.expovariate(1 / plan.mean_s), 4 * plan.mean_s))
+        while restarts or not self._is_over:
             if broker is not None and restarts and self._found.kills.total() >= restarts[0]:
                 restarts.pop(0)
                 self._restart(broker)
-            elif not self._is_over:
-                self._kill()
+            self._kill(min(rng.expovariate(1 / plan.mean_s), 4 * plan.mean_s))
 
-    def _kill(self) -> None:
-        """Kills a worker, or one of the others, once there is one. Most kills should hit a worker at work."""
+    def finish(self, replays: list[Kept]) -> None:
+        """Stops the replays in order, so that each says how much it has sent."""
+        while not all(replay.done for replay in replays):
+            for replay in replays:
+                replay.end(signal.SIGTERM, PATIENCE_S)
+            self.keep_until(lambda: all(replay.done for replay in replays), 10.0)  # for those that had not quite begun
+
+    def _kill(self, after_s: float) -> None:
+        """Kills a worker, or one of the others, so long after there is one. Most kills should hit a worker at work."""
         of_workers, early = self._rng.random() > OTHERS, self._rng.random() < EARLY
         those: list[Kept] = []
 
@@ -149,7 +155,8 @@ class _Disturbance:
             return bool(those)
 
         self.keep_until(is_there, PATIENCE_S)
-        if those and self.kills((victim := self._rng.choice(those)).name):
+        self.keep_until(lambda: False, after_s)
+        if is_there() and self.kills((victim := self._rng.choice(those)).name):
             victim.end()
 
     def _restart(self, broker: EmbeddedBroker) -> None:
@@ -169,4 +176,4 @@ class _Disturbance:
         broker.restart()
         for process in self._everyone:
             process.send(signal.SIGCONT)
-        self._add(Fault("broker restarted", time.time(), is_kill=False))
+        self._add(Fault("broker", time.time(), is_kill=False))

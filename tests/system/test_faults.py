@@ -311,7 +311,7 @@ def test_a_full_disk_stops_the_buffer_and_leaves_it_complete(grid: Axis, tmp_pat
 def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The short form of `make chaos`, which kills a hundred times; here on noida, if no cluster is named."""
     broker = "cluster" if os.environ.get("TAMIS_TEST_KAFKA") else "noida"
-    found = run(Plan(guarantee, kills=3, frames=300, broker=broker, restarts=1, mean_s=1.5), tmp_path)  # type: ignore[arg-type]
+    found = run(Plan(guarantee, kills=3, broker=broker, restarts=1, rate=60), tmp_path)  # type: ignore[arg-type]
     with capsys.disabled():
         print(f"\n{found}")
     assert found.kills.total() >= 3
@@ -322,7 +322,7 @@ def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytes
 @pytest.mark.xdist_group("processes")
 def test_three_brokers_under_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        found = run(Plan("exactly_once", kills=4, broker="kafka", mean_s=5.0), tmp_path)
+        found = run(Plan("exactly_once", kills=4, broker="kafka"), tmp_path)
     except BrokerAbsent as error:
         pytest.skip(str(error))
     with capsys.disabled():
