@@ -78,7 +78,7 @@ class BrokerKills:
 
     def _broker_of(self, role: str) -> int:
         from kafka import KafkaAdminClient
-        from kafka.protocol.metadata import CoordinatorType
+        from kafka.protocol.metadata.find_coordinator import CoordinatorType
 
         with closing(connected(KafkaAdminClient, self._cluster.bootstrap, None)) as admin:
             run, find = admin._manager.run, admin._find_coordinator_id

@@ -10,7 +10,8 @@ from .standstills import Standstills
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 FRAMES_PER_KILL = 200  # that are recorded; only those are sent that are needed
-BOUND_S = 15.0  # the longest standstill that is allowed
+BOUND_S = 15.0  # the longest standstill after a fault that is allowed
+WANTED_S = 5.0  # after the kill of a worker
 
 
 @dataclass
@@ -93,7 +94,8 @@ class Found:
         name = self.plan.guarantee
         ended = ", ".join(f"{what}: {n}" for what, n in sorted(self.exits.items())) or "none"
         return (
-            f"{name}: standstills on {self.plan.broker}, at most {BOUND_S:g} s on kafka:\n{self.standstills}\n"
+            f"{name}: standstills on {self.plan.broker}; on kafka at most {BOUND_S:g} s are allowed, and for a worker "
+            f"{WANTED_S:g} s wanted\n{self.standstills}\n"
             f"{name}: ended by themselves: {ended}; spectra {self.spectra}, of which never in the topic {self.unsent}, "
             f"sent twice {self.sent_twice}, with unequal result ids {self.unequal}, in the trainer's buffer "
             f"{self.buffered}\n"
