@@ -44,7 +44,7 @@ def standstills(faults: Iterable[Any], sent: Mapping[str, float], came: Mapping[
     """From when each spectrum and its first result could be read, by spectrum_id (LINE-NUMBER).
 
     A standstill begins with the line's last result, or with the next spectrum if none waits, and ends with the next
-    result. It is the last fault's that hit it, and counts from that fault on: a line that is hit again begins again.
+    result. It counts from each fault that hit it until the next one, if any: a line that is hit again begins again.
     Workers and brokers come before others, which stop no line. Where none hit it, it is that of the last one before.
     """
     faults = sorted(faults, key=lambda fault: fault.at_s)
@@ -64,9 +64,9 @@ def standstills(faults: Iterable[Any], sent: Mapping[str, float], came: Mapping[
                 whole_s = end - begin
                 those = ", ".join(f"{faults[i].kind} at {times[i] - begin:+.1f} s" for i in range(first, beyond))
                 worst = f"{whole_s:.1f} s, line {line} at {time.strftime('%X', time.gmtime(begin))} UTC: {those}"
-            if beyond:
-                fault = hit[-1] if hit else beyond - 1
-                after[fault] = max(after[fault], end - max(begin, times[fault]))
+            hit = hit or list(range(beyond))[-1:]  # none before the first fault
+            for fault, until in zip(hit, [*(times[i] for i in hit[1:]), end], strict=False):
+                after[fault] = max(after[fault], until - max(begin, times[fault]))
     by_kind: dict[str, list[float]] = defaultdict(list)
     for fault, longest in zip(faults, after, strict=True):
         by_kind[fault.kind].append(longest)
