@@ -10,7 +10,6 @@ from .standstills import Standstills
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 FRAMES_PER_KILL = 200  # that are recorded; only those are sent that are needed
-BOUND_S = 15.0  # the longest standstill after a fault that is allowed
 WANTED_S = 5.0  # after the kill of a worker
 
 
@@ -22,6 +21,7 @@ class Plan:
         kills: SIGKILLs of workers, replayers, the trainer and brokers together.
         frames: recorded for all lines together; sending stops with the kills. 0: FRAMES_PER_KILL for each kill.
         rate: spectra a second, of each line.
+        bound_s: the longest standstill after a fault that is allowed, on kafka.
         broker: noida has transactions and keeps its data over an orderly restart, but no member of a group can take
             over from another, so each worker has a fixed partition. tansu has groups. kafka: three brokers, which are
             killed as well. cluster: a real one, which is left alone.
@@ -35,6 +35,7 @@ class Plan:
     restarts: int = 2
     seed: int = 0
     rate: float = 20.0
+    bound_s: float = 15.0
     mean_s: float = 2.0  # from when there is somebody to kill to the kill; of brokers: see `brokers`
 
     def __post_init__(self) -> None:
@@ -87,15 +88,15 @@ class Found:
     def kept(self) -> bool:
         """Whether the guarantee was kept, and the trainer's, and the bound on Apache Kafka."""
         once = self.plan.guarantee == "at_least_once" or not self.duplicated
-        in_time = self.plan.broker != "kafka" or self.standstills.longest_s <= BOUND_S
+        in_time = self.plan.broker != "kafka" or self.standstills.longest_s <= self.plan.bound_s
         return once and in_time and not (self.lost or self.unequal) and self.buffered == self.spectra
 
     def __str__(self) -> str:
         name = self.plan.guarantee
         ended = ", ".join(f"{what}: {n}" for what, n in sorted(self.exits.items())) or "none"
         return (
-            f"{name}: standstills on {self.plan.broker}; on kafka at most {BOUND_S:g} s are allowed, and for a worker "
-            f"{WANTED_S:g} s wanted\n{self.standstills}\n"
+            f"{name}: standstills on {self.plan.broker}; on kafka at most {self.plan.bound_s:g} s are allowed, and "
+            f"for a worker {WANTED_S:g} s wanted\n{self.standstills}\n"
             f"{name}: ended by themselves: {ended}; spectra {self.spectra}, of which never in the topic {self.unsent}, "
             f"sent twice {self.sent_twice}, with unequal result ids {self.unequal}, in the trainer's buffer "
             f"{self.buffered}\n"
