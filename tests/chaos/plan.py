@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from .standstills import Standstills
 
 Guarantee = Literal["exactly_once", "at_least_once"]
-FRAMES_PER_KILL = 200  # that are recorded; only those are sent that are needed
+FRAMES_PER_KILL = 100  # that are recorded; only those are sent that are needed
 WANTED_S = 5.0  # after the kill of a worker
 
 

@@ -130,7 +130,7 @@ class _Disturbance:
         """Kills until all kills are done; restarts the broker now and then, if one is given."""
         plan, rng = self._plan, self._rng
         restarts = sorted(rng.sample(range(1, max(plan.kills, plan.restarts + 1)), plan.restarts)) if broker else []
-        while restarts or not self._is_over:
+        while not self._is_over:
             if broker is not None and restarts and self._found.kills.total() >= restarts[0]:
                 restarts.pop(0)
                 self._restart(broker)
@@ -140,8 +140,9 @@ class _Disturbance:
         """Stops the replays in order, so that each says how much it has sent."""
         while not all(replay.done for replay in replays):
             for replay in replays:
-                replay.end(signal.SIGTERM, PATIENCE_S)
-            self.keep_until(lambda: all(replay.done for replay in replays), 10.0)  # for those that had not quite begun
+                replay.expected = replay.send(signal.SIGTERM)
+            # One that has not quite begun is killed by it, starts again, and is stopped the next time.
+            self.keep_until(lambda: all(replay.done for replay in replays), 45.0)
 
     def _kill(self, after_s: float) -> None:
         """Kills a worker, or one of the others, so long after there is one. Most kills should hit a worker at work."""
