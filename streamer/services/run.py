@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from .trainer import Trainer
 
 log = structlog.get_logger()
+
+_PAUSE_S = 0.5
 
 Client = TypeVar("Client")
 
@@ -142,6 +145,7 @@ def patiently(stop: Stop, connect: Callable[[], Client]) -> Client:
             return connect()
         except BrokerSilent as error:
             log.error("waiting for a broker", error=str(error))
+            time.sleep(_PAUSE_S)  # of several brokers, one that has just gone refuses at once
     raise Stopped
 
 

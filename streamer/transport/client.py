@@ -147,7 +147,8 @@ def ensure_topics(
         return missing
     except KafkaError as error:
         why = reason_of(error, Topic=f"Create on topic {', '.join(names)}, or on the cluster")
-        raise TamisError(f"{brokers}: topics could not be listed or created: {why}") from error
+        kind = BrokerSilent if error.retriable else TamisError  # the broker that was asked has just gone
+        raise kind(f"{brokers}: topics could not be listed or created: {why}") from error
     finally:
         admin.close()
 

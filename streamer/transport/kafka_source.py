@@ -13,7 +13,7 @@ from kafka.structs import TopicPartition
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
 from . import consumer_quirks
-from .client import connected, listens, reason_of, split, with_notes
+from .client import BrokerSilent, connected, listens, reason_of, split, with_notes
 from .client_log import overheard
 from .protocols import MAX_POLL_RECORDS, Progress, Source
 
@@ -94,7 +94,11 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
         if partitions:
             for topic in topics:
-                there = self._consumer.partitions_for_topic(topic)  # none if the topic may still be created
+                try:
+                    there = self._consumer.partitions_for_topic(topic)  # none if the topic may still be created
+                except errors.KafkaError as error:  # the broker that was asked has just gone
+                    self.close()
+                    raise BrokerSilent(f"{brokers}: no list of topics: {reason_of(error)}") from error
                 if there and (absent := sorted(set(partitions) - set(there))):  # it would be waited for silently
                     self.close()
                     given = f"0 to {max(there)}, which {topic} has, got {absent[0]}"

@@ -18,7 +18,7 @@ from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.transport.client import connected, ensure_topics
 
-from ..chaos import AXIS, Kept, _publish
+from ..chaos.processes import AXIS, Kept, publish
 from ..support.spectra import simulate
 
 LINES, FRAMES, RATE = 4, 500, 15  # a message of one spectrum each; RATE of them a second and line
@@ -45,7 +45,7 @@ def _results(broker: Any, topic: str, n: int) -> list[tuple[int, str, int]]:
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 def test_rebalances_among_four_workers(guarantee: str, tamis_kafka: Any, tmp_path: Path, capsys: Any) -> None:
     broker, prefix = tamis_kafka, f"four-{guarantee[:2]}"
-    _publish(tmp_path)
+    publish(tmp_path)
     ensure_topics(broker.bootstrap, [f"{prefix}.spectra", f"{prefix}.predictions", f"{prefix}.rejects"], 8, create=True)
     common = {"TAMIS_BROKERS": broker.bootstrap, "TAMIS_TOPICS__PREFIX": prefix, "TAMIS_GROUP": prefix,
               "TAMIS_STORE": str(tmp_path / "store"), "TAMIS_METRICS__PORT": "0", "TAMIS_LOG__FORMAT": "json",
