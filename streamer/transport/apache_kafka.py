@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ class ApacheKafka:
     Args:
         brokers: 1; or 3, where topics have three replicas, and two must confirm a message.
         security: adds the listeners SSL (a client's certificate is optional) and SASL_SSL, whose clients may do only
-            what they are allowed to (`StandardAuthorizer`). properties: more of Kafka's own settings.
+            what they are allowed to (`StandardAuthorizer`). properties: more of Kafka's own settings. java: flags.
 
     Raises:
         BrokerAbsent: no Java, no jars and no Maven to bring them, or Kafka does not start.
@@ -80,7 +80,9 @@ class ApacheKafka:
         *,
         security: Security | None = None,
         properties: Mapping[str, str] | None = None,
+        java: Sequence[str] = _JAVA,
     ) -> None:
+        self._java = java
         self.brokers, self.security, self._properties = range(1, brokers + 1), security, dict(properties or {})
         self.client_settings: dict[str, Any] = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 300}
         self.ports: dict[str, list[int]] = {}  # by listener, one of each broker
@@ -113,7 +115,7 @@ class ApacheKafka:
         try:
             for n in self.brokers if broker is None else [broker]:
                 if n not in self._processes:
-                    self._launch(n, folder / str(n), [java, *_JAVA, "-cp", f"{jars}/*", "kafka.Kafka"])
+                    self._launch(n, folder / str(n), [java, *self._java, "-cp", f"{jars}/*", "kafka.Kafka"])
             self._wait(folder)
             if fresh and self.security is not None:
                 self._add_users(self.security.users)
