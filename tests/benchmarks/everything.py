@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.everything [--scale 1.0] [--json build/benchmarks.json] [--gpu build/cuda.json]
 
-The parts are separate benchmarks that run one after the other, each in its own process. They take half an hour on two
+The parts are separate benchmarks that run one after the other, each in its own process. They take an hour on two
 cores; --scale 0.2 takes less, and --only beside,kafka measures only these again. Nothing else should run on the
 machine; the page gives its load before and after.
 """

@@ -140,6 +140,6 @@ class Watch:
     def between(self, begin_s: float, end_s: float) -> dict[str, Any]:
         """Idle and stolen shares of the machine's CPU time, and the CPU seconds of the processes."""
         when, *columns = np.array(self._samples).T
-        idle, stolen, every, spent_s = (np.diff(np.interp([begin_s, end_s], when, one))[0] for one in columns)
+        idle, stolen, every, spent_s = (float(np.diff(np.interp([begin_s, end_s], when, one))[0]) for one in columns)
         every = max(every, 1e-9)
         return {"idle": round(idle / every, 3), "steal": round(stolen / every, 3), "cpu_s": round(spent_s, 2)}

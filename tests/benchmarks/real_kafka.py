@@ -53,6 +53,7 @@ RATES = (5_000, 15_000)
 INTERVAL_S = "0.02"  # transactions.interval_s where latency matters
 START_S = 0.1
 LIMIT_S = 240.0
+LEAST_SPECTRA = 12_000  # fewer would be one or two batches
 Row = dict[str, Any]
 
 
@@ -95,8 +96,14 @@ def measured(sent: np.ndarray, watch: Watch, since_s: float = 0.0) -> Row:
     when, rows = sent.T
     first = when[when > since_s].min()
     begin_s, end_s = when[(when >= first) & (when <= first + START_S)].max(), when.max()
+    if end_s == begin_s:
+        raise SystemExit(f"all {rows.sum():.0f} spectra were answered within {START_S} s: raise --scale")
     rate = rows[when > begin_s].sum() / (end_s - begin_s)
-    return {"spectra_per_s": round(rate), "seconds": round(end_s - begin_s, 1), **watch.between(begin_s, end_s)}
+    return {
+        "spectra_per_s": round(float(rate)),
+        "seconds": round(float(end_s - begin_s), 1),
+        **watch.between(begin_s, end_s),
+    }
 
 
 def _await_commits(made: Plant, group: str, messages_sent: int, workers: list[Running]) -> None:
@@ -162,7 +169,8 @@ def embedded(given: argparse.Namespace) -> Iterator[Row]:
 
 
 def _turns(given: argparse.Namespace, running: Broker, kind: str, rows: int, count: int, less: int) -> Iterator[Row]:
-    count, less = max(12, round(given.scale * count)), less and max(8, round(given.scale * less))
+    count = max(LEAST_SPECTRA // rows, round(given.scale * count))
+    less = less and max(8, round(given.scale * less))
     with _plant(kind, running, rows, count) as made:
         for turn in range(given.turns if less else 1):
             row = {"broker": name_of(running), "model": kind, "rows": rows, "turn": turn}
@@ -187,7 +195,7 @@ def workers(given: argparse.Namespace) -> Iterator[Row]:
     for brokers in (1, 3):
         try:
             with broker(brokers=brokers) as running:
-                count = max(24, round(given.scale * 800))
+                count = max(LEAST_SPECTRA // 256, round(given.scale * 800))
                 with _plant("plsr", running, 256, count, partitions=2) as made:
                     for turn in range(given.turns):
                         for n in (1, 2):
