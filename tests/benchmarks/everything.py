@@ -152,7 +152,7 @@ def _goals(found: dict[str, Any]) -> str:
     peak = max(v for k, v in models["gemm_gflop_s"].items() if bf16 == ("bf16" in k))
     share = rate("spectratr", "served") * spectratr_mflop(models["bands"]) / 1e3 / peak
 
-    def middle(rows: Rows, key: str, **where: Any) -> float:
+    def middle(rows: Rows, key: str, /, **where: Any) -> float:
         return statistics.median([r[key] for r in rows if all(r.get(k) == v for k, v in where.items())])
 
     with_trainer, alone = (middle(found["beside"], "p99_ms", trainer=on) for on in (True, False))
