@@ -7,10 +7,10 @@ broker takes Kafka's place.
 
 Throughput: the topic is filled first; each turn starts a worker or a job afresh, with default settings and in a
 consumer group of its own, that reads it from the beginning. Spectra per second are counted in the results, by the time
-stamps that their sender gave them: what is sent within 0.1 s of the first result is the start, and is not counted.
-Idle and stolen CPU time (of the whole machine) and the CPU time of the worker or job are those between that start and
-the last result. Latency is the time from a message's time stamp to the moment when a reader (read_committed) has the
-prediction.
+stamps that their sender gave them, without what is sent within 0.1 s of the first result or of the last: results are
+sent in rounds, and the first and the last round are partial. Idle and stolen CPU time (of the whole machine) and the
+CPU time of the worker or job are those of the same seconds. Latency is the time from a message's time stamp to the
+moment when a reader (read_committed) has the prediction.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ OTHERS = {("local-pls", 256): (60, 0), ("committee", 256): (300, 0), ("cnn", 256
 GUARANTEES = ("at_least_once", "exactly_once")
 RATES = (5_000, 15_000)
 INTERVAL_S = "0.02"  # transactions.interval_s where latency matters
-START_S = 0.1
+EDGE_S = 0.1
 LIMIT_S = 240.0
-LEAST_SPECTRA = 12_000  # fewer would be one or two batches
+LEAST_SPECTRA = 12_000  # fewer are one or two batches
 Row = dict[str, Any]
 
 
@@ -98,11 +98,13 @@ def _rows(value: bytes) -> int:
 def measured(sent: np.ndarray, watch: Watch, since_s: float = 0.0) -> Row:
     """Spectra per second, and the state of the machine meanwhile; `since_s`: what was sent before is left out."""
     when, rows = sent.T
-    first = when[when > since_s].min(initial=np.inf)
-    begin_s, end_s = when[when <= first + START_S].max(), when.max()
-    if end_s == begin_s:
-        raise SystemExit(f"all {rows.sum():.0f} spectra were answered within {START_S} s: raise --scale")
-    rate = rows[when > begin_s].sum() / (end_s - begin_s)
+    first, last = when[when > since_s].min(initial=np.inf), when.max()
+    begin_s = when[when <= first + EDGE_S].max()
+    end_s = when[when < last - EDGE_S].max(initial=-np.inf)
+    if begin_s >= end_s:
+        print(f"{rows.sum():.0f} spectra are too few for a rate: raise --scale", file=sys.stderr, flush=True)
+        return {"spectra_per_s": float("nan"), "seconds": 0.0, "idle": 0.0, "steal": 0.0, "cpu_s": 0.0}
+    rate = rows[(when > begin_s) & (when <= end_s)].sum() / (end_s - begin_s)
     return {
         "spectra_per_s": round(float(rate)),
         "seconds": round(float(end_s - begin_s), 1),
