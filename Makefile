@@ -46,8 +46,8 @@ fuzz: install
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=whole
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-# All performance figures: build/benchmarks.json and their section of docs/benchmarks.md. Takes half an hour on an idle
-# machine; ARGS='--scale 0.2' takes less.
+# All performance figures: build/benchmarks.json and their sections of docs/benchmarks.md, on Apache Kafka where there are Java 17 and
+# Maven, else on an embedded broker. Takes an hour on an idle machine; ARGS='--scale 0.2' takes less.
 bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.everything $(ARGS)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +94,7 @@ class ApacheKafka:
     Args:
         brokers: 1; or 3, where topics have three replicas, and two must confirm a message.
         security: adds the listeners SSL (a client's certificate is optional) and SASL_SSL, whose clients may do only
-            what they are allowed to (`StandardAuthorizer`). properties: more of Kafka's own settings.
+            what they are allowed to (`StandardAuthorizer`). properties: more of Kafka's own settings. java: flags.
 
     Raises:
         BrokerAbsent: no Java, no jars and no Maven to bring them, or Kafka does not start.
@@ -103,8 +103,14 @@ class ApacheKafka:
     kind = "kafka"
 
     def __init__(
-        self, brokers: int = 1, *, security: Security | None = None, properties: Mapping[str, str] | None = None
+        self,
+        brokers: int = 1,
+        *,
+        security: Security | None = None,
+        properties: Mapping[str, str] | None = None,
+        java: Sequence[str] = _JAVA,
     ) -> None:
+        self._java = java
         self.brokers, self.security, self._properties = range(1, brokers + 1), security, dict(properties or {})
         self.client_settings: dict[str, Any] = {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 300}
         self.ports: dict[str, list[int]] = {}  # by listener, one of each broker
@@ -129,7 +135,7 @@ class ApacheKafka:
 
     def start(self, broker: int | None = None) -> None:
         """Starts all that do not run, or one of them (1, 2, 3), on its port and data; returns once they serve."""
-        command = [_java(), *_JAVA, "-cp", f"{_jars()}/*", "kafka.Kafka"]
+        command = [_java(), *self._java, "-cp", f"{_jars()}/*", "kafka.Kafka"]
         if not self.ports:
             self._reserve()
         is_new, self.folder = self.folder is None, self.folder or Path(tempfile.mkdtemp(prefix="tamis-kafka-"))

@@ -10,8 +10,8 @@ message with the object's last scan line until a reader has the decision.
 The host of a virtual machine may give its cores to others for a tenth of a second or more. The share that was stolen is
 reported for each half minute, and `calm_p99_ms` is the p99 of the half minutes with less than 1 %.
 
-The embedded broker keeps everything in memory and slows down as a partition grows. So each half minute has its own
-partition, and ten minutes need few bands (--bands 80: 10 GB).
+Embedded brokers (--broker tansu) keep everything in memory and slow down as a partition grows. So each half minute has
+its own partition, and ten minutes need few bands (--bands 80: 10 GB).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.record import RAW, Message
 from tamis.streamer.tools.simulate import Sensor, SimulatedBelt, Thing
 from tamis.streamer.transport.client import ensure_topics
-from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
+from .machine import KINDS, broker, cpu_ticks, name_of
 from .plant import Plant, Running
 
 STRETCH_S = 20
@@ -109,12 +109,6 @@ class Measured:
     sent: int = 0
 
 
-def cpu_ticks() -> np.ndarray:
-    """(2,): ticks stolen by the host of this virtual machine, and all ticks, since boot."""
-    ticks = [int(part) for part in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return np.array([ticks[7], sum(ticks)], float)
-
-
 def read(brokers: str, topic: str, measured: Measured, done: threading.Event) -> None:
     from confluent_kafka import Consumer, TopicPartition  # pyright: ignore[reportMissingImports]
 
@@ -162,7 +156,7 @@ def run(plant: Plant, camera: Camera, worker: Running, seconds: float) -> Measur
         if due_s - tick >= 30:
             worker.check()
             newest, now = measured.late_s[counted:], cpu_ticks()
-            stolen, all_of_it = now - ticks
+            _, stolen, all_of_it = now - ticks
             tick, counted, ticks = due_s, counted + len(newest), now
             measured.stolen.append(stolen / all_of_it)
             if measured.stolen[-1] < CALM:
@@ -261,7 +255,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="camera.every")
     parser.add_argument("--objects", type=float, default=20, help="a second")
     parser.add_argument("--kind", default="pls-da", choices=sorted(_ESTIMATORS))
-    parser.add_argument("--broker", default="tansu", choices=["tansu", "noida"])
+    parser.add_argument("--broker", default="auto", choices=KINDS)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     axis = Axis(np.linspace(950.0, 1740.0, given.bands), "nm")
@@ -275,19 +269,20 @@ def main() -> None:
         "decide": {**decide, "deadline_s": 0.05},
     }
     partitions = int(given.seconds / PARTITION_S) + 1
-    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(given.broker) as broker:
-        plant = Plant(Path(folder), broker, partitions=partitions, cap=4_000_000)
+    with tempfile.TemporaryDirectory() as folder, broker(given.broker, embedded="tansu") as running:
+        plant = Plant(Path(folder), running, partitions=partitions, cap=4_000_000)
         model = fitted(given.kind, belt.axis, given.pixels)
         plant.publish(model)
-        ensure_topics(broker.bootstrap, [f"{plant.prefix}.decisions"], 1, create=True,
-                      client_settings=broker.client_settings)  # fmt: skip
+        ensure_topics(running.bootstrap, [f"{plant.prefix}.decisions"], 1, create=True,
+                      client_settings=running.client_settings)  # fmt: skip
         with plant.worker(
             lines=json.dumps({"belt": line}), predict_threads="1", partitions=json.dumps(list(range(partitions)))
         ) as worker:
             measured = run(plant, camera, worker, given.seconds)
             found = judge(measured, belt, round(given.seconds * given.lines))
             how = ("bands", "seconds", "batch", "every", "kind")
-            found |= {"lines_per_s": given.lines} | {name: getattr(given, name) for name in how}
+            found |= {"broker": name_of(running), "lines_per_s": given.lines}
+            found |= {name: getattr(given, name) for name in how}
             found |= offline(model, belt)
             found["rss_mb"] = round(worker.memory_mb("VmHWM"))
     print(" ".join(f"{name}={value}" for name, value in found.items()))

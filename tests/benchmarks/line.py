@@ -1,19 +1,15 @@
-"""The worker from end to end: throughput, latency at rising rates, beside the trainer, more workers, Quix Streams.
+"""Latency from end to end, at rising rates, and beside the trainer. `real_kafka` measures throughput.
 
     python -m tests.benchmarks.line [--only PART] [--json PATH] [--scale 1.0]
 
-Every part runs through an embedded broker, which shares this machine's cores with worker and sender. It is tansu, which
-respects the limits and the wait of a fetch, unless transactions or the client of Quix Streams need noida. Throughput is
-read from the worker's own counter, on a topic that was filled before the worker started. Latency is the time from the
-message's time, which its spectra take over, to the moment when a reader (read_committed) has the prediction.
+Every part runs through Apache Kafka, or through an embedded broker where there is no Java; it shares this machine's
+cores with worker and sender. Latency is the time from the message's time, which its spectra take over, to the moment
+when a reader (read_committed) has the prediction.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,39 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tamis.streamer.messages.record import Message
-from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 from tamis.streamer.transport.kafka_source import KafkaSource
 
+from .machine import Broker, broker, name_of
 from .page import run_parts
 from .plant import Plant, fitted, messages
 
 BANDS, ROWS = 700, 256
-FRAMES = {"plsr": 600, "local-pls": 60, "committee": 60, "cnn": 200, "spectratr": 100}
-GUARANTEES = {"at_least_once": "tansu", "exactly_once": "noida"}  # guarantee -> a broker that supports it
+GUARANTEES = ("at_least_once", "exactly_once")
 
 
 @contextmanager
-def plant(kind: str, broker: str = "tansu", **how: Any) -> Iterator[Plant]:
-    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker(broker) as running:
-        made = Plant(Path(folder), running, **how)
+def plant(kind: str, running: Broker) -> Iterator[Plant]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = Plant(Path(folder), running, prefix=f"line{time.time_ns()}")
         made.publish(fitted(kind, BANDS))
         yield made
-
-
-def throughput(scale: float) -> Iterator[dict[str, Any]]:
-    """Each model, both guarantees, frames of 256 and one spectrum a message."""
-    for kind, rows in [(kind, rows) for rows in (ROWS, 1) for kind in FRAMES]:
-        count = max(8, round(scale * (FRAMES[kind] if rows > 1 else 3_000)))
-        for guarantee, broker in GUARANTEES.items():
-            with plant(kind, broker) as made:
-                made.send(messages(count, BANDS, rows))
-                with made.worker(processing_guarantee=guarantee) as worker:
-                    rate = worker.rate(count * rows)
-                    yield {"model": kind, "rows": rows, "guarantee": guarantee, "spectra_per_s": round(rate),
-                           "rss_mb": round(worker.memory_mb("VmHWM"))}  # fmt: skip
 
 
 def latency(
@@ -66,17 +49,15 @@ def latency(
     done = threading.Event()
 
     def read(source: KafkaSource) -> None:
-        import pyarrow as pa
-
         while not done.is_set():
             records = source.poll(0)
             if not records:
                 time.sleep(0.002)  # not every broker waits, and a busy loop would occupy a core
             for record in records:
-                now = time.time()
+                now = np.datetime64(time.time_ns(), "ns")
                 with pa.ipc.open_stream(record.value) as stream:
-                    measured = stream.read_all()["time"][0].as_py().timestamp()
-                late.append(now - measured)
+                    measured = stream.read_all()["time"].to_numpy()
+                late.extend(((now - measured) / np.timedelta64(1, "s")).tolist())
 
     client = made.broker.client_settings
     with (
@@ -103,8 +84,8 @@ def latency(
         reader.join()
     warm = np.array(late[len(late) // 5 :] or [np.nan])
     p50_ms, p99_ms = (round(1e3 * float(np.quantile(warm, q)), 1) for q in (0.5, 0.99))
-    return {"model": kind, "rows": rows, "rate": round(rate), "sent": sent, "received": len(late), "p50_ms": p50_ms,
-            "p99_ms": p99_ms, "lags": len(late) < 0.97 * sent}  # fmt: skip
+    return {"model": kind, "rows": rows, "rate": round(rate), "sent": sent, "received": len(late) // rows,
+            "p50_ms": p50_ms, "p99_ms": p99_ms, "lags": len(late) < 0.97 * sent * rows}  # fmt: skip
 
 
 def rising(scale: float) -> Iterator[dict[str, Any]]:
@@ -117,30 +98,29 @@ def rising(scale: float) -> Iterator[dict[str, Any]]:
         "spectratr": (500, 1_000, 2_000, 4_000, 8_000),
     }
     singly = (100, 200, 400, 800, 1_600)
-    for kind, rows, rates in [
-        *((kind, ROWS, rates) for kind, rates in rising_rates.items()),
-        *((kind, 1, singly) for kind in rising_rates),
-    ]:
-        frames = messages(64, BANDS, rows)
-        for guarantee, broker in GUARANTEES.items():
-            with (
-                plant(kind, broker) as made,
-                made.worker(
-                    processing_guarantee=guarantee, start_at="latest", transactions__interval_s="0.1"
-                ) as worker,
-            ):
-                latency(kind, rates[0], 2, made, frames, rows)  # warms up
-                for rate in rates:
-                    worker.check()
-                    measured = latency(kind, rate, max(2.0, 6 * scale), made, frames, rows)
-                    yield {"guarantee": guarantee, **measured}
-                    if measured["lags"]:
-                        break
+    cases = [(kind, ROWS, rates) for kind, rates in rising_rates.items()] + [(kind, 1, singly) for kind in rising_rates]
+    with broker() as running:
+        for kind, rows, rates in cases:
+            frames = messages(64, BANDS, rows)
+            for guarantee in GUARANTEES:
+                with (
+                    plant(kind, running) as made,
+                    made.worker(
+                        processing_guarantee=guarantee, start_at="latest", transactions__interval_s="0.1"
+                    ) as worker,
+                ):
+                    latency(kind, rates[0], 2, made, frames, rows)  # warms up
+                    for rate in rates:
+                        worker.check()
+                        measured = latency(kind, rate, max(2.0, 6 * scale), made, frames, rows)
+                        yield {"broker": name_of(running), "guarantee": guarantee, **measured}
+                        if measured["lags"]:
+                            break
 
 
 def beside(scale: float) -> Iterator[dict[str, Any]]:
     """p99 at half of the highest rate without lag, in turns without and with a trainer that pretrains."""
-    with plant("plsr") as made:
+    with broker() as running, plant("plsr", running) as made:
         frames = messages(64, BANDS, ROWS)
         with made.worker(start_at="latest") as worker:
             rate = 5_000.0
@@ -152,7 +132,11 @@ def beside(scale: float) -> Iterator[dict[str, Any]]:
                     if trainer:
                         parts.enter_context(_trainer(made))
                     worker.check()
-                    yield {"trainer": trainer, **latency("plsr", rate / 2, max(3.0, 8 * scale), made, frames, ROWS)}
+                    yield {
+                        "broker": name_of(running),
+                        "trainer": trainer,
+                        **latency("plsr", rate / 2, max(3.0, 8 * scale), made, frames, ROWS),
+                    }
 
 
 @contextmanager
@@ -168,52 +152,7 @@ def _trainer(made: Plant) -> Iterator[None]:
         yield
 
 
-def workers(scale: float) -> Iterator[dict[str, Any]]:
-    """One and two workers with fixed partitions, of one, two and four; SpectraTr, so that computing dominates."""
-    for partitions in (1, 2, 4):
-        with plant("spectratr", partitions=partitions) as made:
-            frames = messages(max(16, round(48 * scale)), BANDS, ROWS)
-            made.send(frames)
-            for count in (1, 2) if partitions > 1 else (1,):
-                rate = _together(made, count, partitions, len(frames))
-                yield {"partitions": partitions, "workers": count, "spectra_per_s": round(rate)}
-
-
-def _together(made: Plant, count: int, partitions: int, frames: int) -> float:
-    """Spectra per second of all workers, from when each has predicted some until all are predicted."""
-    with ExitStack() as parts:
-        shares = [json.dumps(list(range(i, partitions, count))) for i in range(count)]
-        group = f"together-{time.time_ns()}"
-        running = [
-            parts.enter_context(made.worker(partitions=share, group=group, predict_threads="1")) for share in shares
-        ]
-        while not all(worker.spectra() for worker in running):
-            time.sleep(0.02)
-        began, before = time.monotonic(), sum(worker.spectra() for worker in running)
-        while (now := sum(worker.spectra() for worker in running)) < frames * ROWS:
-            for worker in running:
-                worker.check()
-            time.sleep(0.02)
-        return (now - before) / max(time.monotonic() - began, 1e-9)
-
-
-def peer(scale: float) -> Iterator[dict[str, Any]]:
-    """Quix Streams with scikit-learn or eager torch on the same topic, in turns with a Tamis worker."""
-    for kind in ("plsr", "spectratr"):
-        count = max(10, round(scale * FRAMES[kind]))
-        with plant(kind, "noida") as made:  # the client of Quix Streams cannot talk to tansu
-            made.send(messages(count, BANDS, ROWS))
-            for turn in range(3):
-                with made.worker() as worker:
-                    rate = worker.rate(count * ROWS)
-                    yield {"model": kind, "job": "tamis", "turn": turn, "spectra_per_s": round(rate)}
-                command = [sys.executable, "-m", "tests.benchmarks.quix_job", made.broker.bootstrap,
-                           f"{made.prefix}.spectra", f"quix-{turn}", kind, str(BANDS), str(count)]  # fmt: skip
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                yield {"model": kind, "job": "quix", "turn": turn, "spectra_per_s": int(done.stdout.split()[-1])}
-
-
-PARTS = {"throughput": throughput, "rising": rising, "beside": beside, "workers": workers, "peer": peer}
+PARTS = {"rising": rising, "beside": beside}
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -31,6 +30,8 @@ from tamis.models.model import Model, estimator_class
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import networks
 from tamis.models.serving.compiled import serve
+
+from .machine import processor
 
 BATCHES = (1, 64, 256, 1024)
 KINDS: dict[str, dict[str, Any]] = {
@@ -148,11 +149,6 @@ def measure(kinds: list[str], bands: int, rounds: int) -> dict[str, Any]:
         for s in [float(np.median(took[kind, name, n]))]
     ]
     return {"bands": bands, "ways": ways, "gemm_gflop_s": peak, "models": table, "machine": processor()}
-
-
-def processor() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return names[0].split(":")[1].strip() if names else platform.processor()
 
 
 def show(found: dict[str, Any]) -> None:

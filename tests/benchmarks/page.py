@@ -6,7 +6,7 @@ Each command replaces its own section of the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,25 @@ def put(section: str, text: str) -> None:
     PAGE.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
 
 
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    return table([head.replace("_", " ") for head in heads], ([row.get(head, "") for head in heads] for row in rows))
+
+
 def run_parts(
     parts: Mapping[str, Callable[[Any], Iterable[dict[str, Any]]]], given: Any, only: str, to: Path | None
-) -> None:
+) -> dict[str, list[dict[str, Any]]]:
     """Runs the parts whose name contains `only`; prints each row when it is measured, and writes all as JSON."""
     found: dict[str, list[dict[str, Any]]] = {}
     for name, part in parts.items():
@@ -39,3 +55,4 @@ def run_parts(
     if to:
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(json.dumps(found, indent=1))
+    return found

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +25,10 @@ from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import ARROW, Message
 from tamis.streamer.transport.client import ensure_topics
-from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+from tamis.streamer.transport.embedded_broker import dying_with_parent
 from tamis.streamer.transport.kafka_sink import KafkaSink
+
+from .machine import Broker
 
 KINDS: dict[str, dict[str, Any]] = {
     "plsr": {"n_components": 10},
@@ -35,7 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "cnn": {"epochs": 1},
     "spectratr": {"epochs": 1},
 }
-IN_FLIGHT = 16
+IN_FLIGHT_BYTES = 12_000_000
 
 
 def axis(bands: int) -> Axis:
@@ -91,18 +93,6 @@ class Running:
         found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         return int(found[1]) / 1024 if found else float("nan")
 
-    def rate(self, total: int) -> float:
-        """Spectra per second by the worker's own counter, from the first prediction to the last of `total`."""
-        first = None
-        while True:
-            self.check()
-            now, done = time.monotonic(), self.spectra()
-            if done and first is None:
-                first = now, done
-            if first and done >= total:
-                return (done - first[1]) / max(now - first[0], 1e-9)
-            time.sleep(0.1)
-
     def check(self) -> None:
         if self.process.poll() is not None:
             raise SystemExit(f"the worker ended: {self.log.read_text()[-3000:]}")
@@ -113,7 +103,7 @@ class Plant:
     """Topics on a broker, and a store below `folder`."""
 
     folder: Path
-    broker: EmbeddedBroker
+    broker: Broker
     prefix: str = "tamis"
     partitions: int = 1
     cap: int = 900_000
@@ -127,14 +117,17 @@ class Plant:
     def publish(self, model: Model) -> None:
         Store(self.folder / "store").publish("default", model)
 
-    def send(self, made: Sequence[Message], keys: Sequence[bytes | None] = (None,)) -> None:
+    def send(self, made: Iterable[Message]) -> None:
         """Sends messages as fast as the broker takes them."""
+        waiting = 0
         with closing(KafkaSink(self.broker.bootstrap, max_message_bytes=self.cap + 16_384,
                                client_settings=self.broker.client_settings)) as sink:  # fmt: skip
-            for i, (value, headers) in enumerate(made):
-                sink.send(f"{self.prefix}.spectra", value, key=keys[i % len(keys)], headers=headers)
-                if i % IN_FLIGHT == IN_FLIGHT - 1:
+            for value, headers in made:
+                sink.send(f"{self.prefix}.spectra", value, headers=headers)
+                waiting += len(value)
+                if waiting > IN_FLIGHT_BYTES:
                     sink.flush(60)
+                    waiting = 0
             sink.flush(60)
 
     def worker(self, **settings: str) -> AbstractContextManager[Running]:
@@ -165,7 +158,10 @@ class Plant:
         environment |= {f"TAMIS_{name.upper()}": value for name, value in settings.items()}
         with open(log, "w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tamis.streamer.cli", command], env=environment, stderr=output
+                [sys.executable, "-m", "tamis.streamer.cli", command],
+                env=environment,
+                stderr=output,
+                preexec_fn=dying_with_parent(),
             )
         running = Running(process, log)
         try:

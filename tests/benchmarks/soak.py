@@ -15,8 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from tamis.streamer.transport.embedded_broker import EmbeddedBroker
-
+from .machine import broker, name_of
 from .plant import Plant, Running, fitted, messages
 
 ROWS = 256
@@ -41,8 +40,8 @@ def main() -> None:
     parser.add_argument("--spectra", type=int, default=10_000_000)
     parser.add_argument("--bands", type=int, default=64)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, EmbeddedBroker("tansu") as broker:
-        plant = Plant(Path(folder), broker)
+    with tempfile.TemporaryDirectory() as folder, broker(embedded="tansu") as running:
+        plant = Plant(Path(folder), running)
         plant.publish(fitted("plsr", given.bands))
         with plant.worker() as worker:
             feeder = threading.Thread(target=feed, args=(plant, worker, given.spectra, given.bands), daemon=True)
@@ -62,7 +61,7 @@ def main() -> None:
             took_s = time.monotonic() - started
             early = statistics.median(mb for n, mb in course if 0.1 <= n / given.spectra < 0.2)
             late = statistics.median(mb for n, mb in course if n / given.spectra >= 0.9)
-            print(f"{done} spectra in {took_s:.0f} s, {done / took_s:.0f} per second")
+            print(f"{name_of(running)}: {done} spectra in {took_s:.0f} s, {done / took_s:.0f} per second")
             highest_mb = worker.memory_mb("VmHWM")
             print(f"RSS {early:.0f} MB early, {late:.0f} MB late: {late / early - 1:+.1%}; highest {highest_mb:.0f} MB")
 
