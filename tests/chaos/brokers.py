@@ -17,7 +17,7 @@ from .plan import Plan
 
 ROLES = ("leader", "group coordinator", "transaction coordinator", "controller")
 DOWN_S = (3.0, 8.0)
-PAUSE_S = (2.0, 6.0)  # with all replicas in sync
+PAUSE_S = (5.0, 15.0)  # with all replicas in sync: most kills of others should hit brokers that are well
 HEAL_S = 90.0
 
 

@@ -70,7 +70,8 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         _wait_for(learner, partial(checker.unread, f"{topics}-trainer"))
         learner.end(signal.SIGTERM)
         found.buffered = buffered(folder)
-        checker.read(patience_s=3.0)  # results that were still on their way
+        while checker.read(patience_s=3.0):  # results that were still on their way, and spectra not read yet
+            pass
         checker.count(found, expected, places)
     return found
 
