@@ -40,6 +40,11 @@ def is_fenced(consumer: Any) -> bool:
     return not (member.is_dynamic_member() or member._heartbeat_enabled or member.need_rejoin()) and member.stable()
 
 
+def has_expired(consumer: Any) -> bool:
+    """Whether no heartbeat was answered within its session: it reads on all the same."""
+    return consumer._coordinator.heartbeat.session_timeout_expired()
+
+
 def leave_by_name(consumer: Any) -> None:
     """Before its close: it would leave a named member's partitions without a reader until its session times out."""
     consumer._coordinator.config["group_instance_id"] = None

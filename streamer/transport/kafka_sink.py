@@ -27,7 +27,7 @@ log = structlog.get_logger()
 _BLOCK_S = 5.0
 _GLANCE_S = 0.1  # kafka-python's flush takes its limit for each batch anew, so ours is made of many short ones
 # The errors of kafka-python which say that another client uses our transactional id, or instance id.
-_FENCED = ("ProducerFencedError", "InvalidProducerEpochError", "FencedInstanceIdError")
+_FENCED = ("ProducerFencedError", "InvalidProducerEpochError")
 
 
 class KafkaSink(Sink):

@@ -92,6 +92,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._begin_at, self._stall_s = auto_offset_reset, stall_s
         self._heard = self._polled = self._watched = time.monotonic()
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
+        self._session_s = float("inf") if partitions else self._consumer.config["session_timeout_ms"] / 1000
+        self._slept = False  # so long that the group may have dropped us
         if partitions:
             for topic in topics:
                 try:
@@ -116,7 +118,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             BrokerAbsent: the broker refuses us; while it is only unreachable, nothing is returned. Fenced: another
                 reader uses our group_instance_id. Stalled: messages are waiting, and none arrives.
         """
-        self._polled = time.monotonic()
+        now = time.monotonic()
+        self._slept |= now - self._polled > self._session_s
+        self._polled = now
         if self._unsure and not self._look_up(timeout_s):
             return []
         self._send_commit()
@@ -141,6 +145,12 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             raise self._fenced()
         self._check_connection(bool(batches))
         self._watch(batches)
+        if self._slept:  # until a heartbeat is answered, our partitions may be another member's
+            self._slept = consumer_quirks.has_expired(self._consumer)
+        if self._slept:
+            for partition, messages in batches.items():
+                self._consumer.seek(partition, messages[0].offset)
+            return []
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [record for messages in batches.values() for record in _records(messages)]

@@ -40,7 +40,7 @@ def _results(broker: Any, topic: str, n: int) -> list[tuple[int, str, int]]:
     return found
 
 
-@pytest.mark.long(70)
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 def test_rebalances_among_four_workers(guarantee: str, tamis_kafka: Any, tmp_path: Path, capsys: Any) -> None:
