@@ -12,7 +12,7 @@ AUDIT_ARGS ?=
 # build does: PIP_ARGS='--extra-index-url ...' (README.md).
 TORCH := torch==2.13.0 torchvision==0.28.0
 
-.PHONY: install demo test chaos fuzz bench lint format sbom audit clean
+.PHONY: install demo test slow chaos fuzz bench lint format sbom audit clean
 
 install: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ demo: $(if $(wildcard $(VENV)/.installed)$(findstring --learn,$(ARGS)),install,$
 # Two processes, the longest tests first. ARGS='-n 0' runs a single process, for a debugger.
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+# The tests on Apache Kafka that take long: every right of every command, rebalances among four workers, brokers that die.
+slow: install
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m slow $(ARGS)
 
 # Both guarantees under a hundred kills each (`make test`: a few), on three brokers of Apache Kafka where Java and Maven are;
 # takes some minutes. ARGS='--kills 10 --seed 7 --broker noida'

@@ -324,7 +324,7 @@ def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytes
     assert found.kept, str(found)
 
 
-@pytest.mark.long(60)
+@pytest.mark.slow
 @pytest.mark.xdist_group("processes")
 def test_three_brokers_under_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     try:

@@ -29,7 +29,7 @@ def possible() -> None:
         pytest.skip(str(error))
 
 
-@pytest.mark.long(25)
+@pytest.mark.slow
 @pytest.mark.usefixtures("possible")
 def test_one_broker_of_three_is_killed_and_comes_back() -> None:
     with ApacheKafka(3) as cluster:
@@ -69,7 +69,7 @@ def user(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
 
-@pytest.mark.long(10)
+@pytest.mark.slow
 @pytest.mark.usefixtures("possible")
 def test_processes_share_one_cluster_until_the_last_one_ends(tmp_path: Path) -> None:
     """As the processes of pytest-xdist; where the one that started it dies, nothing is left."""

@@ -128,7 +128,7 @@ def test_two_members_with_one_name_are_told_so(tamis_kafka: Any) -> None:
                 first.poll(0.1)
 
 
-@pytest.mark.long(40)
+@pytest.mark.slow
 def test_a_transaction_outlives_its_coordinator(tamis_kafka: Any) -> None:
     """kafka-python forgets a request whose coordinator has just gone, and would wait for its answer for ever."""
     with ApacheKafka(3) as kafka:

@@ -272,7 +272,10 @@ def trial(
     made.close()
 
 
-@pytest.mark.parametrize("command", TABLE)
+QUICK = ("worker", "worker, exactly once")  # the other commands are proved by `make slow`
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, marks=[] if c in QUICK else pytest.mark.slow) for c in TABLE])
 def test_a_command_works_with_its_rights_and_names_each_one_that_is_missing(command: str, trial: Trial) -> None:
     run = getattr(trial, re.sub(r"\W+", "_", command))
     rights = {
@@ -294,6 +297,7 @@ def test_a_command_works_with_its_rights_and_names_each_one_that_is_missing(comm
     assert run() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "right"),
     [
