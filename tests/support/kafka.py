@@ -34,10 +34,18 @@ from .front import Authority
 
 # A test that uses `tamis_broker` or `tamis_broker_with` runs on an embedded broker, and once more on Apache Kafka.
 ON_KAFKA_TOO = pytest.mark.parametrize("tamis_broker_with", ["embedded", "kafka"], indirect=True)
+# The same, for a test that takes seconds: on Apache Kafka only with `make slow`.
+SLOW_ON_KAFKA = pytest.mark.parametrize(
+    "tamis_broker_with", ["embedded", pytest.param("kafka", marks=pytest.mark.slow)], indirect=True
+)
 # The same, for a test with a parameter `guarantee`.
 EACH_GUARANTEE = pytest.mark.parametrize(
     ("guarantee", "tamis_broker_with"),
-    [("at_least_once", "embedded"), ("exactly_once", "embedded"), ("exactly_once", "kafka")],
+    [
+        ("at_least_once", "embedded"),
+        ("exactly_once", "embedded"),
+        pytest.param("exactly_once", "kafka", marks=pytest.mark.slow),
+    ],
     indirect=["tamis_broker_with"],
 )
 PASSWORD = "correct horse battery staple"

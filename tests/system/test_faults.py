@@ -40,7 +40,7 @@ from tamis.streamer.transport.protocols import Progress
 
 from ..chaos.plan import Plan
 from ..chaos.run import run
-from ..support.kafka import EACH_GUARANTEE, ON_KAFKA_TOO, read, sink, source, topic
+from ..support.kafka import EACH_GUARANTEE, SLOW_ON_KAFKA, read, sink, source, topic
 from ..support.spectra import frame
 
 MakeLine = Callable[..., FakeLine]
@@ -56,7 +56,7 @@ def line(tamis_line: MakeLine, model: Model) -> FakeLine:
 # --- the broker's side ------------------------------------------------------------------------------------------------
 
 
-@ON_KAFKA_TOO
+@SLOW_ON_KAFKA
 def test_the_worker_ends_if_messages_exist_but_none_arrive(
     tamis_broker_with: Callable[..., EmbeddedBroker],
 ) -> None:
@@ -74,7 +74,7 @@ def test_the_worker_ends_if_messages_exist_but_none_arrive(
     assert "messages are waiting and none has come for" in str(caught.value)
 
 
-@ON_KAFKA_TOO
+@SLOW_ON_KAFKA
 def test_a_rebalance_during_a_transaction_leaves_the_work_to_the_new_owner(tamis_broker: EmbeddedBroker) -> None:
     name = topic(tamis_broker, partitions=2)
     with closing(sink(tamis_broker)) as out:
@@ -102,7 +102,7 @@ def test_a_rebalance_during_a_transaction_leaves_the_work_to_the_new_owner(tamis
 
 
 @pytest.mark.long(8)
-@ON_KAFKA_TOO
+@SLOW_ON_KAFKA
 def test_a_worker_too_slow_for_its_group_loses_and_duplicates_nothing(
     tamis_broker: EmbeddedBroker, model: Model, grid: Axis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +145,7 @@ def test_a_worker_too_slow_for_its_group_loses_and_duplicates_nothing(
     assert sorted(names) == sorted(f"nir1-{seed}-{i}" for seed in range(12) for i in range(4))
 
 
-@ON_KAFKA_TOO
+@SLOW_ON_KAFKA
 def test_a_second_worker_with_the_same_slot_fences_the_first(tamis_broker_with: Callable[..., EmbeddedBroker]) -> None:
     broker = tamis_broker_with("transactions")
     name, slot = topic(broker), f"slot-{uuid.uuid4().hex[:8]}"
@@ -163,7 +163,7 @@ def test_a_second_worker_with_the_same_slot_fences_the_first(tamis_broker_with: 
                 assert [record.value for record in read(reader, 2)] == [b"first", b"second"]
 
 
-@ON_KAFKA_TOO
+@SLOW_ON_KAFKA
 def test_abandoned_messages_are_never_read(tamis_broker_with: Callable[..., EmbeddedBroker]) -> None:
     broker = tamis_broker_with("transactions")
     name = topic(broker)

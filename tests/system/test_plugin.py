@@ -78,7 +78,7 @@ def test_both_are_kafka(tamis_broker, tamis_broker_with, tamis_kafka):
 """
 
 
-@pytest.mark.long(8)
+@pytest.mark.slow
 @pytest.mark.usefixtures("tamis_kafka")  # skips where it cannot be had
 def test_the_brokers_are_apache_kafka_if_the_settings_say_so(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(THEIR_KAFKA + THEIR_TEST[: THEIR_TEST.index("def test_a_broker_by_capability")])

@@ -55,8 +55,14 @@ def committed(broker: Any, name: str) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("request_kind", "reaches_broker"),
-    [(END, True), (END, False), (COMMIT_OFFSETS, True), (ADD_OFFSETS, False), (PRODUCE, True), (PRODUCE, False)],
-    ids=["commit", "lost commit", "offsets", "lost place for offsets", "message", "lost message"],
+    [
+        pytest.param(END, True, id="commit"),
+        pytest.param(END, False, id="lost commit", marks=pytest.mark.slow),
+        pytest.param(COMMIT_OFFSETS, True, id="offsets", marks=pytest.mark.slow),
+        pytest.param(ADD_OFFSETS, False, id="lost place for offsets"),
+        pytest.param(PRODUCE, True, id="message", marks=pytest.mark.slow),
+        pytest.param(PRODUCE, False, id="lost message", marks=pytest.mark.slow),
+    ],
 )
 def test_a_transaction_without_an_answer_is_given_up_and_each_result_is_there_once(
     request_kind: int, reaches_broker: bool, quiet: SimpleNamespace

@@ -272,7 +272,7 @@ def trial(
     made.close()
 
 
-QUICK = ("worker", "worker, exactly once")  # the other commands are proved by `make slow`
+QUICK = ("worker",)  # the other commands are proved by `make slow`
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=[] if c in QUICK else pytest.mark.slow) for c in TABLE])
