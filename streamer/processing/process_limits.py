@@ -64,8 +64,11 @@ class ProcessVerdict:
     def joined(cls, parts: Sequence[Self]) -> Self:
         if len(parts) == 1:
             return parts[0]
-        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
-        return cls(**{name: sum(c) if name == "warm_up_spectra" else np.concatenate(c) for name, c in columns.items()})
+        odd, warm_up, low, high, outside = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("odd", "warm_up", "low", "high", "outside")
+        )
+        return cls(odd, warm_up, sum(part.warm_up_spectra for part in parts), low, high, outside)
 
 
 class ProcessLimits:
@@ -123,7 +126,7 @@ class ProcessLimits:
         """The message that ends the learning is judged together with everything seen while learning."""
         before = self._window if self._window is not None else rows[:0]
         self._add(rows[~skip])
-        if len(self._window) < self.learn_spectra:
+        if self._window is None or len(self._window) < self.learn_spectra:
             n, k = rows.shape
             unknown, none = np.full((n, k), np.nan), np.zeros(n, bool)
             return ProcessVerdict(none, none, 0, unknown, unknown, np.zeros((n, k), bool))
@@ -155,8 +158,8 @@ class ProcessLimits:
         self._warming_up &= bool(warm_up.all())
         shown = high.copy()
         shown[:, :2] **= 3
-        every = (np.broadcast_to(limit, rows.shape) for limit in (low, shown))
-        return ProcessVerdict(odd, warm_up, int(warm_up.sum()), *every, outside)
+        low, high = (np.broadcast_to(limit, rows.shape) for limit in (low, shown))
+        return ProcessVerdict(odd, warm_up, int(warm_up.sum()), low, high, outside)
 
 
 def _medians(rows: np.ndarray) -> np.ndarray:

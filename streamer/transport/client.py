@@ -85,6 +85,8 @@ class _Transport(KafkaTCPTransport):
     Each call gives up Python's lock and has to wait for it again, so frames came at a third of their speed.
     """
 
+    _sock: Any
+
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
         received: list[bytes] = []
         try:
@@ -103,7 +105,7 @@ manager.KafkaTCPTransport = _Transport  # connections without TLS; with it, a re
 
 
 class _Network(KafkaNetClient):
-    def await_ready(self, node_id: Any, timeout_ms: float = 30_000) -> bool:
+    def await_ready(self, node_id: Any, timeout_ms: int = 30_000) -> bool:
         """False where kafka-python raises: its producer then forgets the request, and its caller waits for ever.
 
         See `Sender._maybe_send_pending_request` of 3.0.12: it repeats a request only where no node was chosen.

@@ -878,7 +878,9 @@ def _drift(case: bytes, folder: Path) -> None:
     path = folder / "line.safetensors"
     path.write_bytes(case)
     watch = LineMonitor(
-        "l", Drift(block_spectra=16, pace_s=0, learn_blocks=5, folder=str(folder), reference_objects=[]), path
+        "l",
+        Drift(block_spectra=16, pace_s=0, cpu_share=1, learn_blocks=5, folder=str(folder), reference_objects=[]),
+        path,
     )
     watch._serve(_models()["plsr"], "v0001")
     assert 0 <= watch.learned <= 1

@@ -591,7 +591,7 @@ def test_a_drift_reference_larger_than_the_settings_allow_is_not_read(tmp_path: 
     text = orjson.dumps(header)
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     os.truncate(path, 8 + len(text) + 4 * rows * len(grid))  # a sparse file of 4 GB
-    table = Drift(block_spectra=16, pace_s=0, learn_blocks=5, folder=str(tmp_path), reference_objects=[])
+    table = Drift(block_spectra=16, pace_s=0, cpu_share=1, learn_blocks=5, folder=str(tmp_path), reference_objects=[])
     watch = LineMonitor("l", table, path)
     with memory_below(50):
         watch._serve(model, "v0001")
