@@ -26,6 +26,14 @@ _API_VERSIONS, _HANDSHAKE, _AUTHENTICATE = 18, 17, 36  # Kafka's numbers for its
 _REFUSED = 58  # SASL_AUTHENTICATION_FAILED
 Step = Callable[[bytes], tuple[bytes, bool]]  # the client's message -> the answer, and whether the login is complete
 
+SECRET = "correct horse battery staple"
+LOGIN = {"sasl_plain_username": "u", "sasl_plain_password": SECRET}
+
+
+def fill(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
 
 class Refused(Exception):
     pass
