@@ -27,7 +27,7 @@ class BrokerKills:
     A thread does so, which lives as long as its brokers: they end with the thread that started them.
 
     Args:
-        kills: is told the kind of each kill before it is made; False if there were enough.
+        kills: is called with the kind of each kill before it is made; False if there were enough.
     """
 
     def __init__(self, cluster: ApacheKafka, topics: str, plan: Plan, kills: Callable[[str], bool]) -> None:

@@ -34,13 +34,13 @@ sys.meta_path = [Without(finder) for finder in sys.meta_path]
 from tamis.streamer.cli import main
 
 for words in json.loads(sys.argv[1]):
-    sys.argv, told, code = ["tamis", *words], io.StringIO(), 0
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    sys.argv, printed, code = ["tamis", *words], io.StringIO(), 0
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             main()
         except SystemExit as ended:
             code = ended.code or 0
-    print(json.dumps([code, told.getvalue()]))
+    print(json.dumps([code, printed.getvalue()]))
 for name in ("tail", "top", "view", "replay", "live"):
     importlib.import_module(f"tamis.streamer.tools.{name}")
 import tamis.streamer.demo.fermentation
@@ -82,8 +82,8 @@ def test_models_are_fitted_compared_and_served_and_a_network_is_served(meat: Pat
         commands.append(f"worker --from meat.parquet --to out-{kind} --store {kind}")
     commands += ["models show default --store network", "models promote default v0001 --store network"]
     commands += ["compare meat.parquet --target fat --models plsr", "explain default meat.parquet --store plsr"]
-    for command, (code, told) in zip(commands, lean(meat, *commands), strict=True):
-        assert code == 0, (command, told)
+    for command, (code, printed) in zip(commands, lean(meat, *commands), strict=True):
+        assert code == 0, (command, printed)
     for kind in [*served, "network"]:
         lines = (meat / f"out-{kind}" / "tamis.predictions.jsonl").read_text().splitlines()
         rows = [row["fat"] for row in map(json.loads, lines)]
@@ -102,8 +102,8 @@ def test_what_is_not_installed_is_named_with_the_command_that_installs_it(meat: 
         "trainer": "the trainer",
         "demo --learn": "tamis demo --learn",
     }
-    *told, demo = lean(meat, *needs_torch, "demo")
-    for (command, what), (code, text) in zip(needs_torch.items(), told, strict=True):
+    *printed, demo = lean(meat, *needs_torch, "demo")
+    for (command, what), (code, text) in zip(needs_torch.items(), printed, strict=True):
         assert code == 2, (command, text)
         assert f"{what} needs torch, torchvision, lightly, not installed here: pip install 'tamis[learn]'" in text
     assert demo == [2, "tamis: the demo's data come with chemotools: pip install 'tamis[demo]'\n"]
