@@ -121,7 +121,7 @@ def test_a_named_member_that_was_killed_takes_its_partitions_back_at_once(tamis_
         assert time.monotonic() - began < 10
 
 
-def test_two_members_with_one_name_are_told_so(tamis_kafka: Any) -> None:
+def test_the_older_of_two_members_with_one_name_ends_with_an_error(tamis_kafka: Any) -> None:
     name = topic(tamis_kafka, partitions=2)
     with closing(source(tamis_kafka, name, member="box-1")) as first:
         while assigned(first) < 2:
