@@ -108,7 +108,7 @@ def test_a_named_member_that_was_killed_takes_its_partitions_back_at_once(tamis_
     first = source(broker, name, member="box-1")
     while assigned(first) < 2:
         first.poll(0.1)
-    first._consumer._client.close()  # as a kill would: the group is not told
+    first._consumer._client.close()  # as a kill would: it does not leave the group
     with closing(source(broker, name, member="box-1")) as again:
         began = time.monotonic()
         while assigned(again) < 2:
