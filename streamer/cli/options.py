@@ -21,7 +21,7 @@ from ... import BadSettings
 
 if TYPE_CHECKING:
     from ...models.store import Store
-    from ..files.table import ReadOptions
+    from ..files.options import ReadOptions
     from ..settings.tables import Settings
 
 
@@ -99,7 +99,7 @@ class FileOptions:
     quantity: Annotated[str | None, Option(help="absorbance, reflectance or counts, if the file does not say.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
-        from ..files.table import ReadOptions
+        from ..files.options import ReadOptions
 
         where = values_by_name(self.where, "--where")
         return ReadOptions(axis_unit=self.axis_unit, quantity=self.quantity, where=where, **more)

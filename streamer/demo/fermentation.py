@@ -23,7 +23,7 @@ from ... import NotInstalled, __version__
 from ...models.evaluation import Scores
 from ...models.store import Store
 from ..files.frames import read_frames
-from ..files.table import ReadOptions
+from ..files.options import ReadOptions
 from ..fitting.fit import FitOptions, FitResult, fit_and_publish
 from ..messages.frame import Frame
 from ..pages.charts import refuse_unwritable, write_page

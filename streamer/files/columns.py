@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +52,7 @@ class Content:
     count: int | None  # of its rows, if it is known
     meta: dict[str, str]  # axis_unit, quantity, line, instrument
     batches: Callable[[int, int, BadRows], Iterator[Batch]]  # (bands, n, bad): n rows each; bad ones go to `bad`
+    notes: list[str] = field(default_factory=list)  # how the file was read, in sentences; grows while it is read
 
 
 def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarray, str | None]:

@@ -19,6 +19,7 @@ import structlog
 
 from ... import BadFile
 from .columns import TEXT_COLUMNS, BadRows, Batch, Content, wavelength_columns
+from .options import ReadOptions
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +29,7 @@ MAX_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
 NOTHING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))  # an empty cell, as R and spreadsheets write it
 
 
-def open_csv(path: str, stream: Any, stack: ExitStack) -> Content:
+def open_csv(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
     import pyarrow as pa
 
     text = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace"))

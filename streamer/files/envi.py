@@ -14,6 +14,7 @@ from ... import BadFile
 from ...models.axis import MAX_BANDS
 from ...models.reflectance import Reflectance
 from .columns import UNITS, BadRows, Batch, Content
+from .options import ReadOptions
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +24,7 @@ MAX_MAPPED = 1 << 26  # bytes read through one mapping
 MAX_LINE_BYTES = 1 << 24  # a longer camera line is read in parts
 
 
-def open_envi(path: str, stream: Any, stack: ExitStack) -> Content:
+def open_envi(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
     """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line)."""
     image = _open_image(path)
     metadata = {key.lower(): value for key, value in image.metadata.items()}

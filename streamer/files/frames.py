@@ -12,7 +12,8 @@ from ... import BadFile
 from ...models.atomic import atomic_write
 from ..messages.arrow_frames import arrow_table
 from ..messages.frame import RESERVED, Frame
-from .table import INSTRUMENT_COLUMNS, UNKNOWN, ReadOptions, Table, find, tables
+from .options import ReadOptions
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, Table, find, tables
 
 
 def read_frames(path: str | Path, options: ReadOptions | None = None, **given: Any) -> Iterator[Frame]:

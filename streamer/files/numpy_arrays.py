@@ -13,6 +13,7 @@ import structlog
 from ... import BadFile
 from ...models.axis import MAX_BANDS
 from .columns import BadRows, Batch, Content, values_of
+from .options import ReadOptions
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +22,7 @@ MAX_CELL_BYTES = 1 << 14  # of a text in a NumPy array, which takes this much in
 MAX_HEADER_BYTES = 1 << 16  # of a NumPy array; NumPy's own limit is 10,000
 
 
-def open_npz(path: str, stream: Any, stack: ExitStack) -> Content:
+def open_npz(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
     archive = stack.enter_context(zipfile.ZipFile(stream))
     members = {name.removesuffix(".npy"): name for name in archive.namelist()}
     if len(members) > MAX_ARRAYS:
@@ -29,7 +30,7 @@ def open_npz(path: str, stream: Any, stack: ExitStack) -> Content:
     return _open_arrays(path, {key: stack.enter_context(archive.open(name)) for key, name in members.items()})
 
 
-def open_npy(path: str, stream: Any, stack: ExitStack) -> Content:
+def open_npy(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
     return _open_arrays(path, {"spectra": stream})
 
 

@@ -11,11 +11,12 @@ import structlog
 from ... import BadFile
 from ..messages.arrow import is_number
 from .columns import BadRows, Batch, Content, values_of, wavelength_columns
+from .options import ReadOptions
 
 log = structlog.get_logger(__name__)
 
 
-def open_parquet(path: str, stream: Any, stack: ExitStack) -> Content:
+def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
     """A list column `spectrum` with its axis in the metadata, or one column a band. Also the columns of our frames."""
     import pyarrow as pa
     import pyarrow.parquet as pq

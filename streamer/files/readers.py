@@ -24,6 +24,7 @@ from .columns import Content
 from .csv_table import open_csv
 from .envi import open_envi
 from .numpy_arrays import open_npy, open_npz
+from .options import ReadOptions
 from .parquet import open_parquet
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk 
 
 
 @contextmanager
-def open_content(path: str) -> Iterator[Content]:
+def open_content(path: str, options: ReadOptions) -> Iterator[Content]:
     """Opens a file by its suffix.
 
     Raises:
@@ -63,7 +64,7 @@ def open_content(path: str) -> Iterator[Content]:
                 unpacked = stack.enter_context(tempfile.TemporaryFile(prefix="tamis-"))
                 _unpack(stream, unpacked, most_bytes=MAX_UNPACKED + 100 * Path(path).stat().st_size)
                 stream = unpacked
-            content = FORMATS[kind](path, stream, stack)
+            content = FORMATS[kind](path, stream, stack, options)
         repeated = {name for name in content.columns if content.columns.count(name) > 1}
         if repeated:
             raise BadFile(f"{path}: expected each column once, got {', '.join(sorted(repeated))} more than once")
@@ -75,7 +76,7 @@ def count_spectra(path: str | Path) -> int | None:
     with suppress(BadFile):  # reading it will say why
         _, kind, compression = parts(str(path))
         if not (compression and kind in SEEKING):
-            with open_content(str(path)) as content:
+            with open_content(str(path), ReadOptions()) as content:
                 return content.count
     return None
 
@@ -140,7 +141,7 @@ def read_errors(path: str) -> Iterator[None]:
         raise BadFile(f"{path}: cannot be read any further: {why[0]}") from error
 
 
-FORMATS: dict[str, Callable[[str, Any, ExitStack], Content]] = {
+FORMATS: dict[str, Callable[[str, Any, ExitStack, ReadOptions], Content]] = {
     ".parquet": open_parquet,
     ".csv": open_csv,
     ".tsv": open_csv,

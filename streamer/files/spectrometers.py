@@ -22,6 +22,7 @@ from ... import BadFile
 from ...models.axis import MAX_BANDS
 from ..messages.frame import MAX_TEXT
 from .columns import UNITS, BadRows, Batch, Content
+from .options import ReadOptions
 
 MAX_BYTES = 1 << 26  # of an OPUS or SPC file, which is held whole
 MAX_SPECTRA = 1 << 16  # of an SPC file, whose library holds an object for each
@@ -53,7 +54,14 @@ class Spectrum(NamedTuple):
     time: str
 
 
-def _open(kind: str, read: Callable[[Any], Iterator[Spectrum]], path: str, stream: Any, stack: ExitStack) -> Content:
+def _open(
+    kind: str,
+    read: Callable[[Any], Iterator[Spectrum]],
+    path: str,
+    stream: Any,
+    stack: ExitStack,
+    options: ReadOptions,
+) -> Content:
     """Every spectrum of a file; one with another axis or quantity than the first is a bad row."""
     rows = _checked(path, kind, read(stream))
     first = next(rows, None)

@@ -7,7 +7,7 @@
 - every other column of numbers is a target, every other column of texts a label.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,10 @@ import structlog
 
 from ... import BadFile
 from ...models.axis import Axis
-from ...models.reflectance import Reflectance
 from ...models.rows import Rows
 from ..messages.frame import QUANTITIES
 from .columns import BadRows, Batch, Content
+from .options import BadRowInFile, ReadOptions
 from .readers import open_content, parts, read_errors
 
 log = structlog.get_logger(__name__)
@@ -30,42 +30,6 @@ TIME_COLUMNS = ("time", "datetime", "timestamp")
 INSTRUMENT_COLUMNS = ("instrument", "device", "sensor")
 UNKNOWN = "unknown"
 NOT_A_TIME = np.datetime64("NaT", "us")
-
-
-@dataclass(frozen=True, slots=True)
-class BadRowInFile:
-    """A row without a usable spectrum. Rows count from 1; in CSV the header is row 1, so rows are lines of the file."""
-
-    path: str
-    row: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.row}: {self.reason}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadOptions:
-    """How a recorded file is read.
-
-    Attributes:
-        axis, quantity, line, instrument: of all rows, whatever the file says; None takes them from the file.
-        axis_unit: for a file that lists its wavelengths without a unit.
-        where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
-        reference: makes a camera's counts reflectance; column `x` is the pixel.
-        on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
-        frame_spectra: rows read at a time. They become one frame for each line and instrument among them.
-    """
-
-    axis: Axis | None = None
-    axis_unit: str | None = None
-    quantity: str | None = None
-    where: Mapping[str, str | Sequence[str]] | None = None
-    reference: Reflectance | None = None
-    on_bad_row: Callable[[BadRowInFile], Any] | None = None
-    line: str | None = None
-    instrument: str | None = None
-    frame_spectra: int = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +73,10 @@ def tables(file: str | Path, options: ReadOptions) -> Iterator[Table]:
         lambda bad: log.warning("bad row skipped", file=path, row=bad.row, reason=bad.reason)
     )
     where = {name: [asked] if isinstance(asked, str) else asked for name, asked in (options.where or {}).items()}
+    tell = options.on_note or (lambda path, note: log.info("how a file was read", file=path, note=note))
     if options.quantity not in (None, *QUANTITIES):
         raise BadFile(f"expected quantity {', '.join(QUANTITIES)}; got {options.quantity!r}")
-    with open_content(path) as content:
+    with open_content(path, options) as content:
         axis = _axis(path, content, options)
         for column in where:
             if column not in content.columns:
@@ -143,6 +108,8 @@ def tables(file: str | Path, options: ReadOptions) -> Iterator[Table]:
                 seen.add(hash(name))
             for row, reason in sorted(bad):
                 report(BadRowInFile(path, row, reason))
+            while content.notes:
+                tell(path, content.notes.pop(0))
             bad_rows += len(bad)
             bad.clear()
             good_rows += int(keep.sum())

@@ -14,7 +14,8 @@ from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.columns import values_of
-from ..files.table import ReadOptions, Table, read_table
+from ..files.options import ReadOptions
+from ..files.table import Table, read_table
 from ..messages.frame import RESERVED
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"

@@ -13,7 +13,8 @@ from ...models.axis import Axis, resampler
 from ...models.model import Model
 from ...models.store import Store
 from ...ssl.unlabeled import Unlabeled
-from ..files.table import INSTRUMENT_COLUMNS, ReadOptions, Table, read_table
+from ..files.options import ReadOptions
+from ..files.table import INSTRUMENT_COLUMNS, Table, read_table
 from .fit import column_of, target_values
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import structlog
 from ... import require_learn
 from ...models.store import Store
 from ..drift.monitor import DriftMonitor
-from ..files.table import ReadOptions
+from ..files.options import ReadOptions
 from ..monitoring.watchdog import watchdog
 from ..processing.cameras import Cameras
 from ..processing.inspection import Inspection

@@ -20,7 +20,8 @@ from ...models.evaluation import Scores, few_labels, paired_accuracy, paired_dif
 from ...models.model import Model
 from ...models.model_selection import CLASS_FOLDS
 from ...ssl.unlabeled import Unlabeled
-from ..files.table import ReadOptions, Table
+from ..files.options import ReadOptions
+from ..files.table import Table
 from ..fitting.fit import class_values, column_of, target_values
 from ..settings.tables import Decide
 from .contenders import SELF_TRAINED, Context, Samples, contender

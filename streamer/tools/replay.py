@@ -12,8 +12,8 @@ import numpy as np
 
 from ... import BadFile
 from ..files.frames import read_frames
+from ..files.options import ReadOptions
 from ..files.readers import count_spectra, parts
-from ..files.table import ReadOptions
 from ..messages.codec import encode
 from ..messages.frame import Frame
 from ..messages.record import ARROW, JSON, RAW

@@ -12,7 +12,7 @@ import orjson
 
 from ... import TamisError
 from ..files.frames import read_frames
-from ..files.table import ReadOptions
+from ..files.options import ReadOptions
 from ..messages.codec import encode
 from ..messages.predictions import decode_predictions
 from ..messages.record import ARROW, Record

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tamis.streamer.files.table import ReadOptions
+from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.studies.comparison import compare
 from tamis.streamer.studies.tables import as_json
 from tamis.streamer.studies.tasks import CompareOptions

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tamis.streamer.files.frames import read_frames
-from tamis.streamer.files.table import BadRowInFile, read_table
+from tamis.streamer.files.options import BadRowInFile
+from tamis.streamer.files.table import read_table
 
 from ..support.recordings import reported, write_csv
 

@@ -12,7 +12,7 @@ import pytest
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import write_parquet
-from tamis.streamer.files.table import ReadOptions
+from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.messages.codec import decode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import Record

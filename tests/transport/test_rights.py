@@ -27,7 +27,7 @@ from tamis import TamisError
 from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
-from tamis.streamer.files.table import ReadOptions
+from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.predictions import JSON_LINES, decode_predictions
 from tamis.streamer.messages.record import ARROW
