@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .streamer.files.table import read_table as read_spectra
+    from .streamer.files.many import read_table as read_spectra
 
 __all__ = [
     "AxisMismatch", "BadBundle", "BadFile", "BadMessage", "BadSettings", "BrokerAbsent", "Fenced", "NoModel",
@@ -21,7 +21,7 @@ MAX_ERROR_TEXT = 4_000  # characters: errors quote what was received, and they g
 def __getattr__(name: str) -> Any:
     if name != "read_spectra":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .streamer.files.table import read_table
+    from .streamer.files.many import read_table
 
     return read_table
 

@@ -1,4 +1,4 @@
-"""The spectral axis (nm or cm-1, either direction), and resampling onto a model's grid."""
+"""The spectral axis (nm, cm-1 or a Raman shift, either direction), and resampling onto a model's grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from .. import AxisMismatch
 
-UNITS = ("nm", "cm-1", "index")  # index: a detector that was never calibrated in wavelength
+# raman: a shift in cm-1 from the laser's line, which may be negative. index: a detector that was never calibrated.
+UNITS = ("nm", "cm-1", "raman", "index")
+_SIGNED = ("raman", "index")
 MAX_BANDS = 16_384  # a resampling operator takes bands x grid x 8 bytes, and a message may have any axis
 _ALIASES = {"cm^-1": "cm-1", "cm⁻¹": "cm-1", "1/cm": "cm-1", "wavenumber": "cm-1", "nanometer": "nm", "pixel": "index"}
 
@@ -22,7 +24,8 @@ class Axis:
 
     Args:
         values: (bands,), strictly ascending or strictly descending, finite.
-        unit: ``nm``, ``cm-1``, or ``index`` (a bare detector position, convertible to nothing).
+        unit: ``nm``, ``cm-1``, ``raman`` (a shift in cm-1, which may be negative), or ``index`` (a bare detector
+            position, convertible to nothing).
 
     Raises ValueError for fewer than 2 bands or more than 16,384, values out of order, or an unknown unit.
 
@@ -42,8 +45,11 @@ class Axis:
             raise ValueError(f"an axis needs one dimension and 2 to {MAX_BANDS} bands, got shape {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError(f"axis value {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite")
-        if unit != "index" and values.min() <= 0:
-            raise ValueError(f"an axis in {unit} must be positive, got {values.min():g}")
+        if unit not in _SIGNED and values.min() <= 0:
+            raise ValueError(
+                f"an axis in {unit} must be positive, got {values.min():g}; a Raman shift has the unit raman, "
+                "a detector without calibration the unit index"
+            )
         steps = np.sign(np.diff(values))
         if len(turns := np.flatnonzero((steps != steps[0]) | (steps == 0))):
             turn = turns[0]
@@ -75,12 +81,14 @@ class Axis:
     def to(self, unit: str) -> Axis:
         """The same bands in another unit, in the same order (1e7 / x turns nm into cm-1 and back).
 
-        Raises AxisMismatch if one of the two units is ``index``.
+        Raises AxisMismatch if one of the two units is ``index``, or one is a Raman shift and the other is nm.
         """
         unit = _ALIASES.get(unit, unit)
         if unit == self.unit:
             return self
-        if "index" in (unit, self.unit):
+        if {unit, self.unit} == {"raman", "cm-1"} and self.values.min() > 0:
+            return Axis(self.values, unit)
+        if unit in _SIGNED or self.unit in _SIGNED:
             raise AxisMismatch(f"an axis in {self.unit} cannot be converted to {unit}")
         return Axis(1e7 / self.values, unit)
 

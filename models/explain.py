@@ -55,7 +55,7 @@ def peaks(absorbance: np.ndarray, axis: Axis, most: int = 12) -> list[Peak]:
 
     found, about = find_peaks(absorbance, prominence=0.01 * np.ptp(absorbance))
     order = np.sort(np.argsort(-about["prominences"], kind="stable")[:most])
-    nm = np.full(len(axis), np.nan) if axis.unit == "index" else axis.to("nm").values
+    nm = np.full(len(axis), np.nan) if axis.unit not in ("nm", "cm-1") else axis.to("nm").values
     at = found[order]
     known = map(known_absorption, nm[at].tolist())
     return list(map(Peak, axis.values[at].tolist(), about["prominences"][order].tolist(), known))

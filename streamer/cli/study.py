@@ -101,7 +101,7 @@ def explain(
       tamis explain polymers plastics.parquet --target PVC --html pvc.html
       tamis explain default meat.csv --axis-unit nm
     """
-    from ..files.table import read_table
+    from ..files.many import read_table
     from ..pages.charts import refuse_unwritable, write_page
     from ..studies.explain import explain
     from ..studies.pages import explanation_page

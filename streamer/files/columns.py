@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ... import BadFile
 from ...models.rows import Rows
 from ..messages.arrow import is_number
 
@@ -17,19 +16,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# Names of spectra and samples, in the order in which two files are joined by them. Compared by `plain`.
+KEYS = (
+    "spectrumid", "objectid", "sampleid", "sample", "samplename", "sampleno", "samplenumber", "probe", "probenid",
+    "probennummer", "echantillon", "muestra", "campione", "barcode", "labid", "limsid", "id", "uid", "name", "file",
+    "filename", "rowname",
+)  # fmt: skip
 # Texts even where they look like numbers: instrument 1, object 007.
-TEXT_COLUMNS = frozenset(("spectrum_id", "sample_id", "object_id", "instrument", "device", "sensor", "line"))
-# '1100', '1100.5', '1100,5', '1100 nm', '950cm-1', and with a common prefix 'X1100', 'wl_1100'
-WAVELENGTH = re.compile(
-    r"(?P<prefix>(?:.*?[^\d.,][.,]?)??)(?P<number>\d+(?:[.,]\d+)?)\s*(?P<unit>nm|cm-1|cm\^-1|cm⁻¹|1/cm)?", re.I
-)
+TEXT_COLUMNS = frozenset((*KEYS, "instrument", "device", "sensor", "line"))
 UNITS = {
-    **dict.fromkeys(("cm-1", "cm^-1", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
+    **dict.fromkeys(("cm-1", "cm^-1", "cm⁻¹", "1/cm", "wavenumber", "wavenumbers", "xwaven", "xramans", "wn"), "cm-1"),
     **dict.fromkeys(("nm", "nanometers", "nanometer", "nanometres", "xnmetr"), "nm"),
-    **dict.fromkeys(("um", "micrometers", "micrometer", "microns", "xumetr", "mi"), "um"),
+    **dict.fromkeys(("um", "µm", "μm", "micrometers", "micrometer", "microns", "xumetr", "mi"), "um"),
     **dict.fromkeys(("arbitrary", "arbitrary units", "xarb"), ""),
 }  # of an axis, as ENVI, OPUS, SPC and JCAMP-DX write them
-MIN_PREFIXED = 16  # fewer columns named alike, such as 'x1' and 'x2', are not a spectrum
 BadRows = list[tuple[int, str]]  # row number, why it is bad
 
 
@@ -55,48 +55,30 @@ class Content:
     notes: list[str] = field(default_factory=list)  # how the file was read, in sentences; grows while it is read
 
 
-def wavelength_columns(path: str, names: list[str]) -> tuple[list[int], np.ndarray, str | None]:
-    """Which columns of a wide table are bands: their places, wavelengths, and the unit if their names have one.
+def plain(name: str) -> str:
+    """A column's name as names are compared: 'Sample ID', 'sample_id' and 'SampleID' are one."""
+    return re.sub(r"[\W_]", "", name.lower())
 
-    Columns named by a number, perhaps with a unit; else at least 16 columns that share a prefix.
 
-    Raises:
-        BadFile: there are none, two sets of them, or they mix units.
-    """
-    sets: dict[str, list[tuple[int, float, str | None]]] = {}
-    for place, name in enumerate(names):
-        if match := WAVELENGTH.fullmatch(name.strip()):
-            number, unit = float(match["number"].replace(",", ".")), match["unit"]
-            sets.setdefault(match["prefix"], []).append((place, number, unit and unit.lower()))
-    chosen = [prefix for prefix, found in sets.items() if len(found) >= MIN_PREFIXED]
-    if len(sets.get("", [])) >= 2:
-        chosen = [""]
-    if not chosen:
-        shown = ", ".join(repr(name) for name in names[:6]) + (", ..." if len(names) > 6 else "")
-        raise BadFile(
-            f"{path}: expected a column 'spectrum', or columns named by their wavelengths ('1100', '1100 nm', "
-            f"'950 cm-1', 'X1100'); got {len(names)} columns: {shown}"
-        )
-    if len(chosen) > 1:
-        named = " and ".join(f"{prefix}..." for prefix in chosen)
-        raise BadFile(f"{path}: expected one spectrum a row, got the columns of {len(chosen)}: {named}")
-    places, values, units = (list(part) for part in zip(*sets[chosen[0]], strict=True))
-    if len(set(units)) > 1:
-        raise BadFile(f"{path}: expected one unit for all wavelength columns, got {names[places[0]]!r} and others")
-    return places, np.array(values), units[0]
+def shown(names: Sequence[object], most: int = 6) -> str:
+    """The first names in quotes, and how many more there are."""
+    words = [repr(str(name)[:60]) for name in names[:most]]
+    return ", ".join(words) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def values_of(column: pa.Array, name: str) -> np.ndarray:
     """(n,) float64 (NaN where empty), texts ('' where empty) or datetime64[us] (UTC)."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.types as pt
 
     if pt.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
-    if name.lower() not in TEXT_COLUMNS:
+    if plain(name) not in TEXT_COLUMNS:
         if pt.is_timestamp(kind) or pt.is_date(kind):
             return column.to_numpy(zero_copy_only=False).astype("datetime64[us]")
         if is_number(kind) or pt.is_decimal(kind) or pt.is_null(kind):
             return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return column.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False)  # 1.0 becomes '1'
+    texts = pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null(""))  # 1.0 becomes '1'
+    return texts.to_numpy(zero_copy_only=False)

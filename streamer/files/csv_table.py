@@ -1,121 +1,131 @@
-"""CSV of spectra: one row a spectrum, one column a band; comma, semicolon or tab; with the last two a decimal comma.
+"""Spectra in a table of text, one row a spectrum and one column a band; or one column a spectrum, as `.dpt` has it."""
 
-Read line by line, so that neither a bad cell nor a quote that is never closed costs more than its own row.
-"""
-
-import csv
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
-from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import structlog
 
 from ... import BadFile
-from .columns import TEXT_COLUMNS, BadRows, Batch, Content, wavelength_columns
+from .band_columns import Bands, band_columns
+from .columns import BadRows, Batch, Content
+from .kinds import is_empty, number
 from .options import ReadOptions
+from .spectra_in_columns import in_columns
+from .text_table import MAX_ABOVE, Lines, TextTable, open_lines
 
-log = structlog.get_logger(__name__)
-
-MAX_LINE = 1 << 20  # characters: a file without line ends must not fill the memory
-MAX_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
 MAX_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
-NOTHING = frozenset(("", "NA", "N/A", "n/a", "#N/A", "NULL", "null"))  # an empty cell, as R and spreadsheets write it
+_MIN_NUMBERS = 0.5  # of the cells below the bands, for the line above them to be the header
 
 
 def open_csv(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
-    import pyarrow as pa
+    """A table whose header names the bands, or one whose first column is the axis."""
+    return _open(path, open_lines(path, stream, options.encoding), options)
 
-    text = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace"))
-    lines = enumerate(iter(partial(text.readline, MAX_LINE), ""), start=1)
-    _, header = next(lines)
-    delimiter = next((mark for mark in "\t;" if mark in re.sub(r'"[^"]*"', "", header)), ",")
-    names = [name.strip() for name in _cells(header, delimiter)]
-    places, wavelengths, unit = wavelength_columns(path, names)
-    # A column without a name is the index that pandas writes.
-    others = [place for place in sorted(set(range(len(names))) - set(places)) if names[place]]
+
+def open_text(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
+    """As `open_csv`; blanks may separate the cells. Mostly one spectrum in two columns: its axis and its values."""
+    return _open(path, open_lines(path, stream, options.encoding, blanks=True), options)
+
+
+def _open(path: str, lines: Lines, options: ReadOptions) -> Content:
+    place, bands = _header(lines, options)
+    turned = in_columns(lines, None if bands is None else bands.values, options)
+    if turned is not None:
+        return turned
+    if bands is None:  # says what is wrong with the names
+        names = [name.strip() for name in lines.cells(lines.head[place][1])]
+        band_columns(path, names, options.bands, options.axis_unit)
+        raise BadFile(f"{path}: line {lines.head[place][0]} names bands, but no row below has numbers there")
+    table = TextTable.below(lines, place)
+    return _rows(path, table, band_columns(path, table.names, options.bands, options.axis_unit))
+
+
+def _header(lines: Lines, options: ReadOptions) -> tuple[int, Bands | None]:
+    """The place of the first line that names bands above rows of numbers; no line above it is nearly as wide.
+
+    Without bands: the place of the line that seems to be the header.
+    """
+    widest, seeming = 0, 0
+    for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
+        names = [name.strip() for name in lines.cells(line)]
+        if widest and 2 * widest >= len(names) > 2:  # a row of a table whose header is above
+            break
+        try:
+            bands = band_columns(lines.path, names, options.bands, options.axis_unit)
+        except BadFile:
+            bands = None
+        if bands is not None and (place + 1 == len(lines.head) or _numbers_below(lines, place, bands)):
+            return place, bands
+        if len(names) > 2 * widest:
+            widest, seeming = len(names), place
+    return seeming, None
+
+
+def _numbers_below(lines: Lines, place: int, bands: Bands) -> bool:
+    """Whether one of the rows below has numbers under most of the bands; a row of units may come first."""
+    wide = len(lines.cells(lines.head[place][1]))
+    for _, line in lines.head[place + 1 : place + 4]:
+        cells = lines.cells(line)
+        if wide <= len(cells) <= wide + 1:
+            under = [cells[at] for at in bands.places]
+            fine = [
+                is_empty(cell) or not math.isnan(number(cell)) or not math.isnan(number(cell, ",")) for cell in under
+            ]
+            if sum(fine) >= _MIN_NUMBERS * len(fine):
+                return True
+    return place == 0 and all(len(lines.cells(line)) <= wide for _, line in lines.head[1:4])  # the rows are bad
+
+
+def _rows(path: str, table: TextTable, bands: Bands) -> Content:
+    """One row a spectrum. Columns beside the bands are texts: what they hold is decided over the whole column."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    names, places, notes = table.names, bands.places, table.lines.notes
+    others = [place for place in bands.beside if names[place]]  # a column without a name is the index of pandas
     if len(others) > MAX_BESIDE:
         raise BadFile(f"{path}: expected at most {MAX_BESIDE} columns beside the bands, got {len(others)}")
+    notes.extend(bands.notes)
     bands_of = itemgetter(*places)
-    # The first rows decide what a column holds.
-    head = _block(lines, 256)
-    rows = [[cells[at] for at in others] for _, line in head if len(cells := _cells(line, delimiter)) == len(names)]
-    texts = [at for at, *column in zip(others, *rows, strict=True) if None in _numbers(column, delimiter)]
-    texts += [place for place in others if names[place].lower() in TEXT_COLUMNS]
 
-    def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
-        rest = chain(head, lines)
-        while block := _block(rest, n):
+    def spectrum(cells: list[str]) -> np.ndarray:
+        """Raises ValueError, or a subclass of it, if a cell is not a plain number."""
+        texts = pa.array(bands_of(cells), pa.string())  # Arrow reads numbers twice as fast as Python
+        if table.decimal == ",":
+            if pc.any(pc.match_substring(texts, ".")).as_py():
+                raise ValueError
+            texts = pc.replace_substring(texts, ",", ".")
+        return texts.cast(pa.float64()).to_numpy()
+
+    def batches(n_bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
+        for block in table.blocks(n):
             rows, spectra, beside = [], [], []
             for row, line in block:
-                if not line.strip(f'{delimiter}" \t\n'):  # a blank line is no row
-                    continue
-                cells = _cells(line, delimiter)
+                cells = table.cells(line)
                 if len(cells) != len(names):
                     bad.append((row, f"expected {len(names)} cells, got {len(cells)}"))
                     continue
                 try:
-                    # Arrow reads numbers twice as fast as Python.
-                    spectrum = pa.array(bands_of(cells), pa.string()).cast(pa.float64()).to_numpy()
-                except ValueError:  # an empty cell, a space, a decimal comma, or no number
-                    values = _numbers(bands_of(cells), delimiter)
-                    if None in values:
-                        place = places[values.index(None)]
-                        bad.append((row, f"expected a number in column {names[place]!r}, got {cells[place]!r:.40}"))
+                    values = spectrum(cells)
+                except ValueError:  # an empty cell, a space, or no number
+                    values = np.array([number(cell, table.decimal) for cell in bands_of(cells)])
+                    wrong = [i for i in np.flatnonzero(np.isnan(values)).tolist() if not is_empty(cells[places[i]])]
+                    if wrong:
+                        at = places[wrong[0]]
+                        bad.append((row, f"expected a number in column {names[at]!r}, got {cells[at]!r:.40}"))
                         continue
-                    spectrum = np.array(values, np.float64)
                 rows.append(row)
-                spectra.append(spectrum)
+                spectra.append(values)
                 beside.append([cells[place] for place in others])
-            columns = {names[at]: column(at, [cells[i] for cells in beside]) for i, at in enumerate(others)}
-            yield Batch(np.array(rows, np.int64), np.array(spectra).reshape(-1, bands), columns)
+            columns = {names[at]: _texts([cells[i] for cells in beside]) for i, at in enumerate(others)}
+            yield Batch(np.array(rows, np.int64), np.array(spectra).reshape(-1, n_bands), columns)
 
-    def column(place: int, cells: list[str]) -> np.ndarray:
-        if place in texts:
-            return np.array(["" if cell in NOTHING else cell for cell in map(str.strip, cells)], object)
-        values = _numbers(cells, delimiter)
-        if None in values:  # the spectrum is good: it is kept without this value
-            got = cells[values.index(None)]
-            log.warning("not a number, treated as not measured", file=path, column=names[place], got=got)
-        return np.array(values, np.float64)
-
-    named = [names[place] for place in others]
-    return Content(named, wavelengths, len(places), None, {"axis_unit": unit or ""}, batches)
+    meta = {"axis_unit": bands.unit or "", "decimal": table.decimal}
+    return Content([names[place] for place in others], bands.values, len(places), None, meta, batches, notes)
 
 
-def _block(lines: Iterator[tuple[int, str]], n: int) -> list[tuple[int, str]]:
-    """The next n lines; fewer if they are so long that they would fill the memory."""
-    block, held = [], 0
-    for row, line in islice(lines, n):
-        block.append((row, line))
-        held += len(line)
-        if held > MAX_BLOCK:
-            break
-    return block
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    line = line.rstrip("\n")
-    if '"' not in line:
-        return line.split(delimiter)
-    try:
-        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
-    except csv.Error:
-        return []
-
-
-def _numbers(cells: Sequence[str], delimiter: str) -> list[float | None]:
-    """NaN for an empty cell, None for one that is not a number."""
-    values: list[float | None] = []
-    for cell in map(str.strip, cells):
-        try:
-            values.append(math.nan if cell in NOTHING else float(cell if delimiter == "," else cell.replace(",", ".")))
-        except ValueError:
-            values.append(None)
-    return values
+def _texts(cells: list[str]) -> np.ndarray:
+    return np.array(["" if is_empty(cell) else cell.strip() for cell in cells], object)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class ReadOptions:
         bands: which columns are the spectrum: '1100:2500' by their numbers, or 'nir_*' by their names; None decides
             by the evidence.
         encoding: of a file of text, such as 'cp1252'; None decides by its bytes.
+        texts: columns that hold texts, such as names of classes, even where all are numbers.
         where: column -> text, or several; only rows with one of these values are read ('1' matches the number 1).
         reference: makes a camera's counts reflectance; column `x` is the pixel.
         on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
@@ -45,6 +46,7 @@ class ReadOptions:
     bands: str | None = None
     encoding: str | None = None
     quantity: str | None = None
+    texts: Collection[str] = ()
     where: Mapping[str, str | Sequence[str]] | None = None
     reference: Reflectance | None = None
     on_bad_row: Callable[[BadRowInFile], Any] | None = None

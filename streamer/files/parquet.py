@@ -10,7 +10,8 @@ import structlog
 
 from ... import BadFile
 from ..messages.arrow import is_number
-from .columns import BadRows, Batch, Content, values_of, wavelength_columns
+from .band_columns import band_columns
+from .columns import BadRows, Batch, Content, values_of
 from .options import ReadOptions
 
 log = structlog.get_logger(__name__)
@@ -24,7 +25,8 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
 
     # A small buffer a column: without it the whole of a column's row group is held.
     file = stack.enter_context(pq.ParquetFile(stream, buffer_size=1 << 16, pre_buffer=False))
-    schema, places = file.schema_arrow, []
+    schema, places, notes = file.schema_arrow, [], list[str]()
+    beside = list(range(len(schema)))
     meta = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in (schema.metadata or {}).items()}
     unit = meta.get("wavelength_unit") or meta.get("axis_unit") or ""
     if "spectrum" in schema.names:
@@ -39,14 +41,16 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
         except (ValueError, TypeError) as error:
             raise BadFile(f"{path}: expected wavelengths as a JSON list of numbers: {error}") from error
     else:
-        places, wavelengths, named = wavelength_columns(path, schema.names)
-        unit, bands = named or unit, len(places)
+        found = band_columns(path, schema.names, options.bands, options.axis_unit or unit or None)
+        places, wavelengths, beside = found.places, found.values, found.beside
+        unit, bands = found.unit or unit, len(places)
+        notes.extend(found.notes)
         for place in places:
             name, kind = schema.names[place], schema.types[place]
             if not is_number(kind):
                 raise BadFile(f"{path}: expected column {name!r} to hold numbers, got {kind}")
     columns = []
-    for place in sorted(set(range(len(schema))) - set(places)):
+    for place in beside:
         name, kind = schema.names[place], schema.types[place]
         if name == "spectrum" or name.startswith("__index_level_"):  # of pandas
             continue
@@ -76,4 +80,4 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
                 spectra = batch.column("spectrum").flatten().to_numpy(zero_copy_only=False).reshape(-1, bands)
             yield Batch(row, spectra, {name: values_of(batch.column(name), name) for name in columns})
 
-    return Content(columns, wavelengths, bands, file.metadata.num_rows, meta | {"axis_unit": unit}, batches)
+    return Content(columns, wavelengths, bands, file.metadata.num_rows, meta | {"axis_unit": unit}, batches, notes)

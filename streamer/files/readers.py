@@ -6,6 +6,7 @@ columns mean stands in table.py. Nothing in a file is ever executed: no pickle, 
 
 from __future__ import annotations
 
+import codecs
 import lzma
 import re
 import tempfile
@@ -14,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
@@ -21,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from ... import BadFile
 from . import spectrometers
 from .columns import Content
-from .csv_table import open_csv
+from .csv_table import open_csv, open_text
 from .envi import open_envi
 from .numpy_arrays import open_npy, open_npz
 from .options import ReadOptions
 from .parquet import open_parquet
+from .text_table import Lines, checked_encoding, open_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +44,7 @@ MAGIC = {
     ".zst": b"\x28\xb5\x2f\xfd",
 }
 MAX_UNPACKED = 1 << 30  # bytes on disk, plus a hundred times the file: spectra shrink to a half or a tenth
+TEXTS = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".xy", ".dat")
 SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk where compressed, never in memory
 
 
@@ -59,6 +63,10 @@ def open_content(path: str, options: ReadOptions) -> Iterator[Content]:
             if compression:
                 _check_begin(path, compression, "")
             _check_begin(path, kind, compression)
+            said = None
+            if kind in TEXTS:
+                encoding, said = checked_encoding(path, lambda: _stream(path, compression), options.encoding)
+                options = replace(options, encoding=encoding)
             stream: Any = stack.enter_context(_stream(path, compression))
             if compression and kind in SEEKING:
                 unpacked = stack.enter_context(tempfile.TemporaryFile(prefix="tamis-"))
@@ -68,7 +76,23 @@ def open_content(path: str, options: ReadOptions) -> Iterator[Content]:
         repeated = {name for name in content.columns if content.columns.count(name) > 1}
         if repeated:
             raise BadFile(f"{path}: expected each column once, got {', '.join(sorted(repeated))} more than once")
+        content.notes.extend([said] if said else [])
         yield content
+
+
+@contextmanager
+def opened_text(path: str, encoding: str | None) -> Iterator[Lines]:
+    """The lines of a table of text that holds no spectra. Raises BadFile."""
+    _, kind, compression = parts(path)
+    if kind not in TEXTS:
+        raise BadFile(f"{path}: expected a table of text ({', '.join(TEXTS)}) or Parquet")
+    with read_errors(path):
+        _check_begin(path, kind, compression)
+        encoding, said = checked_encoding(path, lambda: _stream(path, compression), encoding)
+        with _stream(path, compression) as stream:
+            lines = open_lines(path, stream, encoding, blanks=kind not in (".csv", ".tsv"))
+            lines.notes.extend([said] if said else [])
+            yield lines
 
 
 def count_spectra(path: str | Path) -> int | None:
@@ -116,7 +140,8 @@ def _check_begin(path: str, kind: str, compression: str) -> None:
         head = stream.read(512)
     if not head:
         raise BadFile(f"{path}: expected spectra, got an empty file")
-    text = b"\0" not in head and not head.startswith(tuple(MAGIC.values()))
+    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = (marked or b"\0" not in head) and not head.startswith(tuple(MAGIC.values()))
     if not (head.startswith(MAGIC[kind]) if kind in MAGIC else text or kind == ".spc"):
         raise BadFile(f"{path}: expected a {kind[1:]} file, got one that begins with {head[:8]!r}")
 
@@ -145,6 +170,7 @@ FORMATS: dict[str, Callable[[str, Any, ExitStack, ReadOptions], Content]] = {
     ".parquet": open_parquet,
     ".csv": open_csv,
     ".tsv": open_csv,
+    **dict.fromkeys((".txt", ".dpt", ".asc", ".xy", ".dat"), open_text),
     ".npy": open_npy,
     ".npz": open_npz,
     ".hdr": open_envi,

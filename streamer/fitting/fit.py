@@ -1,7 +1,7 @@
 """`tamis fit`: from a recorded file with laboratory values to a published model."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from ...models.class_scores import UNKNOWN
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
-from ..files.columns import values_of
+from ..files.many import Files
 from ..files.options import ReadOptions
-from ..files.table import Table, read_table
+from ..files.table import Table
 from ..messages.frame import RESERVED
+from .calibration_check import Finding, look_at, residuals_of
+from .objects import Objects, objects_of
+from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
 MAX_CLASSES = 64
@@ -25,12 +28,17 @@ MIN_OF_CLASS = 5  # spectra: one in each fold
 
 @dataclass(frozen=True)
 class FitResult:
-    """A published model; `dropped` counts rows without a value or with a broken spectrum."""
+    """A published model; `dropped` counts rows without a value or with a broken spectrum.
+
+    `findings`: sentences on rows that the fitted model does not suit.
+    """
 
     model: Model
     version: str
     metrics: dict[str, Any]
     dropped: int
+    objects: Objects
+    findings: Sequence[Finding] = ()
 
     def summary(self) -> str:
         """Lines for the user: what was fitted, and how well it fits."""
@@ -38,7 +46,8 @@ class FitResult:
         treated = str(model.pipeline) or "no pre-treatment"
         lines = [f"{model.kind} on {model.training['spectra']} spectra, {model.grid}; {treated}"]
         if self.dropped:
-            lines.append(f"{self.dropped} rows left out: no value, or a spectrum that is not finite")
+            lines.append(f"{self.dropped} rows left out: no value, or no usable spectrum")
+        lines.append(str(self.objects))
         if "latent_variables" in metrics:
             lines.append(f"latent variables: {metrics['latent_variables']}")
         if unseen := metrics.get("out_of_fold"):
@@ -51,7 +60,7 @@ class FitResult:
             validated = metrics.get("rmsecv", {}).get(key)
             also = "" if validated is None else f", RMSECV {validated:.4g}"
             lines.append(f"{key}: RMSEC {rmsec:.4g}{also} {model.units.get(key, '')}".rstrip())
-        return "\n  ".join(lines)
+        return "\n  ".join([*lines, *map(str, self.findings)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +73,10 @@ class FitOptions:
         random_state, progress: passed on to an estimator that has them; progress, of a network, is called after each
             epoch with the share of all epochs and the held-out error.
         preprocess: None for the usual one, or for none if the estimator has its own.
-        labels: a CSV with the targets, row by row or by `spectrum_id`; None if the file itself has them.
-        group: a column whose equal values are repeats of one sample; None for the file's objects, if it has any.
+        laboratory: where the targets are, and which of them are classes.
+        group: a column whose equal values are repeats of one sample; None decides as `objects_of` says.
+        keep: kinds of findings that are fitted on all the same; see `calibration_check`.
+        tell: gets each sentence about what was read, joined, found and left out, as soon as it is known.
         encoder: its file, for a committee whose members also use its embeddings; spectra are resampled to its grid.
     """
 
@@ -77,21 +88,23 @@ class FitOptions:
     epochs: int | None = None
     random_state: int = 0
     units: Mapping[str, str] = field(default_factory=dict)
-    labels: Path | None = None
+    laboratory: LaboratoryOptions = field(default_factory=LaboratoryOptions)
     group: str | None = None
+    keep: Collection[str] = ()
+    tell: Tell = lambda text: None
     encoder: Path | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
     progress: Callable[[float, float], None] | None = None
 
 
-def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
-    """Fits a model on the rows of a file that have all the targets, and makes it the current version of its name.
+def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResult:
+    """Fits a model on the rows of files that have all the targets, and makes it the current version of its name.
 
     Raises:
-        BadFile: the file lacks a target, or too few rows have one.
+        BadFile: a file lacks a target, too few rows have one, or something is in doubt.
         ValueError: an unknown kind, or a parameter that it does not take or that does not suit these data.
     """
-    targets, kind, labels, encoder = options.targets, options.kind, options.labels, None
+    targets, kind, encoder = options.targets, options.kind, None
     if len(set(targets)) < len(targets):
         raise BadFile(f"expected every target once, got {', '.join(targets)}")
     if reserved := [target for target in targets if target in RESERVED]:
@@ -101,21 +114,27 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
         from ...models.encoder import Encoder
 
         encoder = Encoder.load(options.encoder)
-    table = read_table(path, options.reading)
-    known = table.columns if labels is None else _labels(labels, table)
-    if any(known[target].dtype.kind in "OU" for target in targets if target in known):
-        values, there = class_values(known, targets, labels or path)
+    table = read_training(files, options.reading, options.laboratory, targets, options.tell)
+    path, classes = Path(table.path), options.laboratory.classes
+    is_classes = any(is_class(table, target) for target in targets)
+    if is_classes:
+        for target in targets:
+            refuse_doubtful_classes(table.columns, target, path, classes, table.decimal)
         kind = classifier_kind(kind, path, targets[0])
+    objects = objects_of(table, options.group)
+    found = look_at(table, targets, objects, options.keep, options.tell)
+    if is_classes:
+        values, there = class_values(found.values, targets, path)
     else:
-        values = np.column_stack([target_values(known, target, labels or path) for target in targets])
+        values = np.column_stack([target_values(found.values, target, path) for target in targets])
         there = np.isfinite(values).all(axis=1)
     parameters = {"n_components": options.n_components, "epochs": options.epochs, "encoder": encoder}
     estimator = _estimator(kind, parameters, random_state=options.random_state, progress=options.progress)
-    good: np.ndarray = there & np.all(np.isfinite(table.spectra), axis=1)
+    good: np.ndarray = there & found.rows
     if good.sum() < 5:
         raise BadFile(f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {sum(good)} of {len(table)}")
-    repeats = table.object_id if options.group is None else column_of(table, options.group)
-    spectra, axis = table.spectra[good], table.axis
+    measured = replace(table, axis=table.axis[found.bands], spectra=table.spectra[:, found.bands])[good]
+    spectra, axis = measured.spectra, measured.axis
     if encoder is not None:
         spectra, axis = resampler(axis, encoder.grid).apply(spectra), encoder.grid
     usual = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
@@ -129,16 +148,11 @@ def fit_and_publish(path: Path, options: FitOptions, store: Store) -> FitResult:
         units=options.units,
         quantity=table.quantity,
         source=path.name,
-        groups=None if repeats is None else repeats[good],
+        groups=objects[good].groups,
     )
-    metrics = calibration_metrics(model, table[good], values[good])
-    return FitResult(model, store.publish(options.name, model, metrics), metrics, int((~good).sum()))
-
-
-def column_of(table: Table, name: str) -> np.ndarray:
-    if name not in table.columns:
-        raise BadFile(f"{table.path}: no column {name!r}; available: {', '.join(table.columns)}")
-    return table.columns[name]
+    metrics = calibration_metrics(model, measured, values[good])
+    version = store.publish(options.name, model, metrics)
+    return FitResult(model, version, metrics, int((~good).sum()), objects[good], residuals_of(model, measured, values[good]))
 
 
 def _estimator(kind: str, parameters: Mapping[str, Any], **offered: Any) -> Any:
@@ -207,22 +221,3 @@ def target_values(columns: Mapping[str, np.ndarray], name: str, path: Path | str
         what = "no column" if values is None else "no numbers in column"
         raise BadFile(f"{path}: {what} {name!r}; columns of numbers: {known}")
     return values
-
-
-def _labels(path: Path, table: Table) -> dict[str, np.ndarray]:
-    """The columns of a CSV, joined to the spectra by spectrum_id if it has one, else row by row."""
-    import pyarrow
-    import pyarrow.csv
-
-    try:
-        rows = pyarrow.csv.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise BadFile(f"{path}: expected a CSV of laboratory values: {error}") from error
-    n = len(rows)
-    if "spectrum_id" in rows.column_names:
-        place = {str(name): row for row, name in enumerate(rows["spectrum_id"].to_pylist())}
-        found = [place.get(str(name)) for name in table.spectrum_id]
-        rows = rows.drop_columns("spectrum_id").take(pyarrow.array(found, pyarrow.int64()))
-    elif n != len(table):
-        raise BadFile(f"{path}: expected a column spectrum_id, or {len(table)} rows, one per spectrum; got {n} rows")
-    return {name: values_of(rows[name].combine_chunks(), name) for name in rows.column_names}

@@ -13,8 +13,9 @@ from ...models.axis import Axis, resampler
 from ...models.model import Model
 from ...models.store import Store
 from ...ssl.unlabeled import Unlabeled
+from ..files.many import read_table
 from ..files.options import ReadOptions
-from ..files.table import INSTRUMENT_COLUMNS, Table, read_table
+from ..files.table import INSTRUMENT_COLUMNS, Table
 from .fit import column_of, target_values
 
 if TYPE_CHECKING:

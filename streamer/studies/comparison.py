@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files.table import read_table
+from ..files.many import read_table
 from ..fitting.pretrain import read_unlabeled
 from .contenders import Context, contender
 from .prequential import StreamTask

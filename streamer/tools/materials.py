@@ -9,7 +9,7 @@ import numpy as np
 
 from ... import BadFile
 from ...models.axis import Axis
-from ..files.table import read_table
+from ..files.many import read_table
 
 DEFAULT_AXIS = Axis(np.linspace(950.0, 1740.0, 160), "nm")
 

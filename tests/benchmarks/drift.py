@@ -32,7 +32,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.streamer.drift.detectors import Detector, detectors
 from tamis.streamer.drift.monitor import PERSIST
 from tamis.streamer.drift.spectral_features import FeatureExtractor, SpectralFeatures
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from .page import ROOT, put
 

@@ -17,7 +17,7 @@ import numpy as np
 from tamis.models.committee import CommitteeRegressor
 from tamis.models.evaluation import few_labels, split_rows
 from tamis.ssl.unlabeled import Unlabeled
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 from tamis.streamer.studies.contenders import Context, encoder_of
 
 from .page import ROOT, put

@@ -36,7 +36,7 @@ from tamis.models.model_selection import train
 from tamis.ssl.calibration_transfer import Correction
 from tamis.ssl.transfer_choice import Candidate, Predict, choose
 from tamis.ssl.unlabeled import Unlabeled
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 from tamis.streamer.studies.contenders import CORRECTED, Context, Samples, contender, encoder_of
 
 from .page import ROOT, put

@@ -22,7 +22,7 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.settings.load import load
 from tamis.streamer.tools.tail import run_tail

@@ -13,7 +13,7 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 from tamis.streamer.settings.tables import Drift
 
 from ..support.drift import BLOCK, Line, alarms, drawing

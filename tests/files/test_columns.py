@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tamis import BadFile
 from tamis.streamer.files.columns import wavelength_columns
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from ..support.recordings import write_csv
 

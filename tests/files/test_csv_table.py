@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.many import read_table
 from tamis.streamer.files.options import BadRowInFile
-from tamis.streamer.files.table import read_table
 
 from ..support.recordings import reported, write_csv
 
@@ -20,7 +20,7 @@ def test_empty_cells_are_nan_and_blank_lines_are_no_rows(tmp_path: Path) -> None
     assert table.row.tolist() == [2, 4]
     np.testing.assert_array_equal(table.spectra, [[1, np.nan], [2, 3]])
     assert table.columns["name"].tolist() == ["a", ""]
-    assert table.columns["fat"].tolist() == ["3", "n.d."]  # texts from the start: a label, not a target
+    np.testing.assert_array_equal(table.columns["fat"], [3, np.nan])
 
 
 def test_a_target_that_turns_to_text_is_not_measured_there(tmp_path: Path) -> None:
@@ -33,13 +33,15 @@ def test_a_target_that_turns_to_text_is_not_measured_there(tmp_path: Path) -> No
     assert np.isnan(fat[-1])
 
 
-def test_bytes_that_are_no_utf_8_cost_no_spectrum(tmp_path: Path) -> None:
+def test_another_encoding_is_found_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "run.csv"
     path.write_bytes("grain;1100 nm;1101 nm\nblé;1,5;2\nmaïs;1\n".encode("cp1252"))
     bad: list[BadRowInFile] = []
-    table = read_table(path, on_bad_row=bad.append)
+    notes: list[str] = []
+    table = read_table(path, on_bad_row=bad.append, on_note=lambda file, note: notes.append(note))
     assert [row.row for row in bad] == [3]
-    assert table.columns["grain"].tolist() == ["bl\ufffd"]
+    assert table.columns["grain"].tolist() == ["blé"]
+    assert notes == ["read as windows-1252 by its bytes (line 2: 'blé'); --encoding decides"]
     np.testing.assert_array_equal(table.spectra, [[1.5, 2.0]])
 
 

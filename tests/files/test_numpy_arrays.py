@@ -10,8 +10,8 @@ import pytest
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.many import read_table
 from tamis.streamer.files.readers import count_spectra
-from tamis.streamer.files.table import read_table
 
 from ..support.recordings import BANDS_NM, COMPRESS, SPECTRA, N, parquet_bytes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from ..support.recordings import parquet_bytes, reported
 

@@ -17,8 +17,8 @@ import pytest
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.many import read_table
 from tamis.streamer.files.readers import count_spectra
-from tamis.streamer.files.table import read_table
 
 from ..support.paths import SHARED
 from ..support.recordings import (
@@ -90,7 +90,7 @@ def pickled() -> bytes:
 BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "empty": ("run.csv", b"", "expected spectra, got an empty file"),
     "empty inside": ("run.csv.gz", gzip.compress(b""), "expected spectra, got an empty file"),
-    "suffix": ("run.xls", b"x", r"unknown suffix '\.xls'; known: \.parquet, \.csv, \.tsv, \.npy, \.npz"),
+    "suffix": ("run.xls", b"x", r"unknown suffix '\.xls'; known: \.parquet, \.csv, \.tsv, \.txt"),
     "no suffix": ("run.gz", gzip.compress(b"x"), r"unknown suffix '\.gz'"),
     "foreign Parquet": ("run.parquet", b"PK\x03\x04....", r"expected a parquet file, got one that begins with b'PK"),
     "foreign CSV": ("run.csv", list_parquet(), "expected a csv file, got one that begins with b'PAR1"),
@@ -144,7 +144,7 @@ def test_bad_files_are_refused_by_name(case: str, tmp_path: Path) -> None:
 def test_a_path_that_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=r"absent\.csv: No such file"):
         read_table(tmp_path / "absent.csv")
-    with pytest.raises(BadFile, match="expected a file, got a directory"):
+    with pytest.raises(BadFile, match="expected files of spectra in the folder, got none"):
         read_table(tmp_path)
 
 

@@ -16,10 +16,10 @@ import pytest
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.many import read_table
 from tamis.streamer.files.options import BadRowInFile
 from tamis.streamer.files.readers import count_spectra
 from tamis.streamer.files.spectrometers import MAX_BYTES
-from tamis.streamer.files.table import read_table
 
 from ..support.paths import SPECTROMETER_FILES as FILES
 from ..support.spectra import simulate

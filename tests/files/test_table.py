@@ -9,7 +9,7 @@ import pytest
 
 from tamis import BadFile
 from tamis.streamer.files.frames import read_frames
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from ..support.paths import SHARED
 from ..support.recordings import write_csv

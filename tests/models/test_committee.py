@@ -11,7 +11,7 @@ from tamis.models.model import Model
 from tamis.models.model_selection import train
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from ..support.spectra import simulate
 

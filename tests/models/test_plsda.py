@@ -9,7 +9,7 @@ from tamis.models.axis import Axis
 from tamis.models.class_scores import log_odds
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from ..support.spectra import materials, simulate
 

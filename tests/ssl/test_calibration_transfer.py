@@ -16,7 +16,7 @@ from tamis.ssl.calibration_transfer import (
     MeanShift,
 )
 from tamis.ssl.transfer_choice import Candidate, choose, pls_head, process_head, weigh
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from ..support.spectra import simulate
 

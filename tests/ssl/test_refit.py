@@ -14,7 +14,7 @@ from tamis.ssl.calibration_transfer import EPO, Correction, FisherWhitening
 from tamis.ssl.refit import Fit, Labels, as_champion, contend
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.demo.fermentation import STEP_S, data, fit_calibration
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 
 class Line:

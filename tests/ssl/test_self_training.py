@@ -9,7 +9,7 @@ from tamis.models.class_scores import ClassScores
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.ssl.self_training import self_train
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 
 from ..support.spectra import materials
 

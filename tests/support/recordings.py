@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.many import read_table
 from tamis.streamer.files.options import BadRowInFile
-from tamis.streamer.files.table import read_table
 
 BANDS_NM = np.array([1100.0, 1100.5, 1102.0, 1103.0])
 N = 7

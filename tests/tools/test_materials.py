@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tamis.models.axis import Axis
-from tamis.streamer.files.table import read_table
+from tamis.streamer.files.many import read_table
 from tamis.streamer.tools.materials import POLYMERS, band_spectrum
 
 

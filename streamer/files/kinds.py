@@ -1,0 +1,92 @@
+"""What a column of cells holds: numbers or texts. Decided over the whole column, never by its first rows alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# An empty cell, as R, pandas and spreadsheets write it.
+NOTHING = frozenset(("", "na", "n/a", "<na>", "#n/a", "#n/v", "#nv", "null", "nan", "none", "nil", "missing"))
+# Measured, but no number came of it: laboratories write it so. Never the name of a class.
+_NO_VALUE = re.compile(
+    r"""[<>≤≥]=?\s*[\d.,]+\s*\S{0,12}          # <0.05, > 30 mg/kg
+      | (?:[<>]\s*)?(?:l\.?o\.?[dq]\.?|b\.?d\.?l\.?|n\.?\s?[dbaqwmr]\.?|n\.?\s?n\.?)  # <LOD, BDL, n.d., n.b., n.a.
+      | -+|–|—|\.+|\*+|\?+|x+|/|\#\S*!?           # placeholders, #DIV/0!, #VALUE!
+      | (?:not\s(?:detected|determined|measured)|below\sdetection.*|trace[s]?|spuren|ovrflw|overflow|err(?:or)?)
+    """,
+    re.X | re.I,
+)
+_MIN_NUMBERS = 0.9  # of the cells that are neither empty nor a laboratory's word for no value
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A column read as numbers.
+
+    Attributes:
+        values: (n,) float64; NaN where there is no number.
+        strange: each cell that is neither a number nor empty, with its count.
+        share: of the cells that are neither empty nor a laboratory's word for no value, how many are numbers.
+    """
+
+    values: np.ndarray
+    strange: Counter[str]
+    share: float
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.share >= _MIN_NUMBERS
+
+    def note(self, name: str) -> str | None:
+        """What the user should know of it, if it has cells that are no numbers."""
+        if not self.strange:
+            return None
+        examples = ", ".join(repr(cell[:40]) for cell, _ in self.strange.most_common(3))
+        count = self.strange.total()
+        return f"{count} of {len(self.values)} cells of {name} are no numbers ({examples}): not measured there"
+
+
+def numbers(cells: Sequence[str], decimal: str = ".") -> Numbers:
+    """Texts as numbers; see `Numbers` on how to tell whether the column holds any."""
+    values = np.fromiter((number(cell, decimal) for cell in cells), np.float64, len(cells))
+    strange: Counter[str] = Counter()
+    words = 0
+    for at in np.flatnonzero(np.isnan(values)).tolist():
+        cell = cells[at].strip()
+        if cell.lower() in NOTHING:
+            continue
+        strange[cell] += 1
+        words += _NO_VALUE.fullmatch(cell) is not None
+    found = int(np.isfinite(values).sum())
+    told = found + strange.total() - words
+    return Numbers(values, strange, found / told if told and found else 0.0)
+
+
+def number(cell: str, decimal: str = ".") -> float:
+    """NaN where a cell is empty or no number. Nothing is guessed: with a decimal comma, '1.5' is no number."""
+    text = cell.strip().replace("−", "-")
+    if decimal == ",":
+        if "." in text:
+            return math.nan
+        text = text.replace(",", ".")
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if "_" not in text and not text.lower().lstrip("+-").startswith(("n", "i")) else math.nan
+
+
+def is_empty(cell: str) -> bool:
+    return cell.strip().lower() in NOTHING
+
+
+def decimal_mark(cells: Sequence[str]) -> str:
+    """'.' or ',', whichever most of the numbers among these cells are written with."""
+    points = sum(re.fullmatch(r"\s*[-+]?\d*\.\d+(?:[eE][-+]?\d+)?\s*", cell) is not None for cell in cells)
+    commas = sum(re.fullmatch(r"\s*[-+]?\d*,\d+(?:[eE][-+]?\d+)?\s*", cell) is not None for cell in cells)
+    return "," if commas > points else "."

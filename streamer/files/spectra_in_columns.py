@@ -1,0 +1,128 @@
+"""One spectrum a column: `.dpt`, `.xy` and other files of two columns, and tables whose first column is the axis."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+
+from ... import BadFile
+from .columns import UNITS, BadRows, Batch, Content, plain
+from .kinds import is_empty, number
+from .options import ReadOptions
+from .text_table import MAX_BLOCK, SAMPLE, Lines, block, delimiter_of, is_text, split
+
+MIN_POINTS = 8  # of the axis, for a column of rising numbers to be one
+_AXIS_NAMES = re.compile(
+    r"(?:wave(?:length|number)s?|wl|wn|lambda|ramanshift|shift|wellenlänge|wellenzahl|longueurdonde|nombredonde"
+    r"|longituddeonda|nm|cm1|um|µm|nanomet(?:er|re)s?|micromet(?:er|re)s?)(?:nm|cm1|um|µm|1cm)?"
+)
+
+
+def in_columns(lines: Lines, header: np.ndarray | None, options: ReadOptions) -> Content | None:
+    """The spectra in the columns of a table, read as a whole; None if it has one row a spectrum.
+
+    Args:
+        header: the bands that the header names, if it does.
+
+    Raises:
+        BadFile: it has spectra in columns, but a cell is no number, or it is too large.
+    """
+    first = _first_numbers(lines)
+    if first is None:
+        return None
+    titles = lines.cells(lines.head[first - 1][1]) if first else []
+    axis_name = titles[0].strip() if titles else ""
+    named = _AXIS_NAMES.fullmatch(plain(axis_name)) is not None
+    if header is not None and (not named or _counts(_axis(lines, first))):
+        return None
+    if header is None and not named and _counts(_axis(lines, first)):
+        return None
+    delimiter = lines.delimiter or delimiter_of(lines.head[first][1], lines.blanks)
+    decimal = _decimal(lines, first, delimiter)
+    wide = len(split(lines.head[first][1], delimiter))
+    rows = _numbers(lines, first, delimiter, decimal, wide)
+    axis, spectra = rows[:, 0], rows[:, 1:].T
+    n = len(spectra)
+    above = [split(line, delimiter) for _, line in lines.head[: max(first - 1, 0)]]
+    names = [cell.strip() for cell in titles[1:]] if len(titles) == wide and n > 1 else []
+    # Rows between the header and the axis, such as laboratory values of each spectrum.
+    columns: dict[str, np.ndarray] = {}
+    if above and len(above[0]) == wide and n > 1:
+        names = [cell.strip() for cell in above[0][1:]]
+        for cells in [*above[1:], titles]:
+            if len(cells) == wide and cells[0].strip():
+                columns[cells[0].strip()] = np.array([cell.strip() for cell in cells[1:]], object)
+    if n == 1:
+        names = [re.sub(r"(\.gz|\.zst)$", "", lines.path.rsplit("/", 1)[-1]).rsplit(".", 1)[0]]
+    columns = {"spectrum_id": np.array(names or [""] * n, object)} | columns
+    words = [word for word in re.split(r"[\s()\[\]/,_]+", axis_name.lower().replace("1/cm", "cm-1")) if word]
+    unit = next((UNITS[word] for word in reversed(words) if UNITS.get(word)), "")
+    note = f"one spectrum a column: {n} on {len(axis)} points" + (f" of {axis_name!r}" if axis_name else "")
+
+    def batches(bands: int, size: int, bad: BadRows) -> Iterator[Batch]:
+        for start in range(0, n, size):
+            part = slice(start, start + size)
+            row = np.arange(n)[part] + 1
+            yield Batch(row, spectra[part], {name: values[part] for name, values in columns.items()})
+
+    meta = {"axis_unit": unit, "decimal": decimal}
+    return Content(list(columns), axis, len(axis), n, meta, batches, [*lines.notes, *([note] if n > 1 else [])])
+
+
+def _first_numbers(lines: Lines) -> int | None:
+    """The place of the first line of numbers whose first cells go on rising or falling to the end of the head."""
+    wide = [lines.cells(line) for _, line in lines.head[:SAMPLE]]
+    for place, cells in enumerate(wide):
+        rest = wide[place:]
+        if len(rest) < MIN_POINTS:
+            return None
+        if len(cells) >= 2 and all(len(other) == len(cells) for other in rest) and not is_text(cells[0]):
+            break
+    else:
+        return None
+    steps = np.diff(_axis(lines, place))
+    return place if np.isfinite(steps).all() and (np.all(steps > 0) or np.all(steps < 0)) else None
+
+
+def _axis(lines: Lines, first: int) -> np.ndarray:
+    cells = [lines.cells(line)[0] for _, line in lines.head[first:SAMPLE]]
+    values = [number(cell) for cell in cells]
+    return np.array([number(cell, ",") for cell in cells] if any(map(math.isnan, values)) else values)
+
+
+def _counts(values: np.ndarray) -> bool:
+    """0, 1, 2, ...: the numbers of rows, not an axis."""
+    return bool(values[0] in (0, 1) and np.all(np.diff(values) == 1))
+
+
+def _decimal(lines: Lines, first: int, delimiter: str | None) -> str:
+    cells = [cell for _, line in lines.head[first:] for cell in split(line, delimiter)]
+    return "," if delimiter != "," and any("," in cell for cell in cells) else "."
+
+
+def _numbers(lines: Lines, first: int, delimiter: str | None, decimal: str, wide: int) -> np.ndarray:
+    """(points, 1 + spectra) of all the rows."""
+    rows, held = [], 0
+    rest = chain(lines.head[first:], lines.rest)
+    while some := block(rest, 256):
+        for row, line in some:
+            if not line.strip(f'{delimiter or ""}" \t\r\n'):
+                continue
+            cells = split(line, delimiter)
+            if len(cells) != wide:
+                raise BadFile(
+                    f"{lines.path}: line {row}: expected {wide} cells, as the lines above have; got {len(cells)}"
+                )
+            values = [number(cell, decimal) for cell in cells]
+            for cell, value in zip(cells, values, strict=True):
+                if math.isnan(value) and not is_empty(cell):
+                    raise BadFile(f"{lines.path}: line {row}: expected numbers, got {cell!r:.40}")
+            rows.append(values)
+            held += len(line)
+        if held > 8 * MAX_BLOCK:
+            raise BadFile(f"{lines.path}: expected at most {8 * MAX_BLOCK} characters with one spectrum a column")
+    return np.array(rows)

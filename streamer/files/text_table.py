@@ -1,0 +1,249 @@
+"""A table in a file of text: its lines, delimiter, header and decimal mark, found by evidence.
+
+Read line by line, so that neither a bad cell nor a quote that is never closed costs more than its own row.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from typing import Any
+
+from ... import BadFile
+from .columns import shown
+from .encoding import detect
+from .kinds import decimal_mark, is_empty, number
+
+MAX_LINE = 1 << 20  # characters: a file without line ends must not fill the memory
+MAX_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
+HEAD = 256  # lines that are looked at to find the header and the form of the rows
+SAMPLE = 64  # of them, whose cells are looked at
+MAX_ABOVE = 100  # lines above the header
+MAX_NOT_ASCII = 1 << 16  # bytes of lines that are not ASCII, to find their encoding
+_COMMENT = re.compile(r'\s*"?\s*(?:#|%|//|!)')
+_SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.I)
+
+
+@dataclass(slots=True)
+class Lines:
+    """The lines of a file of text, and the first of them to look at.
+
+    Attributes:
+        head: the first lines that are neither empty nor comments, with their numbers.
+        rest: the lines after them.
+        delimiter: as a line 'sep=;' says it, or None.
+        blanks: whether blanks separate the cells where no other mark does.
+        notes: sentences about how the file was read.
+    """
+
+    path: str
+    head: list[tuple[int, str]]
+    rest: Iterator[tuple[int, str]]
+    delimiter: str | None
+    blanks: bool
+    notes: list[str]
+
+    def cells(self, line: str) -> list[str]:
+        return split(line, self.delimiter or delimiter_of(line, self.blanks))
+
+
+@dataclass(slots=True)
+class TextTable:
+    """A header and the rows below it. A column without a name is ''.
+
+    Attributes:
+        row: the header's line. trailing: whether each row ends with a delimiter that the header lacks.
+        rows: (line, cells) of the rows; cells of a row of another length are as they came.
+    """
+
+    lines: Lines
+    row: int
+    names: list[str]
+    delimiter: str | None
+    decimal: str = "."
+    trailing: bool = False
+    head: list[tuple[int, str]] = field(default_factory=list)
+
+    @classmethod
+    def below(cls, lines: Lines, place: int) -> TextTable:
+        """The table whose header is the line at that place of `lines.head`."""
+        row, line = lines.head[place]
+        delimiter = lines.delimiter or delimiter_of(line, lines.blanks)
+        names = [name.strip() for name in split(line, delimiter)]
+        table = cls(lines, row, names, delimiter, head=lines.head[place + 1 :])
+        if place:
+            first, last = lines.head[0][0], lines.head[place - 1][0]
+            lines.notes.append(
+                f"the header is line {row}; above it lie lines {first} to {last}, which are not read: "
+                f"{lines.head[0][1].strip()[:60]!r}"
+            )
+        rows = [split(line, delimiter) for _, line in table.head[:SAMPLE]]
+        if rows and Counter(map(len, rows)).most_common(1)[0][0] == len(names) + 1:  # one cell more than the header
+            longer = [cells for cells in rows if len(cells) == len(names) + 1]
+            if all(not cells[-1].strip() for cells in longer):
+                table.trailing = True
+            else:
+                counts = [str(i) for i in range(1, len(longer) + 1)]
+                counted = [cells[0].strip() for cells in longer] == counts
+                table.names = ["" if counted else "row_name", *names]
+                lines.notes.append(f"the first cell of each row is its name, as R writes it ({longer[0][0].strip()!r})")
+        table.decimal = "." if delimiter == "," else decimal_mark([cell for cells in rows for cell in cells])
+        if delimiter == ",":
+            quoted = [cell for cells in rows if len(cells) >= len(names) for cell in cells if "," in cell]
+            table.decimal = _decimal_in_quotes(lines.path, quoted)
+        return table
+
+    def cells(self, line: str) -> list[str]:
+        cells = split(line, self.delimiter)
+        return cells[:-1] if self.trailing and len(cells) == len(self.names) + 1 else cells
+
+    def blocks(self, n: int) -> Iterator[list[tuple[int, str]]]:
+        """The next n lines at a time that are not blank; fewer if they are so long that they would fill the memory."""
+        rest = chain(self.head, self.lines.rest)
+        while lines := block(rest, n):
+            if kept := [(row, line) for row, line in lines if line.strip(f'{self.delimiter or ""}" \t\r\n')]:
+                yield kept
+
+
+def checked_encoding(path: str, open_stream: Callable[[], Any], given: str | None) -> tuple[str, str | None]:
+    """The encoding of a file of text, which was read through for it, and a sentence if it was found by its bytes.
+
+    Raises:
+        BadFile: the given encoding is unknown or not the file's, or none is found; with line, column and byte.
+    """
+    with open_stream() as stream:
+        begin = stream.read(4)
+    name = given or detect(begin.rstrip(b"\0") if begin[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else begin)
+    name = name if given or name in ("utf-16", "utf-32", "utf-8-sig") else "utf-8-sig"
+    wrong = _first_wrong(path, open_stream, name)
+    if wrong is None:
+        return name, None
+    where = f"{path}: line {wrong[0]}, column {wrong[1]}: byte 0x{wrong[2]:02x} is no {name.removesuffix('-sig')}"
+    if given or name != "utf-8-sig":
+        raise BadFile(f"{where}: give its --encoding, such as windows-1252")
+    sample = _not_ascii(open_stream)
+    found = detect(sample)
+    if found is None or _first_wrong(path, open_stream, found) is not None:
+        raise BadFile(f"{where}, and no other encoding fits: give its --encoding, such as windows-1252")
+    word = next(one for one in re.findall(r"[^\s,;\t\"]+", sample.decode(found, "ignore")) if not one.isascii())
+    return found, f"read as {found} by its bytes (line {wrong[0]}: {word[:40]!r}); --encoding decides"
+
+
+def _first_wrong(path: str, open_stream: Callable[[], Any], encoding: str) -> tuple[int, int, int] | None:
+    """Line, column (in bytes) and value of the first byte that is not in the encoding."""
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError as error:
+        raise BadFile(
+            f"{path}: unknown encoding {encoding!r:.40}; known: utf-8, windows-1252, shift_jis, ..."
+        ) from error
+    row, line = 1, 0  # of the byte after those that were read; how many bytes of its line were
+    with open_stream() as stream:
+        while chunk := stream.read(1 << 20):
+            held = decoder.getstate()[0]
+            try:
+                decoder.decode(chunk)
+            except UnicodeError as error:
+                start = getattr(error, "start", 0) - len(held)
+                before = chunk[: max(start, 0)]
+                column = len(before) - before.rfind(b"\n") if b"\n" in before else line + len(before) + 1
+                return row + before.count(b"\n"), max(column + min(start, 0), 1), (held + chunk)[start + len(held)]
+            row += chunk.count(b"\n")
+            line = len(chunk) - 1 - chunk.rfind(b"\n") if b"\n" in chunk else line + len(chunk)
+    return None
+
+
+def _not_ascii(open_stream: Callable[[], Any]) -> bytes:
+    """The words of a file that are not ASCII, from its beginning."""
+    sample = bytearray()
+    with open_stream() as stream:
+        while len(sample) < MAX_NOT_ASCII and (chunk := stream.read(1 << 20)):
+            sample += b" ".join(word for word in re.split(rb"[\s,;\"]+", chunk) if not word.isascii()) + b" "
+    return bytes(sample[:MAX_NOT_ASCII])
+
+
+def open_lines(path: str, stream: Any, encoding: str | None, *, blanks: bool = False) -> Lines:
+    """The lines of a stream of bytes; `blanks`: whether they may separate cells."""
+    text = io.TextIOWrapper(stream, encoding=encoding or "utf-8-sig")
+    lines: Iterator[tuple[int, str]] = enumerate(iter(partial(text.readline, MAX_LINE), ""), start=1)
+    head, delimiter, comments = [], None, 0
+    for row, line in block(lines, HEAD):
+        if row == 1 and (separator := _SEPARATOR.fullmatch(line)):
+            delimiter = separator[1]
+        elif not head and _COMMENT.match(line):
+            comments += 1
+        elif line.strip():
+            head.append((row, line))
+    if not head:
+        raise BadFile(f"{path}: expected a table, got {'comments' if comments else 'empty lines'} only")
+    return Lines(
+        path, head, lines, delimiter, blanks, [f"{comments} lines of comments are not read"] if comments else []
+    )
+
+
+def header_by_shape(lines: Lines) -> int:
+    """The place in `lines.head` of the first line that can be a header: texts, and as many cells as the rows below."""
+    wide = [len(lines.cells(line)) for _, line in lines.head]
+    usual = Counter(wide).most_common(1)[0][0]
+    for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
+        if wide[place] in (usual, usual - 1) and any(is_text(cell) for cell in lines.cells(line)):
+            return place
+    return 0
+
+
+def is_text(cell: str) -> bool:
+    return not is_empty(cell) and number(cell) != number(cell) and number(cell, ",") != number(cell, ",")
+
+
+def delimiter_of(line: str, blanks: bool) -> str | None:
+    """None: blanks."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    if blanks and "," in bare and re.fullmatch(r"\s*[-+\d.,eE]+\s+[-+\d.,eE\s]+", bare) and "\t" not in bare:
+        return None  # '1100,5 0,123': decimal commas
+    found = next((mark for mark in "\t;|" if mark in bare), ",")
+    return None if blanks and found == "," and "," not in bare else found
+
+
+def split(line: str, delimiter: str | None) -> list[str]:
+    """The cells of a line; none if a quote in it is never closed."""
+    line = line.rstrip("\r\n")
+    if delimiter is None:
+        return line.split()
+    if '"' not in line:
+        return line.split(delimiter)
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+    except csv.Error:
+        return []
+
+
+def block(lines: Iterator[tuple[int, str]], n: int) -> list[tuple[int, str]]:
+    """The next n lines; fewer if they are so long that they would fill the memory."""
+    found, held = [], 0
+    for row, line in islice(lines, n):
+        found.append((row, line))
+        held += len(line)
+        if held > MAX_BLOCK:
+            break
+    return found
+
+
+def _decimal_in_quotes(path: str, cells: Sequence[str]) -> str:
+    """What the comma means in the quoted numbers of a file whose delimiter is the comma."""
+    figures = [cell.strip() for cell in cells if re.fullmatch(r"\s*[-+]?(?:\d*,\d+|\d{1,3}(?:,\d{3})+\.?\d*)\s*", cell)]
+    grouped = [re.fullmatch(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", cell) is not None for cell in figures]
+    if not figures or (all(grouped) and any("." in cell for cell in figures)):
+        return "."
+    if all(grouped):
+        raise BadFile(
+            f"{path}: {shown(figures, 1)} may be {figures[0].replace(',', '')} or {figures[0].replace(',', '.', 1)}: "
+            "write numbers without a mark for thousands"
+        )
+    return ","
