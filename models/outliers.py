@@ -242,7 +242,7 @@ def _limits(t2: np.ndarray, q: np.ndarray, components: int, level: float) -> tup
 
 
 def _fence(distances: np.ndarray) -> float:
-    """Two quartile ranges above the upper quartile of the logarithms: real spectra have longer tails than normal ones."""
+    """Two quartile ranges above the quartiles of the logarithms: real spectra have longer tails than normal ones."""
     first, third = np.quantile(np.log(np.maximum(distances, _TINY)), [0.25, 0.75])
     return float(np.exp(third + 2 * (third - first)))
 

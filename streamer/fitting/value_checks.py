@@ -169,7 +169,4 @@ def _plain(word: str) -> str:
     """
     letters = unicodedata.normalize("NFKD", word).casefold().strip()
     letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    joined: Callable[[str], str] = lambda text: re.sub(
-        r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])", "", text
-    )
-    return joined(letters)
+    return BLANKS.sub("", letters)
