@@ -49,7 +49,7 @@ def gap(value: float, others: np.ndarray) -> float:
 
 
 def lonely_values(values: np.ndarray, most: int = 3) -> np.ndarray:
-    """Indices of up to `most` numbers at one end, cut off from the others by more than the range of the bulk.
+    """Indices of up to `most` numbers at one end, cut off from the others by 1.5 times the range of the bulk.
 
     Skewed positive numbers are compared by their logarithms: their largest ones lie apart by nature.
 
@@ -73,9 +73,9 @@ def lonely_values(values: np.ndarray, most: int = 3) -> np.ndarray:
     steps = np.diff(known[order])
     found = [order[:0]]
     for k in range(1, most + 1):  # the k lowest, the k highest
-        if steps[k - 1] > bulk.range and known[order[k]] <= bulk.low:
+        if steps[k - 1] > 1.5 * bulk.range and known[order[k]] <= bulk.low:
             found.append(order[:k])
-        if steps[-k] > bulk.range and known[order[-k - 1]] >= bulk.high:
+        if steps[-k] > 1.5 * bulk.range and known[order[-k - 1]] >= bulk.high:
             found.append(order[-k:])
     return there[np.unique(np.concatenate(found))]
 
@@ -102,8 +102,8 @@ class Screen:
 def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
     """Robust T2 and Q of spectra after SNV.
 
-    The first directions are those of the spectra on a sphere around their median, where all have the same weight. Then spectra beyond the 97.5 % limits are set aside, the principal components are
-    taken again, and so on.
+    The first directions are those of the spectra on a sphere around their median, where all have the same weight. Then
+    spectra beyond the 97.5 % limits are set aside, the principal components are taken again, and so on.
     The limit of Q is that of ROBPCA: Q^(1/3), the distance to the power 2/3, is nearly normal.
 
     Args:

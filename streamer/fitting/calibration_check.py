@@ -73,11 +73,12 @@ def look(
         check = check_numbers if of.dtype.kind == "f" else check_classes
         made[name], found = check(name, of, naming)
         findings += found
-    bands, found = spectrum_checks.empty_bands(spectra, axis_values, unit, naming)
+    missing, codes = spectrum_checks.missing_cells(spectra, naming)
+    bands, found = spectrum_checks.empty_bands(spectra, missing, axis_values, unit, naming)
     findings += found
-    used = spectra if bands.all() else spectra[:, bands]
-    at = axis_values[bands]
-    rows, found = spectrum_checks.broken_spectra(used, at, unit, naming)
+    used, at = (spectra, axis_values) if bands.all() else (spectra[:, bands], axis_values[bands])
+    missing = missing[:, bands] if missing is not None else None
+    rows, found = spectrum_checks.broken_spectra(used, missing, codes, at, unit, naming)
     findings += found
     findings += spectrum_checks.saturated(used, rows, at, unit, naming)
     different, found = spectrum_checks.copies(used, rows, made, naming)

@@ -1,7 +1,7 @@
 """Spectra before they are fitted: bands that nobody measured, and spectra that are no measurement of a sample."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from .value_checks import HUGE, INTEGERS
 
 CODES = np.array([-1e4, -9999, -999, -99, -9, -1, 0, 999, 9999, 99999, *sorted(INTEGERS)], np.float64)
 FLAT, NEARLY_FLAT = 1e-4, 0.02  # range of a spectrum, of that of the median spectrum
+MIN_ROWS = 5  # fewer do not say what is usual
 MIN_RUN = 4  # neighbouring bands at the very same maximum
 ABRUPT = 5.0  # a step into a code, over the largest such step of ordinary spectra
 COARSE = 0.05  # share of equal neighbours among a spectrum's values that shows rounded values
@@ -29,68 +30,139 @@ def bands_of(bands: np.ndarray, axis_values: np.ndarray, unit: str) -> str:
     return f"{', '.join(first)}{' and ' if first else ''}{last} {unit}".rstrip()
 
 
+def missing_cells(spectra: np.ndarray, naming: Naming) -> tuple[np.ndarray | None, list[float]]:
+    """(n, bands) bool, what was not measured (None: nothing): not finite, or a code of 'no data'; and these codes.
+
+    A code lies outside of what is measured, and a spectrum reaches it in one abrupt step. So zeros of a dark band, or
+    9999 counts among others, are none.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = None if np.isfinite(spectra.sum()) else np.isfinite(spectra)
+    if finite is not None and finite.all():
+        finite = None  # the sum was too large
+    missing = None if finite is None else ~finite
+    if "no-data-spectra" in naming.keep:
+        return missing, []
+    known = spectra if finite is None else np.where(finite, spectra, np.nan)
+    low, high = np.fmin.reduce(known, axis=1), np.fmax.reduce(known, axis=1)
+    codes = CODES.astype(spectra.dtype)
+    edges = np.stack([low, high])
+    found = np.isin(edges, codes) | (np.abs(edges) >= HUGE)
+    suspect = found.any(axis=0)
+    if not suspect.any():
+        return missing, []
+    plain = known[~suspect]
+    plain, some, rows = plain[:: max(1, len(plain) // 1000)], known[suspect], np.flatnonzero(suspect)
+    candidates = np.unique(edges[found])
+    cells = {code: some == code for code in candidates.tolist()}
+    rest = np.where(np.logical_or.reduce(list(cells.values())), np.nan, some)
+    lowest, highest, steps = np.inf, -np.inf, []
+    for part in (plain, rest):
+        if part.size:
+            lowest, highest = (
+                min(lowest, np.fmin.reduce(part, axis=None)),
+                max(highest, np.fmax.reduce(part, axis=None)),
+            )
+            largest = np.fmax.reduce(np.abs(np.diff(part, axis=1)), axis=1)
+            steps.append(largest[np.isfinite(largest)])
+    usual = np.concatenate(steps)
+    step = float(np.quantile(usual, 0.95)) if len(usual) else np.inf
+    taken = []
+    for code, coded in cells.items():
+        if lowest <= code <= highest:
+            continue
+        edge = coded[:, 1:] != coded[:, :-1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            jump = np.fmax.reduce(np.where(edge, np.abs(np.diff(some, axis=1)), 0), axis=1)
+        sure = (coded.all(axis=1) & (code != 0)) | (jump > ABRUPT * step)
+        if sure.any():
+            missing = np.zeros(spectra.shape, bool) if missing is None else missing
+            missing[rows[sure]] |= coded[sure]
+            taken.append(code)
+    return missing, taken
+
+
 def empty_bands(
-    spectra: np.ndarray, axis_values: np.ndarray, unit: str, naming: Naming
+    spectra: np.ndarray, missing: np.ndarray | None, axis_values: np.ndarray, unit: str, naming: Naming
 ) -> tuple[np.ndarray, list[Finding]]:
-    """(bands,) bool, the bands to use, and what was found. Empty: not a number, or one value that no neighbour has."""
+    """(bands,) bool, the bands to use, and what was found.
+
+    Not used are bands that were not measured in more than half of the rows, and those that have one value in all rows
+    where their neighbours have others.
+    """
     n, bands = spectra.shape
-    use, findings = np.ones(bands, bool), []
-    empty = np.count_nonzero(~np.isfinite(spectra), axis=0) if not np.isfinite(spectra.sum()) else np.zeros(bands, int)
+    empty = np.zeros(bands, int) if missing is None else np.count_nonzero(missing, axis=0)
     constant = np.zeros(bands, bool)
-    if n >= 5:
+    if n >= MIN_ROWS:
         constant = (spectra[0] == spectra[-1]) & (spectra[0] == spectra[n // 2])
         at = np.flatnonzero(constant)
         constant[at] = (spectra[:, at] == spectra[0, at]).all(axis=0)
     varying = np.flatnonzero(~constant & (empty < n))
     groups: dict[str, list[int]] = defaultdict(list)
-    for band in np.flatnonzero(empty > n / 2).tolist():
-        groups[f"empty in all {n:,} rows" if empty[band] == n else f"empty in {empty[band]:,} of {n:,} rows"].append(
-            band
-        )
     for band in np.flatnonzero(constant).tolist() if len(varying) else ():
         near = spectra[:, varying[np.abs(varying - band).argmin()]]
-        if not np.nanmin(near) <= spectra[0, band] <= np.nanmax(near):
+        if not np.fmin.reduce(near) <= spectra[0, band] <= np.fmax.reduce(near):
             groups[f"{number(float(spectra[0, band]))} in all {n:,} rows"].append(band)
+    groups[f"empty in all {n:,} rows"] = np.flatnonzero((empty == n) & ~constant).tolist()
+    partly = np.flatnonzero((empty > n / 2) & (empty < n))
+    if len(partly):
+        least, most = empty[partly].min(), empty[partly].max()
+        groups[f"empty in {least if least == most else f'{least} to {most}'} of {n:,} rows"] = partly.tolist()
+    use, findings = np.ones(bands, bool), []
     for what, found in groups.items():
-        verb = "is" if len(found) == 1 else "are"
-        it = "this band is" if len(found) == 1 else f"these {len(found)} bands are"
-        text = f"{bands_of(np.array(found), axis_values, unit)} {verb} {what}"
-        finding = naming.leave_out("empty-band", text, f"{it} not used", np.empty(0, int))
-        # A band without a number cannot be kept.
-        if not finding.left_out and (empty[found] > 0).any():
+        if found:
+            text = f"{bands_of(np.array(found), axis_values, unit)} {'is' if len(found) == 1 else 'are'} {what}"
+            it = "this band is" if len(found) == 1 else f"these {len(found)} bands are"
             finding = Finding("empty-band", f"{text}: {it} not used", left_out=True)
-        findings.append(finding)
-        if finding.left_out:
-            use[found] = False
+            if np.isfinite(spectra[:, found]).all():  # else it cannot be kept
+                finding = naming.leave_out("empty-band", text, f"{it} not used", np.empty(0, int))
+            findings.append(finding)
+            use[found] = not finding.left_out
+            if missing is not None:
+                missing[:, found] = False
     return use, findings
 
 
 def broken_spectra(
-    spectra: np.ndarray, axis_values: np.ndarray, unit: str, naming: Naming
+    spectra: np.ndarray,
+    missing: np.ndarray | None,
+    codes: Sequence[float],
+    axis_values: np.ndarray,
+    unit: str,
+    naming: Naming,
 ) -> tuple[np.ndarray, list[Finding]]:
-    """(n,) bool, the spectra that can be used, and what was found: not finite, codes of 'no data', flat."""
+    """(n,) bool, the spectra that can be used, and what was found: not measured in some bands, or flat.
+
+    Args: as `missing_cells` returns them, of the bands to use.
+    """
     n = len(spectra)
     use, findings = np.ones(n, bool), []
-    if not np.isfinite(spectra.sum()):
-        finite = np.isfinite(spectra)
-        use = finite.all(axis=1)
-        rows = np.flatnonzero(~use)
-        if len(rows):
-            bands = np.flatnonzero(~finite[rows].all(axis=0))
-            where = f"in {len(bands)} bands" if len(bands) > 8 else f"at {bands_of(bands, axis_values, unit)}"
-            what = "infinite" if np.isinf(spectra[rows]).any() else "empty"
-            text = f"{spectra_of(len(rows), n)} {what} {where}: {naming.rows(rows)}: left out"
-            if not np.isnan(spectra[rows]).all(axis=1).any() and len(rows) > 0.2 * n:
-                text += "; to keep them, cut these bands away: --preprocess 'cut LOW HIGH, ...'"
-            findings.append(Finding("not-finite", text, rows, left_out=True))
-    for check in (_coded, _flat):
-        good = np.flatnonzero(use)
-        if len(good) >= 3:
-            some = spectra if len(good) == n else spectra[good]
-            for finding in check(some, good, n, naming):
-                findings.append(finding)
-                if finding.left_out:
-                    use[finding.rows] = False
+    if missing is not None and missing.any():
+        use = ~missing.any(axis=1)
+        cells = {number(code): missing & (spectra == code) for code in codes}
+        cells["empty"] = missing & np.isnan(spectra)
+        cells["infinite"] = missing & np.isinf(spectra)
+        for what, where in cells.items():
+            rows = np.flatnonzero(where.any(axis=1))
+            if len(rows):
+                bands = np.flatnonzero(where.any(axis=0))
+                every = len(bands) == spectra.shape[1]
+                places = "in all bands" if every else f"at {bands_of(bands, axis_values, unit)}"
+                coded = what not in ("empty", "infinite")
+                text = f"{spectra_of(len(rows), n)} {f'{what} (no data)' if coded else what} {places}"
+                text += f": {naming.rows(rows)}"
+                few = len(bands) < 0.5 * spectra.shape[1]
+                cut = "; cut these bands away to keep them: --preprocess 'cut LOW HIGH, ...'"
+                text += f": left out{cut if few and len(rows) > 0.1 * n else ''}"
+                text += "; --keep no-data-spectra uses them" if coded else ""
+                findings.append(Finding("no-data-spectra" if coded else "not-finite", text, rows, left_out=True))
+    good = np.flatnonzero(use)
+    if len(good) >= MIN_ROWS:
+        found = _flat(spectra if len(good) == n else spectra[good], good, n, naming)
+        findings += found
+        for finding in found:
+            if finding.left_out:
+                use[finding.rows] = False
     return use, findings
 
 
@@ -165,48 +237,10 @@ def _differ(values: np.ndarray) -> bool:
     return len(set(known.tolist())) > 1
 
 
-def _coded(spectra: np.ndarray, places: np.ndarray, n: int, naming: Naming) -> list[Finding]:
-    """Spectra with a code of 'no data' in some bands: outside of what is measured, and reached in one abrupt step."""
-    low, high = spectra.min(axis=1), spectra.max(axis=1)
-    suspect = np.isin(low, CODES.astype(spectra.dtype)) | np.isin(high, CODES.astype(spectra.dtype))
-    suspect |= (np.abs(low) >= HUGE) | (np.abs(high) >= HUGE)
-    if not suspect.any():
-        return []
-    usual = spectra[~suspect][:: max(1, int((~suspect).sum()) // 1000)]
-    findings = []
-    for code in np.unique(np.concatenate([low[suspect], high[suspect]])).tolist():
-        if abs(code) < HUGE and code not in CODES.astype(spectra.dtype):
-            continue
-        rows = np.flatnonzero(suspect & ((low == code) | (high == code)))
-        some = spectra[rows]
-        coded = some == code
-        measured = np.ma.masked_array(some, coded)
-        rest = usual if len(usual) >= 3 else measured
-        lowest, highest = float(rest.min()), float(rest.max())
-        if lowest <= code <= highest or (coded.all(axis=1).all() and code == 0):
-            continue
-        steps = (
-            np.abs(np.diff(usual, axis=1)).max() if len(usual) >= 3 else np.ma.median(np.abs(np.diff(measured, axis=1)))
-        )
-        edge = coded[:, 1:] != coded[:, :-1]
-        jump = np.where(edge, np.abs(np.diff(some, axis=1)), 0).max(axis=1)
-        sure = (coded.all(axis=1) & (code != 0)) | (jump > ABRUPT * steps)
-        if not sure.any():
-            continue
-        where = np.count_nonzero(coded[sure].any(axis=0))
-        rows = places[rows[sure]]
-        bands = "1 band" if where == 1 else f"{where} bands"
-        what = f"{len(rows):,} of {n:,} spectra have {number(code)} (no data) in {bands}: {naming.rows(rows)}"
-        findings.append(naming.leave_out("no-data-spectra", what, "left out", rows))
-    return findings
-
-
 def _flat(spectra: np.ndarray, places: np.ndarray, n: int, naming: Naming) -> list[Finding]:
     """Spectra without a shape: dark scans. SNV would make noise of them, or nothing."""
     size = spectra.max(axis=1) - spectra.min(axis=1)
-    usual = float(np.median(size))
-    if usual == 0:
-        usual = float(size.max())
+    usual = float(np.quantile(size, 0.9))  # even if most are dark
     if usual == 0:
         return []
     findings = []

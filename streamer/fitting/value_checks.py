@@ -9,7 +9,7 @@ from ...models.outliers import Bulk, gap, lonely_values
 from .findings import Finding, Naming, number
 
 # What programs write for 'not measured' and no laboratory measures: -99.9, 9999, 1e30, Surfer's 1.70141e38.
-NINES = re.compile(r"-9{2,}(\.9+)?|-9\.9{2,}|9{3,}(\.9+)?|99\.9{2,}|-?8{4,}(\.8+)?|-?7{4,}")
+NINES = re.compile(r"-9{2,}(\.9+)?|-9\.9{2,}|9{3,}(\.9+)?|99\.9{2,}|-[78]{2,}|8{3,}(\.8+)?|7{3,}")
 INTEGERS = frozenset((32767.0, -32768.0, 65535.0, 2147483647.0, -2147483648.0))
 WEAK = frozenset((0.0, -1.0, -9.0, -10.0, 99.0))  # codes too, but some scales have them
 HUGE = 1e20
@@ -31,8 +31,11 @@ def is_code(value: float) -> bool:
 
 def check_numbers(name: str, values: np.ndarray, naming: Naming) -> tuple[np.ndarray, list[Finding]]:
     """(n,) values with codes of 'not measured' made NaN, and what was found in them."""
-    values = np.where(np.isfinite(values), values, np.nan)
     findings = []
+    if len(rows := np.flatnonzero(np.isinf(values))):
+        text = f"{len(rows)} of {len(values)} values of {name} are infinite: {naming.rows(rows)}: taken as not measured"
+        findings.append(Finding("not-finite", text, rows, left_out=True))
+    values = np.where(np.isfinite(values), values, np.nan)
     for code, rows in _codes(values):
         what = f"{len(rows)} of {len(values)} values of {name} are {number(code)}, far from all others"
         rest = values[~np.isin(np.arange(len(values)), rows)]
@@ -156,10 +159,12 @@ def _levels(name: str, values: np.ndarray) -> list[Finding]:
 
 
 def _no_class(word: str) -> bool:
+    if word.strip().casefold() in NO_CLASS:
+        return True
     try:
         return is_code(float(word))
     except ValueError:
-        return word.strip().casefold() in NO_CLASS
+        return False
 
 
 def _plain(word: str) -> str:
