@@ -104,7 +104,8 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
 
     The first directions are those of the spectra on a sphere around their median, where all have the same weight. Then
     spectra beyond the 97.5 % limits are set aside, the principal components are taken again, and so on.
-    The limit of Q is that of ROBPCA: Q^(1/3), the distance to the power 2/3, is nearly normal.
+    The limit of Q is that of ROBPCA: Q^(1/3), the distance to the power 2/3, is nearly normal. Both limits are raised for
+    the long tails of real spectra: they say which spectra a person should look at, up to a quarter of them all.
 
     Args:
         spectra: (n, bands), finite.
@@ -141,8 +142,7 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
             break
     components = directions.shape[1]
     limits = _limits(t2, q, components, level)
-    limits = (max(_FACTOR * limit, _fence(of)) for limit, of in zip(limits, (t2, q), strict=True))
-    t2_limit, q_limit = limits
+    t2_limit, q_limit = (max(_FACTOR * limit, _fence(of)) for limit, of in zip(limits, (t2, q), strict=True))
     t2, q = _distances(some, centre, directions, scale)
     return Screen(t2 / t2_limit, q / q_limit, components)
 

@@ -91,23 +91,28 @@ def empty_bands(
     where their neighbours have others.
     """
     n, bands = spectra.shape
-    empty = np.zeros(bands, int) if missing is None else np.count_nonzero(missing, axis=0)
+    empty, there = np.zeros(bands, int), n
+    if missing is not None:
+        nothing = int(
+            missing.all(axis=1).sum()
+        )  # rows, such as pixels outside of a picture: they say nothing of a band
+        empty, there = np.count_nonzero(missing, axis=0) - nothing, n - nothing
     constant = np.zeros(bands, bool)
     if n >= MIN_ROWS:
         constant = (spectra[0] == spectra[-1]) & (spectra[0] == spectra[n // 2])
         at = np.flatnonzero(constant)
         constant[at] = (spectra[:, at] == spectra[0, at]).all(axis=0)
-    varying = np.flatnonzero(~constant & (empty < n))
+    varying = np.flatnonzero(~constant & (empty < there))
     groups: dict[str, list[int]] = defaultdict(list)
     for band in np.flatnonzero(constant).tolist() if len(varying) else ():
         near = spectra[:, varying[np.abs(varying - band).argmin()]]
         if not np.fmin.reduce(near) <= spectra[0, band] <= np.fmax.reduce(near):
             groups[f"{number(float(spectra[0, band]))} in all {n:,} rows"].append(band)
-    groups[f"empty in all {n:,} rows"] = np.flatnonzero((empty == n) & ~constant).tolist()
-    partly = np.flatnonzero((empty > n / 2) & (empty < n))
+    groups[f"empty in all {there:,} rows"] = np.flatnonzero((empty == there) & ~constant & (there > 0)).tolist()
+    partly = np.flatnonzero((empty > there / 2) & (empty < there))
     if len(partly):
         least, most = empty[partly].min(), empty[partly].max()
-        groups[f"empty in {least if least == most else f'{least} to {most}'} of {n:,} rows"] = partly.tolist()
+        groups[f"empty in {least if least == most else f'{least} to {most}'} of {there:,} rows"] = partly.tolist()
     use, findings = np.ones(bands, bool), []
     for what, found in groups.items():
         if found:

@@ -126,10 +126,12 @@ def _suspects(name: str, values: np.ndarray, naming: Naming) -> list[Finding]:
         )
         findings.append(Finding("far-values", text, rows))
     known = values[np.isfinite(values)]
-    for code in np.unique(known).tolist():
-        same = np.flatnonzero(values == code)
-        others = known[known != code]
-        if not (len(same) > 1 and len(others) >= MIN_VALUES and (is_code(code) or code in WEAK) and code != 0):
+    different, counts = np.unique(known, return_counts=True)
+    for code in different[(counts > 1) & (different != 0)].tolist():
+        if not (is_code(code) or code in WEAK):
+            continue
+        same, others = np.flatnonzero(values == code), known[known != code]
+        if len(others) < MIN_VALUES:
             continue
         outside = code < others.min() or code > others.max()
         below_zero = code < 0 <= others.min()
