@@ -1,0 +1,453 @@
+"""What a user is told about a calibration before it is fitted, and what is left out of it: each finding with members of
+its kind, and with near-misses that must not be called so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis import BadFile
+from tamis.models.axis import Axis
+from tamis.streamer.fitting.calibration_check import KINDS, Finding, Look, look, residual_findings
+
+from ..support.spectra import simulate
+
+N = 60
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def meat(grid: Axis) -> np.ndarray:
+    return simulate(N, grid)[0]
+
+
+def at(spectra: np.ndarray, grid: Axis, values: Any = None, **more: Any) -> Look:
+    """A look at spectra with one target, `fat`."""
+    values = np.random.default_rng(1).uniform(3, 12, len(spectra)).round(2) if values is None else np.array(values)
+    names = [str(2 + i) for i in range(len(spectra))]
+    return look(spectra, grid.values, {"fat": values}, names, **more)
+
+
+def of(seen: Look, kind: str) -> list[Finding]:
+    assert {one.kind for one in seen.findings} <= set(KINDS)
+    return [one for one in seen.findings if one.kind == kind]
+
+
+def values(low: float, high: float, decimals: int = 2) -> np.ndarray:
+    return np.random.default_rng(1).uniform(low, high, N).round(decimals)
+
+
+def test_a_good_calibration_is_used_whole_and_without_a_word(meat: np.ndarray, grid: Axis) -> None:
+    seen = at(meat, grid)
+    assert seen.findings == []
+    assert seen.rows.all()
+    assert seen.bands.all()
+
+
+# Numbers that stand for 'not measured'
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "code", "count"),
+    [
+        (0.02, 0.4, -9999, 10), (3, 12, -999, 1), (0, 5000, -99, 3), (3, 12, 9999, 2), (3, 12, 99999, 1),
+        (3, 12, 1e30, 4), (3, 12, 1.70141e38, 4), (3, 12, 3.4028234663852886e38, 1), (20, 30, -1, 3), (20, 30, 0, 4),
+        (3, 12, float(np.float32(-99.9)), 2), (3, 12, 999.9, 2), (3, 12, -32768, 1), (3, 12, 888, 2),
+        (0, 60, -9999, 40),
+        (-20, 5, -9999, 3), (3, 12, 2147483647, 1), (-3, 2, 99.99, 2),
+    ],
+)  # fmt: skip
+def test_a_code_far_from_all_others_is_not_measured(
+    low: float, high: float, code: float, count: int, meat: np.ndarray, grid: Axis
+) -> None:
+    fat = values(low, high)
+    fat[:count] = code
+    seen = at(meat, grid, fat)
+    (found,) = of(seen, "no-data")
+    assert found.left_out
+    assert found.rows.tolist() == list(range(count))
+    assert f"{count} of 60 values of fat are {code:.6g}" in found.text
+    assert "row" in found.text
+    assert "--keep no-data" in found.text
+    assert np.isnan(seen.values["fat"][:count]).all()
+    assert np.isfinite(seen.values["fat"][count:]).all()
+    assert seen.rows.all()
+    kept = at(meat, grid, fat, keep=["no-data"])
+    assert np.array_equal(kept.values["fat"], fat)
+    assert not any(one.left_out for one in kept.findings)
+
+
+def test_two_codes_and_a_typing_error_are_three_findings(meat: np.ndarray, grid: Axis) -> None:
+    fat = values(3, 12)
+    fat[:6], fat[6:8], fat[8] = -9999, -99, 105
+    seen = at(meat, grid, fat)
+    assert sorted(len(one.rows) for one in of(seen, "no-data")) == [2, 6]
+    assert [one.rows.tolist() for one in of(seen, "far-values")] == [[8]]
+    assert seen.values["fat"][8] == 105
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "decimals", "code", "count"),
+    [
+        (8000, 12000, 0, 9999, 2), (-3, 2, 1, -1, 3), (0, 50, 1, 0, 5), (-150, 20, 0, -99, 2), (95, 100, 2, 99.99, 2),
+        (900, 1100, 0, 999, 2), (80, 95, 1, 88.8, 2), (0, 100, 0, 99, 3), (1e20, 1e22, 2, 1e21, 2), (10, 14, 1, 0, 1),
+    ],
+)  # fmt: skip
+def test_a_code_that_the_scale_has_is_a_value(
+    low: float, high: float, decimals: int, code: float, count: int, meat: np.ndarray, grid: Axis
+) -> None:
+    fat = values(low, high, decimals)
+    fat[:count] = code
+    seen = at(meat, grid, fat)
+    assert not of(seen, "no-data")
+    assert np.array_equal(seen.values["fat"], fat)
+
+
+def test_codes_that_may_be_values_are_asked_about(meat: np.ndarray, grid: Axis) -> None:
+    fat = values(0, 50)
+    fat[:3] = -1
+    (found,) = of(at(meat, grid, fat), "far-values")
+    assert "3 of 60 values of fat are -1" in found.text
+    assert not found.left_out
+
+
+def test_values_that_most_samples_have_not_are_kept(meat: np.ndarray, grid: Axis) -> None:
+    fat = np.where(np.arange(N) % 6 == 0, values(1, 1.4), 0.0)
+    seen = at(meat, grid, fat)
+    assert np.array_equal(seen.values["fat"], fat)
+
+
+def test_infinite_values_are_counted(meat: np.ndarray, grid: Axis) -> None:
+    fat = values(3, 12)
+    fat[:2] = np.inf
+    (found,) = of(at(meat, grid, fat), "not-finite")
+    assert "2 of 60 values of fat are infinite" in found.text
+
+
+@pytest.mark.parametrize("typed", [85.0, 0.85, -8.5, 8500.0])
+def test_a_typing_error_is_told_and_fitted_on(typed: float, meat: np.ndarray, grid: Axis) -> None:
+    fat = values(8, 12)
+    fat[7] = typed
+    seen = at(meat, grid, fat)
+    (found,) = of(seen, "far-values")
+    assert found.rows.tolist() == [7]
+    assert "row 9" in found.text
+    assert not found.left_out
+    assert seen.values["fat"][7] == typed
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_skewed_values_are_no_typing_errors(seed: int, meat: np.ndarray, grid: Axis) -> None:
+    carbon = np.random.default_rng(seed).lognormal(0.5, 1.0, N).round(2)
+    assert not of(at(meat, grid, carbon), "far-values")
+    assert not of(at(meat, grid, np.where(carbon < 1, 0, carbon)), "far-values")
+
+
+# Values and classes without much to learn
+
+
+def test_a_constant_target_is_refused(meat: np.ndarray, grid: Axis) -> None:
+    with pytest.raises(BadFile, match="fat is 12 in all 60 rows"):
+        at(meat, grid, np.full(N, 12.0))
+    with pytest.raises(BadFile, match="fat is 12 in all 50 rows that have it"):
+        at(meat, grid, np.where(np.arange(N) < 10, np.nan, 12.0))
+    with pytest.raises(BadFile, match="fat is 12 in all 50 rows that have it"):
+        at(meat, grid, np.where(np.arange(N) < 10, -9999, 12.0))
+    with pytest.raises(BadFile, match="fat is 'PET' in all 60 rows"):
+        at(meat, grid, np.full(N, "PET", object))
+    assert of(at(meat, grid, np.full(N, 12.0), refuse=False), "constant")
+
+
+def test_a_nearly_constant_target_is_told(meat: np.ndarray, grid: Axis) -> None:
+    fat = np.full(N, 12.0)
+    fat[:2] = 12.5, 13.0
+    (found,) = of(at(meat, grid, fat), "nearly-constant")
+    assert "fat is 12 in 58 of 60 rows" in found.text
+    fat[:20] = values(11, 13)[:20]
+    assert not of(at(meat, grid, fat), "nearly-constant")
+
+
+def test_whole_numbers_of_few_values_may_be_classes(meat: np.ndarray, grid: Axis) -> None:
+    (found,) = of(at(meat, grid, np.arange(N) % 3 + 1.0), "few-values")
+    assert "fat has 3 whole values (1, 2, 3)" in found.text
+    assert "--classes fat" in found.text
+    for fat in (np.arange(N) % 3 + 0.5, np.arange(N) % 12 + 1.0, values(1, 40, 0)):
+        assert not of(at(meat, grid, fat), "few-values")
+
+
+@pytest.mark.parametrize("other", ["pet", "PET ", " PET", "P ET", "P\u00c9T", "P-ET", "P_ET", "\uff30ET"])
+def test_classes_whose_names_differ_by_little_are_told(other: str, meat: np.ndarray, grid: Axis) -> None:
+    names = np.array(["PE", "PVC", "PET", other] * 15, object)
+    (found,) = of(at(meat, grid, names), "class-names")
+    assert repr(other) in found.text
+    assert len(found.rows) == 30
+
+
+def test_classes_with_different_names_are_not_told(meat: np.ndarray, grid: Axis) -> None:
+    names = np.array(["PE-1", "PE-2", "1-2", "12", "A", "A+", "1.0", "10", "-1", "1"] * 6, object)
+    assert not of(at(meat, grid, names), "class-names")
+
+
+@pytest.mark.parametrize("word", ["NA", "n/a", "#N/A", "NaN", "-9999", "n.d.", "?"])
+def test_a_word_for_no_class_is_no_class(word: str, meat: np.ndarray, grid: Axis) -> None:
+    names = np.array(["PE", "PVC", word] * 20, object)
+    seen = at(meat, grid, names)
+    (found,) = of(seen, "no-data")
+    assert repr(word) in found.text
+    assert set(seen.values["fat"]) == {"PE", "PVC", ""}
+
+
+# Bands and spectra
+
+
+@pytest.mark.parametrize("empty", [np.nan, -9999.0, 0.0])
+def test_a_band_that_nobody_measured_is_named_and_not_used(empty: float, meat: np.ndarray, grid: Axis) -> None:
+    meat[:, -1] = empty
+    seen = at(meat, grid)
+    (found,) = seen.findings
+    assert found.kind == "empty-band"
+    assert f"{grid.values[-1]:g} nm is" in found.text
+    assert "in all 60 rows" in found.text
+    assert seen.rows.all()
+    assert seen.bands.tolist() == [True] * (len(grid) - 1) + [False]
+
+
+@pytest.mark.parametrize("empty", [np.nan, -9999.0])
+def test_bands_empty_in_most_rows_are_not_used_and_rows_with_few_empty_bands_are_left_out(
+    empty: float, meat: np.ndarray, grid: Axis
+) -> None:
+    most, few = meat.copy(), meat.copy()
+    most[:45, -6:], few[:9, -6:] = empty, empty
+    seen = at(most, grid)
+    assert seen.rows.all()
+    assert seen.bands.sum() == len(grid) - 6
+    assert "in 45 of 60 rows" in of(seen, "empty-band")[0].text
+    seen = at(few, grid)
+    assert seen.bands.all()
+    assert np.flatnonzero(~seen.rows).tolist() == list(range(9))
+    (found,) = seen.findings
+    assert found.left_out
+    assert "9 of 60 spectra are" in found.text
+    assert "preprocess 'cut" in found.text
+
+
+def test_a_band_that_is_constant_beside_its_neighbours_is_kept(meat: np.ndarray, grid: Axis) -> None:
+    flat_edge = meat - meat[:, :1]  # baseline subtracted: the first band is 0
+    flat_edge[:, 1] = np.where(np.arange(N) % 2, 1e-4, -1e-4)
+    seen = at(flat_edge, grid)
+    assert seen.bands.all()
+    assert not of(seen, "empty-band")
+
+
+def damaged(spectra: np.ndarray, rows: int, damage: Callable[[np.ndarray], None]) -> np.ndarray:
+    made = spectra.copy()
+    damage(made[:rows])
+    return made
+
+
+def put(value: float, bands: slice = slice(20, 26)) -> Callable[[np.ndarray], None]:
+    def damage(some: np.ndarray) -> None:
+        some[:, bands] = value
+
+    return damage
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("code", [-9999.0, -999, -1, 9999, 1e30, -3.4e38, 65535, 0])
+def test_spectra_with_codes_of_no_data_are_left_out(code: float, kind: str, meat: np.ndarray, grid: Axis) -> None:
+    for bands in (slice(20, 26), slice(0, 1)):
+        spectra = damaged(meat + 1, 5, put(code, bands)).astype(kind)
+        seen = at(spectra, grid)
+        (found,) = of(seen, "no-data-spectra")
+        assert "5 of 60 spectra are" in found.text
+        assert f"{code:.6g} (no data)" in found.text
+        assert np.flatnonzero(~seen.rows).tolist() == list(range(5))
+    assert at(spectra, grid, keep=["no-data-spectra"]).rows.all()
+
+
+def test_pixels_outside_of_the_picture_are_left_out(meat: np.ndarray, grid: Axis) -> None:
+    seen = at(damaged(meat, 40, put(-9999, slice(None))), grid)
+    assert seen.rows.sum() == 20
+    assert "in all bands" in of(seen, "no-data-spectra")[0].text
+
+
+@pytest.mark.parametrize(
+    "spectra",
+    [
+        lambda x: np.round(10_000 * x),  # counts, some of them 9999 or 999
+        lambda x: np.maximum(x - 0.4, 0),  # clipped at 0
+        lambda x: np.gradient(x, axis=1) * (np.arange(x.shape[1]) > 0),  # a derivative, 0 at its edge
+        lambda x: (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True),
+        lambda x: np.round(x - 1.5, 1),  # some exactly -1 and 0
+        lambda x: np.round(x, 2),
+    ],
+    ids=["counts", "clipped", "derivative", "snv", "rounded", "rounded finer"],
+)
+def test_no_spectrum_is_left_out_of_other_quantities(
+    spectra: Callable[[np.ndarray], np.ndarray], meat: np.ndarray, grid: Axis
+) -> None:
+    seen = at(spectra(meat), grid)
+    assert seen.rows.all()
+    assert not of(seen, "no-data-spectra")
+    assert not of(seen, "saturated")
+    assert not of(seen, "flat")
+
+
+def test_spectra_that_are_not_finite_are_counted(meat: np.ndarray, grid: Axis) -> None:
+    meat[3, 10], meat[4] = np.inf, np.nan
+    seen = at(meat, grid)
+    assert sorted(one.text.split(":")[0] for one in of(seen, "not-finite")) == [
+        "1 of 60 spectra is empty in all bands",
+        f"1 of 60 spectra is infinite at {grid.values[10]:g} nm",
+    ]
+    assert np.flatnonzero(~seen.rows).tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.02, 1.0, 4000.0])
+def test_flat_spectra_are_left_out(level: float, meat: np.ndarray, grid: Axis) -> None:
+    seen = at(damaged(meat, 3, put(level, slice(None))), grid)
+    (found,) = of(seen, "flat")
+    assert found.left_out
+    assert f"3 of 60 spectra are {level:g} in all bands" in found.text
+    assert seen.rows.sum() == N - 3
+
+
+def test_dark_scans_with_noise_are_told_and_dark_samples_are_not(meat: np.ndarray, grid: Axis) -> None:
+    dark, black = meat.copy(), meat.copy()
+    dark[:3] = np.random.default_rng(2).normal(0.02, 1e-3, dark[:3].shape)
+    (found,) = of(at(dark, grid), "flat")
+    assert not found.left_out
+    assert found.rows.tolist() == [0, 1, 2]
+    black[:3] *= 0.1
+    assert not of(at(black, grid), "flat")
+
+
+@pytest.mark.parametrize("scale", [1.0, 60_000.0])
+def test_saturated_spectra_are_told_and_used(scale: float, meat: np.ndarray, grid: Axis) -> None:
+    top = np.quantile(meat, 0.97)
+    seen = at(np.minimum(meat, top) * scale, grid)
+    (found,) = of(seen, "saturated")
+    assert not found.left_out
+    assert seen.rows.all()
+    assert f"cut off at {top * scale:.6g}" in found.text
+    assert set(found.rows) == set(np.flatnonzero((meat >= top).sum(axis=1) >= 4))
+
+
+def test_copies_are_told(meat: np.ndarray, grid: Axis) -> None:
+    meat[1], meat[7] = meat[0], meat[6]
+    fat = values(3, 12)
+    fat[1], fat[6], fat[7] = fat[0], 4.5, 9.5
+    (found,) = of(at(meat, grid, fat), "copies")
+    assert found.rows.tolist() == [0, 1, 6, 7]
+    assert "different values of fat (rows 8, 9: 4.5, 9.5)" in found.text
+    meat[1] *= 1 + 1e-6
+    (found,) = of(at(meat, grid, fat), "copies")
+    assert found.rows.tolist() == [6, 7]
+
+
+def test_copies_of_one_spectrum_are_refused(meat: np.ndarray, grid: Axis) -> None:
+    with pytest.raises(BadFile, match="at least 5 different spectra, got 1 in 6 rows"):
+        at(np.repeat(meat[:1], 6, axis=0), grid)
+    with pytest.raises(BadFile, match="at least 5 different spectra, got 4 in 60 rows"):
+        at(np.repeat(meat[:4], 15, axis=0), grid)
+
+
+def test_a_spectrum_of_another_material_is_told_and_used(meat: np.ndarray, grid: Axis) -> None:
+    meat[11] += 0.5 * np.exp(-0.5 * ((grid.values - 1300) / 25) ** 2)
+    seen = at(meat, grid)
+    (found,) = seen.findings
+    assert found.kind == "outliers"
+    assert found.rows.tolist() == [11]
+    assert "row 13" in found.text
+    assert seen.rows.all()
+
+
+# Repeats
+
+
+def scans(samples: int = 15, repeats: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Which sample each row is, and its value."""
+    sample = np.repeat(np.arange(samples), repeats)
+    return sample, np.random.default_rng(5).uniform(3, 40, samples).round(1)[sample]
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("sample", lambda sample: np.array([f"s{i}" for i in sample], object)),
+        ("Probe", lambda sample: np.array([f"s{i}" for i in sample], object)),
+        ("bag", lambda sample: np.array([f"b{i}" for i in sample], object)),
+        ("sample_no", lambda sample: sample + 1.0),
+    ],
+)
+def test_repeats_that_are_not_declared_are_told(
+    name: str, make: Callable[[np.ndarray], np.ndarray], meat: np.ndarray, grid: Axis
+) -> None:
+    sample, fat = scans()
+    columns = {"fat": fat, "water": 80 - fat, name: make(sample), "operator": np.array(["A", "B"] * 30, object)}
+    (found,) = of(at(meat, grid, fat, columns=columns), "replicates")
+    assert f"column {name} has 15 names on 60 rows" in found.text
+    assert f"--group {name}" in found.text
+    order = np.random.default_rng(0).permutation(N)  # in any order
+    shuffled = {key: column[order] for key, column in columns.items()}
+    assert of(at(meat, grid, fat[order], columns=shuffled), "replicates")
+    assert not of(at(meat, grid, fat, columns=columns, objects=columns[name]), "replicates")
+
+
+def test_repeats_whose_values_differ_a_little_are_told(meat: np.ndarray, grid: Axis) -> None:
+    sample, fat = scans()
+    columns = {"bag": np.array([f"b{i}" for i in sample], object)}
+    (found,) = of(at(meat, grid, fat + values(-0.2, 0.2), columns=columns), "replicates")
+    assert "--group bag" in found.text
+
+
+def test_repeats_without_a_name_are_told_by_their_values(meat: np.ndarray, grid: Axis) -> None:
+    _, fat = scans()
+    (found,) = of(at(meat, grid, fat), "replicates")
+    assert "15 different values on 60 rows" in found.text
+    assert of(at(meat, grid, np.tile(np.unique(fat), 4)), "replicates")
+
+
+def test_names_of_something_else_are_no_repeats(meat: np.ndarray, grid: Axis) -> None:
+    fat = values(3, 12)
+    day = np.array([f"day {i // 6}" for i in range(N)], object)
+    columns = {
+        "sample": np.array([f"s{i}" for i in range(N)], object),
+        "day": day,
+        "split": np.array(["cal", "cal", "test"] * 20, object),
+        "weight": values(90, 110, 0),
+        "protein": values(3, 12, 1),
+    }
+    assert not of(at(meat, grid, fat, columns=columns), "replicates")
+    assert not of(at(meat, grid, np.repeat(["PE", "PET", "PVC"], 20).astype(object), columns=columns), "replicates")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_coarse_values_are_no_repeats(seed: int, meat: np.ndarray, grid: Axis) -> None:
+    rng = np.random.default_rng(seed)
+    for fat in (rng.uniform(3, 6, N).round(1), rng.normal(12, 0.8, N).round(1), np.sort(rng.uniform(3, 6, N).round(1))):
+        assert not of(at(meat, grid, fat), "replicates")
+    levels = np.tile(np.arange(12) * 5.0, 5)  # a design
+    assert not of(at(meat, grid, levels), "replicates")
+
+
+# After the fit
+
+
+def test_a_value_that_does_not_suit_its_spectrum_is_told_after_the_fit() -> None:
+    rng = np.random.default_rng(0)
+    scores, residual = rng.normal(0, 1, (N, 3)), rng.normal(0, 0.3, (N, 1))
+    names = [str(2 + i) for i in range(N)]
+    assert residual_findings(scores, residual, ["fat"], names) == []
+    residual[17], scores[30] = 4.0, (0, 40, 0)
+    far, pulling = residual_findings(scores, residual, ["fat"], names)
+    assert (far.kind, far.rows.tolist(), pulling.kind, pulling.rows.tolist()) == ("residuals", [17], "leverage", [30])
+    assert "1 of 60 rows: row 19" in far.text
+
+
+def test_an_unknown_kind_to_keep_is_refused(meat: np.ndarray, grid: Axis) -> None:
+    with pytest.raises(ValueError, match="unknown kind to keep: dark; known: no-data"):
+        at(meat, grid, keep=["dark"])
