@@ -104,8 +104,8 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
 
     The first directions are those of the spectra on a sphere around their median, where all have the same weight. Then
     spectra beyond the 97.5 % limits are set aside, the principal components are taken again, and so on.
-    The limit of Q is that of ROBPCA: Q^(1/3), the distance to the power 2/3, is nearly normal. Both limits are raised for
-    the long tails of real spectra: they say which spectra a person should look at, up to a quarter of them all.
+    The limit of Q is that of ROBPCA: Q^(1/3), the distance to the power 2/3, is nearly normal. Both limits are raised
+    for the long tails of real spectra: they say which spectra a person should look at, up to a quarter of them all.
 
     Args:
         spectra: (n, bands), finite.

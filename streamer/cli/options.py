@@ -22,6 +22,7 @@ from ... import BadSettings
 if TYPE_CHECKING:
     from ...models.store import Store
     from ..files.options import ReadOptions
+    from ..fitting.training_data import LaboratoryOptions
     from ..settings.tables import Settings
 
 
@@ -95,20 +96,54 @@ class ServiceOptions(StoreOptions, BrokerOptions):
 @dataclass(frozen=True)
 class FileOptions:
     where: Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")] = None
-    axis_unit: Annotated[str | None, Option(help="nm or cm-1, for a file that does not say.")] = None
+    axis_unit: Annotated[str | None, Option(help="nm, um, cm-1, raman or index, for a file that does not say.")] = None
+    bands: Annotated[str | None, Option(help="Columns of the spectrum: '1100:2500' or 'nir_*'.")] = None
     quantity: Annotated[str | None, Option(help="absorbance, reflectance or counts, if the file does not say.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
         from ..files.options import ReadOptions
 
         where = values_by_name(self.where, "--where")
-        return ReadOptions(axis_unit=self.axis_unit, quantity=self.quantity, where=where, **more)
+        return ReadOptions(
+            axis_unit=self.axis_unit,
+            bands=self.bands,
+            quantity=self.quantity,
+            where=where,
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class TextFileOptions(FileOptions):
+    encoding: Annotated[str | None, Option(help="Of files of text, such as windows-1252.")] = None
+
+    def reading(self, **more: Any) -> ReadOptions:
+        return super().reading(encoding=self.encoding, **more)
+
+
+@dataclass(frozen=True)
+class LaboratoryFileOptions:
+    key: Annotated[str | None, Option(help="Column that joins laboratory values: NAME, OURS=THEIRS or row.")] = None
+    classes: Annotated[list[str] | None, Option(help="Target of classes, even if numbers. Repeatable.")] = None
+    keep: Annotated[list[str] | None, Option(help="Kind of finding that is used all the same. Repeatable.")] = None
+
+    def of(self, labels: Path | None) -> LaboratoryOptions:
+        from ..fitting.training_data import LaboratoryOptions
+
+        return LaboratoryOptions(labels=labels, key=self.key, classes=self.classes or ())
+
+    def targets(self, given: list[str] | None) -> list[str]:
+        targets = [*(given or []), *(name for name in self.classes or [] if name not in (given or []))]
+        if not targets:
+            raise BadSettings("expected --target COLUMN, or --classes COLUMN for classes")
+        return targets
 
 
 @dataclass(frozen=True)
 class CameraFileOptions(FileOptions):
     white: Annotated[Path | None, Option(help="ENVI cube of a white reference: counts become reflectance.")] = None
     dark: Annotated[Path | None, Option(help="ENVI cube of a dark reference; zero if not given.")] = None
+    file_encoding: Annotated[str | None, Option(help="Of files of text, such as windows-1252.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
         reference = None
@@ -118,7 +153,12 @@ class CameraFileOptions(FileOptions):
             reference = read_references(str(self.white), None if self.dark is None else str(self.dark))
         elif self.dark is not None:
             raise BadSettings("--dark needs --white: reflectance is measured between the two")
-        return super().reading(reference=reference, **more)
+        return super().reading(reference=reference, encoding=self.file_encoding, **more)
+
+
+def tell(text: str) -> None:
+    """A sentence about what is being done, for the person at the terminal: on stderr."""
+    typer.echo(text, err=True)
 
 
 @contextmanager

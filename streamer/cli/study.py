@@ -6,7 +6,17 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ... import BadSettings
-from .options import FileOptions, StoreOptions, command, new_app, progress_bar, refusing, values_by_name
+from .options import (
+    LaboratoryFileOptions,
+    StoreOptions,
+    TextFileOptions,
+    command,
+    new_app,
+    progress_bar,
+    refusing,
+    tell,
+    values_by_name,
+)
 
 app = new_app()
 MODELS = (
@@ -19,16 +29,17 @@ MODELS = (
 
 @command(app)
 def compare(
-    file: Annotated[Path, Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
-    target: Annotated[list[str], Option(help="Column to predict, of numbers or classes. May be repeated.")],
+    files: Annotated[list[Path], Argument(help="Spectra: files, folders, or patterns such as 'scans/*.spc'.")],
     *,
+    target: Annotated[list[str] | None, Option(help="Column to predict: numbers or classes. May be repeated.")] = None,
     models: Annotated[str | None, Option(help=MODELS)] = None,
     split: Annotated[str | None, Option(help="Column of cal/train and test/val; default: test a third.")] = None,
     test: Annotated[list[str] | None, Option(help="For classes: COLUMN=VALUE, the test rows. Repeatable.")] = None,
     hide: Annotated[
         list[str] | None, Option(help="For classes: leave this one out of training. May be repeated.")
     ] = None,
-    group: Annotated[str | None, Option(help="Column; rows with equal values (repeats) stay together.")] = None,
+    group: Annotated[str | None, Option(help="Column that names the sample (repeats); 'row' for none.")] = None,
+    laboratory: Annotated[Path | None, Option(help="File of laboratory values, joined by names.")] = None,
     labels: Annotated[list[int] | None, Option(min=10, help="Few labels, nested. May be repeated.")] = None,
     seeds: Annotated[int, Option(min=1, help="Draws of labels and of networks' starts.")] = 1,
     pairs: Annotated[str | None, Option(help="Column of two conditions: train on the first, test the other.")] = None,
@@ -36,9 +47,10 @@ def compare(
     stream: Annotated[str | None, Option(help="Column whose values come one by one: test, then train.")] = None,
     json: Annotated[Path | None, Option(help="Write all results to this file.")] = None,
     html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
-    file_options: FileOptions,
+    laboratory_options: LaboratoryFileOptions,
+    file_options: TextFileOptions,
 ) -> None:
-    """Compare models on the same rows of a file. Says which one wins, and by how much.
+    """Compare models on the same rows. Says which one wins, and by how much.
 
     \b
     Examples:
@@ -64,13 +76,15 @@ def compare(
     if stream is not None and len(labels or []) > 1:
         raise BadSettings("--stream takes --labels once: the number for each value of the column")
     options = CompareOptions(
-        file=file, targets=target, models=[name.strip() for name in models.split(",")] if models else [], split=split,
+        files=files, targets=laboratory_options.targets(target), split=split,
+        models=[name.strip() for name in models.split(",")] if models else [],
         test=values_by_name(test, "--test"), hide=hide or [], group=group, labels=sorted(labels or []), seeds=seeds,
         pairs=pairs, unlabeled=unlabeled or [], stream=stream, reading=file_options.reading(),
+        laboratory=laboratory_options.of(laboratory), keep=laboratory_options.keep or [],
     )  # fmt: skip
     refuse_unwritable(json, html)
     with refusing(), progress_bar("reading") as update:
-        done = compare(options, lambda text: update(description=text))
+        done = compare(options, lambda text: update(description=text), tell)
     tables.show(tables.listings(done, more_on_page=html is not None))
     if json is not None:
         import orjson
@@ -91,7 +105,7 @@ def explain(
     target: Annotated[str | None, Option(help="A target or a class; the first one by default.")] = None,
     version: Annotated[str | None, Option(help="Of the model; the current one by default.")] = None,
     html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
-    file_options: FileOptions,
+    file_options: TextFileOptions,
     store_options: StoreOptions,
 ) -> None:
     """Show which wavelengths a model's predictions rest on.

@@ -9,30 +9,43 @@ from typer import Argument, Option
 
 from ... import BadFile, BadSettings, require_learn
 from ..services.stop import Stop
-from .options import FileOptions, StoreOptions, command, new_app, pairs, progress_bar, refusing
+from .options import (
+    LaboratoryFileOptions,
+    StoreOptions,
+    TextFileOptions,
+    command,
+    new_app,
+    pairs,
+    progress_bar,
+    refusing,
+    tell,
+)
 
 app = new_app()
 
 
 @command(app)
 def fit(
-    file: Annotated[Path, Argument(help="Spectra with laboratory values: Parquet, CSV or NumPy.")],
-    target: Annotated[list[str], Option(help="Column to predict: numbers or classes. May be repeated.")],
+    files: Annotated[list[Path], Argument(help="Spectra: files, folders, or patterns such as 'scans/*.spc'.")],
     *,
+    target: Annotated[list[str] | None, Option(help="Column to predict: numbers or classes. May be repeated.")] = None,
     model: Annotated[str, Option(help="plsr (classes: PLS-DA), local-pls, committee, cnn, spectratr.")] = "plsr",
     name: Annotated[str, Option(help="The model's name in the store.")] = "default",
     preprocess: Annotated[str | None, Option(help="Default: 'snv, savgol 15 2 1', or the model's own.")] = None,
     components: Annotated[int | None, Option(help="Latent variables; cross-validated if not given (plsr).")] = None,
     epochs: Annotated[int | None, Option(help="At most this many epochs (cnn, spectratr).")] = None,
     seed: Annotated[int, Option(help="Random seed of folds, splits and weights.")] = 0,
-    labels: Annotated[Path | None, Option(help="A CSV with the targets, by row or by spectrum_id.")] = None,
-    group: Annotated[str | None, Option(help="Column that names the sample; equal values are repeats.")] = None,
+    labels: Annotated[
+        Path | None, Option("--laboratory", "--labels", help="File of laboratory values, joined by names.")
+    ] = None,
+    group: Annotated[str | None, Option(help="Column that names the sample (repeats); 'row' for none.")] = None,
     unit: Annotated[list[str] | None, Option(help="TARGET=UNIT, such as glucose=g/L. May be repeated.")] = None,
     encoder: Annotated[Path | None, Option(help="From `tamis pretrain --out`, for a committee.")] = None,
-    file_options: FileOptions,
+    laboratory_options: LaboratoryFileOptions,
+    file_options: TextFileOptions,
     store_options: StoreOptions,
 ) -> None:
-    """Fit a model on a recorded file and publish it. The new version becomes the current one.
+    """Fit a model on recorded spectra and publish it. The new version becomes the current one.
 
     \b
     Examples:
@@ -40,21 +53,24 @@ def fit(
       tamis fit meat.csv --axis-unit nm --target fat --preprocess 'snv, detrend 2'
       tamis fit soil.parquet --target organic_c --model cnn --seed 1
       tamis fit plastics.parquet --target label --group item --name polymers
+      tamis fit 'scans/*.spc' --laboratory values.csv --target protein
       tamis fit tablets.parquet --target assay --model committee \\
         --encoder tablets.safetensors
     """
     from ..fitting.fit import FitOptions, fit_and_publish
 
     store = store_options.open()
-    with refusing(), progress_bar(f"fitting {model} on {file}", 1) as update:
+    with refusing(), progress_bar(f"fitting {model}", 1) as update:
         options = FitOptions(
-            targets=target,
+            targets=laboratory_options.targets(target),
             kind=model,
             name=name,
             preprocess=preprocess,
             units=pairs(unit, "--unit"),
-            labels=labels,
+            laboratory=laboratory_options.of(labels),
             group=group,
+            keep=laboratory_options.keep or (),
+            tell=tell,
             encoder=encoder,
             reading=file_options.reading(),
             progress=lambda part, error: update(completed=part, description=f"{model}, held-out error {error:.3f} sd²"),
@@ -62,7 +78,7 @@ def fit(
             n_components=components,
             epochs=epochs,
         )
-        done = fit_and_publish(file, options, store)
+        done = fit_and_publish(files, options, store)
     print(f"{name} {done.version}: {done.summary()}")
     print(f"  store: {store.root}")
 
@@ -83,7 +99,7 @@ def pretrain(
     batch: Annotated[int, Option(min=2, help="Objects per step.")] = 128,
     seed: Annotated[int, Option(min=0, help="Random seed.")] = 0,
     checkpoint: Annotated[Path | None, Option(help="Continue from this file if a run was stopped.")] = None,
-    file_options: FileOptions,
+    file_options: TextFileOptions,
     store_options: StoreOptions,
 ) -> None:
     """Pretrain an encoder on unlabeled spectra. Works best if objects were measured more than once (--group, or a

@@ -25,6 +25,7 @@ from ...models.store import Store
 from ..files.frames import read_frames
 from ..files.options import ReadOptions
 from ..fitting.fit import FitOptions, FitResult, fit_and_publish
+from ..fitting.training_data import LaboratoryOptions
 from ..messages.frame import Frame
 from ..pages.charts import refuse_unwritable, write_page
 from ..pages.run_report import Finding, Run, page
@@ -99,7 +100,7 @@ def fit_calibration(folder: Path, store: Store) -> FitResult:
         name=MODEL,
         preprocess=PREPROCESS,
         units={TARGET: UNIT},
-        labels=folder / "train_hplc.csv",
+        laboratory=LaboratoryOptions(labels=folder / "train_hplc.csv"),
         reading=ReadOptions(axis_unit="cm-1"),
     )
     return fit_and_publish(folder / "train_spectra.csv", options, store)

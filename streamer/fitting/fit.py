@@ -17,7 +17,7 @@ from ..files.many import Files
 from ..files.options import ReadOptions
 from ..files.table import Table
 from ..messages.frame import RESERVED
-from .calibration_check import Finding, look_at, residuals_of
+from .calibration_check import Finding, Look, look, residual_findings
 from .objects import Objects, objects_of
 from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes
 
@@ -122,7 +122,9 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
             refuse_doubtful_classes(table.columns, target, path, classes, table.decimal)
         kind = classifier_kind(kind, path, targets[0])
     objects = objects_of(table, options.group)
-    found = look_at(table, targets, objects, options.keep, options.tell)
+    found = look_at(table, targets, objects, options.keep)
+    for finding in found.findings:
+        options.tell(str(finding))
     if is_classes:
         values, there = class_values(found.values, targets, path)
     else:
@@ -152,7 +154,48 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
     )
     metrics = calibration_metrics(model, measured, values[good])
     version = store.publish(options.name, model, metrics)
-    return FitResult(model, version, metrics, int((~good).sum()), objects[good], residuals_of(model, measured, values[good]))
+    findings = _residuals(model, measured, values[good])
+    return FitResult(model, version, metrics, int((~good).sum()), objects[good], findings)
+
+
+def look_at(
+    table: Table, targets: Sequence[str], objects: Objects, keep: Collection[str] = (), *, refuse: bool = True
+) -> Look:
+    """`look` at a table. Raises BadFile: no such target, or nothing to learn."""
+    for target in targets:
+        if target not in table.columns:
+            target_values(table.columns, target, table.path)
+    try:
+        return look(
+            table.spectra,
+            table.axis.values,
+            {target: table.columns[target] for target in targets},
+            names_of(table),
+            objects=None if objects.column is None else objects.codes,
+            columns={name: values for name, values in table.columns.items() if name not in targets},
+            keep=keep,
+            quantity=table.quantity,
+            unit=table.axis.unit,
+            refuse=refuse,
+        )
+    except BadFile as error:
+        raise BadFile(f"{table.path}: {error}") from error
+
+
+def names_of(table: Table) -> list[str]:
+    """How rows are called: by their names, else by their numbers in the file."""
+    stem, ids = Path(table.path).name.split(".")[0], table.spectrum_id.tolist()
+    rows = map(str, table.row.tolist())
+    return [row if name.startswith(f"{stem}-") else name for name, row in zip(ids, rows, strict=True)]
+
+
+def _residuals(model: Model, table: Table, values: np.ndarray) -> list[Finding]:
+    if model.kind != "plsr":
+        return []
+    residual = model.predict(table.spectra, table.axis).values - values
+    domain = model.estimator.domain_
+    scores = (model.pipeline.transform(table.spectra, table.axis) - domain.mean) @ domain.rotations
+    return residual_findings(scores, residual, model.targets, names_of(table))
 
 
 def _estimator(kind: str, parameters: Mapping[str, Any], **offered: Any) -> Any:

@@ -13,10 +13,11 @@ from ...models.axis import Axis, resampler
 from ...models.model import Model
 from ...models.store import Store
 from ...ssl.unlabeled import Unlabeled
-from ..files.many import read_table
+from ..files.many import expand, read_table
 from ..files.options import ReadOptions
 from ..files.table import INSTRUMENT_COLUMNS, Table
-from .fit import column_of, target_values
+from .fit import target_values
+from .objects import objects_of
 
 if TYPE_CHECKING:
     from ...ssl.gate import Verdict
@@ -47,13 +48,13 @@ def read_unlabeled(
         BadFile: no such column, or fewer than 20 objects. AxisMismatch: a file does not cover the grid.
     """
     spectra, objects, conditions, left_out = [], [], [], 0
-    for number, path in enumerate(files):
+    for number, path in enumerate(expand(files)):
         table = read_table(path, reading)
         grid = grid or table.axis
         good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
         left_out += int((~good).sum())
         spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
-        objects += _objects(table, group, number)[good].tolist()
+        objects += _names(table, group, number)[good].tolist()
         names = next((table.columns[name] for name in INSTRUMENT_COLUMNS if name in table.columns), None)
         conditions += [""] * int(good.sum()) if names is None else [str(name) for name in names[good]]
     assert grid is not None
@@ -66,12 +67,13 @@ def read_unlabeled(
     return Unlabeled(np.vstack(spectra), code, condition, np.ones(len(code), bool)), grid
 
 
-def _objects(table: Table, group: str | None, number: int) -> np.ndarray:
-    if group is not None:
-        return column_of(table, group).astype(str)
-    own = [f"{number}/{row}" for row in table.row]
-    named = own if table.object_id is None else table.object_id
-    return np.array([str(name) or other for name, other in zip(named, own, strict=True)])
+def _names(table: Table, group: str | None, number: int) -> np.ndarray:
+    """(n,) a name for each object; an object that a column names may be in several files."""
+    objects = objects_of(table, group)
+    if objects.column is None:
+        return np.array([f"{number}/{code}" for code in objects.codes], object)
+    named = table.columns[objects.column]
+    return np.array([str(name) or f"{number}/{code}" for name, code in zip(named, objects.codes, strict=True)], object)
 
 
 def read_gold(path: Path, targets: Sequence[str]) -> Gold:

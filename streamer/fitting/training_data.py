@@ -65,7 +65,7 @@ def read_training(
         for note in notes:
             tell(note)
     elif laboratory.key is not None:
-        raise BadFile("--key joins a file of laboratory values: give --labels FILE as well")
+        raise BadFile("--key joins a file of laboratory values: give it with --laboratory FILE")
     tell(_taken(table, targets))
     return table
 
@@ -115,7 +115,7 @@ def refuse_doubtful_classes(
     units = Counter(match[1].strip() for cell in cells if (match := _WITH_UNIT.fullmatch(cell)))
     if cells and units and units.most_common(1)[0][1] >= (1 - _DOUBTFUL) * len(cells):
         raise BadFile(
-            f"{path}: expected numbers in column {name}, got cells such as {cells[0]!r}: not a number, though it begins "
-            f"with one; write the number alone and give --unit {name}={units.most_common(1)[0][0]}, or --classes {name} "
-            "if these are names of classes"
+            f"{path}: expected numbers in column {name}, got cells such as {cells[0]!r}: not a number, though it "
+            f"begins with one; write the number alone and give --unit {name}={units.most_common(1)[0][0]}, or "
+            f"--classes {name} if these are names of classes"
         )

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..files.many import read_table
+from ..fitting.fit import look_at
+from ..fitting.objects import objects_of
 from ..fitting.pretrain import read_unlabeled
+from ..fitting.training_data import Tell, is_class, read_training, refuse_doubtful_classes
 from .contenders import Context, contender
 from .prequential import StreamTask
 from .tasks import ClassTask, CompareOptions, ValueTask
@@ -46,14 +48,33 @@ class Comparison:
         return float(by), float(low), float(high)
 
 
-def compare(options: CompareOptions, progress: Callable[[str], None] = lambda text: None) -> Comparison:
+def compare(
+    options: CompareOptions,
+    progress: Callable[[str], None] = lambda text: None,
+    tell: Tell = lambda text: None,
+) -> Comparison:
     """Fits every model on the same training rows, parameters chosen inside them, and predicts the same test rows.
+
+    `tell` gets sentences about what was read, found and left out.
 
     Raises BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks
     the pairs it needs; or options that do not go together.
     """
-    table = read_table(options.file, options.reading)
-    texts = [name for name in options.targets if name in table.columns and table.columns[name].dtype.kind in "OU"]
+    table = read_training(options.files, options.reading, options.laboratory, options.targets, tell)
+    texts = [name for name in options.targets if is_class(table, name)]
+    for name in texts:
+        refuse_doubtful_classes(table.columns, name, table.path, options.laboratory.classes, table.decimal)
+    objects = objects_of(table, options.group)
+    tell(str(objects))
+    found = look_at(table, options.targets, objects, options.keep)
+    for finding in found.findings:
+        tell(str(finding))
+    table = replace(
+        table,
+        axis=table.axis[found.bands],
+        spectra=table.spectra[:, found.bands],
+        columns=table.columns | found.values,
+    )[found.rows]
     kind = StreamTask if options.stream is not None else ClassTask if texts else ValueTask
     if (options.test or options.hide) and kind is not ClassTask:
         targets = ", ".join(options.targets)

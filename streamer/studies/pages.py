@@ -1,6 +1,7 @@
 """Comparisons and explanations as HTML pages."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ class Section(NamedTuple):
 
 
 def comparison_page(done: Comparison) -> str:
-    name, task = done.options.file.name, next(iter(done.tasks.values()))
+    name, task = Path(done.options.files[0]).name, next(iter(done.tasks.values()))
     if isinstance(task, ClassTask):
         target, labels = task.target, task.counts[0]
         title = f"Classes compared on {name}"

@@ -20,7 +20,7 @@ from ... import BadFile
 from ...models.model import Calibration
 from ...models.model_selection import Trained
 from ..files.table import Table
-from ..fitting.fit import column_of
+from ..fitting.objects import column_of
 from .contenders import LEARNS, Context, Samples, contender
 from .tasks import Cell, CompareOptions, codes_of, measured_rows
 

@@ -134,7 +134,7 @@ def as_json(done: Comparison) -> dict[str, Any]:
             course = {"model": c.model, "prequential_rmsep": c.error, "errors": c.errors.tolist()}
             found[c.target]["courses"].append(course)
         return found
-    about = {"tamis": __version__, "file": str(done.options.file), "split": first.split}
+    about = {"tamis": __version__, "file": str(done.options.files[0]), "split": first.split}
     if isinstance(first, ClassTask):
         about |= {"target": first.target, "classes": first.classes, "true": first.true.tolist()}
         return about | {"cells": [_class_cell(cell) for cell in done.cells]}

@@ -22,7 +22,9 @@ from ...models.model_selection import CLASS_FOLDS
 from ...ssl.unlabeled import Unlabeled
 from ..files.options import ReadOptions
 from ..files.table import Table
-from ..fitting.fit import class_values, column_of, target_values
+from ..fitting.fit import class_values, target_values
+from ..fitting.objects import column_of, objects_of
+from ..fitting.training_data import LaboratoryOptions
 from ..settings.tables import Decide
 from .contenders import SELF_TRAINED, Context, Samples, contender
 
@@ -37,7 +39,10 @@ class CompareOptions:
     Attributes:
         models: names in `contenders.CONTENDERS`; none for the usual ones.
         split: a column that says which rows are training and which test; otherwise a third is drawn for the test, once.
-        group: a column; rows with equal values (repeats of a sample) are never split between training and test.
+        files: of spectra; `laboratory` says where the values are.
+        group: a column; rows with equal values (repeats of a sample) are never split between training and test. None
+            decides as `objects_of` says.
+        keep: kinds of findings that are used all the same; see `calibration_check`.
         labels: numbers of labeled training rows to draw, nested and the same for every model; none for all of them. In
             a stream, how many rows of each later experience get values.
         seeds: draws of labels and of the networks' starts.
@@ -49,11 +54,13 @@ class CompareOptions:
         stream: a column whose values, in the file's order, come one after another; see `prequential`.
     """
 
-    file: Path
+    files: Sequence[Path]
     targets: Sequence[str]
     models: Sequence[str] = ()
     split: str | None = None
     group: str | None = None
+    keep: Sequence[str] = ()
+    laboratory: LaboratoryOptions = field(default_factory=LaboratoryOptions)
     labels: Sequence[int] = ()
     seeds: int = 1
     pairs: str | None = None
@@ -170,7 +177,8 @@ class ValueTask(Task):
 
     @classmethod
     def make(cls, table: Table, target: str, options: CompareOptions, context: Context) -> Self:
-        if options.pairs is not None and options.group is None:
+        objects = objects_of(table, options.group)
+        if options.pairs is not None and objects.column is None:
             raise BadFile(f"{table.path}: pairs are rows of one object: --group must name its column")
         values, rows = measured_rows(table, target)
         if not len(rows):
@@ -182,7 +190,7 @@ class ValueTask(Task):
                 f"{table.path}: expected 10 training and 3 test rows with {target!r}, got {len(train)}, {len(test)}"
             )
         if options.pairs is not None:
-            train, test, context = _across(table, options.pairs, str(options.group), train, test, context)
+            train, test, context = _across(table, options.pairs, str(objects.column), train, test, context)
         if context.unlabeled is None:
             context = replace(context, unlabeled=(_own(table, samples.group, options.pairs, test), table.axis))
         counts = list(dict.fromkeys(min(n, len(train)) for n in options.labels or [len(train)]))
@@ -216,7 +224,7 @@ class ClassTask(Task):
 
     @classmethod
     def make(cls, table: Table, target: str, options: CompareOptions, context: Context) -> Self:
-        names, there = class_values(table.columns, options.targets, options.file, few=False)
+        names, there = class_values(table.columns, options.targets, Path(table.path), few=False)
         _refuse_absent(options.hide, names, target, table)
         samples = Samples(table.spectra.astype(np.float64), table.axis, names, codes_of(table, options.group))
         rows = np.flatnonzero(there & np.isfinite(table.spectra).all(axis=1))
@@ -267,7 +275,8 @@ class ClassTask(Task):
 
 
 def codes_of(table: Table, group: str | None) -> np.ndarray | None:
-    return None if group is None else np.unique(column_of(table, group), return_inverse=True)[1]
+    """(n,) codes of the objects; None if each row is one."""
+    return objects_of(table, group).groups
 
 
 def measured_rows(table: Table, target: str) -> tuple[np.ndarray, np.ndarray]:
@@ -280,7 +289,9 @@ def _split(
     table: Table, rows: np.ndarray, group: np.ndarray | None, options: CompareOptions
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Training rows, test rows, and how they were chosen."""
-    words, how = None, f"a third of the {'rows' if group is None else f'groups of {options.group}'}, drawn once"
+    objects = objects_of(table, options.group)
+    drawn = "rows" if group is None else f"{objects[rows].count} objects by column {objects.column}"
+    words, how = None, f"a third of the {drawn}, drawn once"
     if options.split is not None:
         words, how = column_of(table, options.split)[rows], f"column {options.split}"
     elif options.test:
@@ -296,6 +307,9 @@ def _split(
     except ValueError as error:
         column = "" if options.split is None else f"column {options.split!r}: "
         raise BadFile(f"{table.path}: {column}{error}") from error
+    both = set() if group is None else set(group[rows[train]]) & set(group[rows[test]])
+    if both and options.pairs is None:
+        how += f"; {len(both)} of {objects.count} objects by column {objects.column} are in training AND test"
     return rows[train], rows[test], how
 
 
