@@ -123,6 +123,43 @@ class SavGol(Step):
         return self._filter(np.pad(spectra, ((0, 0), (half, half)), mode="edge"))
 
 
+@dataclass
+class Splice(Step):
+    """Take out the jumps where one detector hands over to the next, at up to two places of the axis, in its own unit.
+
+    A straight line through the last bands before a joint and one through the first bands behind it meet in its middle.
+    With two joints the middle detector stays; with one, the detector of the short end is moved to the other. As
+    `spliceCorrection` of the R package prospectr does it for ASD's instruments (joints at 1000 and 1800 nm).
+    """
+
+    first: float
+    second: float = 0.0  # none
+    learned = ("weights", "shifts")
+    edge: ClassVar[int] = 5  # bands on each side that the lines go through
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        values = axis.values
+        joints = sorted(joint for joint in (self.first, self.second) if joint)
+        self.weights = np.zeros((len(axis), len(joints)))
+        self.shifts = np.zeros((len(joints), len(axis)))
+        for number, joint in enumerate(joints):
+            below, above = np.flatnonzero(values <= joint), np.flatnonzero(values > joint)
+            near = [part[np.argsort(np.abs(values[part] - joint))[: self.edge]] for part in (below, above)]
+            if min(map(len, near)) < 2:
+                raise ValueError(f"splice {joint:g} is not within the axis {axis}")
+            middle = (values[below].max() + values[above].min()) / 2
+            for side, sign in zip(near, (-1, 1), strict=True):  # the jump: above minus below, both at the middle
+                line = np.linalg.pinv(np.column_stack([np.ones(len(side)), values[side] - middle]))[0]
+                self.weights[side, number] += sign * line
+            # Of two joints the upper one moves what is above it; the others move what is below.
+            self.shifts[number] = (
+                np.where(values > joint, -1.0, 0.0) if number == 1 else np.where(values > joint, 0.0, 1.0)
+            )
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        return spectra + (spectra @ self.weights) @ self.shifts
+
+
 class Baseline(Step):
     """Subtract the straight line through the first and the last band.
 

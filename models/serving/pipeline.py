@@ -12,10 +12,10 @@ import numpy as np
 
 from ..axis import Resampler
 from ..convolution import BLOCK
-from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Step, through
+from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Splice, Step, through
 
 NARROW = (Cut, SavGol, Centre, Autoscale)  # each band depends on few others
-LINEAR = (*NARROW, Baseline, Detrend)  # these two are two thin products already, and would be dense in a matrix
+LINEAR = (*NARROW, Splice, Baseline, Detrend)  # these three are thin products already, and would be dense in a matrix
 MAX_FOLDED = 4096  # bands: a wider matrix takes over 134 MB while it is folded
 
 

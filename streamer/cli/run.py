@@ -33,7 +33,9 @@ def _errors_in_the_log(what: str) -> Iterator[None]:
 @command(app)
 def worker(
     *,
-    source: Annotated[Path | None, Option("--from", help="Read a recorded file instead of Kafka.")] = None,
+    source: Annotated[
+        list[Path] | None, Option("--from", help="Read files, folders or patterns instead of Kafka. Repeatable.")
+    ] = None,
     sink: Annotated[Path | None, Option("--to", help="Write into this folder instead of Kafka.")] = None,
     line: Annotated[str | None, Option(help="With --from: the line's name, whatever the file says.")] = None,
     file_options: CameraFileOptions,
@@ -46,6 +48,7 @@ def worker(
       tamis worker --config line.toml
       TAMIS_BROKERS=kafka:9092 TAMIS_PREDICTIONS__ENCODING=json tamis worker
       tamis worker --from tablets.parquet --to out/
+      tamis worker --from 'scans/*.spc' --to out/
     """
     stop = Stop()
     from ..services.blas import set_up_blas
@@ -56,7 +59,7 @@ def worker(
 
     reading = file_options.reading(line=line)
     with _errors_in_the_log("worker"):
-        run_worker(settings, stop, source, sink, reading)
+        run_worker(settings, stop, source or None, sink, reading)
 
 
 @command(app)

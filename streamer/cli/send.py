@@ -16,7 +16,7 @@ app = new_app()
 
 @command(app)
 def replay(
-    files: Annotated[list[Path], Argument(help="Recorded files: Parquet, CSV or NumPy, also .gz and .zst.")],
+    files: Annotated[list[Path], Argument(help="Spectra: files, folders, or patterns such as 'scans/*.spc'.")],
     *,
     rate: Annotated[float | None, Option(min=1e-3, max=1e9, help="Spectra per second; default: no limit.")] = None,
     realtime: Annotated[bool, Option("--realtime", help="Keep the recorded time between spectra.")] = False,

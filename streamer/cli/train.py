@@ -85,7 +85,7 @@ def fit(
 
 @command(app)
 def pretrain(
-    files: Annotated[list[Path], Argument(help="Recorded spectra; laboratory values in them are ignored.")],
+    files: Annotated[list[Path], Argument(help="Spectra: files, folders, patterns; laboratory values are ignored.")],
     *,
     name: Annotated[str | None, Option(help="Model to improve; published if it passes the gate.")] = None,
     out: Annotated[Path | None, Option(help="Write the encoder to this file, for `tamis fit --encoder`.")] = None,

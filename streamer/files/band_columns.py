@@ -232,15 +232,17 @@ def _in_order(path: str, names: Sequence[str], found: _Set, unit: str) -> tuple[
         and (np.diff(starts) > 0).all()
         and (np.diff(ends) > 0).all()
     ):
-        keep, said = np.ones(len(values), bool), []
+        keep, said, joints = np.ones(len(values), bool), [], []
         for before, after in pairwise(parts):
             middle = (values[before[-1]] + values[after[0]]) / 2
             keep[before[sign * (values[before] - middle) > 0]] = False
             keep[after[sign * (values[after] - middle) <= 0]] = False
             said.append(f"{values[after[0]]:g}-{values[before[-1]]:g}")
+            joints.append(f"{middle:g}")
         note = (
             f"{len(parts)} detectors overlap at {' and '.join(said)} {unit}".rstrip()
-            + ": each overlap is cut in its middle. If the spectra jump there, begin --preprocess with 'splice'"
+            + ": each overlap is cut in its middle; if the spectra jump there, begin --preprocess with "
+            f"'splice {' '.join(joints[:2])}'"
         )
         return places[keep].tolist(), values[keep], (note,)
     order = np.argsort(values, kind="stable")

@@ -12,12 +12,13 @@ from ... import BadFile
 from ...models.atomic import atomic_write
 from ..messages.arrow_frames import arrow_table
 from ..messages.frame import RESERVED, Frame
+from .many import Files, tables_of
 from .options import ReadOptions
-from .table import INSTRUMENT_COLUMNS, UNKNOWN, Table, find, tables
+from .table import INSTRUMENT_COLUMNS, UNKNOWN, Table, find
 
 
-def read_frames(path: str | Path, options: ReadOptions | None = None, **given: Any) -> Iterator[Frame]:
-    """Frames of a file in its order, in memory that does not grow with it (except 60 bytes for each `spectrum_id`).
+def read_frames(files: Files, options: ReadOptions | None = None, **given: Any) -> Iterator[Frame]:
+    """Frames of files in their order, in memory that does not grow with it (except 60 bytes for each `spectrum_id`).
 
     Bad rows and those not asked for are left out. `given` are fields of `ReadOptions`.
 
@@ -25,7 +26,7 @@ def read_frames(path: str | Path, options: ReadOptions | None = None, **given: A
         BadFile: at the first frame, or later if the file breaks off.
     """
     options = replace(options or ReadOptions(), **given)
-    for table in tables(path, options):
+    for table in tables_of(files, options):
         yield from _frames(table, options.line, options.instrument)
 
 

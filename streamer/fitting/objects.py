@@ -42,7 +42,7 @@ class Objects:
         if self.column is None:
             return f"{len(self.codes)} objects: each row is one (--group COLUMN names them otherwise)"
         _, repeats = np.unique(self.codes, return_counts=True)
-        many = "1" if repeats.max() == 1 else f"{repeats.min()} to {repeats.max()}"
+        many = f"{repeats.min()} to {repeats.max()}" if repeats.min() < repeats.max() else str(repeats.max())
         return f"{self.count} objects by column {self.column}, {many} spectra each; these stay together"
 
 

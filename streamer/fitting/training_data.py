@@ -87,10 +87,11 @@ def summary_of(bad: Sequence[BadRowInFile]) -> list[str]:
 
 
 def _taken(table: Table, targets: Sequence[str]) -> str:
-    beside = [name for name in table.columns if name not in targets]
     there = [name for name in targets if name in table.columns]
-    about = f"{table.path}: {len(table)} spectra, {table.axis}, {table.quantity}; targets: {', '.join(there) or 'none'}"
-    return f"{about}; other columns: {', '.join(beside[:12])}{', ...' if len(beside) > 12 else ''}" if beside else about
+    beside = [name for name in table.columns if name not in targets]
+    about = f"{len(table)} spectra, {table.axis}, quantity {table.quantity}; targets: {', '.join(there) or 'none'}"
+    others = f"; other columns: {', '.join(beside[:12])}{', ...' if len(beside) > 12 else ''}" if beside else ""
+    return f"{table.path}: {about}{others}"
 
 
 def is_class(table: Table, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -42,9 +42,9 @@ Client = TypeVar("Client")
 
 
 def run_worker(
-    settings: Settings, stop: Stop, read_from: Path | None, write_to: Path | None, reading: ReadOptions
+    settings: Settings, stop: Stop, read_from: Sequence[Path] | None, write_to: Path | None, reading: ReadOptions
 ) -> None:
-    """Runs a worker until it is stopped, or until its recorded file ends.
+    """Runs a worker until it is stopped, or until its recorded files end.
 
     Raises:
         TamisError: why it could not start or continue, and what the operator can do.

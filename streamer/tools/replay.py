@@ -12,6 +12,7 @@ import numpy as np
 
 from ... import BadFile
 from ..files.frames import read_frames
+from ..files.many import expand
 from ..files.options import ReadOptions
 from ..files.readers import count_spectra, parts
 from ..messages.codec import encode
@@ -186,6 +187,7 @@ def _cut(frames: Iterator[Frame], first: int, last: int | None) -> Iterator[Fram
 
 def replay_to_kafka(settings: Settings, files: Sequence[Path], options: ReplayOptions, stop: Stopping) -> Sent:
     """Replays files to the spectra topic, with a progress bar in a terminal."""
+    files = [Path(path) for path in expand(files)]
     for path in files:
         parts(str(path))  # refuses a wrong file name before connecting to a broker
     topic, name = settings.topics.spectra, options.resume

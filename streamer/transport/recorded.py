@@ -1,8 +1,8 @@
-"""A recorded file as a source, and a folder of JSON lines as a sink."""
+"""Recorded files as a source, and a folder of JSON lines as a sink."""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -20,12 +20,13 @@ from .protocols import Headers, Progress, Sink, Source
 
 
 class FileSource(Source):
-    """A recorded file whose frames pass through the same bytes, and so the same checks, as those of a broker."""
+    """Recorded files whose frames pass through the same bytes, and so the same checks, as those of a broker."""
 
-    def __init__(self, path: Path, most_bytes: int, reading: ReadOptions) -> None:
-        self._path = path
-        messages = chain.from_iterable(encode(frame, ARROW, most_bytes) for frame in read_frames(path, reading))
-        self._records = (Record(path.name, 0, n, None, *message, time.time()) for n, message in enumerate(messages))
+    def __init__(self, files: Sequence[Path], most_bytes: int, reading: ReadOptions) -> None:
+        self._files = files
+        name = Path(files[0]).name
+        messages = chain.from_iterable(encode(frame, ARROW, most_bytes) for frame in read_frames(files, reading))
+        self._records = (Record(name, 0, n, None, *message, time.time()) for n, message in enumerate(messages))
         self._ahead = next(self._records, None)  # a missing file is reported at once
 
     def poll(self, timeout_s: float) -> list[Record]:
@@ -35,7 +36,7 @@ class FileSource(Source):
         return [record]
 
     def rewind(self) -> None:
-        raise TamisError(f"{self._path}: results could not be written; read it again from its beginning")
+        raise TamisError(f"{self._files[0]}: results could not be written; read it again from its beginning")
 
     @property
     def exhausted(self) -> bool:
