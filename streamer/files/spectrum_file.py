@@ -109,7 +109,7 @@ def _checked(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
             with np.errstate(invalid="ignore"):  # a signalling NaN, which the axis refuses
                 x = one.x.astype(np.float64)
                 below_zero = bool(x.min() <= 0)
-            unit = _unit(one.unit)
+            unit = unit_of(one.unit)
             # Only below zero, where wavenumbers cannot be: the models of other Raman spectra know their axis as cm-1.
             unit = "raman" if one.is_raman and unit == "cm-1" and below_zero else unit
             # Transmittance is unknown to Tamis: its numbers stay as they are.
@@ -123,8 +123,8 @@ def _checked(path: str, kind: str, spectra: Iterator[Spectrum]) -> Iterator[tupl
         raise BadFile(f"{path}: cannot be read as {kind} after {row} spectra: {why:.300}") from error
 
 
-def _unit(text: str) -> str:
-    """nm, um or cm-1; '' if there is none; else the file's own word, which the axis refuses by name."""
+def unit_of(text: str) -> str:
+    """nm, um or cm-1 for a file's word; '' if there is none; else the word itself, which the axis refuses by name."""
     word = text.strip().lower()
     inside = re.search(r"[(\[]([^()\[\]]*)[)\]]", word)  # 'Wavenumber (cm-1)'
     word = inside[1].strip() if inside else word
