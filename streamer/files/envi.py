@@ -11,98 +11,65 @@ import numpy as np
 import structlog
 
 from ... import BadFile
-from ...models.axis import MAX_BANDS
 from ...models.reflectance import Reflectance
-from .columns import UNITS, BadRows, Batch, Content
+from .columns import BadRows, Batch, Content
+from .envi_image import Image, open_image
 from .options import ReadOptions
+from .spectrum_file import unit_of
 
 log = structlog.get_logger(__name__)
 
-MAX_HEADER_BYTES = 1 << 22
 MAX_REFERENCE_BYTES = 1 << 30  # of a white or dark cube, which is averaged over its lines
 MAX_MAPPED = 1 << 26  # bytes read through one mapping
 MAX_LINE_BYTES = 1 << 24  # a longer camera line is read in parts
+MICROMETRES = (0.2, 30.0)  # from ultraviolet to thermal infrared; no spectrometer measures there in nanometres
 
 
 def open_envi(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
-    """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line)."""
-    image = _open_image(path)
-    metadata = {key.lower(): value for key, value in image.metadata.items()}
-    ignore, scale = metadata.get("data ignore value"), float(image.scale_factor or 1.0)
-    ignore = None if ignore is None else float(ignore)
-    lines, samples, bands = image.shape
-    line_bytes = samples * bands * image.sample_size
+    """A pixel a row, camera line by camera line; columns `x` (the pixel) and `y` (the line).
+
+    A pixel without data in any good band is a bad row; bad bands are left out.
+    """
+    image = open_image(path, options.encoding)
+    wavelengths = None if image.wavelengths is None else image.wavelengths[image.kept]
+    unit = _unit(path, image, wavelengths, options)
+    lines, samples, _ = image.shape
 
     def batches(bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
-        data, left = _mapped(image), MAX_MAPPED
+        data, left = image.mapped(), MAX_MAPPED
         # Whole lines, as a camera sends them: a pixel is judged with its neighbours.
-        high, wide = (math.ceil(n / samples), samples) if line_bytes <= MAX_LINE_BYTES else (1, n)
+        high, wide = (math.ceil(n / samples), samples) if image.line_bytes <= MAX_LINE_BYTES else (1, n)
         for top, first in product(range(0, lines, high), range(0, samples, wide)):
             if left <= 0:  # pages that were read count as our memory until they are unmapped
-                data, left = _mapped(image), MAX_MAPPED
+                data, left = image.mapped(), MAX_MAPPED
             block = np.array(data[top : top + high, first : first + wide])
             left -= block.nbytes
             y, x = (place.ravel() for place in np.indices(block.shape[:2]))
             row = (y + top) * samples + x + first
-            spectra = block.reshape(-1, bands).astype(block.dtype.newbyteorder("="), copy=False)
-            good = np.ones(len(row), bool)
-            if ignore is not None:
-                good = ~(spectra == ignore).all(axis=1)
-                bad.extend((int(i) + 1, f"no data: all bands are {ignore:g}") for i in row[~good])
-            if scale != 1:
-                spectra = spectra / np.float32(scale)
+            spectra, missing = image.values(block.reshape(-1, block.shape[2]))
+            bad.extend(
+                (int(row[i]) + 1, f"no data ({image.ignore:g}) in {missing[i]} of {bands} bands")
+                for i in np.flatnonzero(missing)
+            )
             columns = {"x": (x + first).astype(np.float64), "y": (y + top).astype(np.float64)}
-            yield Batch(row + 1, spectra, columns)[good]
+            yield Batch(row + 1, spectra, columns)[missing == 0]
 
-    centres, unit = image.bands.centers, UNITS.get((image.bands.band_unit or "").strip().lower(), "")
-    wavelengths = None if centres is None else np.asarray(centres, np.float64)
-    meta = {"axis_unit": unit, "quantity": str(metadata.get("quantity", "unknown"))}
-    return Content(["x", "y"], wavelengths, bands, lines * samples, meta, batches)
+    meta = {"axis_unit": unit, "quantity": image.quantity}
+    return Content(["x", "y"], wavelengths, len(image.kept), lines * samples, meta, batches, image.notes)
 
 
-def _open_image(path: str) -> Any:
-    """The image by the library spectral: (lines, samples, bands) real numbers, of which nothing is read yet.
-
-    Raises:
-        BadFile: no such image, or the library is not installed.
-    """
-    try:
-        from spectral.io import envi
-        from spectral.utilities.errors import SpyException
-    except ImportError as error:
-        raise BadFile(f"{path}: ENVI cubes need the library spectral: pip install 'tamis[envi]'") from error
-    try:
-        size = Path(path).stat().st_size
-    except OSError as error:
-        raise BadFile(f"{path}: {error.strerror}") from error
-    if size > MAX_HEADER_BYTES:
-        raise BadFile(f"{path}: expected an ENVI header of at most {MAX_HEADER_BYTES} bytes")
-    try:
-        image: Any = envi.open(path)
-        if not hasattr(image, "open_memmap"):
-            raise BadFile(f"{path}: expected an ENVI image, got a spectral library")
-        if not 2 <= image.nbands <= MAX_BANDS:
-            raise BadFile(f"{path}: expected 2 to {MAX_BANDS} bands, got {image.nbands}")
-        size = image.offset + image.nrows * image.ncols * image.nbands * image.sample_size
-        there = Path(image.filename).stat().st_size
-        if not 0 < size <= there:
-            raise BadFile(f"{path}: expected an image of {size} bytes, as the header says; got {there}")
-        data = _mapped(image)
-    except envi.EnviDataFileNotFoundError as error:
-        stem = Path(path).stem
-        raise BadFile(
-            f"{path}: no image beside the header: expected {stem}, {stem}.img, {stem}.bip or the like"
-        ) from error
-    except (SpyException, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        what = f"{type(error).__name__} {error!s:.200}"
-        raise BadFile(f"{path}: expected an ENVI header and its image: {what}") from error
-    if data is None or data.dtype.kind not in "fiu":
-        raise BadFile(f"{path}: expected real numbers in the image, got {None if data is None else data.dtype}")
-    return image
-
-
-def _mapped(image: Any) -> np.ndarray:
-    return image.open_memmap(interleave="bip", writable=False)
+def _unit(path: str, image: Image, wavelengths: np.ndarray | None, options: ReadOptions) -> str:
+    """nm, um, cm-1 or the header's own word, which the axis refuses by name; '' if there is none."""
+    word = str(image.header.get("wavelength units", "")).strip().lower()
+    unit = "" if word == "unknown" else unit_of(word)
+    if wavelengths is not None and not unit and not options.axis and not options.axis_unit:
+        low, high = np.min(wavelengths), np.max(wavelengths)
+        if MICROMETRES[0] <= low and high <= MICROMETRES[1]:
+            raise BadFile(
+                f"{path}: its header has no wavelength units, and wavelengths of {low:g} to {high:g} look like "
+                "micrometres: give --axis-unit um (or nm, if they are)"
+            )
+    return unit
 
 
 def read_references(white: str, dark: str | None = None) -> Reflectance:
@@ -123,11 +90,19 @@ def read_references(white: str, dark: str | None = None) -> Reflectance:
 
 
 def _mean_of(path: str) -> np.ndarray:
-    """(samples, bands) of a reference cube"""
-    data = _mapped(_open_image(path))
+    """(samples, good bands) of a reference cube, NaN where no line has data"""
+    image = open_image(path)
+    data = image.mapped()
     if data.nbytes > MAX_REFERENCE_BYTES:
         raise BadFile(f"{path}: expected a reference of at most {MAX_REFERENCE_BYTES} bytes, got {data.nbytes}")
-    return data.mean(axis=0, dtype=np.float64)
+    total = np.zeros((data.shape[1], len(image.kept)))
+    count = np.zeros((data.shape[1], 1))
+    for line in data:
+        spectra, missing = image.values(np.array(line))
+        has_data = (missing == 0)[:, None]
+        total += np.where(has_data, spectra, 0)
+        count += has_data
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
 def write_envi(path: Path, lines: Iterator[np.ndarray], wavelengths_nm: np.ndarray, quantity: str) -> int:

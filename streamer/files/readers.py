@@ -120,7 +120,7 @@ def parts(path: str) -> tuple[str, str, str]:
     if re.fullmatch(r"\.[0-9]{1,4}", kind):  # OPUS counts the spectra of a sample: sample.0, sample.1
         return inner.name, ".opus", compression
     if kind in spectrometers.UNREAD:
-        raise BadFile(f"{path}: {spectrometers.UNREAD[kind]} files are not supported: export them as CSV or JCAMP-DX")
+        raise BadFile(f"{path}: {spectrometers.UNREAD[kind]}")
     if kind not in FORMATS:
         known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
         raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
@@ -142,7 +142,7 @@ def _check_begin(path: str, kind: str, compression: str) -> None:
         raise BadFile(f"{path}: expected spectra, got an empty file")
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = (marked or b"\0" not in head) and not head.startswith(tuple(MAGIC.values()))
-    if not (head.startswith(MAGIC[kind]) if kind in MAGIC else text or kind == ".spc"):
+    if not (head.startswith(MAGIC[kind]) if kind in MAGIC else text or kind in (".spc", ".asd")):
         raise BadFile(f"{path}: expected a {kind[1:]} file, got one that begins with {head[:8]!r}")
 
 
