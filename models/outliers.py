@@ -233,12 +233,14 @@ def _distances(
 
 def _limits(t2: np.ndarray, q: np.ndarray, components: int, level: float) -> tuple[float, float]:
     """T2's scaled by its median: the standard deviation of trimmed scores is too small."""
-    from scipy.special import chdtri, ndtri
+    from scipy.special import chdtri, fdtri, ndtri
 
+    n = len(t2)
     expected = max(float(np.median(t2)) / float(chdtri(components, 0.5)), 1.0)
+    few = components * (n**2 - 1) / (n * max(n - components, 1))
     root = np.cbrt(q)
     limit = max(float(np.median(root)) + float(ndtri(1 - level)) * _spread(root), 0.0) ** 3
-    return expected * float(chdtri(components, level)), max(limit, 1e-12)
+    return expected * few * float(fdtri(components, max(n - components, 1), 1 - level)), max(limit, 1e-12)
 
 
 def _fence(distances: np.ndarray) -> float:

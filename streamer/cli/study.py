@@ -1,11 +1,11 @@
-"""`tamis compare` and `tamis explain`."""
+"""`tamis inspect`, `tamis compare` and `tamis explain`."""
 
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from ... import BadSettings
+from ... import BadFile, BadSettings
 from .options import (
     LaboratoryFileOptions,
     StoreOptions,
@@ -25,6 +25,45 @@ MODELS = (
     "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well. Default: "
     "plsr, local-pls, committee; for classes pls-da, committee."
 )
+
+
+@command(app)
+def inspect(
+    files: Annotated[list[Path], Argument(help="Spectra, perhaps with laboratory values. One or several files.")],
+    *,
+    target: Annotated[
+        list[str] | None, Option(help="Column to look at as a target; default: all that may be one. Repeatable.")
+    ] = None,
+    group: Annotated[str | None, Option(help="Column that names the samples, if rows are repeats of them.")] = None,
+    out: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
+    file_options: TextFileOptions,
+) -> None:
+    """Show what fit would see in a file, and what looks wrong with it.
+
+    \b
+    Examples:
+      tamis inspect meat.csv --axis-unit nm
+      tamis inspect soil.parquet --target organic_c --out soil.html
+      tamis inspect monday.csv tuesday.csv --axis-unit nm --out week.html
+    """
+    from ..monitoring.logs import configure
+    from ..pages.charts import refuse_unwritable, write_page
+    from ..pages.inspection_page import inspection_page
+    from ..studies.inspect import inspect_all
+
+    configure()
+    refuse_unwritable(out)
+    with refusing():
+        found, errors = inspect_all(files, file_options.reading(), target or [], group)
+    for one in found:
+        print(one.text())
+    if out is not None and found:
+        name = files[0].name if len(files) == 1 else f"{len(files)} files"
+        about = "As fit would read it." if len(files) == 1 else "As fit would read them."
+        write_page(inspection_page(f"A look at {name}", about, [one.for_page() for one in found]), out)
+        print(f"page: {out}")
+    if errors:
+        raise BadFile("\n".join(map(str, errors)))
 
 
 @command(app)

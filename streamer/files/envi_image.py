@@ -252,7 +252,9 @@ def _kept(path: str, header: Header, bands: int, wavelengths: np.ndarray | None,
         notes.append(f"its bad bands list (bbl) marks all {bands} bands as bad: it was not followed")
         return np.arange(bands)
     if good.sum() < 2:
-        raise BadFile(f"{path}: expected at least 2 good bands, got {good.sum()} of {bands} by its bad bands list (bbl)")
+        raise BadFile(
+            f"{path}: expected at least 2 good bands, got {good.sum()} of {bands} by its bad bands list (bbl)"
+        )
     bad = np.flatnonzero(~good)
     runs = np.split(bad, np.flatnonzero(np.diff(bad) > 1) + 1)
     names = [f"band {band + 1}" if wavelengths is None else f"{wavelengths[band]:g}" for band in range(bands)]

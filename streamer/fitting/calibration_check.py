@@ -10,15 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import BadFile
-from ...models.outliers import residual_outliers, screen
+from ...models.outliers import Screen, residual_outliers, screen
 from . import spectrum_checks
 from .findings import KINDS, LEFT_OUT, Finding, Naming, spectra_of
 from .replicates import check_replicates
 from .value_checks import check_classes, check_numbers, constant_value
 
-__all__ = ["KINDS", "LEFT_OUT", "Finding", "Look", "look", "residual_findings"]
+__all__ = ["KINDS", "LEFT_OUT", "SEE_PAGE", "Finding", "Look", "look", "residual_findings"]
 
+SEE_PAGE = "; tamis inspect FILE --out page.html shows them"
 MIN_SPECTRA = 5  # different ones
+MIN_BANDS = 2
 MIN_SCREENED = 10  # spectra, for a screen of outliers
 
 
@@ -30,12 +32,14 @@ class Look:
         rows: (n,) bool, the spectra to use. bands: (bands,) bool, the bands to use.
         values: target -> (n,) float64 or texts, with codes of 'not measured' made NaN or ''.
         findings: what is left out first.
+        screen: T2 and Q of the spectra to use; None for few of them.
     """
 
     rows: np.ndarray
     bands: np.ndarray
     values: dict[str, np.ndarray]
     findings: list[Finding]
+    screen: Screen | None = None
 
 
 def look(
@@ -63,7 +67,7 @@ def look(
         refuse: raise where nothing can be learned; else that is a finding of the kind 'constant' or 'copies'.
 
     Raises:
-        BadFile: fewer than 5 different spectra, or a target that is the same in all rows.
+        BadFile: fewer than 2 bands were measured; with `refuse`, fewer than 5 different spectra, or a target that is the same in all rows.
         ValueError: a kind to keep that there is not.
     """
     if strange := set(keep) - set(LEFT_OUT):
@@ -76,6 +80,8 @@ def look(
     missing, codes = spectrum_checks.missing_cells(spectra, naming)
     bands, found = spectrum_checks.empty_bands(spectra, missing, axis_values, unit, naming)
     findings += found
+    if bands.sum() < MIN_BANDS:
+        raise BadFile(f"expected at least {MIN_BANDS} bands that were measured, got {bands.sum()} of {len(bands)}")
     used, at = (spectra, axis_values) if bands.all() else (spectra[:, bands], axis_values[bands])
     missing = missing[:, bands] if missing is not None else None
     rows, found = spectrum_checks.broken_spectra(used, missing, codes, at, unit, naming)
@@ -90,8 +96,11 @@ def look(
         places = np.flatnonzero(rows)
         found = check_replicates(there, others)
         findings += [Finding(one.kind, one.text, places[one.rows]) for one in found]
-    findings += _outliers(used, rows, naming)
-    return Look(rows, bands, made, sorted(findings, key=lambda one: not one.left_out))
+    seen = None
+    if rows.sum() >= MIN_SCREENED and used.shape[1] >= MIN_BANDS:
+        seen = screen(used if rows.all() else used[rows])
+        findings += _outliers(seen, np.flatnonzero(rows), len(rows), naming)
+    return Look(rows, bands, made, sorted(findings, key=lambda one: not one.left_out), seen)
 
 
 def residual_findings(
@@ -146,14 +155,11 @@ def _refused(values: Mapping[str, np.ndarray], rows: np.ndarray, different: int,
     return findings
 
 
-def _outliers(spectra: np.ndarray, use: np.ndarray, naming: Naming) -> list[Finding]:
-    if use.sum() < MIN_SCREENED or spectra.shape[1] < 3:
-        return []
-    places = np.flatnonzero(use)
-    seen = screen(spectra if use.all() else spectra[use])
+def _outliers(seen: Screen, places: np.ndarray, n: int, naming: Naming) -> list[Finding]:
     rows = np.flatnonzero(seen.outliers)
-    rows = rows[np.argsort(-np.maximum(seen.t2, seen.q)[rows])]
     if not len(rows):
         return []
-    text = f"{spectra_of(len(rows), len(use))} unlike the others (T2 or Q): {naming.rows(places[rows])}; fitted on"
-    return [Finding("outliers", f"{text}; look at them with tamis inspect FILE --out page.html", places[rows])]
+    rows = rows[np.argsort(-np.maximum(seen.t2, seen.q)[rows])]
+    text = f"{spectra_of(len(rows), n)} unlike the others (T2 or Q): {naming.rows(places[rows])}; fitted on"
+    text += "; groups of samples or instruments?" if len(rows) > 0.05 * n and len(rows) >= MIN_SPECTRA else ""
+    return [Finding("outliers", f"{text}{SEE_PAGE}", places[rows])]

@@ -27,9 +27,9 @@ def check_replicates(values: Mapping[str, np.ndarray], columns: Mapping[str, np.
         if codes is None:
             continue
         for target, of in values.items():
-            rows = _repeats(codes, known, of, texts=column.dtype.kind != "f", named=bool(_SAMPLE.search(name)))
+            rows = _repeats(codes, known, of, texts=column.dtype.kind != "f", named=names_samples(name))
             count = len(np.unique(codes[known]))
-            rank = (bool(_SAMPLE.search(name)), len(rows))
+            rank = (names_samples(name), len(rows))
             if len(rows) and (best is None or rank > best[0]):
                 best = (rank, name, target, count, int(known.sum()), rows)
     if best is not None:
@@ -50,6 +50,15 @@ def check_replicates(values: Mapping[str, np.ndarray], columns: Mapping[str, np.
             )
             return [Finding("replicates", text)]
     return []
+
+
+def names_samples(column: str) -> bool:
+    """Whether a column's name says that it names samples.
+
+    >>> names_samples("Sample no"), names_samples("fat")
+    (True, False)
+    """
+    return bool(_SAMPLE.search(column))
 
 
 def _codes(column: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:

@@ -182,6 +182,16 @@ class Chart:
         pen = np.where(np.diff(gap, prepend=-1) != 0, "M", "L")
         self._path(css, "".join(f"{p}{a:.1f} {b:.1f}" for p, a, b in zip(pen, x, y, strict=True)))
 
+    def area(self, x: np.ndarray, low: np.ndarray, high: np.ndarray, css: str) -> None:
+        """Filled between two lines, (n,) each, all finite."""
+        around = zip(self._x(np.append(x, x[::-1])), self._y(np.append(low, high[::-1])), strict=True)
+        self._path(css, "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in around) + "Z")
+
+    def label(self, x: float, y: float, text: str, anchor: str = "start") -> None:
+        """A word beside a point, where there is one."""
+        if math.isfinite(x) and math.isfinite(y):
+            self._text(float(self._x(np.array(x))), float(self._y(np.array(y))), text, anchor, "-.4em", "halo")
+
     def level(self, y: float, css: str, label: str = "") -> None:
         at = float(self._y(np.array(y)))
         if math.isfinite(at):
