@@ -14,7 +14,7 @@ from .columns import BadRows, Batch, Content
 from .kinds import is_empty, number
 from .options import ReadOptions
 from .spectra_in_columns import in_columns
-from .text_table import MAX_ABOVE, Lines, TextTable, open_lines
+from .text_table import MAX_ABOVE, Lines, TextTable, is_text, open_lines
 
 MAX_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
 _MIN_NUMBERS = 0.5  # of the cells below the bands, for the line above them to be the header
@@ -32,7 +32,7 @@ def open_text(path: str, stream: Any, stack: ExitStack, options: ReadOptions) ->
 
 def _open(path: str, lines: Lines, options: ReadOptions) -> Content:
     place, bands = _header(lines, options)
-    turned = in_columns(lines, None if bands is None else bands.values, options)
+    turned = in_columns(lines, None if bands is None else place)
     if turned is not None:
         return turned
     if bands is None:  # says what is wrong with the names
@@ -40,6 +40,8 @@ def _open(path: str, lines: Lines, options: ReadOptions) -> Content:
         band_columns(path, names, options.bands, options.axis_unit)
         raise BadFile(f"{path}: line {lines.head[place][0]} names bands, but no row below has numbers there")
     table = TextTable.below(lines, place)
+    if bands.notes and not any(map(is_text, table.names)):
+        raise BadFile(f"{path}: line {table.row} seems to be a spectrum: expected a header that names the bands")
     return _rows(path, table, band_columns(path, table.names, options.bands, options.axis_unit))
 
 

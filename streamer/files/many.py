@@ -31,12 +31,12 @@ def expand(files: Files) -> list[str]:
     found: list[str] = []
     for given in [files] if isinstance(files, str | Path) else files:
         path = Path(given)
-        if path.is_dir():
+        if _is_folder(path):
             inside = [str(one) for one in path.iterdir() if one.is_file() and _is_readable(one)]
             if not inside:
                 raise BadFile(f"{path}: expected files of spectra in the folder, got none; known: {', '.join(FORMATS)}")
             found += sorted(inside, key=_natural)
-        elif glob.has_magic(str(given)) and not path.exists():
+        elif glob.has_magic(str(given)) and not Path(given).is_file():
             matching = sorted((one for one in glob.glob(str(given)) if Path(one).is_file()), key=_natural)
             if not matching:
                 raise BadFile(f"{given}: no file matches")
@@ -116,6 +116,13 @@ def _on(table: Table, grid: Axis, first: str) -> np.ndarray:
         return resampler(table.axis, grid).apply(table.spectra)
     except AxisMismatch as error:
         raise BadFile(f"{table.path}: expected the axis of {first}, {grid}, or one that covers it: {error}") from error
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name
+        return False
 
 
 def _is_readable(path: Path) -> bool:

@@ -12,9 +12,10 @@ import numpy as np
 from ... import BadFile
 from .columns import UNITS, BadRows, Batch, Content, plain
 from .kinds import is_empty, number
-from .options import ReadOptions
-from .text_table import MAX_BLOCK, SAMPLE, Lines, block, delimiter_of, is_text, split
+from .text_table import MAX_BLOCK, SAMPLE, Lines, block, delimiter_of, split
 
+FAR = 20  # median steps: no axis jumps so far
+_MIN_ALIKE = 0.9  # of the rows; what is wrong with the others is said when they are read
 MIN_POINTS = 8  # of the axis, for a column of rising numbers to be one
 _AXIS_NAMES = re.compile(
     r"(?:wave(?:length|number)s?|wl|wn|lambda|ramanshift|shift|wellenlänge|wellenzahl|longueurdonde|nombredonde"
@@ -22,11 +23,11 @@ _AXIS_NAMES = re.compile(
 )
 
 
-def in_columns(lines: Lines, header: np.ndarray | None, options: ReadOptions) -> Content | None:
+def in_columns(lines: Lines, header: int | None) -> Content | None:
     """The spectra in the columns of a table, read as a whole; None if it has one row a spectrum.
 
     Args:
-        header: the bands that the header names, if it does.
+        header: the place in `lines.head` of a line that may name bands, or None.
 
     Raises:
         BadFile: it has spectra in columns, but a cell is no number, or it is too large.
@@ -37,9 +38,8 @@ def in_columns(lines: Lines, header: np.ndarray | None, options: ReadOptions) ->
     titles = lines.cells(lines.head[first - 1][1]) if first else []
     axis_name = titles[0].strip() if titles else ""
     named = _AXIS_NAMES.fullmatch(plain(axis_name)) is not None
-    if header is not None and (not named or _counts(_axis(lines, first))):
-        return None
-    if header is None and not named and _counts(_axis(lines, first)):
+    counts, below = _counts(_axis(lines, first)), header is not None and first > header
+    if (counts and (below or not named)) or (below and not named):
         return None
     delimiter = lines.delimiter or delimiter_of(lines.head[first][1], lines.blanks)
     decimal = _decimal(lines, first, delimiter)
@@ -80,18 +80,25 @@ def _first_numbers(lines: Lines) -> int | None:
         rest = wide[place:]
         if len(rest) < MIN_POINTS:
             return None
-        if len(cells) >= 2 and all(len(other) == len(cells) for other in rest) and not is_text(cells[0]):
+        alike = sum(len(other) == len(cells) for other in rest)
+        if len(cells) >= 2 and alike >= _MIN_ALIKE * len(rest) and _number(cells[0]) == _number(cells[0]):
             break
     else:
         return None
     steps = np.diff(_axis(lines, place))
-    return place if np.isfinite(steps).all() and (np.all(steps > 0) or np.all(steps < 0)) else None
+    if not np.isfinite(steps).all() or not (np.all(steps > 0) or np.all(steps < 0)):
+        return None
+    return place if np.abs(steps).max() <= FAR * np.median(np.abs(steps)) else None
 
 
 def _axis(lines: Lines, first: int) -> np.ndarray:
-    cells = [lines.cells(line)[0] for _, line in lines.head[first:SAMPLE]]
-    values = [number(cell) for cell in cells]
-    return np.array([number(cell, ",") for cell in cells] if any(map(math.isnan, values)) else values)
+    return np.array([_number(lines.cells(line)[0]) for _, line in lines.head[first:SAMPLE]])
+
+
+def _number(cell: str) -> float:
+    """With a decimal point or a decimal comma."""
+    value = number(cell)
+    return number(cell, ",") if math.isnan(value) else value
 
 
 def _counts(values: np.ndarray) -> bool:

@@ -17,7 +17,6 @@ from itertools import chain, islice
 from typing import Any
 
 from ... import BadFile
-from .columns import shown
 from .encoding import detect
 from .kinds import decimal_mark, is_empty, number
 
@@ -157,7 +156,8 @@ def _first_wrong(path: str, open_stream: Callable[[], Any], encoding: str) -> tu
                 return row + before.count(b"\n"), max(column + min(start, 0), 1), (held + chunk)[start + len(held)]
             row += chunk.count(b"\n")
             line = len(chunk) - 1 - chunk.rfind(b"\n") if b"\n" in chunk else line + len(chunk)
-    return None
+    held = decoder.getstate()[0]
+    return (row, line - len(held) + 1, held[0]) if held else None
 
 
 def _not_ascii(open_stream: Callable[[], Any]) -> bytes:
@@ -243,7 +243,7 @@ def _decimal_in_quotes(path: str, cells: Sequence[str]) -> str:
         return "."
     if all(grouped):
         raise BadFile(
-            f"{path}: {shown(figures, 1)} may be {figures[0].replace(',', '')} or {figures[0].replace(',', '.', 1)}: "
+            f"{path}: {figures[0]!r} may be {figures[0].replace(',', '')} or {figures[0].replace(',', '.', 1)}: "
             "write numbers without a mark for thousands"
         )
     return ","

@@ -50,7 +50,7 @@ def measured(
         key = f"{name} | {model} | {labels} | {draws}"
         if key not in store:
             options = CompareOptions(
-                file=data / file, targets=[target], models=[model], split=split,
+                files=[data / file], targets=[target], models=[model], split=split,
                 labels=[labels] if labels else [], seeds=draws, reading=ReadOptions(where=where),
             )  # fmt: skip
             done = compare(options)

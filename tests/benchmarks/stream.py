@@ -35,7 +35,7 @@ def main() -> None:
     for file, (stream, group, targets) in FILES.items():
         for target in targets:
             options = CompareOptions(
-                file=DATA / file,
+                files=[DATA / file],
                 targets=[target],
                 models=MODELS,
                 stream=stream,

@@ -54,7 +54,7 @@ def test_a_damaged_version_does_not_hide_the_others(model: Model, tmp_path: Path
             "cnn takes no n_components",
         ),
         (["compare", "meat.parquet", "--target", "fat", "--json", "."], "cannot write .: it is a folder"),
-        (["replay", "."], ".: expected a file, got a directory"),
+        (["replay", "store"], "store: expected files of spectra in the folder, got none"),
         (["replay", "x" * 300 + ".csv"], "File name too long"),
         (["worker", "--from", "meat.parquet", "--to", "out"], "frame_max_bytes is 1000"),
         (["models", "list", "--store", "~nouser-of-that-name/x"], "expected a path or file:///path"),

@@ -76,7 +76,7 @@ def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_pa
         (("pretrain", "FILE", "--out", "."), "expected a file to write"),
         (("pretrain", "FILE", "--out", "no/e"), "no/e: expected a file to write, in a folder that exists"),
         (("pretrain", "FILE", "--out", "e", "--checkpoint", "no/c"), "no/c: expected a file to write"),
-        (("pretrain", "FILE", "--out", "e", "--group", "tray"), "no column 'tray'; available:"),
+        (("pretrain", "FILE", "--out", "e", "--group", "tray"), "no column 'tray' to group by; available:"),
         (("pretrain", "FILE", "--out", "e", "--augment", "wobble 3"), "unknown augmentation 'wobble'; known: scatter"),
         (("pretrain", "FILE", "--out", "e", "--where", "tablet=t1"), "spectra of at least 20 objects"),
         (("pretrain", "FILE", "--name", "nobody"), "no model 'nobody' in the store"),

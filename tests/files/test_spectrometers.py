@@ -315,7 +315,18 @@ def test_a_model_is_fitted_on_jcamp_and_predicts_from_spc(tmp_path: Path, here: 
     (tmp_path / "labels.csv").write_text("fat\n" + "".join(f"{value:.4f}\n" for value in values[:60, 0]))
     (tmp_path / "new.spc").write_bytes(spc(spectra[60:]))
     tamis(
-        "fit", "taught.jdx", "--labels", "labels.csv", "--target", "fat", "--preprocess", "savgol 7 2 1", "--store", "s"
+        "fit",
+        "taught.jdx",
+        "--labels",
+        "labels.csv",
+        "--key",
+        "row",
+        "--target",
+        "fat",
+        "--preprocess",
+        "savgol 7 2 1",
+        "--store",
+        "s",
     )
     tamis("worker", "--from", "new.spc", "--to", "out", "--store", "s", "--line", "lab")
     written = (tmp_path / "out" / "tamis.predictions.jsonl").read_text().splitlines()

@@ -66,7 +66,7 @@ def test_multiplicative_scatter_goes(text: str, spectra: np.ndarray) -> None:
 
 @pytest.mark.parametrize("name", [name for name in STEPS if name != "cut"])
 def test_every_step_survives_the_bundle_and_treats_rows_alone(name: str, spectra: np.ndarray) -> None:
-    pipeline = Pipeline.parse(f"cut 1050 1550, {name}" + (" 9 2 1" if name == "savgol" else ""))
+    pipeline = Pipeline.parse(f"cut 1050 1550, {name}" + {"savgol": " 9 2 1", "splice": " 1200 1400"}.get(name, ""))
     fitted = pipeline.fit(spectra, AXIS)
     again = Pipeline.from_json(pipeline.to_json(), pipeline.grid, pipeline.arrays())
     np.testing.assert_array_equal(again.transform(spectra, AXIS), pipeline.transform(spectra, AXIS))

@@ -33,7 +33,9 @@ def campaigns(tmp_path: Path, grid: Axis) -> Path:
 
 
 def replay(file: Path, target: str, models: list[str], labels: int, *, stream: str = "campaign") -> Comparison:
-    return compare(CompareOptions(file=file, targets=[target], models=models, stream=stream, labels=[labels], seeds=2))
+    return compare(
+        CompareOptions(files=[file], targets=[target], models=models, stream=stream, labels=[labels], seeds=2)
+    )
 
 
 def test_learning_improves_later_predictions_and_leaves_earlier_ones_alone(campaigns: Path) -> None:
