@@ -99,7 +99,7 @@ class Screen:
         return (self.t2 > 1) | (self.q > 1)
 
 
-def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
+def screen(spectra: np.ndarray, share: float = 1e-4) -> Screen:
     """Robust T2 and Q of spectra after SNV.
 
     The first directions are those of the spectra on a sphere around their median, where all have the same weight. Then
@@ -109,7 +109,7 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
 
     Args:
         spectra: (n, bands), finite.
-        level: the share of good spectra that is called an outlier, of normally distributed ones.
+        share: of good spectra that are called outliers, if they are normally distributed.
 
     References:
         Spherical components: Locantore et al., Test 8 (1999) 1-73, doi 10.1007/BF02595862.
@@ -119,8 +119,10 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
     n = len(spectra)
     together = np.arange(0, spectra.shape[1], -(-spectra.shape[1] // _MOST_BANDS))  # sums, so that a spike stays
     some = np.add.reduceat(spectra, together, axis=1, dtype=np.float64)
+    level = np.abs(some).max(axis=1, keepdims=True)
     some -= some.mean(axis=1, keepdims=True)
-    some /= np.maximum(some.std(axis=1, keepdims=True), _TINY)
+    size = np.linalg.norm(some / np.maximum(level, _TINY), axis=1, keepdims=True) * level / np.sqrt(some.shape[1])
+    some /= np.where(size > 1e-12 * level, size, np.inf)  # a flat spectrum becomes zero
     learn = some[np.linspace(0, n - 1, min(n, _MOST_ROWS)).astype(int)]
     centre = np.median(learn, axis=0)
     length = np.sqrt(((learn - centre) ** 2).sum(axis=1, keepdims=True))
@@ -141,7 +143,7 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
         if np.array_equal(before, good):
             break
     components = directions.shape[1]
-    limits = _limits(t2, q, components, level)
+    limits = _limits(t2, q, components, share)
     t2_limit, q_limit = (max(_FACTOR * limit, _fence(of)) for limit, of in zip(limits, (t2, q), strict=True))
     t2, q = _distances(some, centre, directions, scale)
     return Screen(t2 / t2_limit, q / q_limit, components)
@@ -245,7 +247,7 @@ def _limits(t2: np.ndarray, q: np.ndarray, components: int, level: float) -> tup
 
 def _fence(distances: np.ndarray) -> float:
     """Two quartile ranges above the quartiles of the logarithms: real spectra have longer tails than normal ones."""
-    first, third = np.quantile(np.log(np.maximum(distances, _TINY)), [0.25, 0.75])
+    first, third = np.quantile(np.log(np.maximum(distances, 1e-20)), [0.25, 0.75])
     return float(np.exp(third + 2 * (third - first)))
 
 

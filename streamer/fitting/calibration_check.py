@@ -67,7 +67,8 @@ def look(
         refuse: raise where nothing can be learned; else that is a finding of the kind 'constant' or 'copies'.
 
     Raises:
-        BadFile: fewer than 2 bands were measured; with `refuse`, fewer than 5 different spectra, or a target that is the same in all rows.
+        BadFile: fewer than 2 bands were measured; with `refuse`, also: fewer than 5 different spectra, or a target that
+            is the same in all rows.
         ValueError: a kind to keep that there is not.
     """
     if strange := set(keep) - set(LEFT_OUT):
