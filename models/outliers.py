@@ -48,8 +48,8 @@ def gap(value: float, others: np.ndarray) -> float:
     return float(np.abs(others - value).min()) if len(others) else 0.0
 
 
-def lonely_values(values: np.ndarray, most: int = 3) -> np.ndarray:
-    """Indices of up to `most` numbers at one end, cut off from the others by 1.5 times the range of the bulk.
+def lonely_values(values: np.ndarray) -> np.ndarray:
+    """Indices of numbers at one end, a fifth of all at most, cut off from the others by 1.5 ranges of the bulk.
 
     Skewed positive numbers are compared by their logarithms: their largest ones lie apart by nature.
 
@@ -72,7 +72,7 @@ def lonely_values(values: np.ndarray, most: int = 3) -> np.ndarray:
     order = np.argsort(known)
     steps = np.diff(known[order])
     found = [order[:0]]
-    for k in range(1, most + 1):  # the k lowest, the k highest
+    for k in range(1, max(3, len(known) // 5) + 1):  # the k lowest, the k highest
         if steps[k - 1] > 1.5 * bulk.range and known[order[k]] <= bulk.low:
             found.append(order[:k])
         if steps[-k] > 1.5 * bulk.range and known[order[-k - 1]] >= bulk.high:

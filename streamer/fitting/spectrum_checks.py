@@ -11,8 +11,10 @@ from .value_checks import HUGE, INTEGERS
 CODES = np.array([-1e4, -9999, -999, -99, -9, -1, 0, 999, 9999, 99999, *sorted(INTEGERS)], np.float64)
 FLAT, NEARLY_FLAT = 1e-4, 0.02  # range of a spectrum, of that of the median spectrum
 MIN_ROWS = 5  # fewer do not say what is usual
+NOISE = 0.5  # mean step between neighbouring bands, over the standard deviation: 1.1 of white noise
 MIN_RUN = 4  # neighbouring bands at the very same maximum
 ABRUPT = 5.0  # a step into a code, over the largest such step of ordinary spectra
+MANY = 0.2  # share of rows without a band: it is not used, if these bands are a smaller share of all bands
 COARSE = 0.05  # share of equal neighbours among a spectrum's values that shows rounded values
 
 
@@ -87,8 +89,8 @@ def empty_bands(
 ) -> tuple[np.ndarray, list[Finding]]:
     """(bands,) bool, the bands to use, and what was found.
 
-    Not used are bands that were not measured in more than half of the rows, and those that have one value in all rows
-    where their neighbours have others.
+    Not used are bands that were not measured in more than half of the rows, or in a fifth of them where less is lost so
+    than without these rows; and those that have one value in all rows where their neighbours have others.
     """
     n, bands = spectra.shape
     empty, there = np.zeros(bands, int), n
@@ -109,7 +111,10 @@ def empty_bands(
         if not np.fmin.reduce(near) <= spectra[0, band] <= np.fmax.reduce(near):
             groups[f"{number(float(spectra[0, band]))} in all {n:,} rows"].append(band)
     groups[f"empty in all {there:,} rows"] = np.flatnonzero((empty == there) & ~constant & (there > 0)).tolist()
-    partly = np.flatnonzero((empty > there / 2) & (empty < there))
+    many = empty >= MANY * there
+    if many.mean() > empty[many].mean() / there if many.any() else False:
+        many[:] = False  # so many bands: rather without these rows
+    partly = np.flatnonzero((many | (empty > there / 2)) & (empty < there))
     if len(partly):
         least, most = empty[partly].min(), empty[partly].max()
         groups[f"empty in {least if least == most else f'{least} to {most}'} of {there:,} rows"] = partly.tolist()
@@ -193,7 +198,7 @@ def saturated(
     findings = []
     for value, _ in sorted(zip(limit.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:2]:
         mine = runs & fine & ~flat & (top == value)
-        if mine.sum() < 2 and value < highest[use].max():
+        if mine.sum() < 2 and (value < highest[use].max() or at_top[mine].sum() < 2 * MIN_RUN):
             continue
         bands = np.flatnonzero(at_top[mine].any(axis=0))
         text = (
@@ -256,7 +261,14 @@ def _flat(spectra: np.ndarray, places: np.ndarray, n: int, naming: Naming) -> li
         what = f"{spectra_of(len(rows), n)} {shown}, without a spectrum's shape: {naming.rows(places[rows])}"
         findings.append(naming.leave_out("flat", what, "left out", places[rows]))
     rows = np.flatnonzero((size > FLAT * usual) & (size < NEARLY_FLAT * usual))
-    if len(rows):
-        text = f"{spectra_of(len(rows), n)} nearly flat beside the others: {naming.rows(places[rows])}; fitted on"
-        findings.append(Finding("flat", f"{text}; dark scans? Leave them out with --where", places[rows]))
+    steps = np.abs(np.diff(spectra[rows].astype(np.float64), axis=1)).mean(axis=1)
+    noise = steps > NOISE * spectra[rows].std(axis=1, dtype=np.float64)
+    if noise.any():
+        dark = places[rows[noise]]
+        what = f"{spectra_of(len(dark), n)} noise without a spectrum's shape, such as dark scans: {naming.rows(dark)}"
+        findings.append(naming.leave_out("flat", what, "left out", dark))
+    if (~noise).any():
+        faint = places[rows[~noise]]
+        text = f"{spectra_of(len(faint), n)} nearly flat beside the others: {naming.rows(faint)}; fitted on"
+        findings.append(Finding("flat", f"{text}; another unit, or no sample? Leave them out with --where", faint))
     return findings

@@ -127,15 +127,15 @@ def _suspects(name: str, values: np.ndarray, naming: Naming) -> list[Finding]:
         findings.append(Finding("far-values", text, rows))
     known = values[np.isfinite(values)]
     different, counts = np.unique(known, return_counts=True)
-    for code in different[(counts > 1) & (different != 0)].tolist():
+    for code in different[counts > 1].tolist():
         if not (is_code(code) or code in WEAK):
             continue
         same, others = np.flatnonzero(values == code), known[known != code]
-        if len(others) < MIN_VALUES:
+        if len(np.unique(others)) < MIN_VALUES or len(same) > len(others):
             continue
         outside = code < others.min() or code > others.max()
         below_zero = code < 0 <= others.min()
-        if below_zero or (outside and gap(code, others) > 0.5 * Bulk.of(others).range):
+        if below_zero or (outside and gap(code, others) > 0.3 * Bulk.of(others).range):
             text = f"{len(same)} of {len(values)} values of {name} are {number(code)}: {naming.rows(same)}; fitted on"
             findings.append(Finding("far-values", f"{text}; if that means 'not measured', empty these cells", same))
     return findings
