@@ -111,8 +111,8 @@ def empty_bands(
         if not np.fmin.reduce(near) <= spectra[0, band] <= np.fmax.reduce(near):
             groups[f"{number(float(spectra[0, band]))} in all {n:,} rows"].append(band)
     groups[f"empty in all {there:,} rows"] = np.flatnonzero((empty == there) & ~constant & (there > 0)).tolist()
-    many = empty >= MANY * there
-    if many.mean() > empty[many].mean() / there if many.any() else False:
+    many = empty >= max(MANY * there, 1)
+    if many.any() and many.mean() > empty[many].mean() / there:
         many[:] = False  # so many bands: rather without these rows
     partly = np.flatnonzero((many | (empty > there / 2)) & (empty < there))
     if len(partly):

@@ -433,6 +433,7 @@ def test_repeats_without_a_name_are_told_by_their_values(meat: np.ndarray, grid:
     assert "15 different values on 60 rows" in found.text
     assert of(at(meat, grid, np.tile(np.unique(fat), 4)), "replicates")
     assert of(at(meat, grid, np.sort(fat)), "replicates")
+    assert of(at(meat, grid, fat, objects=np.array([f"s{i}" for i in range(N)], object)), "replicates")
     for samples, repeats in ((30, 2), (4, 15), (6, 10)):
         assert of(at(meat, grid, scans(samples, repeats)[1]), "replicates")
 
