@@ -91,6 +91,7 @@ def look(
     findings += spectrum_checks.saturated(used, rows, at, unit, naming)
     different, found = spectrum_checks.copies(used, rows, made, naming)
     findings += found
+    findings += spectrum_checks.same_shape(used, rows)
     findings += _refused(made, rows, different, refuse=refuse)
     if objects is None or len(set(objects.tolist())) == len(objects):
         there = {name: of[rows] for name, of in made.items()}

@@ -82,7 +82,7 @@ class Inspected:
                 ends, different = ["", "", ""], len(words)
                 most = np.argsort(-counts, kind="stable")[:EXAMPLES].tolist()
                 often = [f" ({counts[i]:,})" if counts[i] > 1 else "" for i in most]
-                example = ", ".join(_short(words[i]) + times for i, times in zip(most, often, strict=True))
+                example = ", ".join(_short(str(words[i])) + times for i, times in zip(most, often, strict=True))
                 kind = looked or ROLES.get(name.lower(), "texts")
             missing = f"{len(values) - len(known):,}" if len(known) < len(values) else ""
             rows.append([_short(name), kind, missing, f"{different:,}", *ends, example])

@@ -362,7 +362,8 @@ def test_copies_are_told(meat: np.ndarray, grid: Axis) -> None:
     fat[1], fat[6], fat[7] = fat[0], 4.5, 9.5
     (found,) = of(at(meat, grid, fat), "copies")
     assert found.rows.tolist() == [0, 1, 6, 7]
-    assert "different values of fat (rows 8, 9: 4.5, 9.5)" in found.text
+    assert "(rows 2, 3; 2 such groups)" in found.text
+    assert "they have different values of fat (rows 8, 9: 4.5, 9.5)" in found.text
     meat[1] *= 1 + 1e-6
     (found,) = of(at(meat, grid, fat), "copies")
     assert found.rows.tolist() == [6, 7]
@@ -373,6 +374,14 @@ def test_copies_of_one_spectrum_are_refused(meat: np.ndarray, grid: Axis) -> Non
         at(np.repeat(meat[:1], 6, axis=0), grid)
     with pytest.raises(BadFile, match="at least 5 different spectra, got 4 in 60 rows"):
         at(np.repeat(meat[:4], 15, axis=0), grid)
+
+
+def test_spectra_of_one_shape_are_told(meat: np.ndarray, grid: Axis) -> None:
+    gain = np.linspace(0.5, 2, N)[:, None]
+    (found,) = of(at(gain * meat[0] + gain**2, grid), "copies")
+    assert "offset and gain alone" in found.text
+    noise = np.random.default_rng(0).normal(0, 1e-3, meat.shape)
+    assert not of(at(gain * meat[0] + noise, grid), "copies")
 
 
 def test_a_spectrum_of_another_material_is_told_and_used(meat: np.ndarray, grid: Axis) -> None:
