@@ -9,7 +9,7 @@ import numpy as np
 
 _NORMAL_MAD = 1.4826  # the standard deviation of a normal distribution, by its median absolute deviation
 _MOST_ROWS = 2_000  # spectra from which the directions are learned
-_MOST_BANDS = 400  # of more, neighbours are taken together
+_MOST_BANDS = 256  # of more, neighbours are taken together
 _MOST_COMPONENTS = 10
 _EXPLAINED = 0.999  # of the variance
 _FACTOR = 2.0  # over the limits of normally distributed spectra

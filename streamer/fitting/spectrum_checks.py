@@ -193,8 +193,8 @@ def saturated(
     at_top = some == top[:, None]
     equal = (np.diff(some, axis=1) == 0) & ~at_top[:, 1:]
     fine = equal.mean(axis=1) < COARSE
-    neighbours: np.ndarray = np.lib.stride_tricks.sliding_window_view(at_top, MIN_RUN, axis=1).all(axis=2)
-    runs = neighbours.any(axis=1)
+    neighbours = np.lib.stride_tricks.sliding_window_view(at_top, MIN_RUN, axis=1)
+    runs = np.logical_and.reduce(neighbours, axis=2).any(axis=1)
     flat = at_top.mean(axis=1) > 0.9
     limit, counts = np.unique(top[runs & fine & ~flat], return_counts=True)
     findings = []
