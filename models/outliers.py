@@ -156,18 +156,18 @@ class Residuals:
     Attributes:
         leverage: (n,), between 1/n and 1: how much a row pulls the model towards itself.
         studentised: (n, targets), residuals over their robust standard deviation and sqrt(1 - leverage).
-        leverage_limit, residual_limit: beyond them, a person should look at the row.
+        leverage_limit, residual_limits (targets,): beyond them, a person should look at the row.
     """
 
     leverage: np.ndarray
     studentised: np.ndarray
     leverage_limit: float
-    residual_limit: float
+    residual_limits: np.ndarray
 
     @property
     def far(self) -> np.ndarray:
         """(n, targets) bool: the laboratory value does not suit the spectrum."""
-        return np.abs(self.studentised) > self.residual_limit
+        return np.abs(self.studentised) > self.residual_limits
 
     @property
     def pulling(self) -> np.ndarray:
@@ -183,7 +183,8 @@ def residual_outliers(scores: np.ndarray, residual: np.ndarray) -> Residuals:
         residual: (n,) or (n, targets), predicted minus measured; NaN where not measured.
 
     References: Martens & Naes, Multivariate Calibration, Wiley 1989, chapter 5; the leverage limit of three times its
-        mean is ASTM E1655's. The residual limit is Student's at 1 % for all n rows together (Bonferroni).
+        mean is ASTM E1655's. The residual limit is Student's at 1 % for all n rows together (Bonferroni),
+        raised where the residuals have longer tails, as those of skewed values do.
 
     >>> residual = np.array([0.1, -0.2, 0.1, -0.1, 0.2, 0.1, -0.1, -0.1, 0.2, -0.2, 5.0, 0.1])
     >>> residual_outliers(np.sin(np.arange(12.0))[:, None], residual).far[:, 0].nonzero()[0].tolist()
@@ -200,7 +201,9 @@ def residual_outliers(scores: np.ndarray, residual: np.ndarray) -> Residuals:
     spread = np.array([_spread(column[np.isfinite(column)]) for column in residual.T]) * np.sqrt(n / free)
     studentised = residual / (np.maximum(spread, _TINY) * np.sqrt(np.maximum(1 - leverage, 1e-6))[:, None])
     limit = float(stdtrit(free, 1 - 0.01 / (2 * n)))
-    return Residuals(leverage, studentised, 3 * (components + 1) / n, limit)
+    every = np.abs(studentised[np.isfinite(studentised).all(axis=1)])
+    limits = np.array([max(limit, _fence(column, 1)) for column in every.T]) if len(every) else limit
+    return Residuals(leverage, studentised, 3 * (components + 1) / n, np.broadcast_to(limits, residual.shape[1]))
 
 
 def _spread(values: np.ndarray) -> float:
@@ -245,10 +248,10 @@ def _limits(t2: np.ndarray, q: np.ndarray, components: int, level: float) -> tup
     return expected * few * float(fdtri(components, max(n - components, 1), 1 - level)), max(limit, 1e-12)
 
 
-def _fence(distances: np.ndarray) -> float:
-    """Two quartile ranges above the quartiles of the logarithms: real spectra have longer tails than normal ones."""
+def _fence(distances: np.ndarray, ranges: float = 2) -> float:
+    """Some quartile ranges above the quartiles of the logarithms: real spectra have longer tails than normal ones."""
     first, third = np.quantile(np.log(np.maximum(distances, 1e-20)), [0.25, 0.75])
-    return float(np.exp(third + 2 * (third - first)))
+    return float(np.exp(third + ranges * (third - first)))
 
 
 def _within(t2: np.ndarray, q: np.ndarray, components: int, level: float) -> np.ndarray:

@@ -45,8 +45,8 @@ def test_the_text_says_how_the_file_was_read_and_what_looks_wrong(soil: Path) ->
     text = seen.text()
     assert seen.targets == ["fat", "water"]
     for words in (
-        "57, 3 bad rows", "61 bands", "bag", "texts", "target", "left out: 9 of 57 values of fat are -9999",
-        "left out: 2 of 57 spectra are 0 in all bands", "look at: 1 of 57 spectra is unlike the others", "row 22",
+        "57, 3 bad rows", "61 bands", "bag", "texts", "target", "- 9 of 57 values of fat are -9999",
+        "- 2 of 57 spectra are 0 in all bands", "Look at:\n- 1 of 57 spectra is unlike the others", "row 22",
     ):  # fmt: skip
         assert words in text, text
     assert "tamis inspect" not in text
@@ -125,7 +125,7 @@ def test_inspect_as_a_user_types_it(soil: Path, here: Any) -> None:
     assert "9 of 57 values of fat are -9999" in done.stdout
     assert "page: look.html" in done.stdout
     assert "<svg" in (soil.parent / "look.html").read_text()
-    assert "left out: " in tamis("inspect", "soil.csv", "--axis-unit", "nm", cwd=soil.parent).stdout
+    assert "Left out:" in tamis("inspect", "soil.csv", "--axis-unit", "nm", cwd=soil.parent).stdout
     two = here("inspect", "nowhere.csv", "soil.csv", "--axis-unit", "nm", "--target", "fat")
     assert two.returncode == 1
     assert "nowhere.csv" in two.stderr
