@@ -9,7 +9,7 @@ import numpy as np
 
 _NORMAL_MAD = 1.4826  # the standard deviation of a normal distribution, by its median absolute deviation
 _MOST_ROWS = 2_000  # spectra from which the directions are learned
-_MOST_BANDS = 400  # of more, neighbours are taken together
+_MOST_BANDS = 256  # of more, neighbours are taken together
 _MOST_COMPONENTS = 10
 _EXPLAINED = 0.999  # of the variance
 _FACTOR = 2.0  # over the limits of normally distributed spectra
@@ -48,8 +48,8 @@ def gap(value: float, others: np.ndarray) -> float:
     return float(np.abs(others - value).min()) if len(others) else 0.0
 
 
-def lonely_values(values: np.ndarray, most: int = 3) -> np.ndarray:
-    """Indices of up to `most` numbers at one end, cut off from the others by 1.5 times the range of the bulk.
+def lonely_values(values: np.ndarray) -> np.ndarray:
+    """Indices of numbers at one end, a fifth of all at most, cut off from the others by 1.5 ranges of the bulk.
 
     Skewed positive numbers are compared by their logarithms: their largest ones lie apart by nature.
 
@@ -72,7 +72,7 @@ def lonely_values(values: np.ndarray, most: int = 3) -> np.ndarray:
     order = np.argsort(known)
     steps = np.diff(known[order])
     found = [order[:0]]
-    for k in range(1, most + 1):  # the k lowest, the k highest
+    for k in range(1, max(3, len(known) // 5) + 1):  # the k lowest, the k highest
         if steps[k - 1] > 1.5 * bulk.range and known[order[k]] <= bulk.low:
             found.append(order[:k])
         if steps[-k] > 1.5 * bulk.range and known[order[-k - 1]] >= bulk.high:
@@ -99,7 +99,7 @@ class Screen:
         return (self.t2 > 1) | (self.q > 1)
 
 
-def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
+def screen(spectra: np.ndarray, share: float = 1e-4) -> Screen:
     """Robust T2 and Q of spectra after SNV.
 
     The first directions are those of the spectra on a sphere around their median, where all have the same weight. Then
@@ -109,7 +109,7 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
 
     Args:
         spectra: (n, bands), finite.
-        level: the share of good spectra that is called an outlier, of normally distributed ones.
+        share: of good spectra that are called outliers, if they are normally distributed.
 
     References:
         Spherical components: Locantore et al., Test 8 (1999) 1-73, doi 10.1007/BF02595862.
@@ -119,8 +119,10 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
     n = len(spectra)
     together = np.arange(0, spectra.shape[1], -(-spectra.shape[1] // _MOST_BANDS))  # sums, so that a spike stays
     some = np.add.reduceat(spectra, together, axis=1, dtype=np.float64)
+    level = np.abs(some).max(axis=1, keepdims=True)
     some -= some.mean(axis=1, keepdims=True)
-    some /= np.maximum(some.std(axis=1, keepdims=True), _TINY)
+    size = np.linalg.norm(some / np.maximum(level, _TINY), axis=1, keepdims=True) * level / np.sqrt(some.shape[1])
+    some /= np.where(size > 1e-12 * level, size, np.inf)  # a flat spectrum becomes zero
     learn = some[np.linspace(0, n - 1, min(n, _MOST_ROWS)).astype(int)]
     centre = np.median(learn, axis=0)
     length = np.sqrt(((learn - centre) ** 2).sum(axis=1, keepdims=True))
@@ -141,7 +143,7 @@ def screen(spectra: np.ndarray, level: float = 1e-4) -> Screen:
         if np.array_equal(before, good):
             break
     components = directions.shape[1]
-    limits = _limits(t2, q, components, level)
+    limits = _limits(t2, q, components, share)
     t2_limit, q_limit = (max(_FACTOR * limit, _fence(of)) for limit, of in zip(limits, (t2, q), strict=True))
     t2, q = _distances(some, centre, directions, scale)
     return Screen(t2 / t2_limit, q / q_limit, components)
@@ -154,18 +156,18 @@ class Residuals:
     Attributes:
         leverage: (n,), between 1/n and 1: how much a row pulls the model towards itself.
         studentised: (n, targets), residuals over their robust standard deviation and sqrt(1 - leverage).
-        leverage_limit, residual_limit: beyond them, a person should look at the row.
+        leverage_limit, residual_limits (targets,): beyond them, a person should look at the row.
     """
 
     leverage: np.ndarray
     studentised: np.ndarray
     leverage_limit: float
-    residual_limit: float
+    residual_limits: np.ndarray
 
     @property
     def far(self) -> np.ndarray:
         """(n, targets) bool: the laboratory value does not suit the spectrum."""
-        return np.abs(self.studentised) > self.residual_limit
+        return np.abs(self.studentised) > self.residual_limits
 
     @property
     def pulling(self) -> np.ndarray:
@@ -181,7 +183,8 @@ def residual_outliers(scores: np.ndarray, residual: np.ndarray) -> Residuals:
         residual: (n,) or (n, targets), predicted minus measured; NaN where not measured.
 
     References: Martens & Naes, Multivariate Calibration, Wiley 1989, chapter 5; the leverage limit of three times its
-        mean is ASTM E1655's. The residual limit is Student's at 1 % for all n rows together (Bonferroni).
+        mean is ASTM E1655's. The residual limit is Student's at 1 % for all n rows together (Bonferroni),
+        raised where the residuals have longer tails, as those of skewed values do.
 
     >>> residual = np.array([0.1, -0.2, 0.1, -0.1, 0.2, 0.1, -0.1, -0.1, 0.2, -0.2, 5.0, 0.1])
     >>> residual_outliers(np.sin(np.arange(12.0))[:, None], residual).far[:, 0].nonzero()[0].tolist()
@@ -198,7 +201,9 @@ def residual_outliers(scores: np.ndarray, residual: np.ndarray) -> Residuals:
     spread = np.array([_spread(column[np.isfinite(column)]) for column in residual.T]) * np.sqrt(n / free)
     studentised = residual / (np.maximum(spread, _TINY) * np.sqrt(np.maximum(1 - leverage, 1e-6))[:, None])
     limit = float(stdtrit(free, 1 - 0.01 / (2 * n)))
-    return Residuals(leverage, studentised, 3 * (components + 1) / n, limit)
+    every = np.abs(studentised[np.isfinite(studentised).all(axis=1)])
+    limits = np.array([max(limit, _fence(column, 1)) for column in every.T]) if len(every) else limit
+    return Residuals(leverage, studentised, 3 * (components + 1) / n, np.broadcast_to(limits, residual.shape[1]))
 
 
 def _spread(values: np.ndarray) -> float:
@@ -243,10 +248,10 @@ def _limits(t2: np.ndarray, q: np.ndarray, components: int, level: float) -> tup
     return expected * few * float(fdtri(components, max(n - components, 1), 1 - level)), max(limit, 1e-12)
 
 
-def _fence(distances: np.ndarray) -> float:
-    """Two quartile ranges above the quartiles of the logarithms: real spectra have longer tails than normal ones."""
-    first, third = np.quantile(np.log(np.maximum(distances, _TINY)), [0.25, 0.75])
-    return float(np.exp(third + 2 * (third - first)))
+def _fence(distances: np.ndarray, ranges: float = 2) -> float:
+    """Some quartile ranges above the quartiles of the logarithms: real spectra have longer tails than normal ones."""
+    first, third = np.quantile(np.log(np.maximum(distances, 1e-20)), [0.25, 0.75])
+    return float(np.exp(third + ranges * (third - first)))
 
 
 def _within(t2: np.ndarray, q: np.ndarray, components: int, level: float) -> np.ndarray:

@@ -55,8 +55,7 @@ def inspect(
     refuse_unwritable(out)
     with refusing():
         found, errors = inspect_all(files, file_options.reading(), target or [], group)
-    for one in found:
-        print(one.text())
+    print("\n\n".join(one.text() for one in found))
     if out is not None and found:
         name = files[0].name if len(files) == 1 else f"{len(files)} files"
         about = "As fit would read it." if len(files) == 1 else "As fit would read them."

@@ -61,13 +61,15 @@ def look(
         spectra: (n, bands). axis_values: (bands,), in `unit`.
         values: target -> (n,) float64 (NaN = not measured) or texts ('' = none).
         names: n words for the rows, such as their numbers in the file.
-        objects: (n,) names of the samples, if rows of one sample are kept together; then repeats are no finding.
+        objects: (n,) names of the samples, if rows of one sample are kept together; then repeats are no finding, unless
+            each row is a sample of its own.
         columns: the other columns of the table, float64 or texts.
         keep: kinds of findings that are used all the same.
         refuse: raise where nothing can be learned; else that is a finding of the kind 'constant' or 'copies'.
 
     Raises:
-        BadFile: fewer than 2 bands were measured; with `refuse`, fewer than 5 different spectra, or a target that is the same in all rows.
+        BadFile: fewer than 2 bands were measured; with `refuse`, also: fewer than 5 different spectra, or a target that
+            is the same in all rows.
         ValueError: a kind to keep that there is not.
     """
     if strange := set(keep) - set(LEFT_OUT):
@@ -89,8 +91,9 @@ def look(
     findings += spectrum_checks.saturated(used, rows, at, unit, naming)
     different, found = spectrum_checks.copies(used, rows, made, naming)
     findings += found
+    findings += spectrum_checks.same_shape(used, rows)
     findings += _refused(made, rows, different, refuse=refuse)
-    if objects is None:
+    if objects is None or len(set(objects.tolist())) == len(objects):
         there = {name: of[rows] for name, of in made.items()}
         others = {name: of[rows] for name, of in (columns or {}).items() if of.dtype.kind in "fOU"}
         places = np.flatnonzero(rows)

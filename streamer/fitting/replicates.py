@@ -7,7 +7,7 @@ import numpy as np
 
 from .findings import Finding
 
-MIN_SAMPLES = 5
+MIN_SAMPLES, MIN_NAMES = 5, 3  # the latter of a column that is called so
 MOST_REPEATS = 20  # the median sample has fewer rows: a column of sites or materials is no column of samples
 ALIKE = 0.02  # of a target's variance may lie within the samples
 _SAMPLE = re.compile(r"sample|specimen|probe|muestra|echantillon|object|barcode|lot\b|\bid\b|_id$|item", re.I)
@@ -44,7 +44,7 @@ def check_replicates(values: Mapping[str, np.ndarray], columns: Mapping[str, np.
         if of.dtype.kind == "f" and _in_runs(of):
             count = len(np.unique(of[np.isfinite(of)]))
             text = (
-                f"{target} has {count} different values on {int(np.isfinite(of).sum())} rows, in runs of equal ones: "
+                f"{target} has {count} different values on {int(np.isfinite(of).sum())} rows, each several times: "
                 "repeats of one sample? They are parted between training and test rows, and errors look too small; "
                 "name the samples in a column, and give --group COLUMN"
             )
@@ -73,7 +73,7 @@ def _codes(column: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         known = texts != ""
     _, codes = np.unique(texts, return_inverse=True)
     different = len(np.unique(codes[known]))
-    return (codes if MIN_SAMPLES <= different < known.sum() else None), known
+    return (codes if MIN_NAMES <= different < known.sum() else None), known
 
 
 def _repeats(codes: np.ndarray, known: np.ndarray, of: np.ndarray, *, texts: bool, named: bool) -> np.ndarray:
@@ -86,7 +86,9 @@ def _repeats(codes: np.ndarray, known: np.ndarray, of: np.ndarray, *, texts: boo
         return none
     _, sample, size = np.unique(codes[rows], return_inverse=True, return_counts=True)
     several = size[sample] > 1
-    if several.mean() <= 0.5 or np.median(size) > MOST_REPEATS or len(size) > 0.7 * len(rows):
+    if several.mean() <= 0.5 or len(size) > 0.7 * len(rows):
+        return none
+    if not named and (np.median(size) > MOST_REPEATS or len(size) < MIN_SAMPLES):
         return none
     levels, value = np.unique(of[rows].astype(str) if classes else of[rows], return_inverse=True)
     first = np.zeros(len(size), int)
@@ -97,9 +99,7 @@ def _repeats(codes: np.ndarray, known: np.ndarray, of: np.ndarray, *, texts: boo
     if share >= 0.9:
         # Names of samples, not another form of the target: many more names than classes, or as many as values.
         distinct = len(np.unique(first[equal]))
-        if (classes and len(size) >= 3 * len(levels)) or (
-            not classes and distinct >= max(MIN_SAMPLES, 0.3 * len(size))
-        ):
+        if (classes and len(size) >= 3 * len(levels)) or (not classes and distinct >= max(MIN_NAMES, 0.3 * len(size))):
             return rows[several & equal[sample]]
         return none
     if classes or not (texts or named):
@@ -111,19 +111,22 @@ def _repeats(codes: np.ndarray, known: np.ndarray, of: np.ndarray, *, texts: boo
 
 
 def _in_runs(values: np.ndarray) -> bool:
-    """Whether equal values follow each other far more often than by chance, in a table that is not sorted by them."""
+    """Whether values repeat that are too fine to repeat by chance, in runs or equally often."""
     known = values[np.isfinite(values)]
     different, counts = np.unique(known, return_counts=True)
-    if len(known) < 20 or not 2 * MIN_SAMPLES <= len(different) < 0.7 * len(known):
+    if len(known) < 4 * MIN_SAMPLES or not 3 <= len(different) < 0.7 * len(known):
         return False
-    steps = np.diff(known)
-    moves = steps[steps != 0]
-    rising = (moves > 0).mean()
-    by_chance = float(((counts / len(known)) ** 2).sum())
-    same = float((steps == 0).mean())
-    expected = 1 - len(different) / len(known)  # if all equal values stood together
-    runs_together = 0.2 < rising < 0.8 and same > max(0.7 * expected, 5 * by_chance)
-    # Scan 1 of all samples, then scan 2: each value comes equally often, which coarse values do not.
-    even = len(np.unique(np.diff(different).round(9))) > 2
+    # The one that is most frequent may be a limit of detection.
+    known, different = known[known != different[counts.argmax()]], np.delete(different, counts.argmax())
+    counts = np.delete(counts, counts.argmax())
+    step = next((10.0**-d for d in range(-6, 9) if np.mean(np.isclose(known, known.round(d), 0, 1e-9)) > 0.95), 1e-9)
+    even = np.diff(different).min() if len(different) > 2 else step
+    if np.allclose(np.diff(different) / even, np.round(np.diff(different) / even), atol=1e-6):
+        step = max(step, even)  # the levels of a design
+    slots = 1 + np.subtract(*np.quantile(known, [0.95, 0.05])) / step / 0.9
+    if len(different) > 0.6 * slots * -np.expm1(-len(known) / slots):
+        return False
+    same = float((np.diff(values[np.isfinite(values)]) == 0).mean())
+    in_runs = same > 0.7 * (1 - (len(different) + 1) / np.isfinite(values).sum())
     usual = np.bincount(counts).argmax()
-    return bool(runs_together or (even and usual > 1 and (counts == usual).mean() > 0.95))
+    return bool(in_runs or (usual > 1 and (counts == usual).mean() > 0.9))

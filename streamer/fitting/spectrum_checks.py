@@ -11,8 +11,11 @@ from .value_checks import HUGE, INTEGERS
 CODES = np.array([-1e4, -9999, -999, -99, -9, -1, 0, 999, 9999, 99999, *sorted(INTEGERS)], np.float64)
 FLAT, NEARLY_FLAT = 1e-4, 0.02  # range of a spectrum, of that of the median spectrum
 MIN_ROWS = 5  # fewer do not say what is usual
+NOISE = 0.5  # mean step between neighbouring bands, over the standard deviation: 1.1 of white noise
 MIN_RUN = 4  # neighbouring bands at the very same maximum
 ABRUPT = 5.0  # a step into a code, over the largest such step of ordinary spectra
+SAME_SHAPE = 1e-4  # largest difference of spectra of one shape, over the standard deviation of one
+MANY = 0.2  # share of rows without a band: it is not used, if these bands are a smaller share of all bands
 COARSE = 0.05  # share of equal neighbours among a spectrum's values that shows rounded values
 
 
@@ -22,9 +25,8 @@ def bands_of(bands: np.ndarray, axis_values: np.ndarray, unit: str) -> str:
     '1100-1104 and 2514 nm'
     """
     runs = np.split(bands, np.flatnonzero(np.diff(bands) != 1) + 1)
-    shown = [
-        number(axis_values[run[0]]) + (f"-{number(axis_values[run[-1]])}" if len(run) > 1 else "") for run in runs[:4]
-    ]
+    ends = [[number(float(axis_values[band])) for band in {run[0]: 0, run[-1]: 0}] for run in runs[:4]]
+    shown = ["-".join(both) for both in ends]
     more = [f"{len(runs) - 4} more ranges"] if len(runs) > 4 else []
     *first, last = shown + more
     return f"{', '.join(first)}{' and ' if first else ''}{last} {unit}".rstrip()
@@ -87,8 +89,8 @@ def empty_bands(
 ) -> tuple[np.ndarray, list[Finding]]:
     """(bands,) bool, the bands to use, and what was found.
 
-    Not used are bands that were not measured in more than half of the rows, and those that have one value in all rows
-    where their neighbours have others.
+    Not used are bands that were not measured in more than half of the rows, or in a fifth of them where less is lost so
+    than without these rows; and those that have one value in all rows where their neighbours have others.
     """
     n, bands = spectra.shape
     empty, there = np.zeros(bands, int), n
@@ -109,7 +111,10 @@ def empty_bands(
         if not np.fmin.reduce(near) <= spectra[0, band] <= np.fmax.reduce(near):
             groups[f"{number(float(spectra[0, band]))} in all {n:,} rows"].append(band)
     groups[f"empty in all {there:,} rows"] = np.flatnonzero((empty == there) & ~constant & (there > 0)).tolist()
-    partly = np.flatnonzero((empty > there / 2) & (empty < there))
+    many = empty >= max(MANY * there, 1)
+    if many.any() and many.mean() > empty[many].mean() / there:
+        many[:] = False  # so many bands: rather without these rows
+    partly = np.flatnonzero((many | (empty > there / 2)) & (empty < there))
     if len(partly):
         least, most = empty[partly].min(), empty[partly].max()
         groups[f"empty in {least if least == most else f'{least} to {most}'} of {there:,} rows"] = partly.tolist()
@@ -141,9 +146,10 @@ def broken_spectra(
     Args: as `missing_cells` returns them, of the bands to use.
     """
     n = len(spectra)
-    use, findings = np.ones(n, bool), []
+    use: np.ndarray = np.ones(n, bool)
+    findings: list[Finding] = []
     if missing is not None and missing.any():
-        use = ~missing.any(axis=1)
+        use[missing.any(axis=1)] = False
         cells = {number(code): missing & (spectra == code) for code in codes}
         cells["empty"] = missing & np.isnan(spectra)
         cells["infinite"] = missing & np.isinf(spectra)
@@ -187,13 +193,14 @@ def saturated(
     at_top = some == top[:, None]
     equal = (np.diff(some, axis=1) == 0) & ~at_top[:, 1:]
     fine = equal.mean(axis=1) < COARSE
-    runs = np.lib.stride_tricks.sliding_window_view(at_top, MIN_RUN, axis=1).all(axis=2).any(axis=1)
+    neighbours = np.lib.stride_tricks.sliding_window_view(at_top, MIN_RUN, axis=1)
+    runs = np.logical_and.reduce(neighbours, axis=2).any(axis=1)
     flat = at_top.mean(axis=1) > 0.9
     limit, counts = np.unique(top[runs & fine & ~flat], return_counts=True)
     findings = []
     for value, _ in sorted(zip(limit.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])[:2]:
         mine = runs & fine & ~flat & (top == value)
-        if mine.sum() < 2 and value < highest[use].max():
+        if mine.sum() < 2 and (value < highest[use].max() or at_top[mine].sum() < 2 * MIN_RUN):
             continue
         bands = np.flatnonzero(at_top[mine].any(axis=0))
         text = (
@@ -219,18 +226,39 @@ def copies(
     findings = []
     different = [group for group in same if any(_differ(of[group]) for of in values.values())]
     shown = naming.rows(np.array(same[0]))
-    text = f"{spectra_of(len(rows), len(spectra))} exact copies of each other ({len(same)} groups; the first: {shown})"
+    groups_of = f"; {len(same)} such groups" if len(same) > 1 else ""
+    text = f"{spectra_of(len(rows), len(spectra))} exact copies of each other ({shown}{groups_of})"
     if different:
         target = next(name for name, of in values.items() if _differ(of[different[0]]))
         some = ", ".join(str(value) for value in sorted(set(of_row(values[target], different[0])))[:4])
+        many = f"{len(different)} groups have" if len(different) > 1 else "they have"
         text += (
-            f", {len(different)} of them with different values of {target} ({naming.rows(np.array(different[0]))}: "
-            f"{some}): one of the two is wrong; fitted on"
+            f"; {many} different values of {target} ({naming.rows(np.array(different[0]))}: {some}): "
+            "not all of them can be right; fitted on"
         )
     else:
         text += ": fitted on; parted between training and test rows, they make errors look too small; leave them out"
     findings.append(Finding("copies", text, rows))
     return len(groups), findings
+
+
+def same_shape(spectra: np.ndarray, use: np.ndarray) -> list[Finding]:
+    """Whether the usable spectra differ in offset and gain alone: SNV leaves nothing to learn from."""
+    rows = np.flatnonzero(use)
+    if len(rows) < MIN_ROWS or spectra.shape[1] < MIN_RUN:
+        return []
+    few = spectra[rows[np.linspace(0, len(rows) - 1, min(len(rows), 100)).astype(int)]].astype(np.float64)
+    few -= few.mean(axis=1, keepdims=True)
+    size = few.std(axis=1, keepdims=True)
+    if (few == few[0]).all() or (size <= 1e-9 * size.max()).any():
+        return []  # copies, or flat ones: said elsewhere
+    few /= size
+    if np.abs(few - few[0]).max() > SAME_SHAPE or len(few) < 0.01 * len(rows):
+        return []
+    text = (
+        "all spectra have one shape, and differ in offset and gain alone: pre-treatment by SNV leaves nothing to learn"
+    )
+    return [Finding("copies", text)]
 
 
 def of_row(values: np.ndarray, rows: list[int]) -> list[str]:
@@ -256,7 +284,14 @@ def _flat(spectra: np.ndarray, places: np.ndarray, n: int, naming: Naming) -> li
         what = f"{spectra_of(len(rows), n)} {shown}, without a spectrum's shape: {naming.rows(places[rows])}"
         findings.append(naming.leave_out("flat", what, "left out", places[rows]))
     rows = np.flatnonzero((size > FLAT * usual) & (size < NEARLY_FLAT * usual))
-    if len(rows):
-        text = f"{spectra_of(len(rows), n)} nearly flat beside the others: {naming.rows(places[rows])}; fitted on"
-        findings.append(Finding("flat", f"{text}; dark scans? Leave them out with --where", places[rows]))
+    steps = np.abs(np.diff(spectra[rows].astype(np.float64), axis=1)).mean(axis=1)
+    noise = steps > NOISE * spectra[rows].std(axis=1, dtype=np.float64)
+    if noise.any():
+        dark = places[rows[noise]]
+        what = f"{spectra_of(len(dark), n)} noise without a spectrum's shape, such as dark scans: {naming.rows(dark)}"
+        findings.append(naming.leave_out("flat", what, "left out", dark))
+    if (~noise).any():
+        faint = places[rows[~noise]]
+        text = f"{spectra_of(len(faint), n)} nearly flat beside the others: {naming.rows(faint)}; fitted on"
+        findings.append(Finding("flat", f"{text}; another unit, or no sample? Leave them out with --where", faint))
     return findings

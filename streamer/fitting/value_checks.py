@@ -33,11 +33,11 @@ def check_numbers(name: str, values: np.ndarray, naming: Naming) -> tuple[np.nda
     """(n,) values with codes of 'not measured' made NaN, and what was found in them."""
     findings = []
     if len(rows := np.flatnonzero(np.isinf(values))):
-        text = f"{len(rows)} of {len(values)} values of {name} are infinite: {naming.rows(rows)}: taken as not measured"
-        findings.append(Finding("not-finite", text, rows, left_out=True))
+        text = f"{len(rows):,} of {len(values):,} values of {name} are infinite: {naming.rows(rows)}"
+        findings.append(Finding("not-finite", f"{text}: taken as not measured", rows, left_out=True))
     values = np.where(np.isfinite(values), values, np.nan)
     for code, rows in _codes(values):
-        what = f"{len(rows)} of {len(values)} values of {name} are {number(code)}, far from all others"
+        what = f"{len(rows):,} of {len(values):,} values of {name} are {number(code)}, far from all others"
         rest = values[~np.isin(np.arange(len(values)), rows)]
         what += f" ({number(np.nanmin(rest))} to {number(np.nanmax(rest))}): {naming.rows(rows)}"
         found = naming.leave_out("no-data", what, "taken as not measured", rows)
@@ -58,7 +58,7 @@ def check_classes(name: str, values: np.ndarray, naming: Naming) -> tuple[np.nda
     for word in words if len(kept) > 1 else ():
         if _no_class(word):
             rows = np.flatnonzero(values == word)
-            what = f"{len(rows)} of {len(values)} rows have {word!r} as {name}: {naming.rows(rows)}"
+            what = f"{len(rows):,} of {len(values):,} rows have {word!r} as {name}: {naming.rows(rows)}"
             found = naming.leave_out("no-data", what, "taken as not known", rows)
             findings.append(found)
             if found.left_out:
@@ -127,16 +127,18 @@ def _suspects(name: str, values: np.ndarray, naming: Naming) -> list[Finding]:
         findings.append(Finding("far-values", text, rows))
     known = values[np.isfinite(values)]
     different, counts = np.unique(known, return_counts=True)
-    for code in different[(counts > 1) & (different != 0)].tolist():
+    for code in different[counts > 1].tolist():
         if not (is_code(code) or code in WEAK):
             continue
         same, others = np.flatnonzero(values == code), known[known != code]
-        if len(others) < MIN_VALUES:
+        if len(np.unique(others)) < MIN_VALUES or len(same) > len(others):
             continue
         outside = code < others.min() or code > others.max()
         below_zero = code < 0 <= others.min()
-        if below_zero or (outside and gap(code, others) > 0.5 * Bulk.of(others).range):
-            text = f"{len(same)} of {len(values)} values of {name} are {number(code)}: {naming.rows(same)}; fitted on"
+        if below_zero or (outside and gap(code, others) > 0.3 * Bulk.of(others).range):
+            text = (
+                f"{len(same):,} of {len(values):,} values of {name} are {number(code)}: {naming.rows(same)}; fitted on"
+            )
             findings.append(Finding("far-values", f"{text}; if that means 'not measured', empty these cells", same))
     return findings
 
@@ -150,8 +152,8 @@ def _levels(name: str, values: np.ndarray) -> list[Finding]:
     if counts.max() >= NEARLY * len(known):
         usual = different[counts.argmax()]
         rows = np.flatnonzero(np.isfinite(values) & (values != usual))
-        text = f"{name} is {number(usual)} in {counts.max()} of {len(known)} rows: the others alone can be learned from"
-        return [Finding("nearly-constant", text, rows)]
+        text = f"{name} is {number(usual)} in {counts.max():,} of {len(known):,} rows"
+        return [Finding("nearly-constant", f"{text}: the others alone can be learned from", rows)]
     whole = bool((different == np.round(different)).all())
     if whole and len(different) <= MOST_WHOLE and counts.min() >= MIN_OF_WHOLE:
         shown = ", ".join(number(value) for value in different.tolist())

@@ -55,7 +55,9 @@ class InspectedFile:
         step = -(-len(self.axis) // MOST_POINTS)
         x, few = self.axis[::step], self.spectra[:, ::step]
         levels = np.quantile(few, [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0], axis=0)
-        chart = Chart([self.axis], [levels], self.unit, _words(self.quantity), height=330)
+        low, high = levels.min(), levels.max()
+        near = [y[(y >= 2 * low - high) & (y <= 2 * high - low)] for y in self.left_out.values()]  # not -9999
+        chart = Chart([self.axis], [levels, *near], self.unit, _words(self.quantity), height=330)
         chart.area(x, levels[1], levels[5], "wide")
         chart.area(x, levels[2], levels[4], "narrow")
         for row in np.linspace(0, len(few) - 1, min(len(few), SHOWN)).astype(int).tolist():

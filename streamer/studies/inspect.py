@@ -83,7 +83,7 @@ class Inspected:
                 ends, different = ["", "", ""], len(words)
                 most = np.argsort(-counts, kind="stable")[:EXAMPLES].tolist()
                 often = [f" ({counts[i]:,})" if counts[i] > 1 else "" for i in most]
-                example = ", ".join(_short(words[i]) + times for i, times in zip(most, often, strict=True))
+                example = ", ".join(_short(str(words[i])) + times for i, times in zip(most, often, strict=True))
                 kind = looked or ROLES.get(name.lower(), "texts")
             missing = f"{len(values) - len(known):,}" if len(known) < len(values) else ""
             rows.append([_short(name), kind, missing, f"{different:,}", *ends, example])
@@ -106,12 +106,18 @@ class Inspected:
             parts.append(aligned([HEADS, *self.columns()]))
         if self.bad:
             parts.append(aligned([("rows without a usable spectrum", "rows", "the first"), *self.bad_rows()]))
-        return "\n\n".join([*parts, "\n".join(self.sentences())])
+        return "\n\n".join([*parts, self.sentences()])
 
-    def sentences(self) -> list[str]:
+    def sentences(self) -> str:
         """What was found, what is left out first, and how the file was read."""
-        found = [f"{'left out' if one.left_out else 'look at'}: {_text(one)}" for one in self.seen.findings]
-        return (found or ["nothing looks wrong"]) + [f"read: {note}" for note in self.notes]
+        parts = {
+            "Left out:": [_text(one) for one in self.seen.findings if one.left_out],
+            "Look at:": [_text(one) for one in self.seen.findings if not one.left_out],
+            "How it was read:": self.notes,
+        }
+        found = ["" if self.seen.findings else "Nothing looks wrong."]
+        found += ["\n".join([title, *(f"- {text}" for text in texts)]) for title, texts in parts.items() if texts]
+        return "\n\n".join(part for part in found if part)
 
     def for_page(self) -> InspectedFile:
         table, seen = self.table, self.seen

@@ -113,6 +113,8 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
             2,
             "from 1 to 61, got 500 for 120 spectra of 61 bands",
         ),
+        (["inspect", "nowhere.csv"], 1, "nowhere.csv"),
+        (["inspect", "meat.parquet", "--target", "salt"], 1, "no column 'salt'"),
         (["replay", "nowhere.parquet", "--brokers", "127.0.0.1:1"], 1, "nowhere.parquet"),
         (["replay", "meat.parquet", "--rate", "5", "--realtime"], 2, "--rate and --realtime exclude each other"),
         (["models", "show", "../../etc"], 1, "expected a model name of letters"),
@@ -128,7 +130,18 @@ def test_a_wrong_command_says_what_is_wrong(words: list[str], code: int, text: s
 
 
 def test_every_command_shows_an_example_in_its_help(here: Any) -> None:
-    commands = ["fit", "models list", "models show", "models rollback", "worker", "replay", "broker", "doctor", "demo"]
+    commands = [
+        "fit",
+        "inspect",
+        "models list",
+        "models show",
+        "models rollback",
+        "worker",
+        "replay",
+        "broker",
+        "doctor",
+        "demo",
+    ]
     for command in commands:
         assert f"tamis {command}" in here(*command.split(), "--help").stdout
 

@@ -106,12 +106,22 @@ def test_a_code_that_the_scale_has_is_a_value(
     assert np.array_equal(seen.values["fat"], fat)
 
 
-def test_codes_that_may_be_values_are_asked_about(meat: np.ndarray, grid: Axis) -> None:
-    fat = values(0, 50)
-    fat[:3] = -1
+@pytest.mark.parametrize(("low", "high", "code"), [(0, 50, -1), (4, 9, 0), (3, 7000, 9999)])
+def test_codes_that_may_be_values_are_asked_about(
+    low: float, high: float, code: float, meat: np.ndarray, grid: Axis
+) -> None:
+    fat = values(low, high)
+    fat[:3] = code
     (found,) = of(at(meat, grid, fat), "far-values")
-    assert "3 of 60 values of fat are -1" in found.text
+    assert f"3 of 60 values of fat are {code}" in found.text
     assert not found.left_out
+
+
+def test_values_in_two_units_are_told(meat: np.ndarray, grid: Axis) -> None:
+    fat = values(8, 12)
+    fat[:10] *= 10  # g/kg, and the others in g/100 g
+    (found,) = of(at(meat, grid, fat), "far-values")
+    assert found.rows.tolist() == list(range(10))
 
 
 def test_values_that_most_samples_have_not_are_kept(meat: np.ndarray, grid: Axis) -> None:
@@ -220,11 +230,17 @@ def test_bands_empty_in_most_rows_are_not_used_and_rows_with_few_empty_bands_are
     empty: float, meat: np.ndarray, grid: Axis
 ) -> None:
     most, few = meat.copy(), meat.copy()
-    most[:45, -6:], few[:9, -6:] = empty, empty
+    for rows in (20, 45):  # two sets of different ranges
+        most[:rows, -6:] = empty
+        seen = at(most, grid)
+        assert seen.rows.all()
+        assert seen.bands.sum() == len(grid) - 6
+        assert f"in {rows} of 60 rows" in of(seen, "empty-band")[0].text
+    most[:, :], most[:20, 20:] = meat, empty
     seen = at(most, grid)
-    assert seen.rows.all()
-    assert seen.bands.sum() == len(grid) - 6
-    assert "in 45 of 60 rows" in of(seen, "empty-band")[0].text
+    assert seen.bands.all()
+    assert seen.rows.sum() == 40
+    few[:9, -6:] = empty
     seen = at(few, grid)
     assert seen.bands.all()
     assert np.flatnonzero(~seen.rows).tolist() == list(range(9))
@@ -315,13 +331,17 @@ def test_flat_spectra_are_left_out(level: float, meat: np.ndarray, grid: Axis) -
     assert seen.rows.sum() == N - 3
 
 
-def test_dark_scans_with_noise_are_told_and_dark_samples_are_not(meat: np.ndarray, grid: Axis) -> None:
+def test_dark_scans_are_left_out_and_dark_samples_are_not(meat: np.ndarray, grid: Axis) -> None:
     dark, black = meat.copy(), meat.copy()
     dark[:3] = np.random.default_rng(2).normal(0.02, 1e-3, dark[:3].shape)
     (found,) = of(at(dark, grid), "flat")
-    assert not found.left_out
+    assert found.left_out
     assert found.rows.tolist() == [0, 1, 2]
-    black[:3] *= 0.1
+    assert at(dark, grid, keep=["flat"]).rows.all()
+    black[:3] = simulate(3, grid)[0] * 0.012  # in another unit, or a black material: smooth
+    (found,) = of(at(black, grid), "flat")
+    assert not found.left_out
+    black[:3] *= 10
     assert not of(at(black, grid), "flat")
 
 
@@ -342,7 +362,8 @@ def test_copies_are_told(meat: np.ndarray, grid: Axis) -> None:
     fat[1], fat[6], fat[7] = fat[0], 4.5, 9.5
     (found,) = of(at(meat, grid, fat), "copies")
     assert found.rows.tolist() == [0, 1, 6, 7]
-    assert "different values of fat (rows 8, 9: 4.5, 9.5)" in found.text
+    assert "(rows 2, 3; 2 such groups)" in found.text
+    assert "they have different values of fat (rows 8, 9: 4.5, 9.5)" in found.text
     meat[1] *= 1 + 1e-6
     (found,) = of(at(meat, grid, fat), "copies")
     assert found.rows.tolist() == [6, 7]
@@ -353,6 +374,14 @@ def test_copies_of_one_spectrum_are_refused(meat: np.ndarray, grid: Axis) -> Non
         at(np.repeat(meat[:1], 6, axis=0), grid)
     with pytest.raises(BadFile, match="at least 5 different spectra, got 4 in 60 rows"):
         at(np.repeat(meat[:4], 15, axis=0), grid)
+
+
+def test_spectra_of_one_shape_are_told(meat: np.ndarray, grid: Axis) -> None:
+    gain = np.linspace(0.5, 2, N)[:, None]
+    (found,) = of(at(gain * meat[0] + gain**2, grid), "copies")
+    assert "offset and gain alone" in found.text
+    noise = np.random.default_rng(0).normal(0, 1e-3, meat.shape)
+    assert not of(at(gain * meat[0] + noise, grid), "copies")
 
 
 def test_a_spectrum_of_another_material_is_told_and_used(meat: np.ndarray, grid: Axis) -> None:
@@ -395,6 +424,9 @@ def test_repeats_that_are_not_declared_are_told(
     shuffled = {key: column[order] for key, column in columns.items()}
     assert of(at(meat, grid, fat[order], columns=shuffled), "replicates")
     assert not of(at(meat, grid, fat, columns=columns, objects=columns[name]), "replicates")
+    sample, fat = scans(4, 15)
+    if name != "bag":  # four bags may be four mills
+        assert f"--group {name}" in of(at(meat, grid, fat, columns={name: make(sample)}), "replicates")[0].text
 
 
 def test_repeats_whose_values_differ_a_little_are_told(meat: np.ndarray, grid: Axis) -> None:
@@ -409,6 +441,10 @@ def test_repeats_without_a_name_are_told_by_their_values(meat: np.ndarray, grid:
     (found,) = of(at(meat, grid, fat), "replicates")
     assert "15 different values on 60 rows" in found.text
     assert of(at(meat, grid, np.tile(np.unique(fat), 4)), "replicates")
+    assert of(at(meat, grid, np.sort(fat)), "replicates")
+    assert of(at(meat, grid, fat, objects=np.array([f"s{i}" for i in range(N)], object)), "replicates")
+    for samples, repeats in ((30, 2), (4, 15), (6, 10)):
+        assert of(at(meat, grid, scans(samples, repeats)[1]), "replicates")
 
 
 def test_names_of_something_else_are_no_repeats(meat: np.ndarray, grid: Axis) -> None:
@@ -428,10 +464,13 @@ def test_names_of_something_else_are_no_repeats(meat: np.ndarray, grid: Axis) ->
 @pytest.mark.parametrize("seed", range(5))
 def test_coarse_values_are_no_repeats(seed: int, meat: np.ndarray, grid: Axis) -> None:
     rng = np.random.default_rng(seed)
-    for fat in (rng.uniform(3, 6, N).round(1), rng.normal(12, 0.8, N).round(1), np.sort(rng.uniform(3, 6, N).round(1))):
+    coarse = rng.uniform(3, 6, N).round(1)
+    below = np.where(coarse < 4, 0.05, rng.uniform(3, 6, N).round(2))  # half of a limit of detection
+    carbon = rng.lognormal(0.5, 1, N).round(1)
+    for fat in (coarse, np.sort(coarse), rng.normal(12, 0.8, N).round(1), below, carbon, np.sort(carbon)):
         assert not of(at(meat, grid, fat), "replicates")
-    levels = np.tile(np.arange(12) * 5.0, 5)  # a design
-    assert not of(at(meat, grid, levels), "replicates")
+    for levels in (np.tile(np.arange(12) * 5.0, 5), np.repeat(np.arange(12) * 2.5, 5), np.repeat([1.0, 2, 3], 20)):
+        assert not of(at(meat, grid, levels), "replicates")  # a design
 
 
 # After the fit

@@ -81,6 +81,7 @@ def test_models_are_fitted_compared_and_served_and_a_network_is_served(meat: Pat
     for kind in [*served, "network"]:
         commands.append(f"worker --from meat.parquet --to out-{kind} --store {kind}")
     commands += ["models show default --store network", "models promote default v0001 --store network"]
+    commands += ["inspect meat.parquet --out look.html"]
     commands += ["compare meat.parquet --target fat --models plsr", "explain default meat.parquet --store plsr"]
     for command, (code, printed) in zip(commands, lean(meat, *commands), strict=True):
         assert code == 0, (command, printed)
