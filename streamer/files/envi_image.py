@@ -187,7 +187,7 @@ def _header(path: str, encoding: str | None, notes: list[str]) -> Header:
                 if (more := next(lines, None)) is None:
                     raise BadFile(f"{path}: expected an ENVI header and its image: {label.strip()!r:.40} has no end")
                 parts += [] if more.startswith(";") else [more]
-            inside = " ".join(parts).strip().strip("{}").strip()
+            inside = " ".join(parts).strip().strip("{}").strip().removesuffix(",")
             header[" ".join(label.lower().split())] = [one.strip() for one in inside.split(",")] if inside else []
         else:
             header[" ".join(label.lower().split())] = value

@@ -115,7 +115,11 @@ def _blocks(lines: io.TextIOBase) -> Iterator[_Block]:
             elif label in _LABELS:
                 (block.labels if page is None else page)[label] = value
         elif label in _TABLES:
-            block.tables[-1].lines.append(text)
+            table = block.tables[-1]
+            if not table.form and text.startswith("("):  # on a line of its own
+                table.form = text.upper().replace(" ", "")
+            else:
+                table.lines.append(text)
             held += len(line)
             if held > MAX_TABLE or len(line) == MAX_LINE:
                 raise ValueError(f"expected lines of 80 characters and {MAX_TABLE} a spectrum, got more")

@@ -54,12 +54,13 @@ def read_table(form: str, lines: list[str], scale: Scale, notes: list[str]) -> t
     """
     points = None
     if scale.points or form.startswith("(X++"):
-        if not re.fullmatch(r"[0-9]{1,9}", scale.points) or not 2 <= int(scale.points) <= MAX_BANDS:
+        found = re.fullmatch(r"([0-9]{1,9})(\.0*)?", scale.points)
+        if found is None or not 2 <= int(found[1]) <= MAX_BANDS:
             raise ValueError(f"expected NPOINTS of 2 to {MAX_BANDS}, got {scale.points!r:.40}")
-        points = int(scale.points)
+        points = int(found[1])
     y_factor = _given("YFACTOR", scale.y_factor or "1")
-    if form.startswith("(X++"):
-        x, y = _evenly_spaced(lines, scale, int(scale.points), notes)
+    if points is not None and form.startswith("(X++"):
+        x, y = _evenly_spaced(lines, scale, points, notes)
     else:
         x, y = _pairs(lines, scale, points)
     y = y * y_factor

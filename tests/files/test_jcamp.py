@@ -165,7 +165,8 @@ def test_what_programs_write_wrong_without_harm_is_read_and_told(tmp_path: Path)
         "FIRSTY is 0.005, but the table begins with 0.001: the table was read",
         "the lines of the table name an x one point off; FIRSTX 574.928 and LASTX 578.063 were taken",
     ]
-    assert read(tmp_path, block("99 1 2\n101 3 4", 4, 99, 102, FIRSTY="0. 001")).spectra[0, 0] == 0.001
+    text = block("(X++(Y..Y))\n99 1 2\n101 3 4", 4, 99, 102, FIRSTY="0. 001", NPOINTS="4.", XYDATA=" ")
+    assert read(tmp_path, text).spectra[0, 0] == 0.001
 
 
 def test_pairs_with_factors_and_a_missing_ordinate(tmp_path: Path) -> None:

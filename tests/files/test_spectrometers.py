@@ -111,14 +111,14 @@ def opus(
         code = 3 | second << 2 | third << 4 | fourth << 10 | (2 << 19 if series and fourth else 0)
         return code | (derivative << 17 if fourth == kind else 0), content
 
-    about = parameters(
-        DPF=1, NPT=len(values) if points is None else points, FXV=first, LXV=last, CSF=2.0, MXY=0.0, MNY=0.0, DXU=unit,
-        DAT="16/03/2023", TIM="12:27:26.808 (GMT-3.5)",
-    )  # fmt: skip
     blocks = [block(0, 40, 0, parameters(SNM=sample))]
-    for one in (*also, kind):
-        shown = values if one == kind else values + 100
-        blocks += [block(3, 1, one, about), block(3, 0, one, shown.astype("<f4").tobytes())]
+    for place, one in enumerate((*also, kind)):
+        shown = (values + 100 * (place < len(also))).astype("<f4")
+        about = parameters(
+            DPF=1, NPT=len(values) if points is None else points, FXV=first, LXV=last, CSF=2.0, DXU=unit,
+            MXY=2.0 * float(shown.max()), MNY=2.0 * float(shown.min()), DAT="16/03/2023", TIM="12:27:26.808 (GMT-3.5)",
+        )  # fmt: skip
+        blocks += [block(3, 1, one, about), block(3, 0, one, shown.tobytes())]
     entries, body, start = b"", b"", 24 + 12 * 40
     for code, content in blocks:
         entries += struct.pack("<iii", code, len(content) // 4, start + len(body))
@@ -192,6 +192,8 @@ def test_opus_says_which_of_its_results_was_read(tmp_path: Path) -> None:
         "absorbance",
         ["the absorbance was read; the file also holds transmittance and reflectance"],
     )
+    difference, _, notes = read(kind=4, also=(4,))
+    assert (round(difference), notes) == (0, ["the last of 2 blocks of absorbance was read"])
     difference, quantity, notes = read(kind=12, also=(4,), derivative=1)
     assert (round(difference), quantity) == (200, "absorbance"), "100, times the scale of 2"
     assert notes == ["the absorbance was read; the file also holds first derivative of the reflectance"]
