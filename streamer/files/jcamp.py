@@ -45,7 +45,7 @@ def read_jcamp(stream: Any, options: ReadOptions, notes: list[str]) -> Iterator[
     encoding = options.encoding
     for block in _blocks(io.TextIOWrapper(stream, encoding="latin-1")):
         if block.strange and options.encoding is None:
-            encoding = detect(block.strange)
+            encoding = detect(block.strange, is_whole=True)
             _, note = decoded(block.strange, None)
             if note and not any(one.startswith(note.partition("(")[0]) for one in notes):
                 notes.append(note)
