@@ -32,21 +32,25 @@ _USUAL_LETTERS = {*_WEST, *_EAST, *_WEST.upper(), *_EAST.upper(), "µ", "º", "�
 _USUAL_MARKS = set("°²³±×–—’‘“”„«»…€§№\xa0½¼¾·")
 
 
-def detect(sample: bytes) -> str | None:
-    """The name of a sample's encoding, as Python's codecs know it; None if it is no text. It may end anywhere."""
+def detect(sample: bytes, is_whole: bool = False) -> str | None:
+    """The name of a sample's encoding, as Python's codecs know it; None if it is no text.
+
+    A sample may end within a character; a whole text does not.
+    """
     for mark, name in _BOMS.items():
         if sample.startswith(mark):
             return name
     if _BINARY.search(sample):
         return None
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(sample)
+        codecs.getincrementaldecoder("utf-8")().decode(sample, is_whole)
         return "utf-8"
     except UnicodeDecodeError:
         pass
     words = b" ".join(word for word in re.split(rb"[\s,;\"]+", sample) if not word.isascii())[:MAX_JUDGED]
     size = sum(byte > 127 for byte in words)
-    scores = {name: _strangeness(words, name) / size for name in _CANDIDATES}
+    is_whole = is_whole and len(words) < MAX_JUDGED
+    scores = {name: _strangeness(words, name, is_whole) / size for name in _CANDIDATES}
     best = min(scores, key=lambda name: scores[name])
     return best if scores[best] <= MAX_STRANGE else None
 
@@ -57,7 +61,7 @@ def decoded(data: bytes, given: str | None) -> tuple[str, str | None]:
     Raises:
         ValueError: the given encoding is unknown, or the text is not in it, or in none that is known.
     """
-    name = given or detect(data)
+    name = given or detect(data, is_whole=True)
     if name is None:
         found = _BINARY.search(data) or re.search(rb"[\x80-\xff]", data)
         at = found.start() if found else 0
@@ -77,10 +81,10 @@ def decoded(data: bytes, given: str | None) -> tuple[str, str | None]:
     return text, f"read as {name} by its bytes ({word[:40]!r}); --encoding decides"
 
 
-def _strangeness(words: bytes, name: str) -> float:
+def _strangeness(words: bytes, name: str, is_whole: bool) -> float:
     """Marks of a wrong code page among the words; infinite where they cannot be in it."""
     try:
-        text = codecs.getincrementaldecoder(name)().decode(words)  # the last character may be cut off
+        text = codecs.getincrementaldecoder(name)().decode(words, is_whole)
     except UnicodeDecodeError:
         return float("inf")
     return _strange_pairs(words, _DOUBLE_BYTE[name]) if name in _DOUBLE_BYTE else _strange_letters(text)
@@ -94,13 +98,14 @@ def _strange_letters(text: str) -> float:
         if one in _USUAL_MARKS:
             strange += 2 * (before.isalpha() and after.isalpha() and one not in "’·")
             strange += one in "…€§¼½¾" and after.isalpha()
+            strange += one in "²³" and at > 2 and text[at - 3 : at].isalpha()  # 'cm²', not 'popió³'
         elif not one.isalpha():
             strange += 3 if not one.isprintable() else 2 if before.isalpha() or after.isalpha() else 1
         else:
             strange += 2 * (before.islower() and one.isupper())
             if _is_cyrillic(one):
                 strange += 2 * any(c.isalpha() and not _is_cyrillic(c) for c in (before, after))
-                strange += 0.5 * (one.lower() not in "абвгдежзийклмнопрстуфхцчшщъыьэюяё")
+                strange += 0.5 * (one.lower() not in "абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєґ")
             else:
                 strange += one not in _USUAL_LETTERS
     for run in re.findall(r"[^\x00-\x7f]{4,}", text):  # accents in a row are the letters of another alphabet

@@ -66,7 +66,7 @@ class Image:
         return np.memmap(self.file, self.kind, "r", self.offset_bytes, tuple(stored)).transpose(places)
 
     def values(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A block (n, bands) of the image as what it shows, (n, good bands), and how many of a row's bands have no data.
+        """What a block (n, bands) of the image shows, (n, good bands), and how many bands of each row have no data.
 
         No data is sought before scaling, and not in bad bands: they often hold nothing else.
         """
@@ -105,7 +105,7 @@ def open_image(path: str, encoding: str | None = None) -> Image:
     notes: list[str] = []
     header = _header(path, encoding, notes)
     if (kind := _text(header, "file type").lower()) not in _STANDARD:
-        raise BadFile(f"{path}: expected an ENVI image of the file type ENVI Standard, got {kind:.40!r}")
+        raise BadFile(f"{path}: expected an ENVI image of the file type ENVI Standard, got {kind[:40]!r}")
     if _text(header, "file compression") not in ("", "0"):
         raise BadFile(f"{path}: expected an image that is not compressed, got file compression = 1: save it without")
     for label in ("major frame offsets", "minor frame offsets"):
@@ -123,7 +123,7 @@ def open_image(path: str, encoding: str | None = None) -> Image:
     dtype = np.dtype(_NUMBERS[number])
     order = _text(header, "byte order")
     if order not in ("0", "1", ""):
-        raise BadFile(f"{path}: expected byte order 0 or 1, got {order:.20!r}")
+        raise BadFile(f"{path}: expected byte order 0 or 1, got {order[:20]!r}")
     if not order and dtype.itemsize > 1:
         notes.append("the header has no byte order: read as 0, little-endian")
     dtype = dtype.newbyteorder(">" if order == "1" else "<")
@@ -187,7 +187,7 @@ def _header(path: str, encoding: str | None, notes: list[str]) -> Header:
                 if (more := next(lines, None)) is None:
                     raise BadFile(f"{path}: expected an ENVI header and its image: {label.strip()!r:.40} has no end")
                 parts += [] if more.startswith(";") else [more]
-            inside = " ".join(parts).strip().strip("{}").strip()
+            inside = " ".join(parts).strip().strip("{}").strip().removesuffix(",")
             header[" ".join(label.lower().split())] = [one.strip() for one in inside.split(",")] if inside else []
         else:
             header[" ".join(label.lower().split())] = value
@@ -223,7 +223,7 @@ def _scaling(path: str, header: Header, bands: int, notes: list[str]) -> tuple[A
         if scale != 1:
             raise BadFile(
                 f"{path}: expected either {kind} gain values or a reflectance scale factor, got both (scale "
-                f"{scale:g}): delete from the header the one that does not hold"
+                f"{scale:g}): remove from the header the one that does not hold"
             )
         notes.append(f"{kind} gain values ({_range(gain)}) and offset values ({_range(offset)}) were applied")
         if kind == "data reflectance":

@@ -45,14 +45,14 @@ def read_jcamp(stream: Any, options: ReadOptions, notes: list[str]) -> Iterator[
     encoding = options.encoding
     for block in _blocks(io.TextIOWrapper(stream, encoding="latin-1")):
         if block.strange and options.encoding is None:
-            encoding = detect(block.strange)
+            encoding = detect(block.strange, is_whole=True)
             _, note = decoded(block.strange, None)
             if note and not any(one.startswith(note.partition("(")[0]) for one in notes):
                 notes.append(note)
         labels = {name: _text(value, encoding) for name, value in block.labels.items()}
         for table in block.tables:
             of_page = {**labels, **{name: _text(value, encoding) for name, value in table.labels.items()}}
-            if (one := _spectrum(table, of_page)) is not None:
+            if (one := _spectrum(table, of_page, notes)) is not None:
                 yield one
 
 
@@ -60,9 +60,9 @@ def _text(value: str, encoding: str | None) -> str:
     return value if value.isascii() else decoded(value.encode("latin-1"), encoding)[0].strip()
 
 
-def _spectrum(table: _Table, labels: dict[str, str]) -> Spectrum | None:
+def _spectrum(table: _Table, labels: dict[str, str], notes: list[str]) -> Spectrum | None:
     """A table as a spectrum; None if it holds peaks or another list."""
-    form = re.match(r"\((X\+\+\(([A-Z])\.\.\2\)|X([A-Z])\.\.X\3)\)(.*)", table.form)
+    form = re.match(r"\((X\+\+\(([A-Z])\.\.\2\)|X([A-Z])\.\.X\3)\)?(.*)", table.form)
     if form is None and "PEAK" not in table.form:
         raise ValueError(f"expected a table of the form (X++(Y..Y)) or (XY..XY), got {table.form!r:.40}")
     if form is None or "PEAK" in form[4]:
@@ -84,7 +84,7 @@ def _spectrum(table: _Table, labels: dict[str, str]) -> Spectrum | None:
         x_factor=labels.get("xfactor") or of("X", "factor"),
         y_factor=labels.get("yfactor") or of(y, "factor"),
     )
-    x_values, y_values = read_table(table.form, table.lines, scale)
+    x_values, y_values = read_table(table.form, table.lines, scale, notes)
     date = labels.get("longdate") or labels.get("date", "")
     time = moment(date if ":" in date else f"{date} {labels.get('time', '')}", "%Y/%m/%d", "%y/%m/%d")
     unit = labels.get("xunits") or of("X", "units")
@@ -115,7 +115,11 @@ def _blocks(lines: io.TextIOBase) -> Iterator[_Block]:
             elif label in _LABELS:
                 (block.labels if page is None else page)[label] = value
         elif label in _TABLES:
-            block.tables[-1].lines.append(text)
+            table = block.tables[-1]
+            if not table.form and text.startswith("("):  # on a line of its own
+                table.form = text.upper().replace(" ", "")
+            else:
+                table.lines.append(text)
             held += len(line)
             if held > MAX_TABLE or len(line) == MAX_LINE:
                 raise ValueError(f"expected lines of 80 characters and {MAX_TABLE} a spectrum, got more")

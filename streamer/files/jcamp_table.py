@@ -44,32 +44,51 @@ class Scale:
     y_factor: str
 
 
-def read_table(form: str, lines: list[str], scale: Scale) -> tuple[np.ndarray, np.ndarray]:
+def read_table(form: str, lines: list[str], scale: Scale, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """x and y (bands,) of a table of the form '(X++(Y..Y))' or '(XY..XY)', NaN where an ordinate is missing.
+
+    What some programs write wrong without harm is noted.
 
     Raises:
         ValueError: it cannot be read, or contradicts its labels by more than half a step and what rounding explains.
     """
     points = None
     if scale.points or form.startswith("(X++"):
-        if not re.fullmatch(r"[0-9]{1,9}", scale.points) or not 2 <= int(scale.points) <= MAX_BANDS:
+        found = re.fullmatch(r"([0-9]{1,9})(\.0*)?", scale.points)
+        if found is None or not 2 <= int(found[1]) <= MAX_BANDS:
             raise ValueError(f"expected NPOINTS of 2 to {MAX_BANDS}, got {scale.points!r:.40}")
-        points = int(scale.points)
+        points = int(found[1])
     y_factor = _given("YFACTOR", scale.y_factor or "1")
-    if form.startswith("(X++"):
-        x, y = _evenly_spaced(lines, scale, int(scale.points))
+    if points is not None and form.startswith("(X++"):
+        x, y = _evenly_spaced(lines, scale, points, notes)
     else:
         x, y = _pairs(lines, scale, points)
     y = y * y_factor
-    if scale.first_y and "?" not in scale.first_y:
-        first = _given("FIRSTY", scale.first_y)
-        near = abs(y_factor) + _last_digit(scale.first_y) + 1e-6 * abs(first)
-        if abs(y[0] - first) > near and abs(y[0] / y_factor - first) > near:  # some programs leave the factor out
-            raise ValueError(f"expected a first value of {first:g}, as FIRSTY says; got {y[0]:g}")
+    _check_first_y(scale.first_y.replace(" ", ""), y, y_factor, notes)
     return x, y
 
 
-def _evenly_spaced(lines: list[str], scale: Scale, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _check_first_y(text: str, y: np.ndarray, y_factor: float, notes: list[str]) -> None:
+    """Real files have a wrong FIRSTY beside right values. But one far from all of them means a wrong scale."""
+    if not text or text == "?":
+        return
+    first = _given("FIRSTY", text)
+    near = abs(y_factor) + _last_digit(text) + 1e-6 * abs(first)
+    if not (abs(y[0] - first) > near and abs(y[0] / y_factor - first) > near):  # some programs leave the factor out
+        return
+    low, high = np.nanmin(y), np.nanmax(y)
+    if not 2 * low - high <= first <= 2 * high - low:
+        raise ValueError(f"expected a first value of {first:g}, as FIRSTY says; got {y[0]:g}")
+    _note(notes, "FIRSTY", f" is {first:g}, but the table begins with {y[0]:g}: the table was read")
+
+
+def _note(notes: list[str], about: str, text: str) -> None:
+    """Once a file, which may hold thousands of tables."""
+    if not any(note.startswith(about) for note in notes):
+        notes.append(about + text)
+
+
+def _evenly_spaced(lines: list[str], scale: Scale, points: int, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     first, last = _given("FIRSTX", scale.first_x), _given("LASTX", scale.last_x)
     factor = _given("XFACTOR", scale.x_factor or "1")
     step = (last - first) / (points - 1)
@@ -85,35 +104,54 @@ def _evenly_spaced(lines: list[str], scale: Scale, points: int) -> tuple[np.ndar
             )
     values: list[float] = []
     ends_in_step = False
-    for line in lines:
-        if not line:
-            continue
+    shift: int | None = None  # some programs count the points of the first line one short, in all lines after it
+    starts: list[
+        tuple[int, float, float]
+    ] = []  # of the first line and the last: its place, x, and what x is rounded by
+    for line in filter(None, lines):
         x_text, ordinates, line_ends_in_step = _unpacked(line)
         x = float(x_text) * factor
-        at = len(values)
-        low = high = at
-        if ends_in_step and ordinates:  # a line begins with the last value of the one before, so that none is lost
+        low = high = at = len(values)
+        if at == points and len(ordinates) == 1 and ordinates[0] in (values[-1], 0.0):  # ends the table
+            low, ordinates = at - 1, []
+        elif not ordinates:  # a lone x ends some tables
+            low = max(at - 1, 0)
+        elif ends_in_step:  # a line begins with the last value of the one before, so that none is lost
             if not math.isclose(ordinates[0], values[-1], rel_tol=1e-9, abs_tol=1e-6):
                 raise ValueError(
                     f"expected each line to begin with the last value of the one before, {values[-1]:g}; got "
                     f"{ordinates[0]:g} at x {x_text}"
                 )
             low, ordinates = at - 1, ordinates[1:]
-        elif not ordinates:  # a lone x ends some tables
-            low = at - 1
-        near = abs(step) / 2 + max(rounding, _last_digit(x_text, whole=1.0) * abs(factor))
-        expected = first + step * min(max((x - first) / step, low), high)
-        if abs(x - expected) > near:
+        digit = max(rounding, _last_digit(x_text, whole=1.0) * abs(factor))
+        near = abs(step) / 2 + digit
+        place = (x - first) / step
+        if starts and shift is None:
+            shift = next((by for by in (-1, 1) if abs(place - by - min(max(place - by, low), high)) < 0.25), 0)
+            shift = 0 if abs(place - min(max(place, low), high)) * abs(step) <= near else shift
+        place -= shift or 0
+        if abs(place - min(max(place, low), high)) * abs(step) > near:
             raise ValueError(
-                f"expected a line at x {first + step * at:g} after {at} points, by FIRSTX {first:g}, LASTX {last:g} and "
-                f"NPOINTS {points}; got one at {x:g}"
+                f"expected a line at x {first + step * at:g} after {at} points, by FIRSTX {first:g}, LASTX {last:g} "
+                f"and NPOINTS {points}; got one at {x:g}"
             )
+        starts[1:] = [(low, first + step * place, digit)]
         values += ordinates
         if len(values) > points:
             raise ValueError(f"expected {points} points, as NPOINTS says; got more")
         ends_in_step = line_ends_in_step
     if len(values) != points:
         raise ValueError(f"expected {points} points, as NPOINTS says; got {len(values)}")
+    if len(starts) == 2 and starts[1][0]:
+        (_, x, _), (at, end, digit) = starts
+        more = (points - 1 - at) / at  # the lines' own step, as far as the last point
+        if abs(end + (end - x) * more - last) > abs(step) / 2 + digit * (1 + 2 * more):
+            raise ValueError(
+                f"expected lines that lead to x {last:g}, as LASTX says; theirs lead to {end + (end - x) * more:g}"
+            )
+    if shift:
+        said = f" name an x one point off; FIRSTX {first:g} and LASTX {last:g} were taken"
+        _note(notes, "the lines of the table", said)
     return np.linspace(first, last, points), np.array(values)
 
 

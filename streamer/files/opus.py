@@ -57,10 +57,14 @@ def read_opus(stream: Any, options: ReadOptions, notes: list[str]) -> Iterator[S
     values, status = pairs[key]
     if not 2 <= status.data["npt"] <= MAX_BANDS or status.data["dpf"] != 1:
         raise ValueError(f"expected 2 to {MAX_BANDS} points of float32, got {status.data['npt']}")
-    others = [_counted(other, count - (other == key)) for other, count in counts.items() if not _is_raw(other)]
-    others = " and ".join(filter(None, others))
-    if key == "sm" or "'" in key or others or series:
-        notes.append(f"the {_named(key)} was read" + (f"; the file also holds {others}" if others else "") + series)
+    others = [
+        f"{count} of {_named(other)}" if count > 1 else _named(other)
+        for other, count in counts.items()
+        if other != key and not _is_raw(other)
+    ]
+    what = _named(key) if counts[key] == 1 else f"last of {counts[key]} blocks of {_named(key)}"
+    if key == "sm" or "'" in key or counts[key] > 1 or others or series:
+        notes.append(f"the {what} was read{'; the file also holds ' * bool(others)}{' and '.join(others)}{series}")
     sample = dict(Parameters([block for block in blocks if block.is_sm_param()]).items()).get("snm", "")
     one = Data(values, status, key=key, vel=0)
     about = dict(one.params.items())
@@ -79,10 +83,6 @@ def _named(key: str) -> str:
     return ("", "first derivative of the ", "second derivative of the ")[min(len(key) - len(kind), 2)] + _RESULTS.get(
         kind, f"block {kind!r}"
     )
-
-
-def _counted(key: str, count: int) -> str:
-    return f"{count} more of {_named(key)}" if count > 1 else _named(key) if count else ""
 
 
 def _has_positive_lengths(block: bytes) -> bool:

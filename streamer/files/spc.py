@@ -25,7 +25,8 @@ def read_spc(stream: Any, options: ReadOptions, notes: list[str]) -> Iterator[Sp
     logging.getLogger("spc_io").setLevel(logging.ERROR)  # it warns about data after the spectra
     flags, version, points, spectra = struct.unpack_from("<BB2xI16xI", data)
     if version != 0x4B:
-        raise ValueError(f"expected an SPC file of version 0x4b, got {_VERSIONS.get(version, hex(version))}")
+        got = _VERSIONS.get(version, hex(version))
+        raise ValueError(f"expected an SPC file of version 0x4b, got {got}: save it anew, as SPC or JCAMP-DX")
     if not flags & 0x40 and not 2 <= points <= MAX_BANDS:  # 0x40: each spectrum has its own number of points
         raise ValueError(f"expected 2 to {MAX_BANDS} points, got {points}")
     if not 1 <= spectra <= MAX_SPECTRA:

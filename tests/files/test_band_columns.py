@@ -43,6 +43,7 @@ def names_of(values: np.ndarray, form: str) -> list[str]:
 
 
 NEAR_INFRARED = np.arange(950.0, 1650.1, 7)
+COMMAS = str.maketrans(",.", ".,")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ NEAR_INFRARED = np.arange(950.0, 1650.1, 7)
         (names_of(NEAR_INFRARED, "{:,.1f}"), "nm", NEAR_INFRARED),  # 1,006.0
         ([name.replace(",", " ") for name in names_of(NEAR_INFRARED, "{:,.1f}")], "nm", NEAR_INFRARED),  # 1 006.0
         ([name.replace(",", "'") for name in names_of(NEAR_INFRARED, "{:,.0f}")], "nm", NEAR_INFRARED),  # 1'006
-        ([name.translate(str.maketrans(",.", ".,")) for name in names_of(NEAR_INFRARED, "{:,.1f}")], "nm", NEAR_INFRARED),
+        ([name.translate(COMMAS) for name in names_of(NEAR_INFRARED, "{:,.1f}")], "nm", NEAR_INFRARED),  # 1.006,0
         (names_of(NEAR_INFRARED / 1000, "{:.4f}"), "um", NEAR_INFRARED / 1000),
         (names_of(NEAR_INFRARED / 1000, "{:.3f} um"), None, NEAR_INFRARED / 1000),
         (names_of(NEAR_INFRARED, "{:.2e}")[:1] + names_of(NEAR_INFRARED, "{:.4e}")[1:], "nm", NEAR_INFRARED),
@@ -111,12 +112,12 @@ def test_bands_says_which_columns_are_the_spectrum() -> None:
     [
         ("1100,1101,1100,1102", "nm", "expected each wavelength once, got columns '1100' and '1100'"),
         ("1100 nm,1101 cm-1", None, "expected one unit for all wavelength columns, got '1100 nm' and others"),
-        ("a,b,c", "nm", "expected a column 'spectrum', or columns named by their wavelengths.* got 3 columns: 'a', 'b', 'c'"),
+        ("a,b,c", "nm", "expected a column 'spectrum', or columns named by .* got 3 columns: 'a', 'b', 'c'"),
         (
             ",".join(f"{mark}{i}" for mark in "RA" for i in range(20)), "nm",
             r"expected one spectrum a row, got the columns of 2: R0 to R19 \(20 columns\) and A0 to A19",
         ),
-        (",".join(f"x{i}" for i in range(1, 21)), "nm", r"the columns x1 to x20 \(20 columns\) count the bands: they are no wavelengths in nm; give --axis-unit index"),
+        (",".join(f"x{i}" for i in range(1, 21)), "nm", r"the columns x1 to x20 .* count the bands: .*; give --axis-unit index"),
         ('"1,100","1,102","1,104"', None, "'1,100' may be 1.1 or 1100: .*--axis-unit decides"),
         ("fat,fat,1100,1101", "nm", "expected each column once, got fat more than once"),
         ("1.1,1.2,1.3", "nm", "an axis of 1.1 to 1.3 nm\\? If they are micrometres: --axis-unit um"),

@@ -5,9 +5,22 @@ import pytest
 from tamis.streamer.files.encoding import decoded, detect
 
 WORDS = {
-    "windows-1252": ["Gerät", "Öl Probe 7", "Échantillon 3", "Größe", "maïs", "25 °C", "µm", "blé d'été", "año"],
-    "windows-1250": ["próbka zboża", "żyto", "Łódź pszenica"],
-    "windows-1251": ["Пшеница", "пробка №5", "Ячмень", "проба"],
+    "windows-1252": [
+        "Gerät",
+        "Öl Probe 7",
+        "Échantillon 3",
+        "Größe",
+        "Maß",
+        "café",
+        "maïs",
+        "25 °C",
+        "µm",
+        "5 cm²",
+        "blé d'été",
+        "año",
+    ],
+    "windows-1250": ["próbka zboża", "żyto", "Łódź pszenica", "popiół"],
+    "windows-1251": ["Пшеница", "пробка №5", "Ячмень", "проба", "вологість"],
     "koi8-r": ["Пшеница"],
     "shift_jis": ["小麦", "トウモロコシ", "試料", "サンプル 1"],
     "gb18030": ["小麦", "样品", "玉米水分", "样品1"],
@@ -29,6 +42,7 @@ def test_words_are_read_as_they_were_written(name: str) -> None:
         if note:
             assert word.split()[0] in note or word.split()[-1] in note
             assert "--encoding decides" in note
+        assert decoded(word.encode(name), None)[0] == word
 
 
 def test_a_sample_may_end_within_a_character() -> None:

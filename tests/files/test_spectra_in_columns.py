@@ -24,8 +24,9 @@ def columns(path: Path, head: list[str], *, delimiter: str = ",", decimal: str =
 @pytest.mark.parametrize(
     ("head", "unit", "axis"),
     [
-        (["Wavelength,a,b,c"], "nm", NM), (["wavelength (nm),a,b,c"], None, NM), (["nm,Sample1,Sample2,Sample3"], None, NM),
-        (["Wavenumber,a,b,c"], None, 5_000 - NM), ([",a,b,c"], "nm", NM), (["# made by X", "Wellenlänge,a,b,c"], "nm", NM),
+        (["Wavelength,a,b,c"], "nm", NM), (["wavelength (nm),a,b,c"], None, NM),
+        (["nm,Sample1,Sample2,Sample3"], None, NM), (["Wavenumber,a,b,c"], None, 5_000 - NM), ([",a,b,c"], "nm", NM),
+        (["# made by X", "Wellenlänge,a,b,c"], "nm", NM),
     ],
 )  # fmt: skip
 def test_a_table_with_the_axis_in_its_first_column(
@@ -50,8 +51,8 @@ def test_rows_above_the_axis_are_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("suffix", "text"),
     [
-        (".dpt", "{:.4f},{:.6f}\n"), (".txt", "{:.4f}\t{:.6f}\n"), (".asc", "  {:.4f}   {:.6f}\n"), (".xy", "{:.4f} {:.6f}\n"),
-        (".csv", "{:.4f};{:.6f}\n"), (".txt", "{:.4f} {:.6e}\n"),
+        (".dpt", "{:.4f},{:.6f}\n"), (".txt", "{:.4f}\t{:.6f}\n"), (".asc", "  {:.4f}   {:.6f}\n"),
+        (".xy", "{:.4f} {:.6f}\n"), (".csv", "{:.4f};{:.6f}\n"), (".txt", "{:.4f} {:.6e}\n"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("head", ["", "Wave;Intensity\n", "Title: leaf\nLaser: 785 nm\n\n"])

@@ -17,8 +17,8 @@ from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.many import read_table
-from tamis.streamer.files.options import BadRowInFile
-from tamis.streamer.files.readers import count_spectra
+from tamis.streamer.files.options import BadRowInFile, ReadOptions
+from tamis.streamer.files.readers import count_spectra, open_content
 from tamis.streamer.files.spectrum_file import MAX_BYTES
 
 from ..support.paths import SPECTROMETER_FILES as FILES
@@ -89,29 +89,36 @@ def opus(
     unit: str = "MI",
     points: int | None = None,
     words: int | None = None,
+    also: tuple[int, ...] = (),
+    derivative: int = 0,
+    sample: bytes = b"wheat 7",
 ) -> bytes:
-    """One result, what it says of its axis, and the sample's name."""
+    """A result, what it says of its axis, and the sample's name; before it, results of other kinds."""
 
-    def parameters(**said: float | str) -> bytes:
+    def parameters(**said: float | str | bytes) -> bytes:
         made = b""
         for name, value in said.items():
             content = struct.pack("<i", value) if isinstance(value, int) else b""
             content = struct.pack("<d", value) if isinstance(value, float) else content
-            if isinstance(value, str):
-                content = value.encode().ljust(len(value) // 4 * 4 + 4, b"\0")
-            code = (int, float, str).index(type(value))
+            if isinstance(value, str | bytes):
+                text = value if isinstance(value, bytes) else value.encode()
+                content = text.ljust(len(text) // 4 * 4 + 4, b"\0")
+            code = min((int, float, str, bytes).index(type(value)), 2)
             made += name.encode() + b"\0" + struct.pack("<hh", code, words or len(content) // 2) + content
         return made + b"END\0\0\0\0\0"
 
     def block(second: int, third: int, fourth: int, content: bytes) -> tuple[int, bytes]:
-        return 3 | second << 2 | third << 4 | fourth << 10 | (2 << 19 if series and fourth else 0), content
+        code = 3 | second << 2 | third << 4 | fourth << 10 | (2 << 19 if series and fourth else 0)
+        return code | (derivative << 17 if fourth == kind else 0), content
 
-    about = parameters(
-        DPF=1, NPT=len(values) if points is None else points, FXV=first, LXV=last, CSF=2.0, MXY=0.0, MNY=0.0, DXU=unit,
-        DAT="16/03/2023", TIM="12:27:26.808 (GMT-3.5)",
-    )  # fmt: skip
-    blocks = [block(3, 1, kind, about), block(3, 0, kind, values.astype("<f4").tobytes()),
-              block(0, 40, 0, parameters(SNM="wheat 7"))]  # fmt: skip
+    blocks = [block(0, 40, 0, parameters(SNM=sample))]
+    for place, one in enumerate((*also, kind)):
+        shown = (values + 100 * (place < len(also))).astype("<f4")
+        about = parameters(
+            DPF=1, NPT=len(values) if points is None else points, FXV=first, LXV=last, CSF=2.0, DXU=unit,
+            MXY=2.0 * float(shown.max()), MNY=2.0 * float(shown.min()), DAT="16/03/2023", TIM="12:27:26.808 (GMT-3.5)",
+        )  # fmt: skip
+        blocks += [block(3, 1, one, about), block(3, 0, one, shown.tobytes())]
     entries, body, start = b"", b"", 24 + 12 * 40
     for code, content in blocks:
         entries += struct.pack("<iii", code, len(content) // 4, start + len(body))
@@ -170,6 +177,69 @@ def test_opus_reflectance_in_micrometres(tmp_path: Path) -> None:
     assert (table.quantity, str(table.axis)) == ("reflectance", "1000-2500 nm, 31 bands")
     np.testing.assert_allclose(table.spectra[0], VALUES[0], rtol=1e-6)
     assert (table.columns["sample"][0], table.time[0]) == ("wheat 7", np.datetime64("2023-03-16T15:57:26.808"))
+
+
+def test_opus_says_which_of_its_results_was_read(tmp_path: Path) -> None:
+    def read(**made: Any) -> tuple[float, str, list[str]]:
+        notes: list[str] = []
+        (tmp_path / "wheat.0").write_bytes(opus(VALUES[0] / 2, **made))
+        table = read_table(tmp_path / "wheat.0", on_note=lambda path, note: notes.append(note))
+        return float(table.spectra[0, 0] - VALUES[0, 0]), table.quantity, notes
+
+    assert read() == (pytest.approx(0, abs=1e-6), "reflectance", [])
+    assert read(kind=4, also=(12, 5)) == (
+        pytest.approx(0, abs=1e-6),
+        "absorbance",
+        ["the absorbance was read; the file also holds transmittance and reflectance"],
+    )
+    difference, _, notes = read(kind=4, also=(4,))
+    assert (round(difference), notes) == (0, ["the last of 2 blocks of absorbance was read"])
+    difference, quantity, notes = read(kind=12, also=(4,), derivative=1)
+    assert (round(difference), quantity) == (200, "absorbance"), "100, times the scale of 2"
+    assert notes == ["the absorbance was read; the file also holds first derivative of the reflectance"]
+    assert read(kind=4, derivative=2)[1:] == ("unknown", ["the second derivative of the absorbance was read"])
+    (tmp_path / "wheat.0").write_bytes(opus(VALUES[0] / 2, sample="Größe 7".encode("cp1252")))
+    assert read_table(tmp_path / "wheat.0").columns["sample"].tolist() == ["Größe 7"]
+
+
+@pytest.mark.parametrize(("types", "unit"), [((13, 4), "raman"), ((1, 4), "cm-1")])
+def test_an_spc_file_of_raman_shifts_may_begin_below_zero(types: tuple[int, int], unit: str, tmp_path: Path) -> None:
+    x = np.linspace(-3005.96, 1200, 31)
+    (tmp_path / "a.spc").write_bytes(spc([(x, VALUES[0])], 0xC4, points=0, types=types))
+    with open_content(str(tmp_path / "a.spc"), ReadOptions()) as content:
+        assert (content.meta["axis_unit"], content.meta["quantity"]) == (unit, "counts")
+        np.testing.assert_allclose(np.array(content.wavelengths), x, rtol=1e-6)
+    x += 3100
+    (tmp_path / "a.spc").write_bytes(spc([(x, VALUES[0])], 0xC4, points=0, types=types))
+    assert read_table(tmp_path / "a.spc").axis.unit == "cm-1", "as the models of other Raman spectra know it"
+
+
+def test_a_lone_spectrum_has_the_name_of_its_file(tmp_path: Path) -> None:
+    for name, content, ids in (
+        ("leaf.spc", spc(VALUES[:1]), ["leaf"]),
+        ("leaf.2.jdx", jcamp(VALUES[0], AXIS).encode(), ["leaf.2"]),
+        ("leaf.0", opus(VALUES[0]), ["leaf.0"]),
+        ("leaf.opus", opus(VALUES[0]), ["leaf"]),
+        ("many.spc", spc(VALUES[:2]), ["many-1", "many-2"]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert read_table(tmp_path / name).spectrum_id.tolist() == ids
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+        assert read_table(tmp_path / f"{name}.gz").spectrum_id.tolist() == ids
+
+
+def test_spc_texts_are_read_in_their_own_encoding(tmp_path: Path) -> None:
+    for text, encoding in (("Gerste süß", "cp1252"), ("Пшеница", "cp1251"), ("小麦", "shift_jis"), ("小麦", "utf-8")):
+        content = spc(VALUES[:1]).replace(b"barley".ljust(130, b"\0"), text.encode(encoding).ljust(130, b"\0"))
+        (tmp_path / "a.spc").write_bytes(content)
+        notes: list[str] = []
+        table = read_table(tmp_path / "a.spc", on_note=lambda path, note, notes=notes: notes.append(note))
+        assert table.columns["sample"].tolist() == [text]
+        assert len(notes) == (encoding != "utf-8")
+    one = spc(VALUES[:1], flags=0x20, types=(0, 0), labels="Wellenlänge (µm)\0Log(1/R)\0".encode("cp1252"))
+    (tmp_path / "a.spc").write_bytes(one)
+    table = read_table(tmp_path / "a.spc")
+    assert (table.quantity, table.axis.unit) == ("absorbance", "nm")
 
 
 def test_spc_files_of_many_spectra(tmp_path: Path) -> None:
