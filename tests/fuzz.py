@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of every decoder and file reader: ``python -m tests.fuzz --cases 1000000``.
 
-Each target of `support/hostile.py` runs in its own process, so that a crash in native code is a finding and does not
+Each target of `support/hostile/` runs in its own process, so that a crash in native code is a finding and does not
 end the run; the current case is kept in memory that outlives the process. Findings are written to ``--out``, one per
 kind.
 
@@ -73,24 +73,24 @@ def run_target(name: str, cases: int, seconds: float, seed: int, out: Path, scra
     # The kernel is left out: numba compiles its bytecode, which must be unchanged.
     included: dict[str, Any] = {"include": ["tamis", "tomllib"], "exclude": ["tamis.models.local_pls_kernel"]}
     with atheris.instrument_imports(**included) if guided else nullcontext():
-        from .support import hostile
+        from .support.hostile import examination, targets
 
     import structlog
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     faulthandler.enable()
     faulthandler.register(signal.SIGALRM, chain=True)  # a hanging case prints its stack and dies
-    target, folder = hostile.TARGETS[name], Path(tempfile.mkdtemp())
+    target, folder = targets.TARGETS[name], Path(tempfile.mkdtemp())
     done = read = 0
 
     def one(case: bytes) -> None:
         nonlocal done, read
         done += 1
-        scratch.set(done, read, hostile.peak_kb(), case)
+        scratch.set(done, read, examination.peak_kb(), case)
         signal.setitimer(signal.ITIMER_REAL, MAX_CASE_S)  # not handled: the process dies and the parent reports it
         try:
-            read += hostile.examine(target, case, folder)
-        except hostile.Finding as finding:
+            read += examination.examine(target, case, folder)
+        except examination.Finding as finding:
             last = traceback.extract_tb((finding.__cause__ or finding).__traceback__)[-1]
             kind = f"{re.sub('[0-9]+', 'N', str(finding))[:60]} at {Path(last.filename).name}:{last.name}"
             keep_finding(out, name, kind, "".join(traceback.format_exception(finding)), case)
@@ -164,25 +164,25 @@ def main() -> None:
         name, cases, seconds, seed, out, scratch = sys.argv[2:]
         run_target(name, int(cases), float(seconds), int(seed), Path(out), Scratch(Path(scratch)))
         return
-    from .support import hostile
+    from .support.hostile.targets import TARGETS
 
     parser = argparse.ArgumentParser(description="Fuzzes every decoder and file reader.")
     parser.add_argument("--cases", type=int, default=100_000, help="number of cases, for all targets together")
     parser.add_argument("--seconds", type=float, default=3600, help="time limit for each target")
-    parser.add_argument("--only", choices=hostile.TARGETS, action="append", help="this target; may be repeated")
+    parser.add_argument("--only", choices=TARGETS, action="append", help="this target; may be repeated")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="where findings are written")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed: mutations are drawn at random, not guided by coverage")
-    chosen = given.only or list(hostile.TARGETS)
-    shares = sum(hostile.TARGETS[name].share for name in chosen)
+    chosen = given.only or list(TARGETS)
+    shares = sum(TARGETS[name].share for name in chosen)
     print(
         f"{'target':<16} {'cases':>8} {'read':>8} {'s':>7} {'cases/s':>8} {'edges/feat.':>11} {'peak MB':>8} findings"
     )
     for name in chosen:
-        cases = -(-given.cases * hostile.TARGETS[name].share // shares)
+        cases = -(-given.cases * TARGETS[name].share // shares)
         print(fuzz(name, cases, given.seconds, given.seed, given.out.resolve()), flush=True)
     if found := sorted(given.out.glob("*.txt")):
         print(*(f"{path}: {path.read_text().splitlines()[0]}" for path in found), sep="\n")

@@ -1,11 +1,14 @@
 """Where the consumer of kafka-python 3.0.12 loses track of its group, and how we help it, by its private parts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from kafka.future import Future
+from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 
 _KEPT_S = 0.02  # until the next poll waits for the answer
+_LEAVE_MS = 5_000
 
 
 def keep_assignment(consumer: Any) -> None:
@@ -30,8 +33,13 @@ def ask_for_missing(consumer: Any, topics: Iterable[str]) -> None:
 
     It takes the answer to an earlier request for that to this one, and would ask again only in 5 minutes.
     """
-    if any(consumer._cluster.partitions_for_topic(topic) is None for topic in topics):
+    if unknown(consumer, topics):
         consumer._cluster.request_update()
+
+
+def unknown(consumer: Any, topics: Iterable[str]) -> list[str]:
+    """Those that it knows no partitions of, without a request."""
+    return sorted(topic for topic in topics if not consumer._cluster.partitions_for_topic(topic))
 
 
 def is_fenced(consumer: Any) -> bool:
@@ -48,3 +56,49 @@ def has_expired(consumer: Any) -> bool:
 def leave_by_name(consumer: Any) -> None:
     """Before its close: it would leave a named member's partitions without a reader until its session times out."""
     consumer._coordinator.config["group_instance_id"] = None
+
+
+def is_settled(consumer: Any) -> bool:
+    return consumer._coordinator.stable() and not consumer._coordinator.need_rejoin()
+
+
+def leave_where_unfit(consumer: Any, report: Callable[[set[str]], None]) -> None:
+    """From now on: an assignment with topics that it does not read makes it leave, and join as a new member.
+
+    It would join again as the same member for ever, and get the same answer where another member leads the group.
+    """
+    coordinator = consumer._coordinator
+    complete = coordinator._on_join_complete_async
+
+    async def checked(generation: int, member_id: str, protocol: str, answer: bytes) -> None:
+        await complete(generation, member_id, protocol, answer)
+        given = {partition.topic for partition in ConsumerProtocolAssignment.decode(answer).partitions()}
+        if foreign := given - coordinator._joined_subscription:
+            report(foreign)
+            with _unnamed(coordinator):
+                await coordinator.maybe_leave_group_async(timeout_ms=_LEAVE_MS)
+
+    coordinator._on_join_complete_async = checked
+
+
+def ask_anew(consumer: Any) -> None:
+    """Has the group assign its partitions once more, also where it has our name from an earlier process.
+
+    It does so for a member that brings other partitions than at its last join, or is new.
+    """
+    coordinator = consumer._coordinator
+    if consumer.assignment():
+        coordinator.request_rejoin()
+    else:
+        with _unnamed(coordinator):
+            coordinator.maybe_leave_group(timeout_ms=_LEAVE_MS)
+
+
+@contextmanager
+def _unnamed(coordinator: Any) -> Iterator[None]:
+    """A named member would not leave."""
+    name, coordinator.config["group_instance_id"] = coordinator.config["group_instance_id"], None
+    try:
+        yield
+    finally:
+        coordinator.config["group_instance_id"] = name

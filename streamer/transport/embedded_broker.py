@@ -35,8 +35,10 @@ _COMMANDS = {
     "noida": "start --data-dir . --host 127.0.0.1 --only kafka --kafka-port {1}",
 }
 # What clients must set. tansu delays a group's first member by half of the session time-out, and answers a fetch only
-# after its full wait, even if messages arrive.
-_CLIENT_SETTINGS = {"tansu": {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300, "fetch_max_wait_ms": 10}}
+# after its full wait, even if messages arrive. It holds both answers to a named member's join for 3 s each. If it is
+# killed meanwhile, the next of its name gets its partitions, whatever topics that reads. So members have no names.
+_TANSU = {"session_timeout_ms": 2_000, "heartbeat_interval_ms": 300, "fetch_max_wait_ms": 10, "group_instance_id": None}
+_CLIENT_SETTINGS = {"tansu": _TANSU}
 _START_S = 15.0
 # The signal that stops each cleanly, and how long that may take: tansu waits for clients, noida writes its data.
 _STOP = {"tansu": (signal.SIGINT, 2.0), "noida": (signal.SIGTERM, 60.0)}

@@ -15,6 +15,7 @@ from ..messages.record import Record
 from . import consumer_quirks
 from .client import BrokerSilent, connected, listens, reason_of, split, with_notes
 from .client_log import overheard
+from .membership import Membership
 from .protocols import MAX_POLL_RECORDS, Progress, Source
 
 log = structlog.get_logger()
@@ -110,6 +111,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             self._fresh.update(fixed)
         else:
             self._consumer.subscribe(self._topics, listener=self)
+        self._membership = None if partitions else Membership(self._consumer, group, topics)
 
     def poll(self, timeout_s: float) -> list[Record]:
         """As `Source.poll`.
@@ -164,6 +166,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             return
         self._watched = now
         consumer_quirks.ask_for_missing(self._consumer, self._topics)
+        if self._membership is not None:
+            self._membership.watch(is_away=bool(self.connection_problem))
         lags = {} if self.connection_problem else self.lag_records()
         self._still = {p: self._still.get(p, now) for p, lag in lags.items() if lag > 0 and p not in batches}
         for partition, since in self._still.items():
