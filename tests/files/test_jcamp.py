@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tamis import BadFile
+from tamis.streamer.files.many import read_table
 from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.files.readers import open_content
-from tamis.streamer.files.many import read_table
 from tamis.streamer.files.table import Table
 
 RNG = np.random.default_rng(7)
