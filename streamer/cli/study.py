@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ... import BadFile, BadSettings
+from ... import BadSettings
 from .options import (
     LaboratoryFileOptions,
     StoreOptions,
@@ -27,14 +27,16 @@ MODELS = (
 )
 
 
-@command(app)
-def inspect(
-    files: Annotated[list[Path], Argument(help="Spectra, perhaps with laboratory values. One or several files.")],
+@command(app, "inspect")
+def inspect_files(
+    files: Annotated[list[Path], Argument(help="Spectra: files, folders, or patterns such as 'scans/*.spc'.")],
     *,
     target: Annotated[
         list[str] | None, Option(help="Column to look at as a target; default: all that may be one. Repeatable.")
     ] = None,
-    group: Annotated[str | None, Option(help="Column that names the samples, if rows are repeats of them.")] = None,
+    laboratory: Annotated[Path | None, Option(help="File of laboratory values, joined by names.")] = None,
+    key: Annotated[str | None, Option(help="Column that joins laboratory values: NAME, OURS=THEIRS or row.")] = None,
+    group: Annotated[str | None, Option(help="Column that names the sample (repeats); 'row' for none.")] = None,
     out: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
     file_options: TextFileOptions,
 ) -> None:
@@ -44,25 +46,25 @@ def inspect(
     Examples:
       tamis inspect meat.csv --axis-unit nm
       tamis inspect soil.parquet --target organic_c --out soil.html
-      tamis inspect monday.csv tuesday.csv --axis-unit nm --out week.html
+      tamis inspect 'scans/*.spc' --laboratory values.csv --out scans.html
     """
+    from ..fitting.training_data import LaboratoryOptions
     from ..monitoring.logs import configure
     from ..pages.charts import refuse_unwritable, write_page
     from ..pages.inspection_page import inspection_page
-    from ..studies.inspect import inspect_all
+    from ..studies.inspect import inspect
 
     configure()
     refuse_unwritable(out)
     with refusing():
-        found, errors = inspect_all(files, file_options.reading(), target or [], group)
-    print("\n\n".join(one.text() for one in found))
-    if out is not None and found:
+        found = inspect(
+            files, file_options.reading(), target or [], group, LaboratoryOptions(labels=laboratory, key=key)
+        )
+    print(found.text())
+    if out is not None:
         name = files[0].name if len(files) == 1 else f"{len(files)} files"
-        about = "As fit would read it." if len(files) == 1 else "As fit would read them."
-        write_page(inspection_page(f"A look at {name}", about, [one.for_page() for one in found]), out)
+        write_page(inspection_page(f"A look at {name}", "As fit would read it.", [found.for_page()]), out)
         print(f"page: {out}")
-    if errors:
-        raise BadFile("\n".join(map(str, errors)))
 
 
 @command(app)

@@ -19,7 +19,7 @@ from ..files.table import Table
 from ..messages.frame import RESERVED
 from .calibration_check import Finding, Look, look, residual_findings
 from .objects import Objects, objects_of
-from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes
+from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes, taken
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
 MAX_CLASSES = 64
@@ -115,6 +115,7 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
 
         encoder = Encoder.load(options.encoder)
     table = read_training(files, options.reading, options.laboratory, targets, options.tell)
+    options.tell(taken(table, targets))
     path, classes = Path(table.path), options.laboratory.classes
     is_classes = any(is_class(table, target) for target in targets)
     if is_classes:

@@ -66,7 +66,6 @@ def read_training(
             tell(note)
     elif laboratory.key is not None:
         raise BadFile("--key joins a file of laboratory values: give it with --laboratory FILE")
-    tell(_taken(table, targets))
     return table
 
 
@@ -86,7 +85,8 @@ def summary_of(bad: Sequence[BadRowInFile]) -> list[str]:
     return lines
 
 
-def _taken(table: Table, targets: Sequence[str]) -> str:
+def taken(table: Table, targets: Sequence[str]) -> str:
+    """What is taken as axis and targets, and what is not used, in a line."""
     there = [name for name in targets if name in table.columns]
     beside = [name for name in table.columns if name not in targets]
     about = f"{len(table)} spectra, {table.axis}, quantity {table.quantity}; targets: {', '.join(there) or 'none'}"

@@ -10,7 +10,7 @@ import numpy as np
 from ..fitting.fit import look_at
 from ..fitting.objects import objects_of
 from ..fitting.pretrain import read_unlabeled
-from ..fitting.training_data import Tell, is_class, read_training, refuse_doubtful_classes
+from ..fitting.training_data import Tell, is_class, read_training, refuse_doubtful_classes, taken
 from .contenders import Context, contender
 from .prequential import StreamTask
 from .tasks import ClassTask, CompareOptions, ValueTask
@@ -61,6 +61,7 @@ def compare(
     the pairs it needs; or options that do not go together.
     """
     table = read_training(options.files, options.reading, options.laboratory, options.targets, tell)
+    tell(taken(table, options.targets))
     texts = [name for name in options.targets if is_class(table, name)]
     for name in texts:
         refuse_doubtful_classes(table.columns, name, table.path, options.laboratory.classes, table.decimal)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import BadFile
 from ...models.axis import Axis
-from ..files.many import read_table
+from ..files.many import Files
 from ..files.options import BadRowInFile, ReadOptions
 from ..files.table import Table
-from ..fitting.calibration_check import SEE_PAGE, Finding, Look, look
-from ..fitting.objects import column_of, objects_of
+from ..fitting.calibration_check import SEE_PAGE, Finding, Look
+from ..fitting.fit import look_at, names_of
+from ..fitting.objects import Objects, objects_of
 from ..fitting.replicates import names_samples
+from ..fitting.training_data import LaboratoryOptions, read_training
 from ..messages.frame import RESERVED
 from ..pages.charts import number
 from ..pages.inspection_page import HEADS, InspectedFile
@@ -44,6 +45,7 @@ class Inspected:
     table: Table
     seen: Look
     targets: list[str]
+    objects: Objects
     notes: list[str]
     bad: list[BadRowInFile]
 
@@ -60,8 +62,8 @@ class Inspected:
         if known.size:
             low, middle, high = (f"{f(known):.4g}" for f in (np.min, np.median, np.max))
             found["values"] = f"{low} to {high}, median {middle}"
-        if table.object_id is not None:
-            found["objects"] = f"{len(set(table.object_id.tolist())):,}"
+        if self.objects.column is not None:
+            found["objects"] = str(self.objects)
         if len(times := table.time[~np.isnat(table.time)]):
             missing = f", {len(table) - len(times):,} without" if len(times) < len(table) else ""
             found["times"] = f"{_moment(times.min())} to {_moment(times.max())}{missing}"
@@ -122,7 +124,7 @@ class Inspected:
     def for_page(self) -> InspectedFile:
         table, seen = self.table, self.seen
         used, axis = table.spectra[seen.rows][:, seen.bands], table.axis[seen.bands]
-        names = np.array([f"row {row}" for row in table.row.tolist()], object)
+        names = np.array([f"row {name}" if name.isdigit() else name for name in names_of(table)], object)
         none = np.zeros(0)
         found = [("warning" if one.left_out else "info", _text(one)) for one in seen.findings]
         found += [("info", f"{group[1]} bad rows: {group[0]} (rows {group[2]})") for group in self.bad_rows()]
@@ -145,41 +147,31 @@ class Inspected:
         )
 
 
-def inspect(path: str | Path, reading: ReadOptions, targets: Sequence[str] = (), group: str | None = None) -> Inspected:
-    """Reads a file as `tamis fit` does, and looks at it.
+def inspect(
+    files: Files,
+    reading: ReadOptions,
+    targets: Sequence[str] = (),
+    group: str | None = None,
+    laboratory: LaboratoryOptions | None = None,
+) -> Inspected:
+    """Reads files as `tamis fit` does, and looks at them.
 
     Args:
         targets: columns to look at as laboratory values or classes; none for all columns of numbers that may be some.
-        group: the column that names the samples; None for the file's objects.
+        group: the column that names the samples; None decides as `objects_of` says.
+        laboratory: where the laboratory values are.
 
     Raises:
-        BadFile: it cannot be read, or has no such column.
+        BadFile: a file cannot be read, or there is no such column.
     """
     notes: list[str] = []
     bad: list[BadRowInFile] = []
-    table = read_table(path, replace(reading, on_note=lambda _, note: notes.append(note), on_bad_row=bad.append))
-    values = {name: column_of(table, name) for name in targets or _candidates(table)}
+    reading = replace(reading, on_bad_row=bad.append)
+    table = read_training(files, reading, laboratory or LaboratoryOptions(), targets, notes.append)
     objects = objects_of(table, group)
-    rows = [str(row) for row in table.row.tolist()]
-    seen = look(
-        table.spectra, table.axis.values, values, rows, objects=None if objects.column is None else objects.codes, columns=table.columns,
-        quantity=table.quantity, unit=table.axis.unit, refuse=False,
-    )  # fmt: skip
-    return Inspected(table, seen, list(values), notes, bad)
-
-
-def inspect_all(
-    paths: Sequence[Path], reading: ReadOptions, targets: Sequence[str] = (), group: str | None = None
-) -> tuple[list[Inspected], list[BadFile]]:
-    """Every file that can be read, and what the others raised."""
-    found: list[Inspected] = []
-    errors: list[BadFile] = []
-    for path in paths:
-        try:
-            found.append(inspect(path, reading, targets, group))
-        except BadFile as error:
-            errors.append(error)
-    return found, errors
+    looked = [*targets] or _candidates(table)
+    seen = look_at(table, looked, objects, refuse=False)
+    return Inspected(table, seen, looked, objects, notes, bad)
 
 
 def spacing(axis: Axis) -> str:

@@ -161,7 +161,7 @@ def show(listings: Sequence[Listing]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    out = Console(width=None if sys.stdout.isatty() else 160)
+    out = Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
     for listing in listings:
         table = Table(title=listing.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, name in enumerate(listing.headings):

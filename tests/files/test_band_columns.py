@@ -117,7 +117,7 @@ def test_bands_says_which_columns_are_the_spectrum() -> None:
             ",".join(f"{mark}{i}" for mark in "RA" for i in range(20)), "nm",
             r"expected one spectrum a row, got the columns of 2: R0 to R19 \(20 columns\) and A0 to A19",
         ),
-        (",".join(f"x{i}" for i in range(1, 21)), "nm", r"the columns x1 to x20 .* count the bands: .*; give --axis-unit index"),
+        (",".join(f"x{i}" for i in range(1, 21)), "nm", r"the columns x1 to x20 .* count the bands: .*index"),
         ('"1,100","1,102","1,104"', None, "'1,100' may be 1.1 or 1100: .*--axis-unit decides"),
         ("fat,fat,1100,1101", "nm", "expected each column once, got fat more than once"),
         ("1.1,1.2,1.3", "nm", "an axis of 1.1 to 1.3 nm\\? If they are micrometres: --axis-unit um"),
