@@ -166,7 +166,7 @@ def inspect(
     """
     notes: list[str] = []
     bad: list[BadRowInFile] = []
-    reading = replace(reading, on_bad_row=bad.append)
+    reading = replace(reading, on_bad_row=bad.append, on_note=lambda path, note: notes.append(note))
     table = read_training(files, reading, laboratory or LaboratoryOptions(), targets, notes.append)
     objects = objects_of(table, group)
     looked = [*targets] or _candidates(table)
