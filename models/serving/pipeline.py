@@ -110,7 +110,8 @@ def _snv(spectra: np.ndarray) -> np.ndarray:
     """`preprocess.SNV` in half its passes over the spectra."""
     bands = spectra.shape[1]
     made = spectra - (spectra @ np.full(bands, 1 / bands, spectra.dtype))[:, None]
-    sd = np.sqrt(np.vecdot(made, made) / (bands - 1))[:, None]
+    with np.errstate(over="ignore"):  # 1e30 for no data: far outside of every limit, whatever it becomes
+        sd = np.sqrt(np.vecdot(made, made) / (bands - 1))[:, None]
     made *= 1 / np.maximum(sd, np.finfo(spectra.dtype).tiny)
     return made
 
