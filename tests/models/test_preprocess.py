@@ -112,3 +112,16 @@ def test_a_wrong_pipeline_says_what_is_wrong(text: str, words: str) -> None:
 def test_a_pipeline_that_does_not_suit_the_axis_is_refused(text: str, words: str, spectra: np.ndarray) -> None:
     with pytest.raises(ValueError, match=words):
         Pipeline.parse(text).fit(spectra, AXIS)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_splice_takes_out_the_jumps_of_detectors(descending: bool) -> None:
+    nm = np.arange(400.0, 2501, 10)[:: -1 if descending else 1]
+    smooth = np.outer([1.0, 1.3, 0.7], np.sin(nm / 300)) + nm / 5000
+    jumping = smooth + np.outer([0.2, -0.1, 0.4], nm <= 1000) + np.outer([0.3, 0.5, -0.2], nm > 1800)
+    axis = Axis(nm, "nm")
+    np.testing.assert_allclose(Pipeline.parse("splice 1000 1800").fit(jumping, axis), smooth, atol=1e-3)
+    one = jumping - np.outer([0.3, 0.5, -0.2], nm > 1800)
+    np.testing.assert_allclose(Pipeline.parse("splice 1000").fit(one, axis), smooth, atol=1e-3)
+    with pytest.raises(ValueError, match="splice 3000 is not within the axis"):
+        Pipeline.parse("splice 3000").fit(jumping, axis)
