@@ -33,7 +33,7 @@ demo: $(if $(wildcard $(VENV)/.installed)$(findstring --learn,$(ARGS)),install,$
 
 # Two processes, the longest tests first. ARGS='-n 0' runs a single process, for a debugger.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 # The tests on Apache Kafka that take long: every right of every command, rebalances among four workers, brokers that die.
 slow: install

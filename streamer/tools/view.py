@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 QUIET_S = 10.0  # without messages: then the page says so
 REFRESH_MS = 500
+BEGIN_S = 15.0  # for a place in the topics
 SETTLE_S = 3.0  # without new messages after a replay: the workers have finished
 
 
@@ -31,18 +32,23 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
     source = kafka_source(settings.model_copy(update={"start_at": "latest"}), topics, group)
     done, ended = threading.Event(), []
 
+    def take() -> None:
+        for record in source.poll(0.2):
+            decision = record.topic == settings.topics.decisions
+            belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
+
     def read() -> None:
         try:
             while not done.is_set():
-                for record in source.poll(0.2):
-                    decision = record.topic == settings.topics.decisions
-                    belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
+                take()
         except Exception as error:  # shown on the page: a thread ends silently
             log.exception("stopped following the belt")
             ended.append(f"{type(error).__name__}: {error}")
 
     with closing(source):
-        source.poll(0.0)
+        began_s = time.monotonic()
+        while not source.has_begun and time.monotonic() - began_s < BEGIN_S:  # what is sent before that would be missed
+            take()
         reader = threading.Thread(target=read, name="view", daemon=True)
         reader.start()
         try:

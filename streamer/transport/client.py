@@ -3,7 +3,7 @@
 import re
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from kafka.net.transport import KafkaTCPTransport
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ... import BadSettings, BrokerAbsent, TamisError
+from ..messages.record import Record
 from .client_log import REFUSED, overheard
 from .security import answering, for_client
 
@@ -209,3 +210,14 @@ def listens(server: str) -> bool:
             return probe.getsockname() != probe.getpeername()  # TCP lets a socket connect to itself on a free port
     except (OSError, ValueError):
         return False
+
+
+def records_of(messages: Iterable[Any]) -> Iterator[Record]:
+    """Messages with equal headers share one dictionary: a line's are all alike."""
+    given, headers = (), {}
+    for message in messages:
+        if message.headers != given:
+            given = message.headers or ()
+            headers = {name: (text or b"").decode("utf-8", "replace") for name, text in given}
+        place = message.topic, message.partition, message.offset
+        yield Record(*place, message.key, message.value or b"", headers, message.timestamp / 1000)

@@ -1,7 +1,7 @@
 """Messages from Kafka, with offsets committed by hand once their results are delivered."""
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from kafka.structs import TopicPartition
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
 from . import consumer_quirks
-from .client import BrokerSilent, connected, listens, reason_of, split, with_notes
+from .client import BrokerSilent, connected, listens, reason_of, records_of, split, with_notes
 from .client_log import overheard
 from .membership import Membership
 from .protocols import MAX_POLL_RECORDS, Progress, Source
@@ -155,7 +155,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             return []
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
-        return [record for messages in batches.values() for record in _records(messages)]
+        return [record for messages in batches.values() for record in records_of(messages)]
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line, except that messages are waiting."""
@@ -352,16 +352,23 @@ class KafkaSource(Source, ConsumerRebalanceListener):
     def lag_records(self) -> dict[Any, int]:
         lags = {}
         for partition in self._consumer.assignment():
-            end = self._consumer.highwater(partition)
-            # Known from the last fetch, without a request; the time-out is for a position lost meanwhile.
-            position = None
-            if end is not None:
-                with suppress(errors.KafkaError):  # a partition that has just come has no position yet
-                    position = self._consumer.position(partition, timeout_ms=100)
+            end = self._consumer.highwater(partition)  # of the last fetch: a position after it means that we are there
+            position = None if end is None else self._position(partition)
             if position is not None:
-                # The end is as old as the last fetch: a position after it means that we are at the end.
                 lags[partition] = max(0, end - position)
         return lags
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has partitions, and knows where it reads each of them."""
+        places = [self._position(partition) for partition in self._consumer.assignment()]
+        return bool(places) and None not in places
+
+    def _position(self, partition: Any) -> int | None:
+        """Without a request; the time-out is for a position that was lost. A partition that has just come has none."""
+        with suppress(errors.KafkaError):
+            return self._consumer.position(partition, timeout_ms=100)
+        return None
 
     def _fenced(self) -> Fenced:
         name = self._consumer.config["group_instance_id"]
@@ -382,17 +389,6 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             log.warning("the last commit failed: its messages will be read again", error=why)
         consumer_quirks.leave_by_name(self._consumer)
         self._consumer.close(autocommit=False, timeout_ms=5_000)
-
-
-def _records(messages: Iterable[Any]) -> Iterator[Record]:
-    """Messages with equal headers share one dictionary: a line's are all alike."""
-    given, headers = (), {}
-    for message in messages:
-        if message.headers != given:
-            given = message.headers or ()
-            headers = {name: (text or b"").decode("utf-8", "replace") for name, text in given}
-        place = message.topic, message.partition, message.offset
-        yield Record(*place, message.key, message.value or b"", headers, message.timestamp / 1000)
 
 
 def _name(partition: Any) -> str:
