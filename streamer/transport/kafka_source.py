@@ -1,7 +1,7 @@
 """Messages from Kafka, with offsets committed by hand once their results are delivered."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
