@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _PAUSE_S = 0.5
+_STARTING, _LEARNING = 5, 19  # of the trainer's priority: on a busy box it would never start at the lowest
 
 Client = TypeVar("Client")
 
@@ -109,7 +110,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         TamisError: why it could not start or continue, and what the operator can do.
     """
     require_learn("the trainer")
-    os.nice(19)
+    os.nice(_STARTING)
     from .learning import one_thread
     from .trainer import Trainer
 
@@ -129,6 +130,7 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
             return
         url = _serve(parts, trainer, settings.metrics.host, settings.trainer.metrics_port, "trainer.metrics_port")
         log.info("trainer started", metrics=url, model=settings.trainer.model)
+        os.nice(_LEARNING - _STARTING)
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
