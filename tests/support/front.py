@@ -270,7 +270,8 @@ class Authority:
         (self.folder / "index").touch()
         Path(config).write_text(
             f"[ca]\ndefault_ca=own\n[own]\ndatabase={self.folder}/index\nnew_certs_dir={self.folder}\nrand_serial=yes\n"
-            "default_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n"
+            "default_md=sha256\npolicy=any\nx509_extensions=names\n[any]\ncommonName=supplied\n"
+            "[names]\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n"
         )
         new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", request]
         ours = ["-config", config, "-cert", self.ca, "-keyfile", str(self.folder / "ca.key")]
@@ -281,10 +282,11 @@ class Authority:
             subprocess.run(["openssl", *command], check=True, capture_output=True)
         return pem, key
 
-    def context(self, name: str, alternative: str) -> ssl.SSLContext:
+    def context(self, name: str, alternative: str = "", *, is_expired: bool = False) -> ssl.SSLContext:
         """For a server that accepts clients with a certificate of this authority, and clients without any."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.certificate(name, alternative))
+        of = self.expired_certificate(name) if is_expired else self.certificate(name, alternative)
+        context.load_cert_chain(*of)
         context.load_verify_locations(self.ca)
         context.verify_mode = ssl.CERT_OPTIONAL
         return context

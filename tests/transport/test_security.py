@@ -205,12 +205,18 @@ def test_a_renewed_token_is_read_again(tls: SimpleNamespace, tmp_path: Path) -> 
         exchange(sink, source, name, b"with the second")
 
 
-def test_a_broker_that_refuses_us_later_is_logged_once(tls: SimpleNamespace) -> None:
-    """To kafka-python an expired certificate looks like a quiet line."""
+@pytest.mark.parametrize(
+    ("is_expired", "why"), [(False, "certificate verify failed"), (True, "certificate has expired")]
+)
+def test_a_broker_whose_certificate_is_wrong_later_is_logged_once(
+    is_expired: bool, why: str, tls: SimpleNamespace
+) -> None:
+    """To kafka-python it looks like a quiet line."""
     ensure_topics(tls.address, ["later"], 1, create=True, client_settings=tls.settings)
     with closing(KafkaSource(tls.address, ["later"], "g", partitions=[0], client_settings=tls.settings)) as source:
         source.poll(0.2)
-        tls.front.tls = tls.stranger.context("broker", "DNS:localhost")
+        later = tls.authority.context("late", is_expired=True) if is_expired else None
+        tls.front.tls = later or tls.stranger.context("broker", "DNS:localhost")
         tls.front.drop()
         reasons: list[str] = []
         deadline = time.monotonic() + 20
@@ -218,7 +224,7 @@ def test_a_broker_that_refuses_us_later_is_logged_once(tls: SimpleNamespace) -> 
             while not reasons and time.monotonic() < deadline:
                 source.poll(0.2)
                 reasons = [entry["reason"] for entry in logs if "refuses the connection" in entry["event"]]
-    assert "certificate verify failed" in reasons[0]
+    assert why in reasons[0]
     assert len(reasons) == 1
 
 
