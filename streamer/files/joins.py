@@ -159,7 +159,7 @@ def _refuse_without(
 
 def _key_columns(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
     """The plain names of `KEYS` among the columns, in the order of `KEYS`, with their names in the file."""
-    names = {plain(column): column for column in reversed(columns)}
+    names = {plain(column): column for column in reversed(list(columns))}
     return {name: names[name] for name in KEYS if name in names and any(columns[names[name]])}
 
 

@@ -80,7 +80,7 @@ def _typed(name: str, cells: np.ndarray, decimal: str, texts: Collection[str]) -
     """Numbers or texts, decided over the rows that were joined; and what the user should know."""
     if plain(name) in {plain(text) for text in texts} or plain(name) in TEXT_COLUMNS:
         return cells, None
-    found = numbers(cells, decimal)
+    found = numbers(cells.tolist(), decimal)
     return (found.values, found.note(name)) if found.is_numeric or not any(cells) else (cells, None)
 
 

@@ -92,8 +92,7 @@ def read_untyped(files: Files, options: ReadOptions, without: Path | None = None
 
 def with_kinds(table: Table, texts: Collection[str] = ()) -> tuple[Table, list[str]]:
     """`typed`, where `texts` may be written in any way, and no number loses a digit when it becomes a text."""
-    wanted = {plain(text) for text in texts}
-    meant = [name for name in table.columns if plain(name) in wanted]
+    meant = {name for text in texts if (name := text if text in table.columns else find_name(table.columns, text))}
     columns = table.columns | {name: texts_of(table.columns[name]) for name in meant}
     return typed(replace(table, columns=columns), meant)
 
@@ -204,7 +203,7 @@ def _column(table: Table, name: str, among: list[Table]) -> np.ndarray:
         if any(values):
             raise BadFile(f"{table.path}: column {name!r} holds texts ({values[0]!r}), in another of the files times")
         return np.full(len(table), np.datetime64("NaT", "us"))
-    found = numbers(values, table.decimal or ".")
+    found = numbers(values.tolist(), table.decimal or ".")
     if any(values) and not found.is_numeric:
         wrong = next(iter(found.strange))
         raise BadFile(f"{table.path}: column {name!r} holds texts ({wrong!r}), in another of the files numbers")

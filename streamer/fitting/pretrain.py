@@ -19,7 +19,7 @@ from ..files.many import expand, read_table, texts_of
 from ..files.options import ReadOptions
 from ..files.table import INSTRUMENT_COLUMNS, find_name
 from .fit import target_values
-from .objects import EACH_ROW, column_of, objects_in
+from .objects import EACH_ROW, objects_in
 from .training_data import LaboratoryOptions, Tell, read_training
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ def read_unlabeled(
     for path in expand(files):
         table = read_table(path, reading)
         grid = grid or table.axis
-        if group not in (None, EACH_ROW):
-            column_of(table, str(group))
+        if group not in (None, EACH_ROW) and find_name(table.columns, str(group)) is None:
+            available = ", ".join(table.columns) or "none"
+            raise BadFile(f"{path}: no column {group!r} to group by; available: {available}")
         good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
         left_out += int((~good).sum())
         spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))

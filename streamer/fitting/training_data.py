@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import BadFile
-from ..files.columns import shown
+from ..files.columns import plain, shown
 from ..files.kinds import numbers
 from ..files.laboratory import with_laboratory
 from ..files.many import Files, read_untyped, with_kinds
@@ -22,7 +22,7 @@ from ..files.table import Table, find_name
 
 Tell = Callable[[str], None]
 _SHOWN_ROWS = 5
-MANY = 20  # different whole numbers that are no classes
+MANY = 20  # different numbers that are no classes
 _DOUBTFUL = 0.1  # a share of numbers among texts: neither a column of numbers nor of names
 # '26.20%', '4.1 mg/kg': a number and what does not belong into its cell
 _WITH_UNIT = re.compile(r"[-+]?\d+(?:[.,]\d+)?\s*([^\d\s.,][^\d]{0,11})")
@@ -68,7 +68,8 @@ def read_training(
         BadFile: a file cannot be read, lacks a target, or values cannot be joined to spectra without doubt.
     """
     bad: list[BadRowInFile] = []
-    names = [name for name in named if name is not None and name not in targets]
+    aim = {plain(target) for target in targets}
+    names = [name for name in named if name is not None and plain(name) not in aim]
     reading = replace(
         reading,
         texts=(*reading.texts, *laboratory.classes, *names),
@@ -167,6 +168,6 @@ def refuse_doubtful_classes(table: Table, name: str, classes: Collection[str]) -
         )
     if found.share == 1.0 and len(set(cells)) > MANY:
         raise BadFile(
-            f"{table.path}: the {len(set(cells))} different whole numbers in column {name} are texts "
+            f"{table.path}: the {len(set(cells))} different numbers in column {name} are texts "
             f"({shown(cells, 3)}), as names of classes are: write them as numbers, in a column of another name"
         )

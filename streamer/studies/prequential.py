@@ -122,15 +122,16 @@ class StreamTask:
         Rows of one object are drawn together.
         """
         rng = np.random.default_rng(seed)
-        known = np.zeros(len(self.experience), bool)
+        known, group = np.zeros(len(self.experience), bool), self.samples.group
+        assert group is not None
         for number in range(len(self.experiences)):
             here = np.flatnonzero(self.experience == number)
             most = max(1, round(2 * len(here) / 3))
             wanted = min(labels, most) if number and labels else most
-            objects, size = np.unique(self.samples.group[here], return_counts=True)
+            objects, size = np.unique(group[here], return_counts=True)
             order = rng.permutation(len(objects))
             drawn = objects[order[: max(1, int((np.cumsum(size[order]) <= wanted).sum()))]]
-            known[here[np.isin(self.samples.group[here], drawn)]] = True
+            known[here[np.isin(group[here], drawn)]] = True
         return known
 
     def _joined(self, known: np.ndarray, seen: np.ndarray) -> Labels:
