@@ -134,7 +134,7 @@ def _joined(read: list[Table], tell: Callable[[str, str], Any]) -> Table:
         objects = table.object_id if table.object_id is not None else np.full(len(table), "", object)
         same.append(
             replace(table, path=first.path, axis=first.axis, spectra=_on(table, first.axis, first.path),
-                    object_id=objects, decimal=first.decimal)
+                    object_id=objects)
         )  # fmt: skip
     if other:
         more = f" and {len(other) - 1} more" if len(other) > 1 else ""
@@ -170,7 +170,7 @@ def _same_columns(read: list[Table], tell: Callable[[str, str], Any]) -> list[Ta
         read = [
             replace(one, columns=one.columns | {"file": np.full(len(one), Path(one.path).name, object)}) for one in read
         ]
-    decimals = {table.decimal for table in read}
+    mixed = len({table.decimal for table in read}) > 1
     made = []
     for table in read:
         columns: dict[str, np.ndarray] = {}
@@ -179,18 +179,15 @@ def _same_columns(read: list[Table], tell: Callable[[str, str], Any]) -> list[Ta
             called = name if called in table.columns else called
             if called != name:
                 tell(table.path, f"column {name!r} is {called!r} of the files before")
-            columns[called] = _with_points(values, called) if len(decimals) > 1 and table.decimal == "," else values
-        made.append(replace(table, columns=columns, decimal="" if decimals == {""} else table.decimal or "."))
-    points = "." if len(decimals - {""}) > 1 else max(table.decimal for table in made)
+            columns[called] = _with_points(values, called) if mixed and table.decimal == "," else values
+        made.append(replace(table, columns=columns, decimal="." if mixed else table.decimal))
     names = list(dict.fromkeys(name for table in made for name in table.columns))
     for name in names:
         having = [table for table in made if name in table.columns]
         lacking = [table for table in made if name not in table.columns]
         if lacking and plain(name) != "spectrumid":
             tell(lacking[0].path, f"no column {name}, as {len(having)} of {len(made)} files have")
-    return [
-        replace(table, decimal=points, columns={name: _column(table, name, made) for name in names}) for table in made
-    ]
+    return [replace(table, columns={name: _column(table, name, made) for name in names}) for table in made]
 
 
 def _column(table: Table, name: str, among: list[Table]) -> np.ndarray:
