@@ -220,9 +220,9 @@ def _by_row(
         if differ:
             at = differ[0]
             raise BadFile(
-                f"{values.path}: row by row, {len(differ)} of {len(table)} spectra have another {theirs} there, such as "
-                f"{cells[table.place[at]]!r} in row {values.row[table.place[at]]} for {names[ours][at]!r}: is the order "
-                f"another one? --key {theirs} joins by it, --key row by rows"
+                f"{values.path}: row by row, {len(differ)} of {len(table)} spectra have another {theirs} there, such "
+                f"as {cells[table.place[at]]!r} in row {values.row[table.place[at]]} for {names[ours][at]!r}: is the "
+                f"order another one? --key {theirs} joins by it, --key row by rows"
             )
     return Join(table.place, None, None, notes)
 
@@ -287,8 +287,9 @@ def _one_each(
     if several:
         names = [values.cells[theirs][first] for first in several]
         differ = f"; the first is taken where {', '.join(other)} differs" if other else ""
+        stand = "name stands" if len(names) == 1 else "names stand"
         notes = [
-            f"{values.path}: {len(names)} name{'s stand' if len(names) > 1 else ' stands'} several times with the same values: {shown(names)}{differ}"
+            f"{values.path}: {len(names)} {stand} several times with the same values: {shown(names)}{differ}",
         ]
     return np.array([found[0] if found else -1 for found in rows], np.intp), notes
 

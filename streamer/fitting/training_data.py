@@ -158,8 +158,8 @@ def refuse_doubtful_classes(table: Table, name: str, classes: Collection[str]) -
         )
     if cells and sum(_THOUSANDS.fullmatch(cell) is not None for cell in cells) >= (1 - _DOUBTFUL) * len(cells):
         raise BadFile(
-            f"{table.path}: expected numbers in column {name}, got cells such as {cells[0]!r}: write them without marks "
-            f"of thousands, {or_classes}"
+            f"{table.path}: expected numbers in column {name}, got cells such as {cells[0]!r}: write them without "
+            f"marks of thousands, {or_classes}"
         )
     if cells and not found.share and all(numbers(["1", cell]).share == 1.0 for cell in set(cells)):
         raise BadFile(
