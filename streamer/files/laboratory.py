@@ -35,8 +35,8 @@ def with_laboratory(
 ) -> tuple[Table, Join, list[str]]:
     """The spectra with the columns of a laboratory's file.
 
-    A target comes from the laboratory. Of another column that both files have, the spectra's own value is kept where
-    there is one.
+    A target comes from the laboratory. Another column that both files have stays as the file of the spectra has it;
+    only names that are missing there are taken from the laboratory's.
 
     Args:
         table: as `many.read_untyped` reads it, so that names are the texts of the file.
@@ -65,7 +65,7 @@ def with_laboratory(
                 continue
         elif shared is not None and plain(name) not in aim:
             notes += _kept(table, own[shared], found, shared, values.path)
-            if all(own[shared]):
+            if any(own[shared]) and plain(name) not in TEXT_COLUMNS:
                 continue
             name, found = shared, np.where(own[shared] != "", own[shared], found)
         column, note = _typed(name, found, values.decimal, texts)

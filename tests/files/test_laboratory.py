@@ -183,6 +183,22 @@ def test_two_columns_of_names_have_to_agree(tmp_path: Path) -> None:
     assert table.columns["sample_id"].tolist() == samples
 
 
+def test_columns_of_the_spectra_stay_and_their_missing_names_are_filled(tmp_path: Path) -> None:
+    lot = [f"l{i // 2}" for i in range(N)]
+    spectra = write_spectra(tmp_path / "s.csv", spectrum_id=S, sample_id=["", *lot[1:]], depth=["", *FAT[1:]])
+    values = csv(spectrum_id=S, sample_id=lot, depth=[fat.replace(".", ",") for fat in FAT], fat=FAT).replace(",", ";")
+    table, _ = join(spectra, values.replace(";0", ",0"))
+    assert of_spectra(table) == RIGHT
+    assert table.columns["sample_id"].tolist() == lot
+    np.testing.assert_equal(of_spectra(table, "depth"), [np.nan, *RIGHT[1:]])
+
+
+def test_a_number_in_a_name_is_no_suffix(tmp_path: Path) -> None:
+    spectra = write_spectra(tmp_path / "s.csv", spectrum_id=[f"1.{i + 1}" for i in range(N)])
+    table, _ = join(spectra, csv(file=["1", *(f"1.{i + 1}" for i in range(5))], fat=["99", *FAT[:5]]))
+    np.testing.assert_equal(of_spectra(table), [*RIGHT[:5], *[np.nan] * 3])
+
+
 def test_the_key_that_joins_most_spectra_is_taken(tmp_path: Path) -> None:
     spectra = write_spectra(tmp_path / "s.csv", sample=["s0", *["other"] * (N - 1)], spectrum_id=S)
     table, said = join(spectra, csv(sample=back(S), fat=back(FAT)))
@@ -216,12 +232,13 @@ def test_lines_around_the_header_are_told_and_not_read(head: str, notes: str, tm
     assert notes in said
 
 
-def test_a_first_sample_without_a_value_is_no_row_of_units(tmp_path: Path) -> None:
-    values = csv(spectrum_id=S, fat=["n.d.", *FAT[1:]], protein=["-", *FAT[1:]])
+@pytest.mark.parametrize("word", ["n.d.", "-"])
+def test_a_first_sample_without_a_value_is_no_row_of_units(word: str, tmp_path: Path) -> None:
+    values = csv(spectrum_id=S, fat=[word, *FAT[1:]], protein=["-", *FAT[1:]])
     table, said = join(write_spectra(tmp_path / "s.csv", spectrum_id=S), values)
     np.testing.assert_equal(of_spectra(table), [np.nan, *RIGHT[1:]])
     assert "8 of 8 spectra have values" in said
-    assert "1 of 8 cells of fat are no numbers ('n.d.'): not measured there" in said
+    assert f"1 of 8 cells of fat are no numbers ({word!r}): not measured there" in said
 
 
 def test_rows_that_no_spectrum_has_do_not_decide_what_a_column_holds(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_what_cannot_be_one_table_is_refused(given: str, message: str, tmp_path:
         read_table([str(tmp_path / name) for name in given.split()], nm())
 
 
-@pytest.mark.parametrize("written", ["m{}", "m{}.txt", "m{}.TXT", r"C:\scans\m{}.txt", "scans/m{}.txt", "m{}.txt.gz"])
+@pytest.mark.parametrize("written", ["m{}", "m{}.txt", "m{}.TXT", r"C:\scans\m{}.txt", "scans/m{}", "m{}.txt.gz"])
 @pytest.mark.parametrize(("suffix", "column"), [(".txt", "sample"), (".txt.gz", "File name"), (".txt", "spectrum_id")])
 def test_values_go_to_files_by_their_names(written: str, suffix: str, column: str, tmp_path: Path) -> None:
     for i in range(12):

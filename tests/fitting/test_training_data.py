@@ -209,6 +209,18 @@ def test_a_key_needs_a_file_of_laboratory_values(tmp_path: Path) -> None:
         )
 
 
+def test_the_laboratorys_file_may_lie_among_the_spectra(tmp_path: Path) -> None:
+    for i in range(6):
+        (tmp_path / f"m{i}.txt").write_text(
+            "".join(f"{nm:g}\t{v:.6g}\n" for nm, v in zip(GRID.values, SPECTRA[i], strict=True))
+        )
+    (tmp_path / "lab.csv").write_text("File,fat\n" + "".join(f"m{i}.txt,{i}\n" for i in range(6)))
+    for given in (tmp_path, tmp_path / "*"):
+        laboratory = LaboratoryOptions(labels=tmp_path / "lab.csv")
+        table, _ = read_training(given, ReadOptions(axis_unit="nm"), laboratory, ["fat"], lambda text: None)
+        assert table.columns["fat"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_bad_rows_are_summed_up_by_reason() -> None:
     bad = [BadRowInFile("a.csv", row, f"expected a number in column '1100', got 'x{row}'") for row in range(2, 9)]
     bad += [BadRowInFile("a.csv", row, f"spectrum_id 's{row}' is already in this file") for row in (9, 12)]
