@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -354,5 +355,6 @@ def _loose(name: str) -> str:
     value = number(name)
     if value == value:
         return f"{value:g}" if abs(value) < 1e6 else repr(value)
-    text = re.sub(r"\s", "", _forms(name)[-1].lower()).replace("_", "-")
+    text = unicodedata.normalize("NFKC", _forms(name)[-1]).casefold()
+    text = re.sub(r"\s", "", text).replace("_", "-")
     return text.lstrip("0") or text

@@ -120,6 +120,8 @@ def read_laboratory(path: Path, encoding: str | None, targets: Collection[str] =
         names = table.names
         if repeated := [name for name, n in Counter(names).items() if name and n > 1]:
             raise BadFile(f"{path}: expected each column once, got {', '.join(repeated)} more than once")
+        if (wrong := next(filter(_is_number, names), None)) and not {*map(plain, targets)} & {*map(plain, names)}:
+            raise BadFile(f"{path}: line {table.row} is no header: expected the names of the columns, got {wrong!r}")
         rows: list[int] = []
         cells: list[list[str]] = []
         for block in table.blocks(256):
@@ -143,15 +145,20 @@ def read_laboratory(path: Path, encoding: str | None, targets: Collection[str] =
 
 
 def _header(lines: Lines, targets: Collection[str]) -> int:
-    """The place of the first line with a target or a name of names and as many cells as the next; else by its shape."""
+    """The place of the first line of names, among them a target or a key, as wide as the next; else by its shape."""
     wanted = {plain(target) for target in targets}
     for known in (wanted, set(KEYS)):
         for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
             cells = lines.cells(line)
             below = lines.cells(lines.head[place + 1][1]) if place + 1 < len(lines.head) else cells
-            if {plain(cell) for cell in cells} & known and len(below) - len(cells) in (0, 1):
+            named = known & {plain(cell) for cell in cells} and not any(_is_number(cell) for cell in cells)
+            if named and len(below) - len(cells) in (0, 1):
                 return place
     return header_by_shape(lines)
+
+
+def _is_number(text: str) -> bool:
+    return any(np.isfinite(number(text, mark)) for mark in ".,")
 
 
 def _is_units(names: Sequence[str], cells: Sequence[Sequence[str]], decimal: str) -> bool:

@@ -55,6 +55,7 @@ def read_unlabeled(
         reading = replace(reading, texts=(*reading.texts, group))
     spectra, conditions, left_out = [], [], 0
     names: list[dict[str, np.ndarray]] = []
+    spelling: dict[str, str] = {}
     for path in expand(files):
         table = read_table(path, reading)
         grid = grid or table.axis
@@ -65,17 +66,17 @@ def read_unlabeled(
         left_out += int((~good).sum())
         spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
         names.append({plain(name): texts_of(values[good]) for name, values in table.columns.items()})
+        spelling = {plain(name): name for name in table.columns} | spelling
         instrument = find_name(table.columns, *INSTRUMENT_COLUMNS)
         conditions += (
             [""] * int(good.sum()) if instrument is None else texts_of(table.columns[instrument])[good].tolist()
         )
     assert grid is not None
-    known = dict.fromkeys(name for one in names for name in one)
     columns = {
-        name: np.concatenate(
+        called: np.concatenate(
             [one.get(name, np.full(len(rows), "", object)) for one, rows in zip(names, spectra, strict=True)]
         )
-        for name in known
+        for name, called in spelling.items()
     }
     objects = objects_in(columns, sum(map(len, spectra)), str(files[0]), group)
     tell(str(objects))

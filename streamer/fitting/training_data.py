@@ -16,7 +16,7 @@ from ... import BadFile
 from ..files.columns import plain, shown
 from ..files.kinds import numbers
 from ..files.laboratory import with_laboratory
-from ..files.many import Files, read_untyped, with_kinds
+from ..files.many import FILE_COLUMNS, Files, read_untyped, with_kinds
 from ..files.options import BadRowInFile, ReadOptions
 from ..files.table import Table, find_name
 
@@ -96,10 +96,7 @@ def read_training(
         tell(note)
     for target in targets:
         if target not in table.columns:
-            near = find_name(table.columns, target) or next(iter(get_close_matches(target, table.columns, 1)), None)
-            also = f" (there is {near!r})" if near else ""
-            known = ", ".join(name for name, column in table.columns.items() if column.dtype.kind == "f") or "none"
-            raise BadFile(f"{where}: no column {target!r}{also}; columns of numbers: {known}")
+            raise BadFile(f"{where}: {_missing(table, target)}")
     tell(_taken(table, targets))
     return Training(table, joined_by)
 
@@ -126,7 +123,19 @@ def _taken(table: Table, targets: Sequence[str]) -> str:
     beside = [name for name in table.columns if name not in targets]
     about = f"{len(table)} spectra, {table.axis}, quantity {table.quantity}; targets: {', '.join(there) or 'none'}"
     others = f"; other columns: {', '.join(beside[:12])}{', ...' if len(beside) > 12 else ''}" if beside else ""
-    return f"{table.path}: {about}{others}"
+    name = find_name(table.columns, *FILE_COLUMNS)
+    more = len(set(table.columns[name].tolist())) - 1 if name else 0
+    return f"{table.path}{f' and {more} more files' if more else ''}: {about}{others}"
+
+
+def _missing(table: Table, target: str) -> str:
+    near = find_name(table.columns, target) or next(iter(get_close_matches(target, table.columns, 1)), None)
+    also = f" (there is {near!r})" if near else ""
+    known = ", ".join(name for name, column in table.columns.items() if column.dtype.kind == "f") or "none"
+    for name, column in table.columns.items():
+        if column.dtype == object and target in column.tolist():
+            also = f" ({target!r} is a value of column {name!r}: give each target a column of its own)"
+    return f"no column {target!r}{also}; columns of numbers: {known}"
 
 
 def is_class(table: Table, name: str) -> bool:

@@ -125,6 +125,7 @@ def test_a_join_by_row_says_what_speaks_against_it(tmp_path: Path) -> None:
         (csv(spectrum_id=["x"] * N, fat=FAT), r"no value of column 'spectrum_id' \('x'.*\) is in column 'spectrum_id'"),
         (csv(fat=FAT), r"values.csv: expected a column that names the samples, as .*s.csv has \(spectrum_id\)"),
         (csv(spectrum_id=[""] * N, fat=FAT), "expected a column that names the samples"),
+        ("s0,10.0\ns1,11.0\n", r"line 1 is no header: expected the names of the columns, got '10\.0'"),
         ("spectrum_id,fat\n", "expected laboratory values below the header in line 1, got none"),
         (
             "spectrum_id,fat\ns1,2,remark\ns2,3\ns3,4\n",
@@ -222,6 +223,7 @@ def test_names_of_objects_are_kept_where_the_laboratory_has_no_row(tmp_path: Pat
         ("spectrum_id;fat;pH\n[-];g/100 g;[1]\n", "line 2 holds units"),
         ("Report 2026\nAnalyst: X\n\nspectrum_id;fat;pH\n", "the header is line 4"),
         ("Report;;\nAnalyst;X;\n;;\nspectrum_id;fat;pH\n", "the header is line 4"),
+        ("Protocol;fat;2026\nSample;17;\nspectrum_id;fat;pH\n", "the header is line 3"),
         ("sep=;\n# made by hand\nspectrum_id;fat;pH\n", "1 lines of comments"),
     ],
 )

@@ -202,6 +202,14 @@ def test_a_target_that_is_not_there_is_looked_for(tmp_path: Path) -> None:
         )
 
 
+def test_a_table_of_one_value_a_row_is_refused(tmp_path: Path) -> None:
+    spectra = write(tmp_path / "s.csv", sample_id=[f"s{i}" for i in range(N)])
+    rows = "".join(f"s{i},{name},{i}\n" for i in range(N) for name in ("fat", "protein"))
+    (tmp_path / "lab.csv").write_text(f"sample_id,parameter,value\n{rows}")
+    with pytest.raises(BadFile, match="'fat' is a value of column 'parameter': give each target a column of its own"):
+        fit(spectra, "fat", labels=tmp_path / "lab.csv")
+
+
 def test_a_key_needs_a_file_of_laboratory_values(tmp_path: Path) -> None:
     with pytest.raises(BadFile, match="--key joins a file of laboratory values: give it with --laboratory FILE"):
         read_training(
