@@ -24,13 +24,13 @@ class Objects:
 
     Attributes:
         codes: (n,) the object of each row, numbered from 0 as they appear. column: that names them, or None.
-        blank: rows without a name, each an object of its own.
+        blank: (n,) bool, rows without a name, each an object of its own; None if names are not looked at.
         few: a column that repeats names, but has too few of them to split by.
     """
 
     codes: np.ndarray
     column: str | None
-    blank: int = 0
+    blank: np.ndarray | None = None
     few: str = ""
 
     @property
@@ -39,7 +39,8 @@ class Objects:
         return None if self.count == len(self.codes) else self.codes
 
     def __getitem__(self, rows: np.ndarray) -> Objects:
-        return Objects(self.codes[rows], self.column, self.blank, self.few)
+        blank = None if self.blank is None else self.blank[rows]
+        return Objects(self.codes[rows], self.column, blank, self.few)
 
     @property
     def count(self) -> int:
@@ -52,7 +53,8 @@ class Objects:
         _, repeats = np.unique(self.codes, return_counts=True)
         many = f"{repeats.min()} to {repeats.max()}" if repeats.min() < repeats.max() else str(repeats.max())
         spectra = "spectrum" if many == "1" else "spectra"
-        also = f"; {self.blank} rows without a name are an object each" if self.blank else ""
+        count = 0 if self.blank is None else int(self.blank.sum())
+        also = f"; {count} rows without a name are an object each" if count else ""
         return f"{self.count} objects by column {self.column}, {many} {spectra} each; these stay together{also}"
 
 
@@ -83,7 +85,7 @@ def objects_in(
         if column is None:
             raise BadFile(f"{path}: no column {group!r} to group by; available: {', '.join(columns) or 'none'}")
         codes, blank = _codes(columns[column])
-        if codes.max(initial=0) == 0 or blank == n:
+        if codes.max(initial=0) == 0 or blank.all():
             name = shown(texts_of(columns[column])[:1].tolist())
             raise BadFile(
                 f"{path}: expected names of several objects in column {column!r}, got {name} in all {n} rows; "
@@ -114,12 +116,12 @@ def column_of(table: Table, name: str) -> np.ndarray:
     return table.columns[column]
 
 
-def _codes(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """(n,) the object of each row, and how many rows have no name."""
+def _codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) the object of each row, and (n,) bool, which rows have no name."""
     texts = texts_of(values)
-    blank = texts == ""
+    blank = np.array(texts == "", bool)
     names = np.array([f"\0{i}" if empty else str(v) for i, (v, empty) in enumerate(zip(texts, blank, strict=True))])
     _, first, code = np.unique(names, return_index=True, return_inverse=True)
     order = np.empty(len(first), np.intp)
     order[np.argsort(first)] = np.arange(len(first))
-    return order[code], int(blank.sum())
+    return order[code], blank

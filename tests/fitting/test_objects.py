@@ -25,11 +25,11 @@ FOURS = [f"m{i // 4}" for i in range(N)]
 ROWS = [f"s{i}" for i in range(N)]
 
 
-def write(path: Path, seed: int = 0, n: int = N, **columns: list[str]) -> Path:
-    spectra, values = simulate(n, GRID, seed)
+def write(path: Path, seed: int = 0, /, **columns: list[str]) -> Path:
+    spectra, values = simulate(N, GRID, seed)
     columns = {"fat": [f"{value:.4f}" for value in values[:, 0]]} | columns
     lines = [",".join([*columns, *(f"{nm:g}" for nm in GRID.values)])]
-    for i in range(n):
+    for i in range(N):
         lines.append(",".join([*(of[i] for of in columns.values()), *(f"{v:.6g}" for v in spectra[i])]))
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -71,6 +71,12 @@ def test_the_objects_are_found_and_said(
     columns: dict[str, list[str]], group: str | None, says: str, tmp_path: Path
 ) -> None:
     assert says in str(objects_of(table_of(tmp_path, **columns), group))
+
+
+def test_rows_that_are_left_out_are_not_counted(tmp_path: Path) -> None:
+    objects = objects_of(table_of(tmp_path, g=["" if i < 8 else FOURS[i] for i in range(N)]), "g")
+    assert "; 2 rows without a name" in str(objects[np.arange(6, N)])
+    assert "without a name" not in str(objects[np.arange(8, N)])
 
 
 @pytest.mark.parametrize(
