@@ -91,6 +91,8 @@ def pretrain(
     out: Annotated[Path | None, Option(help="Write the encoder to this file, for `tamis fit --encoder`.")] = None,
     group: Annotated[str | None, Option(help="Column that names the object, to pair its spectra.")] = None,
     gold: Annotated[list[Path] | None, Option(help="Labeled file, for testing only. May be repeated.")] = None,
+    laboratory: Annotated[Path | None, Option(help="File of laboratory values of --gold, joined by names.")] = None,
+    key: Annotated[str | None, Option(help="Column that joins them: NAME, OURS=THEIRS or row.")] = None,
     encoder: Annotated[Literal["mlp", "cnn", "spectratr"], Option(help="The encoder's network.")] = "mlp",
     objective: Annotated[Literal["nt-xent", "vicreg", "barlow", "masked"], Option(help="The loss.")] = "nt-xent",
     preprocess: Annotated[str, Option(help="Pre-treatments before the encoder.")] = "snv, savgol 15 2 1",
@@ -115,6 +117,8 @@ def pretrain(
     require_learn("tamis pretrain")
     if (name is None) == (out is None):
         raise BadSettings("give either --name, a model to improve, or --out, a file for the encoder")
+    if laboratory is not None and not gold:
+        raise BadSettings("--laboratory holds values of the spectra in --gold FILE: give that file too")
     stop = Stop()
     store = store_options.open()
     for path in (out, checkpoint):  # checked before the work
@@ -122,6 +126,7 @@ def pretrain(
             raise BadFile(f"{path}: expected a file to write, in a folder that exists")
     from ...ssl.pretrain import Interrupted, Recipe, pretrain
     from ..fitting.pretrain import improve_model, read_unlabeled
+    from ..fitting.training_data import LaboratoryOptions
 
     verdict = version = network = health = None
     with refusing(), progress_bar("pretraining", steps) as update:
@@ -131,10 +136,13 @@ def pretrain(
         running["progress"] = lambda step, loss: update(completed=step + 1, description=f"pretraining, loss {loss:.3f}")
         try:
             if name is None:
-                unlabeled, grid = read_unlabeled(files, group, None, reading)
+                unlabeled, grid = read_unlabeled(files, group, None, reading, tell)
                 network, health = pretrain(unlabeled, grid, recipe, **running)
             else:
-                verdict, version = improve_model(store, name, files, group, gold or [], recipe, reading, **running)
+                values = LaboratoryOptions(labels=laboratory, key=key)
+                verdict, version = improve_model(
+                    store, name, files, group, gold or [], recipe, reading, values, tell, **running
+                )
         except Interrupted as error:
             print(f"{error}; --checkpoint continues from there" if checkpoint else str(error))
             raise typer.Exit(1) from error

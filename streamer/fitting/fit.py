@@ -114,15 +114,15 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         from ...models.encoder import Encoder
 
         encoder = Encoder.load(options.encoder)
-    table = read_training(files, options.reading, options.laboratory, targets, options.tell)
+    table, joined_by = read_training(files, options.reading, options.laboratory, targets, options.tell, [options.group])
     options.tell(taken(table, targets))
-    path, classes = Path(table.path), options.laboratory.classes
+    path = Path(table.path)
     is_classes = any(is_class(table, target) for target in targets)
     if is_classes:
         for target in targets:
-            refuse_doubtful_classes(table.columns, target, path, classes, table.decimal)
+            refuse_doubtful_classes(table, target, options.laboratory.classes)
         kind = classifier_kind(kind, path, targets[0])
-    objects = objects_of(table, options.group)
+    objects = objects_of(table, options.group, targets, joined_by)
     found = look_at(table, targets, objects, options.keep)
     for finding in found.findings:
         options.tell(str(finding))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from ...models.axis import Axis, resampler
 from ...models.model import Model
 from ...models.store import Store
 from ...ssl.unlabeled import Unlabeled
-from ..files.many import expand, read_table
+from ..files.columns import plain
+from ..files.many import expand, read_table, texts_of
 from ..files.options import ReadOptions
-from ..files.table import INSTRUMENT_COLUMNS, Table
+from ..files.table import INSTRUMENT_COLUMNS, find_name
 from .fit import target_values
-from .objects import objects_of
+from .objects import EACH_ROW, objects_in
+from .training_data import LaboratoryOptions, Tell, read_training
 
 if TYPE_CHECKING:
     from ...ssl.gate import Verdict
@@ -37,50 +40,65 @@ def refuse_classes(name: str, champion: Model) -> None:
 
 
 def read_unlabeled(
-    files: Sequence[Path], group: str | None, grid: Axis | None, reading: ReadOptions
+    files: Sequence[Path], group: str | None, grid: Axis | None, reading: ReadOptions, tell: Tell = lambda text: None
 ) -> tuple[Unlabeled, Axis]:
     """All finite spectra of the files, on the given grid or on the first file's axis.
 
     Args:
-        group: a column whose equal values are one object; None for the files' objects, or one per spectrum.
+        group: a column whose equal values are one object, whatever file they are in; None decides as `objects_of` says.
+        tell: gets a sentence about the objects.
 
     Raises:
         BadFile: no such column, or fewer than 20 objects. AxisMismatch: a file does not cover the grid.
     """
-    spectra, objects, conditions, left_out = [], [], [], 0
-    for number, path in enumerate(expand(files)):
+    if group is not None:
+        reading = replace(reading, texts=(*reading.texts, group))
+    spectra, conditions, left_out = [], [], 0
+    names: list[dict[str, np.ndarray]] = []
+    spelling: dict[str, str] = {}
+    for path in expand(files):
         table = read_table(path, reading)
         grid = grid or table.axis
+        if group not in (None, EACH_ROW) and find_name(table.columns, str(group)) is None:
+            available = ", ".join(table.columns) or "none"
+            raise BadFile(f"{path}: no column {group!r} to group by; available: {available}")
         good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
         left_out += int((~good).sum())
         spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
-        objects += _names(table, group, number)[good].tolist()
-        names = next((table.columns[name] for name in INSTRUMENT_COLUMNS if name in table.columns), None)
-        conditions += [""] * int(good.sum()) if names is None else [str(name) for name in names[good]]
+        names.append({plain(name): texts_of(values[good]) for name, values in table.columns.items()})
+        spelling = {plain(name): name for name in table.columns} | spelling
+        instrument = find_name(table.columns, *INSTRUMENT_COLUMNS)
+        conditions += (
+            [""] * int(good.sum()) if instrument is None else texts_of(table.columns[instrument])[good].tolist()
+        )
     assert grid is not None
-    code = np.unique(objects, return_inverse=True)[1]
-    if not len(code) or code.max() + 1 < MIN_OBJECTS:
+    columns = {
+        called: np.concatenate(
+            [one.get(name, np.full(len(rows), "", object)) for one, rows in zip(names, spectra, strict=True)]
+        )
+        for name, called in spelling.items()
+    }
+    objects = objects_in(columns, sum(map(len, spectra)), str(files[0]), group)
+    tell(str(objects))
+    if objects.count < MIN_OBJECTS:
         also = f"; {left_out} spectra with values that are not finite were left out" if left_out else ""
         expected = f"expected spectra of at least {MIN_OBJECTS} objects to learn from"
-        raise BadFile(f"{files[0]}: {expected}, got {len(set(objects))}{also}")
+        raise BadFile(f"{files[0]}: {expected}, got {objects.count}{also}")
     condition = np.unique(conditions, return_inverse=True)[1]
-    return Unlabeled(np.vstack(spectra), code, condition, np.ones(len(code), bool)), grid
+    return Unlabeled(np.vstack(spectra), objects.codes, condition, np.ones(len(condition), bool)), grid
 
 
-def _names(table: Table, group: str | None, number: int) -> np.ndarray:
-    """(n,) a name for each object; an object that a column names may be in several files."""
-    objects = objects_of(table, group)
-    if objects.column is None:
-        return np.array([f"{number}/{code}" for code in objects.codes], object)
-    named = table.columns[objects.column]
-    return np.array([str(name) or f"{number}/{code}" for name, code in zip(named, objects.codes, strict=True)], object)
-
-
-def read_gold(path: Path, targets: Sequence[str]) -> Gold:
+def read_gold(
+    path: Path,
+    targets: Sequence[str],
+    reading: ReadOptions | None = None,
+    laboratory: LaboratoryOptions | None = None,
+    tell: Tell = lambda text: None,
+) -> Gold:
     """Raises BadFile: the file lacks a target, or fewer than 3 spectra have all of them."""
     from ...ssl.refit import Gold  # with torch, which `tamis compare` needs for some models only
 
-    table = read_table(path)
+    table, _ = read_training(path, reading or ReadOptions(), laboratory or LaboratoryOptions(), targets, tell)
     values = np.column_stack([target_values(table.columns, target, path) for target in targets])
     good = np.isfinite(values).all(axis=1) & np.isfinite(table.spectra).all(axis=1)
     if good.sum() < 3:
@@ -96,13 +114,16 @@ def improve_model(
     gold: Sequence[Path],
     recipe: Recipe,
     reading: ReadOptions,
+    laboratory: LaboratoryOptions | None = None,
+    tell: Tell = lambda text: None,
     **running: Any,
 ) -> tuple[Verdict, str | None]:
     """Gives a model new heads on an encoder pretrained on files, tests it, and publishes it if it passes.
 
     Args:
         group: a column whose equal values are one object; None for the files' own objects.
-        gold: labeled files, for testing only.
+        gold: labeled files, for testing only; `laboratory` says where their values are.
+        tell: gets sentences about what was read and joined.
         running: `checkpoint`, `progress` and `stop`, as `ssl.pretrain.pretrain` explains them.
 
     Returns:
@@ -119,9 +140,10 @@ def improve_model(
     calibration = store.calibration(name, before)
     if calibration is None:
         raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
-    unlabeled, _ = read_unlabeled(files, group, champion.grid, reading)
+    unlabeled, _ = read_unlabeled(files, group, champion.grid, reading, tell)
     labels = Labels(calibration, *np.zeros((2, len(calibration)), bool))
-    tests = [read_gold(path, champion.targets) for path in gold]
+    of_gold = replace(reading, where=None)
+    tests = [read_gold(path, champion.targets, of_gold, laboratory, tell) for path in gold]
     judged, _ = improve(champion, labels, unlabeled, recipe, tests, **running)
     if not judged.verdict.promoted:
         return judged.verdict, None

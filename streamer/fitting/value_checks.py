@@ -15,6 +15,7 @@ WEAK = frozenset((0.0, -1.0, -9.0, -10.0, 99.0))  # codes too, but some scales h
 HUGE = 1e20
 NO_CLASS = frozenset(("na", "n/a", "#n/a", "n.a.", "nan", "null", "n.d.", "missing", "?", "-", "--"))
 BLANKS = re.compile(r"(?<=[^\W\d_])[\s_-]+(?=\w)|(?<=\w)[\s_-]+(?=[^\W\d_])")  # in 'PE-HD', not in '1-2'
+NUMBER = re.compile(r"[-+]?\d{1,15}(\.\d+)?")
 MIN_VALUES = 5  # fewer do not say what is far
 NEARLY = 0.9  # share of rows with one value
 MOST_WHOLE, MIN_OF_WHOLE = 10, 5  # different whole values, and rows of each, that look like classes
@@ -71,7 +72,8 @@ def check_classes(name: str, values: np.ndarray, naming: Naming) -> tuple[np.nda
         if len(same) > 1:
             shown = " and ".join(f"{word!r} ({count[word]} rows)" for word in same)
             text = (
-                f"{name} has {shown}, names that differ by case, blanks or accents alone: fitted as {len(same)} classes"
+                f"{name} has {shown}, names that differ by case, blanks, accents or a number's form alone: fitted "
+                f"as {len(same)} classes"
             )
             rows = np.flatnonzero(np.isin(values.astype(str), same))
             findings.append(Finding("class-names", f"{text}; if they are one class, write it in one way", rows))
@@ -173,9 +175,11 @@ def _no_class(word: str) -> bool:
 
 def _plain(word: str) -> str:
     """
-    >>> _plain(" PE-HD "), _plain("pe hd"), _plain("Bl\u00e9"), _plain("1-2"), _plain("12")
-    ('pehd', 'pehd', 'ble', '1-2', '12')
+    >>> _plain(" PE-HD "), _plain("pe hd"), _plain("Bl\u00e9"), _plain("1-2"), _plain("12"), _plain("1.0")
+    ('pehd', 'pehd', 'ble', '1-2', '12', '1')
     """
+    if NUMBER.fullmatch(word):
+        return f"{float(word):.12g}"
     letters = unicodedata.normalize("NFKD", word).casefold().strip()
     letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return BLANKS.sub("", letters)

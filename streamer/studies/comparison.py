@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..fitting.fit import look_at
-from ..fitting.objects import objects_of
+from ..fitting.objects import EACH_ROW, objects_of
 from ..fitting.pretrain import read_unlabeled
 from ..fitting.training_data import Tell, is_class, read_training, refuse_doubtful_classes, taken
 from .contenders import Context, contender
@@ -60,12 +60,13 @@ def compare(
     Raises BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks
     the pairs it needs; or options that do not go together.
     """
-    table = read_training(options.files, options.reading, options.laboratory, options.targets, tell)
+    named = [options.group, options.split, options.pairs, options.stream, *options.test]
+    table, joined_by = read_training(options.files, options.reading, options.laboratory, options.targets, tell, named)
     tell(taken(table, options.targets))
     texts = [name for name in options.targets if is_class(table, name)]
     for name in texts:
-        refuse_doubtful_classes(table.columns, name, table.path, options.laboratory.classes, table.decimal)
-    objects = objects_of(table, options.group)
+        refuse_doubtful_classes(table, name, options.laboratory.classes)
+    objects = objects_of(table, options.group, options.targets, joined_by)
     tell(str(objects))
     found = look_at(table, options.targets, objects, options.keep)
     for finding in found.findings:
@@ -87,7 +88,8 @@ def compare(
     context = Context()
     if options.unlabeled and any(name.startswith("tamis") for name in options.models):
         reading = replace(options.reading, where=None)
-        context = Context(read_unlabeled(options.unlabeled, options.group, table.axis, reading))
+        context = Context(read_unlabeled(options.unlabeled, options.group, table.axis, reading, tell))
+    options = replace(options, group=objects.column or EACH_ROW)
     done = Comparison(options, {name: kind.make(table, name, options, context) for name in options.targets}, [])
     for target, task in done.tasks.items():
         for labels, seed, name in product(task.counts, range(options.seeds), options.models):

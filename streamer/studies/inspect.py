@@ -167,8 +167,9 @@ def inspect(
     notes: list[str] = []
     bad: list[BadRowInFile] = []
     reading = replace(reading, on_bad_row=bad.append, on_note=lambda path, note: notes.append(note))
-    table = read_training(files, reading, laboratory or LaboratoryOptions(), targets, notes.append)
-    objects = objects_of(table, group)
+    where = laboratory or LaboratoryOptions()
+    table, joined_by = read_training(files, reading, where, targets, notes.append, [group])
+    objects = objects_of(table, group, targets, joined_by)
     looked = [*targets] or _candidates(table)
     seen = look_at(table, looked, objects, refuse=False)
     return Inspected(table, seen, looked, objects, notes, bad)

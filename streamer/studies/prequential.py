@@ -19,6 +19,7 @@ import numpy as np
 from ... import BadFile
 from ...models.model import Calibration
 from ...models.model_selection import Trained
+from ..files.many import texts_of
 from ..files.table import Table
 from ..fitting.objects import column_of
 from .contenders import LEARNS, Context, Samples, contender
@@ -72,7 +73,7 @@ class StreamTask:
         """Raises BadFile: a column is missing, fewer than 2 experiences, or fewer than 10 values in the first."""
         assert options.stream is not None
         values, rows = measured_rows(table, target)
-        names = column_of(table, options.stream)[rows].astype(str)
+        names = texts_of(column_of(table, options.stream)[rows])
         experiences = list(dict.fromkeys(names.tolist()))
         of = np.array([experiences.index(name) for name in names], dtype=np.int64)
         if len(experiences) < 2 or (of == 0).sum() < 10:
@@ -116,13 +117,21 @@ class StreamTask:
         )  # fmt: skip
 
     def _labeled(self, labels: int, seed: int) -> np.ndarray:
-        """(rows,) bool: two thirds of the first experience; of each later one `labels`, at most two thirds too."""
+        """(rows,) bool: two thirds of the first experience; of each later one `labels`, at most two thirds too.
+
+        Rows of one object are drawn together.
+        """
         rng = np.random.default_rng(seed)
-        known = np.zeros(len(self.experience), bool)
+        known, group = np.zeros(len(self.experience), bool), self.samples.group
+        assert group is not None
         for number in range(len(self.experiences)):
             here = np.flatnonzero(self.experience == number)
             most = max(1, round(2 * len(here) / 3))
-            known[rng.permutation(here)[: min(labels, most) if number and labels else most]] = True
+            wanted = min(labels, most) if number and labels else most
+            objects, size = np.unique(group[here], return_counts=True)
+            order = rng.permutation(len(objects))
+            drawn = objects[order[: max(1, int((np.cumsum(size[order]) <= wanted).sum()))]]
+            known[here[np.isin(group[here], drawn)]] = True
         return known
 
     def _joined(self, known: np.ndarray, seen: np.ndarray) -> Labels:

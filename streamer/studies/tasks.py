@@ -20,6 +20,9 @@ from ...models.evaluation import Scores, few_labels, paired_accuracy, paired_dif
 from ...models.model import Model
 from ...models.model_selection import CLASS_FOLDS
 from ...ssl.unlabeled import Unlabeled
+from ..files.columns import shown
+from ..files.kinds import number
+from ..files.many import texts_of
 from ..files.options import ReadOptions
 from ..files.table import Table
 from ..fitting.fit import class_values, target_values
@@ -190,7 +193,7 @@ class ValueTask(Task):
                 f"{table.path}: expected 10 training and 3 test rows with {target!r}, got {len(train)}, {len(test)}"
             )
         if options.pairs is not None:
-            train, test, context = _across(table, options.pairs, str(objects.column), train, test, context)
+            train, test, context = _across(table, options.pairs, objects.codes, train, test, context)
         if context.unlabeled is None:
             context = replace(context, unlabeled=(_own(table, samples.group, options.pairs, test), table.axis))
         counts = list(dict.fromkeys(min(n, len(train)) for n in options.labels or [len(train)]))
@@ -293,13 +296,13 @@ def _split(
     drawn = "rows" if group is None else f"{objects[rows].count} objects by column {objects.column}"
     words, how = None, f"a third of the {drawn}, drawn once"
     if options.split is not None:
-        words, how = column_of(table, options.split)[rows], f"column {options.split}"
+        words, how = texts_of(column_of(table, options.split))[rows], f"column {options.split}"
     elif options.test:
         held_out = np.ones(len(rows), bool)
         for column, values in options.test.items():
-            there = column_of(table, column)[rows].astype(str)
+            there = texts_of(column_of(table, column)[rows])
             _refuse_absent(values, there, column, table)
-            held_out &= np.isin(there, list(values))
+            held_out &= np.any([_is(there, value) for value in values], axis=0)
         words = np.where(held_out, "test", "train")
         how = " and ".join(f"{column} {', '.join(values)}" for column, values in options.test.items())
     try:
@@ -307,6 +310,9 @@ def _split(
     except ValueError as error:
         column = "" if options.split is None else f"column {options.split!r}: "
         raise BadFile(f"{table.path}: {column}{error}") from error
+    if others := sorted(set(np.delete(words, [*train, *test]).tolist()) if words is not None else ()):
+        count = len(rows) - len(train) - len(test)
+        how += f"; {count} rows with other words ({shown(others)}) are neither in training nor in test"
     both = set() if group is None else set(group[rows[train]]) & set(group[rows[test]])
     if both and options.pairs is None:
         how += f"; {len(both)} of {objects.count} objects by column {objects.column} are in training AND test"
@@ -315,13 +321,19 @@ def _split(
 
 def _refuse_absent(values: Sequence[str], there: np.ndarray, column: str, table: Table) -> None:
     """Raises BadFile if a value is in no row: a misspelt one would silently be ignored."""
-    if absent := [value for value in values if value not in there]:
-        known = np.unique(there)
+    if absent := [value for value in values if not _is(there, value).any()]:
+        known = np.unique(there.astype(str))
         more = f" and {len(known) - 12} more" if len(known) > 12 else ""
         raise BadFile(
             f"{table.path}: column {column!r}: no row has {', '.join(map(repr, absent))}; values there: "
             f"{', '.join(known[:12])}{more}"
         )
+
+
+def _is(there: np.ndarray, value: str) -> np.ndarray:
+    """(n,) bool: which texts are the value; '1.0' is the number 1 where no text is written so."""
+    same = np.array(there == value, bool)
+    return same if same.any() else np.array([number(text) == number(value) for text in there.tolist()], bool)
 
 
 def _halves(rows: np.ndarray, group: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -333,10 +345,10 @@ def _halves(rows: np.ndarray, group: np.ndarray | None) -> tuple[np.ndarray, np.
 
 
 def _across(
-    table: Table, pairs: str, group: str, train: np.ndarray, test: np.ndarray, context: Context
+    table: Table, pairs: str, objects: np.ndarray, train: np.ndarray, test: np.ndarray, context: Context
 ) -> tuple[np.ndarray, np.ndarray, Context]:
     """Training rows of the first condition, test rows of the other, and the pairs without the test's objects."""
-    condition, objects = (column_of(table, name).astype(str) for name in (pairs, group))
+    condition = texts_of(column_of(table, pairs))
     names = list(dict.fromkeys(condition[condition != ""]))
     if len(names) != 2:
         raise BadFile(f"{table.path}: expected two conditions in column {pairs!r}, got {', '.join(names) or 'none'}")
@@ -359,7 +371,7 @@ def _across(
 def _own(table: Table, group: np.ndarray | None, pairs: str | None, test: np.ndarray) -> Unlabeled:
     """The file's own spectra without the test's objects, by object and condition."""
     objects = np.arange(len(table)) if group is None else group
-    kinds = np.zeros(len(table)) if pairs is None else column_of(table, pairs)
+    kinds = np.zeros(len(table)) if pairs is None else texts_of(column_of(table, pairs)).astype(str)
     condition = np.unique(kinds, return_inverse=True)[1]
     keep = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
     spectra = table.spectra[keep].astype(np.float32)
