@@ -124,7 +124,7 @@ def _sets(names: Sequence[str], bands: str | None) -> Iterator[_Set]:
     for style, pattern in _NAMES.items():
         if not any(mark in written for mark in _MARKS[style]):
             continue
-        groups: dict[str, list[tuple[int, float]]] = {}
+        groups: dict[str, list[tuple[int, float, bool]]] = {}
         for place, name in enumerate(names):
             if bands is not None and not limits and not fnmatchcase(name, bands):
                 continue
@@ -137,10 +137,22 @@ def _sets(names: Sequence[str], bands: str | None) -> Iterator[_Set]:
                 readings.append((prefix[:-1], -number))
             for key, value in readings:
                 if low <= value <= high:
-                    groups.setdefault(key, []).append((place, value))
+                    groups.setdefault(key, []).append((place, value, match["unit"] is not None))
         for prefix, members in groups.items():
-            places, values = zip(*members, strict=True)
+            places, values = zip(*_with_units(members), strict=True)
             yield _Set(prefix, style, places, np.array(values))
+
+
+def _with_units(members: list[tuple[int, float, bool]]) -> list[tuple[int, float]]:
+    """Without names such as '2019' beside '950 nm' to '1650 nm': no unit, and outside of all that have one."""
+    inside = [value for _, value, has_unit in members if has_unit]
+    if len(inside) < 2:
+        return [(place, value) for place, value, _ in members]
+    low, high = min(inside), max(inside)
+    outside = [not has_unit and not low <= value <= high for _, value, has_unit in members]
+    bare = sum(not has_unit for *_, has_unit in members)
+    keep_all = sum(outside) < bare or bare > len(inside)  # some lie between: refused later
+    return [(place, value) for (place, value, _), out in zip(members, outside, strict=True) if keep_all or not out]
 
 
 def _outside(names: Sequence[str], best: _Set, bands: str | None) -> set[int]:

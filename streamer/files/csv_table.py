@@ -1,7 +1,7 @@
 """Spectra in a table of text, one row a spectrum and one column a band; or one column a spectrum, as `.dpt` has it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from operator import itemgetter
 from typing import Any
@@ -10,11 +10,11 @@ import numpy as np
 
 from ... import BadFile
 from .band_columns import Bands, band_columns
-from .columns import BadRows, Batch, Content
+from .columns import BadRows, Batch, Content, shown
 from .kinds import is_empty, number
 from .options import ReadOptions
 from .spectra_in_columns import in_columns
-from .text_table import MAX_ABOVE, Lines, TextTable, is_text, open_lines
+from .text_table import MAX_ABOVE, SAMPLE, Lines, TextTable, is_number, is_text, open_lines, usual_width
 
 MAX_BESIDE = 1_000  # columns that are no bands: of each, a row's text is held
 _MIN_NUMBERS = 0.5  # of the cells below the bands, for the line above them to be the header
@@ -50,9 +50,11 @@ def _header(lines: Lines, options: ReadOptions) -> tuple[int, Bands | None]:
 
     Without bands: the place of the line that seems to be the header.
     """
-    widest, seeming = 0, 0
+    widest, seeming, usual = 0, 0, usual_width(lines)
     for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
         names = [name.strip() for name in lines.cells(line)]
+        if 2 * len(names) < usual:  # 'Scans;32;Gain;1.5': of the instrument
+            continue
         if widest and 2 * widest >= len(names) > 2:  # a row of a table whose header is above
             break
         try:
@@ -91,7 +93,13 @@ def _rows(path: str, table: TextTable, bands: Bands) -> Content:
     if len(others) > MAX_BESIDE:
         raise BadFile(f"{path}: expected at most {MAX_BESIDE} columns beside the bands, got {len(others)}")
     notes.extend(bands.notes)
+    for place in (place for place in bands.beside if place and not names[place]):
+        cells = [cells[place] for cells in (table.cells(line) for _, line in table.head) if len(cells) > place]
+        if kept := [cell for cell in cells if not is_empty(cell)]:
+            notes.append(f"column {place + 1} has no name in line {table.row}: it is not read ({kept[0]!r:.40})")
     bands_of = itemgetter(*places)
+    if table.head and (units := _units(table, bands_of)):
+        notes.append(f"line {table.head.pop(0)[0]} is a row of units, and not read: {shown(units, 3)}")
 
     def spectrum(cells: list[str]) -> np.ndarray:
         """Raises ValueError, or a subclass of it, if a cell is not a plain number."""
@@ -127,6 +135,22 @@ def _rows(path: str, table: TextTable, bands: Bands) -> Content:
 
     meta = {"axis_unit": bands.unit or "", "decimal": table.decimal}
     return Content([names[place] for place in others], bands.values, len(places), None, meta, batches, notes)
+
+
+def _units(table: TextTable, bands_of: Callable[[list[str]], Sequence[str]]) -> list[str]:
+    """What the first row below the header holds if it is one of units: no number, and no name of a sample."""
+    rows = [table.cells(line) for _, line in table.head[:SAMPLE]]
+    first = rows[0]
+    if len(first) != len(table.names) or not all(number(cell) != number(cell) for cell in first):
+        return []
+    below = [cells for cells in rows[1:] if len(cells) == len(first)]
+    filled = [at for at, cell in enumerate(first) if not is_empty(cell)]
+    under = set(bands_of(first))
+    are_units = len(under) == 1 and not is_empty(next(iter(under)))  # 'AU' in all of them
+    above_numbers = [at for at in filled if any(is_number(cells[at]) for cells in below)]
+    if not filled or not (are_units or (above_numbers == filled and all(map(is_empty, under)))):
+        return []
+    return list(dict.fromkeys(first[at] for at in filled))
 
 
 def _texts(cells: list[str]) -> np.ndarray:

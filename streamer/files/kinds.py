@@ -64,7 +64,18 @@ def numbers(cells: Sequence[str], decimal: str = ".") -> Numbers:
         words += _NO_VALUE.fullmatch(cell) is not None
     found = int(np.isfinite(values).sum())
     told = found + strange.total() - words
+    if _are_codes(cells):
+        found = 0
     return Numbers(values, strange, found / told if told and found else 0.0)
+
+
+def _are_codes(cells: Sequence[str]) -> bool:
+    """001, 002, ..., 120: as many digits in each cell, some with a zero before them. They name, they do not measure."""
+    if not any(cell.strip()[:1] == "0" for cell in cells):
+        return False
+    codes = {cell for cell in map(str.strip, cells) if cell.lower() not in NOTHING}
+    long = {len(code) for code in codes}
+    return len(long) == 1 and max(long) > 1 and all(map(str.isdecimal, codes)) and any(c[0] == "0" for c in codes)
 
 
 def number(cell: str, decimal: str = ".") -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -89,15 +90,23 @@ class TextTable:
             if all(not cells[-1].strip() for cells in longer):
                 table.trailing = True
             else:
-                counts = [str(i) for i in range(1, len(longer) + 1)]
-                counted = [cells[0].strip() for cells in longer] == counts
-                table.names = ["" if counted else "row_name", *names]
-                lines.notes.append(f"the first cell of each row is its name, as R writes it ({longer[0][0].strip()!r})")
+                table.names = ["", *names]
+        if table.names[0] == "" and len(table.names) > 1:
+            wide = len(table.names) + table.trailing
+            table._name_rows([cells[0].strip() for cells in rows if len(cells) == wide])
         table.decimal = "." if delimiter == "," else decimal_mark([cell for cells in rows for cell in cells])
         if delimiter == ",":
             quoted = [cell for cells in rows if len(cells) >= len(names) for cell in cells if "," in cell]
             table.decimal = _decimal_in_quotes(lines.path, quoted)
         return table
+
+    def _name_rows(self, first: list[str]) -> None:
+        """A first column without a name holds the names of the rows, unless it counts them, as R and pandas do."""
+        found = [cell for cell in first if cell]
+        counts = found[:1] in (["0"], ["1"]) and found == [str(int(found[0]) + at) for at in range(len(found))]
+        if found and not counts:
+            self.names = ["row_name", *self.names[1:]]
+            self.lines.notes.append(f"the first cell of each row is its name, as R writes it ({found[0]!r})")
 
     def cells(self, line: str) -> list[str]:
         cells = split(line, self.delimiter)
@@ -198,8 +207,22 @@ def header_by_shape(lines: Lines) -> int:
     return 0
 
 
+def usual_width(lines: Lines) -> int:
+    """How many cells a row has: of all widths, the one that holds most cells of the head."""
+    cells: Counter[int] = Counter()
+    for _, line in lines.head:
+        wide = len(lines.cells(line))
+        cells[wide] += wide
+    return cells.most_common(1)[0][0]
+
+
 def is_text(cell: str) -> bool:
-    return not is_empty(cell) and number(cell) != number(cell) and number(cell, ",") != number(cell, ",")
+    return not is_empty(cell) and not is_number(cell)
+
+
+def is_number(cell: str) -> bool:
+    """With a decimal point or a decimal comma."""
+    return not (math.isnan(number(cell)) and math.isnan(number(cell, ",")))
 
 
 def delimiter_of(line: str, blanks: bool) -> str | None:
