@@ -18,8 +18,9 @@ from itertools import chain, islice
 from typing import Any
 
 from ... import BadFile
+from .columns import TEXT_COLUMNS, plain
 from .encoding import detect
-from .kinds import decimal_mark, is_empty, number
+from .kinds import decimal_mark, is_empty, number, numbers
 
 MAX_LINE = 1 << 20  # characters: a file without line ends must not fill the memory
 MAX_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
@@ -28,6 +29,7 @@ SAMPLE = 64  # of them, whose cells are looked at
 MAX_ABOVE = 100  # lines above the header
 MAX_NOT_ASCII = 1 << 16  # bytes of lines that are not ASCII, to find their encoding
 _COMMENT = re.compile(r'\s*"?\s*(?:#|%|//|!)')
+_UNIT = re.compile(r"[(\[]?(?:%.*|\S*/\S*|°\S*|pp[mb]|[mkµ]?g|m?m|m[lL]|n\.?u\.?|nm|cm-1|a\.?u\.?|-)[)\]]?", re.I)
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.I)
 
 
@@ -94,10 +96,12 @@ class TextTable:
         if table.names[0] == "" and len(table.names) > 1:
             wide = len(table.names) + table.trailing
             table._name_rows([cells[0].strip() for cells in rows if len(cells) == wide])
-        table.decimal = "." if delimiter == "," else decimal_mark([cell for cells in rows for cell in cells])
+        texts = {at for at, name in enumerate(table.names) if plain(name) in TEXT_COLUMNS}  # '1.10' names a sample
+        whole = [cells for cells in rows if len(cells) >= len(names)]
+        figures = [cell for cells in whole for at, cell in enumerate(cells) if at not in texts]
+        table.decimal = "." if delimiter == "," else decimal_mark(figures)
         if delimiter == ",":
-            quoted = [cell for cells in rows if len(cells) >= len(names) for cell in cells if "," in cell]
-            table.decimal = _decimal_in_quotes(lines.path, quoted)
+            table.decimal = _decimal_in_quotes(lines.path, [cell for cell in figures if "," in cell])
         return table
 
     def _name_rows(self, first: list[str]) -> None:
@@ -198,13 +202,34 @@ def open_lines(path: str, stream: Any, encoding: str | None, *, blanks: bool = F
 
 
 def header_by_shape(lines: Lines) -> int:
-    """The place in `lines.head` of the first line that can be a header: texts, and as many cells as the rows below."""
-    wide = [len(lines.cells(line)) for _, line in lines.head]
-    usual = Counter(wide).most_common(1)[0][0]
-    for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
-        if wide[place] in (usual, usual - 1) and any(is_text(cell) for cell in lines.cells(line)):
-            return place
-    return 0
+    """The place in `lines.head` of the header: names above a column of numbers, in as many cells as the rows have.
+
+    Without such a column, the first line of texts with as many cells. A line without numbers is preferred: 'Scans;32'
+    may stand above.
+    """
+    rows = [lines.cells(line) for _, line in lines.head]
+    usual = usual_width(lines)
+    fits = [place for place, cells in enumerate(rows[:MAX_ABOVE]) if len(cells) in (usual, usual - 1)]
+    fits = [place for place in fits if any(map(is_text, rows[place])) and not are_units(rows[place])]
+    fits.sort(key=lambda place: (len(rows[place]) < usual, sum(map(is_number, rows[place]))))
+    return next((place for place in fits if _names_numbers(rows[place:], usual)), min(fits, default=0))
+
+
+def are_units(cells: Sequence[str]) -> bool:
+    """A row of units alone: '%', 'g/kg', '[mg]'."""
+    return any(map(str.strip, cells)) and all(not cell.strip() or _UNIT.fullmatch(cell.strip()) for cell in cells)
+
+
+def _names_numbers(rows: list[list[str]], usual: int) -> bool:
+    """Whether a name in the first row stands above numbers alone; a row of units may come between."""
+    names, below = rows[0], [cells for cells in rows[1:] if len(cells) in (usual, usual + 1)]
+    below = below[1:] if below and are_units(below[0]) else below
+    shift = usual - len(names)  # R does not name the column of the rows' names
+    for at, name in enumerate(names):
+        column = [cells[at + shift] for cells in below]
+        if name.strip() and any(numbers(column, mark).share == 1.0 for mark in ".,"):
+            return True
+    return False
 
 
 def usual_width(lines: Lines) -> int:

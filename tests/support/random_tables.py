@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
+from tamis.streamer.files.columns import plain
 from tamis.streamer.files.options import ReadOptions
 
 VARIETIES = ("Weizen", "Gerste grün", "maïs, doux", "avoine; noire", "Rye | 2", 'the "best"')
@@ -95,7 +96,8 @@ def forms() -> st.SearchStrategy[Form]:
         unit_row=flag,
         has_variety=flag,
     )
-    return forms.filter(lambda form: not form.row_names or form.id_name != "")  # else the rows have two names
+    forms = forms.filter(lambda form: not form.row_names or form.id_name != "")  # else the rows have two names
+    return forms.filter(lambda form: plain(form.id_name) != plain(form.object_name) or not form.id_name)
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,16 @@ class Truth:
 
 @dataclass(frozen=True)
 class Written:
-    """Both files, how they are to be read, and what they hold."""
+    """Both files, how they are to be read, and what they hold.
+
+    Attributes:
+        spectra_only: as `csv`, without the targets; they are in `laboratory`, in another order and by the same names.
+    """
 
     csv: Path
     parquet: Path
+    spectra_only: Path
+    laboratory: Path
     reading: ReadOptions
     truth: Truth
 
@@ -163,7 +171,16 @@ def write(form: Form, folder: Path, bands: int = 20) -> Written:
     if "" in order:  # as R and pandas write names of rows
         order = ["", *[name for name in order if name]]
     csv, parquet = folder / "lab.csv", folder / "lab.parquet"
-    csv.write_bytes(_csv(form, order, cells, set(names), rows, draw).encode(form.encoding, "replace"))
+    alone, laboratory = folder / "spectra.csv", folder / "values.csv"
+    csv.write_bytes(_csv(form, order, cells, rows).encode(form.encoding, "replace"))
+    without = [name for name in order if name not in form.targets]
+    alone.write_bytes(_csv(form, without, cells, rows).encode(form.encoding, "replace"))
+    if form.id_style != "none":
+        turned = list(range(rows))
+        draw.shuffle(turned)
+        others = {name: [cells[name][at] for at in turned] for name in (form.id_name, *form.targets)}
+        plain = replace(form, trailing="", row_names=False)
+        laboratory.write_bytes(_csv(plain, list(others), others, rows).encode(form.encoding, "replace"))
     everything = columns | {name: spectra[:, at] for at, name in enumerate(names)}
     typed = {name or "row_name": _typed(form, name, everything[name]) for name in order}
     if form.id_style == "numbers":
@@ -171,7 +188,7 @@ def write(form: Form, folder: Path, bands: int = 20) -> Written:
     pq.write_table(pa.table(typed), parquet)
     unit = None if form.unit else "cm-1" if form.is_wavenumber else "nm"
     reading = ReadOptions(axis_unit=unit, encoding="cp1252" if form.encoding == "cp1252" else None)
-    return Written(csv, parquet, reading, Truth(axis, spectra, _read_as(form, columns)))
+    return Written(csv, parquet, alone, laboratory, reading, Truth(axis, spectra, _read_as(form, columns)))
 
 
 def _read_as(form: Form, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -223,15 +240,13 @@ def _typed(form: Form, name: str, values: np.ndarray) -> pa.Array:
     return pa.array(values, mask=np.isnan(values))
 
 
-def _csv(
-    form: Form, order: Sequence[str], cells: dict[str, list[str]], bands: set[str], rows: int, draw: Random
-) -> str:
-    mark = form.delimiter
+def _csv(form: Form, order: Sequence[str], cells: dict[str, list[str]], rows: int) -> str:
+    mark, draw = form.delimiter, Random(form.seed)
 
     def line(values: Sequence[str], are_names: bool = False) -> str:
         written = []
         for name, value in zip(order, values, strict=True):
-            is_text = are_names or isinstance(value, str) and name not in bands and name not in form.targets
+            is_text = are_names or name in (form.id_name, form.object_name, "variety")
             needed = any(sign in value for sign in (mark, '"'))
             quote = needed or form.quotes == "all" or (form.quotes == "texts" and is_text)
             written.append('"' + value.replace('"', '""') + '"' if quote else value)
