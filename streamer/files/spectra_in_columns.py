@@ -36,22 +36,26 @@ def in_columns(lines: Lines, header: int | None) -> Content | None:
     if first is None:
         return None
     titles = lines.cells(lines.head[first - 1][1]) if first else []
-    axis_name = titles[0].strip() if titles else ""
-    named = _AXIS_NAMES.fullmatch(plain(axis_name)) is not None
+    wide = len(lines.cells(lines.head[first][1]))
+    firsts = [cells[0].strip() for _, line in lines.head[:first] if len(cells := lines.cells(line)) == wide]
+    # Rows of laboratory values may lie between 'Wavelength (nm), sample 1, ...' and the axis.
+    axis_name = next((cell for cell in reversed(firsts) if _AXIS_NAMES.fullmatch(plain(cell))), None)
+    named = axis_name is not None
+    axis_name = axis_name or (titles[0].strip() if titles else "")
     counts, below = _counts(_axis(lines, first)), header is not None and first > header
     if (counts and (below or not named)) or (below and not named):
         return None
     delimiter = lines.delimiter or delimiter_of(lines.head[first][1], lines.blanks)
     decimal = _decimal(lines, first, delimiter)
-    wide = len(split(lines.head[first][1], delimiter))
     rows = _numbers(lines, first, delimiter, decimal, wide)
     axis, spectra = rows[:, 0], rows[:, 1:].T
     n = len(spectra)
     above = [split(line, delimiter) for _, line in lines.head[: max(first - 1, 0)]]
+    above = [cells for cells in above if len(cells) == wide]  # without lines of the instrument
     names = [cell.strip() for cell in titles[1:]] if len(titles) == wide and n > 1 else []
     # Rows between the header and the axis, such as laboratory values of each spectrum.
     columns: dict[str, np.ndarray] = {}
-    if above and len(above[0]) == wide and n > 1:
+    if above and n > 1:
         names = [cell.strip() for cell in above[0][1:]]
         for cells in [*above[1:], titles]:
             if len(cells) == wide and cells[0].strip():

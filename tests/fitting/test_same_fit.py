@@ -1,4 +1,4 @@
-"""One random table as CSV, as Parquet and as spectra with a laboratory's file: the same calibration, or a clear refusal."""
+"""A random table as CSV, as Parquet and with a laboratory's file: the same calibration, or a clear refusal."""
 
 from __future__ import annotations
 

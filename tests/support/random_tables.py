@@ -1,4 +1,4 @@
-"""A random table of spectra, written as a laboratory's CSV and, with types, as Parquet; and what both must be read as."""
+"""A random table of spectra as a laboratory's CSV and, with types, as Parquet; and what both must be read as."""
 
 from __future__ import annotations
 
