@@ -13,23 +13,24 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 from ... import BadFile
-from .columns import TEXT_COLUMNS, plain
+from .columns import TEXT_COLUMNS, plain, shown
 from .encoding import detect
 from .kinds import decimal_mark, is_empty, number, numbers
 
 MAX_LINE = 1 << 20  # characters: a file without line ends must not fill the memory
 MAX_BLOCK = 1 << 25  # characters of lines held at a time: 256 spectra of as many bands as an axis may have
+TOO_LONG = f"a line of {MAX_LINE} characters or more"  # stands for it, in one cell
 HEAD = 256  # lines that are looked at to find the header and the form of the rows
 SAMPLE = 64  # of them, whose cells are looked at
 MAX_ABOVE = 100  # lines above the header
 MAX_NOT_ASCII = 1 << 16  # bytes of lines that are not ASCII, to find their encoding
 _COMMENT = re.compile(r'\s*"?\s*(?:#|%|//|!)')
-_UNIT = re.compile(r"[(\[]?(?:%.*|\S*/\S*|°\S*|pp[mb]|[mkµ]?g|m?m|m[lL]|n\.?u\.?|nm|cm-1|a\.?u\.?|-)[)\]]?", re.I)
+_UNIT = re.compile(r"[(\[]?(?:%.*|\S*/[\S ]*|°\S*|pp[mb]|[mkµ]?g|m?m|m[lL]|n\.?u\.?|nm|cm-1|a\.?u\.?|-)[)\]]?", re.I)
+_UNNAMED = re.compile(r"Unnamed: \d+(?:[._]\w+)*")  # pandas, of a column without a name
 _SEPARATOR = re.compile(r'\ufeff?"?sep=(.)"?\s*', re.I)
 
 
@@ -61,8 +62,7 @@ class TextTable:
     """A header and the rows below it. A column without a name is ''.
 
     Attributes:
-        row: the header's line. trailing: whether each row ends with a delimiter that the header lacks.
-        rows: (line, cells) of the rows; cells of a row of another length are as they came.
+        row: the header's line. names: of the columns. head: the lines below it that are known already.
     """
 
     lines: Lines
@@ -70,7 +70,6 @@ class TextTable:
     names: list[str]
     delimiter: str | None
     decimal: str = "."
-    trailing: bool = False
     head: list[tuple[int, str]] = field(default_factory=list)
 
     @classmethod
@@ -78,7 +77,7 @@ class TextTable:
         """The table whose header is the line at that place of `lines.head`."""
         row, line = lines.head[place]
         delimiter = lines.delimiter or delimiter_of(line, lines.blanks)
-        names = [name.strip() for name in split(line, delimiter)]
+        names = [_UNNAMED.sub("", name.strip()) for name in split(line, delimiter)]
         table = cls(lines, row, names, delimiter, head=lines.head[place + 1 :])
         if place:
             first, last = lines.head[0][0], lines.head[place - 1][0]
@@ -86,16 +85,18 @@ class TextTable:
                 f"the header is line {row}; above it lie lines {first} to {last}, which are not read: "
                 f"{lines.head[0][1].strip()[:60]!r}"
             )
+        table._complete_names([split(lines.head[at][1], delimiter) for at in (place - 1, place + 1)
+                               if 0 <= at < len(lines.head)])  # fmt: skip
+        names = table.names
         rows = [split(line, delimiter) for _, line in table.head[:SAMPLE]]
-        if rows and Counter(map(len, rows)).most_common(1)[0][0] == len(names) + 1:  # one cell more than the header
-            longer = [cells for cells in rows if len(cells) == len(names) + 1]
-            if all(not cells[-1].strip() for cells in longer):
-                table.trailing = True
-            else:
-                table.names = ["", *names]
+        usual = Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
+        extra = [cells[len(names) :] for cells in rows if len(cells) == usual > len(names)]
+        if extra and any(cell.strip() for cells in extra for cell in cells):  # else delimiters at their ends
+            filled = 1 + max(at for cells in extra for at, cell in enumerate(cells) if cell.strip())
+            table.names = ["", *names] if filled == 1 else names
         if table.names[0] == "" and len(table.names) > 1:
-            wide = len(table.names) + table.trailing
-            table._name_rows([cells[0].strip() for cells in rows if len(cells) == wide])
+            table._name_rows([cells[0].strip() for cells in map(table.cells, (line for _, line in table.head[:SAMPLE]))
+                              if len(cells) == len(table.names)])  # fmt: skip
         texts = {at for at, name in enumerate(table.names) if plain(name) in TEXT_COLUMNS}  # '1.10' names a sample
         whole = [cells for cells in rows if len(cells) >= len(names)]
         figures = [cell for cells in whole for at, cell in enumerate(cells) if at not in texts]
@@ -112,9 +113,24 @@ class TextTable:
             self.names = ["row_name", *self.names[1:]]
             self.lines.notes.append(f"the first cell of each row is its name, as R writes it ({found[0]!r})")
 
+    def _complete_names(self, beside: list[list[str]]) -> None:
+        """A header of two lines: names that it lacks stand in the line above or below, which holds no numbers."""
+        for cells in beside:
+            if len(cells) != len(self.names) or any(map(is_number, cells)):
+                continue
+            lacking = [
+                at for at, name in enumerate(self.names) if cells[at].strip() and (not name or are_units([name]))
+            ]
+            if lacking and all(cells[at].strip() for at, name in enumerate(self.names) if not name):
+                self.names = [cells[at].strip() if at in lacking else name for at, name in enumerate(self.names)]
+                self.lines.notes.append(f"the header has two lines: {shown([self.names[at] for at in lacking], 3)}")
+
     def cells(self, line: str) -> list[str]:
-        cells = split(line, self.delimiter)
-        return cells[:-1] if self.trailing and len(cells) == len(self.names) + 1 else cells
+        """The cells of a row; without empty ones beyond the header's, with one that the header alone has."""
+        cells, wide = split(line, self.delimiter), len(self.names)
+        if len(cells) > wide and not any(cell.strip() for cell in cells[wide:]):
+            return cells[:wide]
+        return [*cells, ""] if len(cells) == wide - 1 > 0 and not self.names[-1] else cells
 
     def blocks(self, n: int) -> Iterator[list[tuple[int, str]]]:
         """The next n lines at a time that are not blank; fewer if they are so long that they would fill the memory."""
@@ -185,7 +201,7 @@ def _not_ascii(open_stream: Callable[[], Any]) -> bytes:
 def open_lines(path: str, stream: Any, encoding: str | None, *, blanks: bool = False) -> Lines:
     """The lines of a stream of bytes; `blanks`: whether they may separate cells."""
     text = io.TextIOWrapper(stream, encoding=encoding or "utf-8-sig")
-    lines: Iterator[tuple[int, str]] = enumerate(iter(partial(text.readline, MAX_LINE), ""), start=1)
+    lines: Iterator[tuple[int, str]] = enumerate(_whole_lines(text), start=1)
     head, delimiter, comments = [], None, 0
     for row, line in block(lines, HEAD):
         if row == 1 and (separator := _SEPARATOR.fullmatch(line)):
@@ -199,6 +215,16 @@ def open_lines(path: str, stream: Any, encoding: str | None, *, blanks: bool = F
     return Lines(
         path, head, lines, delimiter, blanks, [f"{comments} lines of comments are not read"] if comments else []
     )
+
+
+def _whole_lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Without byte order marks, which stand in the middle of joined files; a line that is too long is `TOO_LONG`."""
+    while line := text.readline(MAX_LINE):
+        if len(line) == MAX_LINE and not line.endswith("\n"):
+            while (more := text.readline(MAX_LINE)) and not more.endswith("\n"):
+                pass
+            line = TOO_LONG
+        yield line.lstrip("\ufeff") if line[0] == "\ufeff" else line
 
 
 def header_by_shape(lines: Lines) -> int:
