@@ -1,5 +1,6 @@
 """Spectra in a table of text, one row a spectrum and one column a band; or one column a spectrum, as `.dpt` has it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from operator import itemgetter
@@ -12,7 +13,7 @@ from .band_columns import MIN_PREFIXED, Bands, band_columns
 from .columns import KEYS, TEXT_COLUMNS, BadRows, Batch, Content, plain, shown
 from .kinds import is_empty, number
 from .options import ReadOptions
-from .spectra_in_columns import in_columns
+from .spectra_in_columns import in_columns, why_no_axis
 from .text_table import (
     MAX_ABOVE,
     SAMPLE,
@@ -23,6 +24,7 @@ from .text_table import (
     delimiter_of,
     is_number,
     is_text,
+    number_of,
     open_lines,
     split,
     usual_width,
@@ -55,12 +57,34 @@ def _open(path: str, lines: Lines, options: ReadOptions) -> Content:
         return turned
     if bands is None:  # says what is wrong with the names
         names = [name.strip() for name in lines.cells(lines.head[place][1])]
-        band_columns(path, names, options.bands, options.axis_unit)
+        if 2 * sum(map(is_number, names)) > len(names) > 2 and _are_values(lines, place, names):
+            raise BadFile(f"{path}: line {lines.head[place][0]} seems to be a spectrum: expected a header above it "
+                          "that names the bands")  # fmt: skip
+        try:
+            band_columns(path, names, options.bands, options.axis_unit)
+        except BadFile as error:
+            why = why_no_axis(lines, place + 1)
+            raise BadFile(f"{error}{why}") from error
         raise BadFile(f"{path}: line {lines.head[place][0]} names bands, but no row below has numbers there")
     table = TextTable.below(lines, place)
-    if bands.notes and not any(map(is_text, table.names)):
+    if bands.notes and _are_values(lines, place, table.names):
         raise BadFile(f"{path}: line {table.row} seems to be a spectrum: expected a header that names the bands")
     return _rows(path, table, band_columns(path, table.names, options.bands, options.axis_unit))
+
+
+def _are_values(lines: Lines, place: int, names: list[str]) -> bool:
+    """Whether a line's numbers lie among those of the rows below, as a spectrum's do and wavelengths do not."""
+    below = [
+        cells for _, line in lines.head[place + 1 : place + SAMPLE] if len(cells := lines.cells(line)) == len(names)
+    ]
+    known = [(number_of(cell), [number_of(cells[at]) for cells in below]) for at, cell in enumerate(names)]
+    known = [(value, [one for one in others if one == one]) for value, others in known if value == value]
+    low = min((min(others) for _, others in known if others), default=math.inf)
+    high = max((max(others) for _, others in known if others), default=-math.inf)
+    # Without rows to compare: a header has a text.
+    if not math.isfinite(low):
+        return not any(map(is_text, names))
+    return sum(low <= value <= high for value, _ in known) > len(known) / 2
 
 
 def _header(lines: Lines, options: ReadOptions) -> tuple[int, Bands | None]:
@@ -139,10 +163,16 @@ def _rows(path: str, table: TextTable, bands: Bands) -> Content:
         return texts.cast(pa.float64()).to_numpy()
 
     def batches(n_bands: int, n: int, bad: BadRows) -> Iterator[Batch]:
+        unclosed = 0  # the line of a quote that is not closed in it
         for block in table.blocks(n):
             rows, spectra, beside = [], [], []
             for row, line in block:
                 cells = table.cells(line)
+                if unclosed and line.count('"') % 2:
+                    bad.append((row, f"the end of a cell that begins in line {unclosed}: write it in one line"))
+                    unclosed = 0
+                    continue
+                unclosed = row if len(cells) < len(names) and line.count('"') % 2 else 0
                 if len(cells) != len(names):
                     got = line if line == TOO_LONG else len(cells)
                     bad.append((row, f"expected {len(names)} cells, got {got}"))

@@ -12,7 +12,7 @@ import numpy as np
 from ... import BadFile
 from .columns import UNITS, BadRows, Batch, Content, plain
 from .kinds import is_empty, number
-from .text_table import MAX_BLOCK, SAMPLE, Lines, block, delimiter_of, split
+from .text_table import MAX_BLOCK, SAMPLE, Lines, are_units, block, delimiter_of, number_of, split
 
 FAR = 20  # median steps: no axis jumps so far
 _MIN_ALIKE = 0.9  # of the rows; what is wrong with the others is said when they are read
@@ -48,18 +48,20 @@ def in_columns(lines: Lines, header: int | None) -> Content | None:
     delimiter = lines.delimiter or delimiter_of(lines.head[first][1], lines.blanks)
     decimal = _decimal(lines, first, delimiter)
     rows = _numbers(lines, first, delimiter, decimal, wide)
-    axis, spectra = rows[:, 0], rows[:, 1:].T
+    last = titles if len(titles) == wide else [""] * wide
+    filled = [at for at in range(1, wide) if last[at].strip() or np.isfinite(rows[:, at]).any()]
+    axis, spectra = rows[:, 0], rows[:, filled].T
     n = len(spectra)
     above = [split(line, delimiter) for _, line in lines.head[: max(first - 1, 0)]]
     above = [cells for cells in above if len(cells) == wide]  # without lines of the instrument
-    names = [cell.strip() for cell in titles[1:]] if len(titles) == wide and n > 1 else []
+    names = [titles[at].strip() for at in filled] if len(titles) == wide and n > 1 else []
     # Rows between the header and the axis, such as laboratory values of each spectrum.
     columns: dict[str, np.ndarray] = {}
     if above and n > 1:
-        names = [cell.strip() for cell in above[0][1:]]
+        names = [above[0][at].strip() for at in filled]
         for cells in [*above[1:], titles]:
-            if len(cells) == wide and cells[0].strip():
-                columns[cells[0].strip()] = np.array([cell.strip() for cell in cells[1:]], object)
+            if len(cells) == wide and cells[0].strip() and not are_units(cells):
+                columns[cells[0].strip()] = np.array([cells[at].strip() for at in filled], object)
     if n == 1:
         names = [re.sub(r"(\.gz|\.zst)$", "", lines.path.rsplit("/", 1)[-1]).rsplit(".", 1)[0]]
     columns = {"spectrum_id": np.array(names or [""] * n, object)} | columns
@@ -85,7 +87,7 @@ def _first_numbers(lines: Lines) -> int | None:
         if len(rest) < MIN_POINTS:
             return None
         alike = sum(len(other) == len(cells) for other in rest)
-        if len(cells) >= 2 and alike >= _MIN_ALIKE * len(rest) and _number(cells[0]) == _number(cells[0]):
+        if len(cells) >= 2 and alike >= _MIN_ALIKE * len(rest) and number_of(cells[0]) == number_of(cells[0]):
             break
     else:
         return None
@@ -96,13 +98,23 @@ def _first_numbers(lines: Lines) -> int | None:
 
 
 def _axis(lines: Lines, first: int) -> np.ndarray:
-    return np.array([_number(lines.cells(line)[0]) for _, line in lines.head[first:SAMPLE]])
+    return np.array([number_of(lines.cells(line)[0]) for _, line in lines.head[first:SAMPLE]])
 
 
-def _number(cell: str) -> float:
-    """With a decimal point or a decimal comma."""
-    value = number(cell)
-    return number(cell, ",") if math.isnan(value) else value
+def why_no_axis(lines: Lines, first: int) -> str:
+    """Why a table is none of one spectrum a column, if it nearly is; else ''."""
+    firsts = [(row, cells[0]) for row, line in lines.head[first:] if len(cells := lines.cells(line)) > 1]
+    values = [number_of(cell) for _, cell in firsts]
+    if sum(value == value for value in values) < max(MIN_POINTS, 0.8 * len(values)):
+        return ""
+    up = values[0] < values[1]
+    for (row, cell), before, value in zip(firsts[1:], values, values[1:], strict=False):
+        if not (before < value if up else before > value):
+            return (
+                f"; or, with one spectrum a column, a first column that {'rises' if up else 'falls'} from row to row: "
+                f"got {cell.strip()!r:.40} in line {row}"
+            )
+    return ""
 
 
 def _counts(values: np.ndarray) -> bool:

@@ -160,7 +160,8 @@ def checked_encoding(path: str, open_stream: Callable[[], Any], given: str | Non
     found = detect(sample)
     if found is None or _first_wrong(path, open_stream, found) is not None:
         raise BadFile(f"{where}, and no other encoding fits: give its --encoding, such as windows-1252")
-    word = next(one for one in re.findall(r"[^\s,;\t\"]+", sample.decode(found, "ignore")) if not one.isascii())
+    text = sample.decode(found, "ignore")  # a blank may be the only mark: '1\xa0100'
+    word = next((one for one in re.findall(r"[^ ,;\t\r\n\"]+", text) if not one.isascii()), text.strip(" "))
     return found, f"read as {found} by its bytes (line {wrong[0]}: {word[:40]!r}); --encoding decides"
 
 
@@ -202,18 +203,33 @@ def open_lines(path: str, stream: Any, encoding: str | None, *, blanks: bool = F
     """The lines of a stream of bytes; `blanks`: whether they may separate cells."""
     text = io.TextIOWrapper(stream, encoding=encoding or "utf-8-sig")
     lines: Iterator[tuple[int, str]] = enumerate(_whole_lines(text), start=1)
-    head, delimiter, comments = [], None, 0
+    head, delimiter, comments, comment = [], None, 0, (0, "")
     for row, line in block(lines, HEAD):
         if row == 1 and (separator := _SEPARATOR.fullmatch(line)):
             delimiter = separator[1]
         elif not head and _COMMENT.match(line):
-            comments += 1
+            comments, comment = comments + 1, (row, line)
         elif line.strip():
             head.append((row, line))
     if not head:
         raise BadFile(f"{path}: expected a table, got {'comments' if comments else 'empty lines'} only")
-    return Lines(
-        path, head, lines, delimiter, blanks, [f"{comments} lines of comments are not read"] if comments else []
+    found = Lines(path, head, lines, delimiter, blanks, [])
+    if comments and _is_header(found, comment):
+        head.insert(0, (comment[0], _COMMENT.sub("", comment[1])))
+        comments -= 1
+        found.notes.append(f"the header is the comment in line {comment[0]}")
+    if comments:
+        found.notes.append(f"{comments} lines of comments are not read")
+    return found
+
+
+def _is_header(lines: Lines, comment: tuple[int, str]) -> bool:
+    """Whether a comment names the columns of the rows that begin below it, as NumPy writes them."""
+    first = lines.cells(lines.head[0][1])
+    return (
+        comment[0] + 1 == lines.head[0][0]
+        and len(first) == len(lines.cells(comment[1])) > 2
+        and sum(map(is_number, first)) * 2 > len(first)
     )
 
 
@@ -273,7 +289,13 @@ def is_text(cell: str) -> bool:
 
 def is_number(cell: str) -> bool:
     """With a decimal point or a decimal comma."""
-    return not (math.isnan(number(cell)) and math.isnan(number(cell, ",")))
+    return not math.isnan(number_of(cell))
+
+
+def number_of(cell: str) -> float:
+    """With a decimal point or a decimal comma; NaN if it is none."""
+    value = number(cell)
+    return number(cell, ",") if math.isnan(value) else value
 
 
 def delimiter_of(line: str, blanks: bool) -> str | None:
@@ -282,6 +304,8 @@ def delimiter_of(line: str, blanks: bool) -> str | None:
     if blanks and "," in bare and re.fullmatch(r"\s*[-+\d.,eE]+\s+[-+\d.,eE\s]+", bare) and "\t" not in bare:
         return None  # '1100,5 0,123': decimal commas
     found = next((mark for mark in "\t;|" if mark in bare), ",")
+    if bare.count(",") > 3 * bare.count(found) + 3:  # '1100,1102,1104,fat; total': not decimal commas
+        found = ","
     return None if blanks and found == "," and "," not in bare else found
 
 

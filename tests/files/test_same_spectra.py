@@ -33,7 +33,11 @@ def same_as(table: Table, truth: Truth) -> None:
 
 
 @pytest.mark.hypothesis
-@settings(max_examples=2_000 if settings().max_examples > 50 else 50, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=2_000 if settings().max_examples > 50 else 50,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=settings().max_examples <= 50,
+)
 @given(forms())
 def test_a_table_is_the_same_from_csv_and_parquet_or_refused(form: Form) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -260,3 +260,57 @@ def test_spectra_in_columns_with_values_between_names_and_axis(tmp_path: Path) -
     table, _, _ = read(tmp_path, ["Instrument: XDS", *rows], None)
     assert (str(table.axis), table.spectrum_id.tolist()) == ("1100-1138 nm, 20 bands", ["s1", "s2"])
     np.testing.assert_array_equal(table.columns["fat"], [1.5, np.nan])
+
+
+def test_a_comment_may_be_the_header_as_numpy_writes_it(tmp_path: Path) -> None:
+    table, notes, _ = read(tmp_path, ["# by hand", f"# {HEADER}", FIRST, *REST])
+    check(table)
+    assert notes == ["the header is the comment in line 2", "1 lines of comments are not read"]
+
+
+def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="line 1 seems to be a spectrum: expected a header above it that names the bands"):
+        read(tmp_path, [FIRST, *REST])
+    with pytest.raises(BadFile, match="line 1 seems to be a spectrum"):
+        read(tmp_path, [row.split(",", 1)[1].rsplit(",", 1)[0] for row in (FIRST, *REST)])
+
+
+@pytest.mark.parametrize("name", ["fat; total", "fat|dry", "fat\tdry"])
+def test_another_mark_within_a_name_is_no_delimiter(name: str, tmp_path: Path) -> None:
+    table, _, _ = read(tmp_path, [HEADER.replace("fat", name), FIRST, *REST])
+    assert table.columns[name].tolist() == FAT
+
+
+def test_a_cell_of_two_lines_leaves_no_other_name(tmp_path: Path) -> None:
+    table, _, bad = read(tmp_path, [HEADER, FIRST.replace("s0", '"s0\nwet"'), *REST])
+    assert table.columns["id"].tolist() == IDS[1:]
+    assert bad == ["2: expected 32 cells, got 1", "3: the end of a cell that begins in line 2: write it in one line"]
+
+
+AXIS = [1100 + 10 * i for i in range(30)]
+
+
+def turned(axis: list[int], *below: str, end: str = "") -> list[str]:
+    rows = [",".join([str(x), *map(repr, SPECTRA[:5, i].tolist())]) for i, x in enumerate(axis)]
+    return [row + end for row in ("Wavelength (nm),s1,s2,s3,s4,s5", *rows, *below)]
+
+
+@pytest.mark.parametrize("rows", [turned(AXIS), turned(AXIS, end=",,"), ["", *turned(AXIS)], ["Lamp,7", *turned(AXIS)]])
+def test_spectra_in_columns(rows: list[str], tmp_path: Path) -> None:
+    table, notes, _ = read(tmp_path, rows, None)
+    np.testing.assert_array_equal(table.spectra, SPECTRA[:5])
+    assert table.spectrum_id.tolist() == ["s1", "s2", "s3", "s4", "s5"]
+    assert notes == ["one spectrum a column: 5 on 30 points of 'Wavelength (nm)'"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (turned(AXIS, "fat,1.5,2.5,3.5,4.5,5.5"), "rises from row to row: got 'fat' in line 32"),
+        (turned(AXIS, *turned(AXIS)), r"rises from row to row: got 'Wavelength \(nm\)' in line 32"),
+        (turned([*AXIS[:7], 1090, *AXIS[8:]]), "rises from row to row: got '1090' in line 9"),
+    ],
+)
+def test_a_first_column_that_is_no_axis(rows: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=message):
+        read(tmp_path, rows, None)

@@ -37,7 +37,11 @@ def refused_for(error: BadFile, causes: tuple[str, ...]) -> None:
 
 
 @pytest.mark.hypothesis
-@settings(max_examples=2_000 if settings().max_examples > 50 else 20, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=2_000 if settings().max_examples > 50 else 20,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=settings().max_examples <= 50,
+)
 @given(forms())
 def test_a_calibration_is_the_same_from_csv_parquet_and_a_laboratory_s_file(form: Form) -> None:
     with tempfile.TemporaryDirectory() as folder:
