@@ -107,9 +107,10 @@ def band_columns(path: str, names: Sequence[str], bands: str | None, unit: str |
     same = [one for one in sets if set(one.places) == set(best.places)]
     best, doubt = _plausible(same, found_unit or unit)
     if doubt is not None:
+        at = int(np.argmax(~np.isclose(best.values, doubt.values, rtol=1e-9)))
         raise BadFile(
-            f"{path}: {names[best.places[0]]!r} may be {best.values[0]:g} or {doubt.values[0]:g}: the columns may be "
-            f"{best} or {doubt}; --axis-unit decides (nm, um, cm-1, raman or index)"
+            f"{path}: {names[best.places[at]]!r} may be {best.values[at]:g} or {doubt.values[at]:g}: the columns may "
+            f"be {best} or {doubt}; --axis-unit decides (nm, um, cm-1, raman or index), or --bands LOW:HIGH"
         )
     if found_unit is None:
         _refuse_counting(path, best, unit)

@@ -1,7 +1,6 @@
 """Spectra in a table of text, one row a spectrum and one column a band; or one column a spectrum, as `.dpt` has it."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from operator import itemgetter
 from typing import Any
@@ -57,34 +56,33 @@ def _open(path: str, lines: Lines, options: ReadOptions) -> Content:
         return turned
     if bands is None:  # says what is wrong with the names
         names = [name.strip() for name in lines.cells(lines.head[place][1])]
-        if 2 * sum(map(is_number, names)) > len(names) > 2 and _are_values(lines, place, names):
+        numbers_of = {at: value for at, name in enumerate(names) if (value := number_of(name)) == value}
+        if 2 * len(numbers_of) > len(names) > 2 and _are_values(lines, place, numbers_of):
             raise BadFile(f"{path}: line {lines.head[place][0]} seems to be a spectrum: expected a header above it "
                           "that names the bands")  # fmt: skip
         try:
             band_columns(path, names, options.bands, options.axis_unit)
         except BadFile as error:
-            why = why_no_axis(lines, place + 1)
-            raise BadFile(f"{error}{why}") from error
+            no_bands = "expected a column 'spectrum'" in str(error)
+            raise BadFile(f"{error}{why_no_axis(lines, place + 1) if no_bands else ''}") from error
         raise BadFile(f"{path}: line {lines.head[place][0]} names bands, but no row below has numbers there")
     table = TextTable.below(lines, place)
-    if bands.notes and _are_values(lines, place, table.names):
+    if bands.notes and _are_values(lines, place, dict(zip(bands.places, bands.values.tolist(), strict=True))):
         raise BadFile(f"{path}: line {table.row} seems to be a spectrum: expected a header that names the bands")
     return _rows(path, table, band_columns(path, table.names, options.bands, options.axis_unit))
 
 
-def _are_values(lines: Lines, place: int, names: list[str]) -> bool:
-    """Whether a line's numbers lie among those of the rows below, as a spectrum's do and wavelengths do not."""
-    below = [
-        cells for _, line in lines.head[place + 1 : place + SAMPLE] if len(cells := lines.cells(line)) == len(names)
-    ]
-    known = [(number_of(cell), [number_of(cells[at]) for cells in below]) for at, cell in enumerate(names)]
-    known = [(value, [one for one in others if one == one]) for value, others in known if value == value]
-    low = min((min(others) for _, others in known if others), default=math.inf)
-    high = max((max(others) for _, others in known if others), default=-math.inf)
-    # Without rows to compare: a header has a text.
-    if not math.isfinite(low):
-        return not any(map(is_text, names))
-    return sum(low <= value <= high for value, _ in known) > len(known) / 2
+def _are_values(lines: Lines, place: int, under: Mapping[int, float]) -> bool:
+    """Whether numbers of a line (place -> value) lie among those of the rows below: a spectrum's, not wavelengths."""
+    header = lines.head[place][1]
+    delimiter = lines.delimiter or delimiter_of(header, lines.blanks)
+    wide = len(split(header, delimiter))
+    below = [split(line, delimiter) for _, line in lines.head[place + 1 : place + SAMPLE]]
+    values = [number_of(cells[at]) for cells in below if len(cells) == wide for at in under]
+    values = [value for value in values if value == value]
+    if not values:
+        return not any(map(is_text, split(header, delimiter)))
+    return sum(min(values) <= value <= max(values) for value in under.values()) > len(under) / 2
 
 
 def _header(lines: Lines, options: ReadOptions) -> tuple[int, Bands | None]:

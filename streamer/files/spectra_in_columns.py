@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from ... import BadFile
-from .columns import UNITS, BadRows, Batch, Content, plain
+from .columns import TEXT_COLUMNS, UNITS, BadRows, Batch, Content, plain
 from .kinds import is_empty, number
 from .text_table import MAX_BLOCK, SAMPLE, Lines, are_units, block, delimiter_of, number_of, split
 
@@ -45,6 +45,8 @@ def in_columns(lines: Lines, header: int | None) -> Content | None:
     counts, below = _counts(_axis(lines, first)), header is not None and first > header
     if (counts and (below or not named)) or (below and not named):
         return None
+    if not named and (plain(axis_name) in TEXT_COLUMNS or _is_axis(titles)):  # names of samples that rise
+        return None
     delimiter = lines.delimiter or delimiter_of(lines.head[first][1], lines.blanks)
     decimal = _decimal(lines, first, delimiter)
     rows = _numbers(lines, first, delimiter, decimal, wide)
@@ -77,6 +79,13 @@ def in_columns(lines: Lines, header: int | None) -> Content | None:
 
     meta = {"axis_unit": unit, "decimal": decimal}
     return Content(list(columns), axis, len(axis), n, meta, batches, [*lines.notes, *([note] if n > 1 else [])])
+
+
+def _is_axis(titles: list[str]) -> bool:
+    """Whether most of a line's cells are numbers that rise or fall: a header of bands, though one is in doubt."""
+    values = [value for cell in titles if (value := number_of(cell)) == value]
+    steps = np.sign(np.diff(values))
+    return len(values) > MIN_POINTS and 2 * len(values) > len(titles) and abs(steps.sum()) > 0.6 * len(steps)
 
 
 def _first_numbers(lines: Lines) -> int | None:

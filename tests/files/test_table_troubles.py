@@ -314,3 +314,12 @@ def test_spectra_in_columns(rows: list[str], tmp_path: Path) -> None:
 def test_a_first_column_that_is_no_axis(rows: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=message):
         read(tmp_path, rows, None)
+
+
+@pytest.mark.parametrize("first", ["Probe", "Code"])
+def test_names_that_rise_are_no_axis_though_a_band_is_in_doubt(first: str, tmp_path: Path) -> None:
+    rows = lines(first=first, after={"2019": "3.5"})
+    for i, name in enumerate(IDS, start=1):
+        rows[i] = rows[i].replace(f"{name},", f"{1100 + 10 * i}.5,", 1)
+    with pytest.raises(BadFile, match="'2019' may be part of the spectrum or not"):
+        read(tmp_path, rows)

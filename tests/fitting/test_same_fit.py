@@ -20,6 +20,8 @@ from ..support.random_tables import Form, forms, write
 
 REFUSED = (
     r"may be part of the spectrum or not: .*--bands",
+    r"'.*' may be .* or .*: the columns may be .*--bands",
+    r"expected one unit for all wavelength columns",
     r"expected at least 5 spectra with",
 )
 TO_JOIN = (
