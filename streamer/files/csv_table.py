@@ -76,12 +76,15 @@ def _are_values(lines: Lines, place: int, under: Mapping[int, float]) -> bool:
     """Whether numbers of a line (place -> value) lie among those of the rows below: a spectrum's, not wavelengths."""
     header = lines.head[place][1]
     delimiter = lines.delimiter or delimiter_of(header, lines.blanks)
-    wide = len(split(header, delimiter))
+    names = split(header, delimiter)
+    if any(plain(name) in TEXT_COLUMNS for name in names):
+        return False
+    wide = len(names)
     below = [split(line, delimiter) for _, line in lines.head[place + 1 : place + SAMPLE]]
     values = [number_of(cells[at]) for cells in below if len(cells) == wide for at in under]
     values = [value for value in values if value == value]
     if not values:
-        return not any(map(is_text, split(header, delimiter)))
+        return not any(map(is_text, names))
     return sum(min(values) <= value <= max(values) for value in under.values()) > len(under) / 2
 
 
