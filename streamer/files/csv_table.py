@@ -81,11 +81,14 @@ def _are_values(lines: Lines, place: int, under: Mapping[int, float]) -> bool:
         return False
     wide = len(names)
     below = [split(line, delimiter) for _, line in lines.head[place + 1 : place + SAMPLE]]
-    values = [number_of(cells[at]) for cells in below if len(cells) == wide for at in under]
-    values = [value for value in values if value == value]
-    if not values:
-        return not any(map(is_text, names))
-    return sum(min(values) <= value <= max(values) for value in under.values()) > len(under) / 2
+    near = known = 0
+    for at, value in under.items():
+        column = [one for cells in below if len(cells) == wide and (one := number_of(cells[at])) == one]
+        if column:
+            low, high = min(column), max(column)
+            near += 2 * low - high <= value <= 2 * high - low
+            known += 1
+    return near > known / 2 if known else not any(map(is_text, names))
 
 
 def _header(lines: Lines, options: ReadOptions) -> tuple[int, Bands | None]:
