@@ -30,6 +30,7 @@ TO_JOIN = (
     r"no value of column .* is in column",
     r"line \d+: expected \d+ cells, as the header has",  # 'Serial;00123' above 'id;5' seems to be the header
     r"no column '5'; columns of numbers",
+    r"no column 'Code' to join by; available: Serial",
 )
 
 
