@@ -27,11 +27,16 @@ _NUMBERS = {
     "1 100.5": r"\d{1,3}(?:[ '’\u00a0\u202f]\d{3})+(?:[.,]\d+)?|\d{1,3}(?:[.,]\d+)?",
 }
 _NAMES = {
-    style: re.compile(rf"(?P<prefix>(?:.*?[^\d.,][.,]?)??)(?P<number>{number})\s*(?P<unit>{_UNIT})?", re.I)
+    style: [
+        re.compile(rf"(?P<prefix>(?:.*?[^\d.,][.,]?)??)(?P<number>{number})(?:{rest})", re.I)
+        for rest in (rf"\s*[(\[]?(?P<unit>{_UNIT})[)\]]?|(?P<suffix>)", r"(?P<suffix>[)\]]|[ _.-]?[A-Z_]\w*)(?P<unit>)")
+    ]
     for style, number in _NUMBERS.items()
 }
 # A style is tried only where one of its marks is in the names.
 _MARKS = {"1100.5": "0123456789", "1100,5": ",", "1,100.5": ",", "1.100,5": ".", "1 100.5": " '’\u00a0\u202f"}
+_SHELL = re.compile(r"[^\w\s,.]+\d+(?:[.,]\d+)?[^\w\s]*")  # a number within other marks
+_MOST_STRANGE = 16  # columns far from the others; more are another detector
 _LONGEST = 200  # characters of a name that is a number
 # Where spectra are measured, generously: what a number in a column's name can mean in each unit.
 _PLAUSIBLE = {"nm": (50, 100_000), "um": (0.1, 100), "cm-1": (3, 100_000), "raman": (-10_000, 10_000)}
@@ -56,19 +61,21 @@ class Bands:
 
 @dataclass(frozen=True, slots=True)
 class _Set:
-    """Columns that share a prefix, read in one style."""
+    """Columns that share what stands before and after the number, read in one style."""
 
     prefix: str
+    suffix: str
     style: str
     places: tuple[int, ...]
     values: np.ndarray
 
     def __str__(self) -> str:
-        return f"{self.prefix}{self.values[0]:g} to {self.prefix}{self.values[-1]:g} ({len(self.places)} columns)"
+        first, last = (f"{self.prefix}{self.values[at]:g}{self.suffix}" for at in (0, -1))
+        return f"{first} to {last} ({len(self.places)} columns)"
 
     @property
     def choice(self) -> str:
-        return f"--bands '{self.prefix or '[0-9]'}*'"
+        return f"--bands '{self.prefix or '[0-9]'}*{self.suffix}'"
 
 
 def band_columns(path: str, names: Sequence[str], bands: str | None, unit: str | None) -> Bands:
@@ -80,7 +87,7 @@ def band_columns(path: str, names: Sequence[str], bands: str | None, unit: str |
     Raises:
         BadFile: there is none, several are as likely, or the columns mix units or repeat a wavelength.
     """
-    sets = [found for found in _sets(names, bands) if len(found.places) >= (MIN_PREFIXED if found.prefix else 2)]
+    sets = [one for one in _sets(names, bands) if len(one.places) >= (MIN_PREFIXED if one.prefix or one.suffix else 2)]
     if not sets:
         asked = "" if bands is None else f" among those of --bands {bands}"
         raise BadFile(
@@ -91,23 +98,27 @@ def band_columns(path: str, names: Sequence[str], bands: str | None, unit: str |
     best = sets[0]
     rivals = [one for one in sets if not set(one.places) & set(best.places) and 2 * len(one.places) >= len(best.places)]
     if rivals:
-        other = rivals[0]
+        other, n = rivals[0], 1 + len({(one.prefix, one.suffix) for one in rivals})
         raise BadFile(
-            f"{path}: expected one spectrum a row, got the columns of {1 + len({one.prefix for one in rivals})}: "
+            f"{path}: expected one spectrum a row, got the columns of {n}: "
             f"{best} and {other}; {best.choice} or {other.choice} decides"
         )
     found_unit = _unit(path, names, best)
     same = [one for one in sets if set(one.places) == set(best.places)]
     best, doubt = _plausible(same, found_unit or unit)
     if doubt is not None:
+        at = int(np.argmax(~np.isclose(best.values, doubt.values, rtol=1e-9)))
         raise BadFile(
-            f"{path}: {names[best.places[0]]!r} may be {best.values[0]:g} or {doubt.values[0]:g}: the columns may be "
-            f"{best} or {doubt}; --axis-unit decides (nm, um, cm-1, raman or index)"
+            f"{path}: {names[best.places[at]]!r} may be {best.values[at]:g} or {doubt.values[at]:g}: the columns may "
+            f"be {best} or {doubt}; --axis-unit decides (nm, um, cm-1, raman or index), or --bands LOW:HIGH"
         )
     if found_unit is None:
         _refuse_counting(path, best, unit)
     if bands is None:
+        _refuse_again(path, names, best)
         _refuse_far(path, names, best)
+        _refuse_apart(path, names, best)
+        _refuse_alike(path, names, best)
     places, values, notes = _in_order(path, names, best, found_unit or unit or "")
     plain = {"1100.5", "1100,5"}
     if best.style not in plain:
@@ -121,14 +132,15 @@ def _sets(names: Sequence[str], bands: str | None) -> Iterator[_Set]:
     limits = re.fullmatch(r"\s*(-?[\d.]+)\s*:\s*(-?[\d.]+)\s*", bands or "")
     low, high = sorted(map(float, limits.groups())) if limits else (-np.inf, np.inf)
     written = "".join(names)
-    for style, pattern in _NAMES.items():
+    for style, patterns in _NAMES.items():
         if not any(mark in written for mark in _MARKS[style]):
             continue
-        groups: dict[str, list[tuple[int, float]]] = {}
+        groups: dict[tuple[str, str], list[tuple[int, float, bool]]] = {}
         for place, name in enumerate(names):
             if bands is not None and not limits and not fnmatchcase(name, bands):
                 continue
-            match = pattern.fullmatch(name.strip().replace("−", "-")) if len(name) <= _LONGEST else None
+            text = name.strip().replace("−", "-") if len(name) <= _LONGEST else ""
+            match = next((found for one in patterns if (found := one.fullmatch(text))), None)
             if match is None:
                 continue
             number, prefix = _number(match["number"], style), match["prefix"]
@@ -137,15 +149,28 @@ def _sets(names: Sequence[str], bands: str | None) -> Iterator[_Set]:
                 readings.append((prefix[:-1], -number))
             for key, value in readings:
                 if low <= value <= high:
-                    groups.setdefault(key, []).append((place, value))
-        for prefix, members in groups.items():
-            places, values = zip(*members, strict=True)
-            yield _Set(prefix, style, places, np.array(values))
+                    groups.setdefault((key, match["suffix"] or ""), []).append((place, value, bool(match["unit"])))
+        for (prefix, suffix), members in groups.items():
+            places, values = zip(*_with_units(members), strict=True)
+            yield _Set(prefix, suffix, style, places, np.array(values))
+
+
+def _with_units(members: list[tuple[int, float, bool]]) -> list[tuple[int, float]]:
+    """Without names such as '2019' beside '950 nm' to '1650 nm': no unit, and outside of all that have one."""
+    inside = [value for _, value, has_unit in members if has_unit]
+    if len(inside) < 2:
+        return [(place, value) for place, value, _ in members]
+    low, high = min(inside), max(inside)
+    outside = [not has_unit and not low <= value <= high for _, value, has_unit in members]
+    bare = sum(not has_unit for *_, has_unit in members)
+    keep_all = sum(outside) < bare or bare > len(inside)  # some lie between: refused later
+    return [(place, value) for (place, value, _), out in zip(members, outside, strict=True) if keep_all or not out]
 
 
 def _outside(names: Sequence[str], best: _Set, bands: str | None) -> set[int]:
     """Bands outside the limits that the user gave: they are no targets either."""
-    whole = [one for one in _sets(names, None) if (one.prefix, one.style) == (best.prefix, best.style)]
+    same = (best.prefix, best.suffix, best.style)
+    whole = [one for one in _sets(names, None) if (one.prefix, one.suffix, one.style) == same]
     return set(whole[0].places) if bands is not None and ":" in bands and whole else set()
 
 
@@ -161,8 +186,8 @@ def _number(text: str, style: str) -> float:
 
 def _unit(path: str, names: Sequence[str], found: _Set) -> str | None:
     """nm, um or cm-1 as the names say it after the number or before it; None if they do not."""
-    ends = [re.search(rf"(?:{_UNIT})$", names[at].strip(), re.I) for at in found.places]
-    units = {end and end[0].lower() for end in ends}
+    ends = [re.search(rf"(?<![^\W\d_])({_UNIT})[)\]]?$", names[at].strip(), re.I) for at in found.places]
+    units = {end and end[1].lower() for end in ends}
     if len(units) > 1:
         first = names[found.places[0]]
         raise BadFile(f"{path}: expected one unit for all wavelength columns, got {first!r} and others")
@@ -191,24 +216,66 @@ def _refuse_counting(path: str, best: _Set, unit: str | None) -> None:
         )
 
 
+def _refuse_again(path: str, names: Sequence[str], best: _Set) -> None:
+    """Raises BadFile: a wavelength stands twice, as pandas writes it: '970' and '970.1'."""
+    bands = {names[at] for at in best.places}
+    again = [(found[1], int(found[2])) for name in names if (found := re.fullmatch(r"(.*\d)\.(\d+)", name))]
+    again = [(stem, count) for stem, count in again if stem in bands]
+    ends = {count for _, count in again}
+    if not again or ends != set(range(1, len(ends) + 1)) or max(ends) > 4:  # else steps of 0.1
+        return
+    stem, count = again[0]
+    raise BadFile(
+        f"{path}: expected each wavelength once, got {stem!r} and '{stem}.{count}', as pandas names a second column "
+        f"{stem!r}: keep one of them; if both are bands, --bands {best.values.min():g}:{best.values.max():g} says so"
+    )
+
+
 def _refuse_far(path: str, names: Sequence[str], best: _Set) -> None:
-    """Raises BadFile: one or two columns lie far from the others, such as '0' or '2019' beside 1100 to 2500."""
-    ordered = np.sort(best.values)
+    """Raises BadFile: a few columns lie far from the others, such as '0' or '2019' beside 1100 to 2500."""
+    ordered = np.unique(best.values)
+    if len(ordered) < MIN_PREFIXED:
+        return
     steps = np.diff(ordered)
-    if len(ordered) < MIN_PREFIXED or not len(far := np.flatnonzero(steps > _FAR * max(np.median(steps), 1e-9))):
+    far = np.flatnonzero(steps > _FAR * max(np.median(steps), 1e-9))
+    parts = np.split(ordered, far + 1)
+    most = max(map(len, parts))
+    strange = [part for part in parts if len(part) <= min(_MOST_STRANGE, most // 2)]
+    if not strange:
         return
-    if far[0] < 2 and (len(far) == 1 or far[1] < 2):
-        strange, rest = ordered[: far[-1] + 1], ordered[far[-1] + 1 :]
-    elif far[-1] >= len(ordered) - 3:
-        strange, rest = ordered[far[-1] + 1 :], ordered[: far[-1] + 1]
-    else:
-        return
-    which = [names[at] for at, value in zip(best.places, best.values, strict=True) if value in strange]
+    rest = np.concatenate([part for part in parts if len(part) > min(_MOST_STRANGE, most // 2)])
+    few = np.concatenate(strange)
+    which = [names[at] for at, value in zip(best.places, best.values, strict=True) if value in few]
     raise BadFile(
         f"{path}: {shown(which)} may be part of the spectrum or not: the other {len(rest)} bands lie at "
         f"{rest[0]:g} to {rest[-1]:g}; --bands {rest[0]:g}:{rest[-1]:g} leaves it out, "
         f"--bands {ordered[0]:g}:{ordered[-1]:g} takes it in"
     )
+
+
+def _refuse_apart(path: str, names: Sequence[str], best: _Set) -> None:
+    """Raises BadFile: a few columns are out of the order of the others, such as a plot '1105' behind 1100 to 2500."""
+    sign = 1 if best.values[len(best.values) // 2] > best.values[len(best.values) // 2 - 1] else -1
+    parts = np.split(np.arange(len(best.values)), np.flatnonzero(sign * np.diff(best.values) <= 0) + 1)
+    most = max(parts, key=len)
+    apart = [names[best.places[at]] for at in np.setdiff1d(np.arange(len(best.values)), most)]
+    if len(most) >= MIN_PREFIXED and 0 < len(apart) < MIN_DETECTOR:
+        low, high = best.values.min(), best.values.max()
+        raise BadFile(
+            f"{path}: {shown(apart)} may be part of the spectrum or not: out of the order of the other {len(most)} "
+            f"bands; rename it if it is no band, else --bands {low:g}:{high:g} takes it in"
+        )
+
+
+def _refuse_alike(path: str, names: Sequence[str], best: _Set) -> None:
+    """Raises BadFile: other columns look like bands too, such as '(100)' beside '100': they would be targets."""
+    others = [name for at, name in enumerate(names) if at not in set(best.places)]
+    alike = [name for name in others if _SHELL.fullmatch(name.strip())]
+    if len(alike) >= MIN_DETECTOR:
+        raise BadFile(
+            f"{path}: {shown(alike)} look like bands, but not like the others, {best}: name all bands alike; "
+            f"{best.choice} takes these alone"
+        )
 
 
 def _runs(values: np.ndarray) -> int:

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ _NO_VALUE = re.compile(
     """,
     re.X | re.I,
 )
+_MARKS = {",": "comma", ".": "point"}
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}[.,]\d{3}")  # 1,234 or 1.234: which is not known
 _MIN_NUMBERS = 0.9  # of the cells that are neither empty nor a laboratory's word for no value
 
 
@@ -32,11 +34,13 @@ class Numbers:
         values: (n,) float64; NaN where there is no number.
         strange: each cell that is neither a number nor empty, with its count.
         share: of the cells that are neither empty nor a laboratory's word for no value, how many are numbers.
+        mark: the decimal mark, if it is not that of the file.
     """
 
     values: np.ndarray
     strange: Counter[str]
     share: float
+    mark: str = ""
 
     @property
     def is_numeric(self) -> bool:
@@ -44,6 +48,8 @@ class Numbers:
 
     def note(self, name: str) -> str | None:
         """What the user should know of it, if it has cells that are no numbers."""
+        if self.mark:
+            return f"{name} is written with a decimal {_MARKS[self.mark]}, unlike the file's other numbers: read so"
         if not self.strange:
             return None
         examples = ", ".join(repr(cell[:40]) for cell, _ in self.strange.most_common(3))
@@ -52,7 +58,19 @@ class Numbers:
 
 
 def numbers(cells: Sequence[str], decimal: str = ".") -> Numbers:
-    """Texts as numbers; see `Numbers` on how to tell whether the column holds any."""
+    """Texts as numbers; see `Numbers` on how to tell whether the column holds any.
+
+    A column that has no number with a decimal mark, but is written with the other one throughout, is read with that.
+    """
+    found, other = _read(cells, decimal), "." if decimal == "," else ","
+    written = [cell for cell in cells if other in cell]
+    if not written or any(decimal in cell for cell in cells) or all(map(_THOUSANDS.fullmatch, map(str.strip, written))):
+        return found
+    turned = _read(cells, other)
+    return replace(turned, mark=other) if turned.share == 1.0 else found
+
+
+def _read(cells: Sequence[str], decimal: str) -> Numbers:
     values = np.fromiter((number(cell, decimal) for cell in cells), np.float64, len(cells))
     strange: Counter[str] = Counter()
     words = 0
@@ -64,7 +82,18 @@ def numbers(cells: Sequence[str], decimal: str = ".") -> Numbers:
         words += _NO_VALUE.fullmatch(cell) is not None
     found = int(np.isfinite(values).sum())
     told = found + strange.total() - words
+    if _are_codes(cells):
+        found = 0
     return Numbers(values, strange, found / told if told and found else 0.0)
+
+
+def _are_codes(cells: Sequence[str]) -> bool:
+    """001, 002, ..., 120: as many digits in each cell, some with a zero before them. They name, they do not measure."""
+    if not any(cell.strip()[:1] == "0" for cell in cells):
+        return False
+    codes = {cell for cell in map(str.strip, cells) if cell.lower() not in NOTHING}
+    long = {len(code) for code in codes}
+    return len(long) == 1 and max(long) > 1 and all(map(str.isdecimal, codes)) and any(c[0] == "0" for c in codes)
 
 
 def number(cell: str, decimal: str = ".") -> float:

@@ -62,7 +62,7 @@ def open_content(path: str, options: ReadOptions) -> Iterator[Content]:
         with read_errors(path):
             if compression:
                 _check_begin(path, compression, "")
-            _check_begin(path, kind, compression)
+            _check_begin(path, kind, compression, options.encoding)
             said = None
             if kind in TEXTS:
                 encoding, said = checked_encoding(path, lambda: _stream(path, compression), options.encoding)
@@ -87,7 +87,7 @@ def opened_text(path: str, encoding: str | None) -> Iterator[Lines]:
     if kind not in TEXTS:
         raise BadFile(f"{path}: expected a table of text ({', '.join(TEXTS)}) or Parquet")
     with read_errors(path):
-        _check_begin(path, kind, compression)
+        _check_begin(path, kind, compression, encoding)
         encoding, said = checked_encoding(path, lambda: _stream(path, compression), encoding)
         with _stream(path, compression) as stream:
             lines = open_lines(path, stream, encoding, blanks=kind not in (".csv", ".tsv"))
@@ -135,15 +135,18 @@ def _unpack(stream: Any, unpacked: Any, most_bytes: int) -> None:
     unpacked.seek(0)
 
 
-def _check_begin(path: str, kind: str, compression: str) -> None:
+def _check_begin(path: str, kind: str, compression: str, encoding: str | None = None) -> None:
     with _stream(path, compression) as stream:
         head = stream.read(512)
     if not head:
         raise BadFile(f"{path}: expected spectra, got an empty file")
-    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (encoding or "")[:5] in ("utf-1", "utf-3")
     text = (marked or b"\0" not in head) and not head.startswith(tuple(MAGIC.values()))
     if not (head.startswith(MAGIC[kind]) if kind in MAGIC else text or kind in (".spc", ".asd")):
-        raise BadFile(f"{path}: expected a {kind[1:]} file, got one that begins with {head[:8]!r}")
+        nul = kind in TEXTS and not head.startswith(tuple(MAGIC.values()))
+        got = f"a NUL byte at offset {head.find(0)}" if nul else f"one that begins with {head[:8]!r}"
+        hint = "; if it is UTF-16, give --encoding utf-16-le" if nul and head[1::2].count(0) > len(head) / 4 else ""
+        raise BadFile(f"{path}: expected a {kind[1:]} file, got {got}{hint}")
 
 
 def _stream(path: str, compression: str) -> pa.NativeFile:

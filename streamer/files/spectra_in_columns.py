@@ -10,9 +10,9 @@ from itertools import chain
 import numpy as np
 
 from ... import BadFile
-from .columns import UNITS, BadRows, Batch, Content, plain
+from .columns import TEXT_COLUMNS, UNITS, BadRows, Batch, Content, plain
 from .kinds import is_empty, number
-from .text_table import MAX_BLOCK, SAMPLE, Lines, block, delimiter_of, split
+from .text_table import MAX_BLOCK, SAMPLE, Lines, are_units, block, delimiter_of, number_of, split
 
 FAR = 20  # median steps: no axis jumps so far
 _MIN_ALIKE = 0.9  # of the rows; what is wrong with the others is said when they are read
@@ -36,26 +36,34 @@ def in_columns(lines: Lines, header: int | None) -> Content | None:
     if first is None:
         return None
     titles = lines.cells(lines.head[first - 1][1]) if first else []
-    axis_name = titles[0].strip() if titles else ""
-    named = _AXIS_NAMES.fullmatch(plain(axis_name)) is not None
+    wide = len(lines.cells(lines.head[first][1]))
+    firsts = [cells[0].strip() for _, line in lines.head[:first] if len(cells := lines.cells(line)) == wide]
+    # Rows of laboratory values may lie between 'Wavelength (nm), sample 1, ...' and the axis.
+    axis_name = next((cell for cell in reversed(firsts) if _AXIS_NAMES.fullmatch(plain(cell))), None)
+    named = axis_name is not None
+    axis_name = axis_name or (titles[0].strip() if titles else "")
     counts, below = _counts(_axis(lines, first)), header is not None and first > header
     if (counts and (below or not named)) or (below and not named):
         return None
+    if not named and (plain(axis_name) in TEXT_COLUMNS or _is_axis(titles)):  # names of samples that rise
+        return None
     delimiter = lines.delimiter or delimiter_of(lines.head[first][1], lines.blanks)
     decimal = _decimal(lines, first, delimiter)
-    wide = len(split(lines.head[first][1], delimiter))
     rows = _numbers(lines, first, delimiter, decimal, wide)
-    axis, spectra = rows[:, 0], rows[:, 1:].T
+    last = titles if len(titles) == wide else [""] * wide
+    filled = [at for at in range(1, wide) if last[at].strip() or np.isfinite(rows[:, at]).any()]
+    axis, spectra = rows[:, 0], rows[:, filled].T
     n = len(spectra)
     above = [split(line, delimiter) for _, line in lines.head[: max(first - 1, 0)]]
-    names = [cell.strip() for cell in titles[1:]] if len(titles) == wide and n > 1 else []
+    above = [cells for cells in above if len(cells) == wide]  # without lines of the instrument
+    names = [titles[at].strip() for at in filled] if len(titles) == wide and n > 1 else []
     # Rows between the header and the axis, such as laboratory values of each spectrum.
     columns: dict[str, np.ndarray] = {}
-    if above and len(above[0]) == wide and n > 1:
-        names = [cell.strip() for cell in above[0][1:]]
+    if above and n > 1:
+        names = [above[0][at].strip() for at in filled]
         for cells in [*above[1:], titles]:
-            if len(cells) == wide and cells[0].strip():
-                columns[cells[0].strip()] = np.array([cell.strip() for cell in cells[1:]], object)
+            if len(cells) == wide and cells[0].strip() and not are_units(cells):
+                columns[cells[0].strip()] = np.array([cells[at].strip() for at in filled], object)
     if n == 1:
         names = [re.sub(r"(\.gz|\.zst)$", "", lines.path.rsplit("/", 1)[-1]).rsplit(".", 1)[0]]
     columns = {"spectrum_id": np.array(names or [""] * n, object)} | columns
@@ -73,6 +81,13 @@ def in_columns(lines: Lines, header: int | None) -> Content | None:
     return Content(list(columns), axis, len(axis), n, meta, batches, [*lines.notes, *([note] if n > 1 else [])])
 
 
+def _is_axis(titles: list[str]) -> bool:
+    """Whether most of a line's cells are numbers that rise or fall: a header of bands, though one is in doubt."""
+    values = [value for cell in titles if (value := number_of(cell)) == value]
+    steps = np.sign(np.diff(values))
+    return len(values) > MIN_POINTS and 2 * len(values) > len(titles) and abs(steps.sum()) > 0.6 * len(steps)
+
+
 def _first_numbers(lines: Lines) -> int | None:
     """The place of the first line of numbers whose first cells go on rising or falling to the end of the head."""
     wide = [lines.cells(line) for _, line in lines.head[:SAMPLE]]
@@ -81,7 +96,7 @@ def _first_numbers(lines: Lines) -> int | None:
         if len(rest) < MIN_POINTS:
             return None
         alike = sum(len(other) == len(cells) for other in rest)
-        if len(cells) >= 2 and alike >= _MIN_ALIKE * len(rest) and _number(cells[0]) == _number(cells[0]):
+        if len(cells) >= 2 and alike >= _MIN_ALIKE * len(rest) and number_of(cells[0]) == number_of(cells[0]):
             break
     else:
         return None
@@ -92,13 +107,23 @@ def _first_numbers(lines: Lines) -> int | None:
 
 
 def _axis(lines: Lines, first: int) -> np.ndarray:
-    return np.array([_number(lines.cells(line)[0]) for _, line in lines.head[first:SAMPLE]])
+    return np.array([number_of(lines.cells(line)[0]) for _, line in lines.head[first:SAMPLE]])
 
 
-def _number(cell: str) -> float:
-    """With a decimal point or a decimal comma."""
-    value = number(cell)
-    return number(cell, ",") if math.isnan(value) else value
+def why_no_axis(lines: Lines, first: int) -> str:
+    """Why a table is none of one spectrum a column, if it nearly is; else ''."""
+    firsts = [(row, cells[0]) for row, line in lines.head[first:] if len(cells := lines.cells(line)) > 1]
+    values = [number_of(cell) for _, cell in firsts]
+    if sum(value == value for value in values) < max(MIN_POINTS, 0.8 * len(values)):
+        return ""
+    up = values[0] < values[1]
+    for (row, cell), before, value in zip(firsts[1:], values, values[1:], strict=False):
+        if not (before < value if up else before > value):
+            return (
+                f"; or, with one spectrum a column, a first column that {'rises' if up else 'falls'} from row to row: "
+                f"got {cell.strip()!r:.40} in line {row}"
+            )
+    return ""
 
 
 def _counts(values: np.ndarray) -> bool:

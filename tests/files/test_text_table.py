@@ -126,3 +126,11 @@ def test_a_spectrum_is_no_header(tmp_path: Path) -> None:
         BadFile, match=r"run\.csv: line 1 seems to be a spectrum: expected a header that names the bands"
     ):
         read(path)
+
+
+def test_a_blank_that_does_not_break_may_be_the_only_mark_of_an_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+    path.write_bytes("id;998,5;999,5;1\xa0000,5;1\xa0001,5\na;0,1;0,2;0,3;0,4\n".encode("cp1252"))
+    table, notes = read(path)
+    np.testing.assert_array_equal(table.axis.values, [998.5, 999.5, 1000.5, 1001.5])
+    assert notes[-1] == "read as windows-1252 by its bytes (line 1: '1\\xa0000'); --encoding decides"

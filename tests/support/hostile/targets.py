@@ -11,16 +11,23 @@ from tamis.streamer.messages.record import ARROW, JSON, RAW
 from .config import read_settings, settings_seeds, strange_settings
 from .examination import Target
 from .files import (
+    asd_seeds,
+    column_seeds,
     csv_seeds,
+    envi_seeds,
     in_file,
+    join_laboratory,
+    laboratory_seeds,
     numpy_seeds,
     parquet_seeds,
     reading,
     spectrometer_seeds,
     strange_csv,
+    strange_envi,
     strange_npy,
     strange_npz,
     strange_parquet,
+    strange_text,
 )
 from .messages import (
     IN_STREAM,
@@ -65,12 +72,23 @@ TARGETS = {
     "numpy file": Target(
         numpy_seeds, in_file(strange_npz, strange_npy, mutated_bytes), reading(".npy", ".npz"), (BadFile,)
     ),
+    "column file": Target(
+        column_seeds,
+        in_file(strange_text, strange_text, mutated_bytes),
+        reading(".dpt", ".txt", ".asc", ".xy", ".csv"),
+        (BadFile,),
+    ),
+    "laboratory file": Target(
+        laboratory_seeds, in_file(strange_text, strange_text, mutated_bytes), join_laboratory, (BadFile,)
+    ),
+    "envi header": Target(envi_seeds, in_file(strange_envi, strange_envi, mutated_bytes), reading(".hdr"), (BadFile,)),
+    "asd file": Target(asd_seeds, in_file(mutated_bytes), reading(".asd"), (BadFile,)),
+    "jcamp file": Target(partial(spectrometer_seeds, ".jdx"), in_file(mutated_bytes), reading(".jdx"), (BadFile,)),
     **{
         f"{name} file": Target(partial(spectrometer_seeds, suffix), in_file(mutated_bytes), reading(suffix), (BadFile,))
         for name, suffix, library in (
             ("opus", ".0", "brukeropus"),
             ("spc", ".spc", "spc_io"),
-            ("jcamp", ".jdx", "jcamp"),
         )
         if find_spec(library)
     },
