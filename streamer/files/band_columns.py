@@ -315,6 +315,6 @@ def _in_order(path: str, names: Sequence[str], found: _Set, unit: str) -> tuple[
     order = np.argsort(values, kind="stable")
     values, places = values[order], places[order]
     if len(same := np.flatnonzero(np.diff(values) == 0)):
-        both = [names[places[same[0]]], names[places[same[0] + 1]]]
+        both = [names[int(places[at])] for at in (same[0], same[0] + 1)]
         raise BadFile(f"{path}: expected each wavelength once, got columns {both[0]!r} and {both[1]!r}")
     return places.tolist(), values, ("the columns of the bands are not in order: they are sorted",)

@@ -69,7 +69,6 @@ def shown(names: Sequence[object], most: int = 6) -> str:
 def values_of(column: pa.Array, name: str) -> np.ndarray:
     """(n,) float64 (NaN where empty), texts ('' where empty) or datetime64[us] (UTC)."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.types as pt
 
     if pt.is_dictionary(column.type):
@@ -80,5 +79,5 @@ def values_of(column: pa.Array, name: str) -> np.ndarray:
             return column.to_numpy(zero_copy_only=False).astype("datetime64[us]")
         if is_number(kind) or pt.is_decimal(kind) or pt.is_null(kind):
             return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    texts = pc.utf8_trim_whitespace(column.cast(pa.string()).fill_null(""))  # 1.0 becomes '1'
-    return texts.to_numpy(zero_copy_only=False)
+    texts = column.cast(pa.string()).fill_null("")  # 1.0 becomes '1'
+    return np.array([text.strip() for text in texts.to_pylist()], object)

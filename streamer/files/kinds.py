@@ -57,7 +57,7 @@ class Numbers:
         return f"{count} of {len(self.values)} cells of {name} are no numbers ({examples}): not measured there"
 
 
-def numbers(cells: Sequence[str], decimal: str = ".") -> Numbers:
+def numbers(cells: Sequence[str] | np.ndarray, decimal: str = ".") -> Numbers:
     """Texts as numbers; see `Numbers` on how to tell whether the column holds any.
 
     A column that has no number with a decimal mark, but is written with the other one throughout, is read with that.
@@ -70,7 +70,7 @@ def numbers(cells: Sequence[str], decimal: str = ".") -> Numbers:
     return replace(turned, mark=other) if turned.share == 1.0 else found
 
 
-def _read(cells: Sequence[str], decimal: str) -> Numbers:
+def _read(cells: Sequence[str] | np.ndarray, decimal: str) -> Numbers:
     values = np.fromiter((number(cell, decimal) for cell in cells), np.float64, len(cells))
     strange: Counter[str] = Counter()
     words = 0

@@ -15,11 +15,10 @@ from .columns import KEYS, TEXT_COLUMNS, plain, shown, values_of
 from .joins import Join, Values, join, names_of_spectra
 from .kinds import is_empty, number, numbers
 from .many import texts_of, with_kinds
-from .readers import opened_text, parts, read_errors
+from .readers import SHEETS, opened_text, parts, read_errors
 from .table import Table, find_name
 from .text_table import MAX_ABOVE, Lines, TextTable, header_by_shape
 
-SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _UNIT = re.compile(
     r"""\[?\s*(?:[-–—%‰]|ppm|ppb|ppt|units?|einheit(?:en)?|°\s?\w+|[\w²³µμ%]*\s*(?:/|per)\s*[\w²³µμ. ]+
       |[kcmµμn]?(?:g|l|m|mol|Pa|J|S|N)|[\w\s./%-]*(?:\^?-\d|[⁻²³]|%)[\w\s./%-]*|w/w|v/v|pH|text|str(?:ing)?|float|int)\s*\]?
@@ -177,16 +176,16 @@ def _of_parquet(path: Path) -> Values:
     import pyarrow.parquet as pq
     import pyarrow.types as pt
 
+    cells, notes = {}, []
     with read_errors(str(path)):
         read = pq.read_table(path)
-    cells, notes = {}, []
-    for name in read.column_names:
-        kind = read.schema.field(name).type
-        if pt.is_nested(kind) or "binary" in str(kind):
-            notes.append(f"{path}: column {name} holds neither numbers nor texts ({kind}): not read")
-            continue
-        texts = texts_of(values_of(read[name].combine_chunks(), name))
-        cells[name] = np.array(["" if is_empty(text) else text for text in texts.tolist()], object)
+        for name in read.column_names:
+            kind = read.schema.field(name).type
+            if pt.is_nested(kind) or "binary" in str(kind):
+                notes.append(f"{path}: column {name} holds neither numbers nor texts ({kind}): not read")
+                continue
+            texts = texts_of(values_of(read[name].combine_chunks(), name))
+            cells[name] = np.array(["" if is_empty(text) else text for text in texts.tolist()], object)
     if not len(read) or not cells:
         raise BadFile(f"{path}: expected laboratory values, got {len(read)} rows and {len(cells)} columns")
     return Values(str(path), cells, ".", np.arange(1, len(read) + 1), notes)

@@ -45,6 +45,7 @@ MAGIC = {
 }
 MAX_UNPACKED = 1 << 30  # bytes on disk, plus a hundred times the file: spectra shrink to a half or a tenth
 TEXTS = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".xy", ".dat")
+SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk where compressed, never in memory
 
 
@@ -123,6 +124,8 @@ def parts(path: str) -> tuple[str, str, str]:
         raise BadFile(f"{path}: {spectrometers.UNREAD[kind]}")
     if kind not in FORMATS:
         known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
+        if kind in SHEETS:
+            raise BadFile(f"{path}: {kind} files are not supported: save the sheet as CSV")
         raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
     return inner.stem, kind, compression
 

@@ -84,20 +84,18 @@ def tables(file: str | Path, options: ReadOptions) -> Iterator[Table]:
                 if decided.setdefault(name, found.is_numeric or not any(values)):
                     columns[name] = found.values
                     if note := found.note(name):
-                        log.warning("not measured", file=table.path, column=name, note=note)
+                        log.warning("cells of a column", file=table.path, column=name, note=note)
         yield replace(table, columns=columns)
 
 
 def typed(table: Table, texts: Collection[str] = ()) -> tuple[Table, list[str]]:
     """With the columns of numbers as numbers, decided over all rows; and what the user should know of them.
 
-    `texts`: columns that stay texts, or become them.
+    `texts`: columns that stay texts.
     """
     columns, notes = {}, []
     for name, values in table.columns.items():
         columns[name] = values
-        if name in texts and values.dtype.kind == "f":
-            columns[name] = np.array(["" if value != value else f"{value:g}" for value in values.tolist()], object)
         if values.dtype != object or plain(name) in TEXT_COLUMNS or name in texts:
             continue
         found = numbers(values, table.decimal or ".")
@@ -239,7 +237,7 @@ def find(columns: Mapping[str, np.ndarray], *names: str) -> np.ndarray | None:
 
 def find_name(columns: Mapping[str, Any], *names: str) -> str | None:
     """The first column that has one of these names, whatever its case, blanks and marks."""
-    known = {plain(column): column for column in reversed(columns)}
+    known = {plain(column): column for column in reversed(list(columns))}
     return next((known[plain(name)] for name in names if plain(name) in known), None)
 
 

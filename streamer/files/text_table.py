@@ -148,8 +148,8 @@ def checked_encoding(path: str, open_stream: Callable[[], Any], given: str | Non
     """
     with open_stream() as stream:
         begin = stream.read(4)
-    name = given or detect(begin.rstrip(b"\0") if begin[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else begin)
-    name = name if given or name in ("utf-16", "utf-32", "utf-8-sig") else "utf-8-sig"
+    marked = detect(begin.rstrip(b"\0") if begin[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else begin)
+    name = given or (marked if marked in ("utf-16", "utf-32") else "utf-8-sig")
     wrong = _first_wrong(path, open_stream, name)
     if wrong is None:
         return name, None

@@ -353,8 +353,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         lags = {}
         for partition in self._consumer.assignment():
             end = self._consumer.highwater(partition)  # of the last fetch: a position after it means that we are there
-            position = None if end is None else self._position(partition)
-            if position is not None:
+            if end is not None and (position := self._position(partition)) is not None:
                 lags[partition] = max(0, end - position)
         return lags
 

@@ -90,7 +90,7 @@ def pickled() -> bytes:
 BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "empty": ("run.csv", b"", "expected spectra, got an empty file"),
     "empty inside": ("run.csv.gz", gzip.compress(b""), "expected spectra, got an empty file"),
-    "suffix": ("run.xls", b"x", r"unknown suffix '\.xls'; known: \.parquet, \.csv, \.tsv, \.txt"),
+    "suffix": ("run.doc", b"x", r"unknown suffix '\.doc'; known: \.parquet, \.csv, \.tsv, \.txt"),
     "no suffix": ("run.gz", gzip.compress(b"x"), r"unknown suffix '\.gz'"),
     "foreign Parquet": ("run.parquet", b"PK\x03\x04....", r"expected a parquet file, got one that begins with b'PK"),
     "foreign CSV": ("run.csv", list_parquet(), "expected a csv file, got one that begins with b'PAR1"),

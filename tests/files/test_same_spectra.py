@@ -51,7 +51,7 @@ def test_a_table_is_the_same_from_csv_and_parquet_or_refused(form: Form) -> None
             try:
                 table = read_table(path, written.reading, on_bad_row=bad.append, on_note=lambda path, note: None)
             except BadFile as error:
-                assert any(re.search(cause, str(error)) for cause in REFUSED), error
+                assert any(re.search(cause, str(error)) for cause in REFUSED), error  # noqa: PT017
                 event("refused")
                 continue
             event("read")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def written(
     return path
 
 
-def read(path: Path, **options: object) -> tuple[Table, list[str]]:
+def read(path: Path, **options: Any) -> tuple[Table, list[str]]:
     notes: list[str] = []
     return read_table(path, axis_unit="nm", on_note=lambda _, note: notes.append(note), **options), notes
 

@@ -270,7 +270,7 @@ def _spectra_to_join(folder: Path) -> Table:
 def join_laboratory(case: bytes, folder: Path) -> None:
     path = _written((".csv", ".tsv", ".txt", ".parquet"), case, folder)
     try:
-        table, notes = with_laboratory(_spectra_to_join(folder), path, None, None)
+        table, _, notes = with_laboratory(_spectra_to_join(folder), path, None, None, [], ["fat"])
         assert len(table) == 12
         assert all(column.shape == (12,) for column in table.columns.values())
         assert all(notes)
