@@ -87,7 +87,7 @@ def _read(cells: Sequence[str] | np.ndarray, decimal: str) -> Numbers:
     return Numbers(values, strange, found / told if told and found else 0.0)
 
 
-def _are_codes(cells: Sequence[str]) -> bool:
+def _are_codes(cells: Sequence[str] | np.ndarray) -> bool:
     """001, 002, ..., 120: as many digits in each cell, some with a zero before them. They name, they do not measure."""
     if not any(cell.strip()[:1] == "0" for cell in cells):
         return False
