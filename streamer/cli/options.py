@@ -148,7 +148,7 @@ class CameraFileOptions(FileOptions):
     def reading(self, **more: Any) -> ReadOptions:
         reference = None
         if self.white is not None:
-            from ..files.envi import read_references
+            from ..files.instruments.envi import read_references
 
             reference = read_references(str(self.white), None if self.dark is None else str(self.dark))
         elif self.dark is not None:

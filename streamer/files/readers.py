@@ -21,10 +21,10 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from ... import BadFile
-from . import spectrometers
 from .columns import Content
 from .csv_table import open_csv, open_text
-from .envi import open_envi
+from .instruments import spectrometers
+from .instruments.envi import open_envi
 from .numpy_arrays import open_npy, open_npz
 from .options import ReadOptions
 from .parquet import open_parquet

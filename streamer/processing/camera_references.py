@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from ... import BadFile, BadMessage
 from ...models.atomic import atomic_write
 from ...models.reflectance import Reflectance, some_bands
-from ..files.envi import read_references
+from ..files.instruments.envi import read_references
 from ..messages.frame import Frame
 from ..settings.tables import Camera as Table
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ...models.axis import Axis
-from ..files.envi import write_envi
 from ..files.frames import write_parquet
+from ..files.instruments.envi import write_envi
 from ..messages.frame import Frame
 from ..pages.charts import write_page
 from .materials import DEFAULT_AXIS, WATER, band_spectrum, polymers

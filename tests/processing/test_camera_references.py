@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from tamis import BadMessage
 from tamis.models.axis import Axis
-from tamis.streamer.files.envi import write_envi
+from tamis.streamer.files.instruments.envi import write_envi
 
 from ..support.camera import NM, PIXELS, camera, references, shot
 

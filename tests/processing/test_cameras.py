@@ -13,7 +13,7 @@ import structlog
 
 from tamis import BadFile, BadSettings
 from tamis.models.model import Model
-from tamis.streamer.files.envi import write_envi
+from tamis.streamer.files.instruments.envi import write_envi
 from tamis.streamer.processing.cameras import Cameras
 from tamis.streamer.settings.load import load
 from tamis.streamer.tools.simulate import SimulatedBelt

@@ -22,7 +22,7 @@ from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.files.envi import read_references
+from tamis.streamer.files.instruments.envi import read_references
 from tamis.streamer.files.many import read_table
 from tamis.streamer.tools.materials import WATER, band_spectrum
 from tamis.streamer.tools.simulate import BELT, SimulatedBelt

@@ -15,14 +15,14 @@ import pytest
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.instruments.spectrum_file import MAX_BYTES
 from tamis.streamer.files.many import read_table
 from tamis.streamer.files.options import BadRowInFile, ReadOptions
 from tamis.streamer.files.readers import count_spectra, open_content
-from tamis.streamer.files.spectrum_file import MAX_BYTES
 
-from ..support.paths import SPECTROMETER_FILES as FILES
-from ..support.spectra import simulate
-from ..support.spectrometers import AXIS, VALUES, jcamp, opus, spc
+from ...support.paths import SPECTROMETER_FILES as FILES
+from ...support.spectra import simulate
+from ...support.spectrometers import AXIS, VALUES, jcamp, opus, spc
 
 for library in ("brukeropus", "spc_io"):
     pytest.importorskip(library, reason="needs tamis[instruments]")

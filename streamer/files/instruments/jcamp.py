@@ -8,9 +8,9 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from .encoding import decoded, detect
+from ..encoding import decoded, detect
+from ..options import ReadOptions
 from .jcamp_table import Scale, read_table
-from .options import ReadOptions
 from .spectrum_file import Spectrum, moment
 
 MAX_LINE = 1 << 10  # characters: the standard asks for 80

@@ -14,7 +14,7 @@ from tamis import BadFile
 from tamis.streamer.files.many import read_table
 from tamis.streamer.files.table import Table
 
-from ..support.paths import SPECTROMETER_FILES
+from ...support.paths import SPECTROMETER_FILES
 
 FIELD = SPECTROMETER_FILES["field.asd"]
 RNG = np.random.default_rng(3)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ... import BadFile
-from ...models.axis import MAX_BANDS
-from .encoding import decoded
+from .... import BadFile
+from ....models.axis import MAX_BANDS
+from ..encoding import decoded
 
 MAX_HEADER_BYTES = 1 << 22
 _NUMBERS = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8", "12": "u2", "13": "u4", "14": "i8", "15": "u8"}

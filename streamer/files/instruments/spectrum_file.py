@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ... import BadFile
-from ...models.axis import MAX_BANDS
-from ..messages.frame import MAX_TEXT
-from .columns import UNITS, BadRows, Batch, Content
-from .encoding import decoded
-from .options import ReadOptions
+from .... import BadFile
+from ....models.axis import MAX_BANDS
+from ...messages.frame import MAX_TEXT
+from ..columns import UNITS, BadRows, Batch, Content
+from ..encoding import decoded
+from ..options import ReadOptions
 
 MAX_BYTES = 1 << 26  # of a file that is held whole
 _UNITS = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...models.axis import MAX_BANDS
-from .options import ReadOptions
+from ....models.axis import MAX_BANDS
+from ..options import ReadOptions
 from .spectrum_file import Spectrum, moment, whole, words
 
 MAX_SPECTRA = 1 << 16  # the library holds an object for each

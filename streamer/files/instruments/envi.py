@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import structlog
 
-from ... import BadFile
-from ...models.reflectance import Reflectance
-from .columns import BadRows, Batch, Content
+from .... import BadFile
+from ....models.reflectance import Reflectance
+from ..columns import BadRows, Batch, Content
+from ..options import ReadOptions
 from .envi_image import Image, open_image
-from .options import ReadOptions
 from .spectrum_file import unit_of
 
 log = structlog.get_logger(__name__)

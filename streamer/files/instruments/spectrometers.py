@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from ..columns import Content
+from ..options import ReadOptions
 from .asd import read_asd
-from .columns import Content
 from .jcamp import read_jcamp
-from .options import ReadOptions
 from .opus import read_opus
 from .spc import read_spc
 from .spectrum_file import Reader, open_spectra

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tamis import BadFile
-from tamis.streamer.files.envi import read_references, write_envi
 from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.instruments.envi import read_references, write_envi
 from tamis.streamer.files.many import read_table
 
 envi = pytest.importorskip("spectral.io.envi", reason="needs tamis[envi]")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...models.axis import MAX_BANDS
-from .options import ReadOptions
+from ....models.axis import MAX_BANDS
+from ..options import ReadOptions
 from .spectrum_file import Spectrum, whole, words
 
 HEADER = 484

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ...models.axis import MAX_BANDS
-from .options import ReadOptions
+from ....models.axis import MAX_BANDS
+from ..options import ReadOptions
 from .spectrum_file import Spectrum, moment, whole, words
 
 MAX_BLOCKS = 256  # OPUS's own programs write at most 40
