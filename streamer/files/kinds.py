@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-# An empty cell, as R, pandas and spreadsheets write it.
-NOTHING = frozenset(("", "na", "n/a", "<na>", "#n/a", "#n/v", "#nv", "null", "nan", "none", "nil", "missing"))
+# An empty cell, as R, pandas and spreadsheets write it. 'none' and 'Na' may be names of classes.
+NOTHING = frozenset(("", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NV", "NULL", "null", "NaN", "nan"))
 # Measured, but no number came of it: laboratories write it so. Never the name of a class.
 _NO_VALUE = re.compile(
     r"""[<>≤≥]=?\s*[\d.,]+\s*\S{0,12}          # <0.05, > 30 mg/kg
       | (?:[<>]\s*)?(?:l\.?o\.?[dq]\.?|b\.?d\.?l\.?|n\.?\s?[dbaqwmr]\.?|n\.?\s?n\.?)  # <LOD, BDL, n.d., n.b., n.a.
       | -+|–|—|\.+|\*+|\?+|x+|/|\#\S*!?           # placeholders, #DIV/0!, #VALUE!
-      | (?:not\s(?:detected|determined|measured)|below\sdetection.*|trace[s]?|spuren|ovrflw|overflow|err(?:or)?)
+      | not\s(?:detected|determined|measured)|below\sdetection.*|trace[s]?|spuren
+      | ovrflw|overflow|err(?:or)?|none|nil|missing
     """,
     re.X | re.I,
 )
@@ -76,7 +77,7 @@ def _read(cells: Sequence[str] | np.ndarray, decimal: str) -> Numbers:
     words = 0
     for at in np.flatnonzero(np.isnan(values)).tolist():
         cell = cells[at].strip()
-        if cell.lower() in NOTHING:
+        if cell in NOTHING:
             continue
         strange[cell] += 1
         words += _NO_VALUE.fullmatch(cell) is not None
@@ -91,7 +92,7 @@ def _are_codes(cells: Sequence[str] | np.ndarray) -> bool:
     """001, 002, ..., 120: as many digits in each cell, some with a zero before them. They name, they do not measure."""
     if not any(cell.strip()[:1] == "0" for cell in cells):
         return False
-    codes = {cell for cell in map(str.strip, cells) if cell.lower() not in NOTHING}
+    codes = {cell for cell in map(str.strip, cells) if cell not in NOTHING}
     long = {len(code) for code in codes}
     return len(long) == 1 and max(long) > 1 and all(map(str.isdecimal, codes)) and any(c[0] == "0" for c in codes)
 
@@ -111,7 +112,7 @@ def number(cell: str, decimal: str = ".") -> float:
 
 
 def is_empty(cell: str) -> bool:
-    return cell.strip().lower() in NOTHING
+    return cell.strip() in NOTHING
 
 
 def decimal_mark(cells: Sequence[str]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tamis.streamer.files.kinds import number, numbers
+from tamis.streamer.files.many import read_table
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,11 @@ def test_a_few_typing_errors_make_no_column_of_texts_but_names_do() -> None:
 )  # fmt: skip
 def test_a_number_is_never_guessed(cell: str, decimal: str, value: float) -> None:
     np.testing.assert_equal(number(cell, decimal), value)
+
+
+def test_a_class_may_be_called_none(tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+    path.write_text("defect,fat,1100 nm,1101 nm\nnone,none,1,2\nbruise,3,2,3\nNa,4,2,4\nNA,5,2,5\n")
+    table = read_table(path)
+    assert table.columns["defect"].tolist() == ["none", "bruise", "Na", ""]
+    np.testing.assert_array_equal(table.columns["fat"], [np.nan, 3, 4, 5])
