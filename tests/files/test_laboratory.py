@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tamis import BadFile
-from tamis.streamer.files.laboratory import with_laboratory
+from tamis.streamer.files.laboratory import read_laboratory, with_laboratory
 from tamis.streamer.files.many import read_untyped
 from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.files.table import Table
@@ -287,3 +287,11 @@ def test_a_sheet_is_no_table_of_text(tmp_path: Path) -> None:
 def test_a_key_that_is_not_there_is_refused(key: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=message):
         join(write_spectra(tmp_path / "s.csv", spectrum_id=S), csv(code=S, fat=FAT), key)
+
+
+def test_a_target_may_be_called_by_a_year(tmp_path: Path) -> None:
+    (tmp_path / "values.csv").write_text("sample,5,2019\na,1.5,13.01\nb,2.5,14\n")
+    values = read_laboratory(tmp_path / "values.csv", None, ["5", "2019"])
+    assert {name: cells.tolist() for name, cells in values.cells.items()} == {
+        "sample": ["a", "b"], "5": ["1.5", "2.5"], "2019": ["13.01", "14"],
+    }  # fmt: skip
