@@ -82,10 +82,10 @@ def _read(cells: Sequence[str] | np.ndarray, decimal: str) -> Numbers:
         strange[cell] += 1
         words += _NO_VALUE.fullmatch(cell) is not None
     found = int(np.isfinite(values).sum())
-    told = found + strange.total() - words
+    counted = found + strange.total() - words
     if _are_codes(cells):
         found = 0
-    return Numbers(values, strange, found / told if told and found else 0.0)
+    return Numbers(values, strange, found / counted if counted and found else 0.0)
 
 
 def _are_codes(cells: Sequence[str] | np.ndarray) -> bool:

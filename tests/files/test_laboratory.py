@@ -22,7 +22,7 @@ S = [f"s{i}" for i in range(N)]
 
 
 def write_spectra(path: Path, **columns: list[str]) -> Path:
-    """N spectra, the first band of each is its number; so that a value can be told to belong to it."""
+    """N spectra, the first band of each is its number; so it shows which value belongs to it."""
     lines = [",".join([*columns, "1100", "1110", "1120"])]
     for i in range(N):
         lines.append(",".join([*(of[i] for of in columns.values()), str(i), "0.5", "0.6"]))
@@ -165,7 +165,7 @@ def test_names_without_a_partner_are_counted_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("again", [FAT[3], f"{FAT[3]}0"])
-def test_a_name_that_stands_twice_with_equal_values_is_told(again: str, tmp_path: Path) -> None:
+def test_a_name_that_stands_twice_with_equal_values_is_reported(again: str, tmp_path: Path) -> None:
     values = csv(spectrum_id=[*S, "s3"], fat=[*FAT, again], analyst=["a"] * N + ["b"])
     table, said = join(write_spectra(tmp_path / "s.csv", spectrum_id=S), values)
     assert of_spectra(table) == RIGHT
@@ -227,7 +227,7 @@ def test_names_of_objects_are_kept_where_the_laboratory_has_no_row(tmp_path: Pat
         ("sep=;\n# made by hand\nspectrum_id;fat;pH\n", "1 lines of comments"),
     ],
 )
-def test_lines_around_the_header_are_told_and_not_read(head: str, notes: str, tmp_path: Path) -> None:
+def test_lines_around_the_header_are_reported_and_not_read(head: str, notes: str, tmp_path: Path) -> None:
     values = head + "".join(f"{name};{fat.replace('.', ',')};7\n" for name, fat in zip(S, FAT, strict=True))
     table, said = join(write_spectra(tmp_path / "s.csv", spectrum_id=S), values)
     assert of_spectra(table) == RIGHT

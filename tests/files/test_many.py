@@ -103,7 +103,7 @@ def test_files_of_days_without_names_are_joined_by_row_in_their_order(tmp_path: 
     assert "4 laboratory values" in notes[-1]
 
 
-def test_columns_of_several_files_are_one_column_and_differences_are_told(tmp_path: Path) -> None:
+def test_columns_of_several_files_are_one_column_and_differences_are_reported(tmp_path: Path) -> None:
     pq.write_table(
         pa.table({"fat": [1.5, None], "kind": [1.0, 2.0], **{name: [0.1, 0.2] for name in NM}}), tmp_path / "a.parquet"
     )
@@ -129,7 +129,7 @@ def test_texts_in_one_file_and_numbers_in_another_are_refused(tmp_path: Path) ->
         read_table([tmp_path / "a.parquet", day(tmp_path / "b.csv", "fat", "high")], nm())
 
 
-def test_spectra_that_are_resampled_are_told(tmp_path: Path) -> None:
+def test_spectra_that_are_resampled_are_reported(tmp_path: Path) -> None:
     files = [scan(tmp_path / "a.txt", 1), scan(tmp_path / "b.txt", 1, range(1090, 1230, 15))]
     said: list[str] = []
     table = read_table(files, nm(on_note=lambda path, note: said.append(note)))

@@ -113,7 +113,7 @@ def test_a_first_column_without_a_name_names_the_rows_or_counts_them(name: str, 
     assert notes == []
 
 
-def test_another_column_without_a_name_is_told(tmp_path: Path) -> None:
+def test_another_column_without_a_name_is_reported(tmp_path: Path) -> None:
     table, notes, _ = read(tmp_path, lines(before={"": "kept in the dark"}))
     check(table)
     assert notes == ["column 2 has no name in line 1: it is not read ('kept in the dark')"]

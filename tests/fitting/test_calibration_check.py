@@ -1,4 +1,4 @@
-"""What a user is told about a calibration before it is fitted, and what is left out of it: each finding with members of
+"""What is reported of a calibration before it is fitted, and what is left out of it: each finding with members of
 its kind, and with near-misses that must not be called so."""
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_codes_that_may_be_values_are_asked_about(
     assert not found.left_out
 
 
-def test_values_in_two_units_are_told(meat: np.ndarray, grid: Axis) -> None:
+def test_values_in_two_units_are_reported(meat: np.ndarray, grid: Axis) -> None:
     fat = values(8, 12)
     fat[:10] *= 10  # g/kg, and the others in g/100 g
     (found,) = of(at(meat, grid, fat), "far-values")
@@ -113,7 +113,7 @@ def test_infinite_values_are_counted(meat: np.ndarray, grid: Axis) -> None:
 
 
 @pytest.mark.parametrize("typed", [85.0, 0.85, -8.5, 8500.0])
-def test_a_typing_error_is_told_and_fitted_on(typed: float, meat: np.ndarray, grid: Axis) -> None:
+def test_a_typing_error_is_reported_and_fitted_on(typed: float, meat: np.ndarray, grid: Axis) -> None:
     fat = values(8, 12)
     fat[7] = typed
     seen = at(meat, grid, fat)
@@ -146,7 +146,7 @@ def test_a_constant_target_is_refused(meat: np.ndarray, grid: Axis) -> None:
     assert of(at(meat, grid, np.full(N, 12.0), refuse=False), "constant")
 
 
-def test_a_nearly_constant_target_is_told(meat: np.ndarray, grid: Axis) -> None:
+def test_a_nearly_constant_target_is_reported(meat: np.ndarray, grid: Axis) -> None:
     fat = np.full(N, 12.0)
     fat[:2] = 12.5, 13.0
     (found,) = of(at(meat, grid, fat), "nearly-constant")
@@ -164,14 +164,14 @@ def test_whole_numbers_of_few_values_may_be_classes(meat: np.ndarray, grid: Axis
 
 
 @pytest.mark.parametrize("other", ["pet", "PET ", " PET", "P ET", "P\u00c9T", "P-ET", "P_ET", "\uff30ET"])
-def test_classes_whose_names_differ_by_little_are_told(other: str, meat: np.ndarray, grid: Axis) -> None:
+def test_classes_whose_names_differ_by_little_are_reported(other: str, meat: np.ndarray, grid: Axis) -> None:
     names = np.array(["PE", "PVC", "PET", other] * 15, object)
     (found,) = of(at(meat, grid, names), "class-names")
     assert repr(other) in found.text
     assert len(found.rows) == 30
 
 
-def test_classes_with_different_names_are_not_told(meat: np.ndarray, grid: Axis) -> None:
+def test_classes_with_different_names_are_not_reported(meat: np.ndarray, grid: Axis) -> None:
     names = np.array(["PE-1", "PE-2", "1-2", "12", "A", "A+", "1.5", "10", "-1", "1"] * 6, object)
     assert not of(at(meat, grid, names), "class-names")
 
@@ -203,7 +203,7 @@ def scans(samples: int = 15, repeats: int = 4) -> tuple[np.ndarray, np.ndarray]:
         ("sample_no", lambda sample: sample + 1.0),
     ],
 )
-def test_repeats_that_are_not_declared_are_told(
+def test_repeats_that_are_not_declared_are_reported(
     name: str, make: Callable[[np.ndarray], np.ndarray], meat: np.ndarray, grid: Axis
 ) -> None:
     sample, fat = scans()
@@ -220,14 +220,14 @@ def test_repeats_that_are_not_declared_are_told(
         assert f"--group {name}" in of(at(meat, grid, fat, columns={name: make(sample)}), "replicates")[0].text
 
 
-def test_repeats_whose_values_differ_a_little_are_told(meat: np.ndarray, grid: Axis) -> None:
+def test_repeats_whose_values_differ_a_little_are_reported(meat: np.ndarray, grid: Axis) -> None:
     sample, fat = scans()
     columns = {"bag": np.array([f"b{i}" for i in sample], object)}
     (found,) = of(at(meat, grid, fat + values(-0.2, 0.2), columns=columns), "replicates")
     assert "--group bag" in found.text
 
 
-def test_repeats_without_a_name_are_told_by_their_values(meat: np.ndarray, grid: Axis) -> None:
+def test_repeats_without_a_name_are_reported_by_their_values(meat: np.ndarray, grid: Axis) -> None:
     _, fat = scans()
     (found,) = of(at(meat, grid, fat), "replicates")
     assert "15 different values on 60 rows" in found.text
@@ -267,7 +267,7 @@ def test_coarse_values_are_no_repeats(seed: int, meat: np.ndarray, grid: Axis) -
 # After the fit
 
 
-def test_a_value_that_does_not_suit_its_spectrum_is_told_after_the_fit() -> None:
+def test_a_value_that_does_not_suit_its_spectrum_is_reported_after_the_fit() -> None:
     rng = np.random.default_rng(0)
     scores, residual = rng.normal(0, 1, (N, 3)), rng.normal(0, 0.3, (N, 1))
     names = [str(2 + i) for i in range(N)]

@@ -147,7 +147,7 @@ def test_dark_scans_are_left_out_and_dark_samples_are_not(meat: np.ndarray, grid
 
 
 @pytest.mark.parametrize("scale", [1.0, 60_000.0])
-def test_saturated_spectra_are_told_and_used(scale: float, meat: np.ndarray, grid: Axis) -> None:
+def test_saturated_spectra_are_reported_and_used(scale: float, meat: np.ndarray, grid: Axis) -> None:
     top = np.quantile(meat, 0.97)
     seen = at(np.minimum(meat, top) * scale, grid)
     (found,) = of(seen, "saturated")
@@ -157,7 +157,7 @@ def test_saturated_spectra_are_told_and_used(scale: float, meat: np.ndarray, gri
     assert set(found.rows) == set(np.flatnonzero((meat >= top).sum(axis=1) >= 4))
 
 
-def test_copies_are_told(meat: np.ndarray, grid: Axis) -> None:
+def test_copies_are_reported(meat: np.ndarray, grid: Axis) -> None:
     meat[1], meat[7] = meat[0], meat[6]
     fat = values(3, 12)
     fat[1], fat[6], fat[7] = fat[0], 4.5, 9.5
@@ -177,7 +177,7 @@ def test_copies_of_one_spectrum_are_refused(meat: np.ndarray, grid: Axis) -> Non
         at(np.repeat(meat[:4], 15, axis=0), grid)
 
 
-def test_spectra_of_one_shape_are_told(meat: np.ndarray, grid: Axis) -> None:
+def test_spectra_of_one_shape_are_reported(meat: np.ndarray, grid: Axis) -> None:
     gain = np.linspace(0.5, 2, N)[:, None]
     (found,) = of(at(gain * meat[0] + gain**2, grid), "copies")
     assert "offset and gain alone" in found.text
@@ -185,7 +185,7 @@ def test_spectra_of_one_shape_are_told(meat: np.ndarray, grid: Axis) -> None:
     assert not of(at(gain * meat[0] + noise, grid), "copies")
 
 
-def test_a_spectrum_of_another_material_is_told_and_used(meat: np.ndarray, grid: Axis) -> None:
+def test_a_spectrum_of_another_material_is_reported_and_used(meat: np.ndarray, grid: Axis) -> None:
     meat[11] += 0.5 * np.exp(-0.5 * ((grid.values - 1300) / 25) ** 2)
     seen = at(meat, grid)
     (found,) = seen.findings

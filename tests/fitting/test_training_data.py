@@ -179,7 +179,7 @@ def test_neither_numbers_nor_classes(column: pa.Array, message: str, tmp_path: P
         fit(write(tmp_path / "s.parquet", k=column))
 
 
-def test_one_class_in_two_forms_of_a_number_is_told(tmp_path: Path) -> None:
+def test_one_class_in_two_forms_of_a_number_is_reported(tmp_path: Path) -> None:
     cells = ["1.0" if high and i % 2 else "1" if high else "2" for i, high in enumerate(HIGH)]
     _, said = fit(write(tmp_path / "s.csv", k=cells), classes=["k"])
     assert "k has '1' (9 rows) and '1.0' (11 rows)" in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +155,22 @@ def test_weaknesses_are_listed() -> None:
         "in the clear" not in weaknesses({"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-256"})[0]
     )
     assert "any server" in weaknesses({"security_protocol": "SSL", "ssl_check_hostname": False})[0]
+
+
+def test_no_secret_is_a_flag() -> None:
+    """Anyone who can list processes sees the command line."""
+    import typer
+
+    from tamis.streamer.cli import app
+
+    def options(command: Any) -> Iterator[str]:
+        for parameter in command.params:
+            yield from parameter.opts
+        for child in getattr(command, "commands", {}).values():
+            yield from options(child)
+
+    names = list(options(typer.main.get_command(app)))
+    assert "--brokers" in names
+    words = ("pass", "secret", "token", "key", "sasl")
+    named = {name for name in names if any(word in name for word in words)}
+    assert named == {"--key"}, "of two tables"

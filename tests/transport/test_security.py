@@ -359,25 +359,6 @@ def test_kafka_pythons_own_debugging_is_never_shown() -> None:
         logging.getLogger("kafka").setLevel(before)
 
 
-def test_no_secret_is_a_flag() -> None:
-    """Anyone who can list processes sees the command line."""
-    import typer
-
-    from tamis.streamer.cli import app
-
-    def options(command: Any) -> Iterator[str]:
-        for parameter in command.params:
-            yield from parameter.opts
-        for child in getattr(command, "commands", {}).values():
-            yield from options(child)
-
-    names = list(options(typer.main.get_command(app)))
-    assert "--brokers" in names
-    words = ("pass", "secret", "token", "key", "sasl")
-    named = {name for name in names if any(word in name for word in words)}
-    assert named == {"--key"}, "of two tables"
-
-
 def test_the_examples_of_the_documentation_work(root: Path, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     certificate, key = authority.certificate("worker", password=SECRET)

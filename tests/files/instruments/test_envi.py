@@ -171,13 +171,13 @@ def test_a_pixel_without_data_in_any_band_is_set_aside(
     np.testing.assert_allclose(table.spectra[0], cube[0, 0] / 100, rtol=1e-6)
 
 
-def test_an_ignore_value_that_cannot_stand_in_the_image_is_told(tmp_path: Path) -> None:
+def test_an_ignore_value_that_cannot_stand_in_the_image_is_reported(tmp_path: Path) -> None:
     table, bad, notes = read(save(tmp_path / "cube.hdr", counts(), **{"data ignore value": -9999}))
     assert (len(table), bad) == (12 * 9, [])
     assert notes == ["the data ignore value -9999 cannot stand in uint16: no pixel was set aside by it"]
 
 
-def test_bad_bands_are_left_out_and_told(tmp_path: Path) -> None:
+def test_bad_bands_are_left_out_and_reported(tmp_path: Path) -> None:
     cube = counts().astype(np.float32)
     cube[:, :, [4, 10, 11, 12]] = -9999  # which programs write into bad bands, so no pixel is without data
     good = np.ones(40, int)
@@ -202,7 +202,7 @@ def test_bad_bands_are_left_out_and_told(tmp_path: Path) -> None:
         read(save(tmp_path / "one.hdr", cube, bbl=[1] + [0] * 39))
 
 
-def test_gains_and_offsets_are_applied_band_by_band_and_told(tmp_path: Path) -> None:
+def test_gains_and_offsets_are_applied_band_by_band_and_reported(tmp_path: Path) -> None:
     cube, rng = counts(), np.random.default_rng(5)
     gain, offset = rng.uniform(0.001, 0.01, 40), rng.uniform(-1, 1, 40)
     said: dict[str, Any] = {"data gain values": gain.tolist(), "data offset values": offset.tolist()}
@@ -242,7 +242,7 @@ def test_references_are_read_as_the_cube_is(tmp_path: Path) -> None:
     np.testing.assert_allclose(table.spectra, np.full((12 * 9, 38), 0.5))
 
 
-def test_a_header_with_gaps_is_read_and_told(tmp_path: Path) -> None:
+def test_a_header_with_gaps_is_read_and_reported(tmp_path: Path) -> None:
     cube = counts()
     path = save(tmp_path / "cube.hdr", cube)
     text = (

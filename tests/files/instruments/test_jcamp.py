@@ -156,7 +156,7 @@ def test_x_that_was_rounded_is_no_contradiction(tmp_path: Path) -> None:
         np.testing.assert_allclose(read(tmp_path, text).axis.values, x)
 
 
-def test_what_programs_write_wrong_without_harm_is_read_and_told(tmp_path: Path) -> None:
+def test_what_programs_write_wrong_without_harm_is_read_and_reported(tmp_path: Path) -> None:
     notes: list[str] = []
     values = "574.928 1 2 3 4 5 6\n576.13 7 8 9 10 11 12\n577.58 13 14"  # the quantitative library of PNNL
     text = block(values, 14, 574.928, 578.063, DELTAX="0.241", FIRSTY="0.005", XYDATA="(X++(Y..Y)")
