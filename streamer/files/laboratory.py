@@ -150,10 +150,9 @@ def _header(lines: Lines, targets: Collection[str]) -> int:
         for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
             cells = lines.cells(line)
             below = lines.cells(lines.head[place + 1][1]) if place + 1 < len(lines.head) else cells
-            strange = [
-                cell for cell in cells if _is_number(cell) and plain(cell) not in wanted
-            ]  # a target may be '2019'
-            named = known & {plain(cell) for cell in cells} and not strange
+            if place and any(_is_number(cell) for cell in cells):  # a row; only in the first line may '2019' be a name
+                continue
+            named = known & {plain(cell) for cell in cells}
             if named and len(below) - len(cells) in (0, 1):
                 return place
     return header_by_shape(lines)
