@@ -146,16 +146,16 @@ def read_laboratory(path: Path, encoding: str | None, targets: Collection[str] =
 def _header(lines: Lines, targets: Collection[str]) -> int:
     """The place of the first line of names, among them a target or a key, as wide as the next; else by its shape.
 
-    A line with a number is a row, or it is of the instrument; but the first one may name a year, if no other is better.
+    A line with a number is of the instrument, or names a year: it is taken if no other line is better.
     """
     wanted = {plain(target) for target in targets}
     best: dict[tuple[bool, bool], int] = {}  # (has numbers, has no target) -> the first such line
     for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
         cells = lines.cells(line)
         below = lines.cells(lines.head[place + 1][1]) if place + 1 < len(lines.head) else cells
-        names, is_row = {plain(cell) for cell in cells}, any(_is_number(cell) for cell in cells)
-        if names & {*wanted, *KEYS} and len(below) - len(cells) in (0, 1) and not (is_row and place):
-            best.setdefault((is_row, not names & wanted), place)
+        names = {plain(cell) for cell in cells if not _is_number(cell)}
+        if names & {*wanted, *KEYS} and len(below) - len(cells) in (0, 1):
+            best.setdefault((any(map(_is_number, cells)), not names & wanted), place)
     return best[min(best)] if best else header_by_shape(lines)
 
 
