@@ -2,7 +2,7 @@
 
 A value that is not plausible is held, and named as what it probably is. It is released when a second value agrees: the
 same spectrum's or object's value given once more, or several later values whose errors agree in sign and size, as they
-do after a true change of the process. Everything follows from the values in their order: nothing else is remembered.
+do after a true change of the process, or many in a row that all are far off. Everything follows from the values in their order: nothing else is remembered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .correction import Learner, design
+from .correction import Learner
 
 PLAUSIBLE_SD = 3.0  # of a value about its prediction: 0.3 % of honest values are further away
 SUITS_SD = 2.0  # a value, once its slip is undone, suits its spectrum
@@ -20,6 +20,7 @@ MOST_WIDENED = 3.0  # far outside the calibration: more would let a slip of a de
 # Three in a row: with a tenth of all values grossly wrong, that happens once in a thousand values.
 CONSISTENT = 3
 ALIKE = 3.0  # the largest of consistent errors over the smallest
+MANY = 5  # in a row that are far off, this way or that: then the model is less exact than its calibration says
 STUCK_VALUES, STUCK_SD = 3, 3.0  # so many equal values in a row, while predictions differ by so much
 FEW_VALUES = 5  # before which the lowest value is no detection limit
 SWAPPED_WITHIN = 20  # values: samples are swapped on one tray
@@ -77,9 +78,8 @@ def assess(
     spread: np.ndarray,
     *,
     noise: float | None = None,
-    scores: np.ndarray | None = None,
+    design: np.ndarray | None = None,
     span: tuple[float, float] = (-np.inf, np.inf),
-    scale: float = 1.0,
     outside: float = 1.0,
     previous: np.ndarray | None = None,
     sample: Sequence[int] | np.ndarray | None = None,
@@ -90,8 +90,8 @@ def assess(
         measured, predicted: (n,), by a model that was fitted on none of them.
         spread: (n,) positive, the sd of a value about its prediction, such as `widened` gives.
         noise: the sd of cross-validation; the smallest spread if None.
-        scores: (n, k), of the process' principal components, for the correction that is learned on the way.
-        span: lowest and highest value of the calibration. scale: the sd of the predictions, for the correction's slope.
+        design: (n, k), of `correction.design`, for the correction that is learned on the way; a constant alone if None.
+        span: lowest and highest value of the calibration.
         outside: of `correction.Learner`.
         previous: (n,), the value of the same spectrum that was given before, NaN for none.
         sample: (n,) codes, equal for spectra of one object; all different if None.
@@ -102,21 +102,19 @@ def assess(
     """
     n = len(measured)
     noise = float(noise if noise is not None else np.min(spread, initial=1.0))
-    scores = np.empty((n, 0)) if scores is None else scores
-    low, high = span
-    centre = (low + high) / 2 if np.isfinite([low, high]).all() else float(np.mean(predicted)) if n else 0.0
-    rows, learner = design(predicted, scores, centre, scale), Learner(2 + scores.shape[1], noise, outside)
+    rows, (low, high) = np.ones((n, 1)) if design is None else design, span
+    learner = Learner(rows.shape[1], noise, outside)
     is_confirmed = _confirmed(measured, noise, previous, np.arange(n) if sample is None else np.asarray(sample))
     is_stuck = _stuck(measured, predicted, noise)
     accepted, reason, expected, sd = np.zeros(n, bool), [""] * n, np.empty(n), np.empty(n)
     suspects: list[int] = []  # the latest in a row that later values may release
     squares, count = PRIOR_VALUES, PRIOR_VALUES  # of recent errors, in spreads
 
-    def learn(i: int) -> None:
+    def learn(i: int, most: float = PLAUSIBLE_SD) -> None:
         nonlocal squares, count
         z = (measured[i] - predicted[i] - learner.expect(rows[i])) / spread[i]
         fade = np.exp(-1 / RECENT_VALUES)
-        squares = PRIOR_VALUES + fade * (squares - PRIOR_VALUES) + min(z**2, PLAUSIBLE_SD**2)
+        squares = PRIOR_VALUES + fade * (squares - PRIOR_VALUES) + min(z**2, most**2)
         count = PRIOR_VALUES + fade * (count - PRIOR_VALUES) + 1
         learner.learn(rows[i], measured[i] - predicted[i])
         accepted[i], reason[i] = True, ""
@@ -132,13 +130,21 @@ def assess(
         reason[i] = STUCK if is_stuck[i] else _named(measured[i], expected[i], sd[i], low, high)
         _swap(i, measured, expected, sd, accepted, reason)
         suspects = [*suspects, i] if reason[i] in RELEASABLE else []
-        errors = (measured - expected)[suspects[-CONSISTENT:]]
-        size = np.abs(errors)
-        if len(errors) == CONSISTENT and abs(np.sign(errors).sum()) == CONSISTENT and size.max() <= ALIKE * size.min():
-            for known in suspects[-CONSISTENT:]:
-                learn(known)
-            suspects = []
+        row = suspects[-CONSISTENT:]
+        if len(suspects) >= MANY:
+            row = suspects
+        elif len(row) < CONSISTENT or not _is_consistent((measured - expected)[row]):
+            continue
+        for known in row:
+            learn(known, np.inf if len(row) >= MANY else PLAUSIBLE_SD)
+        suspects = []
     return Assessment(accepted, reason, expected, sd, learner)
+
+
+def _is_consistent(errors: np.ndarray) -> bool:
+    """Of one sign, and of like size."""
+    size = np.abs(errors)
+    return bool(abs(np.sign(errors).sum()) == len(errors) and size.max() <= ALIKE * size.min())
 
 
 def _named(value: float, expected: float, sd: float, low: float, high: float) -> str:
