@@ -2,7 +2,8 @@
 
 A value that is not plausible is held, and named as what it probably is. It is released when a second value agrees: the
 same spectrum's or object's value given once more, or several later values whose errors agree in sign and size, as they
-do after a true change of the process, or many in a row that all are far off. Everything follows from the values in their order: nothing else is remembered.
+do after a true change of the process, or many in a row that all are far off. Everything follows from the values in
+their order: nothing else is remembered.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from .pretrain import Health
 MARGIN = 0.02
 CONFIDENCE = 0.8  # of the paired bootstrap's bound
 MAX_MOVE = 3.0  # change of a stream's predictions, over the champion's error plus its disagreement on pairs
+COST = 1.0  # of learning: squared errors of the calibration, in all
 EXPLAINED = 1.5  # as far as the champion was found wrong, and half as much again: it is known from few values
 MIN_GAIN = 0.01  # over a random encoder, on labels or on pairs, that a trained one must show somewhere
 MIN_RANK = 0.3  # share of the champion's effective rank
@@ -114,17 +115,27 @@ def judge(
 
 
 def forward_check(
-    target: str, unit: str, measured: np.ndarray, candidate: np.ndarray, base: np.ndarray, margin: float
+    target: str,
+    unit: str,
+    measured: np.ndarray,
+    candidate: np.ndarray,
+    base: np.ndarray,
+    error: float,
+    margin: float = MARGIN,
 ) -> Check:
     """Has learning helped so far? Each value was predicted from those before it, and by the calibration alone.
 
     Args:
         measured, candidate, base: (n,), n at least 1, in the target's unit.
+        error: of the calibration, out of fold. Finding out costs something: all squared errors together may have grown
+            by its square.
     """
     ours, theirs = (float(np.sqrt(np.mean((one - measured) ** 2))) for one in (candidate, base))
-    values = "the first value" if len(measured) == 1 else f"{len(measured)} values, each predicted from those before it"
-    finding = f"{values}: RMSE {ours:.3g} {unit}".rstrip() + f", {theirs:.3g} without learning"
-    return Check(f"{target}, forward", ours <= theirs * (1 + margin) + 1e-12, finding)
+    n = len(measured)
+    allowed = float(np.sqrt((theirs * (1 + margin)) ** 2 + COST * error**2 / n))
+    values = "the first value" if n == 1 else f"{n} values, each predicted from those before it"
+    finding = f"{values}: RMSE {ours:.3g} {unit}".rstrip() + f", {theirs:.3g} without learning, allowed {allowed:.3g}"
+    return Check(f"{target}, forward", ours <= allowed, finding)
 
 
 def stream_check(target: str, unit: str, moves: np.ndarray, known: np.ndarray, error: float) -> Check:

@@ -40,6 +40,7 @@ MIN_NEWEST = 3  # labels: fewer cannot judge a recipe
 MIN_FULL = 5  # values from which a new fit of everything may be better than a correction
 CONFIDENCE = 0.8  # that it is better
 NEWEST_SPECTRA = 100  # of the process, whose predictions must not move for no reason
+SAID = 3  # held values that a verdict names, the newest
 HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
 JUDGED_PAIRS = 512
 JUDGED_SPECTRA = 1_024
@@ -69,7 +70,8 @@ def refit(
     weighed = weigh(champion, labels, process, known)
     base, believed = weighed.base, weighed.believed(labels)
     if not (labels.unseen & believed).any():
-        finding = "; ".join(map(str, weighed.held)) or "no new value"
+        more = f"; and {len(weighed.held) - SAID} more" if len(weighed.held) > SAID else ""
+        finding = "; ".join(map(str, weighed.held[-SAID:])) + more or "no new value"
         return Judged(champion, Verdict([Check("evidence", False, finding)]), weighed.held, base)
     update = corrected(base.model, weighed.correction)
     update.training["spectra"] = int(believed.sum())
@@ -130,10 +132,10 @@ def _update_checks(
     moves = candidate.predict(newest, champion.grid).values - champion.predict(newest, champion.grid).values
     checks = []
     for t, target in enumerate(champion.targets):
-        unit, of_base = champion.units.get(target, ""), weighed.predicted[judged, t]
-        measured, ours = weighed.measured[judged, t], forward[judged, t]
-        checks.append(forward_check(target, unit, measured, ours, of_base, margin))
-        checks.append(stream_check(target, unit, moves[:, t], errors[:, t], float(weighed.base.error[t])))
+        unit, error = champion.units.get(target, ""), float(weighed.base.error[t])
+        values = (one[judged, t] for one in (weighed.measured, forward, weighed.predicted))
+        checks.append(forward_check(target, unit, *values, error, margin))
+        checks.append(stream_check(target, unit, moves[:, t], errors[:, t], error))
     return checks
 
 

@@ -94,8 +94,7 @@ class Buffer(AbstractContextManager):
                 self._run(f"PRAGMA application_id = {APPLICATION_ID}")
                 made = {"grid": json.dumps(self.grid.to_json()), "max_bytes": self.max_bytes, "seed": seed}
                 self._many("INSERT INTO about VALUES (?, ?)", made.items())
-            there = {name for _, name, *_ in self._run("PRAGMA table_info(labels)")}
-            for column in LATER_COLUMNS.keys() - there:
+            for column in LATER_COLUMNS.keys() - {name for _, name, *_ in self._run("PRAGMA table_info(labels)")}:
                 self._run(f"ALTER TABLE labels ADD COLUMN {column} {LATER_COLUMNS[column]}")
             about = dict(self._run("SELECT name, value FROM about"))
         grid = Axis.from_json(json.loads(about["grid"]))
@@ -166,10 +165,8 @@ class Buffer(AbstractContextManager):
     ) -> bool:
         """Keeps laboratory values of a spectrum; a later value of a target replaces an earlier one.
 
-        The earlier one is remembered, if another message gave it: a repeat, by `Labeled.previous`. A message that is
-        read twice, by the same positions, is none.
-
         Args:
+            positions: equal ones are the same message; `Labeled.previous` is a value that another one gave before.
             values: target -> value. time: of the values. spectrum: (bands,) on `axis`, if the label carries it.
 
         Returns:
@@ -189,7 +186,7 @@ class Buffer(AbstractContextManager):
         with self._transaction():
             stored = self._run('SELECT "values", place, previous, slot FROM labels WHERE id = ?', key)
             *before, slot = stored[0] if stored else ("{}", None, None, None)
-            given = Given.after(tuple(before), values, place_of(positions))
+            given = Given.after(*before, values, place_of(positions))
             self._run(
                 'INSERT INTO labels (id, spectrum_id, object, time, "values", place, previous) '
                 "VALUES (?, ?, ?, ?, ?, ?, ?) "
@@ -201,8 +198,8 @@ class Buffer(AbstractContextManager):
             if is_known and given.is_again:
                 self._run("UPDATE labels SET joined = ? WHERE id = ?", self._joining(), key)
             if not is_known:
-                sought = "spectra JOIN seen ON spectra.number = seen.number WHERE id = ?"
-                held = self._run(f"SELECT slot, object, condition, time FROM {sought}", key)
+                sought = "FROM spectra JOIN seen ON spectra.number = seen.number WHERE id = ?"
+                held = self._run(f"SELECT slot, object, condition, time {sought}", key)
                 if carried is None and held:
                     carried = self._read(np.array([held[0][0]]))
                 if carried is not None:
@@ -242,7 +239,7 @@ class Buffer(AbstractContextManager):
 
     def process(self, most: int) -> np.ndarray:
         """(n, bands): so many unlabeled spectra at most, the newest last; a quarter are the newest, the others even."""
-        slot = np.array(self._run("SELECT slot FROM spectra ORDER BY number"), np.int64).reshape(-1)
+        (slot,) = columns_of(self._run("SELECT slot FROM spectra ORDER BY number"), 1)
         return self._read(slot[spread_rows(len(slot), most)])
 
     def beside(self, labeled: Labeled, span: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:

@@ -122,13 +122,15 @@ class Given(NamedTuple):
     is_again: bool
 
     @classmethod
-    def after(cls, stored: tuple[str, int | None, str | None], values: Mapping[str, float], place: int | None) -> Given:
+    def after(
+        cls, stored: str, stored_place: int | None, previous: str | None, values: Mapping[str, float], place: int | None
+    ) -> Given:
         """Raises ValueError for too many values."""
-        known, previous = json.loads(stored[0]), stored[2]
+        known = json.loads(stored)
         text = json.dumps(known | {target: float(value) for target, value in values.items()})
         if len(text) > MAX_VALUES_BYTES:
             raise ValueError(f"expected values of at most {MAX_VALUES_BYTES} bytes, got {len(text)}")
-        is_again = text != stored[0] or (place is not None and place != stored[1])
+        is_again = text != stored or (place is not None and place != stored_place)
         if is_again:
             replaced = {target: known[target] for target in values if target in known}
             previous = json.dumps(json.loads(previous or "{}") | replaced)
