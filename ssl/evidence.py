@@ -23,7 +23,7 @@ CONSISTENT = 3
 ALIKE = 3.0  # the largest of consistent errors over the smallest
 MANY = 5  # in a row that are far off, this way or that: then the model is less exact than its calibration says
 STUCK_VALUES, STUCK_SD = 3, 3.0  # so many equal values in a row, while predictions differ by so much
-FEW_VALUES = 5  # before which the lowest value is no detection limit
+FEW_VALUES, LOWEST = 5, 0.1  # a detection limit is among the lowest tenth of at least so many values
 SWAPPED_WITHIN = 20  # values: samples are swapped on one tray
 REPEATED = 0.02  # two determinations of one sample agree within 2 %, or within the model's own error
 PRIOR_VALUES = 5.0  # what the calibration's own errors count for, against recent ones
@@ -115,7 +115,7 @@ def assess(
         nonlocal squares, count
         z = (measured[i] - predicted[i] - learner.expect(rows[i])) / spread[i]
         fade = np.exp(-1 / RECENT_VALUES)
-        squares = PRIOR_VALUES + fade * (squares - PRIOR_VALUES) + min(z**2, most**2)
+        squares = PRIOR_VALUES + fade * (squares - PRIOR_VALUES) + min(z**2, most**2 * squares / count)
         count = PRIOR_VALUES + fade * (count - PRIOR_VALUES) + 1
         learner.learn(rows[i], measured[i] - predicted[i])
         accepted[i], reason[i] = True, ""
@@ -188,13 +188,13 @@ def _confirmed(measured: np.ndarray, noise: float, previous: np.ndarray | None, 
 def _stuck(measured: np.ndarray, predicted: np.ndarray, noise: float) -> np.ndarray:
     """(n,) whether a value is one of a run of equal ones, after the first, over which the predictions differ.
 
-    A run of the lowest value of a line is its detection limit.
+    A run of one of the lowest values of a line is its detection limit.
     """
     stuck = np.zeros(len(measured), bool)
-    starts = np.flatnonzero(np.r_[True, measured[1:] != measured[:-1]]) if len(measured) else np.empty(0, int)
-    for start, end in zip(starts, [*starts[1:], len(measured)], strict=True):
-        is_limit = start >= FEW_VALUES and measured[start] <= measured[:start].min()
-        differ = np.ptp(predicted[start:end]) > STUCK_SD * noise
-        if end - start >= STUCK_VALUES and differ and not is_limit:
-            stuck[start + 1 : end] = True
+    ends = [*(np.flatnonzero(measured[1:] != measured[:-1]) + 1).tolist(), len(measured)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        if end - start < STUCK_VALUES or np.ptp(predicted[start:end]) <= STUCK_SD * noise:
+            continue
+        is_limit = start >= FEW_VALUES and measured[start] <= np.quantile(measured[:start], LOWEST)
+        stuck[start + 1 : end] = not is_limit
     return stuck

@@ -11,7 +11,7 @@ from tamis.models.model import Model
 from tamis.streamer.services.trainer import Trainer
 
 from ..support.spectra import simulate
-from .test_trainer import Line
+from ..support.trainer import Line
 
 
 def test_a_mistyped_first_value_changes_no_prediction_until_it_is_corrected(
