@@ -26,7 +26,7 @@ MEMBERS = {
 COMPONENTS = 4
 PRIOR_SD = (0.5, 1.0)  # of each coefficient, in the champion's own errors
 MEMORY_LABELS = (8.0, 32.0, np.inf)  # after so many later values one counts for 1/e
-PRICE = 5.0  # each further column must make the values so many times as likely, within the calibration
+PRICE = 15.0  # each further column must make the values so many times as likely, within the calibration
 TAILS = 4.0  # degrees of freedom of the predictive distributions: a single wild value must not decide
 
 
@@ -98,7 +98,7 @@ class Learner:
         usable = {name: columns for name, columns in MEMBERS.items() if not columns or columns[-1] < width}
         self._members = {name: _Member.of(columns) for name, columns in usable.items() if columns}
         self._names = ["none", *(name for name, one in self._members.items() for _ in one.keep)]
-        price = {name: len(columns) * np.log(max(PRICE / outside, 1.0)) for name, columns in usable.items()}
+        price = {name: len(columns) * np.log(max(PRICE / outside**2, 1.0)) for name, columns in usable.items()}
         alike = len(PRIOR_SD) * len(MEMORY_LABELS)
         self._log_share = np.array([-price[name] - np.log(1 if name == "none" else alike) for name in self._names])
 

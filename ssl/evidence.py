@@ -18,10 +18,12 @@ from .correction import Learner
 PLAUSIBLE_SD = 3.0  # of a value about its prediction: 0.3 % of honest values are further away
 SUITS_SD = 2.0  # a value, once its slip is undone, suits its spectrum
 MOST_WIDENED = 3.0  # far outside the calibration: more would let a slip of a decimal pass
-# Three in a row: with a tenth of all values grossly wrong, that happens once in a thousand values.
-CONSISTENT = 3
+# Three in a row: with a tenth of all values grossly wrong, that happens once in a thousand values. Where spectra are
+# like those of the calibration, the process has not changed, but perhaps the laboratory: six in a row, then, since the
+# values of one of three analysts do so once in a thousand.
+CONSISTENT, CONSISTENT_WITHIN = 3, 6
 ALIKE = 3.0  # the largest of consistent errors over the smallest
-MANY = 5  # in a row that are far off, this way or that: then the model is less exact than its calibration says
+MANY = 6  # in a row that are far off, this way or that: then the model is less exact than its calibration says
 STUCK_VALUES, STUCK_SD = 3, 3.0  # so many equal values in a row, while predictions differ by so much
 FEW_VALUES, LOWEST = 5, 0.1  # a detection limit is among the lowest tenth of at least so many values
 SWAPPED_WITHIN = 20  # values: samples are swapped on one tray
@@ -90,7 +92,8 @@ def assess(
     Args:
         measured, predicted: (n,), by a model that was fitted on none of them.
         spread: (n,) positive, the sd of a value about its prediction, such as `widened` gives.
-        noise: the sd of cross-validation; the smallest spread if None.
+        noise: the sd of cross-validation; the smallest spread if None. A larger spread is that of a spectrum outside
+            the calibration.
         design: (n, k), of `correction.design`, for the correction that is learned on the way; a constant alone if None.
         span: lowest and highest value of the calibration.
         outside: of `correction.Learner`.
@@ -131,10 +134,12 @@ def assess(
         reason[i] = STUCK if is_stuck[i] else _named(measured[i], expected[i], sd[i], low, high)
         _swap(i, measured, expected, sd, accepted, reason)
         suspects = [*suspects, i] if reason[i] in RELEASABLE else []
-        row = suspects[-CONSISTENT:]
+        is_outside = np.median(spread[suspects[-CONSISTENT:]]) > noise if suspects else False
+        enough = CONSISTENT if is_outside else CONSISTENT_WITHIN
+        row = suspects[-enough:]
         if len(suspects) >= MANY:
             row = suspects
-        elif len(row) < CONSISTENT or not _is_consistent((measured - expected)[row]):
+        elif len(row) < enough or not _is_consistent((measured - expected)[row]):
             continue
         for known in row:
             learn(known, np.inf if len(row) >= MANY else PLAUSIBLE_SD)

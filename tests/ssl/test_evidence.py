@@ -74,11 +74,12 @@ def test_a_unit_that_changes_is_held_however_many_values_agree() -> None:
     assert not found.accepted[20:].any()
 
 
-def test_a_true_change_is_believed_from_the_third_value_on() -> None:
+@pytest.mark.parametrize(("noise", "enough"), [(SPREAD / 2, 3), (SPREAD, 6)], ids=["outside", "within"])
+def test_a_true_change_is_believed_sooner_where_the_spectra_have_changed_too(noise: float, enough: int) -> None:
     predicted, measured = laboratory()
     measured += 3.0
-    found = [weighed(measured[:n], predicted[:n]).accepted for n in (1, 2, 3, 20)]
-    assert [one.sum() for one in found] == [0, 0, 3, 20]
+    found = [weighed(measured[:n], predicted[:n], noise=noise).accepted for n in (1, enough - 1, enough, 20)]
+    assert [one.sum() for one in found] == [0, 0, enough, 20]
 
 
 def test_one_analysts_values_between_good_ones_are_no_change() -> None:
@@ -91,7 +92,7 @@ def test_many_values_that_are_far_off_show_that_the_model_is() -> None:
     predicted, measured = laboratory()
     measured += np.where(np.arange(20) % 2, 2.0, -2.0)
     found = weighed(measured, predicted)
-    assert weighed(measured[:4], predicted[:4]).accepted.sum() == 0
+    assert weighed(measured[:5], predicted[:5]).accepted.sum() == 0
     assert found.accepted.all()
     assert found.spread[-1] > 1.0, "and it is expected to be so far off"
 
