@@ -22,6 +22,7 @@ MOST_WIDENED = 3.0  # far outside the calibration: more would let a slip of a de
 # like those of the calibration, the process has not changed, but perhaps the laboratory: six in a row, then, since the
 # values of one of three analysts do so once in a thousand.
 CONSISTENT, CONSISTENT_WITHIN = 3, 6
+CHANGED = 1.5  # times as wide: the spectra's T2 or Q are over twice their limits
 ALIKE = 3.0  # the largest of consistent errors over the smallest
 MANY = 6  # in a row that are far off, this way or that: then the model is less exact than its calibration says
 STUCK_VALUES, STUCK_SD = 3, 3.0  # so many equal values in a row, while predictions differ by so much
@@ -134,7 +135,7 @@ def assess(
         reason[i] = STUCK if is_stuck[i] else _named(measured[i], expected[i], sd[i], low, high)
         _swap(i, measured, expected, sd, accepted, reason)
         suspects = [*suspects, i] if reason[i] in RELEASABLE else []
-        is_outside = np.median(spread[suspects[-CONSISTENT:]]) > noise if suspects else False
+        is_outside = bool(suspects) and np.median(spread[suspects[-CONSISTENT:]]) >= CHANGED * noise
         enough = CONSISTENT if is_outside else CONSISTENT_WITHIN
         row = suspects[-enough:]
         if len(suspects) >= MANY:
@@ -182,11 +183,11 @@ def _confirmed(measured: np.ndarray, noise: float, previous: np.ndarray | None, 
     again = np.zeros(len(measured), bool)
     if previous is not None:
         again |= np.abs(measured - previous) <= within  # NaN is near nothing
-    codes, count = np.unique(sample, return_counts=True)
-    for code in codes[count > 1]:
-        own = np.flatnonzero(sample == code)
-        apart = np.abs(measured[own, None] - measured[None, own])
-        again[own] |= ((apart > 0) & (apart <= within[own, None])).any(axis=1)
+    order = np.argsort(sample, kind="stable")
+    for own in np.split(order, np.flatnonzero(np.diff(sample[order])) + 1):
+        if len(own) > 1:
+            apart = np.abs(measured[own, None] - measured[None, own])
+            again[own] |= ((apart > 0) & (apart <= within[own, None])).any(axis=1)
     return again
 
 

@@ -13,6 +13,7 @@ from .correction import Directions, design
 from .evidence import Assessment, assess, widened
 from .recipes import FOLDS, Held, Labels, as_champion
 
+OBJECTS = ("encoder", "progress")  # parameters that are no plain values
 LEAST_ERROR = 1e-3  # sd of the target: a model that fits its calibration exactly is not so exact
 
 
@@ -31,7 +32,8 @@ class Base:
     @classmethod
     def of(cls, champion: Model, calibration: Calibration, known: Base | None = None) -> Base:
         """`known` if it is the same: a network takes minutes. Raises ValueError for fewer than 2 groups."""
-        recipe = f"{champion.kind} {champion.estimator.get_params()} {champion.pipeline}"
+        given = {name: one for name, one in champion.estimator.get_params().items() if name not in OBJECTS}
+        recipe = f"{champion.kind} {given} {champion.pipeline}"
         if champion.encoder is not None:
             recipe += fingerprint(*champion.encoder.arrays().values())
         key = f"{recipe} {fingerprint(calibration.spectra, calibration.values)}"
