@@ -51,7 +51,7 @@ class Labels(NamedTuple):
         group = calibration.group.max(initial=-1) + 1 + later.group
         joined, old = Calibration.joined([calibration, replace(later, group=group)]), len(calibration)
         new = np.arange(len(joined)) >= old
-        names = [""] * old + list(spectrum_id) if spectrum_id else ()
+        names = [""] * old + list(spectrum_id) if spectrum_id else []
         if previous is not None:
             previous = np.vstack([np.full((old, later.values.shape[1]), np.nan), previous])
         return cls(joined, new, np.concatenate([np.zeros(old, bool), unseen]), names, previous)

@@ -108,8 +108,8 @@ def _full(champion: Model, labels: Labels, weighed: Weighed) -> tuple[Model, np.
         forward[block] = means_of(predicted, np.unique(weighed.value[here], return_inverse=True)[1])
     judged = accepted[np.isfinite(forward[accepted]).all(axis=1)]
     measured, scale = weighed.measured[judged], weighed.base.error
-    contenders = [(one / scale).ravel() for one in (measured, forward[judged], weighed.expected[judged])]
-    _, _, high = paired_difference(*contenders, confidence=2 * CONFIDENCE - 1)
+    true, ours, corrections = ((one / scale).ravel() for one in (measured, forward[judged], weighed.expected[judged]))
+    _, _, high = paired_difference(true, ours, corrections, confidence=2 * CONFIDENCE - 1)
     if high >= 0:
         return None
     return recipe(labels.all[weighed.believed(labels)]).model, forward
@@ -133,8 +133,8 @@ def _update_checks(
     checks = []
     for t, target in enumerate(champion.targets):
         unit, error = champion.units.get(target, ""), float(weighed.base.error[t])
-        values = (one[judged, t] for one in (weighed.measured, forward, weighed.predicted))
-        checks.append(forward_check(target, unit, *values, error, margin))
+        measured, ours, base = (one[judged, t] for one in (weighed.measured, forward, weighed.predicted))
+        checks.append(forward_check(target, unit, measured, ours, base, error, margin))
         checks.append(stream_check(target, unit, moves[:, t], errors[:, t], error))
     return checks
 

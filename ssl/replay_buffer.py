@@ -185,8 +185,8 @@ class Buffer(AbstractContextManager):
         stamp = int(np.asarray(time).astype("datetime64[us]").astype(np.int64))
         with self._transaction():
             stored = self._run('SELECT "values", place, previous, slot FROM labels WHERE id = ?', key)
-            *before, slot = stored[0] if stored else ("{}", None, None, None)
-            given = Given.after(*before, values, place_of(positions))
+            before, place, previous, slot = stored[0] if stored else ("{}", None, None, None)
+            given = Given.after(before, place, previous, values, place_of(positions))
             self._run(
                 'INSERT INTO labels (id, spectrum_id, object, time, "values", place, previous) '
                 "VALUES (?, ?, ?, ?, ?, ?, ?) "

@@ -134,7 +134,8 @@ def weigh(champion: Model, labels: Labels, process: np.ndarray | None = None, kn
         slope.append(found[1] / scale)
         turns.append(directions.axes @ found[2:])
     accepted = np.all([one.accepted for one in of_targets], axis=0)
-    names = [labels.spectrum_id[i] if labels.spectrum_id else f"value {n + 1}" for n, i in enumerate(first.tolist())]
+    known_as = list(labels.spectrum_id) or [f"value {i - len(calibration) + 1}" for i in range(len(labels.all))]
+    names: list[str] = [known_as[i] for i in first.tolist()]
     held = [
         Held(names[i], target, float(labels.all.values[first[i], t]), float(one.expected[i]), float(one.spread[i]), why)
         for t, (target, one) in enumerate(zip(targets, of_targets, strict=True))
