@@ -123,15 +123,21 @@ class Learner:
         """The champion's error, measured less predicted, that is expected at (width,)."""
         return float(self.shares @ self._forecasts(row)[0]) * self.noise
 
-    def learn(self, row: np.ndarray, error: float) -> None:
-        """An error at (width,), in the target's unit."""
+    def learn(self, row: np.ndarray, error: float, *, is_certain: bool = False) -> None:
+        """An error at (width,), in the target's unit.
+
+        One that a member did not expect counts less in it, as its distribution's tails say, unless it `is_certain`.
+        """
         means, sds = self._forecasts(row)
         z = (error / self.noise - means) / sds
+        weight = np.ones(len(z)) if is_certain else np.minimum(1.0, (TAILS + 1) / (TAILS + z**2))
         self._log_share += -np.log(sds) - (TAILS + 1) / 2 * np.log1p(z**2 / TAILS)
+        at = 1
         for one in self._members.values():
-            own = row[one.columns]
-            one.precision = one.keep[:, None, None] * one.precision + np.outer(own, own)
-            one.towards = one.keep[:, None] * one.towards + own * (error / self.noise)
+            own, counts = row[one.columns], weight[at : at + len(one.keep), None]
+            one.precision = one.keep[:, None, None] * one.precision + counts[:, :, None] * np.outer(own, own)
+            one.towards = one.keep[:, None] * one.towards + counts * own * (error / self.noise)
+            at += len(one.keep)
         self.learned += 1
 
     def coefficients(self) -> np.ndarray:

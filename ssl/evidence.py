@@ -115,13 +115,13 @@ def assess(
     suspects: list[int] = []  # the latest in a row that later values may release
     squares, count = PRIOR_VALUES, PRIOR_VALUES  # of recent errors, in spreads
 
-    def learn(i: int, most: float = PLAUSIBLE_SD) -> None:
+    def learn(i: int, most: float = PLAUSIBLE_SD, *, is_certain: bool = False) -> None:
         nonlocal squares, count
         z = (measured[i] - predicted[i] - learner.expect(rows[i])) / spread[i]
         fade = np.exp(-1 / RECENT_VALUES)
         squares = PRIOR_VALUES + fade * (squares - PRIOR_VALUES) + min(z**2, most**2 * squares / count)
         count = PRIOR_VALUES + fade * (count - PRIOR_VALUES) + 1
-        learner.learn(rows[i], measured[i] - predicted[i])
+        learner.learn(rows[i], measured[i] - predicted[i], is_certain=is_certain)
         accepted[i], reason[i] = True, ""
 
     for i in range(n):
@@ -130,7 +130,7 @@ def assess(
         is_near = abs(measured[i] - expected[i]) <= PLAUSIBLE_SD * sd[i]
         if is_confirmed[i] or (is_near and not is_stuck[i]):
             suspects.clear()
-            learn(i)
+            learn(i, is_certain=bool(is_confirmed[i]))
             continue
         reason[i] = STUCK if is_stuck[i] else _named(measured[i], expected[i], sd[i], low, high)
         _swap(i, measured, expected, sd, accepted, reason)
@@ -143,7 +143,7 @@ def assess(
         elif len(row) < enough or not _is_consistent((measured - expected)[row]):
             continue
         for known in row:
-            learn(known, np.inf if len(row) >= MANY else PLAUSIBLE_SD)
+            learn(known, np.inf if len(row) >= MANY else PLAUSIBLE_SD, is_certain=True)
         suspects = []
     return Assessment(accepted, reason, expected, sd, learner)
 
