@@ -115,11 +115,11 @@ def assess(
     suspects: list[int] = []  # the latest in a row that later values may release
     squares, count = PRIOR_VALUES, PRIOR_VALUES  # of recent errors, in spreads
 
-    def learn(i: int, most: float = PLAUSIBLE_SD, *, is_certain: bool = False) -> None:
+    def learn(i: int, off: float, *, is_certain: bool) -> None:
+        """`off`: by how much the value was off, in its spread, for the errors to be expected from now on."""
         nonlocal squares, count
-        z = (measured[i] - predicted[i] - learner.expect(rows[i])) / spread[i]
         fade = np.exp(-1 / RECENT_VALUES)
-        squares = PRIOR_VALUES + fade * (squares - PRIOR_VALUES) + min(z**2, most**2 * squares / count)
+        squares = PRIOR_VALUES + fade * (squares - PRIOR_VALUES) + off**2
         count = PRIOR_VALUES + fade * (count - PRIOR_VALUES) + 1
         learner.learn(rows[i], measured[i] - predicted[i], is_certain=is_certain)
         accepted[i], reason[i] = True, ""
@@ -130,7 +130,8 @@ def assess(
         is_near = abs(measured[i] - expected[i]) <= PLAUSIBLE_SD * sd[i]
         if is_confirmed[i] or (is_near and not is_stuck[i]):
             suspects.clear()
-            learn(i, is_certain=bool(is_confirmed[i]))
+            off = abs(measured[i] - expected[i]) / spread[i]
+            learn(i, min(off, PLAUSIBLE_SD * np.sqrt(squares / count)), is_certain=bool(is_confirmed[i]))
             continue
         reason[i] = STUCK if is_stuck[i] else _named(measured[i], expected[i], sd[i], low, high)
         _swap(i, measured, expected, sd, accepted, reason)
@@ -142,8 +143,9 @@ def assess(
             row = suspects
         elif len(row) < enough or not _is_consistent((measured - expected)[row]):
             continue
+        jump = float((measured - expected)[row].mean())
         for known in row:
-            learn(known, np.inf if len(row) >= MANY else PLAUSIBLE_SD, is_certain=True)
+            learn(known, (measured[known] - expected[known] - jump) / spread[known], is_certain=True)
         suspects = []
     return Assessment(accepted, reason, expected, sd, learner)
 
