@@ -12,6 +12,8 @@ from .pretrain import Health
 MARGIN = 0.02
 CONFIDENCE = 0.8  # of the paired bootstrap's bound
 MAX_MOVE = 3.0  # change of a stream's predictions, over the champion's error plus its disagreement on pairs
+COST = 1.0  # of learning: squared errors of the calibration, in all
+EXPLAINED = 1.5  # as far as the champion was found wrong, and half as much again: it is known from few values
 MIN_GAIN = 0.01  # over a random encoder, on labels or on pairs, that a trained one must show somewhere
 MIN_RANK = 0.3  # share of the champion's effective rank
 MIN_OVERLAP = 0.2  # share of the ten nearest neighbours that are also the champion's
@@ -71,6 +73,7 @@ def judge(
     champion_health: Health | None = None,
     margin: float = MARGIN,
     moved: tuple[float, float] | None = None,
+    error: float | None = None,
 ) -> Verdict:
     """Makes every check that is possible; before there are labels, pairs and health alone decide.
 
@@ -82,12 +85,18 @@ def judge(
         moved: if the running stream has no labels, by how much the candidate would change its predictions, and the
             champion's error, as root mean squares in sd of the target: a larger change than errors and pairs explain is
             no correction.
+        error: of the candidate, out of fold, in sd of the target: two spectra of one object may not differ by more,
+            whatever the champion does.
     """
     checks = [check for probe in probes for check in _no_worse(probe, margin)]
     if {"candidate", "champion"} <= disagreement.keys():
         ours, theirs = disagreement["candidate"], disagreement["champion"]
         finding = f"predictions of pairs differ by {ours**0.5:.3g} sd, the champion's by {theirs**0.5:.3g}"
-        checks.append(Check("pairs", ours <= theirs * (1 + margin) ** 2 + 1e-12, finding))
+        passed = ours <= theirs * (1 + margin) ** 2 + 1e-12
+        if error is not None:
+            finding += f"; its own error is {error:.3g}"
+            passed = passed and ours**0.5 <= error
+        checks.append(Check("pairs", passed, finding))
     if any("random" in probe.predicted for probe in probes):
         checks.append(_gains(probes, disagreement))
     if moved is not None:
@@ -103,6 +112,44 @@ def judge(
         finding = f"{health.overlap:.0%} of the nearest neighbours are the champion's, at least {MIN_OVERLAP:.0%}"
         checks.append(Check("memory", health.overlap >= MIN_OVERLAP, finding))
     return Verdict(checks)
+
+
+def forward_check(
+    target: str,
+    unit: str,
+    measured: np.ndarray,
+    candidate: np.ndarray,
+    base: np.ndarray,
+    error: float,
+    margin: float = MARGIN,
+) -> Check:
+    """Has learning helped so far? Each value was predicted from those before it, and by the calibration alone.
+
+    Args:
+        measured, candidate, base: (n,), n at least 1, in the target's unit.
+        error: of the calibration, out of fold. Finding out costs something: all squared errors together may have grown
+            by its square.
+    """
+    ours, theirs = (float(np.sqrt(np.mean((one - measured) ** 2))) for one in (candidate, base))
+    n = len(measured)
+    allowed = float(np.sqrt((theirs * (1 + margin)) ** 2 + COST * error**2 / n))
+    values = "the first value" if n == 1 else f"{n} values, each predicted from those before it"
+    finding = f"{values}: RMSE {ours:.3g} {unit}".rstrip() + f", {theirs:.3g} without learning, allowed {allowed:.3g}"
+    return Check(f"{target}, forward", ours <= allowed, finding)
+
+
+def stream_check(target: str, unit: str, moves: np.ndarray, known: np.ndarray, error: float) -> Check:
+    """Predictions of the newest spectra may move as far as the champion was found wrong, and its own error.
+
+    Args:
+        moves: (n,), of the predictions. known: (m,), the champion's errors on values that it has not seen.
+        error: of the champion, out of fold. All in the target's unit.
+    """
+    by, most = float(np.sqrt(np.mean(moves**2))), float(np.abs(moves).max(initial=0.0))
+    allowed = EXPLAINED * float(np.sqrt(np.mean(known**2))) + error
+    what = f"predictions of the newest {len(moves)} spectra move by {by:.3g} {unit}".rstrip()
+    finding = f"{what}, {most:.3g} at most; new values, {len(known)}, explain {allowed:.3g}"
+    return Check(f"{target}, stream", by <= allowed and most <= MAX_MOVE * allowed, finding)
 
 
 def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float]) -> Check:

@@ -6,143 +6,137 @@ judged on spectra that it was fitted on. The candidate fitted on all labels meet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..models.axis import Axis
-from ..models.committee import CommitteeRegressor
+from ..models.corrected import corrected
 from ..models.cross_validation import folds_of
 from ..models.encoder import Encoder
+from ..models.evaluation import paired_difference
 from ..models.model import Calibration, Model
-from ..models.model_selection import train
-from ..models.preprocess import Pipeline
-from .gate import MARGIN, Check, Probe, Verdict, judge
+from .gate import MARGIN, Check, Verdict, forward_check, judge, stream_check
 from .pretrain import Health, Recipe, health, pretrain
+from .recipes import (
+    FOLDS,
+    Fit,
+    Fitted,
+    Gold,
+    Judged,
+    Labels,
+    as_champion,
+    as_committee,
+    as_plsr,
+    blocks,
+    gold_probes,
+    probes_of,
+    with_calibration,
+)
 from .unlabeled import Unlabeled
+from .weighing import Base, Weighed, means_of, weigh
 
-FOLDS = 5  # also of the newest labels
 MIN_NEWEST = 3  # labels: fewer cannot judge a recipe
-NEWEST = 50  # labels at most
+MIN_FULL = 5  # values from which a new fit of everything may be better than a correction
+CONFIDENCE = 0.8  # that it is better
+NEWEST_SPECTRA = 100  # of the process, whose predictions must not move for no reason
+SAID = 3  # held values that a verdict names, the newest
 HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
 JUDGED_PAIRS = 512
 JUDGED_SPECTRA = 1_024
 
-Fit = Callable[[Calibration], Any]  # the result has predict((n, bands) on the champion's grid) -> (n, targets)
 
+def refit(
+    champion: Model,
+    labels: Labels,
+    gold: Sequence[Gold] = (),
+    margin: float = MARGIN,
+    process: np.ndarray | None = None,
+    known: Base | None = None,
+) -> Judged:
+    """Learns from the laboratory's values as much as they can pay for, or nothing.
 
-class Labels(NamedTuple):
-    """All labeled spectra, on the champion's grid.
+    Values that are not plausible are held. With few, the candidate is the calibration's model plus a small correction;
+    with more, the champion's recipe on calibration and values, if that predicts the values better, each block of them
+    from those before it.
 
-    Attributes:
-        all: the calibration, then the later labels. new: (n,) bool, the later ones.
-        unseen: (n,) bool, those of them that the champion was not fitted on.
+    Args:
+        process: (m, bands) unlabeled spectra, the newest last; those of the labels themselves if None.
+        known: `Judged.base` of an earlier call.
     """
-
-    all: Calibration
-    new: np.ndarray
-    unseen: np.ndarray
-
-    @classmethod
-    def join(cls, calibration: Calibration, later: Calibration, unseen: np.ndarray) -> Labels:
-        """`later` has groups of its own; unseen (later,) bool."""
-        group = calibration.group.max(initial=-1) + 1 + later.group
-        joined = Calibration.joined([calibration, replace(later, group=group)])
-        new = np.arange(len(joined)) >= len(calibration)
-        return cls(joined, new, np.concatenate([np.zeros(len(calibration), bool), unseen]))
-
-
-@dataclass(frozen=True)
-class Gold:
-    """Labeled spectra that nothing is ever fitted on: (n, bands) on `axis`, (n, targets)."""
-
-    name: str
-    spectra: np.ndarray
-    axis: Axis
-    values: np.ndarray
-
-
-class Fitted(NamedTuple):
-    """A model that is used on its own grid."""
-
-    model: Model
-
-    def predict(self, spectra: np.ndarray) -> np.ndarray:
-        return self.model.predict(spectra, self.model.grid).values
+    if labels.new.all():  # a bundle without its calibration: there is nothing to hold a value against
+        finding = "the bundle holds no calibration; publish the model again with `tamis fit`"
+        return Judged(champion, Verdict([Check("calibration", False, finding)]))
+    weighed = weigh(champion, labels, process, known)
+    base, believed = weighed.base, weighed.believed(labels)
+    if not (labels.unseen & believed).any():
+        more = f"; and {len(weighed.held) - SAID} more" if len(weighed.held) > SAID else ""
+        finding = "; ".join(map(str, weighed.held[-SAID:])) + more or "no new value"
+        return Judged(champion, Verdict([Check("evidence", False, finding)]), weighed.held, base)
+    update = corrected(base.model, weighed.correction)
+    update.training["spectra"] = int(believed.sum())
+    candidates = [(update, weighed.expected, f"a correction of the calibration ({weighed.members})")]
+    full = _full(champion, labels, weighed)
+    if full is not None:
+        candidates.insert(0, (*full, "calibration and values fitted anew"))
+    newest = labels.all.spectra[labels.new] if process is None or not len(process) else process[-NEWEST_SPECTRA:]
+    for candidate, forward, what in candidates:
+        checks = _update_checks(champion, candidate, forward, labels, weighed, newest, margin)
+        probes = gold_probes({"candidate": candidate, "champion": champion}, gold)
+        verdict = Verdict([*checks, *judge(probes, {}, margin=margin).checks, Check("kind", True, what)])
+        if verdict.promoted:
+            break
+    learned = labels.only(believed).count
+    return Judged(with_calibration(candidate, labels), verdict, weighed.held, base, learned)
 
 
-class Judged(NamedTuple):
-    model: Model
-    verdict: Verdict
+def _full(champion: Model, labels: Labels, weighed: Weighed) -> tuple[Model, np.ndarray] | None:
+    """The champion's recipe on everything believed, and its forward predictions (n, targets), NaN where there is none.
 
-
-def as_champion(champion: Model) -> Fit:
-    """The champion's own recipe: its kind, parameters and pre-treatment, on other labels."""
-
-    def fit(labels: Calibration) -> Fitted:
-        return Fitted(
-            Model.fit(
-                labels.spectra,
-                champion.grid,
-                labels.values,
-                champion.targets,
-                pipeline=Pipeline.parse(str(champion.pipeline)),
-                estimator=type(champion.estimator)(**champion.estimator.get_params()),
-                units=champion.units,
-                quantity=champion.quantity,
-                source="labels",
-                groups=labels.group,
-            )
-        )
-
-    return fit
-
-
-def as_committee(champion: Model, encoder: Encoder) -> Fit:
-    """A committee on the encoder's embeddings, in place of a champion of any kind."""
-    pipeline = Pipeline()
-    pipeline.grid = champion.grid
-    return as_champion(replace(champion, pipeline=pipeline, estimator=CommitteeRegressor(encoder=encoder)))
-
-
-def as_plsr(champion: Model) -> Fit:
-    """The control: PLS with pre-treatment and latent variables cross-validated, for each target by itself."""
-
-    def fit(labels: Calibration) -> Any:
-        grid = champion.grid
-        models = [train("plsr", labels.spectra, grid, values, groups=labels.group) for values in labels.values.T]
-        return SimpleNamespace(predict=lambda spectra: np.column_stack([one.predict(spectra, grid) for one in models]))
-
-    return fit
-
-
-def refit(champion: Model, labels: Labels, gold: Sequence[Gold] = (), margin: float = MARGIN) -> Judged:
-    """The champion's recipe on more labels.
-
-    It is judged on the gold sets, and on the labels that the champion has not seen: each is predicted by a refit
-    without it and its neighbours in time.
+    None where a correction predicts as well.
     """
-    recipe = as_champion(champion)
-    candidate = recipe(labels.all).model
-    probes = _gold_probes({"candidate": candidate, "champion": champion}, gold)
-    unseen = np.flatnonzero(labels.unseen)
-    n_unseen = len(np.unique(labels.all.group[unseen]))
-    if n_unseen >= MIN_NEWEST:
-        out = np.full(labels.all.values.shape, np.nan)
-        for rows in _blocks(labels.all.group, unseen):
-            others = np.setdiff1d(np.arange(len(labels.all)), rows)
-            out[rows] = recipe(labels.all[others]).predict(labels.all.spectra[rows])
-        served = Fitted(champion).predict(labels.all.spectra)
-        judged = unseen[np.isfinite(out[unseen]).all(axis=1)]
-        probes += _probes("newest labels", candidate, labels.all, judged, candidate=out, champion=served)
-    verdict = judge(probes, {}, margin=margin)
-    if not verdict.checks:
-        finding = f"{n_unseen} new, too few to judge by; same recipe as the served model"
-        verdict = Verdict([Check("labels", True, finding)])
-    return Judged(_with_calibration(candidate, labels), verdict)
+    accepted = np.flatnonzero(weighed.accepted)
+    if len(accepted) < MIN_FULL:
+        return None
+    recipe, old = as_champion(champion), np.flatnonzero(~labels.new)
+    forward = np.full(weighed.expected.shape, np.nan)
+    for block in blocks(np.arange(len(weighed.accepted)), accepted):
+        before = accepted[accepted < block[0]]
+        rows, here = np.isin(weighed.value, before), np.isin(weighed.value, block)
+        fitted = recipe(labels.all[np.concatenate([old, weighed.row[rows]])])
+        predicted = fitted.predict(labels.all.spectra[weighed.row[here]])
+        forward[block] = means_of(predicted, np.unique(weighed.value[here], return_inverse=True)[1])
+    judged = accepted[np.isfinite(forward[accepted]).all(axis=1)]
+    measured, scale = weighed.measured[judged], weighed.base.error
+    true, ours, corrections = ((one / scale).ravel() for one in (measured, forward[judged], weighed.expected[judged]))
+    _, _, high = paired_difference(true, ours, corrections, confidence=2 * CONFIDENCE - 1)
+    if high >= 0:
+        return None
+    return recipe(labels.all[weighed.believed(labels)]).model, forward
+
+
+def _update_checks(
+    champion: Model,
+    candidate: Model,
+    forward: np.ndarray,
+    labels: Labels,
+    weighed: Weighed,
+    newest: np.ndarray,
+    margin: float,
+) -> list[Check]:
+    """Forward over all values believed, and the moves of the newest spectra; of each target."""
+    judged = weighed.accepted & np.isfinite(forward).all(axis=1)
+    predicted = champion.predict(labels.all.spectra[weighed.row], champion.grid).values
+    is_unseen = np.bincount(weighed.value, weights=labels.unseen[weighed.row]) > 0
+    errors = (weighed.measured - means_of(predicted, weighed.value))[is_unseen & weighed.accepted]
+    moves = candidate.predict(newest, champion.grid).values - champion.predict(newest, champion.grid).values
+    checks = []
+    for t, target in enumerate(champion.targets):
+        unit, error = champion.units.get(target, ""), float(weighed.base.error[t])
+        measured, ours, base = (one[judged, t] for one in (weighed.measured, forward, weighed.predicted))
+        checks.append(forward_check(target, unit, measured, ours, base, error, margin))
+        checks.append(stream_check(target, unit, moves[:, t], errors[:, t], error))
+    return checks
 
 
 def improve(
@@ -216,12 +210,12 @@ def contend(
     out = _cross_fit(recipes, labels)
     fitted = {name: fit(labels.all) for name, fit in recipes.items()}
     candidate, old = fitted["candidate"], ~labels.new
-    probes = _probes("calibration", champion, labels.all, np.flatnonzero(old), **out)
+    probes = probes_of("calibration", champion, labels.all, np.flatnonzero(old), **out)
     newest = np.flatnonzero(labels.new & np.isfinite(out["candidate"]).all(axis=1))
     evidence = len(np.unique(labels.all.group[newest])) >= MIN_NEWEST
     if evidence:
-        probes += _probes("newest labels", champion, labels.all, newest, **out)
-    probes += _gold_probes({name: made.model for name, made in fitted.items() if isinstance(made, Fitted)}, gold)
+        probes += probes_of("newest labels", champion, labels.all, newest, **out)
+    probes += gold_probes({name: made.model for name, made in fitted.items() if isinstance(made, Fitted)}, gold)
     sd = labels.all.values.std(axis=0)
     sd = np.where(sd > 0, sd, 1.0)
     disagreement = {name: _disagreement(made, stream, sd) for name, made in fitted.items() if name != "plsr"}
@@ -233,8 +227,9 @@ def contend(
         change = candidate.predict(stream.spectra[rows]) - Fitted(champion).predict(stream.spectra[rows])
         error = out["champion"][old] - labels.all.values[old]
         moved = float(np.sqrt(np.mean((change / sd) ** 2))), float(np.sqrt(np.mean((error / sd) ** 2)))
-    verdict = judge(probes, disagreement, margin=margin, moved=moved, **healths)
-    return Judged(_with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
+    error = float(np.sqrt(np.mean(((out["candidate"][old] - labels.all.values[old]) / sd) ** 2)))
+    verdict = judge(probes, disagreement, margin=margin, moved=moved, error=error, **healths)
+    return Judged(with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
 
 
 def _cross_fit(recipes: Mapping[str, Fit], labels: Labels) -> dict[str, np.ndarray]:
@@ -246,24 +241,12 @@ def _cross_fit(recipes: Mapping[str, Fit], labels: Labels) -> dict[str, np.ndarr
     old, later = np.flatnonzero(~labels.new), np.flatnonzero(labels.new)
     folds = folds_of(len(old), FOLDS, 0, labels.all.group[old])
     splits = [(np.concatenate([old[rows], later]), old[held_out]) for rows, held_out in folds]
-    splits += [(np.concatenate([old, later[later < rows[0]]]), rows) for rows in _blocks(labels.all.group, later)]
+    splits += [(np.concatenate([old, later[later < rows[0]]]), rows) for rows in blocks(labels.all.group, later)]
     out = {name: np.full(labels.all.values.shape, np.nan) for name in recipes}
     for train_rows, rows in splits:
         for name, fit in recipes.items():
             out[name][rows] = fit(labels.all[train_rows]).predict(labels.all.spectra[rows])
     return out
-
-
-def _blocks(group: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The newest of these rows in blocks of consecutive groups; rows of one group lie together."""
-    newest = list(dict.fromkeys(group[rows].tolist()))[-NEWEST:]
-    for block in np.array_split(newest, min(FOLDS, len(newest))) if newest else ():
-        yield rows[np.isin(group[rows], block)]
-
-
-def _with_calibration(model: Model, labels: Labels) -> Model:
-    """Its bundle keeps the calibration alone: later labels are in the buffer, which drops the oldest in turn."""
-    return replace(model, calibration=labels.all[~labels.new])
 
 
 def _disagreement(model: Any, pairs: Unlabeled, sd: np.ndarray) -> float:
@@ -278,26 +261,3 @@ def _disagreement(model: Any, pairs: Unlabeled, sd: np.ndarray) -> float:
         return float("nan")
     apart = model.predict(pairs.spectra[first[twice]]) - model.predict(pairs.spectra[second[twice]])
     return float(np.mean((apart / sd) ** 2))
-
-
-def _probes(name: str, model: Model, labels: Calibration, rows: np.ndarray, **predicted: np.ndarray) -> list[Probe]:
-    """One for each target; spectra of one group count once, by their means."""
-    codes = np.unique(labels.group[rows], return_inverse=True)[1]
-    count = np.bincount(codes)
-
-    def mean(values: np.ndarray, i: int) -> np.ndarray:
-        return np.bincount(codes, weights=values[rows, i]) / count
-
-    return [
-        Probe(f"{target}, {name}", mean(labels.values, i), {who: mean(each, i) for who, each in predicted.items()})
-        for i, target in enumerate(model.targets)
-    ]
-
-
-def _gold_probes(models: Mapping[str, Model], gold: Sequence[Gold]) -> list[Probe]:
-    probes = []
-    for one in gold:
-        predicted = {name: model.predict(one.spectra, one.axis).values for name, model in models.items()}
-        known = Calibration(one.spectra, one.values, np.arange(len(one.values)))
-        probes += _probes(f"gold set {one.name}", models["candidate"], known, known.group, **predicted)
-    return probes

@@ -16,12 +16,25 @@ import numpy as np
 
 from .. import BadSettings, StoreUnusable
 from ..models.axis import Axis
-from .replay_layout import APPLICATION_ID, PAGE_BYTES, SCHEMA, Fill, Labeled, Layout, Slots, reservoir_places
+from .replay_layout import (
+    APPLICATION_ID,
+    LATER_COLUMNS,
+    PAGE_BYTES,
+    SCHEMA,
+    Fill,
+    Given,
+    Labeled,
+    Layout,
+    Slots,
+    columns_of,
+    place_of,
+    reservoir_places,
+    spread_rows,
+)
 from .unlabeled import Unlabeled, digests_of, on_grid
 
 MAX_CONDITIONS = 256  # instruments; further ones are all called "other"
 MAX_TEXT = 512  # characters of an id or a name
-MAX_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON
 
 
 class Buffer(AbstractContextManager):
@@ -81,6 +94,8 @@ class Buffer(AbstractContextManager):
                 self._run(f"PRAGMA application_id = {APPLICATION_ID}")
                 made = {"grid": json.dumps(self.grid.to_json()), "max_bytes": self.max_bytes, "seed": seed}
                 self._many("INSERT INTO about VALUES (?, ?)", made.items())
+            for column in LATER_COLUMNS.keys() - {name for _, name, *_ in self._run("PRAGMA table_info(labels)")}:
+                self._run(f"ALTER TABLE labels ADD COLUMN {column} {LATER_COLUMNS[column]}")
             about = dict(self._run("SELECT name, value FROM about"))
         grid = Axis.from_json(json.loads(about["grid"]))
         if grid != self.grid:
@@ -151,6 +166,7 @@ class Buffer(AbstractContextManager):
         """Keeps laboratory values of a spectrum; a later value of a target replaces an earlier one.
 
         Args:
+            positions: equal ones are the same message; `Labeled.previous` is a value that another one gave before.
             values: target -> value. time: of the values. spectrum: (bands,) on `axis`, if the label carries it.
 
         Returns:
@@ -168,20 +184,18 @@ class Buffer(AbstractContextManager):
         (key,), (obj,) = digests_of([spectrum_id]), digests_of([object_id])
         stamp = int(np.asarray(time).astype("datetime64[us]").astype(np.int64))
         with self._transaction():
-            ((before, slot),) = self._run('SELECT "values", slot FROM labels WHERE id = ?', key) or [("{}", None)]
-            text = json.dumps(json.loads(before) | {target: float(value) for target, value in values.items()})
-            if len(text) > MAX_VALUES_BYTES:
-                raise ValueError(
-                    f"values of {spectrum_id!r}: expected at most {MAX_VALUES_BYTES} bytes, got {len(text)}"
-                )
+            stored = self._run('SELECT "values", place, previous, slot FROM labels WHERE id = ?', key)
+            before, place, previous, slot = stored[0] if stored else ("{}", None, None, None)
+            given = Given.after(before, place, previous, values, place_of(positions))
             self._run(
-                "INSERT INTO labels (id, spectrum_id, object, time, \"values\") VALUES (?, ?, ?, ?, ?) "
-                'ON CONFLICT (id) DO UPDATE SET "values" = excluded."values", '
-                "time = iif(condition IS NULL, excluded.time, time)",
-                key, spectrum_id[:MAX_TEXT], obj, stamp, text,
+                'INSERT INTO labels (id, spectrum_id, object, time, "values", place, previous) '
+                "VALUES (?, ?, ?, ?, ?, ?, ?) "
+                'ON CONFLICT (id) DO UPDATE SET "values" = excluded."values", place = excluded.place, '
+                "previous = excluded.previous, time = iif(condition IS NULL, excluded.time, time)",
+                key, spectrum_id[:MAX_TEXT], obj, stamp, *given[:3],
             )  # fmt: skip
             is_known = slot is not None
-            if is_known and text != before:
+            if is_known and given.is_again:
                 self._run("UPDATE labels SET joined = ? WHERE id = ?", self._joining(), key)
             if not is_known:
                 sought = "FROM spectra JOIN seen ON spectra.number = seen.number WHERE id = ?"
@@ -203,24 +217,30 @@ class Buffer(AbstractContextManager):
     def unlabeled(self) -> Unlabeled:
         """All spectra of window and reservoir."""
         kept = self._run("SELECT slot, coalesce(object, -1 - slot), condition FROM spectra ORDER BY slot")
-        slot, objects, condition = _columns(kept, 3)
+        slot, objects, condition = columns_of(kept, 3)
         return Unlabeled(self._read(slot), objects, condition, slot < self.window)
 
     def labeled(self, targets: Sequence[str]) -> Labeled:
         """The labeled spectra that have a value of one of the targets."""
-        values, ids, kept = [], [], []
-        for text, spectrum_id, *row in self._run(
-            'SELECT "values", spectrum_id, slot, coalesce(object, -1 - joined), time, joined FROM labels '
+        values, before, ids, kept = [], [], [], []
+        for text, earlier, spectrum_id, *row in self._run(
+            'SELECT "values", previous, spectrum_id, slot, coalesce(object, -1 - joined), time, joined FROM labels '
             "WHERE slot IS NOT NULL ORDER BY joined"
         ):
-            measured = json.loads(text)
+            measured, replaced = json.loads(text), json.loads(earlier or "{}")
             if any(target in measured for target in targets):
                 values.append([measured.get(target, np.nan) for target in targets])
+                before.append([replaced.get(target, np.nan) for target in targets])
                 ids.append(spectrum_id)
                 kept.append(row)
-        slot, objects, time, joined = _columns(kept, 4)
-        of_targets = np.array(values, np.float64).reshape(len(kept), len(targets))
-        return Labeled(self._read(slot), of_targets, ids, objects, time.astype("datetime64[us]"), joined)
+        slot, objects, time, joined = columns_of(kept, 4)
+        of_targets, previous = np.array([values, before], np.float64).reshape(2, len(kept), len(targets))
+        return Labeled(self._read(slot), of_targets, ids, objects, time.astype("datetime64[us]"), joined, previous)
+
+    def process(self, most: int) -> np.ndarray:
+        """(n, bands): so many unlabeled spectra at most, the newest last; a quarter are the newest, the others even."""
+        (slot,) = columns_of(self._run("SELECT slot FROM spectra ORDER BY number"), 1)
+        return self._read(slot[spread_rows(len(slot), most)])
 
     def beside(self, labeled: Labeled, span: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
         """Unlabeled spectra (m, bands) measured under a labeled one's condition within `span` of it, before or after.
@@ -239,7 +259,7 @@ class Buffer(AbstractContextManager):
                 "SELECT slot, time FROM spectra WHERE condition = ? AND time BETWEEN ? AND ? ORDER BY slot",
                 condition, int(at[0] - reach), int(at[-1] + reach),
             )  # fmt: skip
-            slot, time = _columns(near, 2)
+            slot, time = columns_of(near, 2)
             nearest = np.searchsorted(at[:-1] + at[1:], 2 * time)  # twice the middles between labels
             apart = np.abs(time - at[nearest])
             within = (apart > 0) & (apart <= reach)  # 0: the labeled spectrum itself
@@ -378,8 +398,3 @@ class Buffer(AbstractContextManager):
             causes = {"SQLITE_BUSY": "another process has it open", "SQLITE_NOTADB": "expected a buffer of spectra"}
             cause = causes.get(getattr(error, "sqlite_errorname", ""), "not read or written")
             raise StoreUnusable(f"{self.path}: {cause}: {error}") from error
-
-
-def _columns(rows: Sequence[Sequence[int]], n: int) -> np.ndarray:
-    """m rows of n whole numbers -> (n, m)"""
-    return np.array(rows, dtype=np.int64).reshape(-1, n).T

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .unlabeled import digests_of
 
 APPLICATION_ID = 0x54414D42  # "TAMB": sets it apart from any other SQLite file
 PAGE_BYTES = 4096
@@ -29,8 +32,11 @@ CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1;
 CREATE TABLE conditions (code INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE positions (name TEXT PRIMARY KEY, position INTEGER);
 CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER UNIQUE, spectrum_id TEXT, object INTEGER,
-  condition INTEGER, time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER)
+  condition INTEGER, time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER, place INTEGER, previous TEXT)
 """
+# Of labels, which files of earlier versions lack: the message that gave the values, and the values that it replaced.
+LATER_COLUMNS = {"place": "INTEGER", "previous": "TEXT"}
+MAX_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON, with those that they replaced
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +47,9 @@ class Labeled:
         spectra: (n, bands) float32. values: (n, targets), NaN for a missing one. spectrum_id: n texts.
         object: (n,) int64 codes, equal = the same object.
         time: (n,) datetime64[us], of the spectrum; of the latest value if its label carried the spectrum.
-        joined: (n,) int64, rising: numbers, from 1 on, each joining of a value and a spectrum and each changed value.
+        joined: (n,) int64, rising: numbers, from 1 on, each joining of a value and a spectrum, and each value given
+            again by another message.
+        previous: (n, targets), the value that an earlier message gave for the same spectrum, NaN for none.
     """
 
     spectra: np.ndarray
@@ -50,6 +58,7 @@ class Labeled:
     object: np.ndarray
     time: np.ndarray
     joined: np.ndarray
+    previous: np.ndarray
 
 
 class Fill(NamedTuple):
@@ -99,6 +108,37 @@ class Layout(NamedTuple):
         return cls(window, window, labels, waiting, memory, at_once, log_bytes)
 
 
+class Given(NamedTuple):
+    """Laboratory values of one spectrum as they are stored, and whether they are new.
+
+    Attributes:
+        values: JSON. place: of the message that gave them. previous: JSON, the values that it replaced.
+        is_again: values changed, or another message gave the same: not the same message read twice.
+    """
+
+    values: str
+    place: int | None
+    previous: str | None
+    is_again: bool
+
+    @classmethod
+    def after(
+        cls, stored: str, stored_place: int | None, previous: str | None, values: Mapping[str, float], place: int | None
+    ) -> Given:
+        """Raises ValueError for too many values."""
+        known = json.loads(stored)
+        text = json.dumps(known | {target: float(value) for target, value in values.items()})
+        if len(text) > MAX_VALUES_BYTES:
+            raise ValueError(f"expected values of at most {MAX_VALUES_BYTES} bytes, got {len(text)}")
+        is_again = text != stored or (place is not None and place != stored_place)
+        if is_again:
+            replaced = {target: known[target] for target in values if target in known}
+            previous = json.dumps(json.loads(previous or "{}") | replaced)
+            if len(text) + len(previous) > MAX_VALUES_BYTES:
+                previous = None  # dozens of targets: a repeat of theirs is not recognised
+        return cls(text, place, previous, is_again)
+
+
 def reservoir_places(leaving: np.ndarray, size: int, seed: int) -> np.ndarray:
     """(k,) consecutive numbers that leave the window -> (k,) places in the reservoir; `size` or more means none."""
     # One block of the counter for each: the draw depends on seed and number, not on frames or restarts.
@@ -139,3 +179,25 @@ class Slots:
         for blob, part in self._blobs(slots, readonly=True):
             rows[part] = np.frombuffer(blob.read(rows[part].nbytes), dtype="<f4").reshape(-1, self._bands)
         return rows
+
+
+def spread_rows(n: int, most: int) -> np.ndarray:
+    """At most so many of n rows, in order: a quarter are the last ones, the others lie even.
+
+    >>> spread_rows(10, 4).tolist(), spread_rows(3, 8).tolist()
+    ([0, 4, 8, 9], [0, 1, 2])
+    """
+    if n <= most:
+        return np.arange(n)
+    others = n - most // 4
+    return np.concatenate([np.linspace(0, others - 1, most - most // 4).astype(np.int64), np.arange(others, n)])
+
+
+def place_of(positions: Mapping[str, int] | None) -> int | None:
+    """A number for the message that ends at these positions of its stream."""
+    return digests_of([json.dumps(dict(positions), sort_keys=True)])[0] if positions else None
+
+
+def columns_of(rows: Sequence[Sequence[int]], n: int) -> np.ndarray:
+    """m rows of n whole numbers -> (n, m)"""
+    return np.array(rows, dtype=np.int64).reshape(-1, n).T

@@ -64,11 +64,14 @@ TABLE = (
     Metric(_G, "tamis_build_info", "1; the version of Tamis is a label", "version"),
     # The trainer's.
     Metric(_C, "tamis_labels_total", "Laboratory values: joined with a spectrum, waiting, rejected", "outcome"),
+    Metric(_G, "tamis_labels_held", "Laboratory values that are not learned until a second value agrees"),
     Metric(_G, "tamis_buffer_spectra", "Spectra in the replay buffer: window, reservoir, labeled", "part"),
     Metric(_G, "tamis_buffer_bytes", "Size of the replay buffer on disk", unit="bytes"),
     Metric(_G, "tamis_training_step", "Current pretraining step; 0 when none runs"),
     Metric(_G, "tamis_training_loss", "Loss of the latest pretraining step"),
-    Metric(_C, "tamis_gate_total", "Candidate models by the gate's verdict: promoted, refused, failed", "outcome"),
+    Metric(
+        _C, "tamis_gate_total", "Candidate models by the gate's verdict: promoted, refused, failed, held", "outcome"
+    ),
 )
 
 

@@ -21,9 +21,11 @@ from ...models.axis import Axis
 from ...models.model import Calibration, Model
 from ...models.store import Store
 from ...ssl.pretrain import Interrupted, Recipe
-from ...ssl.refit import Gold, Judged, Labels, improve, refit
+from ...ssl.recipes import Gold, Held, Judged, Labels
+from ...ssl.refit import improve, refit
 from ...ssl.replay_buffer import Buffer
 from ...ssl.unlabeled import Unlabeled
+from ...ssl.weighing import Base, weigh
 from ..drift.change_points import LabelDrift
 from ..drift.monitor import DriftReport
 from ..fitting.pretrain import MIN_OBJECTS, read_gold, refuse_classes
@@ -35,6 +37,7 @@ log = structlog.get_logger()
 
 CHECKPOINT_STEPS = 100
 MIN_LABELS = 5  # to fit on
+PROCESS_SPECTRA = 1_000  # from which a correction takes its directions
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Job:
     champion: Champion
     labels: Labels | None
     until: dict[str, int]  # numbers of the newest label and spectrum in it, for the model's training record
+    process: np.ndarray  # (n, bands), unlabeled spectra, the newest last
     stream: Unlabeled | None = None  # None: a refit
 
     @property
@@ -77,6 +81,8 @@ class Learning:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="learning")
         self._tried_labels = self._tried_spectra = 0
         self._label_drift: LabelDrift | None = None
+        self._base: Base | None = None
+        self._held: set[tuple[str, str, float, str]] = set()  # those already logged
 
     @property
     def is_busy(self) -> bool:
@@ -123,7 +129,7 @@ class Learning:
             self._watch_labels(champion, buffer)
             self._tried_labels = joined
             if labels is not None and labels.unseen.any():
-                return self._start(Job(champion, labels, until))
+                return self._start(Job(champion, labels, until, buffer.process(PROCESS_SPECTRA)))
         if not to_pretrain:
             return False
         self._tried_spectra = added
@@ -132,7 +138,7 @@ class Learning:
             return False
         if not resumed:
             stream.save(self._snapshot)
-        return self._start(Job(champion, labels, until, stream))
+        return self._start(Job(champion, labels, until, buffer.process(PROCESS_SPECTRA), stream))
 
     def _start(self, job: Job) -> bool:
         labels = 0 if job.labels is None else len(job.labels.all)
@@ -167,12 +173,14 @@ class Learning:
         if self.table.label_span_s > 0:
             beside, row = buffer.beside(labeled, np.timedelta64(round(self.table.label_span_s * 1e6), "us"))
             spectra, of = np.vstack([spectra, beside]), np.concatenate([of, row])
-        order = np.argsort(of, kind="stable")
+        order = np.argsort(of, kind="stable")  # by arrival, the labeled spectrum before those beside it
         order = order[np.isfinite(labeled.values[of[order]]).all(axis=1)]
         of = of[order]
         _, first, code = np.unique(labeled.object, return_index=True, return_inverse=True)
         later = Calibration(spectra[order], labeled.values[of], first[code][of])
-        labels = Labels.join(champion.calibration or later[:0], later, labeled.joined[of] > champion.labels_until)
+        names = [labeled.spectrum_id[i] for i in of.tolist()]
+        unseen = labeled.joined[of] > champion.labels_until
+        labels = Labels.join(champion.calibration or later[:0], later, unseen, names, labeled.previous[of])
         return labels if len(np.unique(labels.all.group)) >= MIN_LABELS else None
 
     def _learn(self, job: Job) -> Judged:
@@ -180,16 +188,22 @@ class Learning:
         champion, margin = job.champion.model, self.table.margin
         if job.stream is None:
             assert job.labels is not None
-            return refit(champion, job.labels, self.gold, margin)
+            return refit(champion, job.labels, self.gold, margin, job.process, self._base)
+        labels, held, base = job.labels, [], None
+        if labels is not None and labels.new.any() and not labels.new.all():
+            weighed = weigh(champion, labels, job.process, self._base)
+            labels, held, base = labels.only(weighed.believed(labels)), weighed.held, weighed.base
         names = ("encoder", "preprocess", "objective", "augment", "steps", "batch", "seed")
         recipe = Recipe(**{name: getattr(self.table, name) for name in names})
-        return improve(
-            *(champion, job.labels, job.stream, recipe, self.gold, margin),
+        judged, _ = improve(
+            *(champion, labels, job.stream, recipe, self.gold, margin),
             checkpoint=self._folder / "checkpoint.safetensors",
             every=CHECKPOINT_STEPS,
             stop=self.is_stopping,
             progress=self._progress,
-        )[0]
+        )
+        learned = 0 if labels is None else labels.count
+        return judged._replace(held=held, base=base, learned=learned)
 
     def _progress(self, step: int, loss: float) -> None:
         self.meters["tamis_training_step"].set(step + 1)
@@ -211,7 +225,11 @@ class Learning:
             self._note_verdict(job, "failed", str(error))
             return
         champion, reason = job.champion.version, judged.verdict.reason
-        if not judged.verdict.promoted:
+        self._base = judged.base or self._base
+        self._note_held(judged.held)
+        if [check.name for check in judged.verdict.checks] == ["evidence"]:
+            self._note_verdict(job, "held", reason)
+        elif not judged.verdict.promoted:
             log.warning("candidate refused", why=job.why, champion=champion, reason=reason)
             self._note_verdict(job, "refused", reason)
         elif job.labels is None:
@@ -221,16 +239,27 @@ class Learning:
             log.warning("candidate dropped: another version became current", champion=champion)
             self._note_verdict(job, "dropped", "another version became current")
         else:
-            self._publish(job, job.labels, judged)
+            self._publish(job, judged)
 
-    def _publish(self, job: Job, labels: Labels, judged: Judged) -> None:
-        judged.model.training |= job.until | {"labels": len(np.unique(labels.all.group)), "why": job.why}
+    def _publish(self, job: Job, judged: Judged) -> None:
+        judged.model.training |= job.until | {"labels": judged.learned, "why": job.why}
         automatic, metrics = self.table.promote == "auto", {"gate": judged.verdict.to_json()}
         version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
         event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
         reason = judged.verdict.reason
         log.info(event, version=version, why=job.why, champion=job.champion.version, reason=reason)
         self._note_verdict(job, "promoted" if automatic else "published", reason, version)
+
+    def _note_held(self, held: Sequence[Held]) -> None:
+        """Says once of each value that it is not believed; how many there are now is shown."""
+        now = {(one.spectrum_id, one.target, one.value, one.reason): one for one in held}
+        text = "laboratory value held: not learned until a second value agrees; if it is right, send it once more"
+        for key, one in now.items():
+            if key not in self._held:
+                numbers = {name: float(f"{getattr(one, name):.4g}") for name in ("value", "expected", "spread")}
+                log.warning(text, **one._asdict() | numbers)
+        self._held = set(now)
+        self.meters["tamis_labels_held"].set(len({one.spectrum_id for one in held}))
 
     def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
         """Appends the verdict to the file, and deletes the snapshot that it is about."""

@@ -28,9 +28,8 @@ from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.labels import Label, encode_labels
 from tamis.streamer.messages.predictions import decode_predictions
-from tamis.streamer.messages.record import ARROW, Record
+from tamis.streamer.messages.record import ARROW
 from tamis.streamer.services.trainer import Trainer
-from tamis.streamer.settings.load import load
 from tamis.streamer.settings.tables import Settings, Topics
 from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
@@ -40,56 +39,7 @@ from tamis.streamer.transport.memory import MemorySource
 
 from ..support.models import classified
 from ..support.spectra import instruments, simulate
-
-START = np.datetime64("2026-01-02T03:04:05", "us")
-
-
-class Line:
-    """A trainer between a list of messages and a store, no broker: its own store, folder and settings."""
-
-    def __init__(self, folder: Path, model: Model, **table: Any) -> None:
-        self.folder, self.store = folder / "trainer", Store(folder / "store")
-        self.store.publish("default", model)
-        self.table = {"folder": str(self.folder), "buffer_max_bytes": 8 << 20, "pretrain_spectra": 0, **table}
-        self.settings = load(None, {"store": str(self.store.root), "trainer": self.table})
-        self.source = MemorySource([])
-
-    def arrives(self, *messages: tuple[bytes, dict[str, str]], topic: str = "spectra") -> None:
-        for value, headers in messages:
-            name = getattr(self.settings.topics, topic)
-            self.source.records.append(Record(name, 0, len(self.source.records), None, value, headers, 0.0))
-
-    def spectra(self, spectra: np.ndarray, axis: Axis, start: int = 0, **changes: Any) -> list[str]:
-        """Arrive, ten seconds apart; gives their ids."""
-        n = len(spectra)
-        ids = [f"s{start + i}" for i in range(n)]
-        frame = Frame(
-            **{
-                **{"line": "nir1", "instrument": "a", "axis": axis, "quantity": "absorbance"},
-                **{"spectra": spectra.astype(np.float32), "spectrum_id": ids},
-                "time": START + (start + np.arange(n)) * np.timedelta64(10, "s"),
-                **changes,
-            }
-        )
-        self.arrives(*encode(frame, ARROW, 900_000))
-        return ids
-
-    def labels(self, ids: list[str], values: np.ndarray) -> None:
-        given = [Label(name, {"fat": float(v)}, START) for name, v in zip(ids, values, strict=True)]
-        self.arrives(encode_labels(given), topic="labels")
-
-    def run(self) -> Line:
-        Trainer(self.settings, self.source, self.store).run()
-        return self
-
-    @property
-    def verdicts(self) -> list[dict[str, Any]]:
-        path = self.folder / "verdicts.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def rmse(self, spectra: np.ndarray, axis: Axis, values: np.ndarray) -> float:
-        model, _ = self.store.load("default")
-        return float(np.sqrt(np.mean((model.predict(spectra, axis).values[:, 0] - values) ** 2)))
+from ..support.trainer import START, Line
 
 
 def season(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +61,7 @@ def test_later_labels_lead_to_a_better_refit(tmp_path: Path, model: Model, grid:
     assert line.rmse(after, grid, fat_after) < 0.5 * before
     (verdict,) = line.verdicts
     assert (verdict["why"], verdict["outcome"], verdict["champion"]) == ("labels", "promoted", "v0001")
-    assert "fat, newest labels, champion: RMSE" in verdict["reason"]
+    assert "fat, forward: 15 values, each predicted from those before it: RMSE" in verdict["reason"]
     assert line.store.manifest("default")["training"]["labels"] == 60 + 15
 
 
@@ -127,7 +77,8 @@ def test_a_second_run_learns_nothing_twice(tmp_path: Path, model: Model, grid: A
 
 def test_labels_may_arrive_before_their_spectra_or_carry_them(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model)
-    spectra, fat = season(12, grid, 5)
+    spectra, values = simulate(12, grid, 5)
+    fat = values[:, 0]
     line.labels(["s0", "s1", "s2"], fat[:3])
     line.spectra(spectra[:6], grid)
     columns = {"fat": np.where(np.arange(6) < 4, fat[6:], np.nan)}
@@ -147,10 +98,10 @@ def test_labels_may_arrive_before_their_spectra_or_carry_them(tmp_path: Path, mo
 
 def test_neighbours_in_time_share_a_label_if_configured(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model, label_span_s=20)
-    spectra, fat = season(40, grid, 5)
+    spectra, fat = (np.repeat(one, 5, axis=0) for one in simulate(8, grid, 5))
     ids = line.spectra(spectra, grid)
     line.spectra(spectra + 1, grid, instrument="b", spectrum_id=[f"b{i}" for i in range(40)])
-    line.labels([ids[10], ids[30]], fat[[10, 30]])
+    line.labels([ids[12], ids[32]], fat[[12, 32], 0])
     line.run()
     training = line.store.manifest("default")["training"]
     assert training["spectra"] == 60 + 2 * 5, "itself, and two on either side, of the same instrument alone"
@@ -169,7 +120,7 @@ def test_with_by_hand_a_candidate_waits_for_promotion(tmp_path: Path, model: Mod
 
 
 def test_labels_that_a_gold_set_contradicts_are_refused(tmp_path: Path, model: Model, grid: Axis) -> None:
-    """Values in another unit: the line's own labels agree with each other, the gold set does not."""
+    """Of an analyst whose values are all too high: they agree with each other, and not with the gold set."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -178,7 +129,7 @@ def test_labels_that_a_gold_set_contradicts_are_refused(tmp_path: Path, model: M
     pq.write_table(table.replace_schema_metadata({"axis_unit": "nm"}), tmp_path / "gold.parquet")
     line = Line(tmp_path, model, gold=[str(tmp_path / "gold.parquet")])
     more, fat = simulate(20, grid, 9)
-    line.labels(line.spectra(more, grid), 10 * fat[:, 0])
+    line.labels(line.spectra(more, grid), fat[:, 0] + 0.5)
     line.run()
     assert line.store.current("default") == "v0001"
     assert line.verdicts[0]["outcome"] == "refused"

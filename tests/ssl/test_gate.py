@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tamis.ssl.gate import Probe, judge
+from tamis.ssl.gate import Probe, forward_check, judge, stream_check
 from tamis.ssl.pretrain import Health
 
 WELL = Health(rankme=20.0, alignment=0.1, uniformity=-2.0, overlap=0.7)
@@ -60,3 +60,30 @@ def test_a_refit_needs_no_health_of_an_encoder() -> None:
     verdict = judge([probe(candidate=1.0, champion=1.0)], {}, None)
     assert verdict.promoted
     assert len(verdict.checks) == 1
+
+
+def test_pairs_that_differ_by_more_than_the_models_own_error_are_refused_whatever_the_champion_does() -> None:
+    apart = {"candidate": 4.0, "champion": 9.0}
+    assert judge([], apart, WELL, WELL).promoted
+    verdict = judge([], apart, WELL, WELL, error=0.5)
+    assert verdict.reason == "pairs: predictions of pairs differ by 2 sd, the champion's by 3; its own error is 0.5"
+    assert judge([], apart, WELL, WELL, error=2.5).promoted
+
+
+def test_learning_that_has_not_helped_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    measured = rng.normal(size=20)
+    good, poor = measured + 0.5 * rng.normal(size=20), measured + 2 * rng.normal(size=20)
+    assert forward_check("fat", "%", measured, good, poor, 0.5).passed
+    check = forward_check("fat", "%", measured, poor, good, 0.5)
+    assert not check.passed
+    assert check.finding.startswith("20 values, each predicted from those before it: RMSE ")
+    assert check.finding != forward_check("fat", "%", measured[:9], poor[:9], good[:9], 0.5).finding
+    assert forward_check("fat", "%", measured[:1], poor[:1], poor[:1], 0.5).passed, "one value proves nothing"
+
+
+@pytest.mark.parametrize(("moves", "passed"), [([0.4, 0.5], True), ([0.1] * 99 + [9.0], False), ([3.0, 2.5], False)])
+def test_predictions_may_move_as_far_as_the_champion_was_found_wrong(moves: list[float], passed: bool) -> None:
+    check = stream_check("fat", "%", np.array(moves), np.array([1.0]), 0.2)
+    assert check.passed == passed
+    assert "explain 1.7" in check.finding

@@ -11,10 +11,13 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.calibration_transfer import EPO, Correction, FisherWhitening
-from tamis.ssl.refit import Fit, Labels, as_champion, contend
+from tamis.ssl.recipes import Fit, Judged, Labels, as_champion
+from tamis.ssl.refit import contend, refit
 from tamis.ssl.unlabeled import Unlabeled
-from tamis.streamer.demo.fermentation import STEP_S, data, fit_calibration
+from tamis.streamer.demo.fermentation import STEP_S, at_samples, data, fit_calibration, scores
 from tamis.streamer.files.many import read_table
+
+SPAN_H = 1 / 6  # spectra that share a value, as in the demo
 
 
 class Line:
@@ -28,8 +31,8 @@ class Line:
         table = read_table(process, axis_unit="cm-1")
         self.spectra = resampler(table.axis, self.champion.grid).apply(table.spectra)
         hours = np.arange(len(self.spectra)) * STEP_S / 3600
-        self.sampled = np.array([np.abs(hours - hour).argmin() for hour in hplc[:, 0]])
-        self.glucose = hplc[:, 1]
+        self.hours, self.sampled = hours, at_samples(hours, hplc)
+        self.sampled_hours, self.glucose = hplc.T
 
     def labels(self, n: int) -> Labels:
         """The calibration and the first n values of the laboratory."""
@@ -37,6 +40,33 @@ class Line:
         later = Calibration(self.spectra[rows], self.glucose[:n, None], np.arange(n))
         assert self.calibration is not None
         return Labels.join(self.calibration, later, np.ones(n, bool))
+
+    def until(self, n: int, now: int, seen: int, values: np.ndarray) -> Labels:
+        """The first n values, each with the spectra of ten minutes around it, as they are known before spectrum `now`.
+
+        The champion was fitted on `seen` of them.
+        """
+        near = [np.flatnonzero(np.abs(self.hours[:now] - self.hours[at]) <= SPAN_H) for at in self.sampled[:n]]
+        of = np.repeat(np.arange(n), [len(rows) for rows in near])
+        later = Calibration(self.spectra[np.concatenate(near)].astype(np.float32), values[of, None], of)
+        assert self.calibration is not None
+        return Labels.join(self.calibration, later, of >= seen, [f"f{self.sampled[i]}" for i in of])
+
+    def learned(self, values: np.ndarray) -> tuple[np.ndarray, list[Judged]]:
+        """What is predicted for each spectrum if each value is known an hour after its sample; and the verdicts."""
+        champion, seen, base, judged = self.champion, 0, None, []
+        due = np.searchsorted(self.hours, self.sampled_hours + 1.0)
+        due = due[due < len(self.spectra)]
+        predicted = self.champion.predict(self.spectra, self.champion.grid).values[:, 0]
+        for n, (now, end) in enumerate(zip(due, [*due[1:], len(self.spectra)], strict=True), start=1):
+            one = refit(champion, self.until(n, now, seen, values), process=self.spectra[:now:2], known=base)
+            judged.append(one)
+            base = one.base
+            if one.verdict.promoted:
+                champion, seen = one.model, n
+            rows = slice(now, end)
+            predicted[rows] = champion.predict(self.spectra[rows], champion.grid).values[:, 0]
+        return predicted, judged
 
     def rmsep(self, recipe: Fit) -> float:
         fitted = recipe(self.labels(0).all)
@@ -81,3 +111,41 @@ def test_a_correction_that_removes_the_signal_is_refused(line: Line, correction:
     assert not judged.verdict.promoted
     reason = judged.verdict.reason
     assert "glucose, newest labels, champion" in reason if labels else ("stream" in reason or "calibration" in reason)
+
+
+@pytest.mark.long(6)
+def test_learning_follows_the_fermentation_and_is_never_far_from_the_laboratory(line: Line) -> None:
+    predicted, judged = line.learned(line.glucose)
+    hplc = np.column_stack([line.sampled_hours, line.glucose])
+    assert scores(predicted[line.sampled], hplc).rmsep <= 2.5, "4.3 without learning"
+    between = (line.hours > 1) & (line.hours < line.sampled_hours[-2])  # the sensor is frozen at the end
+    curve = np.interp(line.hours, line.sampled_hours, line.glucose)
+    assert np.abs(predicted - curve)[between].max() <= 9.0
+    reasons = [one.verdict.reason for one in judged]
+    assert len(set(reasons)) == len(reasons)
+    assert 15 <= sum(one.verdict.promoted for one in judged) < len(judged)
+
+
+@pytest.mark.long(6)
+def test_wrong_values_of_the_fermentation_are_named_and_do_little_harm(line: Line) -> None:
+    wrong = line.glucose.copy()
+    wrong[4] *= 10
+    wrong[15] /= 10
+    predicted, judged = line.learned(wrong)
+    last = {one.spectrum_id: one.reason for one in judged[-1].held}
+    assert "ten times too high" in last[f"f{line.sampled[4]}"]
+    assert "ten times too low" in last[f"f{line.sampled[15]}"]
+    assert not {f"f{at}" for at in line.sampled[1:]} - {f"f{line.sampled[i]}" for i in (4, 15)} & last.keys()
+    hplc = np.column_stack([line.sampled_hours, line.glucose])
+    assert scores(predicted[line.sampled], hplc).rmsep <= 3.0
+
+
+def test_the_first_value_moves_predictions_by_what_one_value_is_worth(line: Line) -> None:
+    """The second value of the laboratory, plausible and 3 g/L off, taken alone."""
+    at = line.sampled[1]
+    later = Calibration(line.spectra[[at]].astype(np.float32), np.array([[line.glucose[1] - 2.0]]), np.zeros(1, int))
+    labels = Labels.join(line.calibration, later, np.ones(1, bool))  # type: ignore[arg-type]
+    judged = refit(line.champion, labels, process=line.spectra[:200])
+    (before,), (after,) = (one.predict(line.spectra[[at]], one.grid).values for one in (line.champion, judged.model))
+    assert judged.verdict.promoted
+    assert -0.6 * 3.3 < after[0] - before[0] < 0

@@ -210,3 +210,44 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
 def test_the_lengths_of_a_snapshot_must_agree() -> None:
     with pytest.raises(ValueError, match="expected condition of 2 spectra"):
         Unlabeled(np.ones((2, 3), np.float32), np.zeros(2, int), np.zeros(1, int), np.ones(2, bool))
+
+
+def test_a_value_given_again_by_another_message_is_remembered_and_one_read_twice_is_not(tmp_path: Path) -> None:
+    def give(value: float, offset: int) -> None:
+        buffer.label("s1", {"fat": value}, NOON, positions={"labels:0": offset})
+
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        fill(buffer, 0, 3)
+        give(3.0, 1)
+        first = buffer.joined
+        give(3.0, 1)
+        assert np.isnan(buffer.labeled(["fat"]).previous).all()
+        assert buffer.joined == first
+        give(3.0, 2)
+        assert buffer.labeled(["fat"]).previous.tolist() == [[3.0]]
+        assert buffer.joined == first + 1
+        give(3.5, 3)
+        labeled = buffer.labeled(["fat", "water"])
+        assert (labeled.values[0, 0], labeled.previous[0, 0], len(labeled.values)) == (3.5, 3.0, 1)
+
+
+def test_a_file_of_an_earlier_version_is_opened_and_continued(tmp_path: Path) -> None:
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        fill(buffer, 0, 3)
+        buffer.label("s1", {"fat": 3.0}, NOON)
+    with sqlite3.connect(tmp_path / "b") as old:
+        for column in ("place", "previous"):
+            old.execute(f"ALTER TABLE labels DROP COLUMN {column}")
+    old.close()
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        assert buffer.labeled(["fat"]).values.tolist() == [[3.0]]
+        buffer.label("s1", {"fat": 3.1}, NOON, positions={"labels:0": 9})
+        assert buffer.labeled(["fat"]).previous.tolist() == [[3.0]]
+
+
+def test_the_process_is_the_newest_spectra_and_an_even_share_of_the_others(tmp_path: Path) -> None:
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        assert buffer.process(8).shape == (0, len(GRID))
+        fill(buffer, 0, 100)
+        assert buffer.process(8)[:, 0].tolist() == [0, 19, 38, 58, 77, 97, 98, 99]
+        assert len(buffer.process(1000)) == 100

@@ -1,0 +1,156 @@
+"""A champion plus a small linear correction, whose size the laboratory's values pay for.
+
+A handful of values says little about hundreds of bands. So the correction knows few directions: a constant, the
+champion's own prediction, and the principal components of the running process. Each member of the family is a Bayesian
+linear regression of the champion's errors; the members are averaged by how well each predicted every value so far from
+the values before it. With no evidence the correction is zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+# The columns that a member uses: 0 the constant, 1 the champion's prediction, 2 and on the principal components.
+MEMBERS = {
+    "none": (),
+    "bias": (0,),
+    "bias and slope": (0, 1),
+    "bias and 1 component": (0, 2),
+    "bias and 2 components": (0, 2, 3),
+    "bias and 4 components": (0, 2, 3, 4, 5),
+}
+COMPONENTS = 4
+PRIOR_SD = (0.5, 1.0)  # of each coefficient, in the champion's own errors
+MEMORY_LABELS = (8.0, 32.0, np.inf)  # after so many later values one counts for 1/e
+PRICE = 15.0  # each further column must make the values so many times as likely, within the calibration
+TAILS = 4.0  # degrees of freedom of the predictive distributions: a single wild value must not decide
+
+
+class Directions(NamedTuple):
+    """Principal components of the process. mean: (bands',); axes: (bands', k), scores (x - mean) @ axes have sd 1."""
+
+    mean: np.ndarray
+    axes: np.ndarray
+
+    def scores(self, treated: np.ndarray) -> np.ndarray:
+        """(n, bands') -> (n, k)"""
+        return (treated - self.mean) @ self.axes
+
+    @classmethod
+    def of(cls, treated: np.ndarray, most: int = COMPONENTS) -> Directions:
+        """Of unlabeled spectra (n, bands'), pre-treated; fewer than `most` where the spectra do not span them."""
+        mean = treated.mean(axis=0, dtype=np.float64)
+        _, singular, axes = np.linalg.svd(treated - mean, full_matrices=False)
+        sd = singular / np.sqrt(max(len(treated) - 1, 1))
+        size = np.sqrt(np.mean(np.square(treated, dtype=np.float64)))
+        kept = sd[:most] > 1e-7 * (size or 1.0)  # smaller ones are rounding
+        return cls(mean, axes[:most][kept].T / sd[:most][kept])
+
+
+def design(predicted: np.ndarray, scores: np.ndarray, centre: float, scale: float) -> np.ndarray:
+    """(n,) predictions of the champion and (n, k) scores -> (n, 2 + k): constant, standardised prediction, scores."""
+    return np.column_stack([np.ones(len(predicted)), (predicted - centre) / scale, scores])
+
+
+@dataclass
+class _Member:
+    """One set of columns under every prior and memory. precision: (m, c, c), towards: (m, c), m of them."""
+
+    columns: list[int]
+    prior: np.ndarray
+    keep: np.ndarray
+    precision: np.ndarray
+    towards: np.ndarray
+
+    @classmethod
+    def of(cls, columns: tuple[int, ...]) -> _Member:
+        prior_sd, memory = np.array(list(product(PRIOR_SD, MEMORY_LABELS))).T
+        prior = np.eye(len(columns)) / prior_sd[:, None, None] ** 2
+        empty = np.zeros((len(prior_sd), len(columns)))
+        return cls(list(columns), prior, np.exp(-1 / memory), np.zeros_like(prior), empty)
+
+
+class Learner:
+    """Learns the champion's errors in one target, value after value, and averages the members by their forecasts.
+
+    Args:
+        width: columns of the design. noise: positive, the sd of the champion's errors where it was calibrated.
+        outside: how much wider its errors may be on this process, 1 within the calibration (`evidence.widened`). There
+            is reason to expect errors in the directions of a process that the calibration does not know.
+
+    References:
+        Forward (prequential) weights: Dawid, J. R. Stat. Soc. A 147 (1984) 278-292, doi 10.2307/2981683. Bayesian model
+        averaging: Hoeting et al., Statist. Sci. 14 (1999) 382-417, doi 10.1214/ss/1009212519.
+
+    >>> learner = Learner(width=2, noise=1.0)
+    >>> for _ in range(40):
+    ...     learner.learn(np.array([1.0, 0.0]), 3.0)
+    >>> learner.coefficients().round(1)
+    array([2.9, 0. ])
+    """
+
+    def __init__(self, width: int, noise: float, outside: float = 1.0) -> None:
+        self.width, self.noise, self.learned = width, noise, 0
+        usable = {name: columns for name, columns in MEMBERS.items() if not columns or columns[-1] < width}
+        self._members = {name: _Member.of(columns) for name, columns in usable.items() if columns}
+        self._names = ["none", *(name for name, one in self._members.items() for _ in one.keep)]
+        price = {name: len(columns) * np.log(max(PRICE / outside**2, 1.0)) for name, columns in usable.items()}
+        alike = len(PRIOR_SD) * len(MEMORY_LABELS)
+        self._log_share = np.array([-price[name] - np.log(1 if name == "none" else alike) for name in self._names])
+
+    def _forecasts(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(width,) -> each member's mean and sd of an error there, in units of the noise"""
+        means, variances = [np.zeros(1)], [np.ones(1)]
+        for one in self._members.values():
+            own, precision = row[one.columns], one.precision + one.prior
+            sides = np.stack([one.towards, np.broadcast_to(own, one.towards.shape)], axis=2)  # (m, c, 2)
+            solved = np.linalg.solve(precision, sides)
+            means.append(solved[:, :, 0] @ own)
+            variances.append(1 + solved[:, :, 1] @ own)
+        return np.concatenate(means), np.sqrt(np.concatenate(variances))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(members,), summing to 1"""
+        share = np.exp(self._log_share - self._log_share.max())
+        return share / share.sum()
+
+    def expect(self, row: np.ndarray) -> float:
+        """The champion's error, measured less predicted, that is expected at (width,)."""
+        return float(self.shares @ self._forecasts(row)[0]) * self.noise
+
+    def learn(self, row: np.ndarray, error: float, *, is_certain: bool = False) -> None:
+        """An error at (width,), in the target's unit.
+
+        One that a member did not expect counts less in it, as its distribution's tails say, unless it `is_certain`.
+        """
+        means, sds = self._forecasts(row)
+        z = (error / self.noise - means) / sds
+        weight = np.ones(len(z)) if is_certain else np.minimum(1.0, (TAILS + 1) / (TAILS + z**2))
+        self._log_share += -np.log(sds) - (TAILS + 1) / 2 * np.log1p(z**2 / TAILS)
+        at = 1
+        for one in self._members.values():
+            own, counts = row[one.columns], weight[at : at + len(one.keep), None]
+            one.precision = one.keep[:, None, None] * one.precision + counts[:, :, None] * np.outer(own, own)
+            one.towards = one.keep[:, None] * one.towards + counts * own * (error / self.noise)
+            at += len(one.keep)
+        self.learned += 1
+
+    def coefficients(self) -> np.ndarray:
+        """(width,), in the target's unit: the correction is design @ coefficients."""
+        shares, made, at = self.shares, np.zeros(self.width), 1
+        for one in self._members.values():
+            each = np.linalg.solve(one.precision + one.prior, one.towards[:, :, None])[:, :, 0]
+            made[one.columns] += shares[at : at + len(each)] @ each
+            at += len(each)
+        return made * self.noise
+
+    def __str__(self) -> str:
+        """The members that matter, such as '62 % bias, 30 % none'."""
+        shares = {name: float(self.shares[[own == name for own in self._names]].sum()) for name in set(self._names)}
+        most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{share:.0%} {name}" for name, share in most if share >= 0.1)
