@@ -125,6 +125,13 @@ def _found(
         return other
     if best is not None and count[best]:
         return best
+    if other is not None and found[other]:
+        ours, theirs = other
+        raise BadFile(
+            f"{values.path}: only {found[other]} of {len(table)} spectra have their name of column {ours!r} in column "
+            f"{theirs!r}: --key {ours}={theirs} joins them by it"
+            + _near(names[ours].tolist(), values.cells[theirs].tolist())
+        )
     _refuse_without(table, values, names, shared, of_spectra, of_values)
     return None, None
 

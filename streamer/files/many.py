@@ -81,9 +81,15 @@ def read_untyped(files: Files, options: ReadOptions, without: Path | None = None
     """
     tell = options.on_note or _nobody
     read: list[Table] = []
-    for path in expand(files, without):
+    paths = expand(files, without)
+    for path in paths:
         counted: list[int] = []
-        table = Table.joined(list(untyped_tables(path, options, counted)))
+        try:
+            table = Table.joined(list(untyped_tables(path, options, counted)))
+        except BadFile as error:
+            if len(paths) == 1:
+                raise
+            raise BadFile(f"{error} (one of {len(paths)} files; 'a*.txt' takes some)") from error
         exact = np.float32 if table.spectra.dtype in (np.float32, np.float16, np.uint16, np.uint8) else np.float64
         spectra = table.spectra.astype(exact, copy=False)
         read.append(replace(table, spectra=spectra, rows_in_file=counted[0]))

@@ -126,7 +126,7 @@ def residual_findings(
         if len(rows):
             worst = abs(found.studentised[rows[0], column])
             text = (
-                f"{target} does not suit the spectrum in {len(rows)} of {len(scores)} rows: {naming.rows(rows)} "
+                f"{len(rows)} of {len(scores)} values of {target} do not suit their spectra: {naming.rows(rows)} "
                 f"(up to {worst:.1f} standard deviations off); fitted on; look for typing errors and swapped samples"
             )
             findings.append(Finding("residuals", text, rows))

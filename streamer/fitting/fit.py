@@ -13,9 +13,10 @@ from ...models.class_scores import UNKNOWN
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
+from ..files.columns import KEYS
 from ..files.many import Files
 from ..files.options import ReadOptions
-from ..files.table import Table
+from ..files.table import Table, find_name
 from ..messages.frame import RESERVED
 from .calibration_check import Finding, Look, look, residual_findings
 from .objects import Objects, objects_of
@@ -46,7 +47,8 @@ class FitResult:
         treated = str(model.pipeline) or "no pre-treatment"
         lines = [f"{model.kind} on {model.training['spectra']} spectra, {model.grid}; {treated}"]
         if self.dropped:
-            lines.append(f"{self.dropped} rows left out: no value, or no usable spectrum")
+            rows = "row" if self.dropped == 1 else "rows"
+            lines.append(f"{self.dropped} {rows} left out: no value, or no usable spectrum")
         lines.append(str(self.objects))
         if "latent_variables" in metrics:
             lines.append(f"latent variables: {metrics['latent_variables']}")
@@ -116,7 +118,7 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         encoder = Encoder.load(options.encoder)
     table, joined_by = read_training(files, options.reading, options.laboratory, targets, options.tell, [options.group])
     options.tell(taken(table, targets))
-    path = Path(table.path)
+    path = options.laboratory.labels or Path(table.path)
     is_classes = any(is_class(table, target) for target in targets)
     if is_classes:
         for target in targets:
@@ -150,7 +152,7 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         estimator=estimator,
         units=options.units,
         quantity=table.quantity,
-        source=path.name,
+        source=Path(table.path).name,
         groups=objects[good].groups,
     )
     metrics = calibration_metrics(model, measured, values[good])
@@ -184,7 +186,13 @@ def look_at(
 
 
 def names_of(table: Table) -> list[str]:
-    """How rows are called: by their names, else by their numbers in the file."""
+    """How rows are called: by their own names, else by their numbers in the file."""
+    for key in KEYS:
+        name = find_name(table.columns, key)
+        if name is not None and table.columns[name].dtype.kind in "OU":
+            names = table.columns[name].tolist()
+            if all(names) and len(set(names)) == len(names):
+                return names
     stem, ids = Path(table.path).name.split(".")[0], table.spectrum_id.tolist()
     rows = map(str, table.row.tolist())
     return [row if name.startswith(f"{stem}-") else name for name, row in zip(ids, rows, strict=True)]

@@ -141,7 +141,8 @@ def improve_model(
     if calibration is None:
         raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
     unlabeled, _ = read_unlabeled(files, group, champion.grid, reading, tell)
-    labels = Labels(calibration, *np.zeros((2, len(calibration)), bool))
+    none = np.zeros(len(calibration), bool)
+    labels = Labels(calibration, none, none)
     of_gold = replace(reading, where=None)
     tests = [read_gold(path, champion.targets, of_gold, laboratory, tell) for path in gold]
     judged, _ = improve(champion, labels, unlabeled, recipe, tests, **running)

@@ -36,7 +36,7 @@ def check_replicates(values: Mapping[str, np.ndarray], columns: Mapping[str, np.
         _, name, target, count, total, rows = best
         text = (
             f"column {name} has {count} names on {total} rows, with equal values of {target}: repeats of one sample? "
-            f"They are parted between training and test rows, and errors look too small; --group {name} keeps them "
+            f"They may be split between training and test, and errors then look too small; --group {name} keeps them "
             "together"
         )
         return [Finding("replicates", text, rows)]
@@ -45,7 +45,7 @@ def check_replicates(values: Mapping[str, np.ndarray], columns: Mapping[str, np.
             count = len(np.unique(of[np.isfinite(of)]))
             text = (
                 f"{target} has {count} different values on {int(np.isfinite(of).sum())} rows, each several times: "
-                "repeats of one sample? They are parted between training and test rows, and errors look too small; "
+                "repeats of one sample? They may be split between training and test, and errors then look too small; "
                 "name the samples in a column, and give --group COLUMN"
             )
             return [Finding("replicates", text)]

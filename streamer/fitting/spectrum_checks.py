@@ -237,7 +237,7 @@ def copies(
             "not all of them can be right; fitted on"
         )
     else:
-        text += ": fitted on; parted between training and test rows, they make errors look too small; leave them out"
+        text += ": fitted on; split between training and test rows, they make errors look too small"
     findings.append(Finding("copies", text, rows))
     return len(groups), findings
 

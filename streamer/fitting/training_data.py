@@ -156,7 +156,7 @@ def refuse_doubtful_classes(table: Table, name: str, classes: Collection[str]) -
         rows = table.row[there[np.isnan(found.values)]].tolist()
         raise BadFile(
             f"{table.path}: {count} of {len(cells)} cells of {name} are numbers, the others are not ({shown(strange)}; "
-            f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}): mend them, {or_classes}"
+            f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}): correct them, {or_classes}"
         )
     units = Counter(match[1].strip() for cell in cells if (match := _WITH_UNIT.fullmatch(cell)))
     if cells and units and units.most_common(1)[0][1] >= (1 - _DOUBTFUL) * len(cells):

@@ -275,7 +275,7 @@ def test_a_value_that_does_not_suit_its_spectrum_is_reported_after_the_fit() -> 
     residual[17], scores[30] = 4.0, (0, 40, 0)
     far, pulling = residual_findings(scores, residual, ["fat"], names)
     assert (far.kind, far.rows.tolist(), pulling.kind, pulling.rows.tolist()) == ("residuals", [17], "leverage", [30])
-    assert "1 of 60 rows: row 19" in far.text
+    assert "1 of 60 values of fat do not suit" in far.text
 
 
 def test_an_unknown_kind_to_keep_is_refused(meat: np.ndarray, grid: Axis) -> None:

@@ -84,7 +84,7 @@ def test_what_is_no_number_among_numbers_is_not_measured(
     assert done.dropped == left_out
     assert done.model.class_of is None or done.model.class_of == ""
     assert says in said
-    assert f"{left_out} rows left out" in done.summary()
+    assert f"{left_out} {'row' if left_out == 1 else 'rows'} left out" in done.summary()
 
 
 @pytest.mark.parametrize(
