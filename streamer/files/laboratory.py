@@ -50,7 +50,8 @@ def with_laboratory(
     Raises:
         BadFile: the file cannot be read, the files share no name, or a name has several values.
     """
-    values = read_laboratory(path, encoding, targets)
+    theirs = [] if key is None else [key.rpartition("=")[2].strip()]
+    values = read_laboratory(path, encoding, [*targets, *theirs])
     joined = join(table, values, key, targets)
     notes, columns = [*values.notes, *joined.notes], {}
     own, aim = names_of_spectra(table), {plain(target) for target in targets}
@@ -108,7 +109,7 @@ def _replaced(table: Table, name: str, column: np.ndarray, path: str) -> list[st
 
 
 def read_laboratory(path: Path, encoding: str | None, targets: Collection[str] = ()) -> Values:
-    """CSV, TSV or text of any delimiter, or Parquet; `targets` help to find the header. Raises BadFile."""
+    """CSV, TSV or text of any delimiter, or Parquet; `targets`, names of columns, help to find the header. Raises BadFile."""
     if path.suffix.lower() in SHEETS:
         raise BadFile(f"{path}: expected a table of text or Parquet: save the sheet as CSV (UTF-8)")
     _, kind, _ = parts(str(path))

@@ -40,6 +40,7 @@ def refused_for(error: BadFile, causes: tuple[str, ...]) -> None:
 
 
 @pytest.mark.hypothesis
+@pytest.mark.timeout(3_600)  # of `make fuzz`: 2,000 examples
 @settings(
     max_examples=2_000 if settings().max_examples > 50 else 20,
     suppress_health_check=[HealthCheck.too_slow],
