@@ -109,7 +109,7 @@ def _replaced(table: Table, name: str, column: np.ndarray, path: str) -> list[st
 
 
 def read_laboratory(path: Path, encoding: str | None, targets: Collection[str] = ()) -> Values:
-    """CSV, TSV or text of any delimiter, or Parquet; `targets` are names that help to find the header. Raises BadFile."""
+    """CSV, TSV, text or Parquet; `targets` are names that help to find the header. Raises BadFile."""
     if path.suffix.lower() in SHEETS:
         raise BadFile(f"{path}: expected a table of text or Parquet: save the sheet as CSV (UTF-8)")
     _, kind, _ = parts(str(path))
