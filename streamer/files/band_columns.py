@@ -269,7 +269,8 @@ def _refuse_apart(path: str, names: Sequence[str], best: _Set) -> None:
 
 def _refuse_alike(path: str, names: Sequence[str], best: _Set) -> None:
     """Raises BadFile: other columns look like bands too, such as '(100)' beside '100': they would be targets."""
-    others = [name for at, name in enumerate(names) if at not in set(best.places)]
+    taken = set(best.places)
+    others = [name for at, name in enumerate(names) if at not in taken]
     alike = [name for name in others if _SHELL.fullmatch(name.strip())]
     if len(alike) >= MIN_DETECTOR:
         raise BadFile(
