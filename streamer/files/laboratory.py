@@ -154,7 +154,7 @@ def _header(lines: Lines, targets: Collection[str]) -> int:
     for place, (_, line) in enumerate(lines.head[:MAX_ABOVE]):
         cells = lines.cells(line)
         below = lines.cells(lines.head[place + 1][1]) if place + 1 < len(lines.head) else cells
-        names = {plain(cell) for cell in cells if not _is_number(cell)}
+        names = {name for cell in cells if (name := plain(cell)) in wanted or not _is_number(cell)}
         if names & {*wanted, *KEYS} and len(below) - len(cells) in (0, 1):
             best.setdefault((any(map(_is_number, cells)), not names & wanted), place)
     return best[min(best)] if best else header_by_shape(lines)

@@ -31,6 +31,8 @@ TO_JOIN = (
     r"line \d+: expected \d+ cells, as the header has",  # 'Serial;00123' above 'id;5' seems to be the header
     r"no column '5'; columns of numbers",
     r"no column 'Code' to join by; available: Serial",
+    r"line \d+: expected \d+ cells, as the header in line \d+ has",
+    r"line \d+ is no header: expected the names of the columns",  # only '2019', below lines of the instrument
 )
 
 
