@@ -86,7 +86,6 @@ def test_kept_references_of_another_shape_are_ignored(tmp_path: Path, arrays: di
 
 
 def test_a_kept_dark_reference_goes_with_the_white_one_of_the_settings(tmp_path: Path) -> None:
-    pytest.importorskip("spectral", reason="needs tamis[envi]")
     white, dark = references()
     write_envi(tmp_path / "white.hdr", iter([white]), NM.values, "counts")
     os.utime(tmp_path / "white.hdr", (0, 0))

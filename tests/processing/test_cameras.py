@@ -54,7 +54,6 @@ def test_impossible_camera_settings_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadSettings, match=expected):
             load(None, {"lines": {"belt": {"camera": table}}})
-    pytest.importorskip("spectral", reason="needs tamis[envi]")
     write_envi(tmp_path / "white.hdr", iter([np.ones((7, 12))]), NM.values, "counts")
     with pytest.raises(BadFile, match="expected 9 pixels, as camera.pixels says, got 7"):
         Cameras().check(
@@ -63,7 +62,6 @@ def test_impossible_camera_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_reference_is_reported_before_connecting(tmp_path: Path, here: Any) -> None:
-    pytest.importorskip("spectral", reason="needs tamis[envi]")
     lines = {"belt": {"camera": {"pixels": 9, "white": str(tmp_path / "absent.hdr")}}}
     runs = [here(word, TAMIS_LINES=json.dumps(lines), TAMIS_BROKERS="127.0.0.1:9") for word in ("worker", "doctor")]
     assert [done.returncode for done in runs] == [1, 1]

@@ -133,8 +133,6 @@ def test_an_impossible_belt_is_refused_by_name(words: list[str], message: str, t
 def test_a_simulation_that_cannot_be_written_is_reported_in_one_line(
     words: list[str], tmp_path: Path, here: Any
 ) -> None:
-    if words[0].endswith(".hdr"):
-        pytest.importorskip("spectral", reason="needs tamis[envi]")
     (tmp_path / "out").mkdir()
     (tmp_path / "out.bip").mkdir()
     (tmp_path / "file").touch()
@@ -144,7 +142,6 @@ def test_a_simulation_that_cannot_be_written_is_reported_in_one_line(
 
 
 def test_a_cube_of_counts_is_that_of_reflectance_by_its_references(tmp_path: Path, here: Any) -> None:
-    pytest.importorskip("spectral", reason="needs tamis[envi]")
     words = ["--seconds", "1", "--pixels", "20", "--lines", "15", "--size", "8", "--objects", "9"]
     for more in (["cube.hdr"], ["raw.hdr", "--counts"]):
         done = here("simulate", *more, *words)

@@ -75,7 +75,6 @@ def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
     tamis_broker_with: Callable[..., EmbeddedBroker],
     tmp_path: Path,
 ) -> None:
-    pytest.importorskip("spectral", reason="needs tamis[envi]")
     model, belt = belts
     with sorting(tamis_broker_with("latest"), model, tmp_path) as (cli, environment):
         words = ["--seconds", "8", "--pixels", "80", "--lines", "60", "--objects", "3", "--size", "14", "--seed", "21"]

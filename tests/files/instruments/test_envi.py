@@ -16,7 +16,7 @@ from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.instruments.envi import read_references, write_envi
 from tamis.streamer.files.many import read_table
 
-envi = pytest.importorskip("spectral.io.envi", reason="needs tamis[envi]")
+envi = pytest.importorskip("spectral.io.envi", reason="the independent writer of ENVI images")
 
 NM = np.linspace(900, 1700, 40)
 
