@@ -131,6 +131,7 @@ def here(
     A separate process would import numpy, scikit-learn and torch again for each command.
     """
     from tamis.streamer.cli import main
+    from tamis.streamer.monitoring.log_writer import drain
 
     def call(*words: str | Path | float, **environment: str) -> subprocess.CompletedProcess[str]:
         with _restored(), monkeypatch.context() as changed:
@@ -144,6 +145,7 @@ def here(
                 code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)
+            drain()  # of a service's log, as at the end of a process
         output = capfd.readouterr()
         return subprocess.CompletedProcess([*map(str, words)], code, output.out, output.err)
 

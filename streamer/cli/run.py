@@ -51,8 +51,10 @@ def worker(
       tamis worker --from 'scans/*.spc' --to out/
     """
     stop = Stop()
+    from ..monitoring.log_writer import free_standard_error
     from ..services.blas import set_up_blas
 
+    free_standard_error()
     set_up_blas()  # before numpy is imported
     settings = service_options.settings(quiet=False)
     from ..services.run import run_worker
@@ -72,6 +74,9 @@ def trainer(service_options: ServiceOptions) -> None:
       TAMIS_TRAINER__MODEL=glucose TAMIS_TRAINER__LABEL_SPAN_S=600 tamis trainer
     """
     stop = Stop()
+    from ..monitoring.log_writer import free_standard_error
+
+    free_standard_error()
     settings = service_options.settings(quiet=False)
     from ..services.run import run_trainer
 

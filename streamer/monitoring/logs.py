@@ -1,13 +1,18 @@
-"""Structured logs on standard error: text for people, JSON lines for machines."""
+"""Structured logs on standard error: text for people, JSON lines for machines.
+
+A service writes them without waiting for their reader; see `log_writer`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
 from ..settings.tables import Log
+from .log_writer import LogWriter
 
 
 def configure(log: Log | None = None) -> None:
@@ -31,9 +36,17 @@ def configure(log: Log | None = None) -> None:
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    if isinstance(sys.stderr, LogWriter):
+        sys.stderr.report = _dropped
+
+
+def _dropped(lines: int, why: str) -> str:
+    rendering: Any = structlog.wrap_logger(structlog.ReturnLogger())
+    text = rendering.warning("lines of this log could not be written, and are lost", lines=lines, reason=why)
+    return f"{text}\n" if text else ""  # None where warnings are not logged
 
 
 def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:

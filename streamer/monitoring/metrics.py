@@ -61,6 +61,7 @@ TABLE = (
     # Both have these.
     Metric(_G, "tamis_model_info", "1 for each served model and version", "model version"),
     Metric(_G, "tamis_model_trained_timestamp_seconds", "Publication of the served version, Unix time", "model", "s"),
+    Metric(_C, "tamis_log_lines_dropped_total", "Lines of the log that could not be written, and are lost"),
     Metric(_G, "tamis_build_info", "1; the version of Tamis is a label", "version"),
     # The trainer's.
     Metric(_C, "tamis_labels_total", "Laboratory values: joined with a spectrum, waiting, rejected", "outcome"),
@@ -90,6 +91,7 @@ class Metrics:
         prometheus.ProcessCollector(registry=self.registry)
         self.clock = clock
         self._metrics: dict[str, Any] = {}
+        self._dropped = 0
         self._lines: dict[str, float] = {}  # line -> time of its last message
         for row in TABLE:
             more: dict[str, Any] = {"buckets": row.buckets} if row.kind is prometheus.Histogram else {}
@@ -97,6 +99,11 @@ class Metrics:
 
     def __getitem__(self, name: str) -> Any:
         return self._metrics[name]
+
+    def show_dropped_lines(self, total: int) -> None:
+        """So many lines of the log were lost since the process started."""
+        self["tamis_log_lines_dropped_total"].inc(total - self._dropped)
+        self._dropped = total
 
     def line(self, name: str) -> str:
         """The label of a line that has just sent something: bounded in number and length."""

@@ -15,6 +15,7 @@ from ..messages.decisions import Decision
 from ..messages.frame import Frame
 from ..messages.labels import Request
 from ..messages.predictions import Predictions
+from ..monitoring.log_writer import dropped_lines
 from ..monitoring.metrics import Metrics
 from ..processing.camera import ScreenedFrame
 from ..processing.inspection import Fact, PredictionTime, Rejected
@@ -188,6 +189,7 @@ def show_source(meters: Metrics, source: Source) -> None:
     for (topic, partition), lag in source.lag_records().items():
         meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
     meters["tamis_broker_connected"].set(not source.connection_problem)
+    meters.show_dropped_lines(dropped_lines())
 
 
 def show_drift(meters: Metrics, line: str, report: DriftReport) -> None:
