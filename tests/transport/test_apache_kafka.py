@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,8 +92,8 @@ def test_processes_share_one_cluster_until_the_last_one_ends(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("program", "words"), [("java", "needs Java 17"), ("mvn", "no Maven .mvn. to bring it")])
 def test_what_is_missing_is_said(program: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    which = apache_kafka.shutil.which
-    monkeypatch.setattr(apache_kafka.shutil, "which", lambda name, **_: None if name == program else which("sh"))
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == program else which("sh"))
     monkeypatch.setattr(apache_kafka, "_CACHE", tmp_path)
     with pytest.raises(BrokerAbsent, match=words):
         ApacheKafka().start()
