@@ -71,6 +71,15 @@ def numbers(cells: Sequence[str] | np.ndarray, decimal: str = ".") -> Numbers:
     return replace(turned, mark=other) if turned.share == 1.0 else found
 
 
+def numbers_alone(cells: Sequence[str]) -> Numbers:
+    """Texts without a file around them, as in a message: their own marks decide. '1,234' alone is no number.
+
+    >>> numbers_alone(["10,3", "1,234", "<0.5"]).values.tolist(), numbers_alone(["1,234"]).values.tolist()
+    ([10.3, 1.234, nan], [nan])
+    """
+    return numbers(cells, decimal_mark([cell for cell in cells if not _THOUSANDS.fullmatch(cell.strip())]))
+
+
 def _read(cells: Sequence[str] | np.ndarray, decimal: str) -> Numbers:
     values = np.fromiter((number(cell, decimal) for cell in cells), np.float64, len(cells))
     strange: Counter[str] = Counter()
@@ -80,7 +89,7 @@ def _read(cells: Sequence[str] | np.ndarray, decimal: str) -> Numbers:
         if cell in NOTHING:
             continue
         strange[cell] += 1
-        words += _NO_VALUE.fullmatch(cell) is not None
+        words += is_no_value(cell)
     found = int(np.isfinite(values).sum())
     counted = found + strange.total() - words
     if _are_codes(cells):
@@ -113,6 +122,11 @@ def number(cell: str, decimal: str = ".") -> float:
 
 def is_empty(cell: str) -> bool:
     return cell.strip() in NOTHING
+
+
+def is_no_value(cell: str) -> bool:
+    """Whether it is a laboratory's word for a value that was not found: '<0.5', 'n.d.'."""
+    return is_empty(cell) or _NO_VALUE.fullmatch(cell.strip()) is not None
 
 
 def decimal_mark(cells: Sequence[str]) -> str:

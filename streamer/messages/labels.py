@@ -1,23 +1,28 @@
 """Laboratory values as messages, by the id of a spectrum or with the spectrum itself; and requests for them."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from ... import BadMessage
 from ...models.axis import Axis
-from .checks import Axes, is_json_number, shown
+from .checks import Axes, did_you_mean, is_json_number, shown
 from .codec import decode
-from .frame import MAX_TARGETS, MAX_TEXT
+from .frame import MAX_TARGETS, MAX_TEXT, RESERVED
 from .json_frames import json_time
+from .label_rejects import BadLabel
 from .record import JSON, Message, Record, arrival, iso
 from .screening import BadRow, screen
 
 MAX_LABELS = 10_000  # in one message
+UNKNOWN_TIME = np.datetime64("NaT", "us")
+_COMMON = ("line", "instrument", "time", "who", "sent")  # of a label, or once for all labels of a message
+_LABEL = ("spectrum_id", "values", "object_id", "confirms", *_COMMON)
+_RETRACTION = ("spectrum_id", "targets", "reason", *_COMMON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,89 +30,236 @@ class Label:
     """Laboratory values of one spectrum.
 
     Attributes:
-        values: target -> value, finite. time: of the measurement, if the spectrum itself has none.
+        values: target -> value, finite. units: target -> unit, where the message says it.
+        texts: target -> value as a text, not read yet: see `processing.label_values`.
+        time: when the spectrum was measured, NaT if the message does not say; or of `spectrum`.
         spectrum: (bands,) on `axis`, or None if it is sent on the spectra topic.
-        line, instrument: of a spectrum sent with the label.
+        line, instrument: of the spectrum; '' if the message does not say.
+        who, sent: who gave the values, and when; '' and NaT if the message does not say.
+        confirms: True: the value is right though it was held; False: the same value once more is no confirmation; None
+            if the message does not say: then a value that is given again by another message is a confirmed one.
+        row: its number in the message. original: as it came in JSON.
     """
 
     spectrum_id: str
     values: dict[str, float]
-    time: np.datetime64
+    time: np.datetime64 = UNKNOWN_TIME
     object_id: str = ""
     spectrum: np.ndarray | None = None
     axis: Axis | None = None
     line: str = ""
     instrument: str = ""
+    units: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    who: str = ""
+    sent: np.datetime64 = UNKNOWN_TIME
+    confirms: bool | None = None
+    row: int = 0
+    original: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
-def decode_labels(record: Record, axes: Axes, most_bytes: int) -> tuple[list[Label], list[BadRow]]:
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """Values that are taken out again: those of these targets, or all of a spectrum if there are none."""
+
+    spectrum_id: str
+    targets: tuple[str, ...] = ()
+    line: str = ""
+    instrument: str = ""
+    time: np.datetime64 = UNKNOWN_TIME
+    who: str = ""
+    sent: np.datetime64 = UNKNOWN_TIME
+    reason: str = ""
+    row: int = 0
+    original: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+class GivenLabels(NamedTuple):
+    """What a message of labels holds. `bad_rows`: spectra that cannot be used, with their values."""
+
+    labels: list[Label]
+    retractions: list[Retraction]
+    bad: list[BadLabel]
+    bad_rows: list[BadRow]
+
+
+def decode_labels(record: Record, axes: Axes, most_bytes: int) -> GivenLabels:
     """The labels of a message: JSON ``{"labels": [{"spectrum_id": ..., "values": {...}}]}``, or any frame with targets.
+
+    One that is wrong is set aside; the others are used. ``{"retract": [{"spectrum_id": ...}]}`` takes values out.
 
     Raises:
         BadMessage: there are no labels in these bytes; the text begins with their topic, partition and offset.
     """
     if "content-type" not in record.headers and record.value.lstrip()[:1] == b"{":
         record = replace(record, headers={**record.headers, "content-type": JSON})
+    document: Any = None
     if record.headers.get("content-type", "").startswith(JSON) and len(record.value) <= most_bytes:
         try:
             document = orjson.loads(record.value)
-            if isinstance(document, dict) and "labels" in document:
-                return _by_id(document["labels"], record), []
         except orjson.JSONDecodeError as error:
             raise BadMessage(f"{record.place}: expected JSON, got {error}", "not_json") from error
-        except ValueError as error:
-            raise BadMessage(f"{record.place}: {error}", "json_shape") from error
+        if isinstance(document, dict) and ("labels" in document or "retract" in document):
+            return _by_id(document, record)
     frame, bad = decode(record, axes, most_bytes)
     frame, bad = screen(frame, None, bad)
     labels, shared = [], (frame.axis, frame.line, frame.instrument)
-    for i, name in enumerate(frame.spectrum_id):
+    rows = np.delete(np.arange(len(frame) + len(bad)), [row.row for row in bad]).tolist()
+    for i, (row, name) in enumerate(zip(rows, frame.spectrum_id, strict=True)):
         values = {key: float(column[i]) for key, column in frame.targets.items() if math.isfinite(column[i])}
-        if not values:
-            bad.append(BadRow(i, name, "no_value", "expected a laboratory value", frame.spectra[i], frame.time[i]))
+        texts = _texts(document["spectra"][row]) if document else {}
+        if not (values or texts):
+            bad.append(BadRow(row, name, "no_value", "expected a laboratory value", frame.spectra[i], frame.time[i]))
             continue
         group = frame.object_id[i] if frame.object_id else ""
-        labels.append(Label(name, values, frame.time[i], group, frame.spectra[i], *shared))
-    return labels, bad
+        labels.append(Label(name, values, frame.time[i], group, frame.spectra[i], *shared, texts=texts, row=row))
+    return GivenLabels(labels, [], [], bad)
 
 
-def _by_id(given: Any, record: Record) -> list[Label]:
-    if not isinstance(given, list) or not 0 < len(given) <= MAX_LABELS:
-        raise ValueError(f'expected "labels": a list of 1 to {MAX_LABELS}, got {shown(given)}')
-    (arrived,) = arrival(record, 1)
-    return [_label(item, arrived, i) for i, item in enumerate(given)]
+def _texts(row: Mapping[str, Any]) -> dict[str, str]:
+    """What stands beside a spectrum as a text, such as '<0.5'."""
+    beside = {name: text for name, text in row.items() if name not in RESERVED and isinstance(text, str)}
+    return {name: text for name, text in beside.items() if max(len(name), len(text)) <= MAX_TEXT}
 
 
-def _label(item: Any, arrived: np.datetime64, i: int) -> Label:
-    where = f"labels[{i}]"
-    if not isinstance(item, dict) or set(item) - {"spectrum_id", "values", "time", "object_id"}:
-        raise ValueError(f"{where}: expected spectrum_id, values and perhaps time, object_id; got {shown(item)}")
-    name, values, obj = item.get("spectrum_id"), item.get("values"), item.get("object_id", "")
-    if not (isinstance(name, str) and name and isinstance(obj, str) and max(len(name), len(obj)) <= MAX_TEXT):
-        raise ValueError(f"{where}: expected spectrum_id of 1 to {MAX_TEXT} characters, got {shown(name)}")
+def _by_id(document: Mapping[str, Any], record: Record) -> GivenLabels:
+    given = GivenLabels([], [], [], [])
+    common = {name: document[name] for name in _COMMON if name in document}
+    for kind, read in (("labels", _label), ("retract", _retraction)):
+        items = document.get(kind, [])
+        if not isinstance(items, list) or (kind in document and not 0 < len(items) <= MAX_LABELS):
+            what = f'expected "{kind}": a list of 1 to {MAX_LABELS}, got {shown(items)}'
+            raise BadMessage(f"{record.place}: {what}", "json_shape")
+        for i, item in enumerate(items):
+            where = f"{kind}[{i}]"
+            try:
+                if not isinstance(item, dict):
+                    raise ValueError(f"expected an object with spectrum_id, got {shown(item)}")
+                read(common | item, i, given)
+            except ValueError as error:
+                name = item.get("spectrum_id") if isinstance(item, dict) else ""
+                name = str(name)[:MAX_TEXT] if isinstance(name, str | int) else ""
+                given.bad.append(BadLabel(i, name, "", "json_shape", f"{where}: {error}", item, kind))
+    return given
+
+
+def _label(item: dict[str, Any], i: int, into: GivenLabels) -> None:
+    _refuse_unknown(item, _LABEL)
+    values, confirms = item.get("values"), item.get("confirms")
     if not isinstance(values, dict) or not 0 < len(values) <= MAX_TARGETS:
-        raise ValueError(f'{where}: expected "values": {{target: number}}, got {shown(values)}')
-    for target, value in values.items():
-        if not is_json_number(value):
-            raise ValueError(f"{where}: expected a number as {target[:80]!r}, got {shown(value)}")
-        if len(target) > MAX_TEXT or not math.isfinite(value):
-            raise ValueError(f"{where}: expected a finite number under a name of {MAX_TEXT} characters at most")
-    time = json_time(item["time"]) if "time" in item else arrived
-    return Label(name, {target: float(value) for target, value in values.items()}, time, obj)
+        raise ValueError(f'expected "values": {{target: number}}, 1 to {MAX_TARGETS}, got {shown(values)}')
+    if not isinstance(confirms, bool | None):
+        raise ValueError(f'expected "confirms": true or false, got {shown(confirms)}')
+    about = _about(item)
+    numbers: dict[str, float] = {}
+    units: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for target, given in values.items():
+        value: Any = given.get("value") if isinstance(given, dict) else given
+        unit: Any = given.get("unit", "") if isinstance(given, dict) else ""
+        why = _fault(target, given, value, unit)
+        if why:
+            one = item | {"values": {target: given}}
+            into.bad.append(BadLabel(i, about["spectrum_id"], target[:MAX_TEXT], "value", why, one))
+            continue
+        if isinstance(value, str):
+            texts[target] = value
+        else:
+            numbers[target] = float(value)
+        if unit:
+            units[target] = unit
+    if numbers or texts:
+        obj = _text(item, "object_id")
+        into.labels.append(
+            Label(values=numbers, units=units, texts=texts, object_id=obj, confirms=confirms, row=i, original=item,
+                  **about)
+        )  # fmt: skip
+
+
+def _fault(target: str, given: Any, value: Any, unit: Any) -> str:
+    """Why this is no value; '' if it may be one."""
+    if isinstance(given, dict) and set(given) - {"value", "unit"}:
+        return f'{target[:80]}: expected {{"value": 10.3, "unit": "%"}}, got {", ".join(map(repr, given))[:80]}'
+    if not (isinstance(unit, str) and len(unit) <= MAX_TEXT):
+        return f"{target[:80]}: expected the unit as a text, got {shown(unit)}"
+    if len(target) > MAX_TEXT:
+        return f"expected a name of {MAX_TEXT} characters at most, got {len(target)}"
+    if isinstance(value, str) and 0 < len(value.strip()) <= MAX_TEXT:
+        return ""
+    if not is_json_number(value) or not math.isfinite(value):
+        return f"{target[:80]}: expected a number, got {shown(value)}"
+    return ""
+
+
+def _retraction(item: dict[str, Any], i: int, into: GivenLabels) -> None:
+    _refuse_unknown(item, _RETRACTION)
+    targets = item.get("targets", [])
+    if not (isinstance(targets, list) and len(targets) <= MAX_TARGETS and all(isinstance(t, str) for t in targets)):
+        raise ValueError(f'expected "targets": a list of names, got {shown(targets)}')
+    reason = _text(item, "reason")
+    into.retractions.append(Retraction(targets=tuple(targets), reason=reason, row=i, original=item, **_about(item)))
+
+
+def _about(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Which spectrum, who and when."""
+    name = item.get("spectrum_id")
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)  # as in frames
+    if not (isinstance(name, str) and 0 < len(name) <= MAX_TEXT):
+        raise ValueError(f"expected spectrum_id of 1 to {MAX_TEXT} characters, got {shown(name)}")
+    texts = {key: _text(item, key) for key in ("line", "instrument", "who")}
+    times = {key: json_time(item[key]) if item.get(key) is not None else UNKNOWN_TIME for key in ("time", "sent")}
+    return {"spectrum_id": name, **texts, **times}
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    given = item.get(key, "")
+    if not (isinstance(given, str) and len(given) <= MAX_TEXT):
+        raise ValueError(f'expected "{key}": a text of {MAX_TEXT} characters at most, got {shown(given)}')
+    return given
+
+
+def _refuse_unknown(item: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := [name for name in item if name not in known]:
+        raise ValueError(f"unknown {unknown[0][:80]!r}{did_you_mean(unknown[0], known)}; known: {', '.join(known)}")
 
 
 def encode_labels(labels: Sequence[Label]) -> Message:
     """Labels by id, as JSON."""
-    rows = [
-        {"spectrum_id": label.spectrum_id, "values": label.values, "time": iso(label.time)[0]}
-        | ({"object_id": label.object_id} if label.object_id else {})
-        for label in labels
-    ]
+    rows = []
+    for label in labels:
+        values: dict[str, Any] = {**label.values, **label.texts}
+        for target, unit in label.units.items():
+            values[target] = {"value": values[target], "unit": unit}
+        more = {} if label.confirms is None else {"confirms": label.confirms}
+        rows.append({"spectrum_id": label.spectrum_id, "values": values, **_written(label, "object_id"), **more})
     return orjson.dumps({"labels": rows}), {"content-type": JSON}
+
+
+def encode_retractions(retractions: Sequence[Retraction]) -> Message:
+    rows = [
+        {"spectrum_id": one.spectrum_id, **_written(one, "reason")}
+        | ({"targets": list(one.targets)} if one.targets else {})
+        for one in retractions
+    ]
+    return orjson.dumps({"retract": rows}), {"content-type": JSON}
+
+
+def _written(one: Label | Retraction, *more: str) -> dict[str, Any]:
+    """What is known of which spectrum, who and when."""
+    texts = {name: getattr(one, name) for name in ("line", "instrument", "who", *more)}
+    times = {name: iso(getattr(one, name))[0] for name in ("time", "sent")}
+    return {name: value for name, value in (texts | times).items() if value}
+
+
+def arrived(record: Record) -> np.datetime64:
+    """When the broker got the message."""
+    return arrival(record, 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An object whose laboratory value would teach the model most, and why."""
+    """An object whose laboratory value would teach the model most, and why; or a value that should be given again."""
 
     line: str
     spectrum_id: str

@@ -23,7 +23,7 @@ def reject_message(record: Record, error: str, reason: str, most_bytes: int) -> 
     if sum(len(name.encode()) + len(text.encode()) for name, text in foreign.items()) > MAX_FOREIGN:
         foreign = {"headers_left_out": str(len(foreign))}
     result_id = f"{record.id}-rejected"
-    headers = {**foreign, **_origin(record), "result_id": result_id, "error": error[:MAX_ERROR], "reason": reason}
+    headers = {**foreign, **origin(record), "result_id": result_id, "error": error[:MAX_ERROR], "reason": reason}
     if len(record.value) > most_bytes:
         headers["truncated_from_bytes"] = str(len(record.value))
     return record.value[:most_bytes], headers
@@ -49,7 +49,7 @@ def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: i
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
     headers = {
         "content-type": ARROW,
-        **_origin(record),
+        **origin(record),
         "result_id": f"{record.id}-rejected-{rows[0].row}",
         "error": f"{record.place}: {rows[0]}"[:MAX_ERROR] + more,
         "reason": rows[0].reason,
@@ -58,7 +58,8 @@ def reject_rows(record: Record, rows: Sequence[BadRow], line: str, most_bytes: i
     yield value[:most_bytes], headers
 
 
-def _origin(record: Record) -> dict[str, str]:
+def origin(record: Record) -> dict[str, str]:
+    """Headers of a dead letter: which message it comes from."""
     return {
         "source_topic": record.topic,
         "source_partition": str(record.partition),

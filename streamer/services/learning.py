@@ -83,6 +83,10 @@ class Learning:
         self._label_drift: LabelDrift | None = None
         self._base: Base | None = None
         self._held: set[tuple[str, str, float, str]] = set()  # those already logged
+        self.on_held: Callable[[Sequence[Held]], object] = lambda held: None  # what else is done about held values
+        self.on_learned: Callable[[str, int], object] = lambda version, until: (
+            None
+        )  # a new version, and its newest label
 
     @property
     def is_busy(self) -> bool:
@@ -245,6 +249,7 @@ class Learning:
         judged.model.training |= job.until | {"labels": judged.learned, "why": job.why}
         automatic, metrics = self.table.promote == "auto", {"gate": judged.verdict.to_json()}
         version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
+        self.on_learned(version, job.until["labels_until"])
         event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
         reason = judged.verdict.reason
         log.info(event, version=version, why=job.why, champion=job.champion.version, reason=reason)
@@ -260,6 +265,7 @@ class Learning:
                 log.warning(text, **one._asdict() | numbers)
         self._held = set(now)
         self.meters["tamis_labels_held"].set(len({one.spectrum_id for one in held}))
+        self.on_held(held)
 
     def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
         """Appends the verdict to the file, and deletes the snapshot that it is about."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from socket import gethostname
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from ... import require_learn
+from ... import TamisError, require_learn
 from ...models.store import Store
 from ..drift.monitor import DriftMonitor
 from ..files.options import ReadOptions
@@ -27,6 +27,7 @@ from ..transport.client import BrokerSilent
 from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..transport.protocols import Sink, Source
 from ..transport.recorded import FileSink, FileSource
+from .outbox import Outbox
 from .place import Place
 from .stop import Stop
 from .worker import Worker
@@ -123,7 +124,8 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         connect(lambda: ensure(settings, read_from))
         source = connect(lambda: kafka_source(settings, read_from, group, member=member))
         parts.enter_context(closing(source))
-        trainer = Trainer(settings, source, Store(settings.store))
+        outbox = parts.enter_context(_outbox(settings, connect))
+        trainer = Trainer(settings, source, Store(settings.store), outbox=outbox)
         parts.enter_context(watchdog(trainer.alive))
         stop.on_stop.append(trainer.stop)
         if stop():
@@ -134,6 +136,19 @@ def run_trainer(settings: Settings, stop: Stop) -> None:
         with one_thread():
             trainer.run()
     log.info("trainer stopped")
+
+
+@contextmanager
+def _outbox(settings: Settings, connect: Callable[[Callable[[], Any]], Any]) -> Iterator[Outbox]:
+    """Of a trainer: its dead letters and requests. Without their topics it learns all the same."""
+    closed = {}
+    for topic in (settings.topics.label_rejects, settings.topics.label_requests):
+        try:
+            connect(partial(ensure, settings, [topic]))
+        except TamisError as error:
+            closed[topic] = str(error)
+    with closing(connect(lambda: kafka_sink(settings))) as sink:
+        yield Outbox(sink, settings.flush_timeout_s, closed)
 
 
 class Stopped(Exception):

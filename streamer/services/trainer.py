@@ -16,13 +16,14 @@ from ...models.axis import Axis
 from ...models.store import Store
 from ...ssl.replay_buffer import Buffer
 from ..messages.codec import decode
-from ..messages.labels import decode_labels
 from ..messages.record import Record
 from ..monitoring.metrics import Metrics
 from ..processing.cameras import Cameras
 from ..settings.tables import Settings
 from ..transport.protocols import Source
+from .label_intake import LabelIntake
 from .learning import Champion, Learning
+from .outbox import Outbox
 from .worker_metrics import show_source
 
 log = structlog.get_logger()
@@ -39,6 +40,7 @@ class Trainer:
     source: Source
     store: Store
     meters: Metrics = field(default_factory=Metrics)
+    outbox: Outbox = field(default_factory=lambda: Outbox(None, 0.0))
     stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -50,6 +52,7 @@ class Trainer:
         self.learning = Learning(self.table, self.store, self.meters, lambda: self.stopping)
         self._labeled = time.monotonic()  # when the newest label arrived
         self._cameras = Cameras(self._folder / "cameras")
+        self.intake = LabelIntake(self.settings, self.store, self.meters, self.outbox)
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     def run(self) -> None:
@@ -77,6 +80,7 @@ class Trainer:
         finally:
             self.stopping = True
             self.learning.close()
+            self._commit()
             if self._buffer is not None:
                 self._buffer.close()
 
@@ -121,11 +125,18 @@ class Trainer:
         before = buffer.joined
         axes = self._axes | {buffer.grid.id: buffer.grid}
         for record in records:
-            take = self._take_labels if record.topic == self.settings.topics.labels else self._take_spectra
-            take(record, buffer, axes)
+            if record.topic != self.settings.topics.labels:
+                self._take_spectra(record, buffer, axes)
+            elif self.intake.take(record, buffer, axes, _position(record)):
+                self._labeled = time.monotonic()
             self.source.handled(record)
         self.meters["tamis_labels_total"].labels("joined").inc(buffer.joined - before)
-        self.source.commit(self.source.progress())
+        self._commit()
+
+    def _commit(self) -> None:
+        """Once what these records led to is delivered; until then they are read again after a restart."""
+        if self.outbox.deliver():
+            self.source.commit(self.source.progress())
 
     def _take_spectra(self, record: Record, buffer: Buffer, axes: Mapping[str, Axis]) -> None:
         """Spectra that cannot be used are logged and left out; a worker has already set them aside."""
@@ -143,34 +154,6 @@ class Trainer:
                 )
         except (BadMessage, AxisMismatch, ValueError) as error:
             log.warning("spectra left out", place=record.place, error=str(error))
-
-    def _take_labels(self, record: Record, buffer: Buffer, axes: Mapping[str, Axis]) -> None:
-        outcome = self.meters["tamis_labels_total"]
-        try:
-            labels, bad = decode_labels(record, axes, self.settings.frame_max_bytes)
-        except BadMessage as error:
-            log.error("labels rejected", error=str(error), reason=error.reason)
-            outcome.labels("rejected").inc()
-            return
-        for row in bad:
-            log.error("label rejected", place=record.place, error=str(row))
-            outcome.labels("rejected").inc()
-        for label in labels:
-            line = self.settings.line(label.line) if label.line else None
-            if line is not None and line.model != self.table.model:
-                continue
-            try:
-                is_joined = buffer.label(
-                    *(label.spectrum_id, label.values, label.time, label.spectrum, label.axis, label.object_id),
-                    _position(record),
-                )
-            except (AxisMismatch, ValueError) as error:
-                log.error("label rejected", place=record.place, spectrum_id=label.spectrum_id, error=str(error))
-                outcome.labels("rejected").inc()
-                continue
-            if not is_joined:
-                outcome.labels("waiting").inc()
-            self._labeled = time.monotonic()
 
     def observe(self) -> None:
         show_source(self.meters, self.source)

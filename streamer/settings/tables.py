@@ -42,6 +42,7 @@ class Topics(_Table):
     rejects = _topic("rejects")
     labels = _topic("labels")
     label_requests = _topic("label-requests")
+    label_rejects = _topic("label-rejects")
 
 
 class DecisionRule(_Table):

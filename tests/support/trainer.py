@@ -11,13 +11,15 @@ import numpy as np
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
+from tamis.ssl.replay_buffer import Buffer
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.labels import Label, encode_labels
 from tamis.streamer.messages.record import ARROW, Record
+from tamis.streamer.services.outbox import Outbox
 from tamis.streamer.services.trainer import Trainer
 from tamis.streamer.settings.load import load
-from tamis.streamer.transport.memory import MemorySource
+from tamis.streamer.transport.memory import MemorySink, MemorySource
 
 START = np.datetime64("2026-01-02T03:04:05", "us")
 
@@ -30,7 +32,7 @@ class Line:
         self.store.publish("default", model)
         self.table = {"folder": str(self.folder), "buffer_max_bytes": 8 << 20, "pretrain_spectra": 0, **table}
         self.settings = load(None, {"store": str(self.store.root), "trainer": self.table})
-        self.source = MemorySource([])
+        self.source, self.sink = MemorySource([]), MemorySink()
 
     def arrives(self, *messages: tuple[bytes, dict[str, str]], topic: str = "spectra") -> None:
         for value, headers in messages:
@@ -56,9 +58,26 @@ class Line:
         given = [Label(name, {"fat": float(v)}, START) for name, v in zip(ids, values, strict=True)]
         self.arrives(encode_labels(given), topic="labels")
 
+    def values(self, *labels: dict[str, Any], **document: Any) -> None:
+        """A message of labels in JSON, as a laboratory's program writes it."""
+        given = {"labels": labels, **document} if labels else document
+        self.arrives((json.dumps(given).encode(), {"content-type": "application/json"}), topic="labels")
+
+    def trainer(self) -> Trainer:
+        return Trainer(self.settings, self.source, self.store, outbox=Outbox(self.sink, 1.0))
+
     def run(self) -> Line:
-        Trainer(self.settings, self.source, self.store).run()
+        self.trainer().run()
         return self
+
+    def buffer(self) -> Buffer:
+        """The trainer's, after its run."""
+        (path,) = self.folder.glob("buffer-*.sqlite")
+        return Buffer(path, self.store.load("default")[0].grid, self.table["buffer_max_bytes"])
+
+    @property
+    def rejects(self) -> list[Record]:
+        return self.sink.messages["tamis.label-rejects"]
 
     @property
     def verdicts(self) -> list[dict[str, Any]]:

@@ -56,7 +56,10 @@ WORKER = {
 TABLE = {
     "worker": WORKER,
     "worker, exactly once": WORKER | {"Write on transactional id tamis-worker-box1"},
-    "trainer": {"Read on topic tamis.spectra", "Read on topic tamis.labels", "Read on group tamis-trainer"},
+    "trainer": {
+        "Read on topic tamis.spectra", "Read on topic tamis.labels", "Write on topic tamis.label-rejects",
+        "Read on group tamis-trainer",
+    },
     "replay": {"Write on topic tamis.spectra"},
     "replay --resume": {"Write on topic tamis.spectra", "Read on topic tamis.spectra", "Read on group tamis-replay-x"},
     "replay --resume, exactly once": {
@@ -73,7 +76,7 @@ TABLE = {
 }  # fmt: skip
 
 ONCE = {"processing_guarantee": "exactly_once", "transactions": {"slot": "box1", "interval_s": 0.1}}
-TOPICS = ("spectra", "predictions", "rejects", "decisions", "labels", "label-requests")
+TOPICS = ("spectra", "predictions", "rejects", "decisions", "labels", "label-requests", "label-rejects")
 
 
 @dataclass

@@ -16,6 +16,7 @@ import pyarrow as pa
 from tamis.models.axis import Axis
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.frame import MAX_TEXT, Frame
+from tamis.streamer.messages.label_rejects import reject_labels
 from tamis.streamer.messages.labels import Label, decode_labels, encode_labels
 from tamis.streamer.messages.predictions import JSON_LINES, Predictions, decode_predictions, encode_predictions
 from tamis.streamer.messages.record import ARROW, JSON, Record
@@ -132,11 +133,14 @@ def label_seeds() -> list[bytes]:
 
 
 def read_labels(case: bytes, _: Path) -> None:
-    labels, _bad = decode_labels(_record(case, None), KNOWN, MAX_BYTES)
-    assert all(one.spectrum_id and one.values for one in labels)
+    given = decode_labels(_record(case, None), KNOWN, MAX_BYTES)
+    labels = given.labels
+    assert all(one.spectrum_id and (one.values or one.texts) for one in labels)
+    for value, _headers in reject_labels(_record(case, None), given.bad, MAX_BYTES):
+        assert value[:1] in (b"{", b"")
     assert all(np.isfinite(list(one.values.values())).all() for one in labels)
     if labels:
-        assert decode_labels(_record(message_case(*encode_labels(labels)), None), KNOWN, 10 * MAX_BYTES)[0]
+        assert decode_labels(_record(message_case(*encode_labels(labels)), None), KNOWN, 10 * MAX_BYTES).labels
 
 
 def prediction_seeds() -> list[bytes]:

@@ -1,0 +1,109 @@
+"""From messages of `tamis.labels` to the buffer: each value by itself; what cannot be used goes to the dead letters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import orjson
+import structlog
+
+from ... import AxisMismatch, BadMessage, TamisError
+from ...models.store import Store
+from ...ssl.replay_buffer import Buffer
+from ..messages.checks import Axes
+from ..messages.label_rejects import BadLabel, reject_labels
+from ..messages.labels import Label, arrived, decode_labels
+from ..messages.record import Record
+from ..messages.rejects import reject_message, reject_rows
+from ..messages.screening import BadRow
+from ..monitoring.metrics import Metrics
+from ..processing.label_values import Expected
+from ..settings.tables import Settings
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from numpy import datetime64
+
+log = structlog.get_logger()
+
+
+class LabelIntake:
+    """Laboratory values of one model. `expected` is read anew for each message: a new version may have other units."""
+
+    def __init__(self, settings: Settings, store: Store, meters: Metrics, outbox: Outbox) -> None:
+        self.settings, self.store, self.meters, self.outbox = settings, store, meters, outbox
+        self._expected: Expected | None = None
+
+    def take(self, record: Record, buffer: Buffer, axes: Axes, positions: dict[str, int]) -> int:
+        """How many labels it held that can be used."""
+        limit = self.settings.frame_max_bytes
+        try:
+            given = decode_labels(record, axes, limit)
+        except BadMessage as error:
+            log.error("labels rejected", error=str(error), reason=error.reason)
+            self._count({error.reason: 1})
+            self.outbox.send(self._rejects, [reject_message(record, str(error), error.reason, limit)])
+            return 0
+        labels, bad = self._expect().read([label for label in given.labels if self._is_ours(label)])
+        bad, rows = [*given.bad, *bad], given.bad_rows
+        used = 0
+        for label in labels:
+            try:
+                self._keep(label, buffer, arrived(record), positions)
+                used += 1
+            except (AxisMismatch, ValueError) as error:
+                if label.spectrum is None:
+                    entry = {**label.original, "values": label.original["values"]}
+                    bad.append(BadLabel(label.row, label.spectrum_id, "", "label", str(error), entry))
+                else:
+                    values = orjson.dumps(label.values).decode()
+                    rows.append(
+                        BadRow(label.row, label.spectrum_id, "axis", str(error), label.spectrum, label.time, values)
+                    )
+        self._reject(record, bad, rows)
+        return used
+
+    def _keep(self, label: Label, buffer: Buffer, now: datetime64, positions: dict[str, int]) -> None:
+        time = label.time if label.time == label.time else now
+        is_joined = buffer.label(
+            *(label.spectrum_id, label.values, time, label.spectrum, label.axis, label.object_id), positions
+        )
+        if not is_joined:
+            self.meters["tamis_labels_total"].labels("waiting").inc()
+
+    def _is_ours(self, label: Label) -> bool:
+        line = self.settings.line(label.line) if label.line else None
+        return line is None or line.model == self.settings.trainer.model
+
+    def _expect(self) -> Expected:
+        try:
+            self._expected = Expected.of(self.settings, self.store)
+        except TamisError as error:
+            if self._expected is None:
+                raise
+            log.error("the model cannot be read; its earlier targets and units count", error=str(error))
+        return self._expected
+
+    def _reject(self, record: Record, bad: Sequence[BadLabel], rows: Sequence[BadRow]) -> None:
+        """Logged once for each kind of fault in a message: a laboratory repeats its slips by the thousand."""
+        limit = self.settings.frame_max_bytes
+        reasons = Counter(one.reason for one in [*bad, *rows])
+        for reason, count in reasons.items():
+            first = next(str(one) for one in [*bad, *rows] if one.reason == reason)
+            more = f" and {count - 1} more" if count > 1 else ""
+            log.error("label rejected", place=record.place, reason=reason, error=first + more)
+        self._count(reasons)
+        self.outbox.send(self._rejects, reject_labels(record, bad, limit))
+        if rows:
+            self.outbox.send(self._rejects, reject_rows(record, rows, "", limit))
+
+    def _count(self, reasons: dict[str, int]) -> None:
+        for reason, count in reasons.items():
+            self.meters["tamis_label_rejects_total"].labels(reason).inc(count)
+            self.meters["tamis_labels_total"].labels("rejected").inc(count)
+
+    @property
+    def _rejects(self) -> str:
+        return self.settings.topics.label_rejects
