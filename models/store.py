@@ -2,7 +2,7 @@
 
 store/<model>/<version>/manifest.json + weights.safetensors, and store/<model>/current, a file that names a version.
 A bundle is written to a hidden folder, synced and renamed; then `current` is replaced. A kill between any two steps
-leaves the current version as it was.
+leaves the current version as it was. `history` beside this file logs each change, and knows the stage of each version.
 """
 
 import hashlib
@@ -12,14 +12,13 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from itertools import count
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -27,6 +26,8 @@ import numpy as np
 
 from .. import BadBundle, NoModel, StoreUnusable, __version__
 from .atomic import atomic_write, remove_abandoned, sync
+from .guarded_files import explained, read_inside
+from .history import History, Log, Stage
 from .model import Calibration, Model
 from .serving.compiled import ServedModel, serve
 from .tensors import packed
@@ -81,8 +82,7 @@ class Store:
         path = self._version_folder(name, version) / MANIFEST
         raw = self._read(path, _MAX_MANIFEST_BYTES)
         if raw is None:
-            known = ", ".join(self.versions(name)) or "none"
-            raise NoModel(f"no version {version!r} of model {name!r} in {self.root}; available: {known}")
+            raise self._no_version(name, version)
         try:
             manifest = json.loads(raw)
             expected = str(manifest.pop("checksum"))
@@ -98,7 +98,7 @@ class Store:
             raise BadBundle(f"{path}: expected the checksum of {WEIGHTS}, got none")
         if not all(isinstance(about, dict) and isinstance(about.get("sha256"), str) for about in listed.values()):
             raise BadBundle(f"{path}: expected a sha256 of each file, got another shape")
-        with _explained(path.parent, "read"):
+        with explained(path.parent, "read"):
             there = {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")}
         foreign = sorted(name for name in there | set(listed) if Path(name).suffix not in (".json", ".safetensors"))
         if foreign:  # a pickle, or weights that can only be read by unpickling
@@ -154,21 +154,23 @@ class Store:
             raise BadBundle(f"{path}: expected safetensors: {error}") from error
 
     def _read(self, path: Path, max_bytes: int) -> bytes | None:
-        """A file's bytes, None if it does not exist. Refuses links out of the store, pipes, and files too large."""
-        real, root = os.path.realpath(path), os.path.realpath(self.root)
-        if not Path(real).is_relative_to(root):
-            raise BadBundle(f"{path}: expected a file in the store {self.root}, got a link to {real}")
-        with _explained(path, "read"), suppress(FileNotFoundError), open(real, "rb", opener=_open_plain) as file:
-            there = os.fstat(file.fileno())
-            if not S_ISREG(there.st_mode) or there.st_size > max_bytes:
-                raise BadBundle(f"{path}: expected a file of at most {max_bytes} bytes, got {there.st_size} bytes")
-            return file.read(there.st_size)  # not read(): a buffer of that size is allocated
-        return None
+        return read_inside(self.root, path, max_bytes)
 
     def publish(
-        self, name: str, model: Model, metrics: dict[str, Any] | None = None, *, make_current: bool = True
+        self,
+        name: str,
+        model: Model,
+        metrics: dict[str, Any] | None = None,
+        *,
+        stage: Stage = "current",
+        by: str = "Python",
+        why: str = "",
     ) -> str:
-        """Writes a new version; returns its name (v0001, v0002, ...). Workers switch to it if it is made current."""
+        """Writes a new version; returns its name (v0001, v0002, ...). Workers switch to it if its stage is "current".
+
+        The first version of a name always becomes current. `by` and `why` are for the log, which also gets the lists
+        "label_ids" and "files" (each with name and sha256) of `model.training`.
+        """
         folder = self._folder(name)
         parts, arrays = model.to_parts()
         libraries = {}
@@ -181,7 +183,7 @@ class Store:
         parent: str | None = None
         with suppress(NoModel):
             parent = self.current(name)
-        with _explained(folder, "write"):
+        with explained(folder, "write"):
             folder.mkdir(parents=True, exist_ok=True)
             remove_abandoned(folder, ".*.tmp")
             draft = folder / f".{uuid.uuid4().hex}.tmp"
@@ -213,26 +215,88 @@ class Store:
             finally:
                 shutil.rmtree(draft, ignore_errors=True)  # nothing is left of it once it was renamed
             sync(folder)
-            if make_current or parent is None:
-                _point(folder, manifest["version"])
+            learned = {"labels": model.training.get("label_ids", ()), "files": model.training.get("files", ())}
+            with self._history(name).writing() as change:
+                to = "current" if change.log.current is None else stage
+                change.note("publish", manifest["version"], to, by, why, **learned)
+                if to == "current":
+                    _point(folder, manifest["version"])
         return manifest["version"]
 
-    def rollback(self, name: str, to: str | None = None) -> str:
-        """Makes an older version current: `to`, or the parent of the current one."""
+    def log(self, name: str) -> Log:
+        """Every change of a model's versions, and their stages."""
+        return self._history(name).read()
+
+    def stage(self, name: str, version: str) -> Stage:
+        """Raises NoModel if there is no such version."""
+        self._exists(name, version)
+        return self.log(name).stage(version)
+
+    def set_stage(
+        self,
+        name: str,
+        version: str,
+        stage: Stage,
+        *,
+        by: str = "Python",
+        why: str = "",
+        figures: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Moves a version to another stage; "current" promotes it. `figures` are kept in the log.
+
+        Raises NoModel; ValueError for the current version, which leaves its stage only as another becomes current.
+        """
+        if stage == "current":
+            self.promote(name, version, by=by, why=why, figures=figures)
+            return
+        with self._history(name).writing() as change:
+            self._exists(name, version)
+            if version == change.log.current:
+                raise ValueError(f"model {name!r}: {version} is current; promote another version, then it is archived")
+            change.note("stage", version, stage, by, why, figures=figures or {})
+
+    def rollback(self, name: str, to: str | None = None, *, by: str = "Python", why: str = "") -> str:
+        """Makes an older version current: `to`, or the one that was current before this one was promoted."""
         current = self.current(name)
+        to = to or self.log(name).before(current) or self.manifest(name, current)["parent"]
         if to is None:
-            to = self.manifest(name, current)["parent"]
-            if to is None:
-                raise NoModel(f"model {name!r}: {current} has no version before it to roll back to")
-        self.promote(name, to)
+            raise NoModel(f"model {name!r}: {current} has no version before it to roll back to")
+        self._make_current(name, to, "rollback", by, why, {})
         return to
 
-    def promote(self, name: str, version: str) -> None:
+    def promote(
+        self, name: str, version: str, *, by: str = "Python", why: str = "", figures: Mapping[str, Any] | None = None
+    ) -> None:
         """Makes any version current, after compiling it as a worker does, as a check."""
+        self._make_current(name, version, "promote", by, why, figures or {})
+
+    def _make_current(
+        self, name: str, version: str, action: str, by: str, why: str, figures: Mapping[str, Any]
+    ) -> None:
         self.serve(name, version)
         folder = self._folder(name)
-        with _explained(folder, "write"):
-            _point(folder, version)
+        with self._history(name).writing() as change, explained(folder, "write"):
+            self._exists(name, version)
+            if version != change.log.current:
+                change.note(action, version, "current", by, why, figures=figures)
+                _point(folder, version)
+
+    def _exists(self, name: str, version: str) -> None:
+        if not self._version_folder(name, version).is_dir():
+            raise self._no_version(name, version)
+
+    def _no_version(self, name: str, version: str) -> NoModel:
+        known = ", ".join(self.versions(name)) or "none"
+        return NoModel(f"no version {version!r} of model {name!r} in {self.root}; available: {known}")
+
+    def _history(self, name: str) -> History:
+        def current() -> str | None:
+            with suppress(NoModel, BadBundle):  # a damaged pointer is put right by promoting any version
+                return self.current(name)
+            return None
+
+        folder = self._folder(name)
+        return History(self.root, folder, folder / CURRENT, current)
 
     def _folder(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
@@ -248,26 +312,9 @@ class Store:
         return self._folder(name) / version
 
 
-@contextmanager
-def _explained(path: Path, verb: str) -> Iterator[None]:
-    """An error of the operating system becomes one that says what an operator can do about it."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreUnusable(
-            f"cannot {verb} {path}: {error.strerror or error}; check that the folder exists on a disk with room, and "
-            f"that user {os.getuid()} may {verb} it"
-        ) from error
-
-
-def _open_plain(path: str, flags: int) -> int:
-    """Follows no link, and does not wait for a pipe's writer."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
 def _folders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
     """The names of the folders in a folder that match; none if it does not exist."""
-    with _explained(folder, "read"), suppress(FileNotFoundError):
+    with explained(folder, "read"), suppress(FileNotFoundError):
         return [entry.name for entry in folder.iterdir() if pattern.fullmatch(entry.name) and entry.is_dir()]
     return []
 

@@ -79,7 +79,7 @@ def rollback(
       tamis models rollback glucose --to v0001
     """
     store = store_options.open()
-    print(f"{name}: {store.current(name)} -> {store.rollback(name, to)}")
+    print(f"{name}: {store.current(name)} -> {store.rollback(name, to, by='tamis models rollback')}")
 
 
 @command(app)
@@ -92,5 +92,5 @@ def promote(name: Name, version: Annotated[str, Argument(help="Such as v0003.")]
     """
     store = store_options.open()
     before = store.current(name)
-    store.promote(name, version)
+    store.promote(name, version, by="tamis models promote")
     print(f"{name}: {before} -> {version}")

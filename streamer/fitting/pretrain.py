@@ -149,4 +149,5 @@ def improve_model(
     if not judged.verdict.promoted:
         return judged.verdict, None
     judged.model.training |= {"why": "spectra", "labels": len(np.unique(calibration.group))}
-    return judged.verdict, store.publish(name, judged.model, {"gate": judged.verdict.to_json()})
+    metrics, reason = {"gate": judged.verdict.to_json()}, judged.verdict.reason
+    return judged.verdict, store.publish(name, judged.model, metrics, by="tamis pretrain", why=reason)

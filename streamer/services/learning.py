@@ -248,7 +248,14 @@ class Learning:
     def _publish(self, job: Job, judged: Judged) -> None:
         judged.model.training |= job.until | {"labels": judged.learned, "why": job.why}
         automatic, metrics = self.table.promote == "auto", {"gate": judged.verdict.to_json()}
-        version = self.store.publish(self.table.model, judged.model, metrics, make_current=automatic)
+        version = self.store.publish(
+            self.table.model,
+            judged.model,
+            metrics,
+            stage="current" if automatic else "candidate",
+            by="tamis trainer",
+            why=judged.verdict.reason,
+        )
         self.on_learned(version, job.until["labels_until"])
         event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
         reason = judged.verdict.reason

@@ -281,6 +281,9 @@ def test_a_kill_between_any_two_steps_leaves_a_whole_current_version(store: Stor
             [sys.executable, "-c", KILLED_PUBLISH, str(store.root), str(step)], capture_output=True, text=True
         )
         current = store.current("fat")
+        log = store.log("fat")
+        assert [log.stage(version) for version in store.versions("fat")].count("current") == 1
+        assert [entry.version for entry in log.entries if entry.to == "current"][-1] == current
         loaded, _ = store.load("fat", current)
         np.testing.assert_allclose(loaded.predict(spectra, grid).values, expected, rtol=1e-9)
         for version in store.versions("fat"):
