@@ -3,7 +3,7 @@
 import re
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,13 +16,10 @@ from kafka.errors import (
     KafkaTimeoutError,
     TopicAlreadyExistsError,
 )
-from kafka.net import manager
 from kafka.net.compat import KafkaNetClient
-from kafka.net.transport import KafkaTCPTransport
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from ... import BadSettings, BrokerAbsent, TamisError
-from ..messages.record import Record
 from .client_log import REFUSED, overheard
 from .security import answering, for_client
 
@@ -32,7 +29,6 @@ _PAUSE_S = 0.1  # before the next look for a coordinator
 _TRY_S = 0.5  # for an attempt where no server listens: kafka-python checks the settings, and tells why
 UNSEEN = "a topic on which we have no right (at least Describe) looks the same"
 
-_RECEIVE_BYTES = 1 << 18
 _DEFAULTS = {
     "bootstrap_timeout_ms": 10_000,
     # kafka-python would leave a broker alone for up to 30 s after it has been away for 10 s.
@@ -78,31 +74,6 @@ def connected(client: Any, brokers: str, client_settings: Mapping[str, Any] | No
             f"no broker answers at {brokers} ({protocol}): {overheard.why or reason_of(error)}; check the address, "
             "that the broker runs, kafka.security_protocol with its sasl_ and ssl_ settings; `tamis doctor` tries again"
         ) from error
-
-
-class _Transport(KafkaTCPTransport):
-    """Receives up to 256 KiB at once, where kafka-python asks for 4.
-
-    Each call gives up Python's lock and has to wait for it again, so frames came at a third of their speed.
-    """
-
-    _sock: Any
-
-    def _sock_recv(self) -> tuple[bytes, Exception | None]:
-        received: list[bytes] = []
-        try:
-            while data := self._sock.recv(_RECEIVE_BYTES):
-                received.append(data)
-                if len(data) < _RECEIVE_BYTES:
-                    return b"".join(received), None
-            return b"".join(received), KafkaConnectionError("socket disconnected")
-        except (BlockingIOError, InterruptedError):
-            return b"".join(received), None
-        except OSError as error:
-            return b"".join(received), KafkaConnectionError(error)
-
-
-manager.KafkaTCPTransport = _Transport  # connections without TLS; with it, a record is 16 KiB
 
 
 class _Network(KafkaNetClient):
@@ -210,14 +181,3 @@ def listens(server: str) -> bool:
             return probe.getsockname() != probe.getpeername()  # TCP lets a socket connect to itself on a free port
     except (OSError, ValueError):
         return False
-
-
-def records_of(messages: Iterable[Any]) -> Iterator[Record]:
-    """Messages with equal headers share one dictionary: a line's are all alike."""
-    given, headers = (), {}
-    for message in messages:
-        if message.headers != given:
-            given = message.headers or ()
-            headers = {name: (text or b"").decode("utf-8", "replace") for name, text in given}
-        place = message.topic, message.partition, message.offset
-        yield Record(*place, message.key, message.value or b"", headers, message.timestamp / 1000)

@@ -13,8 +13,9 @@ from kafka.structs import TopicPartition
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
 from . import consumer_quirks
-from .client import BrokerSilent, connected, listens, reason_of, records_of, split, with_notes
+from .client import BrokerSilent, connected, listens, reason_of, split, with_notes
 from .client_log import overheard
+from .fetch_path import Records
 from .membership import Membership
 from .protocols import MAX_POLL_RECORDS, Progress, Source
 
@@ -78,6 +79,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             partition_assignment_strategy=[CooperativeStickyAssignor()],
             **_SESSION | ({"group_instance_id": member} if member and not partitions else {}),
         )
+        self._consumer._fetcher.PartitionRecords = Records
         self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
         self._handled: dict[tuple[str, int], int] = {}  # by partition, the offset after the last one handled since
         self._confirmed: dict[Any, tuple[int, str]] = {}  # offsets to commit, with their notes, that are not sent yet
@@ -155,7 +157,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             return []
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
-        return [record for messages in batches.values() for record in records_of(messages)]
+        return [record for messages in batches.values() for record in messages]
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line, except that messages are waiting."""
