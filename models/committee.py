@@ -12,9 +12,10 @@ from .. import require_learn
 from .applicability_domain import ApplicabilityDomain
 from .axis import MAX_BANDS, Axis
 from .classifier import Indicators
-from .committee_members import EMBEDDED, KINDS, MEMBERS, MIN_VARIANCE, GaussianProcess, Linear, Member, member_weights
+from .committee_members import EMBEDDED, KINDS, MEMBERS, Linear, Member, member_weights, weights_by_error
 from .cross_validation import Folds, folds_of
 from .estimator import Regressor
+from .gaussian_process import MIN_VARIANCE, GaussianProcess
 from .preprocess import Pipeline, through
 from .tensors import below
 
@@ -79,7 +80,7 @@ class CommitteeRegressor(Regressor):
             fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
-            weights = member_weights(out, target, self.members_)
+            weights = member_weights(out, target, weights_by_error(out, target))
             predicted = out @ weights
             error = np.abs(predicted - target)
             scores = error / _spread(out, weights, [variance for _, _, variance in fitted if variance is not None])
@@ -190,7 +191,7 @@ class CommitteeRegressor(Regressor):
         for i, text in enumerate(texts):
             spec, learned = Pipeline.parse(text).to_json(), below(f"treatment.{i}.", arrays)
             model._treatments[text] = Pipeline.from_json(spec, grid, learned)
-        shapes = [GaussianProcess if member.kind == "gp" else Linear for member in model.members_]
+        shapes = [Linear if member.kind in ("pls", "ridge") else GaussianProcess.of for member in model.members_]
         model._models = [
             [shape(**below(f"member.{t}.{m}.", arrays)) for m, shape in enumerate(shapes)]
             for t in range(len(model.weights_))

@@ -3,8 +3,9 @@
 import numpy as np
 
 from ..committee import CommitteeRegressor
-from ..committee_members import GaussianProcess, Linear
-from ..preprocess import Autoscale, Pipeline
+from ..committee_members import Linear
+from ..gaussian_process import GaussianProcess
+from ..preprocess import Centre, Pipeline
 from .pipeline import LINEAR, Chain, affine
 from .values import CompiledEncoder
 
@@ -12,7 +13,7 @@ from .values import CompiledEncoder
 class FoldedCommittee:
     """The mean of a fitted committee: (n, bands) as it was fitted on -> (n, targets) float64.
 
-    Ten PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients.
+    The PLS and ridge members use five pre-treatments. Their linear steps are folded into the members' coefficients.
     This leaves two products: with the spectra, and with the spectra after SNV. Only column 0 is computed: the models
     fitted without one fold are for intervals. Calls are those of `ScoreValues`.
     """
@@ -40,8 +41,8 @@ class FoldedCommittee:
                     self.offset[t] += weight * (model.offset[0] + shift @ model.coef[:, 0])
                     continue
                 if text not in self.treat:
-                    scale = Autoscale.fitted(mean=model.centre, scale=np.full(len(model.centre), 1 / model.kernel[0]))
-                    self.treat[text] = scatter, Chain([*linear, scale], len(usual), dtype, usual)
+                    centre = Centre.fitted(mean=model.centre)  # the same for all processes of a pre-treatment
+                    self.treat[text] = scatter, Chain([*linear, centre], len(usual), dtype, usual)
                 self.processes.append((t, text, ProcessMean(model, weight, dtype)))
             coefs[scatter] = coefs.get(scatter, 0) + matrix @ coef
         # The typical spectrum is subtracted, so that the differences between spectra are rounded.
@@ -68,31 +69,32 @@ class FoldedCommittee:
 
 
 def _members(committee: CommitteeRegressor, treatment: str) -> list[tuple[int, float, Linear | GaussianProcess]]:
-    """Target, weight and model of the members with this pre-treatment."""
+    """Target, weight and model of the members with this pre-treatment; those without weight cost nothing."""
     return [
         (t, float(weights[m]), models[m])
         for t, (models, weights) in enumerate(zip(committee._models, committee.weights_, strict=True))
         for m, member in enumerate(committee.members_)
-        if member.treatment == treatment
+        if member.treatment == treatment and weights[m] > 0
     ]
 
 
 class ProcessMean:
-    """A Gaussian process's mean, times its weight: (n, bands') centred and scaled -> (n,)."""
+    """A Gaussian process's mean, times its weight: (n, bands') centred -> (n,)."""
 
     def __init__(self, process: GaussianProcess, weight: float, dtype: type) -> None:
-        _, length, share, _, _ = process.kernel
         coef, anchors = weight * process.coef[:, 0], process.anchors
-        # exp(-|u - a|^2 / 2 l^2) = exp(u.a / l^2 - |a|^2 / 2 l^2 - |u|^2 / 2 l^2)
-        self.across = np.ascontiguousarray((anchors / length**2).T, dtype)  # (bands', m)
-        self.squares = (np.einsum("mb,mb->m", anchors, anchors) / (2 * length**2)).astype(dtype)
-        self.linear = (share * anchors.T @ coef).astype(dtype)  # (bands',): the linear kernel, summed over the anchors
-        self.half, self.radial, self.offset = 0.5 / length**2, coef.astype(dtype), weight * process.offset[0]
+        # exp(-|u - a|^2 / 2) = exp(u.a - |a|^2 / 2 - |u|^2 / 2), u = z * scale
+        self.across = np.ascontiguousarray((anchors * process.scale).T, dtype)  # (bands', m)
+        self.squares = (np.einsum("mb,mb->m", anchors, anchors) / 2).astype(dtype)
+        # The linear kernel, summed over the anchors: (bands',)
+        self.linear = (process.scale * process.linear * (anchors.T @ coef)).astype(dtype)
+        self.half_squares = (process.scale**2 / 2).astype(dtype)
+        self.radial, self.offset = coef.astype(dtype), weight * process.offset[0]
 
-    def __call__(self, u: np.ndarray) -> np.ndarray:
-        kernel = u @ self.across  # (n, m)
+    def __call__(self, z: np.ndarray) -> np.ndarray:
+        kernel = z @ self.across  # (n, m)
         kernel -= self.squares
-        kernel -= np.vecdot(u, u)[:, None] * self.half
+        kernel -= (np.square(z) @ self.half_squares)[:, None]
         np.minimum(kernel, 0, out=kernel)
         np.exp(kernel, out=kernel)
-        return kernel @ self.radial + u @ self.linear + self.offset
+        return kernel @ self.radial + z @ self.linear + self.offset
