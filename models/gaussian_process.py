@@ -178,7 +178,7 @@ def _likeliest(U: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float
 
 def _segment_weights(parts: list[np.ndarray], y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Linear weights and radial weights, one a segment, noise and signal variance."""
-    from scipy.linalg import cholesky, lapack
+    from scipy.linalg import cholesky, get_lapack_funcs
     from scipy.optimize import minimize
 
     s, n = len(parts), len(y)
@@ -188,6 +188,7 @@ def _segment_weights(parts: list[np.ndarray], y: np.ndarray) -> tuple[np.ndarray
     flat_inner, flat_apart = inner.reshape(s, -1), apart.reshape(s, -1)
     prior = np.log(np.repeat(list(MEDIAN.values()), [s, 1, s, 1]))
     diagonal = np.diag_indices(n)
+    (inverted,) = get_lapack_funcs(["potri"], [inner])
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         linear, (signal,), radial, (noise,) = np.split(np.exp(theta), [s, s + 1, 2 * s + 1])
@@ -195,7 +196,7 @@ def _segment_weights(parts: list[np.ndarray], y: np.ndarray) -> tuple[np.ndarray
         K = (linear @ flat_inner).reshape(n, n) + near + OFFSET
         K[diagonal] += noise + LEAST_NOISE * K[diagonal]
         factor = cholesky(K, lower=True, overwrite_a=True)
-        inverse, _ = lapack.dpotri(factor, lower=True)
+        inverse, _ = inverted(factor, lower=True)
         inverse = np.tril(inverse) + np.tril(inverse, -1).T
         alpha = inverse @ y
         slope = (inverse - np.outer(alpha, alpha)) / 2  # of the loss in K
