@@ -1,12 +1,20 @@
 """The applicability domain: Hotelling's T2 and Q residuals, and limits above which a prediction extrapolates."""
 
-from dataclasses import dataclass, fields
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 
+from .cross_validation import folds_of
+
 LEVELS = (0.95, 0.99)
+LEAST_FOLDS = 10  # of the rows, or more where they are few: each fold's subspace must be about as good as that of all
+FEW_ROWS = 2_000  # so many rows are predicted in all by the subspaces of more folds
+MOST_ROWS = 5_000  # that limits are taken from: more change nothing, and would be copied
 _BLOCK = 4096  # spectra
+
+Subspace = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean (bands,), rotations (bands, A), loadings (bands, A)
 
 
 @dataclass(frozen=True)
@@ -19,14 +27,16 @@ class ApplicabilityDomain:
     Attributes:
         mean: (bands,). rotations: (bands, A), t = (x - mean) R. loadings: (bands, A).
         score_sd: (A,), standard deviation (n - 1) of each calibration score.
-        t2_limits, q_limits: (2,), at 95 % and 99 %.
+        t2_limits, q_limits: (2,), at 95 % and 99 %. Of a new subspace they are those of its own calibration, which
+            spectra exceed that it has not seen; `limited` sets them by such spectra.
 
     References:
         T2 limit for a spectrum not used in calibration, A(n^2 - 1) / (n(n - A)) F(A, n - A): Tracy, Young & Mason,
         J. Quality Technology 24 (1992) 88-95, doi 10.1080/00224065.1992.12015232.
-        Q limit g chi2(h), g and h from the mean and variance of the calibration's Q: Box, Ann. Math. Statist. 25 (1954)
-        290-302, doi 10.1214/aoms/1177728786; for residuals: Nomikos & MacGregor, Technometrics 37 (1995) 41-59,
-        doi 10.1080/00401706.1995.10485888.
+        Limit g chi2(h), g and h from the mean and variance of T2 or Q: Box, Ann. Math. Statist. 25 (1954) 290-302,
+        doi 10.1214/aoms/1177728786; for residuals: Nomikos & MacGregor, Technometrics 37 (1995) 41-59,
+        doi 10.1080/00401706.1995.10485888; for T2 and Q alike: Pomerantsev, J. Chemometrics 22 (2008) 601-609,
+        doi 10.1002/cem.1147.
     """
 
     mean: np.ndarray
@@ -43,7 +53,7 @@ class ApplicabilityDomain:
         score_sd = scores.std(axis=0, ddof=1)
         # A constant score (all spectra equal) would divide by zero; any deviation from it is now far outside.
         score_sd = np.where(score_sd > 0, score_sd, np.finfo(np.float64).tiny ** 0.25)
-        return cls(mean, rotations, loadings, score_sd, _t2_limits(*scores.shape), _q_limits(q))
+        return cls(mean, rotations, loadings, score_sd, _t2_limits(*scores.shape), _chi_limits(q))
 
     @classmethod
     def principal(cls, spectra: np.ndarray, explained: float = 0.99, most: int = 15) -> Self:
@@ -57,6 +67,10 @@ class ApplicabilityDomain:
         rank = int((singular > 1e-10 * singular[0]).sum())
         components = max(1, min(int(np.searchsorted(share, explained)) + 1, most, rank, len(spectra) - 2))
         return cls.of(spectra, mean, directions[:components].T, directions[:components].T)
+
+    def limited(self, t2: np.ndarray, q: np.ndarray) -> Self:
+        """The same with limits from T2 (n,) and Q (n,) of spectra that their subspace had not seen; n at least 2."""
+        return replace(self, t2_limits=_chi_limits(t2), q_limits=_chi_limits(q))
 
     @property
     def limits(self) -> dict[str, tuple[float, float]]:
@@ -74,6 +88,41 @@ class ApplicabilityDomain:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Self:
         return cls(**{field.name: arrays[f"domain.{field.name}"] for field in fields(cls)})
+
+
+def principal_components(spectra: np.ndarray, components: int) -> Subspace:
+    """The first principal components of (n, bands); as many as there are, if that is fewer."""
+    mean = spectra.mean(axis=0, dtype=np.float64)
+    centred = spectra - mean
+    is_wide = len(centred) < centred.shape[1]
+    values, vectors = np.linalg.eigh(centred @ centred.T if is_wide else centred.T @ centred)
+    values, vectors = values[::-1][:components], vectors[:, ::-1][:, :components]
+    vectors = vectors[:, values > 1e-14 * max(values[0], np.finfo(np.float64).tiny)]
+    directions = centred.T @ vectors if is_wide else vectors
+    directions = directions / np.maximum(np.linalg.norm(directions, axis=0), np.finfo(np.float64).tiny)
+    return mean, directions, directions
+
+
+def unseen_t2_q(
+    spectra: np.ndarray, values: np.ndarray, groups: Any, subspace: Callable[[np.ndarray, np.ndarray], Subspace]
+) -> tuple[np.ndarray, np.ndarray]:
+    """T2 (m,) and Q (m,) of calibration spectra, each by a subspace of others; m is n, or MOST_ROWS.
+
+    Args:
+        spectra: (n, bands). values: (n, targets). groups: (n,) or None; repeats of a sample are held out together.
+        subspace: of the spectra and values of one fold's training rows.
+
+    Raises ValueError for fewer than 2 groups.
+    """
+    if len(spectra) > MOST_ROWS:
+        rows = np.sort(np.random.default_rng(0).permutation(len(spectra))[:MOST_ROWS])
+        spectra, values, groups = spectra[rows], values[rows], None if groups is None else np.asarray(groups)[rows]
+    t2, q = np.empty(len(spectra)), np.empty(len(spectra))
+    folds = max(LEAST_FOLDS, FEW_ROWS // len(spectra))
+    for rows, held_out in folds_of(len(spectra), folds, 0, groups, min_training=2):
+        part = ApplicabilityDomain.of(spectra[rows], *subspace(spectra[rows], values[rows]))
+        t2[held_out], q[held_out] = part.t2_q(spectra[held_out])
+    return t2, q
 
 
 def _scores_and_q(
@@ -98,10 +147,13 @@ def _t2_limits(n: int, components: int) -> np.ndarray:
     return scale * fdtri(components, n - components, np.array(LEVELS))
 
 
-def _q_limits(q: np.ndarray) -> np.ndarray:
+def _chi_limits(distances: np.ndarray) -> np.ndarray:
+    """Of (n,) T2 or Q."""
     from scipy.special import chdtri
 
-    mean, variance = q.mean(), q.var(ddof=1)
+    mean, variance = distances.mean(), distances.var(ddof=1)
     if mean <= 0 or variance <= 0:
         return np.full(len(LEVELS), mean)
+    if not np.isfinite(variance):  # a score that hardly varied in one fold
+        return np.full(len(LEVELS), distances.max())
     return variance / (2 * mean) * chdtri(2 * mean**2 / variance, 1 - np.array(LEVELS))

@@ -50,7 +50,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
         self._learn(X, codes, groups)
         unseen = self._unseen_scores(X, codes, groups, folds)
         self.calibration_ = _logistic(unseen, codes)
-        self.simca_, distance = Simca.fit(self.class_space(X), codes, folds)
+        self.simca_, distance = Simca.fit(self.outlier_space(X), codes, folds)
         self.validation_ = Validation(self.classes_, codes, probabilities(unseen, self.calibration_), distance)
         return self
 
@@ -80,7 +80,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
         """(n, bands)"""
         X = self._checked(X)
         chance = probabilities(self._class_scores(X), self.calibration_)
-        return Verdict(self.classes_, chance, self.simca_.distance(self.class_space(X)))
+        return Verdict(self.classes_, chance, self.simca_.distance(self.outlier_space(X)))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(n, bands) -> (n, K), in the order of `classes_`; among these classes, however far away a spectrum lies."""

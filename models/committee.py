@@ -19,8 +19,9 @@ from .gaussian_process import MIN_VARIANCE, GaussianProcess
 from .preprocess import Pipeline, through
 from .tensors import below
 
-CLASS_TREATMENT = "snv, savgol 15 2 1"  # the members' pre-treatment in which distances from a class are taken
+OUTLIER_TREATMENT = "snv, savgol 15 2 1"  # the members' pre-treatment in which T2, Q, distances from a class are taken
 MIN_SPECTRAL_BANDS = 15  # fewer features are no spectrum: scatter corrections would remove most of their information
+EXAMPLES = 16  # training spectra that a bundle keeps, to try a compiled model on
 _BLOCK = 1024  # spectra whose intervals are computed together
 
 
@@ -44,7 +45,9 @@ class CommitteeRegressor(Regressor):
         members_: the members used. weights_: (targets, members). rmsecv_: (targets,), out of fold, in the target's
             unit; slightly optimistic, since penalties and weights were chosen on the same folds.
         unseen_: (n, targets), the out-of-fold predictions of the training spectra.
-        domain_: T2 and Q of the principal components of the training spectra.
+        domain_: T2 and Q of the principal components of the training spectra, with `outlier_treatment`.
+        examples_: (k, bands), some training spectra; None where T2 and Q are those of untreated spectra, as in bundles
+            up to 0.1.
 
     References:
         Intervals, CV+: Barber, Candes, Ramdas & Tibshirani, Ann. Statist. 49 (2021) 486-507, doi 10.1214/20-AOS1965.
@@ -88,7 +91,8 @@ class CommitteeRegressor(Regressor):
         self.weights_, self.spreads_, self.scores_, rmse, unseen = map(np.array, zip(*of_targets, strict=True))
         self.rmsecv_ = rmse * self.y_sd_
         self.unseen_ = unseen.T * self.y_sd_ + self.y_mean_
-        self.domain_ = ApplicabilityDomain.principal(X)
+        self.examples_ = X[np.linspace(0, len(X) - 1, min(EXAMPLES, len(X))).astype(int)]
+        self.domain_ = ApplicabilityDomain.principal(self.outlier_space(X))
         return self
 
     def _fit_treatments(self, X: np.ndarray) -> None:
@@ -155,13 +159,21 @@ class CommitteeRegressor(Regressor):
         return self._in_units(low), self._in_units(high)
 
     @property
-    def class_treatment(self) -> Pipeline:
-        """The pre-treatment in which distances from a class are taken; it is empty where bands are too few."""
-        return self._treatments.get(CLASS_TREATMENT, Pipeline())
+    def outlier_treatment(self) -> Pipeline:
+        """The pre-treatment in which distances are taken; it is empty where bands are too few."""
+        return self._treatments.get(OUTLIER_TREATMENT, Pipeline())
 
-    def class_space(self, X: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n, bands), with `class_treatment`"""
-        return through(self.class_treatment.steps, X)
+    def outlier_space(self, X: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, bands), with `outlier_treatment`"""
+        return through(self.outlier_treatment.steps, X)
+
+    def t2_q(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.domain_.t2_q(X if self.examples_ is None else self.outlier_space(X))
+
+    @property
+    def typical(self) -> np.ndarray:
+        """(bands,), about the mean spectrum."""
+        return self.domain_.mean if self.examples_ is None else self.examples_.mean(axis=0)
 
     def arrays(self) -> dict[str, np.ndarray]:
         members = json.dumps([list(member) for member in self.members_])
@@ -171,6 +183,8 @@ class CommitteeRegressor(Regressor):
         for t, models in enumerate(self._models):
             for m, model in enumerate(models):
                 made |= {f"member.{t}.{m}.{f.name}": getattr(model, f.name) for f in fields(model)}
+        if self.examples_ is not None:
+            made["domain.examples"] = self.examples_
         return {**super().arrays(), **made, **({} if self.encoder is None else self.encoder.arrays())}
 
     @classmethod
@@ -181,6 +195,7 @@ class CommitteeRegressor(Regressor):
             from .encoder import Encoder
 
             model.encoder = Encoder.from_arrays(arrays)
+        model.examples_ = arrays.get("domain.examples")
         model.members_ = [Member(*row) for row in json.loads(arrays["members"].tobytes())]
         model.n_features_in_ = int(arrays["bands"])
         if model.n_features_in_ > MAX_BANDS:

@@ -8,15 +8,15 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .applicability_domain import ApplicabilityDomain
-from .weighted_pls import PLSFit
+from .applicability_domain import ApplicabilityDomain, Subspace, principal_components, unseen_t2_q
+from .weighted_pls import PLSFit, weighted_pls
 
 
 class Estimator(BaseEstimator):
     """A scikit-learn estimator that a bundle can hold. Its parameters are the fields of a dataclass.
 
     Attributes:
-        domain_: T2 and Q of the calibration.
+        domain_: T2 and Q of the calibration, in the space of `outlier_space`.
     """
 
     kind: ClassVar[str]
@@ -39,9 +39,31 @@ class Estimator(BaseEstimator):
         checked: Any = validate_data(self, X, dtype=np.float64, reset=False)
         return checked
 
-    def class_space(self, X: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n, bands), in which distances from a class are taken; only a committee treats the spectra."""
+    def outlier_space(self, X: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, bands), in which T2, Q and distances from a class are taken; a committee treats spectra."""
         return X
+
+    def t2_q(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n, bands) -> T2 (n,), Q (n,)"""
+        return self.domain_.t2_q(self.outlier_space(X))
+
+    def limit_domain(self, X: np.ndarray, Y: np.ndarray, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """Sets the limits of T2 and Q by rows that their subspace has not seen; returns their T2 (n,) and Q (n,).
+
+        A subspace lies closer to the spectra that it was fitted on: by limits from these alone, a fifth of all new ones
+        would be far away where labels are few. Only the subspace is fitted anew, not the model.
+
+        Args:
+            X: (n, bands), Y: (n, targets), or indicators of classes: what the estimator was fitted on.
+            groups: (n,) or None.
+        """
+        t2, q = unseen_t2_q(self.outlier_space(X), Y, groups, self._subspace)
+        self.domain_ = self.domain_.limited(t2, q)
+        return t2, q
+
+    def _subspace(self, X: np.ndarray, Y: np.ndarray) -> Subspace:
+        """Of (n, bands) spectra, as that of `domain_`."""
+        return principal_components(X, min(self.domain_.rotations.shape[1], len(X) - 1))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a fitted estimator needs to predict, for the bundle."""
@@ -80,6 +102,12 @@ class Regressor(RegressorMixin, Estimator):
         return values[..., 0] if self.y_ndim_ == 1 else values
 
 
+def pls_subspace(estimator: Estimator, X: np.ndarray, Y: np.ndarray) -> Subspace:
+    """`Estimator._subspace` by PLS."""
+    fit = weighted_pls(X, Y, min(estimator.domain_.rotations.shape[1], len(X) - 1))
+    return fit.x_mean, fit.rotations, fit.loadings
+
+
 @dataclass(eq=False, repr=False)
 class LatentVariables(Estimator):
     """An estimator on the scores of one PLS.
@@ -100,6 +128,8 @@ class LatentVariables(Estimator):
     def _keep(self, fit: PLSFit, X: np.ndarray) -> None:
         self.x_mean_, self.rotations_, self.loadings_ = fit.x_mean, fit.rotations, fit.loadings
         self.domain_ = ApplicabilityDomain.of(X, fit.x_mean, fit.rotations, fit.loadings)
+
+    _subspace = pls_subspace
 
     @property
     def n_components_(self) -> int:

@@ -133,6 +133,8 @@ class Model:
         else:
             values = np.asarray(values, np.float64).reshape(len(spectra), -1)
             estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
+        if len(spectra if groups is None else np.unique(groups)) > 2:
+            estimator.limit_domain(treated, values, groups)
         training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
         measured = resampler(axis, pipeline.grid).apply(np.asarray(spectra)).astype(np.float32)
         group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -161,7 +163,7 @@ class Model:
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
         """(n, bands) on any axis that covers the grid; raises AxisMismatch, whose text names what is missing."""
         treated = self.pipeline.transform(spectra, axis)
-        t2, q = self.estimator.domain_.t2_q(treated)
+        t2, q = self.estimator.t2_q(treated)
         if self.class_of:
             verdict = self.estimator.judge(treated)
             return Result(verdict.probability, t2, q, verdict.distance)

@@ -1,6 +1,6 @@
 """Partial least squares regression, and local PLS, as estimators."""
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -8,7 +8,7 @@ from sklearn.utils import gen_batches
 
 from .applicability_domain import ApplicabilityDomain
 from .cross_validation import checked_components, fewest_components, folds_of
-from .estimator import LatentVariables, Regressor
+from .estimator import LatentVariables, Regressor, pls_subspace
 from .weighted_pls import weighted_pls
 
 
@@ -127,6 +127,8 @@ class LocalPLS(Regressor):
         index: Any = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X)), algorithm="brute")
         self._index = index.fit(self._compared_to)
 
+    _subspace = pls_subspace
+
     def _compared(self, X: np.ndarray) -> np.ndarray:
         """What distances are taken between: (n, bands) -> scores, whitened or not, or the spectra themselves."""
         if not self.distance_components:
@@ -185,7 +187,8 @@ class LocalPLS(Regressor):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The training spectra themselves, for the bundle: a local model has no other parameters."""
-        return {"X": self._X, "Y": self._Y, "y_ndim": np.array(self.y_ndim_)}
+        own = {"X": self._X, "Y": self._Y, "y_ndim": np.array(self.y_ndim_)}
+        return own | {name: array for name, array in self.domain_.arrays().items() if name.endswith("_limits")}
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
@@ -194,6 +197,9 @@ class LocalPLS(Regressor):
         model.y_ndim_ = int(arrays["y_ndim"])
         model.n_features_in_ = arrays["X"].shape[1]
         model._keep(arrays["X"], arrays["Y"])
+        if "domain.q_limits" in arrays:  # bundles up to 0.1 hold none
+            limits = {f"{name}_limits": arrays[f"domain.{name}_limits"] for name in ("t2", "q")}
+            model.domain_ = replace(model.domain_, **limits)
         return model
 
 

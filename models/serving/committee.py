@@ -20,7 +20,7 @@ class FoldedCommittee:
 
     def __init__(self, committee: CommitteeRegressor, dtype: type, encoder: CompiledEncoder | None) -> None:
         self.y_mean, self.y_sd, self.encoder = committee.y_mean_, committee.y_sd_, encoder
-        mean, targets = committee.domain_.mean, len(committee.weights_)
+        mean, targets = committee.typical, len(committee.weights_)
         self.offset = np.zeros(targets)
         self.scatter: dict[str, Chain] = {}  # the steps of a pre-treatment up to the last nonlinear one
         coefs: dict[str, np.ndarray] = {}  # of each (bands', targets)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import BadBundle
-from ..applicability_domain import ApplicabilityDomain
 from ..axis import Axis, resampler
 from ..class_scores import probabilities
 from ..model import Calibration, Limits, Model, Result, check_result, estimator_class, parts_of_a_model, try_out
@@ -50,7 +49,7 @@ def serve(
             model = Model.from_parts(manifest, arrays)
             return ServedModel(parts, model, Report(NUMPY[1], 0.0))
         reference, limits = Reference(parts), parts.domain.limits
-        probes = _probes(parts.domain, calibration)
+        probes = _probes(parts, calibration)
         expected = reference.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
         check_result(expected, manifest, limits)
     typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
@@ -81,11 +80,14 @@ def _backends(parts: Parts) -> list[Backend]:
     return backends
 
 
-def _probes(domain: ApplicabilityDomain, calibration: Calibration | None) -> np.ndarray:
-    """(n, bands) as measured, of the calibration; without one (n, bands') treated, drawn from the domain."""
+def _probes(parts: Parts, calibration: Calibration | None) -> np.ndarray:
+    """(n, bands) as measured, of the calibration; without one (n, bands') treated, or drawn from the domain."""
     if calibration is not None:
         rows = np.linspace(0, len(calibration) - 1, min(PROBES, len(calibration))).astype(int)
         return calibration.spectra[rows]
+    if (kept := parts.arrays.get("domain.examples")) is not None:
+        return kept
+    domain = parts.domain
     rng = np.random.default_rng(0)
     drawn = rng.normal(size=(PROBES, len(domain.score_sd))) * domain.score_sd @ domain.loadings.T
     aside = np.sqrt(domain.q_limits[0] / len(domain.mean)) * rng.normal(size=drawn.shape)
@@ -127,8 +129,9 @@ class Reference:
         """(n, bands') float64"""
         distance = None
         if self.simca is not None:
-            distance = self.simca.distance(z if self.committee is None else self.committee.estimator.class_space(z))
-        return Result(np.reshape(self.estimator.predict(z), (len(z), -1)), *self.domain.t2_q(z), distance)
+            distance = self.simca.distance(z if self.committee is None else self.committee.estimator.outlier_space(z))
+        t2, q = self.domain.t2_q(z) if self.committee is None else self.committee.estimator.t2_q(z)
+        return Result(np.reshape(self.estimator.predict(z), (len(z), -1)), t2, q, distance)
 
 
 class Compiled:
@@ -151,7 +154,9 @@ class Compiled:
         else:  # a committee's own pre-treatments need spectra that are not centred
             from .committee import FoldedCommittee
 
-            self._centre = Chain([centre], len(domain.mean), dtype, domain.mean)
+            fitted = self._committee.estimator
+            outlier_steps = [] if fitted.examples_ is None else fitted.outlier_treatment.steps
+            self._centre = Chain([*outlier_steps, centre], fitted.n_features_in_, dtype, fitted.typical)
             self._values = FoldedCommittee(self._committee.estimator, dtype, self.encoder)
         simca = reference.simca
         self._distances = None if simca is None else ClassDistances(simca, parts, dtype, self._committee)
@@ -181,7 +186,7 @@ class Compiled:
         residual = scores @ self._loadings  # (n, bands')
         np.subtract(centred, residual, out=residual)
         q = np.vecdot(residual, residual).astype(np.float64)
-        return Result(values, t2, q, None if self._distances is None else self._distances(z))
+        return Result(values, t2, q, None if self._distances is None else self._distances(z, centred))
 
 
 class ServedModel:

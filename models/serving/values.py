@@ -60,18 +60,18 @@ class NetworkValues:
 
 
 class ClassDistances:
-    """(n, bands') treated -> (n, classes), over the classes' limits; spectra are centred unless of a committee."""
+    """Distances from the classes (n, classes), over their limits. Calls are those of `ScoreValues`, without scores."""
 
     def __init__(self, simca: Simca, parts: Parts, dtype: type, committee: Model | None) -> None:
-        mean, steps = parts.domain.mean, []
-        if committee is not None:
+        mean, self.chain = parts.domain.mean, None
+        if committee is not None and committee.estimator.examples_ is None:  # its domain is that of untreated spectra
             mean = simca.mean[0]
-            steps = [*committee.estimator.class_treatment.steps, Centre.fitted(mean=mean)]
-        self.chain = Chain(steps, len(parts.domain.mean), dtype)
+            steps = [*committee.estimator.outlier_treatment.steps, Centre.fitted(mean=mean)]
+            self.chain = Chain(steps, len(parts.domain.mean), dtype)
         self.simca = simca.less(mean, dtype)
 
-    def __call__(self, z: np.ndarray) -> np.ndarray:
-        return self.simca.distance(self.chain(z))
+    def __call__(self, z: np.ndarray, centred: np.ndarray) -> np.ndarray:
+        return self.simca.distance(centred if self.chain is None else self.chain(z))
 
 
 class CompiledEncoder:

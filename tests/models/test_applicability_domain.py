@@ -1,8 +1,14 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tamis.models.applicability_domain import ApplicabilityDomain
-from tamis.models.pls import PLSR
+from tamis.models.axis import Axis
+from tamis.models.committee import CommitteeRegressor
+from tamis.models.model import Model
+from tamis.models.pls import PLSR, LocalPLS
+from tamis.models.preprocess import Pipeline
 
 
 def low_rank(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -42,3 +48,40 @@ def test_equal_spectra_give_finite_figures_and_anything_else_is_far_outside() ->
     t2, q = domain.t2_q(np.stack([np.ones(5), np.arange(5.0)]))
     assert np.isfinite([t2, q]).all()
     assert q[0] <= domain.q_limits[1] < q[1]
+
+
+@pytest.mark.parametrize(
+    "estimator", [PLSR(4), LocalPLS(4, distance_components=8), CommitteeRegressor()], ids=lambda e: e.kind
+)
+def test_few_labels_do_not_make_new_spectra_of_the_same_kind_untrusted(estimator: Any) -> None:
+    """By limits from the fitted rows themselves, a tenth to all of them would be."""
+    rng, axis = np.random.default_rng(3), Axis(np.arange(1000.0, 1500.0, 10.0), "nm")
+    outside, foreign = [], []
+    for _ in range(3):
+        train, new = 50 + low_rank(30, rng), 50 + low_rank(2_000, rng)
+        values = train @ np.linspace(0, 1, 50)
+        model = Model.fit(train, axis, values, ["y"], pipeline=Pipeline(), estimator=estimator)
+        (_, t2), (_, q) = model.limits["t2"], model.limits["q"]
+        of_new, of_foreign = (model.predict(some, axis) for some in (new, new + 5.0 * (np.arange(50) == 25)))
+        outside.append(np.mean((of_new.t2 > t2) | (of_new.q > q)))
+        foreign.append(np.mean((of_foreign.t2 > t2) | (of_foreign.q > q)))
+    assert 0.001 < np.mean(outside) < 0.07
+    assert np.mean(foreign) > 0.95
+
+
+def test_repeats_of_a_sample_are_held_out_together() -> None:
+    """Ten scans of each of 12 samples: a sample's other scans tell nothing about the next sample's distance."""
+    rng, axis = np.random.default_rng(4), Axis(np.arange(1000.0, 1500.0, 10.0), "nm")
+    samples, group = rng.normal(size=(12, 50)), np.repeat(np.arange(12), 10)
+    scans = samples[group] + 0.01 * rng.normal(size=(120, 50))
+    made = [
+        Model.fit(scans, axis, samples[group, 0], ["y"], pipeline=Pipeline(), estimator=PLSR(10), groups=groups).limits
+        for groups in (None, group)
+    ]
+    assert made[1]["q"][1] > 3 * made[0]["q"][1]
+
+
+def test_limits_of_a_distance_that_does_not_vary_are_that_distance() -> None:
+    domain = ApplicabilityDomain.principal(low_rank(50, np.random.default_rng(5)))
+    limited = domain.limited(np.full(50, 2.0), np.zeros(50))
+    assert limited.limits == {"t2": (2.0, 2.0), "q": (0.0, 0.0)}

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tamis import AxisMismatch, BadBundle
+from tamis.models.applicability_domain import ApplicabilityDomain
 from tamis.models.axis import Axis, resampler
 from tamis.models.cnn import CNN, CNNEncoder
 from tamis.models.committee import CommitteeRegressor
@@ -217,6 +218,31 @@ def test_a_served_model_agrees_with_the_fitted_one(kind: str, with_calibration: 
     assert (served.kind, served.grid, served.targets, served.limits) == (kind, grid, model.targets, model.limits)
     spread, expected = served.spread(spectra, grid), model.spread(spectra, grid)
     np.testing.assert_array_equal(0.0 if spread is None else spread, 0.0 if expected is None else expected)
+
+
+@pytest.mark.parametrize("kind", ["plsr", "committee", "local-pls"])
+def test_a_bundle_of_the_version_before_is_served_with_its_limits(kind: str, grid: Axis) -> None:
+    """Its committee had the domain of untreated spectra, and a local PLS made its limits when it was loaded."""
+    model = fitted(kind, grid)
+    treated = model.pipeline.transform(simulate(40, grid)[0], grid)
+    if kind == "committee":
+        model.estimator.examples_ = None
+        model.estimator.domain_ = ApplicabilityDomain.principal(treated)
+    manifest, arrays = model.to_parts()
+    if kind == "local-pls":
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("domain.")}
+    served, again = serve(manifest, arrays), Model.from_parts(manifest, arrays)
+    spectra, _ = simulate(40, grid, seed=1)
+    agrees(served.predict(spectra, grid), again.predict(spectra.astype(np.float32), grid), allowed(served))
+    if kind == "local-pls":
+        domain = model.estimator.domain_
+        expected = ApplicabilityDomain.of(model.estimator._X, domain.mean, domain.rotations, domain.loadings).limits
+    else:
+        expected = model.limits
+    assert served.limits == again.limits == expected
+    if kind == "committee":
+        t2, _ = model.estimator.domain_.t2_q(model.pipeline.transform(spectra, grid))
+        np.testing.assert_allclose(served.predict(spectra, grid).t2, t2, rtol=1e-4)
 
 
 @pytest.mark.parametrize("way", WAYS)
