@@ -11,7 +11,6 @@ from .cross_validation import folds_of
 LEVELS = (0.95, 0.99)
 LEAST_FOLDS = 10  # of the rows, or more where they are few: each fold's subspace must be about as good as that of all
 FEW_ROWS = 2_000  # so many rows are predicted in all by the subspaces of more folds
-MOST_ROWS = 5_000  # that limits are taken from: more change nothing, and would be copied
 _BLOCK = 4096  # spectra
 
 Subspace = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean (bands,), rotations (bands, A), loadings (bands, A)
@@ -106,7 +105,7 @@ def principal_components(spectra: np.ndarray, components: int) -> Subspace:
 def unseen_t2_q(
     spectra: np.ndarray, values: np.ndarray, groups: Any, subspace: Callable[[np.ndarray, np.ndarray], Subspace]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """T2 (m,) and Q (m,) of calibration spectra, each by a subspace of others; m is n, or MOST_ROWS.
+    """T2 (n,) and Q (n,) of calibration spectra, each by a subspace of others.
 
     Args:
         spectra: (n, bands). values: (n, targets). groups: (n,) or None; repeats of a sample are held out together.
@@ -114,9 +113,6 @@ def unseen_t2_q(
 
     Raises ValueError for fewer than 2 groups.
     """
-    if len(spectra) > MOST_ROWS:
-        rows = np.sort(np.random.default_rng(0).permutation(len(spectra))[:MOST_ROWS])
-        spectra, values, groups = spectra[rows], values[rows], None if groups is None else np.asarray(groups)[rows]
     t2, q = np.empty(len(spectra)), np.empty(len(spectra))
     folds = max(LEAST_FOLDS, FEW_ROWS // len(spectra))
     for rows, held_out in folds_of(len(spectra), folds, 0, groups, min_training=2):

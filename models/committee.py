@@ -127,6 +127,9 @@ class CommitteeRegressor(Regressor):
                 sds.append(factor * _spread(every[:, :, 0].T, weights, variances))
         return np.array(means), np.array(sds)
 
+    def unseen(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        return self.unseen_[rows]
+
     def _in_units(self, values: np.ndarray) -> np.ndarray:
         """(targets, n) -> (n,) or (n, targets), as y was"""
         return self._as_y(values.T * self.y_sd_ + self.y_mean_)

@@ -33,8 +33,11 @@ def is_correctable(model: Model) -> tuple[bool, bool]:
     return model.kind != "local-pls", model.kind == "plsr"
 
 
-def corrected(model: Model, correction: LinearCorrection) -> Model:
+def corrected(model: Model, correction: LinearCorrection, spread: np.ndarray | None = None) -> Model:
     """The model with the correction folded in. T2, Q and their limits stay those of the calibration.
+
+    Args:
+        spread: (targets,), by how much wider or narrower the intervals of its predictions are; 1 if None.
 
     Raises ValueError for a correction that a model of this kind cannot hold.
     """
@@ -53,7 +56,10 @@ def corrected(model: Model, correction: LinearCorrection) -> Model:
                 _turn(estimator, correction)
         else:
             estimator.y_sd_ = estimator.y_sd_ * (1 + slope)
-    return replace(model, estimator=estimator, training=dict(model.training))
+    interval = model.interval
+    if interval is not None:
+        interval = interval.scaled((1 + slope) * (1.0 if spread is None else spread))
+    return replace(model, estimator=estimator, training=dict(model.training), interval=interval)
 
 
 def _turn(pls: PLSR, correction: LinearCorrection) -> None:

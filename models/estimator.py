@@ -5,11 +5,14 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .applicability_domain import ApplicabilityDomain, Subspace, principal_components, unseen_t2_q
+from .cross_validation import folds_of
 from .weighted_pls import PLSFit, weighted_pls
+
+UNSEEN_FOLDS = 10
 
 
 class Estimator(BaseEstimator):
@@ -47,17 +50,22 @@ class Estimator(BaseEstimator):
         """(n, bands) -> T2 (n,), Q (n,)"""
         return self.domain_.t2_q(self.outlier_space(X))
 
-    def limit_domain(self, X: np.ndarray, Y: np.ndarray, groups: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """Sets the limits of T2 and Q by rows that their subspace has not seen; returns their T2 (n,) and Q (n,).
+    def limit_domain(
+        self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Sets the limits of T2 and Q by rows that their subspace has not seen; returns their T2 (m,) and Q (m,).
 
         A subspace lies closer to the spectra that it was fitted on: by limits from these alone, a fifth of all new ones
         would be far away where labels are few. Only the subspace is fitted anew, not the model.
 
         Args:
             X: (n, bands), Y: (n, targets), or indicators of classes: what the estimator was fitted on.
-            groups: (n,) or None.
+            groups: (n,) or None. rows: (m,), those that are used.
+
+        Raises ValueError for fewer than 2 groups.
         """
-        t2, q = unseen_t2_q(self.outlier_space(X), Y, groups, self._subspace)
+        groups = None if groups is None else groups[rows]
+        t2, q = unseen_t2_q(self.outlier_space(X[rows]), Y[rows], groups, self._subspace)
         self.domain_ = self.domain_.limited(t2, q)
         return t2, q
 
@@ -96,6 +104,23 @@ class Regressor(RegressorMixin, Estimator):
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, **checks)
         self.y_ndim_ = np.ndim(y)
         return X, np.asarray(y, np.float64).reshape(len(X), -1)
+
+    def unseen(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        """(m, targets): predictions of rows that the estimator was fitted on, each by one that has not seen it.
+
+        Args and errors are those of `limit_domain`. NaN for rows of which nothing is known.
+        """
+        X, Y, groups = X[rows], Y[rows], None if groups is None else groups[rows]
+        out = np.empty(Y.shape)
+        for rows, held_out in folds_of(len(X), UNSEEN_FOLDS, 0, groups, min_training=2):
+            part = clone(self).set_params(**self._settled(len(rows)))
+            part.fit(X[rows], Y[rows, 0] if self.y_ndim_ == 1 else Y[rows])
+            out[held_out] = part.predict(X[held_out]).reshape(len(held_out), -1)
+        return out
+
+    def _settled(self, rows: int) -> dict[str, Any]:
+        """Parameters that the fit on all spectra chose, for one on so many of them."""
+        return {}
 
     def _as_y(self, values: np.ndarray) -> np.ndarray:
         """(n, ..., targets) -> the same, or (n, ...) if y had one dimension."""

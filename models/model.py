@@ -12,6 +12,7 @@ import numpy as np
 from .. import BadBundle, NotInstalled
 from .applicability_domain import LEVELS
 from .axis import Axis, resampler
+from .prediction_interval import PredictionInterval
 from .preprocess import Pipeline
 from .rows import Rows
 
@@ -31,6 +32,9 @@ ESTIMATORS = {
 CLASSIFIERS = {"plsr": "pls-da", **{kind: f"{kind}-da" for kind in ("committee", "cnn", "spectratr")}}
 
 
+LEAST_UNSEEN = 3  # samples
+MOST_UNSEEN = 5_000  # spectra that limits are taken from: more change nothing, and would be copied
+
 Limits = Mapping[str, tuple[float, ...]]  # of t2 and q, at 95 % and 99 %
 
 
@@ -46,13 +50,15 @@ class Result(Rows):
     """For n spectra: values (n, targets) in the targets' units, T2 (n,), Q (n,).
 
     For a model of classes, `values` are their probabilities, and `distance` (n, targets) is a spectrum's distance from
-    each class over the class's limit: a spectrum above 1 for all belongs to none of them.
+    each class over the class's limit: a spectrum above 1 for all belongs to none of them. For a model of values, `half`
+    (n, targets) is half the width of each 90 % interval, if the model has intervals.
     """
 
     values: np.ndarray
     t2: np.ndarray
     q: np.ndarray
     distance: np.ndarray | None = None
+    half: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +96,7 @@ class Model:
         quantity: what the spectra are (absorbance, reflectance, counts, unknown).
         training: what it was fitted on (file, rows, fingerprint), for the manifest.
         calibration: those spectra themselves, kept beside the model in its bundle; a loaded model has none.
+        interval: how far from a prediction the measured value may lie; None for classes and bundles up to 0.1.
     """
 
     pipeline: Pipeline
@@ -100,6 +107,7 @@ class Model:
     training: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     class_of: str = ""
+    interval: PredictionInterval | None = None
 
     @classmethod
     def fit(
@@ -133,14 +141,14 @@ class Model:
         else:
             values = np.asarray(values, np.float64).reshape(len(spectra), -1)
             estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
-        if len(spectra if groups is None else np.unique(groups)) > 2:
-            estimator.limit_domain(treated, values, groups)
+        group = None if groups is None else np.asarray(groups)
+        interval = _limited(estimator, treated, values, group, is_class=bool(class_of))
         training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
         measured = resampler(axis, pipeline.grid).apply(np.asarray(spectra)).astype(np.float32)
         group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
         calibration = Calibration(measured, values, group)
         units = dict(units or {})
-        return cls(pipeline, estimator, list(targets), units, quantity, training, calibration, class_of=class_of)
+        return cls(pipeline, estimator, list(targets), units, quantity, training, calibration, class_of, interval)
 
     @property
     def kind(self) -> str:
@@ -167,7 +175,9 @@ class Model:
         if self.class_of:
             verdict = self.estimator.judge(treated)
             return Result(verdict.probability, t2, q, verdict.distance)
-        return Result(np.asarray(self.estimator.predict(treated), np.float64).reshape(len(treated), -1), t2, q)
+        values = np.asarray(self.estimator.predict(treated), np.float64).reshape(len(treated), -1)
+        half = None if self.interval is None else self.interval.widths(t2, q, self.limits)
+        return Result(values, t2, q, half=half)
 
     @property
     def classes(self) -> list[str]:
@@ -197,7 +207,8 @@ class Model:
             "training": self.training,
             "limits": self.limits,
         }
-        return manifest, {**self.pipeline.arrays(), **self.estimator.arrays()}
+        intervals = {} if self.interval is None else self.interval.arrays()
+        return manifest, {**self.pipeline.arrays(), **self.estimator.arrays(), **intervals}
 
     @classmethod
     def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
@@ -206,9 +217,29 @@ class Model:
             pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             about = {name: manifest[name] for name in ("targets", "units", "quantity", "training")}
-            model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""))
+            interval = PredictionInterval.from_arrays(arrays, len(manifest["targets"]))
+            model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""), interval=interval)
             try_out(model, model.grid, manifest)
         return model
+
+
+def _limited(
+    estimator: Any, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, *, is_class: bool
+) -> PredictionInterval | None:
+    """Sets the limits of T2 and Q, and makes intervals, by rows of the calibration that were not seen.
+
+    Of (n, bands) pre-treated spectra with (n, targets) values, or indicators of classes.
+    """
+    if len(X if groups is None else np.unique(groups)) < LEAST_UNSEEN:
+        return None
+    rows = np.arange(len(X))
+    if len(X) > MOST_UNSEEN:
+        rows = np.sort(np.random.default_rng(0).permutation(len(X))[:MOST_UNSEEN])
+    t2, q = estimator.limit_domain(X, Y, groups, rows)
+    if is_class:
+        return None
+    residual = estimator.unseen(X, Y, groups, rows) - Y[rows]
+    return PredictionInterval.of(residual, t2, q, estimator.domain_.limits, np.ptp(Y, axis=0))
 
 
 def class_names(class_of: str, targets: Sequence[str]) -> list[str]:

@@ -49,6 +49,7 @@ class NetworkRegressor(Regressor):
 
     Attributes:
         networks_: the fitted networks. n_iter_: the largest number of epochs that one was trained for.
+        held_out_: for each network, the rows held out of its training.
         history_: for each network (epochs, 2), mean squared error of the training batches and of the held-out part,
             with each target in units of its sd.
         x_mean_, x_sd_: (bands,). y_mean_, y_sd_: (targets,). domain_: T2 and Q of the calibration.
@@ -98,13 +99,16 @@ class NetworkRegressor(Regressor):
         sides = None if pairs is None else self._pairs(*pairs).to(device)
         self.networks_: list[nn.Module] = []
         self.history_: list[np.ndarray] = []
+        self.held_out_: list[np.ndarray] = []
         sample = torch.from_numpy(np.arange(len(X)) if groups is None else np.unique(groups, return_inverse=True)[1])
         seeds = np.random.default_rng(self.random_state).integers(2**32, size=self.ensemble)
         with training.torch_threads(self.n_threads):
             for seed in seeds:
                 with training.torch_randomness(int(seed), device):
                     network = self._build().to(device)
-                    self.history_.append(self._train(network, spectra, values, sample, sides))
+                    held_out, train = self._inner_split(sample)
+                    self.held_out_.append(held_out.numpy())
+                    self.history_.append(self._train(network, spectra, values, held_out, train, sides))
                     self.networks_.append(network.eval())
         self.n_iter_ = max(map(len, self.history_))
         return self
@@ -131,10 +135,15 @@ class NetworkRegressor(Regressor):
         return type(self).network(len(self.x_mean_), len(self.y_mean_), noise=self.noise, dropout=self.dropout)
 
     def _train(
-        self, network: nn.Module, spectra: Tensor, values: Tensor, sample: Tensor, pairs: Tensor | None
+        self,
+        network: nn.Module,
+        spectra: Tensor,
+        values: Tensor,
+        held_out: Tensor,
+        train: Tensor,
+        pairs: Tensor | None,
     ) -> np.ndarray:
         """Leaves the best weights in the network; returns its history."""
-        held_out, train = self._inner_split(sample)
         updates = self.epochs * len(self._batches(train))
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
@@ -201,6 +210,17 @@ class NetworkRegressor(Regressor):
         with training.torch_threads(self.n_threads):
             parts = [training.forward(network, spectra) for network in self.networks_]
         return self._as_y(np.mean(parts, axis=0) * self.y_sd_ + self.y_mean_)
+
+    def unseen(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
+        """Only of the rows held out for early stopping, which have chosen the epoch: a fit takes too long to repeat."""
+        total, count = np.zeros(Y.shape), np.zeros((len(Y), 1))
+        for network, held_out in zip(self.networks_, self.held_out_, strict=True):
+            if len(held_out):
+                spectra = training.standardised(X[held_out], self.x_mean_, self.x_sd_)
+                total[held_out] += training.forward(network, spectra)
+                count[held_out] += 1
+        mean = np.divide(total, count, out=np.full(Y.shape, np.nan), where=count > 0)[rows]
+        return mean * self.y_sd_ + self.y_mean_
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As of every estimator, and weights by ``network.<number>.<layer>``."""

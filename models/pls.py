@@ -38,6 +38,9 @@ class PLSR(Regressor, LatentVariables):
         self.y_mean_, self.y_loadings_ = fit.y_mean, fit.y_loadings
         return self
 
+    def _settled(self, rows: int) -> dict[str, Any]:
+        return {"n_components": min(self.n_components_, rows - 1)}
+
     @property
     def coef_(self) -> np.ndarray:
         return self.rotations_ @ self.y_loadings_.T

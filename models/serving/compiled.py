@@ -44,7 +44,7 @@ def serve(
     with parts_of_a_model(arrays):
         pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
         parts = Parts(manifest, arrays, pipeline)
-        _ = parts.validation  # raises if its arrays do not belong together
+        _ = parts.validation, parts.interval  # raise if their arrays do not belong together
         if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
             model = Model.from_parts(manifest, arrays)
             return ServedModel(parts, model, Report(NUMPY[1], 0.0))
@@ -214,12 +214,15 @@ class ServedModel:
         self.error_sd = {name: float(error) for name, error in errors.items()}
         # Backends are compared by the scores: probabilities near 1 would hide their differences.
         self._calibration = parts.arrays["calibration"] if self.class_of else None
+        self._interval = parts.interval
 
     def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
         """(n, bands) of any numeric type, on any axis that covers the grid; raises AxisMismatch."""
         result = self._computed.predict(spectra, axis)
         if self._calibration is not None:
-            result = replace(result, values=probabilities(result.values, self._calibration))
+            return replace(result, values=probabilities(result.values, self._calibration))
+        if self._interval is not None:
+            return replace(result, half=self._interval.widths(result.t2, result.q, self.limits))
         return result
 
     def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:

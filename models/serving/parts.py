@@ -9,6 +9,7 @@ import numpy as np
 from ..applicability_domain import ApplicabilityDomain
 from ..class_scores import Validation
 from ..model import class_names
+from ..prediction_interval import PredictionInterval
 from ..preprocess import Pipeline
 from ..simca import Simca
 
@@ -70,6 +71,10 @@ class Parts:
         if calibration.shape != (k + 1, k) or not np.isfinite(calibration).all():
             raise ValueError(f"expected a finite calibration of {k} classes, got shape {calibration.shape}")
         return Validation.from_arrays(self.classes, self.arrays)
+
+    @property
+    def interval(self) -> PredictionInterval | None:
+        return PredictionInterval.from_arrays(self.arrays, len(self.manifest["targets"]))
 
     @property
     def simca(self) -> Simca | None:
