@@ -73,7 +73,7 @@ def refit(
         more = f"; and {len(weighed.held) - SAID} more" if len(weighed.held) > SAID else ""
         finding = "; ".join(map(str, weighed.held[-SAID:])) + more or "no new value"
         return Judged(champion, Verdict([Check("evidence", False, finding)]), weighed.held, base)
-    update = corrected(base.model, weighed.correction)
+    update = corrected(base.model, weighed.correction, weighed.spread)
     update.training["spectra"] = int(believed.sum())
     candidates = [(update, weighed.expected, f"a correction of the calibration ({weighed.members})")]
     full = _full(champion, labels, weighed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,10 +10,11 @@ from ..models.corrected import LinearCorrection, is_correctable
 from ..models.cross_validation import folds_of
 from ..models.model import Calibration, Model, Result, fingerprint
 from .correction import Directions, design
-from .evidence import Assessment, assess, widened
+from .evidence import PRIOR_VALUES, RECENT_VALUES, Assessment, assess, widened
 from .recipes import FOLDS, Held, Labels, as_champion
 
 OBJECTS = ("encoder", "progress")  # parameters that are no plain values
+NORMAL_90 = 1.645  # sd: half the width of a normal distribution's 90 % interval
 LEAST_ERROR = 1e-3  # sd of the target: a model that fits its calibration exactly is not so exact
 
 
@@ -60,7 +61,7 @@ class Weighed:
         row: (rows of new labels,), the row of `Labels.all` of each; value: (the same,), which value it shares, 0 to n.
         measured, predicted: (n, targets), by the laboratory and by the base.
         accepted: (n,) bool, in all targets. of_targets: an assessment each. held: those that are not accepted.
-        correction: of the base.
+        correction: of the base. spread: (targets,), its errors so far over those that the base's intervals allow for.
     """
 
     base: Base
@@ -72,6 +73,7 @@ class Weighed:
     of_targets: list[Assessment]
     held: list[Held]
     correction: LinearCorrection
+    spread: np.ndarray
 
     @property
     def expected(self) -> np.ndarray:
@@ -145,7 +147,22 @@ def weigh(champion: Model, labels: Labels, process: np.ndarray | None = None, kn
     direction = np.column_stack(turns) if can_turn and len(directions.axes.T) else None
     made = LinearCorrection(np.array(shift), np.array(slope), directions.mean, direction)
     measured, predicted = labels.all.values[first], mean[:, : len(targets)]
-    return Weighed(base, row, value, measured, predicted, accepted, of_targets, held, made)
+    weighed = Weighed(base, row, value, measured, predicted, accepted, of_targets, held, made, np.ones(len(targets)))
+    if seen.half is None:
+        return weighed
+    return replace(
+        weighed, spread=_spread((measured - weighed.expected)[accepted], means_of(seen.half, value)[accepted])
+    )
+
+
+def _spread(errors: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """(n, targets) forward errors and half widths of 90 % intervals -> (targets,); 1 where there are no errors yet.
+
+    The root mean square of errors over the intervals' sd, recent ones weighing more.
+    """
+    weight = np.exp(-np.arange(len(errors))[::-1] / RECENT_VALUES)
+    squares = (errors / np.maximum(half, np.finfo(np.float64).tiny) * NORMAL_90) ** 2
+    return np.sqrt((PRIOR_VALUES + weight @ squares) / (PRIOR_VALUES + weight.sum()))
 
 
 def means_of(columns: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Predictions, row by row, with whether to trust them: as Arrow or as JSON lines."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,8 +9,10 @@ import orjson
 import pyarrow as pa
 
 from ... import BadMessage
+from ...models.prediction_interval import INTERVAL_LEVEL
 from ...models.rows import Rows
 from .arrow import arrow_bytes, column_values, read_arrow
+from .frame import RESERVED
 from .record import ARROW, JSON, Message, iso
 
 JSON_LINES = "application/x-ndjson"
@@ -36,6 +38,7 @@ class Predictions(Rows):
         classes: of a model of classes: the likeliest class or "unknown", its probability, and the spectrum's distance
             from the nearest class over that class's limit; by the names of their columns.
         limits: 't2' and 'q' -> the calibration's limits at 95 % and 99 %.
+        intervals: of a model of values: the ends of each 90 % interval, as `interval_columns` names them.
     """
 
     line: str
@@ -59,6 +62,7 @@ class Predictions(Rows):
     x: np.ndarray | None = None
     y: np.ndarray | None = None
     classes: dict[str, np.ndarray] = field(default_factory=dict)
+    intervals: dict[str, np.ndarray] = field(default_factory=dict)
     result_id: list[str] | None = None
 
     def __len__(self) -> int:
@@ -69,8 +73,28 @@ class Predictions(Rows):
         names = ("spectrum_id", "time", "object_id", "x", "y")
         spectra = {name: column for name in names if (column := getattr(self, name)) is not None}
         verdicts = {name: getattr(self, name) for name in _VERDICTS}
-        columns = spectra | self.classes | self.values | verdicts | {"model_version": [self.model_version] * len(self)}
+        columns = (
+            spectra
+            | self.classes
+            | self.values
+            | self.intervals
+            | verdicts
+            | {"model_version": [self.model_version] * len(self)}
+        )
         return columns if self.result_id is None else columns | {"result_id": self.result_id}
+
+
+def interval_columns(values: np.ndarray, half: np.ndarray | None, targets: Sequence[str]) -> dict[str, np.ndarray]:
+    """<target>_low and <target>_high of each target, (n,), from values and half widths (n, targets); {} without widths.
+
+    Where a target itself has such a name, the column stays the target's.
+    """
+    if half is None:
+        return {}
+    taken, made = {*targets, *RESERVED}, {}
+    for ends, end in ((values - half, "low"), (values + half, "high")):
+        made |= {name: ends[:, i] for i, t in enumerate(targets) if (name := f"{t}_{end}") not in taken}
+    return made
 
 
 def encode_predictions(
@@ -104,6 +128,7 @@ def _as_arrow(predictions: Predictions) -> bytes:
         "model": predictions.model,
         "units": orjson.dumps(predictions.units),
         "limits": orjson.dumps(predictions.limits),
+        "interval_level": str(INTERVAL_LEVEL),
     }
     return arrow_bytes(pa.table(columns, metadata=metadata))
 

@@ -10,7 +10,7 @@ from ...models.class_scores import Verdict
 from ...models.model import Result
 from ...models.serving.compiled import ServedModel
 from ..messages.frame import Frame
-from ..messages.predictions import Predictions
+from ..messages.predictions import Predictions, interval_columns
 from ..settings.tables import Process
 from .model_server import ModelServer, Served
 from .process_limits import FrozenSensor, ProcessLimits, ProcessVerdict
@@ -93,6 +93,7 @@ class Predictor:
             frozen=frozen,
             reason=_reasons(model, result, outside, frozen, verdict, named, unknown),
             classes=classes,
+            intervals=interval_columns(result.values, result.half, model.targets),
         )
 
     def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:

@@ -19,6 +19,7 @@ from tamis.models.model import Model, Result
 from tamis.models.serving.compiled import ServedModel
 from tamis.models.store import Store
 from tamis.streamer.messages.codec import encode
+from tamis.streamer.messages.predictions import interval_columns
 from tamis.streamer.messages.record import JSON
 from tamis.streamer.processing.model_server import ModelServer
 from tamis.streamer.processing.predictor import Predictor
@@ -47,8 +48,14 @@ def test_predictions_are_the_estimators_own(line: FakeLine, model: Model, grid: 
     np.testing.assert_allclose([row["t2"] for row in rows], expected.t2, rtol=1e-4)
     np.testing.assert_allclose([row["q"] for row in rows], expected.q, rtol=1e-4)
     assert [row["spectrum_id"] for row in rows] == sent.spectrum_id
+    assert expected.half is not None
+    for end, sign in (("fat_low", -1), ("fat_high", 1)):
+        ends = expected.values[:, 0] + sign * expected.half[:, 0]
+        np.testing.assert_allclose([row[end] for row in rows], ends, rtol=0, atol=1e-4 * sd)
     assert {row["model_version"] for row in rows} == {"v0001"}
-    assert all(row["trusted"] and not row["reason"] for row in rows if row["q"] < model.limits["q"][0])
+    inside = [row for row in rows if all(row[name] < model.limits[name][0] for name in ("t2", "q"))]
+    assert len(inside) > 10
+    assert all(row["trusted"] and not row["reason"] for row in inside)
     assert line.rejected == []
     assert line.committed == 1
 
@@ -159,9 +166,24 @@ def test_json_lines_when_asked(tamis_line: MakeLine, model: Model, grid: Axis) -
     (message,) = line.sink.messages["tamis.predictions"]
     rows = [json.loads(text) for text in message.value.splitlines()]
     assert [row["spectrum_id"] for row in rows] == ["nir1-1-0", "nir1-1-1", "nir1-1-2"]
-    assert {"line", "time", "fat", "t2", "q", "trusted", "reason", "model_version"} <= rows[0].keys()
+    assert {"line", "time", "fat", "fat_low", "fat_high", "t2", "q", "trusted", "reason", "model_version"} <= rows[
+        0
+    ].keys()
     assert rows[0]["time"] == "2026-01-02T03:04:05.000000Z"
     assert rows[0]["t2_process_limit"] is None, "still learning"
+
+
+def test_a_model_without_intervals_and_a_target_with_such_a_name_have_no_such_columns(
+    line: FakeLine, model: Model, grid: Axis
+) -> None:
+    line.publish(replace(model, interval=None))
+    line.arrives(frame(grid, 3))
+    assert not {"fat_low", "fat_high"} & line.run().predictions[0].keys()
+    values, half = np.array([[1.0, 7.0]]), np.array([[0.5, 1.0]])
+    columns = interval_columns(values, half, ["fat", "fat_low"])
+    assert {name: ends.tolist() for name, ends in columns.items()} == {
+        "fat_high": [1.5], "fat_low_low": [6.0], "fat_low_high": [8.0]
+    }  # fmt: skip
 
 
 def test_predictions_stay_under_the_brokers_cap(tamis_line: MakeLine, model: Model, grid: Axis) -> None:

@@ -105,3 +105,18 @@ def test_the_base_is_fitted_once_and_again_if_the_recipe_changes(grid: Axis) -> 
     assert Base.of(champion, calibration, base) is base
     assert Base.of(replace(champion, estimator=PLSR(2)), calibration, base) is not base
     assert np.abs(base.error / NOISE - 1).max() < 0.5
+
+
+def test_intervals_become_as_wide_as_the_errors_of_a_correction_were(grid: Axis) -> None:
+    """A process outside the calibration: intervals are wide there, until its own values show how good predictions are."""
+    champion = champion_of(grid, PLSR(3))
+    spectra, values = later(grid, 60)
+    spectra = spectra + (0.05 * np.exp(-0.5 * ((grid.values - 1234) / 8) ** 2)).astype(np.float32)
+    assert champion.interval is not None
+    wide = champion.predict(spectra[40:], grid)
+    narrow = refit(champion, labels_of(champion, spectra[:20], values[:20]), process=spectra[:40]).model
+    new = narrow.predict(spectra[40:], grid)
+    assert wide.half is not None
+    assert new.half is not None
+    assert (np.median(new.half, axis=0) < 0.8 * np.median(wide.half, axis=0)).all()
+    assert np.mean(np.abs(new.values - values[40:]) <= new.half) > 0.85
