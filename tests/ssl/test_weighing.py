@@ -108,7 +108,7 @@ def test_the_base_is_fitted_once_and_again_if_the_recipe_changes(grid: Axis) -> 
 
 
 def test_intervals_become_as_wide_as_the_errors_of_a_correction_were(grid: Axis) -> None:
-    """A process outside the calibration: intervals are wide there, until its own values show how good predictions are."""
+    """Intervals are wide outside the calibration, until the process's own values show how good predictions are."""
     champion = champion_of(grid, PLSR(3))
     spectra, values = later(grid, 60)
     spectra = spectra + (0.05 * np.exp(-0.5 * ((grid.values - 1234) / 8) ** 2)).astype(np.float32)
