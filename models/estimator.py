@@ -113,7 +113,8 @@ class Regressor(RegressorMixin, Estimator):
         X, Y, groups = X[rows], Y[rows], None if groups is None else groups[rows]
         out = np.empty(Y.shape)
         for rows, held_out in folds_of(len(X), UNSEEN_FOLDS, 0, groups, min_training=2):
-            part = clone(self).set_params(**self._settled(len(rows)))
+            part: Any = clone(self)
+            part.set_params(**self._settled(len(rows)))
             part.fit(X[rows], Y[rows, 0] if self.y_ndim_ == 1 else Y[rows])
             out[held_out] = part.predict(X[held_out]).reshape(len(held_out), -1)
         return out
@@ -127,9 +128,9 @@ class Regressor(RegressorMixin, Estimator):
         return values[..., 0] if self.y_ndim_ == 1 else values
 
 
-def pls_subspace(estimator: Estimator, X: np.ndarray, Y: np.ndarray) -> Subspace:
-    """`Estimator._subspace` by PLS."""
-    fit = weighted_pls(X, Y, min(estimator.domain_.rotations.shape[1], len(X) - 1))
+def pls_subspace(X: np.ndarray, Y: np.ndarray, components: int) -> Subspace:
+    """The latent variables of (n, bands) and (n, targets); fewer where the rows are few."""
+    fit = weighted_pls(X, Y, min(components, len(X) - 1))
     return fit.x_mean, fit.rotations, fit.loadings
 
 
@@ -154,7 +155,8 @@ class LatentVariables(Estimator):
         self.x_mean_, self.rotations_, self.loadings_ = fit.x_mean, fit.rotations, fit.loadings
         self.domain_ = ApplicabilityDomain.of(X, fit.x_mean, fit.rotations, fit.loadings)
 
-    _subspace = pls_subspace
+    def _subspace(self, X: np.ndarray, Y: np.ndarray) -> Subspace:
+        return pls_subspace(X, Y, self.n_components_)
 
     @property
     def n_components_(self) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils import gen_batches
 
-from .applicability_domain import ApplicabilityDomain
+from .applicability_domain import ApplicabilityDomain, Subspace
 from .cross_validation import checked_components, fewest_components, folds_of
 from .estimator import LatentVariables, Regressor, pls_subspace
 from .weighted_pls import weighted_pls
@@ -130,7 +130,8 @@ class LocalPLS(Regressor):
         index: Any = NearestNeighbors(n_neighbors=min(self.n_neighbors, len(X)), algorithm="brute")
         self._index = index.fit(self._compared_to)
 
-    _subspace = pls_subspace
+    def _subspace(self, X: np.ndarray, Y: np.ndarray) -> Subspace:
+        return pls_subspace(X, Y, self._global.rotations.shape[1])
 
     def _compared(self, X: np.ndarray) -> np.ndarray:
         """What distances are taken between: (n, bands) -> scores, whitened or not, or the spectra themselves."""
