@@ -31,6 +31,8 @@ def decode(record: Record, axes: Axes, most_bytes: int) -> Screened:
     """
     content_type = record.headers.get("content-type", ARROW).split(";")[0].strip().lower()
     try:
+        if record.unreadable:
+            raise BadMessage(record.unreadable, "batch")
         if len(record.value) > most_bytes:
             raise BadMessage(f"expected at most {most_bytes} bytes in a frame, got {len(record.value)}", "too_large")
         if not record.value:

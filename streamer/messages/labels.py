@@ -91,6 +91,8 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> GivenLabels:
     Raises:
         BadMessage: there are no labels in these bytes; the text begins with their topic, partition and offset.
     """
+    if record.unreadable:
+        raise BadMessage(f"{record.place}: {record.unreadable}", "batch")
     if "content-type" not in record.headers and record.value.lstrip()[:1] == b"{":
         record = replace(record, headers={**record.headers, "content-type": JSON})
     document: Any = None

@@ -14,7 +14,12 @@ Message = tuple[bytes, dict[str, str]]  # a value and its headers
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One message as received."""
+    """One message as received.
+
+    Attributes:
+        unreadable: why the client could not unpack it; `value` is then what it could not unpack, often a whole batch.
+        offsets: how many messages of the topic it stands for.
+    """
 
     topic: str
     partition: int
@@ -23,6 +28,12 @@ class Record:
     value: bytes
     headers: dict[str, str]
     timestamp_s: float
+    unreadable: str = ""
+    offsets: int = 1
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + self.offsets
 
     @property
     def place(self) -> str:

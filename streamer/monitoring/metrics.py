@@ -37,6 +37,7 @@ TABLE = (
     Metric(_H, "tamis_end_to_end_latency_seconds", "From a frame's newest spectrum to delivery", "line", "s", _LATENCY),
     Metric(_G, "tamis_consumer_lag_records", "Messages not yet read", "topic partition"),
     Metric(_C, "tamis_skipped_messages_total", "Messages that the broker deleted before they were read"),
+    Metric(_C, "tamis_unreadable_batches_total", "Batches or messages that could not be unpacked; each is set aside"),
     Metric(_G, "tamis_broker_connected", "1 while a broker answers, else 0"),
     Metric(_G, "tamis_line_running", "1 while the line is scheduled to run, else 0", "line"),
     Metric(_G, "tamis_trusted_ratio", "Share of trusted predictions in the newest frame", "line"),

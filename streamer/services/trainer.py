@@ -24,7 +24,7 @@ from ..transport.protocols import Source
 from .label_intake import LabelIntake
 from .learning import Champion, Learning
 from .outbox import Outbox
-from .worker_metrics import show_source
+from .source_metrics import SourceMetrics
 
 log = structlog.get_logger()
 
@@ -53,6 +53,7 @@ class Trainer:
         self._labeled = time.monotonic()  # when the newest label arrived
         self._cameras = Cameras(self._folder / "cameras")
         self.intake = LabelIntake(self.settings, self.store, self.meters, self.outbox)
+        self._of_source = SourceMetrics(self.meters)
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     def run(self) -> None:
@@ -156,7 +157,7 @@ class Trainer:
             log.warning("spectra left out", place=record.place, error=str(error))
 
     def observe(self) -> None:
-        show_source(self.meters, self.source)
+        self._of_source.show(self.source)
         if self._buffer is not None:
             fill = self._buffer.fill()
             for part in ("window", "reservoir", "labeled", "waiting"):
@@ -175,4 +176,4 @@ class Trainer:
 
 
 def _position(record: Record) -> dict[str, int]:
-    return {f"{record.topic}:{record.partition}": record.offset + 1}
+    return {f"{record.topic}:{record.partition}": record.next_offset}

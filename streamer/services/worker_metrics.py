@@ -15,13 +15,13 @@ from ..messages.decisions import Decision
 from ..messages.frame import Frame
 from ..messages.labels import Request
 from ..messages.predictions import Predictions
-from ..monitoring.log_writer import dropped_lines
 from ..monitoring.metrics import Metrics
 from ..processing.camera import ScreenedFrame
 from ..processing.inspection import Fact, PredictionTime, Rejected
 from ..processing.model_server import Served
 from ..settings.tables import Settings
 from ..transport.protocols import Source
+from .source_metrics import SourceMetrics
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class WorkerMetrics:
         self._logged: dict[tuple[str, str, str], float] = {}  # the change that was last logged
         self._timely: dict[str, list[tuple[bool, float]]] = {}  # newest decisions of a line: is it late, seconds taken
         self._warned_late = -np.inf
-        self._skipped = 0
+        self._of_source = SourceMetrics(meters)
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
     def record(self, facts: Iterable[Fact]) -> None:
@@ -115,9 +115,7 @@ class WorkerMetrics:
         Args:
             warns: whether to warn of late decisions.
         """
-        show_source(self.meters, source)
-        self.meters["tamis_skipped_messages_total"].inc(source.skipped - self._skipped)
-        self._skipped = source.skipped
+        self._of_source.show(source)
         for line, predictions in self._newest.items():
             self._show_predictions(line, predictions)
         self._newest.clear()
@@ -183,13 +181,6 @@ class WorkerMetrics:
 def _seconds_since(when: np.datetime64) -> float:
     """NaN for NaT."""
     return float((np.datetime64(time.time_ns(), "ns") - when) / np.timedelta64(1, "s"))
-
-
-def show_source(meters: Metrics, source: Source) -> None:
-    for (topic, partition), lag in source.lag_records().items():
-        meters["tamis_consumer_lag_records"].labels(topic, str(partition)).set(lag)
-    meters["tamis_broker_connected"].set(not source.connection_problem)
-    meters.show_dropped_lines(dropped_lines())
 
 
 def show_drift(meters: Metrics, line: str, report: DriftReport) -> None:

@@ -33,6 +33,9 @@ def run_tail(settings: Settings, stop: Callable[[], bool], topic: str, new_only:
                 print(f"nothing more in {topic} yet; waiting (Ctrl-C stops)", file=sys.stderr, flush=True)
             for record in source.poll(0.2):
                 note_at = max(note_at, time.monotonic() + SAY_WAITING_S)
+                if record.unreadable:
+                    log.warning("left out", place=record.place, error=record.unreadable)
+                    continue
                 try:
                     rows = [dict(record.headers)] if rejects else decode_predictions(record.value, record.headers)
                 except (ValueError, OverflowError) as error:  # Arrow's and JSON's errors are ValueErrors

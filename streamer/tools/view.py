@@ -34,6 +34,9 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
 
     def take() -> None:
         for record in source.poll(0.2):
+            if record.unreadable:
+                log.warning("left out", place=record.place, error=record.unreadable)
+                continue
             decision = record.topic == settings.topics.decisions
             belt.take(record.value, record.headers, decision=decision, sent_s=record.timestamp_s)
 

@@ -1,31 +1,20 @@
-"""How fetched bytes become records: our own way through kafka-python 3.0.12, by its private parts.
+"""How bytes come from the socket: our own way through kafka-python 3.0.12, by its private parts.
 
-Its own way copies each byte nine times, and reads a message with seven headers in 25 us. Here the bytes come from the
-socket into the answer's own memory, records are views of it until their values are made, and headers that were just
-seen are not read again: a line's are all alike.
+Its own way copies each byte nine times. Here they come into the answer's own memory, and batches are views of it until
+the values of messages are made, in `record_batches`.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, KafkaConnectionError
+from kafka.errors import KafkaConnectionError
 from kafka.net import manager
 from kafka.net.transport import KafkaTCPTransport
 from kafka.protocol import parser
-from kafka.protocol.consumer import FetchResponse, IsolationLevel
+from kafka.protocol.consumer import FetchResponse
 from kafka.protocol.schemas.fields.codecs import Bytes
-from kafka.record.default_records import DefaultRecordBatch
-from kafka.record.memory_records import MemoryRecords
-from kafka.record.util import decode_varint
-
-from ..messages.record import Record
 
 _RECEIVE_BYTES = 1 << 18
-_PARTS: Any = Fetcher.PartitionRecords
-_BATCH: Any = DefaultRecordBatch
-_KNOWN_HEADERS = 64  # of the lines in one fetch
 
 
 class Answer:
@@ -103,115 +92,6 @@ def _field(struct: Any, *names: str) -> Any:
     for name in names:
         struct = next(field for field in getattr(struct, "array_of", struct)._fields if field.name == name)
     return struct
-
-
-class Batch(_BATCH):
-    """A record batch that is a view of its answer; one that is compressed is a copy, as ever."""
-
-    def __init__(self, view: memoryview) -> None:
-        self._buffer = view
-        self._header_data = self.HEADER_STRUCT.unpack_from(view)
-        self._pos, self._num_records = self.HEADER_STRUCT.size, self._header_data[12]
-        self._next_record_index, self._decompressed = 0, False
-
-    def records(self, topic: str, partition: int, known: dict[bytes, dict[str, str]]) -> Iterator[tuple[Record, int]]:
-        """Each record, and its bytes.
-
-        Args:
-            known: headers as they came, and as they were read.
-
-        Raises:
-            CorruptRecordError: these are no whole records.
-        """
-        self._maybe_uncompress()
-        buffer, at = memoryview(self._buffer), self._pos
-        stamped, first_ms, base = self.timestamp_type == self.LOG_APPEND_TIME, self.first_timestamp, self.base_offset
-        if stamped:
-            first_ms = self.max_timestamp
-        try:
-            for _ in range(self._num_records):
-                size, begin = decode_varint(buffer, at)
-                end = begin + size
-                later_ms, at = decode_varint(buffer, begin + 1)  # after the attributes, which say nothing
-                place, at = decode_varint(buffer, at)
-                key, at = _bytes(buffer, at)
-                value, at = _bytes(buffer, at)
-                if at >= end or end > len(buffer):
-                    raise CorruptRecordError(f"a record of {size} bytes ends at {end} of {len(buffer)}, in its value")
-                raw = bytes(buffer[at:end])
-                if (headers := known.get(raw)) is None:
-                    if len(known) >= _KNOWN_HEADERS:
-                        known.clear()
-                    headers = known[raw] = _headers(raw)
-                time_s = (first_ms if stamped else first_ms + later_ms) / 1000
-                yield Record(topic, partition, base + place, key, value or b"", headers, time_s), size
-                at = end
-        except (ValueError, IndexError) as error:
-            raise CorruptRecordError(f"expected a record at byte {at} of {len(buffer)}: {error}") from error
-        if at != len(buffer):
-            raise CorruptRecordError(f"{len(buffer) - at} bytes are left after {self._num_records} records")
-
-
-def _bytes(buffer: memoryview, at: int) -> tuple[bytes | None, int]:
-    size, at = decode_varint(buffer, at)
-    return (None, at) if size < 0 else (bytes(buffer[at : at + size]), at + size)
-
-
-def _headers(raw: bytes) -> dict[str, str]:
-    count, at = decode_varint(raw, 0)
-    found = {}
-    for _ in range(count):
-        name, at = _bytes(memoryview(raw), at)
-        text, at = _bytes(memoryview(raw), at)
-        found[(name or b"").decode("utf-8", "replace")] = (text or b"").decode("utf-8", "replace")
-    if count < 0 or at != len(raw):
-        raise ValueError(f"{len(raw)} bytes hold no {count} headers")
-    return found
-
-
-class Records(_PARTS):
-    """Gives `Record`s, in half the time in which kafka-python gives its own."""
-
-    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Record]:
-        """As there: checks sums, and leaves out what was aborted and what marks the ends of transactions."""
-        known: dict[bytes, dict[str, str]] = {}
-        last = None
-        while (view := records._next_slice) is not None:
-            if len(view) < DefaultRecordBatch.HEADER_STRUCT.size or view[MemoryRecords.MAGIC_OFFSET] < 2:
-                yield from records_of(super()._unpack_records(tp, records, *deserializers))
-                return
-            records._cache_next()
-            last = batch = Batch(view)
-            if self.check_crcs and not batch.validate_crc():
-                raise CorruptRecordError(f"{tp.topic}[{tp.partition}]@{batch.base_offset}: a wrong check sum")
-            self.leader_epoch = batch.leader_epoch
-            if not self._is_left_out(batch):
-                for record, size in batch.records(tp.topic, tp.partition, known):
-                    self.records_read += 1
-                    self.bytes_read += size
-                    self.next_fetch_offset = record.offset + 1
-                    yield record
-            self.next_fetch_offset = batch.next_offset
-        if last is not None:
-            self.next_fetch_offset = last.next_offset
-        self.drain()
-
-    def _is_left_out(self, batch: Batch) -> bool:
-        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
-            self._consume_aborted_transactions_up_to(batch.last_offset)
-            if self._contains_abort_marker(batch):
-                self.aborted_producer_ids.discard(batch.producer_id)
-            elif self._is_batch_aborted(batch):
-                return True
-        return batch.is_control_batch
-
-
-def records_of(messages: Iterable[Any]) -> Iterator[Record]:
-    """From kafka-python's own messages."""
-    for message in messages:
-        headers = {name: (text or b"").decode("utf-8", "replace") for name, text in message.headers or ()}
-        place = message.topic, message.partition, message.offset
-        yield Record(*place, message.key, message.value or b"", headers, message.timestamp / 1000)
 
 
 manager.KafkaTCPTransport = _Transport  # connections without TLS; with it, a record is 16 KiB

@@ -12,12 +12,12 @@ from kafka.structs import TopicPartition
 
 from ... import BadSettings, BrokerAbsent, Fenced, Stalled
 from ..messages.record import Record
-from . import consumer_quirks
+from . import consumer_quirks, fetch_path  # noqa: F401 (it changes how kafka-python receives)
 from .client import BrokerSilent, connected, listens, reason_of, split, with_notes
 from .client_log import overheard
-from .fetch_path import Records
 from .membership import Membership
 from .protocols import MAX_POLL_RECORDS, Progress, Source
+from .record_batches import read_anything
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             partition_assignment_strategy=[CooperativeStickyAssignor()],
             **_SESSION | ({"group_instance_id": member} if member and not partitions else {}),
         )
-        self._consumer._fetcher.PartitionRecords = Records
+        self._suspects = read_anything(self._consumer, in_flight_max_bytes)
         self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
         self._handled: dict[tuple[str, int], int] = {}  # by partition, the offset after the last one handled since
         self._confirmed: dict[Any, tuple[int, str]] = {}  # offsets to commit, with their notes, that are not sent yet
@@ -155,6 +155,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             for partition, messages in batches.items():
                 self._consumer.seek(partition, messages[0].offset)
             return []
+        self.unreadable = self._suspects.count
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [record for messages in batches.values() for record in messages]
@@ -214,7 +215,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             log.error(what, **reader, expected=offset, goes_on=go_on, skipped=skipped)
 
     def handled(self, record: Record) -> None:
-        self._handled[record.topic, record.partition] = record.offset + 1
+        self._handled[record.topic, record.partition] = record.next_offset
 
     def progress(self, note: str = "") -> Progress:
         return Progress(dict(self._handled), note, self._consumer.group_metadata())

@@ -33,6 +33,7 @@ class Source(Protocol):
     exhausted: bool = False  # nothing more can come
     connection_problem: str = ""  # why no messages can come
     skipped: int = 0  # messages that were deleted before they were read
+    unreadable: int = 0  # batches and messages that the client could not unpack
     # Called in `poll`, before others get some of our partitions.
     before_revoked: Callable[[], object] = staticmethod(lambda: None)
     poll_overdue: bool = False  # it should be polled soon, or the consumer group drops this member

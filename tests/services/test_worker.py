@@ -71,6 +71,16 @@ def test_a_bad_message_is_set_aside_and_the_next_one_is_read(line: FakeLine, gri
     assert line.committed == 3
 
 
+def test_a_batch_that_could_not_be_unpacked_goes_to_the_rejects_with_its_bytes(line: FakeLine, grid: Axis) -> None:
+    line.arrives(frame(grid, seed=1), b"raw batch", frame(grid, seed=2))
+    line.source.records[1] = replace(line.source.records[1], unreadable="snappy: damaged", offsets=3)
+    line.run()
+    assert len(line.predictions) == 8
+    (reject,) = line.sink.messages["tamis.rejects"]
+    assert (reject.value, reject.headers["reason"], reject.headers["source_offset"]) == (b"raw batch", "batch", "1")
+    assert reject.headers["error"] == "tamis.spectra[0]@1: snappy: damaged"
+
+
 def test_the_good_rows_of_a_bad_frame_go_through(line: FakeLine, grid: Axis) -> None:
     spectra = frame(grid).spectra.copy()
     spectra[1, 5], spectra[2, 0] = np.nan, np.inf
