@@ -29,7 +29,9 @@ _C, _G, _H = prometheus.Counter, prometheus.Gauge, prometheus.Histogram
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 TABLE = (
     # The worker's.
-    Metric(_C, "tamis_spectra_processed_total", "Spectra: trusted, untrusted, rejected or belt", "line outcome"),
+    Metric(
+        _C, "tamis_spectra_processed_total", "Spectra: trusted, untrusted, frozen, rejected or belt", "line outcome"
+    ),
     Metric(_C, "tamis_frames_total", "Messages read from the spectra topic"),
     Metric(_C, "tamis_dead_letter_total", "Rejected messages and rows", "line reason"),
     Metric(_C, "tamis_not_delivered_total", "Batches that the broker did not confirm; each is read again"),

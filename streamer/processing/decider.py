@@ -147,9 +147,11 @@ def _pooled(
     nothing, nowhere = np.zeros(len(names)), np.full(len(names), np.nan)
     distance = predictions.classes.get(f"{class_of}_distance", nothing)
     ambiguity = predictions.classes.get(f"{class_of}_ambiguity", nothing)
-    known = distance <= 1
+    frozen = predictions.frozen
+    known = (distance <= 1) & ~frozen
+    distance, ambiguity = np.where(frozen, np.inf, distance), np.where(frozen, 0.0, ambiguity)
     counted = np.where(known[:, None], values, 0.0)
-    flags = np.column_stack([np.ones(len(names)), known, predictions.trusted, predictions.odd])
+    flags = np.column_stack([np.ones(len(names)), known, predictions.trusted, predictions.odd, frozen])
     x, y = (nowhere if at is None else at for at in (predictions.x, predictions.y))
     each = zip(
         place,
@@ -162,6 +164,6 @@ def _pooled(
         strict=True,
     )
     instrument, followed = seen.frame.instrument, seen.ended is not None
-    for name, row, total, squares, (n, n_known, trusted, odd), ambiguous, nearest, reach in each:
-        sums = (total, squares, n, n_known, trusted, odd, ambiguous, nearest)
+    for name, row, total, squares, (n, n_known, trusted, odd, frozen), ambiguous, nearest, reach in each:
+        sums = (total, squares, n, n_known, trusted, odd, frozen, ambiguous, nearest)
         yield PooledObject(name, instrument, f"{source_id}-{row}", *sums, reach, clock, followed)

@@ -21,7 +21,7 @@ LEVEL = 0.9  # of the interval <target>_low to <target>_high
 IDLE_S = 2.0  # the longest wait for more of an object, where nothing arrives at all
 _HALF_WIDTH = NormalDist().inv_cdf((1 + LEVEL) / 2)  # of that interval, in standard errors
 _ENDS = ("", "_low", "_high")
-_ALWAYS = ("spectra", "trusted", "odd", "known", "x_low", "x_high", "y_low", "y_high")
+_ALWAYS = ("spectra", "trusted", "odd", "frozen", "known", "x_low", "x_high", "y_low", "y_high")
 _OF_CLASSES = ("confidence", "distance", "ambiguity", "certain")
 
 
@@ -32,12 +32,13 @@ class PooledObject:
     object_id: str
     instrument: str
     source_id: str  # message and row of its first spectrum, which are the same when they are read again
-    total: np.ndarray  # (targets,), values or probabilities, of the spectra that are of a known class
+    total: np.ndarray  # (targets,), values or probabilities, of the live spectra that are of a known class
     squares: np.ndarray  # likewise, of their squares
     spectra: int
-    known: int  # spectra that are of a known class
+    known: int  # live spectra that are of a known class; of values, all live ones
     trusted: int
     odd: int
+    frozen: int  # spectra that are not live: they count for nothing else
     ambiguity: float
     distance: float  # the smallest
     reach: Reach
@@ -62,7 +63,7 @@ class PooledObject:
         self.total, self.squares = self.total + other.total, self.squares + other.squares
         self.reach, self.heard = self.reach.with_(other.reach), max(self.heard, other.heard)
         self.distance = min(self.distance, other.distance)
-        for name in ("spectra", "known", "trusted", "odd", "ambiguity"):
+        for name in ("spectra", "known", "trusted", "odd", "frozen", "ambiguity"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -122,14 +123,15 @@ class LineRules:
         if self.model.class_of:
             facts = self._class_facts(pooled)
         else:
-            mean = pooled.total / n
-            between = np.maximum(pooled.squares / n - mean**2, 0)
+            live = n - pooled.frozen or np.nan  # without any, nothing is known
+            mean = pooled.total / live
+            between = np.maximum(pooled.squares / live - mean**2, 0)
             usual = np.array([self.model.error_sd.get(target, np.nan) for target in self.model.targets])
-            half = _HALF_WIDTH * np.sqrt(usual**2 + between / n)
+            half = _HALF_WIDTH * np.sqrt(usual**2 + between / live)
             for target, *row in zip(self.model.targets, mean, mean - half, mean + half, strict=True):
                 ends = zip(_ENDS, row, strict=True)
                 facts |= {f"{target}{end}": float(value) if np.isfinite(value) else None for end, value in ends}
-        facts |= {"spectra": n, "trusted": pooled.trusted / n, "odd": pooled.odd / n, "known": pooled.known / n}
+        facts |= {"spectra": n} | {name: getattr(pooled, name) / n for name in ("trusted", "odd", "frozen", "known")}
         low, high, _ = pooled.reach
         if np.isfinite(low).all():
             places = zip(("x_low", "y_low", "x_high", "y_high"), [*low, *high], strict=True)
@@ -137,11 +139,11 @@ class LineRules:
         return facts
 
     def _class_facts(self, pooled: PooledObject) -> dict[str, Any]:
-        """An object is unknown where most of its spectra are of no known class."""
+        """An object is unknown where most of its live spectra are of no known class."""
         names = self.model.classes
         chance = pooled.total / max(pooled.known, 1)
         best = int(chance.argmax())
-        is_known = 2 * pooled.known >= pooled.spectra and pooled.known > 0
+        is_known = 2 * pooled.known >= pooled.spectra - pooled.frozen and pooled.known > 0
         assert self.conformal is not None
         likely = [name for name, p, limit in zip(names, chance, self.conformal, strict=True) if is_known and p >= limit]
         return {
@@ -155,11 +157,13 @@ class LineRules:
         }
 
     def decide(self, facts: dict[str, Any]) -> tuple[str, int, str]:
-        """Action, the rule's number, and the reason."""
+        """Action, the rule's number, and the reason. Where all spectra are frozen, only rules that ask for it apply."""
+        is_frozen = facts["frozen"] == 1
         for number, (action, conditions, text) in enumerate(self.rules, start=1):
-            if all(condition(facts) for condition in conditions):
+            asked = not is_frozen or any("frozen" in condition.names for condition in conditions)
+            if asked and all(condition(facts) for condition in conditions):
                 return action, number, text
-        return self.table.otherwise, 0, "no rule matched"
+        return self.table.otherwise, 0, "frozen sensor" if is_frozen else "no rule matched"
 
 
 def _quoted(text: str) -> str:

@@ -17,6 +17,7 @@ from .process_limits import FrozenSensor, ProcessLimits, ProcessVerdict
 
 log = structlog.get_logger()
 
+FROZEN_SPECTRA = 10  # identical spectra in a row that are logged: a producer may send one twice
 MAX_WATCHES = 256  # lines x instruments; above that the least recent is forgotten, or names could fill the memory
 
 
@@ -55,6 +56,7 @@ class Predictor:
         model, n = served.model, len(frame)
         sensor, limits = self._watch(frame, served.version)
         frozen = sensor.update(frame.spectra, frame.spectrum_id, bounds[:-1])
+        _log_frozen(frame, sensor)
         # Of classes, what is usual changes from object to object: only T2 and Q can be odd.
         values = result.values[:, :0] if model.class_of else result.values
         at, parts = 0, []
@@ -113,6 +115,21 @@ class Predictor:
             del self._watches[line, instrument]
             log.warning("too many lines and instruments: the oldest is forgotten", line=line, instrument=instrument)
         return sensor, limits
+
+
+def _log_frozen(frame: Frame, sensor: FrozenSensor) -> None:
+    """Once when a sensor freezes, and once when it is over."""
+    if sensor.longest >= FROZEN_SPECTRA and not sensor.is_logged:
+        sensor.is_logged = True
+        log.warning(
+            "frozen sensor: its spectra are bit-identical, and decide nothing until they change",
+            line=frame.line,
+            instrument=frame.instrument,
+            spectra=sensor.longest,
+        )
+    if sensor.is_logged and sensor.run == 1:
+        sensor.is_logged = False
+        log.info("the sensor is no longer frozen", line=frame.line, instrument=frame.instrument)
 
 
 def _reasons(

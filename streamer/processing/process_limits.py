@@ -26,6 +26,10 @@ class FrozenSensor:
 
     def __init__(self) -> None:
         self._last: tuple[str, np.ndarray] | None = None
+        self.run = self.longest = (
+            0  # identical spectra in a row: up to the newest one, and the most of the latest update
+        )
+        self.is_logged = False
 
     def update(
         self, spectra: np.ndarray, spectrum_id: Sequence[str], first: Sequence[int] | np.ndarray = (0,)
@@ -43,9 +47,14 @@ class FrozenSensor:
         pairs = pairs[(spectra[pairs] == spectra[pairs + 1]).all(axis=1)]
         frozen[pairs + 1] = True
         frozen[np.setdiff1d(pairs, np.asarray(first) - 1)] = True
-        if self._last is not None and self._last[0] != spectrum_id[0]:
-            frozen[0] |= np.array_equal(self._last[1], spectra[0])
+        goes_on = (
+            self._last is not None and self._last[0] != spectrum_id[0] and np.array_equal(self._last[1], spectra[0])
+        )
+        frozen[0] |= goes_on
         self._last = spectrum_id[-1], spectra[-1].copy()
+        begins = np.setdiff1d(np.arange(1, len(spectra)), pairs + 1) if len(pairs) else np.arange(1, len(spectra))
+        runs = np.diff(begins, prepend=-self.run if goes_on else 0, append=len(spectra))
+        self.run, self.longest = int(runs[-1]), int(runs.max())
         return frozen
 
 

@@ -76,7 +76,10 @@ class WorkerMetrics:
         trusted = int(predictions.trusted.sum())
         spectra = self.meters["tamis_spectra_processed_total"]
         spectra.labels(label, "trusted").inc(trusted)
-        spectra.labels(label, "untrusted").inc(len(predictions) - trusted)
+        frozen = int(predictions.frozen.sum())
+        spectra.labels(label, "untrusted").inc(len(predictions) - trusted - frozen)
+        if frozen:
+            spectra.labels(label, "frozen").inc(frozen)
         names = predictions.result_id  # of several messages, the first one has waited longest
         first = len(predictions) if names is None else names.count(names[0])
         if not np.isnat(newest := np.max(predictions.time[:first])):

@@ -32,11 +32,37 @@ def test_prometheus_takes_the_configuration_and_the_rules() -> None:
 @pytest.mark.long(4)
 def test_each_alert_fires_when_it_should_and_only_then() -> None:
     assert "SUCCESS" in tool("promtool", "test", "rules", "rules_test.yml")
-    tested = (PROMETHEUS / "rules_test.yml").read_text()
+
+
+@pytest.mark.parametrize("alert", [rule["alert"] for rule in ALERTS])
+def test_each_alert_is_tested_silent_firing_and_resolved(alert: str) -> None:
+    """In one and the same situation: what fires for ever, or at once, has not been tested."""
+    for one in yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text())["tests"]:
+        asked = [each for each in one.get("alert_rule_test", ()) if each["alertname"] == alert]
+        fires = "".join("!" if each.get("exp_alerts") else "." for each in asked)  # in the order of time
+        if ".!." in fires:
+            return
+    raise AssertionError(f"rules_test.yml has no test in which {alert} is silent, fires, and is silent again")
+
+
+def test_a_share_counts_only_with_a_least_number() -> None:
+    """One of one is no 100 %."""
     for rule in ALERTS:
-        assert re.search(rf"alertname: {rule['alert']}\n\s+exp_alerts", tested), (
-            f"{rule['alert']} never fires in the tests"
-        )
+        if "ratio" in rule["expr"].replace("change_ratio", "") or "/ clamp_min" in rule["expr"]:
+            assert re.search(r"increase\(.*\[\w+\]\)\) >= \d", rule["expr"]), rule["alert"]
+
+
+def test_no_label_is_pasted_into_a_query_unquoted() -> None:
+    """A line's name may hold quotes: `printf "%q"` writes them as PromQL reads them."""
+    for rule in ALERTS:
+        for text in rule["annotations"].values():
+            assert "%s'" not in text, rule["alert"]
+            assert "='{{" not in text, rule["alert"]
+
+
+def test_an_inhibition_reaches_no_further_than_what_is_down() -> None:
+    for rule in yaml.safe_load((ALERTMANAGER / "alertmanager.yml").read_text())["inhibit_rules"]:
+        assert rule["equal"] in (["job", "instance"], ["line"])
 
 
 def test_alertmanager_takes_its_configuration_and_pages_for_pages_only() -> None:
