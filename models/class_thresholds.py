@@ -66,13 +66,25 @@ def _between(low: float, high: float) -> float:
 def conformal_limits(seen: Validation, level: float) -> np.ndarray:
     """(K,): a class is in a spectrum's set if its probability is at least this.
 
-    A share `level` of each class's spectra have the class in their set. Mondrian conformal prediction: Vovk, Gammerman
-    & Shafer, Algorithmic Learning in a Random World (2005), 4.5; probabilities as scores: Sadinle, Lei & Wasserman,
-    JASA 114 (2019) 223-234, doi 10.1080/01621459.2017.1395341.
+    A share `level` of each class's spectra have the class in their set. A class of n spectra too few for that (18 for
+    95 %) has the limit of all classes together, but no higher than its own lowest probability: so the class is in
+    the sets of a share n / (n + 1) of its spectra at least, whatever the others are like.
+
+    References:
+        Mondrian conformal prediction: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005), 4.5;
+        probabilities as scores: Sadinle, Lei & Wasserman, JASA 114 (2019) 223-234, doi 10.1080/01621459.2017.1395341;
+        small classes together: Ding, Angelopoulos, Bates, Jordan & Tibshirani, NeurIPS 2023, arXiv 2306.09335.
     """
+    own = seen.probability[np.arange(len(seen.codes)), seen.codes]
+    of_all = _conformal_limit(own, level)
     limits = np.zeros(len(seen.classes))
     for k in range(len(limits)):
-        own = np.sort(seen.probability[seen.codes == k, k])
-        if left_out := int(np.floor((1 - level) * (len(own) + 1) + 1e-9)):
-            limits[k] = own[left_out - 1]
+        of_class = own[seen.codes == k]
+        limits[k] = _conformal_limit(of_class, level) or min(of_all, of_class.min())
     return limits
+
+
+def _conformal_limit(own: np.ndarray, level: float) -> float:
+    """Of the probabilities (n,) of their own class; 0 where n is too small for the level."""
+    left_out = int(np.floor((1 - level) * (len(own) + 1) + 1e-9))
+    return float(np.sort(own)[left_out - 1]) if left_out else 0.0

@@ -145,18 +145,19 @@ def _pooled(
         return
     values = np.column_stack(list(predictions.values.values()))  # (n, targets)
     nothing, nowhere = np.zeros(len(names)), np.full(len(names), np.nan)
+    ends = [predictions.intervals.get(f"{target}_high", nowhere) for target in predictions.values]
     distance = predictions.classes.get(f"{class_of}_distance", nothing)
     ambiguity = predictions.classes.get(f"{class_of}_ambiguity", nothing)
     frozen = predictions.frozen
     known = (distance <= 1) & ~frozen
     distance, ambiguity = np.where(frozen, np.inf, distance), np.where(frozen, 0.0, ambiguity)
-    counted = np.where(known[:, None], values, 0.0)
+    counted, half = (np.where(known[:, None], one, 0.0) for one in (values, np.column_stack(ends) - values))
     flags = np.column_stack([np.ones(len(names)), known, predictions.trusted, predictions.odd, frozen])
     x, y = (nowhere if at is None else at for at in (predictions.x, predictions.y))
     each = zip(
         place,
         rows[first].tolist(),
-        *(np.add.reduceat(sums[rows], first) for sums in (counted, counted**2)),
+        *(np.add.reduceat(sums[rows], first) for sums in (counted, counted**2, half)),
         np.add.reduceat(flags[rows], first).astype(int).tolist(),
         np.add.reduceat(ambiguity[rows], first).tolist(),
         np.minimum.reduceat(distance[rows], first).tolist(),
@@ -164,6 +165,6 @@ def _pooled(
         strict=True,
     )
     instrument, followed = seen.frame.instrument, seen.ended is not None
-    for name, row, total, squares, (n, n_known, trusted, odd, frozen), ambiguous, nearest, reach in each:
-        sums = (total, squares, n, n_known, trusted, odd, frozen, ambiguous, nearest)
+    for name, row, total, squares, halves, (n, n_known, trusted, odd, frozen), ambiguous, nearest, reach in each:
+        sums = (total, squares, halves, n, n_known, trusted, odd, frozen, ambiguous, nearest)
         yield PooledObject(name, instrument, f"{source_id}-{row}", *sums, reach, clock, followed)

@@ -34,6 +34,7 @@ class PooledObject:
     source_id: str  # message and row of its first spectrum, which are the same when they are read again
     total: np.ndarray  # (targets,), values or probabilities, of the live spectra that are of a known class
     squares: np.ndarray  # likewise, of their squares
+    halves: np.ndarray  # likewise, of half the widths of their intervals; NaN for a model that has none
     spectra: int
     known: int  # live spectra that are of a known class; of values, all live ones
     trusted: int
@@ -60,7 +61,8 @@ class PooledObject:
 
     def absorb(self, other: PooledObject) -> None:
         """Adds another part of the same object."""
-        self.total, self.squares = self.total + other.total, self.squares + other.squares
+        for name in ("total", "squares", "halves"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.reach, self.heard = self.reach.with_(other.reach), max(self.heard, other.heard)
         self.distance = min(self.distance, other.distance)
         for name in ("spectra", "known", "trusted", "odd", "frozen", "ambiguity"):
@@ -126,8 +128,9 @@ class LineRules:
             live = n - pooled.frozen or np.nan  # without any, nothing is known
             mean = pooled.total / live
             between = np.maximum(pooled.squares / live - mean**2, 0)
-            usual = np.array([self.model.error_sd.get(target, np.nan) for target in self.model.targets])
-            half = _HALF_WIDTH * np.sqrt(usual**2 + between / live)
+            usual = [_HALF_WIDTH * self.model.error_sd.get(target, np.nan) for target in self.model.targets]
+            own = np.where(np.isfinite(pooled.halves), pooled.halves / live, usual)
+            half = np.sqrt(own**2 + _HALF_WIDTH**2 * between / live)
             for target, *row in zip(self.model.targets, mean, mean - half, mean + half, strict=True):
                 ends = zip(_ENDS, row, strict=True)
                 facts |= {f"{target}{end}": float(value) if np.isfinite(value) else None for end, value in ends}

@@ -39,16 +39,32 @@ def test_a_threshold_reaches_the_requested_purity_or_recovery_and_no_more() -> N
         threshold(seen, "c", purity=0.5)
 
 
+def drawn(rng: np.random.Generator, codes: np.ndarray, apart: float = 1.5) -> Validation:
+    logits = rng.normal(size=(len(codes), 3)) + apart * np.eye(3)[codes]
+    chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return Validation(np.array(["a", "b", "c"]), codes, chance, np.zeros(len(codes)))
+
+
 def test_conformal_sets_contain_the_true_class_as_often_as_requested() -> None:
     rng = np.random.default_rng(0)
-
-    def draw(n: int) -> Validation:
-        codes = rng.integers(3, size=n)
-        logits = rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[codes]
-        chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        return Validation(np.array(["a", "b", "c"]), codes, chance, np.zeros(n))
-
-    limits = conformal_limits(draw(600), 0.9)
-    new = draw(20_000)
+    limits = conformal_limits(drawn(rng, rng.integers(3, size=600)), 0.9)
+    new = drawn(rng, rng.integers(3, size=20_000))
     held = new.probability[np.arange(20_000), new.codes] >= limits[new.codes]
     assert abs(held.mean() - 0.9) < 0.03
+
+
+def test_a_class_of_few_spectra_makes_no_other_uncertain_and_is_still_found() -> None:
+    """With a limit of 0 it would be in the set of every spectrum."""
+    rng, sizes, found = np.random.default_rng(1), np.array([200, 200, 8]), []
+    new = drawn(rng, rng.integers(3, size=5_000), apart=6.0)
+    for _ in range(20):
+        seen = drawn(rng, np.repeat(np.arange(3), sizes), apart=6.0)
+        limits = conformal_limits(seen, 0.95)
+        likely = new.probability >= limits
+        assert likely.sum(axis=1).mean() < 1.1
+        found.append(likely[new.codes == 2, 2].mean())
+    assert np.mean(found) > 8 / 9
+    strange = drawn(rng, np.repeat(np.arange(3), sizes), apart=6.0)
+    strange.probability[-8:] = [0.5, 0.2, 0.3]  # a class that the model knows badly
+    assert conformal_limits(strange, 0.95)[2] == 0.3
+    assert not conformal_limits(drawn(rng, np.repeat(np.arange(3), 6)), 0.95).any(), "18 spectra in all say too little"

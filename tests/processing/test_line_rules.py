@@ -21,11 +21,14 @@ from ..support.spectra import frame, materials, simulate
 
 
 def test_a_value_is_judged_by_its_interval(tamis_line: Any, grid: Axis) -> None:
+    rng = np.random.default_rng(6)
     spectra, values = simulate(80, grid)
+    values = values + rng.normal(0, 0.1, values.shape)
     model = Model.fit(spectra, grid, values[:, :1], ["fat"], pipeline=Pipeline(), estimator=CommitteeRegressor())
     line = tamis_line(lines=by([{"action": "eject", "when": "fat_low > 3"}, {"action": "ask", "when": "fat_high > 3"}]))
-    Store(line.store).publish("default", model, {"rmsecv": {"fat": float(model.estimator.rmsecv_[0])}})
+    Store(line.store).publish("default", model)
     spectra, values = simulate(200, grid, seed=2)
+    values = values + rng.normal(0, 0.1, values.shape)
     line.arrives(frame(grid, 200, spectra=spectra.astype(np.float32)))
     decisions = decided(line.run())
     assert {row["action"] for row in decisions} == {"eject", "ask", "pass"}
