@@ -12,6 +12,7 @@ from .band_columns import MIN_PREFIXED, Bands, band_columns
 from .columns import KEYS, TEXT_COLUMNS, BadRows, Batch, Content, plain, shown
 from .kinds import is_empty, number
 from .options import ReadOptions
+from .sheets import open_sheet
 from .spectra_in_columns import in_columns, why_no_axis
 from .text_table import (
     MAX_ABOVE,
@@ -47,6 +48,11 @@ def open_csv(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> 
 def open_text(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
     """As `open_csv`; blanks may separate the cells. Mostly one spectrum in two columns: its axis and its values."""
     return _open(path, open_lines(path, stream, options.encoding, blanks=True), options)
+
+
+def open_xlsx(path: str, stream: Any, stack: ExitStack, options: ReadOptions) -> Content:
+    """As `open_csv`, from the only sheet with cells."""
+    return _open(path, open_sheet(path, stream, stack), options)
 
 
 def _open(path: str, lines: Lines, options: ReadOptions) -> Content:

@@ -109,9 +109,9 @@ def _replaced(table: Table, name: str, column: np.ndarray, path: str) -> list[st
 
 
 def read_laboratory(path: Path, encoding: str | None, targets: Collection[str] = ()) -> Values:
-    """CSV, TSV, text or Parquet; `targets` are names that help to find the header. Raises BadFile."""
+    """CSV, TSV, text, .xlsx or Parquet; `targets` are names that help to find the header. Raises BadFile."""
     if path.suffix.lower() in SHEETS:
-        raise BadFile(f"{path}: expected a table of text or Parquet: save the sheet as CSV (UTF-8)")
+        raise BadFile(f"{path}: expected a table of text, .xlsx or Parquet: save the sheet as .xlsx or as CSV (UTF-8)")
     _, kind, _ = parts(str(path))
     if kind == ".parquet":
         return _of_parquet(path)

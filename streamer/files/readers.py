@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from ... import BadFile
 from .columns import Content
-from .csv_table import open_csv, open_text
+from .csv_table import open_csv, open_text, open_xlsx
 from .instruments import spectrometers
 from .instruments.envi import open_envi
 from .numpy_arrays import open_npy, open_npz
 from .options import ReadOptions
 from .parquet import open_parquet
+from .sheets import open_sheet
 from .text_table import Lines, checked_encoding, open_lines
 
 if TYPE_CHECKING:
@@ -39,14 +40,19 @@ MAGIC = {
     ".parquet": b"PAR1",
     ".npy": b"\x93NUMPY",
     ".npz": b"PK\x03\x04",
+    ".xlsx": b"PK\x03\x04",
     ".opus": b"\n\n\xfe\xfe",
     ".gz": b"\x1f\x8b",
     ".zst": b"\x28\xb5\x2f\xfd",
 }
 MAX_UNPACKED = 1 << 30  # bytes on disk, plus a hundred times the file: spectra shrink to a half or a tenth
 TEXTS = (".csv", ".tsv", ".txt", ".dpt", ".asc", ".xy", ".dat")
-SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-SEEKING = (".parquet", ".npz")  # not read from front to back: unpacked on disk where compressed, never in memory
+SHEETS = (".xls", ".xlsm", ".ods", ".numbers")
+SEEKING = (
+    ".parquet",
+    ".npz",
+    ".xlsx",
+)  # not read from front to back: unpacked on disk where compressed, never in memory
 
 
 @contextmanager
@@ -85,10 +91,13 @@ def open_content(path: str, options: ReadOptions) -> Iterator[Content]:
 def opened_text(path: str, encoding: str | None) -> Iterator[Lines]:
     """The lines of a table of text that holds no spectra. Raises BadFile."""
     _, kind, compression = parts(path)
-    if kind not in TEXTS:
-        raise BadFile(f"{path}: expected a table of text ({', '.join(TEXTS)}) or Parquet")
-    with read_errors(path):
+    if kind not in (*TEXTS, ".xlsx") or (kind == ".xlsx" and compression):
+        raise BadFile(f"{path}: expected a table of text ({', '.join(TEXTS)}), .xlsx or Parquet")
+    with ExitStack() as stack, read_errors(path):
         _check_begin(path, kind, compression, encoding)
+        if kind == ".xlsx":
+            yield open_sheet(path, stack.enter_context(_stream(path, "")), stack)
+            return
         encoding, said = checked_encoding(path, lambda: _stream(path, compression), encoding)
         with _stream(path, compression) as stream:
             lines = open_lines(path, stream, encoding, blanks=kind not in (".csv", ".tsv"))
@@ -125,7 +134,7 @@ def parts(path: str) -> tuple[str, str, str]:
     if kind not in FORMATS:
         known = f"{', '.join(FORMATS)} and .0 to .9999 (OPUS), each also with .gz or .zst"
         if kind in SHEETS:
-            raise BadFile(f"{path}: {kind} files are not supported: save the sheet as CSV")
+            raise BadFile(f"{path}: {kind} files are not read: save the sheet as .xlsx or CSV")
         raise BadFile(f"{path}: unknown suffix {kind or file.suffix!r}; known: {known}")
     return inner.stem, kind, compression
 
@@ -179,6 +188,7 @@ FORMATS: dict[str, Callable[[str, Any, ExitStack, ReadOptions], Content]] = {
     **dict.fromkeys((".txt", ".dpt", ".asc", ".xy", ".dat"), open_text),
     ".npy": open_npy,
     ".npz": open_npz,
+    ".xlsx": open_xlsx,
     ".hdr": open_envi,
     **spectrometers.FORMATS,
 }

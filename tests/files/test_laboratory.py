@@ -270,9 +270,9 @@ def test_parquet_names_numbers_and_what_is_neither(names: pa.Array, tmp_path: Pa
 
 
 def test_a_sheet_is_no_table_of_text(tmp_path: Path) -> None:
-    (tmp_path / "v.xlsx").write_bytes(b"PK\3\4")
-    with pytest.raises(BadFile, match=r"v\.xlsx: expected a table of text or Parquet: save the sheet as CSV"):
-        join(write_spectra(tmp_path / "s.csv", spectrum_id=S), tmp_path / "v.xlsx")
+    (tmp_path / "v.xls").write_bytes(b"PK\3\4")
+    with pytest.raises(BadFile, match=r"v\.xls: expected a table of text, .xlsx or Parquet: save the sheet as .xlsx"):
+        join(write_spectra(tmp_path / "s.csv", spectrum_id=S), tmp_path / "v.xls")
 
 
 @pytest.mark.parametrize(
