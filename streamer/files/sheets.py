@@ -32,7 +32,7 @@ def open_sheet(path: str, stream: Any, stack: ExitStack) -> Lines:
     try:
         values, formulas = (load_workbook(stream, read_only=True, data_only=is_value) for is_value in (True, False))
         width, name = _filled(path, formulas)
-        text = stack.enter_context(tempfile.TemporaryFile("w+b", prefix="tamis-"))
+        text = stack.enter_context(tempfile.TemporaryFile("w+b", prefix="tamis-"))  # noqa: SIM115 (the stack closes it)
         writer = csv.writer(io.TextIOWrapper(text, "utf-8", newline="", write_through=True), "excel-tab")
         percent: str | None = None
         for made in zip_longest(values[name].rows, formulas[name].rows):
