@@ -45,9 +45,10 @@ def open_sheet(path: str, stream: Any, stack: ExitStack) -> Lines:
                     raise BadFile(f"{where}: open the file in a spreadsheet program and save it")
                 if cell.value in _ERRORS:
                     raise BadFile(f"{path}: cell {cell.coordinate} holds the error {cell.value}")
-                is_percent = isinstance(cell.value, int | float) and "%" in (cell.number_format or "")
-                percent = cell.coordinate if is_percent and percent is None else percent
-                cells.append(_text(cell.value * 100 if is_percent else cell.value))
+                value = cell.value
+                if isinstance(value, int | float) and "%" in (cell.number_format or ""):
+                    value, percent = value * 100, percent or cell.coordinate
+                cells.append(_text(value))
             writer.writerow(cells + [""] * (width - len(cells)) if any(cells) else [])
     except (KeyError, AttributeError, TypeError, SyntaxError) as error:  # a zip of another kind, or broken XML
         raise BadFile(f"{path}: expected an .xlsx file: {type(error).__name__}: {error}") from error
