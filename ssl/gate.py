@@ -15,27 +15,38 @@ MAX_MOVE = 3.0  # change of a stream's predictions, over the champion's error pl
 COST = 1.0  # of learning: squared errors of the calibration, in all
 EXPLAINED = 1.5  # as far as the champion was found wrong, and half as much again: it is known from few values
 MIN_GAIN = 0.01  # over a random encoder, on labels or on pairs, that a trained one must show somewhere
+FEW_VALUES = 20  # laboratory values of the running process: fewer cannot judge a new fit or an encoder
 MIN_RANK = 0.3  # share of the champion's effective rank
 MIN_OVERLAP = 0.2  # share of the ten nearest neighbours that are also the champion's
 
 
 class Check(NamedTuple):
-    """One test of a candidate: its outcome, and the finding in words and figures."""
+    """One test of a candidate: its outcome, and the finding in words and figures.
+
+    Attributes:
+        enough: False where it passed on too little to judge by.
+    """
 
     name: str
     passed: bool
     finding: str
+    enough: bool = True
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks; a single failed one refuses the candidate."""
+    """All checks; a single failed one refuses the candidate, and one with too little to judge by makes it a shadow."""
 
     checks: Sequence[Check]
 
     @property
     def promoted(self) -> bool:
-        return all(check.passed for check in self.checks)
+        return all(check.passed and check.enough for check in self.checks)
+
+    @property
+    def shadow(self) -> bool:
+        """Whether it did no harm in what there is to judge by, which is too little."""
+        return all(check.passed for check in self.checks) and not self.promoted
 
     @property
     def reason(self) -> str:
@@ -45,7 +56,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         # "told" is the key in the manifests of stored models.
-        checks = [{"name": name, "passed": passed, "told": finding} for name, passed, finding in self.checks]
+        checks = [{"name": one.name, "passed": one.passed, "told": one.finding} for one in self.checks]
         return {"promoted": self.promoted, "checks": checks}
 
 
@@ -138,6 +149,11 @@ def forward_check(
     return Check(f"{target}, forward", ours <= allowed, finding)
 
 
+def allowed_move(known: np.ndarray, error: float) -> float:
+    """Of predictions of the stream, root mean square; the arguments are those of `stream_check`."""
+    return EXPLAINED * float(np.sqrt(np.mean(known**2))) + error
+
+
 def stream_check(target: str, unit: str, moves: np.ndarray, known: np.ndarray, error: float) -> Check:
     """Predictions of the newest spectra may move as far as the champion was found wrong, and its own error.
 
@@ -146,10 +162,17 @@ def stream_check(target: str, unit: str, moves: np.ndarray, known: np.ndarray, e
         error: of the champion, out of fold. All in the target's unit.
     """
     by, most = float(np.sqrt(np.mean(moves**2))), float(np.abs(moves).max(initial=0.0))
-    allowed = EXPLAINED * float(np.sqrt(np.mean(known**2))) + error
+    allowed = allowed_move(known, error)
     what = f"predictions of the newest {len(moves)} spectra move by {by:.3g} {unit}".rstrip()
     finding = f"{what}, {most:.3g} at most; new values, {len(known)}, explain {allowed:.3g}"
     return Check(f"{target}, stream", by <= allowed and most <= MAX_MOVE * allowed, finding)
+
+
+def evidence_check(values: int) -> Check:
+    """Whether a candidate that differs in more than a correction was judged on enough values of the running process."""
+    found = "no value" if not values else "1 value" if values == 1 else f"{values} values"
+    finding = f"judged on {found} of the running process; {FEW_VALUES} are enough"
+    return Check("evidence", True, finding, values >= FEW_VALUES)
 
 
 def _gains(probes: Sequence[Probe], disagreement: Mapping[str, float]) -> Check:

@@ -16,6 +16,7 @@ from ..models.model import Calibration, Model
 from ..models.model_selection import train
 from ..models.preprocess import Pipeline
 from .gate import Probe, Verdict
+from .shadow import Promise
 
 FOLDS = 5  # also of the newest labels
 NEWEST = 50  # labels at most
@@ -30,6 +31,7 @@ class Labels(NamedTuple):
         all: the calibration, then the later labels. new: (n,) bool, the later ones.
         unseen: (n,) bool, those of them that the champion was not fitted on.
         spectrum_id: n names, or none. previous: (n, targets), what was given for a spectrum before, NaN for nothing.
+        joined: (n,) numbers of arrival, 0 for the calibration; None if they are not known.
     """
 
     all: Calibration
@@ -37,6 +39,7 @@ class Labels(NamedTuple):
     unseen: np.ndarray
     spectrum_id: Sequence[str] = ()
     previous: np.ndarray | None = None
+    joined: np.ndarray | None = None
 
     @classmethod
     def join(
@@ -46,15 +49,18 @@ class Labels(NamedTuple):
         unseen: np.ndarray,
         spectrum_id: Sequence[str] = (),
         previous: np.ndarray | None = None,
+        joined: np.ndarray | None = None,
     ) -> Labels:
         """`later`, in its order of arrival, has groups of its own; unseen (later,) bool, and so on."""
         group = calibration.group.max(initial=-1) + 1 + later.group
-        joined, old = Calibration.joined([calibration, replace(later, group=group)]), len(calibration)
-        new = np.arange(len(joined)) >= old
+        known, old = Calibration.joined([calibration, replace(later, group=group)]), len(calibration)
+        new = np.arange(len(known)) >= old
         names = [""] * old + list(spectrum_id) if spectrum_id else []
         if previous is not None:
             previous = np.vstack([np.full((old, later.values.shape[1]), np.nan), previous])
-        return cls(joined, new, np.concatenate([np.zeros(old, bool), unseen]), names, previous)
+        if joined is not None:
+            joined = np.concatenate([np.zeros(old, np.int64), joined])
+        return cls(known, new, np.concatenate([np.zeros(old, bool), unseen]), names, previous, joined)
 
     @property
     def count(self) -> int:
@@ -64,8 +70,8 @@ class Labels(NamedTuple):
     def only(self, kept: np.ndarray) -> Labels:
         """Some of the rows: (n,) bool."""
         names = [name for name, is_kept in zip(self.spectrum_id, kept, strict=False) if is_kept]
-        previous = None if self.previous is None else self.previous[kept]
-        return Labels(self.all[kept], self.new[kept], self.unseen[kept], names, previous)
+        previous, joined = (None if one is None else one[kept] for one in (self.previous, self.joined))
+        return Labels(self.all[kept], self.new[kept], self.unseen[kept], names, previous, joined)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,8 @@ class Judged(NamedTuple):
     Attributes:
         held: values that it was not fitted on. base: a `weighing.Base`, that they were held against.
         learned: samples that it was fitted on, with the calibration's.
+        promise: what it is held to, once it is published.
+        beside: another candidate, that has too little to be judged by and may predict beside the champion.
     """
 
     model: Model
@@ -117,6 +125,8 @@ class Judged(NamedTuple):
     held: Sequence[Held] = ()
     base: Any = None
     learned: int = 0
+    promise: Promise | None = None
+    beside: Judged | None = None
 
 
 def as_champion(champion: Model) -> Fit:

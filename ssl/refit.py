@@ -16,7 +16,17 @@ from ..models.cross_validation import folds_of
 from ..models.encoder import Encoder
 from ..models.evaluation import paired_difference
 from ..models.model import Calibration, Model
-from .gate import MARGIN, Check, Verdict, forward_check, judge, stream_check
+from .gate import (
+    MARGIN,
+    MAX_MOVE,
+    Check,
+    Verdict,
+    allowed_move,
+    evidence_check,
+    forward_check,
+    judge,
+    stream_check,
+)
 from .pretrain import Health, Recipe, health, pretrain
 from .recipes import (
     FOLDS,
@@ -33,6 +43,7 @@ from .recipes import (
     probes_of,
     with_calibration,
 )
+from .shadow import Promise
 from .unlabeled import Unlabeled
 from .weighing import Base, Weighed, means_of, weigh
 
@@ -40,6 +51,7 @@ MIN_NEWEST = 3  # labels: fewer cannot judge a recipe
 MIN_FULL = 5  # values from which a new fit of everything may be better than a correction
 CONFIDENCE = 0.8  # that it is better
 NEWEST_SPECTRA = 100  # of the process, whose predictions must not move for no reason
+ANEW = "calibration and values fitted anew"
 SAID = 3  # held values that a verdict names, the newest
 HELD_OUT = 0.1  # of the stream's objects: the gate's, never trained on
 JUDGED_PAIRS = 512
@@ -52,7 +64,7 @@ def refit(
     gold: Sequence[Gold] = (),
     margin: float = MARGIN,
     process: np.ndarray | None = None,
-    known: Base | None = None,
+    known: Base | Weighed | None = None,
 ) -> Judged:
     """Learns from the laboratory's values as much as they can pay for, or nothing.
 
@@ -62,12 +74,15 @@ def refit(
 
     Args:
         process: (m, bands) unlabeled spectra, the newest last; those of the labels themselves if None.
-        known: `Judged.base` of an earlier call.
+        known: `Judged.base` of an earlier call, or these very labels, weighed.
+
+    The richer candidate has too little to be judged by while its values are few: it is then given as `Judged.beside`,
+    to predict beside the champion, and the correction may pass at once.
     """
     if labels.new.all():  # a bundle without its calibration: there is nothing to hold a value against
         finding = "the bundle holds no calibration; publish the model again with `tamis fit`"
         return Judged(champion, Verdict([Check("calibration", False, finding)]))
-    weighed = weigh(champion, labels, process, known)
+    weighed = known if isinstance(known, Weighed) else weigh(champion, labels, process, known)
     base, believed = weighed.base, weighed.believed(labels)
     if not (labels.unseen & believed).any():
         more = f"; and {len(weighed.held) - SAID} more" if len(weighed.held) > SAID else ""
@@ -78,16 +93,22 @@ def refit(
     candidates = [(update, weighed.expected, f"a correction of the calibration ({weighed.members})")]
     full = _full(champion, labels, weighed)
     if full is not None:
-        candidates.insert(0, (*full, "calibration and values fitted anew"))
+        candidates.insert(0, (*full, ANEW))
     newest = labels.all.spectra[labels.new] if process is None or not len(process) else process[-NEWEST_SPECTRA:]
+    learned, beside = labels.only(believed).count, None
     for candidate, forward, what in candidates:
-        checks = _update_checks(champion, candidate, forward, labels, weighed, newest, margin)
+        checks, promise = _update_checks(champion, candidate, forward, labels, weighed, newest, margin)
+        if what == ANEW and champion.training.get("member") != ANEW:
+            checks.append(evidence_check(int(np.isfinite(forward).all(axis=1).sum())))
         probes = gold_probes({"candidate": candidate, "champion": champion}, gold)
         verdict = Verdict([*checks, *judge(probes, {}, margin=margin).checks, Check("kind", True, what)])
+        candidate.training["member"] = what.split(" (")[0]
+        judged = Judged(with_calibration(candidate, labels), verdict, weighed.held, base, learned, promise, beside)
         if verdict.promoted:
             break
-    learned = labels.only(believed).count
-    return Judged(with_calibration(candidate, labels), verdict, weighed.held, base, learned)
+        if verdict.shadow:
+            beside = judged
+    return judged
 
 
 def _full(champion: Model, labels: Labels, weighed: Weighed) -> tuple[Model, np.ndarray] | None:
@@ -123,20 +144,22 @@ def _update_checks(
     weighed: Weighed,
     newest: np.ndarray,
     margin: float,
-) -> list[Check]:
+) -> tuple[list[Check], Promise]:
     """Forward over all values believed, and the moves of the newest spectra; of each target."""
     judged = weighed.accepted & np.isfinite(forward).all(axis=1)
     predicted = champion.predict(labels.all.spectra[weighed.row], champion.grid).values
     is_unseen = np.bincount(weighed.value, weights=labels.unseen[weighed.row]) > 0
     errors = (weighed.measured - means_of(predicted, weighed.value))[is_unseen & weighed.accepted]
     moves = candidate.predict(newest, champion.grid).values - champion.predict(newest, champion.grid).values
-    checks = []
+    checks, promised = [], []
     for t, target in enumerate(champion.targets):
         unit, error = champion.units.get(target, ""), float(weighed.base.error[t])
         measured, ours, base = (one[judged, t] for one in (weighed.measured, forward, weighed.predicted))
         checks.append(forward_check(target, unit, measured, ours, base, error, margin))
         checks.append(stream_check(target, unit, moves[:, t], errors[:, t], error))
-    return checks
+        shown = float(np.sqrt(np.mean((ours - measured) ** 2)))
+        promised.append((max(shown, error), allowed_move(errors[:, t], error)))
+    return checks, Promise(*np.array(promised).T)
 
 
 def improve(
@@ -212,8 +235,8 @@ def contend(
     candidate, old = fitted["candidate"], ~labels.new
     probes = probes_of("calibration", champion, labels.all, np.flatnonzero(old), **out)
     newest = np.flatnonzero(labels.new & np.isfinite(out["candidate"]).all(axis=1))
-    evidence = len(np.unique(labels.all.group[newest])) >= MIN_NEWEST
-    if evidence:
+    values = len(np.unique(labels.all.group[newest]))
+    if values >= MIN_NEWEST:
         probes += probes_of("newest labels", champion, labels.all, newest, **out)
     probes += gold_probes({name: made.model for name, made in fitted.items() if isinstance(made, Fitted)}, gold)
     sd = labels.all.values.std(axis=0)
@@ -222,14 +245,23 @@ def contend(
     if np.isnan(list(disagreement.values())).any():
         disagreement = {}
     moved = None
-    if not evidence:
+    if values < MIN_NEWEST:
         rows = np.random.default_rng(0).permutation(len(stream))[:JUDGED_SPECTRA]
         change = candidate.predict(stream.spectra[rows]) - Fitted(champion).predict(stream.spectra[rows])
         error = out["champion"][old] - labels.all.values[old]
         moved = float(np.sqrt(np.mean((change / sd) ** 2))), float(np.sqrt(np.mean((error / sd) ** 2)))
-    error = float(np.sqrt(np.mean(((out["candidate"][old] - labels.all.values[old]) / sd) ** 2)))
+    ours, theirs = (_rmse(out[name][old] - labels.all.values[old]) for name in ("candidate", "champion"))
+    error = float(np.sqrt(np.mean((ours / sd) ** 2)))
     verdict = judge(probes, disagreement, margin=margin, moved=moved, error=error, **healths)
-    return Judged(with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion, verdict)
+    if values >= MIN_NEWEST:
+        ours = np.maximum(ours, _rmse(out["candidate"][newest] - labels.all.values[newest]))
+    model = with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion
+    return Judged(model, verdict, promise=Promise(ours, MAX_MOVE * theirs))
+
+
+def _rmse(errors: np.ndarray) -> np.ndarray:
+    """(n, targets) -> (targets,)"""
+    return np.sqrt(np.mean(errors**2, axis=0))
 
 
 def _cross_fit(recipes: Mapping[str, Fit], labels: Labels) -> dict[str, np.ndarray]:

@@ -1,28 +1,95 @@
 """`tamis demo --learn`: the same fermentation; each laboratory value arrives an hour after its sample and is learned.
 
 A worker and a trainer run side by side. Each spectrum is predicted with the knowledge at the time of its measurement:
-the replay waits until a value is learned or refused, and until the worker serves the new version.
+the replay waits until a value is learned or refused, and until the worker serves the new version. In a second act the
+fermentation begins again, and the laboratory errs.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ... import require_learn
+from ...models.model import Calibration, Model
+from ...models.store import Store
+from ...ssl.recipes import as_champion
+from ..messages.frame import Frame
 from ..messages.labels import Label, encode_labels
-from ..pages.charts import DISC, Chart, Figure, Kind, page_of, write_page
-from ..studies.pages import TEMPLATE, Section
-from ..studies.tables import Listing
+from ..pages.charts import write_page
 from ..tools.top import Scrape
 from .fermentation import STEP_S, TARGET, UNIT, at_samples, prepare, say, scores, write_figures
+from .learning_page import Story, page
 from .plant import Plant, plant, running
 
 DELAY_H = 1.0  # from the sample to the laboratory's value
 SPAN_S = 600.0  # the fermenter changes little in ten minutes: spectra so close to a sample share its value
+AGAIN_S = 48 * 3600.0  # from the first start to the second
+ERRING = slice(1, 20)  # the samples of the second act
+TYPED, UNITS, SWAPPED = 3, (5, 6, 7), (13, 17)  # values with a slip of the point, in g/dL, and of swapped vials
+
+
+@dataclass
+class Act:
+    """A fermentation that is predicted and learned.
+
+    Attributes:
+        hours: (n,) of its spectra. sampled: (m,) hours of the samples.
+        true, given: (m,), the laboratory's values, and as they arrive.
+        slips: m texts, '' for a value that arrives as it is.
+        verdicts: m lists of the trainer's lines.
+        without: (n,), predictions of a model that is fitted anew on every value as it arrives; None if there is none.
+    """
+
+    spectra: Frame
+    hours: np.ndarray
+    sampled: np.ndarray
+    true: np.ndarray
+    given: np.ndarray
+    slips: list[str]
+    verdicts: list[list[dict[str, Any]]] = field(default_factory=list)
+    without: np.ndarray | None = None
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """(m,), the spectrum of each sample"""
+        return at_samples(self.hours, self.sampled[:, None])
+
+    @property
+    def due(self) -> np.ndarray:
+        """The spectrum before which each value arrives; values after the end are left out."""
+        due = np.searchsorted(self.hours, self.sampled + DELAY_H)
+        return due[due < len(self.hours)]
+
+    def label(self, i: int) -> Label:
+        at = int(self.nearest[i])
+        return Label(self.spectra.spectrum_id[at], {TARGET: float(self.given[i])}, self.spectra.time[at])
+
+
+def second_act(spectra: Frame, hours: np.ndarray, hplc: np.ndarray) -> Act:
+    """The same fermentation two days later, up to an hour after the last of its samples."""
+    sampled, true = hplc[ERRING].T
+    end = int(np.searchsorted(hours, sampled[-1] + DELAY_H)) + 30
+    again = replace(
+        spectra[:end],
+        spectrum_id=[f"again-{i:04d}" for i in range(end)],
+        time=spectra.time[:end] + np.timedelta64(round(AGAIN_S), "s"),
+    )
+    given, slips = true.copy(), [""] * len(true)
+    first = ERRING.start
+    given[TYPED - first] *= 10
+    slips[TYPED - first] = "mistyped"
+    for i in UNITS:
+        given[i - first] /= 10
+        slips[i - first] = "in g/dL"
+    one, other = (i - first for i in SWAPPED)
+    given[[one, other]] = given[[other, one]]
+    slips[one] = slips[other] = "swapped"
+    return Act(again, hours[:end], sampled, true, given, slips)
 
 
 def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool]) -> bool:
@@ -31,104 +98,140 @@ def run_learning_demo(out: Path, json_path: Path | None, stop: Callable[[], bool
     began_s = time.monotonic()
     store, fitted, spectra, hplc = prepare(out)
     hours = np.arange(len(spectra)) * STEP_S / 3600
-    nearest = at_samples(hours, hplc)
-    due = np.searchsorted(hours, hplc[:, 0] + DELAY_H)  # the spectrum before which a value arrives
-    due = due[due < len(spectra)].tolist()
+    first = Act(spectra, hours, hplc[:, 0], hplc[:, 1], hplc[:, 1], [""] * len(hplc))
+    second = second_act(spectra, hours, hplc)
     trainer = {"model": TARGET, "folder": str(out / "trainer"), "buffer_max_bytes": 64 << 20}
     trainer |= {"label_span_s": SPAN_S, "pretrain_spectra": 0}
-    verdicts: list[dict[str, Any]] = []
     with plant(store, stop) as line:
         say(f"broker on {line.settings.brokers}; starting a worker and a trainer (logs: {out}/*.log)")
         with (
             running("worker", line.settings, out / "worker.log", {"TAMIS_RELOAD_S": "0.1"}) as worker,
             running("trainer", line.settings, out / "trainer.log", {"TAMIS_TRAINER": json.dumps(trainer)}),
         ):
-            for i, (begin, end) in enumerate(zip([0, *due], [*due, len(spectra)], strict=True)):
-                line.predict(spectra[begin:end])
-                if end == len(spectra):
-                    break
-                at, value = int(nearest[i]), float(hplc[i, 1])
-                label = Label(spectra.spectrum_id[at], {TARGET: value}, spectra.time[at])
-                verdicts.append(_learn(line, label, out / "trainer" / "verdicts.jsonl", worker))
-                predicted = line.rows[label.spectrum_id][TARGET]
-                measured = f"hour {hplc[i, 0] + DELAY_H:4.1f}: laboratory {value:4.1f} {UNIT}"
-                say(f"{measured}, predicted {predicted:4.1f}; {_outcome(verdicts[-1])}")
-    rows = [line.rows[name] for name in spectra.spectrum_id]
+            learn = Learner(line, store, out / "trainer" / "verdicts.jsonl", worker)
+            learn.play(first)
+            say("second act: the fermentation begins again, and the laboratory errs")
+            learn.play(second)
+    assert fitted.model.calibration is not None
+    _add_without(second, fitted.model, fitted.model.calibration, [first, second])
+    rows = [[line.rows[name] for name in act.spectra.spectrum_id] for act in (first, second)]
+    served = [np.array([row[TARGET] for row in of]) for of in rows]
     before = fitted.model.predict(spectra.spectra, spectra.axis).values[:, 0]
-    after = np.array([row[TARGET] for row in rows])
-    served = np.array([int(row["model_version"].removeprefix("v")) for row in rows], float)
+    versions = np.array([int(row["model_version"].removeprefix("v")) for row in rows[0]], float)
+    verdicts = [one for each in first.verdicts for one in each]
+    assert second.without is not None
+    wrong = [i for i, slip in enumerate(second.slips) if slip]
     figures = {
         "spectra_in": len(spectra),
-        "predictions_out": len(line.rows),
-        "prequential_rmsep": scores(after[nearest], hplc).rmsep,
-        "static_rmsep": scores(before[nearest], hplc).rmsep,
-        "labels": len(verdicts),
-        "versions": len(np.unique(served)),
-        **{name: sum(one["outcome"] == name for one in verdicts) for name in ("promoted", "refused")},
+        "predictions_out": len(line.rows) - len(second.spectra),
+        "prequential_rmsep": scores(served[0][first.nearest], hplc).rmsep,
+        "static_rmsep": scores(before[first.nearest], hplc).rmsep,
+        "max_distance": _farthest(first, served[0]),
+        "labels": len(first.verdicts),
+        "versions": len(np.unique(versions)),
+        **{name: sum(one["outcome"] == name for one in verdicts) for name in ("promoted", "refused", "shadow")},
+        "wrong_values": len(wrong),
+        "wrong_values_held": sum(i < len(second.verdicts) and bool(held_as(second, i)) for i in wrong),
+        "erring_rmsep": _rmse(served[1][second.nearest], second.true),
+        "erring_rmsep_without_gate": _rmse(second.without[second.nearest], second.true),
         "seconds": round(time.monotonic() - began_s, 1),
     }
-    curves = np.array([hours, before, after, served])
-    write_page(_page(figures, curves, hplc, verdicts), report := out / "learning.html")
+    story = Story(before, served[0], versions, served[1], store.log(TARGET))
+    write_page(page(figures, first, second, story), report := out / "learning.html")
     write_figures(figures, json_path)
     say(
         f"RMSEP {figures['prequential_rmsep']:.2f} {UNIT} while learning, {figures['static_rmsep']:.2f} without; "
         f"each value predicted before it was known. {figures['versions']} versions served, {figures['refused']} "
-        f"candidates refused, {figures['seconds']:.0f} s; report: {report}"
+        f"candidates refused, {figures['shadow']} in shadow"
     )
-    return len(line.rows) == len(spectra)
-
-
-def _learn(line: Plant, label: Label, path: Path, worker: str) -> dict[str, Any]:
-    """The gate's verdict on the model that has learned from a label. If promoted, it is served on return."""
-
-    def verdicts() -> list[str]:
-        return path.read_text().splitlines() if path.exists() else []
-
-    before = len(verdicts())
-    line.send(line.settings.topics.labels, encode_labels([label]))
-    line.wait(lambda: len(verdicts()) > before, "a verdict")
-    new = json.loads(verdicts()[-1])
-    if (version := new["version"]) is not None:
-        line.wait(lambda: any(Scrape.of([worker]).rows("tamis_model_info", version=version)), f"{version} to be served")
-    return new
-
-
-def _outcome(verdict: dict[str, Any]) -> str:
-    return f"{verdict['outcome']} {verdict['version'] or ''}"
-
-
-def _page(figures: dict[str, Any], curves: np.ndarray, hplc: np.ndarray, verdicts: list[dict[str, Any]]) -> str:
-    """`curves`: (4, n) hours, predictions of the first version and of the served one, and the served version."""
-    hours, before, after, served = curves
-    low, high = np.percentile(np.concatenate([before, after]), [0.5, 99.5])
-    x_label, text = "hours since the start", f"Predicted and measured {TARGET} over the fermentation"
-    chart = Chart([hours], [[low, high], hplc[:, 1]], x_label, f"{TARGET}, {UNIT}", height=320)
-    for values, css in ((before, "out"), (after, "flow")):
-        chart.line(hours, np.where((values >= low) & (values <= high), values, np.nan), css)
-    laboratory = [Kind("lab", DISC, "laboratory, known one hour later", np.ones(len(hplc), bool))]
-    chart.kinds(hplc[:, 0], hplc[:, 1], laboratory)
-    steps = Chart([hours], [served], x_label, "version", height=160)
-    steps.line(hours, served, "process")
-    lines = [("out", "the first version throughout"), ("flow", "the version served at the time")]
-    rows = [
-        [f"{hour + DELAY_H:.1f}", f"{value:.1f}", _outcome(one), one["reason"]]
-        for (hour, value), one in zip(hplc, verdicts, strict=False)
-    ]
-    return page_of(
-        "Fermentation: the model learns while it runs",
-        subtitle="Each spectrum was predicted with what was known when it was measured. A laboratory value arrives "
-        f"{DELAY_H:g} h after its sample.",
-        figures={
-            "RMSEP while learning": f"{figures['prequential_rmsep']:.2f} {UNIT}",
-            "RMSEP without learning": f"{figures['static_rmsep']:.2f} {UNIT}",
-            "laboratory values": str(figures["labels"]),
-            "versions served": str(figures["versions"]),
-            "candidates refused": str(figures["refused"]),
-        },
-        sections=[
-            Section("Predict first, then learn", figures=[Figure(chart, "Glucose", text, "", laboratory, lines)]),
-            Section("", figures=[Figure(steps, "Versions", "The version that predicted each spectrum")]),
-            Section("Verdicts of the gate", [Listing("", ("hour", "laboratory", "verdict", "reason"), rows)]),
-        ],
-        template=TEMPLATE,
+    say(
+        f"the laboratory erred: {figures['wrong_values_held']} of {len(wrong)} wrong values held; RMSEP "
+        f"{figures['erring_rmsep']:.2f} {UNIT}, a model fitted on all of them "
+        f"{figures['erring_rmsep_without_gate']:.2f}. {figures['seconds']:.0f} s; report: {report}"
     )
+    return all(name in line.rows for act in (first, second) for name in act.spectra.spectrum_id)
+
+
+@dataclass
+class Learner:
+    """Sends spectra and values, and waits for what becomes of them. path: the trainer's verdicts."""
+
+    line: Plant
+    store: Store
+    path: Path
+    worker: str
+
+    def play(self, act: Act) -> None:
+        due, spectra = act.due.tolist(), act.spectra
+        for i, (begin, end) in enumerate(zip([0, *due], [*due, len(spectra)], strict=True)):
+            self.line.predict(spectra[begin:end])
+            if end == len(spectra):
+                break
+            label = act.label(i)
+            act.verdicts.append(self._learn(label))
+            predicted = self.line.rows[label.spectrum_id][TARGET]
+            slip = f" ({act.slips[i]}, it is {act.true[i]:.1f})" if act.slips[i] else ""
+            measured = f"hour {act.sampled[i] + DELAY_H:4.1f}: laboratory {act.given[i]:5.1f} {UNIT}{slip}"
+            say(f"{measured}, predicted {predicted:4.1f}; {outcome(act, i)}")
+
+    def _learn(self, label: Label) -> list[dict[str, Any]]:
+        """The trainer's verdicts after a label. The worker serves the current version on return."""
+        before = len(self._verdicts())
+        self.line.send(self.line.settings.topics.labels, encode_labels([label]))
+        self.line.wait(lambda: len(self._verdicts()) > before, "a verdict")
+        version = self.store.current(TARGET)
+        is_served = f"{version} to be served"
+        self.line.wait(lambda: any(Scrape.of([self.worker]).rows("tamis_model_info", version=version)), is_served)
+        return [json.loads(line) for line in self._verdicts()[before:]]
+
+    def _verdicts(self) -> list[str]:
+        """Complete lines"""
+        return self.path.read_text().split("\n")[:-1] if self.path.exists() else []
+
+
+def held_as(act: Act, i: int) -> str:
+    """Why a value was held when it came; '' if it was not."""
+    held: Mapping[str, str] = act.verdicts[i][-1].get("held", {})
+    return held.get(act.label(i).spectrum_id, "")
+
+
+def outcome(act: Act, i: int) -> str:
+    """What followed a value: such as 'held: ten times too high', or 'promoted v0007, shadow v0008'."""
+    held = held_as(act, i)
+    if held:
+        return f"held: {held.rpartition('; ')[2]}"
+    return ", ".join(f"{one['outcome']} {one['version'] or ''}".strip() for one in act.verdicts[i])
+
+
+def _add_without(act: Act, model: Model, calibration: Calibration, acts: list[Act]) -> None:
+    """What a model would have predicted that is fitted anew on every value, whatever it says."""
+    fit, out, start = as_champion(model), np.empty(len(act.spectra)), 0
+    earlier = [one for one in acts if one is not act]
+    for i, end in enumerate([*act.due.tolist(), len(act.spectra)]):
+        known = [(one, len(one.verdicts)) for one in earlier] + [(act, i)]
+        spectra = np.vstack([one.spectra.spectra[one.nearest[:n]] for one, n in known])
+        later = Calibration(
+            np.asarray(_on(model, spectra, act), np.float32),
+            np.concatenate([one.given[:n] for one, n in known])[:, None],
+            calibration.group.max() + 1 + np.arange(len(spectra)),
+        )
+        fitted = fit(Calibration.joined([calibration, later]))
+        out[start:end] = fitted.predict(_on(model, act.spectra.spectra[start:end], act))[:, 0]
+        start = end
+    act.without = out
+
+
+def _on(model: Model, spectra: np.ndarray, act: Act) -> np.ndarray:
+    from ...models.axis import resampler
+
+    return resampler(act.spectra.axis, model.grid).apply(spectra)
+
+
+def _rmse(predicted: np.ndarray, true: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((predicted - true) ** 2)))
+
+
+def _farthest(act: Act, served: np.ndarray) -> float:
+    """From the laboratory's curve, between the first hour and the last sample but one."""
+    inside = (act.hours > DELAY_H) & (act.hours <= act.sampled[-2])
+    return float(np.abs(served - np.interp(act.hours, act.sampled, act.true))[inside].max())

@@ -4,12 +4,13 @@ Learning runs in a thread of its own, on a snapshot. A trainer that was killed r
 """
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import structlog
@@ -20,6 +21,7 @@ from ... import BadBundle, NoModel, StoreUnusable, TamisError
 from ...models.axis import Axis
 from ...models.model import Calibration, Model
 from ...models.store import Store
+from ...ssl.gate import Verdict, evidence_check
 from ...ssl.pretrain import Interrupted, Recipe
 from ...ssl.recipes import Gold, Held, Judged, Labels
 from ...ssl.refit import improve, refit
@@ -31,6 +33,7 @@ from ..drift.monitor import DriftReport
 from ..fitting.pretrain import MIN_OBJECTS, read_gold, refuse_classes
 from ..monitoring.metrics import Metrics
 from ..settings.tables import Trainer as Table
+from .promotion import STREAM_SPECTRA, TRAINER, Finding, Promotion, Scene, count_of, is_on_probation, shadow_of
 from .worker_metrics import show_drift
 
 log = structlog.get_logger()
@@ -38,6 +41,9 @@ log = structlog.get_logger()
 CHECKPOINT_STEPS = 100
 MIN_LABELS = 5  # to fit on
 PROCESS_SPECTRA = 1_000  # from which a correction takes its directions
+LOOK_S = 60.0  # between two looks at the stream's predictions alone
+MAX_HELD = 100  # values that a verdict names
+MAX_IDS = 10_000  # of learned values, that a manifest names
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,15 @@ class Job:
     labels: Labels | None
     until: dict[str, int]  # numbers of the newest label and spectrum in it, for the model's training record
     process: np.ndarray  # (n, bands), unlabeled spectra, the newest last
-    stream: Unlabeled | None = None  # None: a refit
+    why: Literal["labels", "spectra", "watch"] = "labels"
+    stream: Unlabeled | None = None  # of "spectra"
 
-    @property
-    def why(self) -> str:
-        return "labels" if self.stream is None else "spectra"
+
+class Learned(NamedTuple):
+    """What a job has found: a candidate, unless versions that are there change first."""
+
+    judged: Judged | None = None
+    findings: Sequence[Finding] = ()
 
 
 class Learning:
@@ -77,16 +87,19 @@ class Learning:
         self.gold: Sequence[Gold] = ()
         self._folder = Path(table.folder)
         self._snapshot = self._folder / "snapshot.safetensors"
-        self._running: tuple[Job, Future[Judged]] | None = None
+        self._running: tuple[Job, Future[Learned]] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="learning")
-        self._tried_labels = self._tried_spectra = 0
+        self._tried_labels = self._tried_spectra = self._seen_labels = self._seen_spectra = 0
+        self._seen_s = -LOOK_S  # when the stream was last looked at
+        self.promotion = Promotion(store, table.model, meters, by_hand=table.promote == "by-hand")
         self._label_drift: LabelDrift | None = None
         self._base: Base | None = None
-        self._held: set[tuple[str, str, float, str]] = set()  # those already logged
+        self._verdicts: list[dict[str, Any]] = []  # not yet in the file
+        self._published = ""  # the newest version that was made current here
+        self._held: dict[tuple[str, str, float, str], Held] = {}  # now; they were logged
         self.on_held: Callable[[Sequence[Held]], object] = lambda held: None  # what else is done about held values
-        self.on_learned: Callable[[str, int], object] = lambda version, until: (
-            None
-        )  # a new version, and its newest label
+        # Called with a new version that is no shadow, and the number of its newest label.
+        self.on_learned: Callable[[str, int], object] = lambda version, until: None
 
     @property
     def is_busy(self) -> bool:
@@ -96,8 +109,8 @@ class Learning:
         """Reads the gold sets, and continues where the champion's own training ended."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self.gold = [read_gold(Path(path), champion.model.targets) for path in self.table.gold]
-        self._tried_labels = champion.labels_until
-        self._tried_spectra = _count_of(champion.model, "spectra_until")
+        self._tried_labels = max(champion.labels_until, self.promotion.tried_until())
+        self._tried_spectra = count_of(champion.model, "spectra_until")
 
     def close(self) -> None:
         self._pool.shutdown(wait=True)
@@ -107,7 +120,7 @@ class Learning:
         name = self.table.model
         model, version = self.store.load(name)
         refuse_classes(name, model)
-        return Champion(model, version, self.store.calibration(name, version), _count_of(model, "labels_until"))
+        return Champion(model, version, self.store.calibration(name, version), count_of(model, "labels_until"))
 
     def begin(self, buffer: Buffer, open_buffer: Callable[[Axis], Buffer], *, is_settled: bool) -> bool:
         """Starts to learn if there is anything new; a refit first, since it is quick and worth most.
@@ -120,7 +133,8 @@ class Learning:
         to_refit = is_settled and 0 < self.table.refit_labels <= joined - self._tried_labels
         resumed = self.table.pretrain_spectra > 0 and self._snapshot.exists()
         to_pretrain = resumed or 0 < self.table.pretrain_spectra <= added - self._tried_spectra
-        if not (to_refit or to_pretrain):
+        to_watch = is_settled and self._is_watch_due(joined, added)
+        if not (to_refit or to_pretrain or to_watch):
             return False
         try:
             champion = self.champion()
@@ -134,6 +148,8 @@ class Learning:
             self._tried_labels = joined
             if labels is not None and labels.unseen.any():
                 return self._start(Job(champion, labels, until, buffer.process(PROCESS_SPECTRA)))
+        if to_watch:
+            return self._start(Job(champion, labels, until, buffer.process(PROCESS_SPECTRA), "watch"))
         if not to_pretrain:
             return False
         self._tried_spectra = added
@@ -142,11 +158,24 @@ class Learning:
             return False
         if not resumed:
             stream.save(self._snapshot)
-        return self._start(Job(champion, labels, until, buffer.process(PROCESS_SPECTRA), stream))
+        return self._start(Job(champion, labels, until, buffer.process(PROCESS_SPECTRA), "spectra", stream))
+
+    def _is_watch_due(self, joined: int, added: int) -> bool:
+        """Whether there is something new for a shadow, or for the served version, to be judged by."""
+        is_long = time.monotonic() - self._seen_s >= LOOK_S
+        if joined <= self._seen_labels and not (is_long and added - self._seen_spectra >= STREAM_SPECTRA):
+            return False
+        self._seen_labels, self._seen_spectra, self._seen_s = joined, added, time.monotonic()
+        try:
+            return self.promotion.is_needed()
+        except (NoModel, BadBundle, StoreUnusable) as error:
+            log.error("the store's log cannot be read", error=str(error))
+            return False
 
     def _start(self, job: Job) -> bool:
         labels = 0 if job.labels is None else len(job.labels.all)
-        log.info("learning", why=job.why, champion=job.champion.version, labels=labels)
+        if job.why != "watch":
+            log.info("learning", why=job.why, champion=job.champion.version, labels=labels)
         self._running = job, self._pool.submit(self._learn, job)
         return True
 
@@ -184,19 +213,29 @@ class Learning:
         later = Calibration(spectra[order], labeled.values[of], first[code][of])
         names = [labeled.spectrum_id[i] for i in of.tolist()]
         unseen = labeled.joined[of] > champion.labels_until
-        labels = Labels.join(champion.calibration or later[:0], later, unseen, names, labeled.previous[of])
+        labels = Labels.join(
+            champion.calibration or later[:0], later, unseen, names, labeled.previous[of], labeled.joined[of]
+        )
         return labels if len(np.unique(labels.all.group)) >= MIN_LABELS else None
 
-    def _learn(self, job: Job) -> Judged:
+    def _learn(self, job: Job) -> Learned:
         """Runs in the thread beside the loop."""
-        champion, margin = job.champion.model, self.table.margin
-        if job.stream is None:
-            assert job.labels is not None
-            return refit(champion, job.labels, self.gold, margin, job.process, self._base)
-        labels, held, base = job.labels, [], None
+        champion, margin, labels = job.champion.model, self.table.margin, job.labels
+        weighed, held, base = None, [], None
         if labels is not None and labels.new.any() and not labels.new.all():
             weighed = weigh(champion, labels, job.process, self._base)
-            labels, held, base = labels.only(weighed.believed(labels)), weighed.held, weighed.base
+            held, base = weighed.held, weighed.base
+        if job.stream is None:
+            scene = Scene(job.champion.version, champion, job.process, labels, weighed, self.gold, margin)
+            findings = self.promotion.look(scene)
+            is_changing = any(one.decision.act in ("promote", "roll back") and not one.person for one in findings)
+            if job.why == "watch" or is_changing:
+                return Learned(findings=findings)
+            assert labels is not None
+            known = weighed or self._base
+            return Learned(refit(champion, labels, self.gold, margin, job.process, known), findings)
+        if weighed is not None and labels is not None:
+            labels = labels.only(weighed.believed(labels))
         names = ("encoder", "preprocess", "objective", "augment", "steps", "batch", "seed")
         recipe = Recipe(**{name: getattr(self.table, name) for name in names})
         judged, _ = improve(
@@ -207,7 +246,10 @@ class Learning:
             progress=self._progress,
         )
         learned = 0 if labels is None else labels.count
-        return judged._replace(held=held, base=base, learned=learned)
+        if labels is not None:
+            values = len(np.unique(labels.all.group[labels.new]))
+            judged = judged._replace(verdict=Verdict([*judged.verdict.checks, evidence_check(values)]))
+        return Learned(judged._replace(held=held, base=base, learned=learned))
 
     def _progress(self, step: int, loss: float) -> None:
         self.meters["tamis_training_step"].set(step + 1)
@@ -220,7 +262,13 @@ class Learning:
         (job, future), self._running = self._running, None
         self.meters["tamis_training_step"].set(0)
         try:
-            judged = future.result()
+            self._finish(job, future)
+        finally:
+            self._write_verdicts()
+
+    def _finish(self, job: Job, future: Future[Learned]) -> None:
+        try:
+            judged, findings = future.result()
         except Interrupted as error:
             log.info("pretraining stopped; the next start resumes it", reason=str(error))
             return
@@ -228,12 +276,20 @@ class Learning:
             log.error("learning failed", why=job.why, error=f"{type(error).__name__}: {error}")
             self._note_verdict(job, "failed", str(error))
             return
+        for outcome, version, reason in self.promotion.apply(findings, job.champion.version):
+            self._note_verdict(job, outcome, reason, version)
+            if outcome == "promoted":
+                self.on_learned(version, self.promotion.until(version))
+        if judged is not None:
+            self._decide(job, judged)
+
+    def _decide(self, job: Job, judged: Judged) -> None:
         champion, reason = job.champion.version, judged.verdict.reason
         self._base = judged.base or self._base
         self._note_held(judged.held)
         if [check.name for check in judged.verdict.checks] == ["evidence"]:
             self._note_verdict(job, "held", reason)
-        elif not judged.verdict.promoted:
+        elif not (judged.verdict.promoted or judged.verdict.shadow):
             log.warning("candidate refused", why=job.why, champion=champion, reason=reason)
             self._note_verdict(job, "refused", reason)
         elif job.labels is None:
@@ -244,23 +300,44 @@ class Learning:
             self._note_verdict(job, "dropped", "another version became current")
         else:
             self._publish(job, judged)
+        is_served = self.store.current(self.table.model) in (champion, self._published)
+        if judged.beside is not None and is_served and shadow_of(self.store, self.table.model) is None:
+            self._publish(job, judged.beside)
 
     def _publish(self, job: Job, judged: Judged) -> None:
-        judged.model.training |= job.until | {"labels": judged.learned, "why": job.why}
-        automatic, metrics = self.table.promote == "auto", {"gate": judged.verdict.to_json()}
-        version = self.store.publish(
-            self.table.model,
-            judged.model,
-            metrics,
-            stage="current" if automatic else "candidate",
-            by="tamis trainer",
-            why=judged.verdict.reason,
-        )
-        self.on_learned(version, job.until["labels_until"])
-        event = "candidate promoted" if automatic else "candidate published; `tamis models promote` makes it current"
-        reason = judged.verdict.reason
+        """As the current version; as a shadow, where it was judged by little; or for a person to promote."""
+        name, reason = self.table.model, judged.verdict.reason
+        is_shadow = judged.verdict.shadow
+        if judged.verdict.promoted and is_on_probation(self.store.log(name)):
+            is_shadow, reason = True, f"{reason}; after a rollback it must first prove itself beside the champion"
+        trial = shadow_of(self.store, name)
+        if is_shadow and trial is not None:
+            self._note_verdict(job, "dropped", f"{trial} predicts beside the champion and is not decided; {reason}")
+            return
+        automatic = self.table.promote == "auto"
+        stage = "shadow" if is_shadow else "current" if automatic else "candidate"
+        model, targets = judged.model, judged.model.targets
+        model.training |= job.until | {"labels": judged.learned, "why": job.why}
+        model.training |= {
+            "label_ids": _learned_ids(job, judged),
+            "files": job.champion.model.training.get("files", []),
+        }
+        metrics: dict[str, Any] = {"gate": judged.verdict.to_json()}
+        if judged.promise is not None:
+            metrics["promised"] = judged.promise.to_json(targets)
+        version = self.store.publish(name, model, metrics, stage=stage, by=TRAINER, why=reason)
+        event, outcome = {
+            "shadow": ("candidate predicts beside the champion until there is more to judge it by", "shadow"),
+            "current": ("candidate promoted", "promoted"),
+            "candidate": ("candidate published; `tamis models promote` makes it current", "published"),
+        }[stage]
         log.info(event, version=version, why=job.why, champion=job.champion.version, reason=reason)
-        self._note_verdict(job, "promoted" if automatic else "published", reason, version)
+        self._note_verdict(job, outcome, reason, version)
+        if stage != "shadow":
+            self.on_learned(version, job.until["labels_until"])
+        if stage == "current":
+            self._published = version
+            self.promotion.overtaken(version, model.training.get("member"))
 
     def _note_held(self, held: Sequence[Held]) -> None:
         """Says once of each value that it is not believed; how many there are now is shown."""
@@ -270,25 +347,36 @@ class Learning:
             if key not in self._held:
                 numbers = {name: float(f"{getattr(one, name):.4g}") for name in ("value", "expected", "spread")}
                 log.warning(text, **one._asdict() | numbers)
-        self._held = set(now)
+        self._held = now
         self.meters["tamis_labels_held"].set(len({one.spectrum_id for one in held}))
         self.on_held(held)
 
     def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
-        """Appends the verdict to the file, and deletes the snapshot that it is about."""
+        """Counts a verdict and keeps it for the file; deletes the snapshot that it is about."""
         self.meters["tamis_gate_total"].labels(outcome).inc()
         line: dict[str, Any] = {"time": f"{np.datetime64('now')}Z", "why": job.why, "outcome": outcome}
         line |= {"champion": job.champion.version, "version": version, "reason": reason}
-        with open(self._folder / "verdicts.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._verdicts.append(line)
         if job.stream is not None:
             self._snapshot.unlink(missing_ok=True)
 
+    def _write_verdicts(self) -> None:
+        """Appends those of one job at once, each with the newest values that are held."""
+        if not self._verdicts:
+            return
+        held = {one.spectrum_id: str(one) for one in list(self._held.values())[-MAX_HELD:]}
+        with open(self._folder / "verdicts.jsonl", "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line | {"held": held}) + "\n" for line in self._verdicts))
+        self._verdicts = []
 
-def _count_of(model: Model, name: str) -> int:
-    """A count in a model's training record, 0 if it has none."""
-    count = model.training.get(name, 0)
-    return count if isinstance(count, int) else 0
+
+def _learned_ids(job: Job, judged: Judged) -> list[str]:
+    """Of the laboratory's values that a candidate has learned, the newest."""
+    if job.labels is None:
+        return []
+    held = {one.spectrum_id for one in judged.held}
+    names = (name for name, is_new in zip(job.labels.spectrum_id, job.labels.new, strict=False) if is_new)
+    return [name for name in dict.fromkeys(names) if name not in held][-MAX_IDS:]
 
 
 def one_thread() -> AbstractContextManager[Any]:

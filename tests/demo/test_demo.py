@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tamis.streamer.demo.learning import _page as learning_page
+from tamis.models.axis import Axis
+from tamis.models.history import Entry, Log
+from tamis.streamer.demo.learning import Act, second_act
+from tamis.streamer.demo.learning_page import Story
+from tamis.streamer.demo.learning_page import page as learning_page
 
 from ..support.html import HOSTILE, Page
+from ..support.spectra import frame
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +67,33 @@ def test_without_a_terminal_it_prints_plain_lines(demo: tuple[Path, str]) -> Non
 
 def test_the_page_of_the_learning_demo_escapes_what_the_gate_says() -> None:
     def parts(text: str) -> Page:
-        hours, hplc = np.arange(40.0), np.array([[0.5, 44.0], [7.0, 40.0], [33.0, 4.0]])
-        curves = np.array([hours, hours, hours + 1, np.ones(40)])
-        names = "prequential_rmsep static_rmsep labels versions refused"
-        figures: dict[str, Any] = dict.fromkeys(names.split(), 1)
-        verdicts = [{"outcome": text, "version": text, "reason": text}, {"outcome": "a", "version": None, "reason": ""}]
-        return Page(learning_page(figures, curves, hplc, verdicts))
+        spectra, hours = frame(Axis(np.arange(1.0, 4.0), "nm"), 40), np.arange(40.0)
+        true, slips = np.array([44.0, 40.0, 4.0]), ["", "mistyped", ""]
+        act = Act(spectra, hours, np.array([0.5, 7.0, 33.0]), true, true * [1, 10, 1], slips, without=hours)
+        reason, plain = (
+            {"outcome": text, "version": text, "reason": text},
+            {"outcome": "a", "version": None, "reason": ""},
+        )
+        act.verdicts = [[reason], [{**plain, "held": {act.label(1).spectrum_id: f"x; {text}"}}]]
+        names = "prequential_rmsep static_rmsep labels versions refused wrong_values wrong_values_held erring_rmsep"
+        figures: dict[str, Any] = dict.fromkeys([*names.split(), "erring_rmsep_without_gate"], 1)
+        shadow = Entry(time=datetime.now(UTC), action="stage", version="v0002", was="shadow", to="archived", why=text)
+        story = Story(hours, hours + 1, np.ones(40), hours, Log((replace(shadow, to="shadow"), shadow), "v0001"))
+        return Page(learning_page(figures, act, act, story))
 
     parsed, tame = parts(HOSTILE), parts("promoted")
     assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in tame.tags]
-    assert parsed.text.count(HOSTILE) == 3
+    assert parsed.text.count(HOSTILE) >= 6
     assert parsed.unbalanced == []
+
+
+def test_the_erring_laboratory_reports_one_typing_error_three_values_in_another_unit_and_one_swap() -> None:
+    hours = np.arange(40) / 1.8
+    hplc = np.column_stack([np.arange(22.0), np.linspace(45, 4, 22)])
+    act = second_act(frame(Axis(np.arange(1.0, 4.0), "nm"), 40), hours, hplc)
+    ratio = act.given / act.true
+    assert ratio[act.slips.index("mistyped")] == pytest.approx(10)
+    assert ratio[[i for i, slip in enumerate(act.slips) if slip == "in g/dL"]] == pytest.approx(0.1)
+    one, other = (i for i, slip in enumerate(act.slips) if slip == "swapped")
+    assert (act.given[one], act.given[other]) == (act.true[other], act.true[one])
+    assert [slip for slip, same in zip(act.slips, ratio == 1, strict=True) if same] == [""] * 13

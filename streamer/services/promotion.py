@@ -1,0 +1,374 @@
+"""After publication: shadows are promoted or dropped, and a promoted version that does harm is rolled back.
+
+Nothing is remembered here. The store's log says which version is current, since when, and who chose it; the buffer has
+the laboratory's values. A trainer that was killed comes to the same decisions. What a person made current is never
+rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import structlog
+
+from ... import BadBundle, NoModel
+from ...models.history import Entry, Log
+from ...models.model import Model
+from ...models.store import Store
+from ...ssl.gate import judge
+from ...ssl.recipes import Gold, Labels, gold_probes
+from ...ssl.shadow import MOST_VALUES, Decision, Errors, Promise, judge_served, judge_shadow
+from ...ssl.weighing import Weighed, means_of
+from ..monitoring.metrics import Metrics
+
+log = structlog.get_logger()
+
+TRAINER = "tamis trainer"
+STREAM_SPECTRA = 200  # the newest, on which predictions of two versions are compared
+MOST_VERSIONS = 100  # of a lineage
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What two versions are compared on, on the champion's grid.
+
+    Attributes:
+        champion: its version. process: (n, bands), the newest spectra last. weighed: None if there are no values.
+    """
+
+    champion: str
+    model: Model
+    process: np.ndarray
+    labels: Labels | None = None
+    weighed: Weighed | None = None
+    gold: Sequence[Gold] = ()
+    margin: float = 0.02
+
+
+class Finding(NamedTuple):
+    """A decision on a version, with what it rests on.
+
+    Attributes:
+        back_to: the version to be served again, if this one is served. person: who chose it, if not the trainer.
+        values: how many. figures: for the store's log.
+    """
+
+    version: str
+    decision: Decision
+    values: int
+    figures: Mapping[str, Any]
+    back_to: str = ""
+    person: str = ""
+
+
+class _Version(NamedTuple):
+    """A version, the number of the newest value that it may have learned, and what it promised when it passed."""
+
+    name: str
+    model: Model
+    until: int
+    promise: Promise | None
+
+    def predict(self, spectra: np.ndarray) -> np.ndarray:
+        """(n, bands) on its own grid -> (n, targets)"""
+        return (
+            self.model.predict(spectra, self.model.grid).values
+            if len(spectra)
+            else np.empty((0, len(self.model.targets)))
+        )
+
+
+class _Values(NamedTuple):
+    """The newest values that are believed, in their order of arrival.
+
+    Attributes:
+        measured: (n, targets). joined: (n,), their numbers. spectra: (rows, bands). value: (rows,), which one each has.
+    """
+
+    measured: np.ndarray
+    joined: np.ndarray
+    spectra: np.ndarray
+    value: np.ndarray
+
+    @classmethod
+    def of(cls, scene: Scene) -> _Values:
+        if scene.weighed is None or scene.labels is None or scene.labels.joined is None:
+            none = np.empty((0, len(scene.model.targets)))
+            return cls(none, np.empty(0, np.int64), np.empty((0, len(scene.model.grid))), np.empty(0, np.int64))
+        weighed, kept = scene.weighed, np.flatnonzero(scene.weighed.accepted)[-MOST_VALUES:]
+        of = np.isin(weighed.value, kept)
+        row, value = weighed.row[of], np.searchsorted(kept, weighed.value[of])
+        joined = np.zeros(len(kept), np.int64)
+        np.maximum.at(joined, value, scene.labels.joined[row])
+        return cls(weighed.measured[kept], joined, scene.labels.all.spectra[row], value)
+
+    def predicted(self, version: _Version) -> np.ndarray:
+        """(n, targets): of a value with several spectra, their mean."""
+        return means_of(version.predict(self.spectra), self.value) if len(self.joined) else self.measured
+
+
+class Promotion:
+    """The versions of one model in the store that learning has made."""
+
+    def __init__(self, store: Store, name: str, meters: Metrics, *, by_hand: bool) -> None:
+        self.store, self.name, self.meters, self.by_hand = store, name, meters, by_hand
+        self._models: dict[str, _Version] = {}  # read before; only for speed
+        self._warned: set[tuple[str, str]] = set()
+
+    def is_needed(self) -> bool:
+        """Whether there is a shadow, or a served version that something was served before."""
+        known = self.store.log(self.name)
+        return shadow_of(self.store, self.name) is not None or _chosen(known, known.current) is not None
+
+    def tried_until(self) -> int:
+        """The number of the newest value that a candidate has learned, whatever became of it: it is not tried again."""
+        known = self.store.log(self.name)
+        made = [one.version for one in known.entries if (one.action, one.by) == ("publish", TRAINER)]
+        return self.until(made[-1]) if made else 0
+
+    def until(self, version: str) -> int:
+        """The number of the newest value that a version may have learned; 0 if it is not known."""
+        with suppress(NoModel, BadBundle):
+            return int(self.store.manifest(self.name, version)["training"].get("labels_until", 0))
+        return 0
+
+    def look(self, scene: Scene) -> list[Finding]:
+        """What is to be done now, if anything; empty if another version has become current. Changes nothing."""
+        known = self.store.log(self.name)
+        if known.current != scene.champion:
+            return []
+        lineage, values = self._lineage(known, scene), _Values.of(scene)
+        predicted = {one.name: values.predicted(one) for one in lineage}
+        newest = scene.process[-STREAM_SPECTRA:]
+        findings = []
+        watched = self._watch(known, scene, lineage, values, predicted, newest)
+        if watched is not None:
+            findings.append(watched)
+        shadow = shadow_of(self.store, self.name)
+        if shadow is not None and (version := self._read(shadow, scene.model)) is not None:
+            findings.append(_trial(version, scene, lineage, values, predicted, newest))
+        used = {one.name for one in lineage} | {shadow}
+        self._models = {name: one for name, one in self._models.items() if name in used}
+        return findings
+
+    def _watch(
+        self,
+        known: Log,
+        scene: Scene,
+        lineage: Sequence[_Version],
+        values: _Values,
+        predicted: Mapping[str, np.ndarray],
+        newest: np.ndarray,
+    ) -> Finding | None:
+        """The served version against the one before it, and against the last one that a person chose."""
+        if len(lineage) < 2:
+            return None
+        served = lineage[0]
+        made = _chosen(known, served.name)
+        person = "" if made is None or made.by == TRAINER else f"{made.by} ({made.user})"
+        is_new = values.joined > served.until
+        found = None
+        for before in (lineage[1], *lineage[2:][-1:]):
+            errors = Errors(*(predicted[one.name][is_new] - values.measured[is_new] for one in (served, before)))
+            moves = _moves(served, before, newest if before is lineage[1] else newest[:0])
+            decision = judge_served(errors, moves, served.promise, _units(scene.model), before.name, scene.margin)
+            if found is None or (decision.act, found.decision.act) in _MORE_URGENT:
+                figures = _figures(errors, moves, scene.model, ("served", before.name))
+                found = Finding(served.name, decision, len(errors.ours), figures, before.name, person)
+        return found
+
+    def _lineage(self, known: Log, scene: Scene) -> list[_Version]:
+        """The served version first, then what each replaced, up to the last one that a person chose."""
+        lineage: list[_Version] = []
+        name = known.current
+        while name is not None and name not in {one.name for one in lineage} and len(lineage) < MOST_VERSIONS:
+            version = self._read(name, scene.model)
+            if version is None:
+                break
+            lineage.append(version)
+            made = _chosen(known, name)
+            if made is None or (made.by != TRAINER and len(lineage) > 1):
+                break
+            name = made.replaced
+        return lineage
+
+    def _read(self, name: str, like: Model) -> _Version | None:
+        """A version that predicts the same on the same grid; None if there is no such thing any more."""
+        if name not in self._models:
+            with suppress(NoModel, BadBundle):
+                model, _ = self.store.load(self.name, name)
+                promised = self.store.manifest(self.name, name)["metrics"].get("promised")
+                promise = Promise.from_json(promised, model.targets)
+                self._models[name] = _Version(name, model, count_of(model, "labels_until"), promise)
+        version = self._models.get(name)
+        if version is None or version.model.grid != like.grid or version.model.targets != like.targets:
+            return None
+        return version
+
+    def apply(self, findings: Sequence[Finding], champion: str) -> list[tuple[str, str, str]]:
+        """Does what was decided: (outcome, version, reason) of each change."""
+        self._show([one for one in findings if not one.back_to])
+        if self.store.current(self.name) != champion:
+            return []
+        changes = []
+        for one in findings:
+            change = self._apply_watch(one) if one.back_to else self._apply_trial(one)
+            if change is not None:
+                changes.append(change)
+            if change is not None and change[0] in ("rolled back", "promoted"):
+                break  # the other decision was on another champion
+        return changes
+
+    def _apply_watch(self, one: Finding) -> tuple[str, str, str] | None:
+        act, why = one.decision
+        if act == "roll back" and not one.person:
+            self.store.rollback(self.name, one.back_to, by=TRAINER, why=why)
+            log.warning("rolled back: the served version does harm", version=one.version, to=one.back_to, reason=why)
+            return "rolled back", one.version, why
+        if act in ("roll back", "warn") and (one.version, why) not in self._warned:
+            self._warned.add((one.version, why))
+            if one.person and act == "roll back":
+                text = f"the served version does harm; {one.person} chose it, so it stays: `tamis models rollback`"
+            else:
+                text = "the served version errs more than it promised"
+            log.warning(text, version=one.version, before=one.back_to, reason=why)
+        return None
+
+    def _apply_trial(self, one: Finding) -> tuple[str, str, str] | None:
+        act, why = one.decision
+        if act == "wait":
+            if one.values != _values_noted(self.store.log(self.name), one.version):
+                self._stage(one, "shadow")
+            return None
+        if act == "promote" and not self.by_hand:
+            self.store.promote(self.name, one.version, by=TRAINER, why=why, figures=one.figures)
+            log.info("shadow promoted", version=one.version, reason=why)
+            return "promoted", one.version, why
+        if act == "promote":
+            self._stage(one, "candidate")
+            log.info("shadow is better; `tamis models promote` makes it current", version=one.version, reason=why)
+            return "published", one.version, why
+        self._stage(one, "archived")
+        log.warning("shadow dropped", version=one.version, reason=why)
+        return "dropped", one.version, why
+
+    def _stage(self, one: Finding, stage: Any) -> None:
+        self.store.set_stage(self.name, one.version, stage, by=TRAINER, why=one.decision.why, figures=one.figures)
+
+    def overtaken(self, by: str, member: object) -> None:
+        """A shadow is dropped when a newer candidate of its kind has been promoted."""
+        shadow = shadow_of(self.store, self.name)
+        if shadow is not None and self.store.manifest(self.name, shadow)["training"].get("member") == member:
+            why = f"{by}, of the same kind and newer, was promoted"
+            self.store.set_stage(self.name, shadow, "archived", by=TRAINER, why=why)
+            log.info("shadow dropped", version=shadow, reason=why)
+            self._show([])
+
+    def _show(self, trials: Sequence[Finding]) -> None:
+        for name in ("tamis_shadow_rmse", "tamis_shadow_moves"):
+            self.meters[name].clear()
+        self.meters["tamis_shadow_samples"].set(0)
+        for one in trials:
+            if one.decision.act != "wait":
+                continue
+            self.meters["tamis_shadow_samples"].set(one.values)
+            for target, figures in one.figures.items():
+                if isinstance(figures, Mapping):
+                    self.meters["tamis_shadow_moves"].labels(target).set(figures["moved"])
+                    for role in ("shadow", "champion"):
+                        if role in figures:
+                            self.meters["tamis_shadow_rmse"].labels(target, role).set(figures[role])
+
+
+_MORE_URGENT = {("roll back", "keep"), ("roll back", "warn"), ("warn", "keep")}
+
+
+def shadow_of(store: Store, name: str) -> str | None:
+    """The newest version that predicts beside the champion."""
+    known = store.log(name)
+    return next((one for one in reversed(store.versions(name)) if known.stage(one) == "shadow"), None)
+
+
+def is_on_probation(known: Log) -> bool:
+    """Whether the trainer's last change of the current version was a rollback: nothing is promoted at once after it.
+
+    The same values would else bring the same model back. A shadow that was promoted, or a person, ends it.
+    """
+    made = [one for one in known.entries if one.to == "current"]
+    return bool(made) and (made[-1].by, made[-1].action) == (TRAINER, "rollback")
+
+
+def count_of(model: Model, name: str) -> int:
+    """A count in a model's training record, 0 if it has none."""
+    count = model.training.get(name, 0)
+    return count if isinstance(count, int) else 0
+
+
+def _chosen(known: Log, version: str | None) -> Entry | None:
+    """The entry that made a version current; where the trainer went back to it, the one before that."""
+    for one in reversed(known.entries):
+        if (one.version, one.to) == (version, "current") and (one.by, one.action) != (TRAINER, "rollback"):
+            return one
+    return None
+
+
+def _trial(
+    shadow: _Version,
+    scene: Scene,
+    lineage: Sequence[_Version],
+    values: _Values,
+    predicted: Mapping[str, np.ndarray],
+    newest: np.ndarray,
+) -> Finding:
+    """The shadow against what was served: of each value, the newest version that had not learned it."""
+    served = np.full(values.measured.shape, np.nan)
+    for one in reversed(lineage):
+        is_new = values.joined > one.until
+        served[is_new] = predicted[one.name][is_new]
+    judged = (values.joined > shadow.until) & np.isfinite(served).all(axis=1)
+    ours = values.predicted(shadow)
+    errors = Errors((ours - values.measured)[judged], (served - values.measured)[judged])
+    moves = _moves(shadow, lineage[0], newest)
+    promise = shadow.promise or Promise(*np.full((2, len(shadow.model.targets)), np.inf))
+    decision = judge_shadow(errors, moves, promise, _units(scene.model), scene.margin)
+    if decision.act == "promote":
+        probes = gold_probes({"candidate": shadow.model, "champion": scene.model}, scene.gold)
+        verdict = judge(probes, {}, margin=scene.margin)
+        if not verdict.promoted:
+            decision = Decision("drop", f"{verdict.reason}; although {decision.why}")
+    figures = _figures(errors, moves, scene.model, ("shadow", "champion"))
+    return Finding(shadow.name, decision, len(errors.ours), figures)
+
+
+def _moves(one: _Version, other: _Version, spectra: np.ndarray) -> np.ndarray:
+    """(n, bands) -> (n, targets), by how much their predictions differ"""
+    return one.predict(spectra) - other.predict(spectra)
+
+
+def _units(model: Model) -> dict[str, str]:
+    return {target: model.units.get(target, "") for target in model.targets}
+
+
+def _figures(errors: Errors, moves: np.ndarray, model: Model, roles: tuple[str, str]) -> dict[str, Any]:
+    """For the store's log: how many values, and of each target the RMSE of both and how far they are apart."""
+    moved = np.sqrt(np.mean(moves**2, axis=0)) if len(moves) else np.zeros(len(model.targets))
+    figures: dict[str, Any] = {"values": len(errors.ours)}
+    for t, target in enumerate(model.targets):
+        rmse = {role: _short(one[t]) for role, one in zip(roles, errors.rmse, strict=True)} if len(errors.ours) else {}
+        figures[target] = {**rmse, "moved": _short(moved[t])}
+    return figures
+
+
+def _short(number: float) -> float:
+    """To four digits"""
+    return float(f"{number:.4g}")
+
+
+def _values_noted(known: Log, version: str) -> int:
+    """How many values the log's latest entry on a shadow rests on; -1 without one."""
+    noted = [one.figures.get("values", -1) for one in known.entries if one.version == version]
+    return noted[-1] if noted else -1
