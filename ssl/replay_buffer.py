@@ -1,4 +1,4 @@
-"""Unlabeled spectra on disk, bounded in bytes: a recent window and a reservoir; laboratory values join by spectrum_id.
+"""Unlabeled spectra on disk, bounded in bytes: a recent window and a reservoir; laboratory values join their spectra.
 
 One SQLite file in WAL mode holds everything, so each call takes effect whole or not at all, even if the process is
 killed. Spectra are written in place, in slots of equal size: the file grows to its bound and no further.
@@ -6,9 +6,8 @@ killed. Spectra are written in place, in slots of equal size: the file grows to 
 
 import json
 import math
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,24 @@ import numpy as np
 
 from .. import BadSettings, StoreUnusable
 from ..models.axis import Axis
+from .label_rows import Identity, LabelRow, LabelRows, Taken
+from .replay_file import ReplayFile
 from .replay_layout import (
-    APPLICATION_ID,
-    LATER_COLUMNS,
-    PAGE_BYTES,
-    SCHEMA,
+    DAY_US,
+    MAX_CONDITIONS,
+    MAX_TEXT,
+    Asked,
     Fill,
-    Given,
     Labeled,
     Layout,
     Slots,
     columns_of,
+    condition_of,
     place_of,
     reservoir_places,
     spread_rows,
 )
 from .unlabeled import Unlabeled, digests_of, on_grid
-
-MAX_CONDITIONS = 256  # instruments; further ones are all called "other"
-MAX_TEXT = 512  # characters of an id or a name
 
 
 class Buffer(AbstractContextManager):
@@ -44,11 +42,13 @@ class Buffer(AbstractContextManager):
     Vitter, ACM TOMS 11 (1985) 37-57, doi 10.1145/3147.3165), drawn from `seed` and the spectrum's number alone. The
     files never exceed `max_bytes`, which `replay_layout.Layout` divides.
 
-    `synchronous` is NORMAL: after SIGKILL nothing is missing. A power cut may lose the last calls whole, with their
+    A spectrum is known by its id, its condition (line and instrument) and its day in UTC: two spectrometers that count
+    from 1, or a counter that starts anew each day, do not mix. A power cut may lose the last calls whole, with their
     stream positions, and the stream is read again from there.
 
     Attributes:
         window, reservoir, labels, waiting, memory: how many fit; at least `memory` ids are remembered.
+        ids_collide: whether any id was seen under two conditions.
         at_once: how many spectra one transaction takes.
 
     Every method raises StoreUnusable if the file is damaged.
@@ -66,37 +66,25 @@ class Buffer(AbstractContextManager):
         if layout is None:
             raise BadSettings(f"a buffer on {grid} needs more than {max_bytes} bytes")
         self.window, self.reservoir, self.labels, self.waiting, self.memory, self.at_once, log_bytes = layout
-        with self._explained():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=1.0, isolation_level=None)
-        self._slots = Slots(self._db, len(grid))
+        self._file = ReplayFile(self.path, log_bytes)
+        self._run, self._one, self._many = self._file.run, self._file.one, self._file.many
+        self._transaction = self._file.transaction
+        self._slots = Slots(self._file.db, len(grid))
+        self._labels = LabelRows(
+            *(self._file, self.window + self.reservoir, self.labels, self.waiting), read=self._read, write=self._write
+        )
         try:
-            self._open(seed, log_bytes)
+            self._check(seed)
         except BaseException:
-            self._db.close()
+            self._file.close()
             raise
 
-    def _open(self, seed: int, log_bytes: int) -> None:
-        # Before the first access: then the lock is held until the end, and the log needs no shared memory.
-        self._run("PRAGMA locking_mode = EXCLUSIVE")
-        kind, tables = self._one("PRAGMA application_id"), self._one("SELECT count(*) FROM sqlite_master")
-        if (kind, bool(tables)) not in ((0, False), (APPLICATION_ID, True)):
-            raise StoreUnusable(f"{self.path}: expected a buffer of spectra, got another program's SQLite file")
-        if not tables:
-            self._run(f"PRAGMA page_size = {PAGE_BYTES}")
-        checkpoint = f"wal_autocheckpoint = {log_bytes // 2 // PAGE_BYTES}"
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -65536", checkpoint):
-            self._run(f"PRAGMA {pragma}")
-        with self._transaction():
-            if not tables:
-                for statement in SCHEMA.split(";"):
-                    self._run(statement)
-                self._run(f"PRAGMA application_id = {APPLICATION_ID}")
-                made = {"grid": json.dumps(self.grid.to_json()), "max_bytes": self.max_bytes, "seed": seed}
+    def _check(self, seed: int) -> None:
+        if self._file.is_new:
+            made = {"grid": json.dumps(self.grid.to_json()), "max_bytes": self.max_bytes, "seed": seed}
+            with self._transaction():
                 self._many("INSERT INTO about VALUES (?, ?)", made.items())
-            for column in LATER_COLUMNS.keys() - {name for _, name, *_ in self._run("PRAGMA table_info(labels)")}:
-                self._run(f"ALTER TABLE labels ADD COLUMN {column} {LATER_COLUMNS[column]}")
-            about = dict(self._run("SELECT name, value FROM about"))
+        about = dict(self._run("SELECT name, value FROM about"))
         grid = Axis.from_json(json.loads(about["grid"]))
         if grid != self.grid:
             raise BadSettings(f"{self.path}: its spectra are on the grid {grid} ({grid.id}), expected "
@@ -105,10 +93,10 @@ class Buffer(AbstractContextManager):
             raise BadSettings(f"{self.path}: made for {about['max_bytes']} bytes, expected {self.max_bytes}; "
                               f"keep that setting, or name another file")  # fmt: skip
         self.seed = int(about["seed"])
+        self.ids_collide = "ids_collide" in about
 
     def close(self) -> None:
-        with self._explained():
-            self._db.close()
+        self._file.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -131,7 +119,7 @@ class Buffer(AbstractContextManager):
 
         Args:
             spectra: (n, bands) on `axis`. object_id: "" or None if the object is not known.
-            condition: such as the instrument. time: (n,) datetime64.
+            condition: of `replay_layout.condition_of`. time: (n,) datetime64.
             positions: such as {"tamis.spectra:0": 1234}; other names keep their position.
 
         Raises:
@@ -162,17 +150,23 @@ class Buffer(AbstractContextManager):
         axis: Axis | None = None,
         object_id: str = "",
         positions: Mapping[str, int] | None = None,
-    ) -> bool:
+        *,
+        asked: Asked = Asked(),  # noqa: B008 (nothing of it can change)
+        confirms: bool | None = None,
+    ) -> Taken:
         """Keeps laboratory values of a spectrum; a later value of a target replaces an earlier one.
+
+        If the spectrum is not known, the label waits for it; at most `waiting` labels do, the newest.
 
         Args:
             positions: equal ones are the same message; `Labeled.previous` is a value that another one gave before.
             values: target -> value. time: of the values. spectrum: (bands,) on `axis`, if the label carries it.
-
-        Returns:
-            Whether the spectrum is known. If not, the label waits for it; at most `waiting` labels do, the newest.
+            asked: which spectrum it is, where several have that id; of a carried spectrum, its line and instrument.
+            confirms: True: the values have to be those that were given before. False: the same values once more, by
+                another message, are no repeat.
 
         Raises:
+            AmbiguousSpectrum: it is not clear which spectrum is meant.
             ValueError: no values, one that is not finite, too many of them, or a spectrum that is not finite.
             AxisMismatch, StoreUnusable: as in `add`.
         """
@@ -181,34 +175,58 @@ class Buffer(AbstractContextManager):
         if spectrum is not None and axis is None:
             raise ValueError(f"the label of {spectrum_id!r} carries a spectrum without its axis")
         carried = None if spectrum is None or axis is None else on_grid(np.atleast_2d(spectrum), axis, self.grid)
-        (key,), (obj,) = digests_of([spectrum_id]), digests_of([object_id])
-        stamp = int(np.asarray(time).astype("datetime64[us]").astype(np.int64))
+        (obj,) = digests_of([object_id])
+        stamp = _micros(time)
         with self._transaction():
-            stored = self._run('SELECT "values", place, previous, slot FROM labels WHERE id = ?', key)
-            before, place, previous, slot = stored[0] if stored else ("{}", None, None, None)
-            given = Given.after(before, place, previous, values, place_of(positions))
-            self._run(
-                'INSERT INTO labels (id, spectrum_id, object, time, "values", place, previous) '
-                "VALUES (?, ?, ?, ?, ?, ?, ?) "
-                'ON CONFLICT (id) DO UPDATE SET "values" = excluded."values", place = excluded.place, '
-                "previous = excluded.previous, time = iif(condition IS NULL, excluded.time, time)",
-                key, spectrum_id[:MAX_TEXT], obj, stamp, *given[:3],
-            )  # fmt: skip
-            is_known = slot is not None
-            if is_known and given.is_again:
-                self._run("UPDATE labels SET joined = ? WHERE id = ?", self._joining(), key)
-            if not is_known:
-                sought = "FROM spectra JOIN seen ON spectra.number = seen.number WHERE id = ?"
-                held = self._run(f"SELECT slot, object, condition, time {sought}", key)
-                if carried is None and held:
-                    carried = self._read(np.array([held[0][0]]))
-                if carried is not None:
-                    self._join(key, carried, *(held[0][1:] if held else ()))
-                    is_known = True
-            if self._one("SELECT count(*) - count(slot) FROM labels") > self.waiting:
-                self._run("DELETE FROM labels WHERE arrival = (SELECT min(arrival) FROM labels WHERE slot IS NULL)")
+            with_it = None if carried is None else (carried, self._identity_of_carried(spectrum_id, asked, stamp))
+            taken = self._labels.keep(
+                spectrum_id, asked, values, obj, stamp, place_of(positions), with_it, confirms=confirms
+            )
             self._move(positions)
-        return is_known
+        return taken
+
+    def _identity_of_carried(self, spectrum_id: str, asked: Asked, stamp: int) -> Identity:
+        """Of a spectrum that says its line, or of the one known spectrum of that day; else of its own."""
+        day = stamp // DAY_US
+        if not (asked.line or asked.instrument):
+            (key,) = digests_of([spectrum_id])
+            known = self._run("SELECT condition FROM seen WHERE id = ? AND day = ?", key, day)
+            if len(known) == 1:
+                return Identity(known[0][0], day)
+        return Identity(self._condition(condition_of(asked.line, asked.instrument)), day)
+
+    def retract(
+        self,
+        spectrum_id: str,
+        targets: Collection[str] = (),
+        asked: Asked = Asked(),  # noqa: B008 (nothing of it can change)
+        positions: Mapping[str, int] | None = None,
+    ) -> LabelRow | None:
+        """Takes laboratory values out again, all if no target is named; None if there are none.
+
+        Raises AmbiguousSpectrum.
+        """
+        with self._transaction():
+            gone = self._labels.retract(spectrum_id, asked, targets)
+            self._move(positions)
+        return gone
+
+    def joined_since(self, number: int) -> list[LabelRow]:
+        """The labels that were joined, or given again, after the one of this number, in their order."""
+        return self._labels.joined_since(number)
+
+    def learn(self, version: str, until: int, held: Collection[tuple[str, str, float]]) -> list[LabelRow]:
+        """Notes that a version was fitted on the values up to a number; gives those that it is the first to have.
+
+        `held`: spectrum_id, target and value of those that it was not fitted on.
+        """
+        with self._transaction():
+            return self._labels.learn(version, until, held)
+
+    def request(self, spectrum_id: str, target: str, value: float) -> LabelRow | None:
+        """Notes that a repeat of a value is asked for; None if it was before, or the value is not there any more."""
+        with self._transaction():
+            return self._labels.request(spectrum_id, target, value)
 
     def positions(self) -> dict[str, int]:
         """How far each stream has been read: exactly as far as its spectra are kept."""
@@ -286,13 +304,20 @@ class Buffer(AbstractContextManager):
         return Fill(window, min(added - window, self.reservoir), labeled, waiting, size)
 
     def _keep(self, rows: np.ndarray, ids: list[int], objects: list[Any], condition: int, stamps: list[int]) -> int:
-        waiting = "SELECT id FROM labels WHERE slot IS NULL AND id IN (SELECT value FROM json_each(?))"
-        for (key,) in self._run(waiting, json.dumps(ids)):
-            i = ids.index(key)
-            self._join(key, rows[i : i + 1], objects[i], condition, stamps[i])
-        known_ids = "SELECT seen.id FROM json_each(?) AS given JOIN seen ON seen.id = given.value"
-        known = {key for (key,) in self._run(known_ids, json.dumps(ids))}
-        fresh = sorted({key: i for i, key in reversed(list(enumerate(ids))) if key not in known}.values())
+        days = [stamp // DAY_US for stamp in stamps]
+        (name,) = self._run("SELECT name FROM conditions WHERE code = ?", condition)[0]
+        seen = self._run(
+            "SELECT seen.id, seen.day, seen.condition FROM json_each(?) AS given JOIN seen ON seen.id = given.value",
+            json.dumps(ids),
+        )
+        known = {(key, day) for key, day, of in seen if of == condition}
+        if not self.ids_collide and any(of != condition for *_, of in seen):
+            self._run("INSERT INTO about VALUES ('ids_collide', 'yes')")
+            self.ids_collide = True
+        for arrival, i in self._labels.wait_for(ids, name, stamps, ids_collide=self.ids_collide):
+            self._labels.join(arrival, rows[i : i + 1], objects[i], condition, stamps[i])
+        first = {key: i for i, key in reversed(list(enumerate(zip(ids, days, strict=True))))}
+        fresh = sorted(i for key, i in first.items() if key not in known)
         if not fresh:
             return 0
         ((added, seen_from, seen_now),) = self._run("SELECT added, seen_from, seen_now FROM state")
@@ -308,8 +333,8 @@ class Buffer(AbstractContextManager):
             [(s, n, objects[i], condition, stamps[i]) for s, n, i in zip(slots.tolist(), numbers, fresh, strict=True)],
         )
         self._many(
-            f"INSERT INTO seen_{seen_now} VALUES (?, ?)",  # noqa: S608 (0 or 1)
-            [(ids[i], n) for i, n in zip(fresh, numbers, strict=True)],
+            f"INSERT INTO seen_{seen_now} VALUES (?, ?, ?, ?, ?)",  # noqa: S608 (0 or 1)
+            [(ids[i], condition, days[i], stamps[i], n) for i, n in zip(fresh, numbers, strict=True)],
         )  # sorted by id it would touch as many pages: ids are spread evenly
         self._run("UPDATE state SET added = ?, seen_from = ?, seen_now = ?", added + len(fresh), seen_from, seen_now)
         return len(fresh)
@@ -326,25 +351,6 @@ class Buffer(AbstractContextManager):
         moves = zip(goal.tolist(), source.tolist(), strict=True)
         self._many("UPDATE OR REPLACE spectra SET slot = ? WHERE slot = ?", moves)
 
-    def _join(self, key: int, row: np.ndarray, *of_spectrum: int | None) -> None:
-        """Keeps a labeled spectrum in a slot of its own, which no unlabeled one takes.
-
-        `of_spectrum`: its object, condition and time; nothing if only the label's are known.
-        """
-        slot = self.window + self.reservoir + self._one("SELECT count(slot) FROM labels")
-        if slot == self.window + self.reservoir + self.labels:
-            oldest = "(SELECT min(joined) FROM labels WHERE slot IS NOT NULL)"
-            slot = self._one(f"DELETE FROM labels WHERE joined = {oldest} RETURNING slot")  # noqa: S608 (fixed text)
-        self._write(np.array([slot]), row)
-        self._run(
-            "UPDATE labels SET slot = ?, joined = ?, object = coalesce(object, ?), condition = ?, "
-            "time = coalesce(?, time) WHERE id = ?",
-            *(slot, self._joining(), *(of_spectrum or (None, None, None)), key),
-        )
-
-    def _joining(self) -> int:
-        return int(self._one("UPDATE state SET joined = joined + 1 RETURNING joined"))
-
     def _condition(self, name: str) -> int:
         name = name[:MAX_TEXT]
         known = dict(self._run("SELECT name, code FROM conditions"))
@@ -358,43 +364,16 @@ class Buffer(AbstractContextManager):
 
     def _read(self, slots: np.ndarray) -> np.ndarray:
         """(n,) slots -> (n, grid bands)"""
-        with self._explained():
+        with self._file.explained():
             rows = self._slots.read(slots)
         if not np.isfinite(rows).all():  # only finite spectra are written
             raise StoreUnusable(f"{self.path}: damaged: expected finite spectra; move it away to begin anew")
         return rows
 
     def _write(self, slots: np.ndarray, rows: np.ndarray) -> None:
-        with self._explained():
+        with self._file.explained():
             self._slots.write(slots, rows)
 
-    def _run(self, sql: str, *values: Any) -> list[Any]:
-        with self._explained():
-            return self._db.execute(sql, values).fetchall()
 
-    def _one(self, sql: str) -> Any:
-        return self._run(sql)[0][0]
-
-    def _many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        with self._explained():
-            self._db.executemany(sql, rows)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._run("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._run("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a full disk has ended it already
-                self._run("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            causes = {"SQLITE_BUSY": "another process has it open", "SQLITE_NOTADB": "expected a buffer of spectra"}
-            cause = causes.get(getattr(error, "sqlite_errorname", ""), "not read or written")
-            raise StoreUnusable(f"{self.path}: {cause}: {error}") from error
+def _micros(time: np.datetime64) -> int:
+    return int(np.asarray(time).astype("datetime64[us]").astype(np.int64))

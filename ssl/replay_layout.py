@@ -16,26 +16,43 @@ PAGE_BYTES = 4096
 CHUNK_BYTES = 65_536  # a row of slots: SQLite walks its pages from the first one on
 SLOT_EXTRA_BYTES = 110  # a spectrum's row and indices, and its share of the page that a chunk does not fill
 LABEL_BYTES = 3_072  # of a label's id and values at most
-SEEN_BYTES = 40  # of one remembered id
+SEEN_BYTES = 48  # of one remembered id, with its condition and time
 FIXED_BYTES = 524_288  # schema, and the names of conditions
 
+SCHEMA_VERSION = 2
+DAY_US = 86_400_000_000
+
+# A spectrum is known by its id, its condition (line and instrument) and its day.
 # seen_0 and seen_1 take turns: when the one being filled is full, the other is emptied.
-SCHEMA = """
+TABLES_OF_SEEN = """
+CREATE TABLE seen_0 (id INTEGER, condition INTEGER, day INTEGER, time INTEGER, number INTEGER,
+  PRIMARY KEY (id, condition, day)) WITHOUT ROWID;
+CREATE TABLE seen_1 (id INTEGER, condition INTEGER, day INTEGER, time INTEGER, number INTEGER,
+  PRIMARY KEY (id, condition, day)) WITHOUT ROWID;
+CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1
+"""
+# line, instrument, asked_time: of its spectrum, as far as the label says. source, day: of the spectrum itself, once it
+# is known. condition: the same, unless the label carried the spectrum. place: of the message that gave the values.
+# previous: the values that these replaced. requested: the values that a repeat was asked for. learned: a version.
+TABLE_OF_LABELS = """
+CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER, spectrum_id TEXT, line TEXT DEFAULT '',
+  instrument TEXT DEFAULT '', asked_time INTEGER, source INTEGER, day INTEGER, object INTEGER, condition INTEGER,
+  time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER, place INTEGER, previous TEXT, requested TEXT,
+  learned TEXT);
+CREATE INDEX labels_by_id ON labels (id)
+"""
+_OTHER_TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE state (added INTEGER, seen_from INTEGER, seen_now INTEGER, joined INTEGER);
 INSERT INTO state VALUES (0, 0, 0, 0);
 CREATE TABLE chunks (chunk INTEGER PRIMARY KEY, spectra BLOB);
 CREATE TABLE spectra (slot INTEGER PRIMARY KEY, number INTEGER UNIQUE, object INTEGER, condition INTEGER, time INTEGER);
-CREATE TABLE seen_0 (id INTEGER PRIMARY KEY, number INTEGER);
-CREATE TABLE seen_1 (id INTEGER PRIMARY KEY, number INTEGER);
-CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1;
 CREATE TABLE conditions (code INTEGER PRIMARY KEY, name TEXT UNIQUE);
-CREATE TABLE positions (name TEXT PRIMARY KEY, position INTEGER);
-CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER UNIQUE, spectrum_id TEXT, object INTEGER,
-  condition INTEGER, time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER, place INTEGER, previous TEXT)
+CREATE TABLE positions (name TEXT PRIMARY KEY, position INTEGER)
 """
-# Of labels, which files of earlier versions lack: the message that gave the values, and the values that it replaced.
-LATER_COLUMNS = {"place": "INTEGER", "previous": "TEXT"}
+SCHEMA = f"{_OTHER_TABLES};{TABLES_OF_SEEN};{TABLE_OF_LABELS}"
+MAX_CONDITIONS = 256  # lines and instruments; further ones are all called "other"
+MAX_TEXT = 512  # characters of an id or a name
 MAX_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON, with those that they replaced
 
 
@@ -123,15 +140,25 @@ class Given(NamedTuple):
 
     @classmethod
     def after(
-        cls, stored: str, stored_place: int | None, previous: str | None, values: Mapping[str, float], place: int | None
+        cls,
+        stored: str,
+        stored_place: int | None,
+        previous: str | None,
+        values: Mapping[str, float],
+        place: int | None,
+        *,
+        can_repeat: bool = True,
     ) -> Given:
-        """Raises ValueError for too many values."""
+        """`can_repeat`: the same values by another message are a repeat. Raises ValueError for too many values."""
         known = json.loads(stored)
         text = json.dumps(known | {target: float(value) for target, value in values.items()})
         if len(text) > MAX_VALUES_BYTES:
             raise ValueError(f"expected values of at most {MAX_VALUES_BYTES} bytes, got {len(text)}")
-        is_again = text != stored or (place is not None and place != stored_place)
-        if is_again:
+        is_other = text != stored
+        is_again = is_other or (can_repeat and place is not None and place != stored_place)
+        if not is_again:
+            place = stored_place
+        else:
             replaced = {target: known[target] for target in values if target in known}
             previous = json.dumps(json.loads(previous or "{}") | replaced)
             if len(text) + len(previous) > MAX_VALUES_BYTES:
@@ -191,6 +218,36 @@ def spread_rows(n: int, most: int) -> np.ndarray:
         return np.arange(n)
     others = n - most // 4
     return np.concatenate([np.linspace(0, others - 1, most - most // 4).astype(np.int64), np.arange(others, n)])
+
+
+def condition_of(line: str, instrument: str) -> str:
+    """How a line and an instrument are named in a buffer.
+
+    >>> condition_of("nir1", "a/b"), Asked("nir1").fits(condition_of("nir1", "a/b"), 7)
+    ('nir1/a/b', True)
+    """
+    return f"{line.replace('/', '|')}/{instrument}"[:MAX_TEXT]
+
+
+class Asked(NamedTuple):
+    """What a label says of its spectrum: '' and None for nothing.
+
+    Attributes:
+        time: microseconds since 1970; the spectrum was measured then, or before.
+    """
+
+    line: str = ""
+    instrument: str = ""
+    time: int | None = None
+
+    def fits(self, condition: str, time: int) -> bool:
+        line, _, instrument = condition.partition("/")
+        is_there = self.line.replace("/", "|") in ("", line) and self.instrument in ("", instrument)
+        return is_there and (self.time is None or time <= self.time or time // DAY_US == self.time // DAY_US)
+
+
+class AmbiguousSpectrum(ValueError):
+    """A label that may belong to several spectra; the text names them."""
 
 
 def place_of(positions: Mapping[str, int] | None) -> int | None:

@@ -1,6 +1,7 @@
 """Laboratory values as messages, by the id of a spectrum or with the spectrum itself; and requests for them."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from .screening import BadRow, screen
 
 MAX_LABELS = 10_000  # in one message
 UNKNOWN_TIME = np.datetime64("NaT", "us")
+_DAY = re.compile(r"\s*\d{4}-?\d{2}-?\d{2}\s*")
 _COMMON = ("line", "instrument", "time", "who", "sent")  # of a label, or once for all labels of a message
 _LABEL = ("spectrum_id", "values", "object_id", "confirms", *_COMMON)
 _RETRACTION = ("spectrum_id", "targets", "reason", *_COMMON)
@@ -32,7 +34,7 @@ class Label:
     Attributes:
         values: target -> value, finite. units: target -> unit, where the message says it.
         texts: target -> value as a text, not read yet: see `processing.label_values`.
-        time: when the spectrum was measured, NaT if the message does not say; or of `spectrum`.
+        time: when the spectrum was measured, or later; NaT if the message does not say. Of `spectrum`: its own.
         spectrum: (bands,) on `axis`, or None if it is sent on the spectra topic.
         line, instrument: of the spectrum; '' if the message does not say.
         who, sent: who gave the values, and when; '' and NaT if the message does not say.
@@ -211,6 +213,8 @@ def _about(item: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"expected spectrum_id of 1 to {MAX_TEXT} characters, got {shown(name)}")
     texts = {key: _text(item, key) for key in ("line", "instrument", "who")}
     times = {key: json_time(item[key]) if item.get(key) is not None else UNKNOWN_TIME for key in ("time", "sent")}
+    if isinstance(item.get("time"), str) and _DAY.fullmatch(item["time"]):
+        times["time"] += np.timedelta64(1, "D") - np.timedelta64(1, "us")  # the whole day
     return {"spectrum_id": name, **texts, **times}
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
 import orjson
 import structlog
 
 from ... import AxisMismatch, BadMessage, TamisError
 from ...models.store import Store
 from ...ssl.replay_buffer import Buffer
+from ...ssl.replay_layout import AmbiguousSpectrum, Asked
 from ..messages.checks import Axes
 from ..messages.label_rejects import BadLabel, reject_labels
-from ..messages.labels import Label, arrived, decode_labels
+from ..messages.labels import Label, Retraction, arrived, decode_labels
 from ..messages.record import Record
 from ..messages.rejects import reject_message, reject_rows
 from ..messages.screening import BadRow
@@ -22,9 +23,6 @@ from ..monitoring.metrics import Metrics
 from ..processing.label_values import Expected
 from ..settings.tables import Settings
 from .outbox import Outbox
-
-if TYPE_CHECKING:
-    from numpy import datetime64
 
 log = structlog.get_logger()
 
@@ -55,8 +53,8 @@ class LabelIntake:
                 used += 1
             except (AxisMismatch, ValueError) as error:
                 if label.spectrum is None:
-                    entry = {**label.original, "values": label.original["values"]}
-                    bad.append(BadLabel(label.row, label.spectrum_id, "", "label", str(error), entry))
+                    reason = "ambiguous" if isinstance(error, AmbiguousSpectrum) else "label"
+                    bad.append(BadLabel(label.row, label.spectrum_id, "", reason, str(error), label.original))
                 else:
                     values = orjson.dumps(label.values).decode()
                     rows.append(
@@ -65,12 +63,14 @@ class LabelIntake:
         self._reject(record, bad, rows)
         return used
 
-    def _keep(self, label: Label, buffer: Buffer, now: datetime64, positions: dict[str, int]) -> None:
-        time = label.time if label.time == label.time else now
-        is_joined = buffer.label(
-            *(label.spectrum_id, label.values, time, label.spectrum, label.axis, label.object_id), positions
+    def _keep(self, label: Label, buffer: Buffer, now: np.datetime64, positions: dict[str, int]) -> None:
+        time = now if np.isnat(label.time) else label.time
+        taken = buffer.label(
+            *(label.spectrum_id, label.values, time, label.spectrum, label.axis, label.object_id, positions),
+            asked=_asked(label),
+            confirms=label.confirms,
         )
-        if not is_joined:
+        if not taken.is_joined:
             self.meters["tamis_labels_total"].labels("waiting").inc()
 
     def _is_ours(self, label: Label) -> bool:
@@ -107,3 +107,8 @@ class LabelIntake:
     @property
     def _rejects(self) -> str:
         return self.settings.topics.label_rejects
+
+
+def _asked(one: Label | Retraction) -> Asked:
+    """Which spectrum it means; of a spectrum that it carries, its time is in the spectrum."""
+    return Asked(one.line, one.instrument, None if np.isnat(one.time) else int(one.time.astype(np.int64)))

@@ -15,6 +15,7 @@ from ... import AxisMismatch, BadMessage, NoModel, __version__
 from ...models.axis import Axis
 from ...models.store import Store
 from ...ssl.replay_buffer import Buffer
+from ...ssl.replay_layout import condition_of
 from ..messages.codec import decode
 from ..messages.record import Record
 from ..monitoring.metrics import Metrics
@@ -123,7 +124,7 @@ class Trainer:
         if not records:
             return
         assert buffer is not None
-        before = buffer.joined
+        before, collided = buffer.joined, buffer.ids_collide
         axes = self._axes | {buffer.grid.id: buffer.grid}
         for record in records:
             if record.topic != self.settings.topics.labels:
@@ -132,6 +133,11 @@ class Trainer:
                 self._labeled = time.monotonic()
             self.source.handled(record)
         self.meters["tamis_labels_total"].labels("joined").inc(buffer.joined - before)
+        if buffer.ids_collide and not collided:
+            text = (
+                "spectra of several lines or instruments have the same id: a label has to name its line or instrument"
+            )
+            log.warning(text, buffer=str(buffer.path))
         self._commit()
 
     def _commit(self) -> None:
@@ -151,7 +157,7 @@ class Trainer:
             if len(frame):
                 buffer.add(
                     *(frame.spectra, frame.axis, frame.spectrum_id, frame.object_id),
-                    *(f"{frame.line}/{frame.instrument}", frame.time, _position(record)),
+                    *(condition_of(frame.line, frame.instrument), frame.time, _position(record)),
                 )
         except (BadMessage, AxisMismatch, ValueError) as error:
             log.warning("spectra left out", place=record.place, error=str(error))

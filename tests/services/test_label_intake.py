@@ -168,6 +168,42 @@ def test_values_of_another_models_target_are_left_to_its_trainer(tmp_path: Path,
     assert "unknown target 'protein'" in reject.headers["error"], "nir1 is served by our model"
 
 
+def test_labels_of_two_spectrometers_that_count_from_one_do_not_mix(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model, refit_labels=0)
+    spectra, _ = simulate(6, grid, 5)
+    line.spectra(spectra[:3], grid)
+    line.spectra(spectra[3:], grid, line="nir2")
+    line.values({"line": "nir2", **one("s1", fat=2.0)}, one("s0", fat=3.0))
+    line.values(one("s2", fat=4.0), line="nir1")
+    trainer = line.trainer()
+    with capture_logs() as logs:
+        trainer.run()
+    with line.buffer() as buffer:
+        labeled = buffer.labeled(["fat"])
+        assert buffer.added == 6
+    assert labeled.values[:, 0].tolist() == [2.0, 4.0]
+    np.testing.assert_allclose(labeled.spectra, spectra[[4, 2]], rtol=1e-6)
+    (reject,) = line.rejects
+    assert reject.headers["reason"] == "ambiguous"
+    assert "'s0' is the id of 2 spectra (nir1/a on 2026-01-02; nir2/a on 2026-01-02" in reject.headers["error"]
+    assert any("a label has to name its line or instrument" in entry["event"] for entry in logs)
+
+
+def test_a_counter_that_starts_anew_each_day_needs_the_day(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model, refit_labels=0)
+    spectra, _ = simulate(2, grid, 5)
+    for day in range(2):
+        line.spectra(spectra[day:][:1], grid, time=START + np.array([day], "timedelta64[D]"))
+    line.values(one("s0", fat=1.0) | {"time": "2026-01-02"}, one("s0", fat=2.0) | {"time": "2026-01-04T08:00:00Z"})
+    line.values(one("s0", fat=9.0))
+    line.run()
+    with line.buffer() as buffer:
+        labeled = buffer.labeled(["fat"])
+    np.testing.assert_allclose(labeled.spectra, spectra, rtol=1e-6)
+    assert labeled.values[:, 0].tolist() == [1.0, 2.0]
+    assert "say which by line, instrument or time" in line.rejects[0].headers["error"]
+
+
 class Refusing(MemorySink):
     """A broker that grants no right on the dead letters, or does not answer at first."""
 

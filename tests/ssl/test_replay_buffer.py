@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_a_label_finds_its_spectrum_in_either_order(first: str, tmp_path: Path) 
         with Buffer(tmp_path / "b", GRID, SIZE) as buffer:  # reopened: both may be hours and restarts apart
             steps[name](buffer)
     with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
-        assert buffer.label("s7", {"water": 60.0}, NOON)
+        assert buffer.label("s7", {"water": 60.0}, NOON).is_joined
         known = buffer.labeled(["fat", "water"])
         assert (known.spectrum_id, known.values.tolist()) == (["s7"], [[3.5, 60.0]])
         np.testing.assert_array_equal(known.spectra, numbered(7, 1))
@@ -116,10 +117,10 @@ def test_a_label_finds_its_spectrum_in_either_order(first: str, tmp_path: Path) 
 def test_a_label_may_carry_its_spectrum(tmp_path: Path) -> None:
     finer = Axis(np.linspace(990, 1610, 300), "nm")
     with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
-        assert buffer.label("new", {"fat": 1.0}, NOON, np.linspace(0, 1, 300), finer)
+        assert buffer.label("new", {"fat": 1.0}, NOON, np.linspace(0, 1, 300), finer).is_joined
         expected = np.interp(GRID.values, finer.values, np.linspace(0, 1, 300))
         np.testing.assert_allclose(buffer.labeled(["fat"]).spectra[0], expected, atol=1e-3)
-        assert not buffer.label("unseen", {"fat": 1.0}, NOON)
+        assert not buffer.label("unseen", {"fat": 1.0}, NOON).is_joined
         assert buffer.fill()[2:4] == (1, 1)
 
 
@@ -128,7 +129,7 @@ def test_a_spectrum_between_two_labels_belongs_to_the_earlier_one(tmp_path: Path
     with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
         buffer.add(numbered(0, 5), GRID, ids(0, 5), None, "i", seconds)
         for name in ("s4", "s0"):  # the later one arrives first
-            assert buffer.label(name, {"fat": 1.0}, NOON)
+            assert buffer.label(name, {"fat": 1.0}, NOON).is_joined
         labeled = buffer.labeled(["fat"])
         spectra, rows = buffer.beside(labeled, np.timedelta64(2, "s"))
     assert spectra[:, 0].tolist() == [1, 2, 3]
@@ -231,18 +232,44 @@ def test_a_value_given_again_by_another_message_is_remembered_and_one_read_twice
         assert (labeled.values[0, 0], labeled.previous[0, 0], len(labeled.values)) == (3.5, 3.0, 1)
 
 
+FIRST_VERSION = """
+DROP VIEW seen;
+CREATE TABLE old_0 (id INTEGER PRIMARY KEY, number INTEGER);
+INSERT INTO old_0 SELECT id, number FROM seen_0;
+DROP TABLE seen_0; DROP TABLE seen_1;
+ALTER TABLE old_0 RENAME TO seen_0;
+CREATE TABLE seen_1 (id INTEGER PRIMARY KEY, number INTEGER);
+CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1;
+CREATE TABLE old (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER UNIQUE, spectrum_id TEXT, object INTEGER,
+  condition INTEGER, time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER);
+INSERT INTO old SELECT arrival, id, spectrum_id, object, condition, time, "values", slot, joined FROM labels;
+DROP TABLE labels;
+ALTER TABLE old RENAME TO labels;
+PRAGMA user_version = 0
+"""
+
+
 def test_a_file_of_an_earlier_version_is_opened_and_continued(tmp_path: Path) -> None:
     with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
         fill(buffer, 0, 3)
         buffer.label("s1", {"fat": 3.0}, NOON)
-    with sqlite3.connect(tmp_path / "b") as old:
-        for column in ("place", "previous"):
-            old.execute(f"ALTER TABLE labels DROP COLUMN {column}")
-    old.close()
+        buffer.label("waits", {"fat": 4.0}, NOON)
+        buffer.label("new", {"fat": 1.0}, NOON, np.ones(50), GRID)
+    with closing(sqlite3.connect(tmp_path / "b")) as old:
+        old.executescript(FIRST_VERSION)
     with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
-        assert buffer.labeled(["fat"]).values.tolist() == [[3.0]]
+        assert buffer.labeled(["fat"]).values.tolist() == [[3.0], [1.0]]
         buffer.label("s1", {"fat": 3.1}, NOON, positions={"labels:0": 9})
-        assert buffer.labeled(["fat"]).previous.tolist() == [[3.0]]
+        buffer.label("new", {"fat": 1.1}, NOON, positions={"labels:0": 10})
+        assert buffer.labeled(["fat"]).previous.tolist() == [[3.0], [1.0]]
+        fill(buffer, 0, 3)
+        assert buffer.added == 3, "its spectra are recognised"
+        buffer.add(numbered(7, 1), GRID, ["waits"], None, "i1", np.array([NOON]))
+        assert buffer.labeled(["fat"]).values.tolist() == [[3.1], [1.1], [4.0]]
+    with closing(sqlite3.connect(tmp_path / "b")) as later:
+        later.execute("PRAGMA user_version = 3")
+    with pytest.raises(StoreUnusable, match="made by a later version of Tamis"):
+        Buffer(tmp_path / "b", GRID, SIZE)
 
 
 def test_the_process_is_the_newest_spectra_and_an_even_share_of_the_others(tmp_path: Path) -> None:

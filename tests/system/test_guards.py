@@ -31,7 +31,7 @@ FENCES = {
     "prometheus_client": {"monitoring", "tools/top"},
     "torch": {"ssl", "services/learning", *NETWORK_FILES},
     "lightly": {"ssl"},
-    "sqlite3": {"ssl/replay_buffer"},
+    "sqlite3": {"ssl/replay_file"},
     "starlette": {"monitoring", "tools/view"},
     "uvicorn": {"monitoring"},
 }
