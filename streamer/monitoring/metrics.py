@@ -1,7 +1,7 @@
 """Every Prometheus metric in one table."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 # A line's name comes from a message: a faulty producer must not fill Prometheus with series.
 MAX_LINES = 200
 OTHER_LINES = "(other)"
+UNKNOWN_LINE = "unknown"  # of messages that name none, or one of which nothing good has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ TABLE = (
     Metric(_H, "tamis_predict_duration_seconds", "From a decoded frame to its predictions", "line", "s"),
     Metric(_H, "tamis_end_to_end_latency_seconds", "From a frame's newest spectrum to delivery", "line", "s", _LATENCY),
     Metric(_G, "tamis_consumer_lag_records", "Messages not yet read", "topic partition"),
-    Metric(_C, "tamis_skipped_messages_total", "Messages that the broker deleted before they were read"),
+    Metric(_C, "tamis_skipped_messages_total", "Messages that will not be read: deleted, or before a chosen beginning"),
+    Metric(_C, "tamis_repeated_messages_total", "Messages read again because the topic has become shorter"),
+    Metric(_C, "tamis_positions_chosen_total", "Times that a reader had to choose where it goes on", "topic reason"),
+    Metric(_G, "tamis_assigned_partitions", "Partitions that the process reads"),
     Metric(_C, "tamis_unreadable_batches_total", "Batches or messages that could not be unpacked; each is set aside"),
     Metric(_G, "tamis_broker_connected", "1 while a broker answers, else 0"),
     Metric(_G, "tamis_line_running", "1 while the line is scheduled to run, else 0", "line"),
@@ -98,6 +102,7 @@ class Metrics:
         self.clock = clock
         self._metrics: dict[str, Any] = {}
         self._dropped = 0
+        self._kept: frozenset[str] = frozenset()
         self._lines: dict[str, float] = {}  # line -> time of its last message
         for row in TABLE:
             more: dict[str, Any] = {"buckets": row.buckets} if row.kind is prometheus.Histogram else {}
@@ -111,12 +116,20 @@ class Metrics:
         self["tamis_log_lines_dropped_total"].inc(total - self._dropped)
         self._dropped = total
 
+    def keep(self, lines: Iterable[str]) -> None:
+        """These lines have series of their own, however many others there are."""
+        self._kept = frozenset(lines)
+
     def line(self, name: str) -> str:
         """The label of a line that has just sent something: bounded in number and length."""
-        if name not in self._lines and len(self._lines) >= MAX_LINES:
+        if name not in self._lines and name not in self._kept and len(self._lines) >= MAX_LINES:
             return OTHER_LINES
         self._lines[name] = self.clock()
-        return name[:80] or "unknown"
+        return name[:80] or UNKNOWN_LINE
+
+    def if_known(self, name: str) -> str:
+        """As `line`, but no line begins with it unless the settings name it: what came may be nothing of a line's."""
+        return self.line(name) if name in self._lines or name in self._kept else UNKNOWN_LINE
 
     def lines(self) -> list[str]:
         return list(self._lines)
@@ -125,11 +138,15 @@ class Metrics:
         """Removes all series of lines that were silent for `forget_s`, and returns their names."""
         gone = [name for name, last_s in self._lines.items() if self.clock() - last_s > forget_s]
         for name in gone:
-            del self._lines[name]
-            for row in TABLE:
-                if "line" in row.labels.split():
-                    self._metrics[row.name].remove_by_labels({"line": name[:80] or "unknown"})
+            self.forget(name)
         return gone
+
+    def forget(self, name: str) -> None:
+        """Removes all series of a line."""
+        self._lines.pop(name, None)
+        for row in TABLE:
+            if "line" in row.labels.split():
+                self._metrics[row.name].remove_by_labels({"line": name[:80] or UNKNOWN_LINE})
 
     def exposition(self) -> bytes:
         return prometheus.generate_latest(self.registry)

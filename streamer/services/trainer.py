@@ -25,7 +25,7 @@ from ..transport.protocols import Source
 from .label_intake import LabelIntake
 from .learning import Champion, Learning
 from .outbox import Outbox
-from .source_metrics import SourceMetrics
+from .source_metrics import SourceMetrics, still
 
 log = structlog.get_logger()
 
@@ -178,7 +178,9 @@ class Trainer:
     def ready(self) -> str:
         if self._buffer is None:
             return f"waiting for model {self.table.model!r}"
-        return "stopping" if self.stopping else self.source.connection_problem
+        if self.stopping:
+            return "stopping"
+        return still(self._turned) or self.source.connection_problem or self.source.assignment_problem
 
 
 def _position(record: Record) -> dict[str, int]:

@@ -22,6 +22,7 @@ from ..processing.message_batch import MessageBatch, batches
 from ..settings.tables import Settings
 from ..transport.protocols import Sink, Source
 from .delivery import Delivery, Round
+from .source_metrics import still
 from .worker_metrics import WorkerMetrics
 
 log = structlog.get_logger()
@@ -144,6 +145,8 @@ class Worker:
 
     def handle(self, batch: MessageBatch) -> None:
         """Processes one batch, and sends the results."""
+        if batch.frame is not None:
+            self.metrics.came_from(batch.frame.line, batch.records[0].topic, batch.records[0].partition)
         self.send(self.inspection.process(batch, self._clock))
         self.meters["tamis_frames_total"].inc(len(batch.records))
 
@@ -280,7 +283,9 @@ class Worker:
     def ready(self) -> str:
         if missing := self.inspection.models.missing:
             return f"waiting for models: {', '.join(missing)}"
-        return "stopping" if self.stopping else self.source.connection_problem
+        if self.stopping:
+            return "stopping"
+        return still(self._turned) or self.source.connection_problem or self.source.assignment_problem
 
     def _tick(self) -> float:
         """The clock of decisions. Time during which the worker was blocked does not count as silence."""

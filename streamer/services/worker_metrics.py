@@ -15,7 +15,7 @@ from ..messages.decisions import Decision
 from ..messages.frame import Frame
 from ..messages.labels import Request
 from ..messages.predictions import Predictions
-from ..monitoring.metrics import Metrics
+from ..monitoring.metrics import UNKNOWN_LINE, Metrics
 from ..processing.camera import ScreenedFrame
 from ..processing.inspection import Fact, PredictionTime, Rejected
 from ..processing.model_server import Served
@@ -39,6 +39,9 @@ class WorkerMetrics:
     def __init__(self, meters: Metrics, settings: Settings) -> None:
         self.meters, self.settings = meters, settings
         self._sent: list[Sent] = []
+        self._named = [name for name in settings.lines if name != "*"]
+        meters.keep(self._named)
+        self._places: dict[str, set[tuple[str, int]]] = {}  # line -> partitions that its messages came from
         self._newest: dict[str, Predictions] = {}  # of each line, shown by the next `observe`
         self._drifts: dict[str, DriftReport] = {}  # likewise
         self._references: dict[tuple[str, str, str], float] = {}  # change of each, by line, instrument and kind
@@ -50,7 +53,8 @@ class WorkerMetrics:
 
     def record(self, facts: Iterable[Fact]) -> None:
         for fact in facts:
-            label = self.meters.line(fact.line)
+            is_stray = isinstance(fact, Rejected | ScreenedFrame)
+            label = self.meters.if_known(fact.line) if is_stray else self.meters.line(fact.line)
             match fact:
                 case Predictions():
                     self._count_predictions(label, fact)
@@ -119,6 +123,7 @@ class WorkerMetrics:
             warns: whether to warn of late decisions.
         """
         self._of_source.show(source)
+        moved = self._moved(source.assigned())
         for line, predictions in self._newest.items():
             self._show_predictions(line, predictions)
         self._newest.clear()
@@ -130,19 +135,34 @@ class WorkerMetrics:
         for name, model in served.items():
             info.labels(name, model.version).set(1)
             trained.labels(name).set(model.published)
-        forgotten = self.meters.expire(self.settings.metrics.forget_s)
+        forgotten = moved + self.meters.expire(self.settings.metrics.forget_s)
         for line in forgotten:
             self._references = {key: change for key, change in self._references.items() if key[0] != line}
         running = self.meters["tamis_line_running"]
         here = datetime.now()  # hours are the plant's
-        for name in dict.fromkeys([*(name for name in self.settings.lines if name != "*"), *self.meters.lines()]):
+        for name in dict.fromkeys([*self._named, *self.meters.lines()]):
             of_line = self.settings.line(name)
-            running.labels(name[:80] or "unknown").set(of_line is not None and of_line.hours().at(here))
+            running.labels(name[:80] or UNKNOWN_LINE).set(of_line is not None and of_line.hours().at(here))
         if time.monotonic() - self._warned_late >= WARN_LATE_S:
             if warns:
                 self._warn_late(source)
             self._timely.clear()
         return forgotten
+
+    def came_from(self, line: str, topic: str, partition: int) -> None:
+        self._places.setdefault(line, set()).add((topic, partition))
+
+    def _moved(self, assigned: set[tuple[str, int]] | None) -> list[str]:
+        """Forgets the lines of partitions that others read now: their alarms would stay here for ever."""
+        known = set(self.meters.lines())
+        self._places = {line: places for line, places in self._places.items() if line in known}
+        moved = [] if assigned is None else [line for line, places in self._places.items() if not places & assigned]
+        for line in moved:
+            del self._places[line]
+            self.meters.forget(line)
+            for newest in (self._newest, self._drifts, self._timely):
+                newest.pop(line[:80] or UNKNOWN_LINE, None)
+        return moved
 
     def _show_predictions(self, line: str, predictions: Predictions) -> None:
         """Only of a line's newest frame: quantiles cost a sixth of a prediction."""

@@ -26,7 +26,7 @@ def run_tail(settings: Settings, stop: Callable[[], bool], topic: str, new_only:
     settings = settings.model_copy(update={"start_at": "latest" if new_only else "earliest"})
     group = f"tamis-tail-{uuid.uuid4().hex[:8]}"  # of our own, without commits
     printed, note_at = 0, time.monotonic() + SAY_WAITING_S
-    with closing(kafka_source(settings, [topic], group)) as source:
+    with closing(kafka_source(settings, [topic], group, is_kept=False)) as source:
         while not stop() and (limit is None or printed < limit):
             if time.monotonic() > note_at:
                 note_at = math.inf  # once is enough

@@ -29,7 +29,7 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
     topics = [settings.topics.predictions, settings.topics.decisions]
     ensure(settings, topics)
     group = f"tamis-view-{uuid.uuid4().hex[:8]}"  # a new one each time; it never commits
-    source = kafka_source(settings.model_copy(update={"start_at": "latest"}), topics, group)
+    source = kafka_source(settings.model_copy(update={"start_at": "latest"}), topics, group, is_kept=False)
     done, ended = threading.Event(), []
 
     def take() -> None:

@@ -153,6 +153,25 @@ def ensure_topics(
         admin.close()
 
 
+def fixed_partitions(
+    consumer: Any, brokers: str, topics: Sequence[str], numbers: Sequence[int]
+) -> list[TopicPartition]:
+    """Those of each topic.
+
+    Raises:
+        BadSettings: a topic has not all of them; it would be waited for silently. BrokerSilent: nobody knows.
+    """
+    for topic in topics:
+        try:
+            there = consumer.partitions_for_topic(topic)  # none if the topic may still be created
+        except KafkaError as error:  # the broker that was asked has just gone
+            raise BrokerSilent(f"{brokers}: no list of topics: {reason_of(error)}") from error
+        if there and (absent := sorted(set(numbers) - set(there))):
+            given = f"0 to {max(there)}, which {topic} has, got {absent[0]}"
+            raise BadSettings(f"partitions: expected some of {given}")
+    return [TopicPartition(topic, number) for topic in topics for number in numbers]
+
+
 def with_notes(offsets: Mapping[Any, tuple[int, str]]) -> dict[TopicPartition, OffsetAndMetadata]:
     """Offsets to commit, each with its note, as kafka-python takes them."""
     return {TopicPartition(*place): OffsetAndMetadata(offset, note, -1) for place, (offset, note) in offsets.items()}

@@ -1,11 +1,13 @@
 """Where the consumer of kafka-python 3.0.12 loses track of its group, and how we help it, by its private parts."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kafka.future import Future
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
+from kafka.structs import TopicPartition
 
 _KEPT_S = 0.02  # until the next poll waits for the answer
 _LEAVE_MS = 5_000
@@ -102,3 +104,55 @@ def _unnamed(coordinator: Any) -> Iterator[None]:
         yield
     finally:
         coordinator.config["group_instance_id"] = name
+
+
+def topic_id(consumer: Any, topic: str) -> Any:
+    """The topic's own number in the newest metadata; None before Kafka 2.8, and from brokers without them."""
+    known = consumer._cluster.topic_id(topic)
+    return known if known is not None and known.int else None
+
+
+def has_committed(consumer: Any, topic: str, timeout_s: float) -> bool:
+    """Whether the group has an offset of any partition of the topic, also of those that others read."""
+    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+    found = consumer._coordinator.fetch_committed_offsets(partitions, timeout_ms=round(timeout_s * 1000))
+    return any(offset is not None and offset.offset >= 0 for offset in found.values())
+
+
+class Fetches:
+    """Since when each broker owes the consumer an answer to a fetch."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._since: dict[Any, float] = {}
+        self._answered = time.monotonic()
+        fetcher = consumer._fetcher
+        create, handle = fetcher._create_fetch_requests, fetcher._handle_fetch_response
+
+        def created() -> Any:
+            requests = create()
+            for node in requests:
+                self._since.setdefault(node, time.monotonic())
+            return requests
+
+        def handled(node: Any, *answer: Any) -> None:
+            self._since.pop(node, None)
+            self._answered = time.monotonic()
+            handle(node, *answer)
+
+        fetcher._create_fetch_requests, fetcher._handle_fetch_response = created, handled
+
+    def unanswered(self) -> dict[Any, float]:
+        """By broker, of those that lead a partition of ours."""
+        cluster = self._consumer._cluster
+        leaders = {cluster.leader_for_partition(partition) for partition in self._consumer.assignment()}
+        self._since = {node: since for node, since in self._since.items() if node in leaders}
+        return dict(self._since)
+
+    def brokers(self) -> int:
+        return len(self._consumer._cluster.brokers())
+
+    def last_answer(self) -> float:
+        """To a fetch, a heartbeat, or a question for the topics, on the clock `time.monotonic`."""
+        heartbeat = self._consumer._coordinator.heartbeat.last_receive
+        return max(self._answered, heartbeat, self._consumer._cluster._last_successful_refresh_ms / 1000)

@@ -35,6 +35,7 @@ def kafka_source(
     partitions: Sequence[int] = (),
     *,
     member: str | None = None,
+    is_kept: bool = True,
     stored_by_sink: bool = False,
 ) -> KafkaSource:
     return KafkaSource(
@@ -44,6 +45,7 @@ def kafka_source(
         auto_offset_reset=settings.start_at,
         partitions=partitions,
         member=member,
+        is_kept=is_kept,
         stored_by_sink=stored_by_sink,
         in_flight_max_bytes=settings.in_flight_max_bytes,
         frame_max_bytes=settings.frame_max_bytes,

@@ -10,23 +10,24 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import TopicPartition
 
-from ... import BadSettings, BrokerAbsent, Fenced, Stalled
+from ... import BrokerAbsent, Fenced, Stalled, TamisError
 from ..messages.record import Record
 from . import consumer_quirks, fetch_path  # noqa: F401 (it changes how kafka-python receives)
-from .client import BrokerSilent, connected, listens, reason_of, split, with_notes
-from .client_log import overheard
+from .answers import Answers
+from .client import connected, fixed_partitions, reason_of, with_notes
 from .membership import Membership
+from .positions import Positions
 from .protocols import MAX_POLL_RECORDS, Progress, Source
 from .record_batches import read_anything
 
 log = structlog.get_logger()
 
 _COMMIT_S = 5.0  # for a commit: kafka-python's own limit is minutes, during which the worker could not be stopped
-_SILENCE_S = 5.0  # after so long without a message we check whether a broker still listens
 _PAUSE_S = 0.5  # after an error that usually passes by itself: an election, a restart
 _FETCH_BYTES = 1 << 23  # of a partition: so much is processed while the next is fetched
 # A killed member's partitions are handed on after so long; its place is kept for it where its instance id is known.
 _SESSION = {"session_timeout_ms": 10_000, "heartbeat_interval_ms": 2_000}
+_METADATA_MS = 5_000  # a new partition of a topic is known after so long
 _WATCH_S = 1.0  # computing the lag of many partitions with every message would cost a busy line a sixth of its time
 
 
@@ -39,6 +40,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         partitions: of each topic, read whatever other members do. None: the group assigns them (KIP-429: a
             partition that keeps its reader is read on during a rebalance).
         member: a name of our own, the same after a restart: the group keeps our partitions for us (KIP-345).
+        is_kept: the group outlives us; else it is our own, and commits nothing.
         stored_by_sink: a sink commits the offsets in transactions, so after an error only the broker knows them.
         in_flight_max_bytes: held of what was fetched. frame_max_bytes: the largest message.
         stall_s: how long waiting messages may fail to arrive.
@@ -58,6 +60,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         auto_offset_reset: Literal["earliest", "latest"] = "earliest",
         partitions: Sequence[int] = (),
         member: str | None = None,
+        is_kept: bool = True,
         stored_by_sink: bool = False,
         in_flight_max_bytes: int = 1 << 26,
         frame_max_bytes: int = 1_000_000,
@@ -72,6 +75,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             auto_offset_reset="none",  # we seek ourselves and log it: kafka-python would skip lost messages silently
             enable_auto_commit=False,
             isolation_level="read_committed",
+            metadata_max_age_ms=_METADATA_MS,
             max_poll_records=MAX_POLL_RECORDS,
             fetch_max_bytes=in_flight_max_bytes,
             max_partition_fetch_bytes=min(in_flight_max_bytes // 4, max(_FETCH_BYTES, 2 * frame_max_bytes)),
@@ -79,7 +83,6 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             partition_assignment_strategy=[CooperativeStickyAssignor()],
             **_SESSION | ({"group_instance_id": member} if member and not partitions else {}),
         )
-        self._suspects = read_anything(self._consumer, in_flight_max_bytes)
         self._undone: dict[Any, int] = {}  # by partition, the first offset that was polled and is not committed
         self._handled: dict[tuple[str, int], int] = {}  # by partition, the offset after the last one handled since
         self._confirmed: dict[Any, tuple[int, str]] = {}  # offsets to commit, with their notes, that are not sent yet
@@ -92,23 +95,21 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
         self.group, self._brokers, self._topics = group, brokers, list(topics)
         self._rights = {"Topic": "Read on topic", "Group": f"Read on group {group}"}
-        self._begin_at, self._stall_s = auto_offset_reset, stall_s
-        self._heard = self._polled = self._watched = time.monotonic()
+        self._stall_s = stall_s
+        self._polled = self._watched = time.monotonic()
+        self._answers = Answers(self._consumer, brokers)
+        self._positions = Positions(self._consumer, group, auto_offset_reset, is_kept=is_kept)
+        self.losses = self._positions.losses
+        read_anything(self._consumer, in_flight_max_bytes, self.losses)
         self._poll_within_s = self._consumer.config["max_poll_interval_ms"] / 1000
         self._session_s = float("inf") if partitions else self._consumer.config["session_timeout_ms"] / 1000
         self._slept = False  # so long that the group may have dropped us
         if partitions:
-            for topic in topics:
-                try:
-                    there = self._consumer.partitions_for_topic(topic)  # none if the topic may still be created
-                except errors.KafkaError as error:  # the broker that was asked has just gone
-                    self.close()
-                    raise BrokerSilent(f"{brokers}: no list of topics: {reason_of(error)}") from error
-                if there and (absent := sorted(set(partitions) - set(there))):  # it would be waited for silently
-                    self.close()
-                    given = f"0 to {max(there)}, which {topic} has, got {absent[0]}"
-                    raise BadSettings(f"partitions: expected some of {given}")
-            fixed = [TopicPartition(topic, partition) for topic in topics for partition in partitions]
+            try:
+                fixed = fixed_partitions(self._consumer, brokers, topics, partitions)
+            except TamisError:
+                self.close()
+                raise
             self._consumer.assign(fixed)
             self._fresh.update(fixed)
         else:
@@ -127,15 +128,13 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._polled = now
         if self._unsure and not self._look_up(timeout_s):
             return []
+        self._confirmed = {place: (at, "") for place, at in self._positions.to_keep().items()} | self._confirmed
         self._send_commit()
         consumer_quirks.keep_assignment(self._consumer)
         try:
             batches = self._consumer.poll(timeout_ms=round(timeout_s * 1000))
-        except errors.NoOffsetForPartitionError as error:
-            self._begin(error.args[0])
-            return []
-        except errors.OffsetOutOfRangeError as error:
-            self._resume(error.args[0])
+        except (errors.NoOffsetForPartitionError, errors.OffsetOutOfRangeError) as error:
+            self._choose(error)
             return []
         except errors.FencedInstanceIdError as error:
             raise self._fenced() from error
@@ -147,7 +146,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             time.sleep(min(timeout_s, _PAUSE_S))
         if consumer_quirks.is_fenced(self._consumer):
             raise self._fenced()
-        self._check_connection(bool(batches))
+        self._answers.check(received=bool(batches))
         self._watch(batches)
         if self._slept:  # until a heartbeat is answered, our partitions may be another member's
             self._slept = consumer_quirks.has_expired(self._consumer)
@@ -155,7 +154,6 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             for partition, messages in batches.items():
                 self._consumer.seek(partition, messages[0].offset)
             return []
-        self.unreadable = self._suspects.count
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [record for messages in batches.values() for record in messages]
@@ -171,6 +169,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         consumer_quirks.ask_for_missing(self._consumer, self._topics)
         if self._membership is not None:
             self._membership.watch(is_away=bool(self.connection_problem))
+        if not self.connection_problem:
+            with suppress(errors.KafkaError):
+                self._drop(self._positions.recreated())
         lags = {} if self.connection_problem else self.lag_records()
         self._still = {p: self._still.get(p, now) for p, lag in lags.items() if lag > 0 and p not in batches}
         for partition, since in self._still.items():
@@ -181,38 +182,30 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                     "a transaction that a producer left open looks the same"
                 )
 
-    def _check_connection(self, received: bool) -> None:
-        """kafka-python waits silently for an unreachable broker, as it does on a quiet line."""
-        now = time.monotonic()
-        if not received and now - self._heard < _SILENCE_S:
-            return
-        self._heard = now
-        refused = "" if received else overheard.refusal()
-        answers = received or (not refused and any(map(listens, split(self._brokers))))
-        if answers and self.connection_problem:
-            log.warning("broker reachable again", brokers=self._brokers)
-        elif not (answers or refused or self.connection_problem):  # client_log has logged a refusal already
-            log.error("broker unreachable: nothing can be read; retrying", brokers=self._brokers)
-        self.connection_problem = "" if answers else refused or f"no broker answers at {self._brokers}"
+    def _choose(self, error: Any) -> None:
+        """Goes on where `Positions` says; with the next poll, if the broker cannot be asked now."""
+        try:
+            if isinstance(error, errors.NoOffsetForPartitionError):
+                self._positions.begin(error.args[0])
+            else:
+                for partition in error.args[0]:
+                    for known in (self._handled, self._undone):
+                        known.pop(partition, None)
+                self._positions.resume(error.args[0])
+        except errors.KafkaError as why:
+            log.warning("the topic's offsets cannot be read; trying again", error=reason_of(why, **self._rights))
+            self._answers.check(received=False)
 
-    def _begin(self, partitions: Iterable[Any]) -> None:
-        seek = self._consumer.seek_to_beginning if self._begin_at == "earliest" else self._consumer.seek_to_end
-        seek(*partitions)
+    @property
+    def connection_problem(self) -> str:
+        return self._answers.problem
 
-    def _resume(self, lost: Mapping[Any, int]) -> None:
-        """Continues where the settings say, and logs what is missing."""
-        self._begin(lost)
-        for partition, offset in lost.items():
-            self._undone.pop(partition, None)
-            self._handled.pop(partition, None)
-            go_on = None
-            with suppress(errors.KafkaError):
-                go_on = self._consumer.position(partition, timeout_ms=round(_COMMIT_S * 1000))
-            skipped = max(0, go_on - offset) if go_on is not None else None
-            self.skipped += skipped or 0
-            what = "messages were deleted before they were read" if skipped != 0 else "the topic is shorter than it was"
-            reader = {"group": self.group, "partition": _name(partition), "start_at": self._begin_at}
-            log.error(what, **reader, expected=offset, goes_on=go_on, skipped=skipped)
+    @property
+    def assignment_problem(self) -> str:
+        return self._membership.problem if self._membership else ""
+
+    def assigned(self) -> set[tuple[str, int]]:
+        return {(partition.topic, partition.partition) for partition in self._consumer.assignment()}
 
     def handled(self, record: Record) -> None:
         self._handled[record.topic, record.partition] = record.next_offset
@@ -232,6 +225,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             if place in owned and offset >= self._undone.get(place, offset):
                 # Where a batch is left in the middle, it continues here.
                 self._undone[place] = offset
+                self._positions.committed([place])
                 if not stored:
                     self._confirmed[TopicPartition(*place)] = offset, progress.note
         self._send_commit()
@@ -287,7 +281,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
                 if not self.connection_problem:
                     why = reason_of(error, **self._rights)
                     log.warning("the group's offsets cannot be read; trying again", error=why)
-                self._check_connection(received=False)
+                self._answers.check(received=False)
                 return False
             ours = self._undone.pop(partition, None)
             offset = ours if committed is None else committed.offset
@@ -313,6 +307,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         log.info("partitions assigned", group=self.group, partitions=sorted(map(_name, assigned)))
         self._fresh.update(assigned)
+        self._watched = float("-inf")  # which topics they are of is noted at once
 
     def on_partitions_revoked(self, revoked: Collection[Any]) -> None:
         if revoked:
@@ -332,8 +327,13 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         """Another member gets these partitions, and reads what is not committed of them."""
         for partition in partitions:
             self._lost |= partition in self._handled
+        self._drop(partitions)
+
+    def _drop(self, partitions: Iterable[Any]) -> None:
+        for partition in partitions:
             for known in (self._handled, self._undone, self._still, self._confirmed, self._sent):
                 known.pop(partition, None)
+        self._positions.committed(partitions)
 
     def commit_notes(self) -> list[str]:
         notes = []

@@ -1,7 +1,9 @@
 """What a source of messages and a sink for results must do. Most methods have defaults."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ... import TamisError
@@ -24,6 +26,22 @@ class Progress(NamedTuple):
     group: Any = None
 
 
+@dataclass
+class Losses:
+    """What a reader of a topic could not read once and in order, as far as it can be known.
+
+    Attributes:
+        skipped: messages that were deleted before they were read, or lie before a beginning that was chosen.
+        repeated: messages that may have been read before. unreadable: batches and messages that were set aside.
+        chosen: (topic, reason) -> how often a position was chosen anew.
+    """
+
+    skipped: int = 0
+    repeated: int = 0
+    unreadable: int = 0
+    chosen: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
 class Source(Protocol):
     """A stream of messages that remembers how far its reader has come. One thread calls all its methods.
 
@@ -32,8 +50,8 @@ class Source(Protocol):
 
     exhausted: bool = False  # nothing more can come
     connection_problem: str = ""  # why no messages can come
-    skipped: int = 0  # messages that were deleted before they were read
-    unreadable: int = 0  # batches and messages that the client could not unpack
+    assignment_problem: str = ""  # why none of the partitions is ours, though one should be
+    losses: Losses = Losses()
     # Called in `poll`, before others get some of our partitions.
     before_revoked: Callable[[], object] = staticmethod(lambda: None)
     poll_overdue: bool = False  # it should be polled soon, or the consumer group drops this member
@@ -66,6 +84,10 @@ class Source(Protocol):
     def commit_notes(self) -> list[str]:
         """The notes committed with the offsets from which we go on; each is returned once."""
         return []
+
+    def assigned(self) -> set[tuple[str, int]] | None:
+        """The partitions that are ours: (topic, partition). None: nobody else can get them."""
+        return None
 
     def lag_records(self) -> dict[tuple[str, int], int]:
         """Messages between our position and the end, by topic and partition."""

@@ -15,6 +15,7 @@ from kafka.record.util import calc_crc32c, decode_varint
 from ..messages.record import Record
 from .codecs import CannotUnpack, decompress
 from .legacy_batches import legacy_records
+from .protocols import Losses
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")  # of format 2, from the base offset to the number of records
 _FRAME = struct.Struct(">qi")  # the offset and the size of what follows: alike in all formats
@@ -34,13 +35,12 @@ class Suspects:
     A batch whose checksum or size is wrong may have been damaged on its way: it is fetched once more.
 
     Attributes:
-        count: batches and messages that were set aside.
         broken: by partition, the offset of an answer without one whole batch, what is wrong, and its bytes.
     """
 
-    def __init__(self, most_bytes: int, end_of: Callable[[Any], int | None]) -> None:
+    def __init__(self, most_bytes: int, end_of: Callable[[Any], int | None], losses: Losses) -> None:
         self.most_bytes, self.end_of = most_bytes, end_of
-        self.count = 0
+        self.losses = losses
         self.broken: dict[Any, tuple[int, str, bytes]] = {}
         self._seen: dict[Any, int] = {}
         self._aside: dict[Any, tuple[int, int, int]] = {}
@@ -170,7 +170,7 @@ class Batches(Fetcher.PartitionRecords):
         return headers
 
     def _aside(self, offset: int, after: int, why: str, raw: Bytes) -> Record:
-        self._suspects.count += 1
+        self._suspects.losses.unreadable += 1
         self.next_fetch_offset = after
         topic, partition = self.topic_partition
         many = f"offsets {offset} to {after - 1}, " if after > offset + 1 else ""
@@ -178,14 +178,14 @@ class Batches(Fetcher.PartitionRecords):
         return Record(topic, partition, offset, None, bytes(raw), {}, -1.0, unreadable=why, offsets=after - offset)
 
 
-def read_anything(consumer: Any, most_bytes: int) -> Suspects:
+def read_anything(consumer: Any, most_bytes: int, losses: Losses) -> None:
     """From now on this consumer yields `Record`s, and none of its topics' bytes raise.
 
     Args:
-        most_bytes: the limit on an unpacked batch.
+        most_bytes: the limit on an unpacked batch. losses: where what is set aside is counted.
     """
     fetcher = consumer._fetcher
-    suspects, parse = Suspects(most_bytes, consumer.highwater), fetcher._parse_fetched_data
+    suspects, parse = Suspects(most_bytes, consumer.highwater, losses), fetcher._parse_fetched_data
 
     def checked(fetch: Any) -> Any:
         part, partition, offset = fetch.partition_data, fetch.topic_partition, fetch.fetched_offset
@@ -203,7 +203,6 @@ def read_anything(consumer: Any, most_bytes: int) -> Suspects:
 
     fetcher._parse_fetched_data = checked
     fetcher.PartitionRecords = lambda *args, **more: Batches(*args, suspects=suspects, **more)
-    return suspects
 
 
 def _whole(data: Bytes, at: int) -> int | None:

@@ -14,6 +14,7 @@ from kafka.record.util import calc_crc32c, encode_varint
 from kafka.structs import TopicPartition
 
 from tamis.streamer.messages.record import Record
+from tamis.streamer.transport.protocols import Losses
 from tamis.streamer.transport.record_batches import read_anything
 
 CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
@@ -79,7 +80,8 @@ class Partition:
         client: Any = SimpleNamespace(_manager=SimpleNamespace(_net=None, cluster=None, broker_version=None))
         self.fetcher: Any = Fetcher(client, self.subscriptions, isolation_level="read_committed")
         of_consumer = SimpleNamespace(_fetcher=self.fetcher, highwater=lambda _: self.end)
-        self.suspects = read_anything(of_consumer, most_bytes)
+        self.losses = Losses()
+        read_anything(of_consumer, most_bytes, self.losses)
 
     @property
     def end(self) -> int:

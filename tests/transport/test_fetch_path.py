@@ -16,6 +16,7 @@ from kafka.structs import TopicPartition
 
 from tamis.streamer.messages.record import Record
 from tamis.streamer.transport.fetch_path import Answer, _Transport
+from tamis.streamer.transport.protocols import Losses
 from tamis.streamer.transport.record_batches import Batches, Suspects
 
 PLACE = TopicPartition("spectra", 3)
@@ -46,7 +47,7 @@ def batch(first: int, given: Any = GIVEN, *, codec: int = 0, producer: int = -1,
 
 
 def ours(*args: Any, **more: Any) -> Batches:
-    return Batches(*args, suspects=Suspects(1 << 26, lambda _: None), **more)
+    return Batches(*args, suspects=Suspects(1 << 26, lambda _: None, Losses()), **more)
 
 
 def records_of(messages: Iterable[Any]) -> Iterator[Record]:

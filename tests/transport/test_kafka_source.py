@@ -14,7 +14,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.testing import capture_logs
 
 from tamis import BadSettings, BrokerAbsent
-from tamis.streamer.transport import kafka_source
+from tamis.streamer.transport import answers, kafka_source
 from tamis.streamer.transport.apache_kafka import ApacheKafka
 from tamis.streamer.transport.client import connected, ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
@@ -177,7 +177,11 @@ def test_offsets_that_the_broker_no_longer_keeps_are_logged(cluster_or: Callable
         out.flush(10)
         assert [record.value for record in read(reader, 1)] == [b"still there"]
     logged = next(entry for entry in logs if entry["log_level"] == "error")
-    assert (logged["event"], logged["expected"], logged["goes_on"]) == ("the topic is shorter than it was", 50, 0)
+    assert (logged["event"], logged["expected"], logged["goes_on"]) == (
+        "the topic is shorter than it was: it is read from its beginning",
+        50,
+        0,
+    )
 
 
 def test_a_refused_commit_is_logged_and_a_refused_read_ends(
@@ -261,7 +265,7 @@ def test_a_fixed_partition_that_is_not_there_is_refused(tamis_broker: EmbeddedBr
 
 def test_a_broker_that_goes_before_the_group_was_joined_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """kafka-python raises here, where it waits later: a worker that ended would only be restarted and fail again."""
-    monkeypatch.setattr(kafka_source, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(answers, "_SILENCE_S", 0.2)
     with EmbeddedBroker("noida") as broker:
         name = topic(broker)
         with closing(source(broker, name)) as reader:

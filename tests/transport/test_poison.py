@@ -40,7 +40,7 @@ def test_a_damaged_payload_is_set_aside_and_never_read_again(
     send(lenient, name, b"after", compression_type=codec)
     with closing(source(lenient, name)) as reader:
         before, aside, after = got = read(reader, 3, 20)
-        assert (before.value, after.value, reader.unreadable) == (b"before", b"after", 1)
+        assert (before.value, after.value, reader.losses.unreadable) == (b"before", b"after", 1)
         assert (aside.offset, aside.next_offset) == (1, 2)
         assert codec in aside.unreadable
         assert b"no " + codec.encode() in aside.value

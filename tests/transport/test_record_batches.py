@@ -52,7 +52,7 @@ def test_a_batch_that_unpacks_to_gigabytes_is_set_aside(codec: str) -> None:
     raw = batch(5, [bytes(BOMB_BYTES)], codec)
     partition = between(raw, 5, 5)
     assert values(partition) == [b"before", "5: 1", b"after"]
-    assert partition.suspects.count == 1
+    assert partition.losses.unreadable == 1
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -105,7 +105,7 @@ def test_damage_on_the_way_is_fetched_once_more() -> None:
     assert partition.answer() == []
     partition.batches = ((0, batch(0, [b"x"])),)
     assert values(partition) == [b"x"]
-    assert partition.suspects.count == 0
+    assert partition.losses.unreadable == 0
 
 
 @pytest.mark.parametrize(
