@@ -30,6 +30,7 @@ log = structlog.get_logger()
 PERSIST = 2  # blocks in a row above the threshold raise an alarm,
 QUIET = 10  # and so many below it end one: a score at the threshold should not flicker
 BURST_S = 0.5  # of work that may be done at once, whatever the share
+SAVE_S = 1.0  # between two saves of a reference that grows under way: each writes all of it, and waits for the disk
 MAX_WATCHED = 32  # lines: each holds a reference of some megabytes while it learns
 
 
@@ -47,8 +48,8 @@ class LineMonitor:
     """One line: learns a reference from its first blocks, then judges each block.
 
     The reference's spectra are saved from the first block on, with the offsets that they reach to: messages that are
-    read again after a kill are recognised and counted once. A new model version is applied to the same reference.
-    After `tamis drift forget` the line learns a new one.
+    read again after a kill are recognised and counted once. A kill loses what was learned since the last save. A new
+    model version is applied to the same reference. After `tamis drift forget` the line learns a new one.
 
     Args:
         path: None keeps the reference in memory only. pool: learns in the background, and blocks pass unjudged until
@@ -69,6 +70,7 @@ class LineMonitor:
         self._forget()
 
     def _forget(self) -> None:
+        self._saved = float("-inf")
         self._gathered: list[np.ndarray] = []  # the reference's blocks, as long as they are not in the file alone
         self._taught: Taught | None = None
         self._teaching: Future[Taught] | None = None
@@ -194,12 +196,17 @@ class LineMonitor:
             self._count(self.readings)
             return True
         self._gathered.append(spectra.copy())
-        if self.path is not None:
-            blocks = np.concatenate(self._gathered)
-            if not save_reference(self.path, self.line, model.grid, blocks, self._seen):
-                self.path = None
+        self._save(model)
         self._learn(model)
         return True
+
+    def _save(self, model: AnyModel) -> None:
+        whole, now = len(self._gathered) >= self.table.learn_blocks, time.monotonic()
+        if self.path is None or (self.pool is not None and not whole and now - self._saved < SAVE_S):
+            return
+        self._saved = now
+        if not save_reference(self.path, self.line, model.grid, np.concatenate(self._gathered), self._seen):
+            self.path = None
 
     def _count(self, readings: list[Reading]) -> None:
         for reading in readings:

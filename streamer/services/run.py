@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -99,6 +100,8 @@ def run_worker(
             reading_mode = {"start_at": settings.start_at, "guarantee": settings.processing_guarantee}
             url = _serve(parts, worker, settings.metrics.host, settings.metrics.port)
             log.info("worker started", metrics=url, **reading_mode, slot=slot, member=member)
+        worker.wait_for_models()
+        gc.freeze()  # else Python looks through all that was imported now and then, for 50 ms
         worker.run()
         totals = worker.metrics.totals()
     log.info("worker stopped", **totals)

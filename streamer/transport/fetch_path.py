@@ -4,6 +4,8 @@ Its own way copies each byte nine times. Here they come into the answer's own me
 the values of messages are made, in `record_batches`.
 """
 
+import socket
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -58,11 +60,13 @@ class _Transport(KafkaTCPTransport):
 
     _sock: Any
     _protocol: Any
+    _least = 1  # how many bytes must be there before we are called
 
     def _sock_recv(self) -> tuple[bytes, Exception | None]:
         try:
             if (answer := self._answer()) is not None:
                 size, wanted = answer.receive(self._sock)
+                self._call_at(min(_RECEIVE_BYTES, max(1, wanted - size)))
                 if size < wanted:
                     return b"", None if size else KafkaConnectionError("socket disconnected")
             received = self._sock.recv(_RECEIVE_BYTES)
@@ -71,6 +75,13 @@ class _Transport(KafkaTCPTransport):
             return b"", None
         except OSError as error:
             return b"", KafkaConnectionError(error)
+
+    def _call_at(self, least: int) -> None:
+        """A large answer would come in a hundred small parts. Where a system has no such limit, it still does."""
+        if least != self._least:
+            with suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+            self._least = least
 
     def _answer(self) -> Answer | None:
         """That of which a part has come."""

@@ -15,7 +15,7 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.streamer.drift.monitor import DriftMonitor
-from tamis.streamer.drift.reference_file import reference_path
+from tamis.streamer.drift.reference_file import Offsets, reference_path, save_reference
 from tamis.streamer.testing import FakeLine
 
 from ..support.drift import BLOCK, TABLE, Line, alarms, drawing
@@ -74,6 +74,24 @@ def test_blocks_pass_while_the_reference_is_learned_in_the_background(model: Mod
             pass
         line.sees(draw(BLOCK) + 0.5)
         assert "offset" in alarms(line.sees(draw(BLOCK) + 0.5))
+
+
+def test_a_fast_line_saves_its_reference_whole_but_not_with_each_block(
+    model: Model, grid: Axis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+
+    def save(path: Path, line: str, grid: Axis, spectra: np.ndarray, seen: Offsets) -> bool:
+        saved.append(len(spectra) // BLOCK)
+        return save_reference(path, line, grid, spectra, seen)
+
+    monkeypatch.setattr("tamis.streamer.drift.monitor.save_reference", save)
+    monkeypatch.setattr("tamis.streamer.drift.monitor.SAVE_S", 3600.0)
+    path, draw = reference_path(tmp_path, "nir1"), drawing(grid)
+    with ThreadPoolExecutor(1) as pool:
+        Line(model, path=path, pool=pool).learns(draw)
+    assert saved == [1, TABLE.learn_blocks]
+    assert Line(model, path=path).sees(draw(BLOCK)).learned == 1  # type: ignore[union-attr]
 
 
 def test_a_worker_shows_drift_to_prometheus(tamis_line: Callable[..., FakeLine], model: Model) -> None:
