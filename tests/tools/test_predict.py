@@ -12,6 +12,7 @@ from tamis import BadFile, BadSettings
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
+from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.tools import predict as tool
@@ -27,7 +28,9 @@ def store(tmp_path: Path, grid: Axis) -> Store:
     store = Store(tmp_path / "store")
     spectra, values = simulate(60, grid)
     for components in (2, 3):
-        model = Model.fit(spectra, grid, values, ["fat", "water"], estimator=PLSR(n_components=components))
+        model = Model.fit(
+            spectra, grid, values, ["fat", "water"], pipeline=Pipeline(), estimator=PLSR(n_components=components)
+        )
         store.publish("meat", model)
     return store
 
