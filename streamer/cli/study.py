@@ -57,10 +57,9 @@ def predict(
     from ..tools.predict import form_of, predict
 
     configure()
-    given = [form for form, is_given in (("csv", csv), ("parquet", parquet), ("xlsx", xlsx)) if is_given]
-    if len(given) > 1:
-        raise BadSettings(f"--{given[0]} and --{given[1]} exclude each other: give one")
-    form = form_of(to, given[0] if given else None)
+    if csv + parquet + xlsx > 1:
+        raise BadSettings("--csv, --parquet and --xlsx exclude each other: give one")
+    form = form_of(to, "csv" if csv else "parquet" if parquet else "xlsx" if xlsx else None)
     notes: set[tuple[str, str]] = set()
 
     def say(path: str, note: str) -> None:

@@ -56,7 +56,7 @@ class ModelServer:
     @classmethod
     def of(cls, store: Store, name: str, version: str | None = None) -> Self:
         """One version, or the current one, for every line. Raises NoModel, BadBundle, StoreUnusable."""
-        server = cls(store, {"*": Line(model=name)})
+        server = cls(store, {"*": Line(model=name)})  # type: ignore[call-arg]
         server.served[name] = server._load(name, version or store.current(name))
         return server
 

@@ -63,13 +63,7 @@ class Predictor:
         _log_frozen(frame, sensor)
         # Of classes, what is usual changes from object to object: only T2 and Q can be odd.
         values = result.values[:, :0] if model.class_of else result.values
-        at, parts = 0, [] if limits else [ProcessVerdict.unknown(n, 2 + values.shape[1])]
-        for end in bounds[1:] if limits else ():
-            if limits.learning or end == bounds[-1]:
-                rows = slice(at, end)
-                parts.append(limits.update(values[rows], result.t2[rows], result.q[rows], skip=frozen[rows]))
-                at = end
-        verdict = ProcessVerdict.joined(parts)
+        verdict = _of_the_process(limits, values, result, frozen, bounds)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
         # Written so that NaN, which fails every comparison, is outside.
@@ -119,6 +113,24 @@ class Predictor:
             del self._watches[line, instrument]
             log.warning("too many lines and instruments: the oldest is forgotten", line=line, instrument=instrument)
         return sensor, limits
+
+
+def _of_the_process(
+    limits: ProcessLimits | None,
+    values: np.ndarray,
+    result: Result,
+    frozen: np.ndarray,
+    bounds: Sequence[int] | np.ndarray,
+) -> ProcessVerdict:
+    if limits is None:
+        return ProcessVerdict.unknown(len(values), 2 + values.shape[1])
+    at, parts = 0, []
+    for end in bounds[1:]:
+        if limits.learning or end == bounds[-1]:
+            rows = slice(at, end)
+            parts.append(limits.update(values[rows], result.t2[rows], result.q[rows], skip=frozen[rows]))
+            at = end
+    return ProcessVerdict.joined(parts)
 
 
 def _log_frozen(frame: Frame, sensor: FrozenSensor) -> None:

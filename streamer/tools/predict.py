@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -136,18 +137,22 @@ def _sheet_writer(target: Any, names: list[str], stack: ExitStack) -> Callable[[
         if rows > MAX_SHEET_ROWS:
             raise BadFile(_SHEET_LIMIT)
         for row in table.to_pylist():
-            sheet.append([_cell(row.get(name)) for name in names])
+            sheet.append([_cell(sheet, row[name]) for name in names])
 
     return write
 
 
-def _cell(value: Any) -> Any:
-    """What a sheet can hold: no NaN, no zone; a text that begins like a formula stays a text."""
+def _cell(sheet: Any, value: Any) -> Any:
+    """What a sheet can hold: no NaN and no zone; a name that begins like a formula is none."""
+    from openpyxl.cell import WriteOnlyCell
+
     if isinstance(value, float) and not np.isfinite(value):
         return None
-    if hasattr(value, "tzinfo"):
-        return value.replace(tzinfo=None)
-    return value
+    if isinstance(value, str) and value.startswith("="):
+        cell = WriteOnlyCell(sheet, value)
+        cell.data_type = "s"
+        return cell
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
 def form_of(out: Path | None, given: Format | None) -> Format:

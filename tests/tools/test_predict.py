@@ -1,6 +1,7 @@
 """`tamis predict`: files in, a table out."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.csv
@@ -39,7 +40,7 @@ def store(tmp_path: Path, grid: Axis) -> Store:
 def file(tmp_path: Path, grid: Axis) -> Path:
     spectra, _ = simulate(N, grid, seed=1)
     lines = [",".join(["spectrum_id", *map(repr, grid.values.tolist())])]
-    lines += [",".join([f"s{i}", *map(repr, row.tolist())]) for i, row in enumerate(spectra)]
+    lines += [",".join([f"=s{i}", *map(repr, row.tolist())]) for i, row in enumerate(spectra)]
     lines.insert(5, ",".join(["broken", *["x"] * len(grid)]))
     path = tmp_path / "monday.csv"
     path.write_text("\n".join(lines))
@@ -54,12 +55,14 @@ def run(store: Store, file: Path, out: Path, version: str | None = None) -> Summ
 def test_a_row_for_each_spectrum_with_what_the_model_predicts(form: str, store: Store, file: Path, grid: Axis) -> None:
     out = file.with_name(f"out.{form}")
     assert run(store, file, out)[::2] == (N, 1)  # the broken row is counted
+    rows: list[dict[str, Any]]
     if form == "xlsx":
-        head, *body = load_workbook(out).active.iter_rows(values_only=True)
-        rows = [dict(zip(head, row, strict=True)) for row in body]
+        assert load_workbook(out).worksheets[0]["A2"].data_type == "s"  # not a formula
+        head, *body = load_workbook(out).worksheets[0].iter_rows(values_only=True)
+        rows = [dict(zip(map(str, head), row, strict=True)) for row in body]
     else:
         rows = (pyarrow.csv.read_csv if form == "csv" else pq.read_table)(out).to_pylist()
-    assert [row["spectrum_id"] for row in rows] == [f"s{i}" for i in range(N)]
+    assert [row["spectrum_id"] for row in rows] == [f"=s{i}" for i in range(N)]
     expected = store.load("meat")[0].predict(simulate(N, grid, seed=1)[0], grid).values
     np.testing.assert_allclose([[row["fat"], row["water"]] for row in rows], expected, rtol=1e-4)
     assert all(row["fat_low"] < row["fat"] < row["fat_high"] for row in rows)
