@@ -52,7 +52,7 @@ class ApplicabilityDomain:
         score_sd = scores.std(axis=0, ddof=1)
         # A constant score (all spectra equal) would divide by zero; any deviation from it is now far outside.
         score_sd = np.where(score_sd > 0, score_sd, np.finfo(np.float64).tiny ** 0.25)
-        return cls(mean, rotations, loadings, score_sd, _t2_limits(*scores.shape), _chi_limits(q))
+        return cls(mean, rotations, loadings, score_sd, _t2_limits(*scores.shape), _moment_limits(q))
 
     @classmethod
     def principal(cls, spectra: np.ndarray, explained: float = 0.99, most: int = 15) -> Self:
@@ -69,7 +69,7 @@ class ApplicabilityDomain:
 
     def limited(self, t2: np.ndarray, q: np.ndarray) -> Self:
         """The same with limits from T2 (n,) and Q (n,) of spectra that their subspace had not seen; n at least 2."""
-        return replace(self, t2_limits=_chi_limits(t2), q_limits=_chi_limits(q))
+        return replace(self, t2_limits=_moment_limits(t2, few=True), q_limits=_moment_limits(q, few=True))
 
     @property
     def limits(self) -> dict[str, tuple[float, float]]:
@@ -143,13 +143,16 @@ def _t2_limits(n: int, components: int) -> np.ndarray:
     return scale * fdtri(components, n - components, np.array(LEVELS))
 
 
-def _chi_limits(distances: np.ndarray) -> np.ndarray:
-    """Of (n,) T2 or Q."""
-    from scipy.special import chdtri
+def _moment_limits(distances: np.ndarray, *, few: bool = False) -> np.ndarray:
+    """Of (n,) T2 or Q: g chi2(h); or, as mean and variance of a `few` are not exact, the mean times F(h, n - 1)."""
+    from scipy.special import chdtri, fdtri
 
     mean, variance = distances.mean(), distances.var(ddof=1)
     if mean <= 0 or variance <= 0:
         return np.full(len(LEVELS), mean)
     if not np.isfinite(variance):  # a score that hardly varied in one fold
         return np.full(len(LEVELS), distances.max())
-    return variance / (2 * mean) * chdtri(2 * mean**2 / variance, 1 - np.array(LEVELS))
+    freedom = 2 * mean**2 / variance
+    if few:
+        return mean * fdtri(freedom, len(distances) - 1, np.array(LEVELS))
+    return mean / freedom * chdtri(freedom, 1 - np.array(LEVELS))

@@ -239,7 +239,7 @@ def _limited(
     if is_class:
         return None
     residual = estimator.unseen(X, Y, groups, rows) - Y[rows]
-    return PredictionInterval.of(residual, t2, q, estimator.domain_.limits, np.ptp(Y, axis=0))
+    return PredictionInterval.of(residual, t2, q, estimator.domain_.limits)
 
 
 def class_names(class_of: str, targets: Sequence[str]) -> list[str]:

@@ -1,13 +1,13 @@
 """Prediction intervals that widen with a spectrum's distance from the calibration."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
 
 INTERVAL_LEVEL = 0.9
 GROWTH = 4.0  # per unit of T2 and of Q over their 99 % limits; see docs/decisions/0022-honest-limits.md
-MOST_SPANS = 2.0  # of the calibration's values: further away nothing is known of the error
+FURTHEST = 5.0  # of their sum: no data show how errors grow beyond it
 _TINY = np.finfo(np.float64).tiny
 
 Limits = dict[str, tuple[float, float]]
@@ -15,10 +15,10 @@ Limits = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class PredictionInterval:
-    """Half the width of a 90 % interval: half (1 + growth (T2/limit + Q/limit)), at most `most`.
+    """Half the width of a 90 % interval: half (1 + growth away), where away is T2/limit + Q/limit, `furthest` at most.
 
     Attributes:
-        half: (targets,), in the targets' units. growth: (). most: (targets,).
+        half: (targets,), in the targets' units. growth, furthest: ().
 
     References:
         Conformal prediction with normalised residuals: Papadopoulos, Gammerman & Vovk, AIA 2008, 64-69; Lei et al.,
@@ -27,32 +27,30 @@ class PredictionInterval:
 
     half: np.ndarray
     growth: np.ndarray
-    most: np.ndarray
+    furthest: np.ndarray
 
     @classmethod
-    def of(cls, residual: np.ndarray, t2: np.ndarray, q: np.ndarray, limits: Limits, span: np.ndarray) -> Self | None:
+    def of(cls, residual: np.ndarray, t2: np.ndarray, q: np.ndarray, limits: Limits) -> Self | None:
         """From calibration rows that model and subspace had not seen; None where there are fewer than two.
 
         Args:
             residual: (n, targets), predicted minus measured, NaN where the model had seen a row. t2, q: (n,).
-            span: (targets,), the range of the calibration's values.
         """
         there = np.isfinite(residual).all(axis=1)
         if there.sum() < 2:
             return None
-        unit = cls(np.ones(residual.shape[1]), np.array(GROWTH), np.full(residual.shape[1], np.inf))
-        half = _conformal(np.abs(residual[there]) / unit.widths(t2[there], q[there], limits))
-        return cls(half, np.array(GROWTH), np.maximum(MOST_SPANS * span, half))
+        unit = cls(np.ones(residual.shape[1]), np.array(GROWTH), np.array(FURTHEST))
+        return unit.scaled(_conformal(np.abs(residual[there]) / unit.widths(t2[there], q[there], limits)))
 
     def widths(self, t2: np.ndarray, q: np.ndarray, limits: Limits) -> np.ndarray:
         """T2 (n,) and Q (n,) -> (n, targets), half the width of each interval"""
         away = t2 * (1 / max(limits["t2"][1], _TINY))
         away += q * (1 / max(limits["q"][1], _TINY))
-        return np.minimum(self.half * (1 + self.growth * away)[:, None], self.most)
+        return (1 + self.growth * np.minimum(away, self.furthest))[:, None] * self.half
 
     def scaled(self, factor: np.ndarray) -> Self:
         """Wider or narrower by a factor for each target, (targets,) or ()."""
-        return type(self)(self.half * factor, self.growth, self.most * np.maximum(factor, 1.0))
+        return replace(self, half=self.half * factor)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {f"interval.{f.name}": getattr(self, f.name) for f in fields(self)}
@@ -63,8 +61,8 @@ class PredictionInterval:
         if "interval.half" not in arrays:
             return None
         made = cls(**{f.name: arrays[f"interval.{f.name}"] for f in fields(cls)})
-        shapes = made.half.shape, made.growth.shape, made.most.shape
-        if shapes != ((targets,), (), (targets,)):
+        shapes = made.half.shape, made.growth.shape, made.furthest.shape
+        if shapes != ((targets,), (), ()):
             raise ValueError(f"expected intervals of {targets} targets, got shapes {shapes}")
         return made
 

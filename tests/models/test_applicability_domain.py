@@ -66,7 +66,7 @@ def test_few_labels_do_not_make_new_spectra_of_the_same_kind_untrusted(estimator
         outside.append(np.mean((of_new.t2 > t2) | (of_new.q > q)))
         foreign.append(np.mean((of_foreign.t2 > t2) | (of_foreign.q > q)))
     assert 0.001 < np.mean(outside) < 0.07
-    assert np.mean(foreign) > 0.95
+    assert np.mean(foreign) > 0.9
 
 
 def test_repeats_of_a_sample_are_held_out_together() -> None:

@@ -24,9 +24,9 @@ KINDS = ("plsr", "local-pls", "committee", "cnn")
 
 
 def test_half_of_the_width_grows_with_the_distance_and_has_an_end() -> None:
-    made = PredictionInterval(np.array([1.0, 2.0]), np.array(4.0), np.array([50.0, 60.0]))
+    made = PredictionInterval(np.array([1.0, 2.0]), np.array(4.0), np.array(5.0))
     t2, q = np.array([0.0, 2.0, 2.0, 1e9]), np.array([0.0, 0.0, 4.0, 1e30])
-    assert made.widths(t2, q, LIMITS).tolist() == [[1.0, 2.0], [5.0, 10.0], [9.0, 18.0], [50.0, 60.0]]
+    assert made.widths(t2, q, LIMITS).tolist() == [[1.0, 2.0], [5.0, 10.0], [9.0, 18.0], [21.0, 42.0]]
 
 
 @pytest.mark.parametrize(("n", "least"), [(4, 0.85), (9, 0.88), (30, 0.88), (200, 0.88)])
@@ -34,7 +34,7 @@ def test_new_errors_of_the_same_kind_are_held_with_any_number_of_rows(n: int, le
     rng, held = np.random.default_rng(0), []
     for _ in range(200):
         seen, new = rng.normal(size=(n, 1)), rng.normal(size=(100, 1))
-        made = PredictionInterval.of(seen, np.ones(n), np.ones(n), LIMITS, np.array([100.0]))
+        made = PredictionInterval.of(seen, np.ones(n), np.ones(n), LIMITS)
         assert made is not None
         held.append(np.mean(np.abs(new) <= made.widths(np.ones(100), np.ones(100), LIMITS)))
     assert least < np.mean(held) < 0.95
@@ -42,10 +42,10 @@ def test_new_errors_of_the_same_kind_are_held_with_any_number_of_rows(n: int, le
 
 def test_rows_that_the_model_has_seen_do_not_count() -> None:
     residual = np.array([[np.nan], [1.0], [np.nan], [-1.0]])
-    made = PredictionInterval.of(residual, np.zeros(4), np.zeros(4), LIMITS, np.array([100.0]))
+    made = PredictionInterval.of(residual, np.zeros(4), np.zeros(4), LIMITS)
     assert made is not None
     assert made.half[0] > 2
-    assert PredictionInterval.of(residual[:2], np.zeros(2), np.zeros(2), LIMITS, np.array([100.0])) is None
+    assert PredictionInterval.of(residual[:2], np.zeros(2), np.zeros(2), LIMITS) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
