@@ -134,7 +134,7 @@ def measured(kind: str, name: str, labels: int | None, draw: int, epochs: int) -
     model = fitted(kind, name, spectra[rows], axis, values[rows], epochs)
     before = domain_before(model, spectra[rows], axis)
     assert model.interval is not None
-    estimator, found = model.estimator, {"labels": len(rows)}
+    estimator, found = model.estimator, dict[str, Any](labels=len(rows))
     treated = model.pipeline.transform(spectra[rows], axis)
     unseen = estimator.unseen(treated, values[rows, None], None, np.arange(len(rows)))[:, 0] - values[rows]
     flat = np.sort(np.abs(unseen[np.isfinite(unseen)]))
