@@ -31,9 +31,15 @@ class Taken(NamedTuple):
 
 
 class LabelRow(NamedTuple):
-    """One spectrum's laboratory values as they are kept. condition, day, time: '' and None if it is not known yet."""
+    """One spectrum's laboratory values as they are kept.
+
+    Attributes:
+        number: of its joining, as in `Labeled.joined`; 0 while it waits.
+        condition, time: of the spectrum; '' and the label's own while it waits.
+    """
 
     arrival: int
+    number: int
     spectrum_id: str
     condition: str
     time: np.datetime64 | None
@@ -240,15 +246,18 @@ class LabelRows:
         """Those that were joined, or given again, after the one of this number."""
         return self._rows("joined > ? ORDER BY joined", number)
 
-    def learn(self, version: str, until: int, held: Collection[tuple[str, str, float]]) -> list[LabelRow]:
+    def learn(
+        self, version: str, until: int, held: Collection[tuple[str, str, float]], targets: Sequence[str]
+    ) -> list[LabelRow]:
         """Notes that a version was fitted on the values up to a number; gives those that it is the first to have.
 
-        `held`: spectrum_id, target and value of those that it was not fitted on.
+        `held`: spectrum_id, target and value of those that it was not fitted on. `targets`: a label needs all of them.
         """
         new = [
             row
             for row in self._rows("joined <= ? AND learned IS NULL ORDER BY joined", until)
-            if not any((row.spectrum_id, *one) in held for one in row.values.items())
+            if row.values.keys() >= set(targets)
+            and not any((row.spectrum_id, *one) in held for one in row.values.items())
         ]
         self._file.many("UPDATE labels SET learned = ? WHERE arrival = ?", [(version, row.arrival) for row in new])
         return new
@@ -271,17 +280,13 @@ class LabelRows:
 
     def _rows(self, where: str, *values: Any) -> list[LabelRow]:
         names = self._conditions()
-        sql = f'SELECT arrival, spectrum_id, source, time, "values" FROM labels WHERE {where}'  # noqa: S608 (our texts)
-        return [
-            LabelRow(
-                arrival,
-                name,
-                names.get(source, ""),
-                None if time is None else np.datetime64(time, "us"),
-                json.loads(text),
-            )
-            for arrival, name, source, time, text in self._file.run(sql, *values)
-        ]
+        columns = 'arrival, coalesce(joined, 0), spectrum_id, source, time, "values"'
+        sql = f"SELECT {columns} FROM labels WHERE {where}"  # noqa: S608 (our texts)
+        rows = []
+        for arrival, number, name, source, time, text in self._file.run(sql, *values):
+            when = None if time is None else np.datetime64(time, "us")
+            rows.append(LabelRow(arrival, number, name, names.get(source, ""), when, json.loads(text)))
+        return rows
 
     def _conditions(self) -> dict[int, str]:
         return dict(self._file.run("SELECT code, name FROM conditions"))

@@ -215,13 +215,15 @@ class Buffer(AbstractContextManager):
         """The labels that were joined, or given again, after the one of this number, in their order."""
         return self._labels.joined_since(number)
 
-    def learn(self, version: str, until: int, held: Collection[tuple[str, str, float]]) -> list[LabelRow]:
+    def learn(
+        self, version: str, until: int, held: Collection[tuple[str, str, float]], targets: Sequence[str]
+    ) -> list[LabelRow]:
         """Notes that a version was fitted on the values up to a number; gives those that it is the first to have.
 
-        `held`: spectrum_id, target and value of those that it was not fitted on.
+        `held`: spectrum_id, target and value of those that it was not fitted on. `targets`: a label needs all of them.
         """
         with self._transaction():
-            return self._labels.learn(version, until, held)
+            return self._labels.learn(version, until, held, targets)
 
     def request(self, spectrum_id: str, target: str, value: float) -> LabelRow | None:
         """Notes that a repeat of a value is asked for; None if it was before, or the value is not there any more."""

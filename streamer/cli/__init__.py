@@ -7,13 +7,14 @@ import typer
 from typer import Option
 
 from ... import BadSettings, TamisError, __version__
-from . import models, run, send, study, train, watch
+from . import labels, models, run, send, study, train, watch
 from .options import new_app
 
 app = new_app(name="tamis", help="Predict from the spectra of a sorting line, and say which predictions to trust.")
 for part in (train, study, run, send, watch):
     app.add_typer(part.app)
 app.add_typer(models.app, name="models")
+app.add_typer(labels.app, name="labels")
 app.add_typer(watch.drift, name="drift")
 
 

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PureWindowsPath
 
 import numpy as np
@@ -33,7 +33,7 @@ class Values:
 
     Attributes:
         cells: column -> (n,) texts, '' where there is none. decimal: the mark of its numbers. row: (n,) in the file.
-        notes: sentences about how it was read.
+        notes: sentences about how it was read. units: column -> unit, where a row below the header has them.
     """
 
     path: str
@@ -41,6 +41,7 @@ class Values:
     decimal: str
     row: np.ndarray
     notes: list[str]
+    units: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.row)

@@ -134,14 +134,17 @@ def read_laboratory(path: Path, encoding: str | None, targets: Collection[str] =
                     )
                 rows.append(row)
                 cells.append(["" if is_empty(cell) else cell.strip() for cell in found])
-        notes = [f"{path}: {note}" for note in lines.notes]
+        notes, units = [f"{path}: {note}" for note in lines.notes], {}
         if len(cells) > 2 and _is_units(names, cells, table.decimal):
             notes.append(f"{path}: line {rows[0]} holds units ({shown([cell for cell in cells[0] if cell], 3)})")
+            units = {
+                name: unit for name, unit in zip(names, cells[0], strict=True) if unit and not _NO_NAME.fullmatch(unit)
+            }
             rows, cells = rows[1:], cells[1:]
         if not rows:
             raise BadFile(f"{path}: expected laboratory values below the header in line {table.row}, got none")
         columns = {name: np.array([row[at] for row in cells], object) for at, name in enumerate(names) if name}
-        return Values(str(path), columns, table.decimal, np.array(rows), notes)
+        return Values(str(path), columns, table.decimal, np.array(rows), notes, units)
 
 
 def _header(lines: Lines, targets: Collection[str]) -> int:

@@ -273,11 +273,13 @@ class Request:
     time: np.datetime64
     score: float
     reason: str
+    instrument: str = ""
 
 
 def encode_requests(requests: Sequence[Request]) -> Iterator[Message]:
     """One JSON message a request: each is a task for the laboratory."""
     for request in requests:
-        document = asdict(request) | {"time": iso(request.time)[0], "score": round(request.score, 4)}
+        document = {name: fact for name, fact in asdict(request).items() if fact or name != "instrument"}
+        document |= {"time": iso(request.time)[0], "score": round(request.score, 4)}
         result_id = f"{request.line}-{request.spectrum_id}"
         yield orjson.dumps(document), {"content-type": JSON, "line": request.line, "result_id": result_id}

@@ -22,6 +22,7 @@ from ..messages.screening import BadRow
 from ..monitoring.metrics import Metrics
 from ..processing.label_values import Expected
 from ..settings.tables import Settings
+from .label_history import LabelHistory
 from .outbox import Outbox
 
 log = structlog.get_logger()
@@ -30,8 +31,10 @@ log = structlog.get_logger()
 class LabelIntake:
     """Laboratory values of one model. `expected` is read anew for each message: a new version may have other units."""
 
-    def __init__(self, settings: Settings, store: Store, meters: Metrics, outbox: Outbox) -> None:
-        self.settings, self.store, self.meters, self.outbox = settings, store, meters, outbox
+    def __init__(
+        self, settings: Settings, store: Store, meters: Metrics, outbox: Outbox, history: LabelHistory
+    ) -> None:
+        self.settings, self.store, self.meters, self.outbox, self.history = settings, store, meters, outbox, history
         self._expected: Expected | None = None
 
     def take(self, record: Record, buffer: Buffer, axes: Axes, positions: dict[str, int]) -> int:
@@ -43,13 +46,14 @@ class LabelIntake:
             log.error("labels rejected", error=str(error), reason=error.reason)
             self._count({error.reason: 1})
             self.outbox.send(self._rejects, [reject_message(record, str(error), error.reason, limit)])
+            self.history.unreadable(record, error)
             return 0
         labels, bad = self._expect().read([label for label in given.labels if self._is_ours(label)])
         bad, rows = [*given.bad, *bad], given.bad_rows
         used = 0
         for label in labels:
             try:
-                self._keep(label, buffer, arrived(record), positions)
+                self._keep(label, buffer, record, positions)
                 used += 1
             except (AxisMismatch, ValueError) as error:
                 if label.spectrum is None:
@@ -60,22 +64,50 @@ class LabelIntake:
                     rows.append(
                         BadRow(label.row, label.spectrum_id, "axis", str(error), label.spectrum, label.time, values)
                     )
+        for one in given.retractions:
+            fault = self._retract(one, buffer, record, positions) if self._is_ours(one) else None
+            bad += [fault] if fault else []
         self._reject(record, bad, rows)
-        return used
+        return used + len(given.retractions)
 
-    def _keep(self, label: Label, buffer: Buffer, now: np.datetime64, positions: dict[str, int]) -> None:
-        time = now if np.isnat(label.time) else label.time
+    def _keep(self, label: Label, buffer: Buffer, record: Record, positions: dict[str, int]) -> None:
+        time = arrived(record) if np.isnat(label.time) else label.time
         taken = buffer.label(
             *(label.spectrum_id, label.values, time, label.spectrum, label.axis, label.object_id, positions),
             asked=_asked(label),
             confirms=label.confirms,
         )
-        if not taken.is_joined:
-            self.meters["tamis_labels_total"].labels("waiting").inc()
+        outcome = "again" if taken.is_known else "joined" if taken.is_joined else "waiting"
+        self.meters["tamis_labels_total"].labels(outcome).inc()
+        self.history.given(record, label, taken, buffer)
 
-    def _is_ours(self, label: Label) -> bool:
+    def _retract(self, one: Retraction, buffer: Buffer, record: Record, positions: dict[str, int]) -> BadLabel | None:
+        """Why it cannot be taken out; None if it was."""
+        wrong = [target for target in one.targets if target not in self._expect().targets]
+        try:
+            row = None if wrong else buffer.retract(one.spectrum_id, one.targets, _asked(one), positions)
+        except AmbiguousSpectrum as error:
+            return BadLabel(one.row, one.spectrum_id, "", "ambiguous", str(error), one.original, "retract")
+        if row is None:
+            what = f"of {', '.join(one.targets)} " if one.targets else ""
+            text = f"there is no value {what}to take out"
+            return BadLabel(one.row, one.spectrum_id, "", "no_value", text, one.original, "retract")
+        values = {"spectrum_id": one.spectrum_id, "values": row.values, "who": one.who, "reason": one.reason}
+        log.warning("laboratory value retracted: the next version is fitted without it", **values)
+        if not buffer.fill().labeled:
+            log.warning("no other value is left; `tamis models rollback` returns to the version before it")
+        self.meters["tamis_labels_total"].labels("retracted").inc()
+        self.history.retracted(record, one, row, buffer)
+        return None
+
+    def _is_ours(self, label: Label | Retraction) -> bool:
         line = self.settings.line(label.line) if label.line else None
         return line is None or line.model == self.settings.trainer.model
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """Of the model."""
+        return (self._expected or self._expect()).targets
 
     def _expect(self) -> Expected:
         try:
@@ -95,6 +127,7 @@ class LabelIntake:
             more = f" and {count - 1} more" if count > 1 else ""
             log.error("label rejected", place=record.place, reason=reason, error=first + more)
         self._count(reasons)
+        self.history.rejected(record, bad)
         self.outbox.send(self._rejects, reject_labels(record, bad, limit))
         if rows:
             self.outbox.send(self._rejects, reject_rows(record, rows, "", limit))

@@ -5,7 +5,7 @@ Reading never waits for learning. A trainer that was killed resumes reading from
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import structlog
 from ... import AxisMismatch, BadMessage, NoModel, __version__
 from ...models.axis import Axis
 from ...models.store import Store
+from ...ssl.recipes import Held
 from ...ssl.replay_buffer import Buffer
 from ...ssl.replay_layout import condition_of
 from ..messages.codec import decode
@@ -22,7 +23,9 @@ from ..monitoring.metrics import Metrics
 from ..processing.cameras import Cameras
 from ..settings.tables import Settings
 from ..transport.protocols import Source
+from .label_history import LabelHistory
 from .label_intake import LabelIntake
+from .label_log import LabelLog
 from .learning import Champion, Learning
 from .outbox import Outbox
 from .source_metrics import SourceMetrics, still
@@ -53,7 +56,10 @@ class Trainer:
         self.learning = Learning(self.table, self.store, self.meters, lambda: self.stopping)
         self._labeled = time.monotonic()  # when the newest label arrived
         self._cameras = Cameras(self._folder / "cameras")
-        self.intake = LabelIntake(self.settings, self.store, self.meters, self.outbox)
+        history = LabelHistory(LabelLog(self._folder), self.outbox, self.settings.topics.label_requests)
+        self.intake = LabelIntake(self.settings, self.store, self.meters, self.outbox, history)
+        self.learning.on_held = self._held
+        self.learning.on_learned = self._learned
         self._of_source = SourceMetrics(self.meters)
         self.meters["tamis_build_info"].labels(__version__).set(1)
 
@@ -124,7 +130,7 @@ class Trainer:
         if not records:
             return
         assert buffer is not None
-        before, collided = buffer.joined, buffer.ids_collide
+        collided = buffer.ids_collide
         axes = self._axes | {buffer.grid.id: buffer.grid}
         for record in records:
             if record.topic != self.settings.topics.labels:
@@ -132,7 +138,7 @@ class Trainer:
             elif self.intake.take(record, buffer, axes, _position(record)):
                 self._labeled = time.monotonic()
             self.source.handled(record)
-        self.meters["tamis_labels_total"].labels("joined").inc(buffer.joined - before)
+        self.intake.history.joined(buffer, self.intake.targets)
         if buffer.ids_collide and not collided:
             text = (
                 "spectra of several lines or instruments have the same id: a label has to name its line or instrument"
@@ -155,12 +161,23 @@ class Trainer:
                 return
             frame = self._cameras.take(frame, line).frame
             if len(frame):
+                before = buffer.joined
                 buffer.add(
                     *(frame.spectra, frame.axis, frame.spectrum_id, frame.object_id),
                     *(condition_of(frame.line, frame.instrument), frame.time, _position(record)),
                 )
+                self.meters["tamis_labels_total"].labels("joined").inc(buffer.joined - before)
         except (BadMessage, AxisMismatch, ValueError) as error:
             log.warning("spectra left out", place=record.place, error=str(error))
+
+    def _held(self, held: Sequence[Held]) -> None:
+        assert self._buffer is not None
+        self.intake.history.held(self._buffer, held)
+        self.outbox.deliver()
+
+    def _learned(self, version: str, until: int) -> None:
+        assert self._buffer is not None
+        self.intake.history.learned(self._buffer, version, until, self.intake.targets)
 
     def observe(self) -> None:
         self._of_source.show(self.source)

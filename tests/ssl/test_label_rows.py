@@ -163,9 +163,9 @@ def test_what_a_version_has_learned_is_noted_once_and_a_repeat_is_asked_for_once
     for number in range(3):
         add(buffer, number, "nir1", f"s{number}")
         buffer.label(f"s{number}", {"fat": float(number)}, MONDAY)
-    assert [row.spectrum_id for row in buffer.learn("v0002", 2, {("s0", "fat", 0.0)})] == ["s1"]
-    assert [row.spectrum_id for row in buffer.learn("v0003", 3, set())] == ["s0", "s2"]
-    assert buffer.learn("v0004", 3, set()) == []
+    assert [row.spectrum_id for row in buffer.learn("v0002", 2, {("s0", "fat", 0.0)}, ["fat"])] == ["s1"]
+    assert [row.spectrum_id for row in buffer.learn("v0003", 3, set(), ["fat"])] == ["s0", "s2"]
+    assert buffer.learn("v0004", 3, set(), ["fat"]) == []
     asked_for = buffer.request("s1", "fat", 1.0)
     assert asked_for is not None
     assert (asked_for.condition, asked_for.time) == ("nir1/a", MONDAY)

@@ -1,0 +1,249 @@
+"""`tamis labels`: laboratory values by hand: given, confirmed, taken out, and what became of them."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime
+from http.client import HTTPException
+from pathlib import Path
+from socket import gethostname
+
+import numpy as np
+
+from ... import BadFile, BadSettings, TamisError
+from ...models.store import Store
+from ..files.columns import KEYS, plain, shown
+from ..files.joins import Values
+from ..files.kinds import numbers, numbers_alone
+from ..files.laboratory import read_laboratory
+from ..files.table import find_name
+from ..messages.checks import did_you_mean
+from ..messages.labels import UNKNOWN_TIME, Label, Retraction, encode_labels, encode_retractions
+from ..messages.record import Message, iso
+from ..processing.label_values import Expected
+from ..services.label_log import GivenValue, LabelLog
+from ..settings.tables import Settings
+from ..transport.from_settings import ensure, kafka_sink
+
+PER_MESSAGE = 500  # labels
+_LOOK_S = 0.2
+_UNIT_IN_NAME = re.compile(r"(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]\s*")
+_TIME_COLUMNS = ("time", "datetime", "date", "day")
+
+
+@dataclass(frozen=True)
+class Which:
+    """Of a spectrum, as far as the person says."""
+
+    line: str = ""
+    instrument: str = ""
+    time: np.datetime64 = UNKNOWN_TIME
+
+    @classmethod
+    def said(cls, line: str, instrument: str, time: str | None) -> Which:
+        return cls(line, instrument, UNKNOWN_TIME if time is None else local_time(time))
+
+
+def who_am_i() -> str:
+    return f"{getpass.getuser()}@{gethostname()}"
+
+
+def local_time(text: str) -> np.datetime64:
+    """ISO 8601 in this machine's time zone, unless it names one; a day is all of it."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise BadSettings(f"expected a time such as 2026-01-31 or 2026-01-31T14:05, got {text!r:.60}") from error
+    if re.fullmatch(r"\d{4}-?\d{2}-?\d{2}([ T]00:00(:00)?)?", text.strip()):
+        moment = moment.replace(hour=23, minute=59, second=59)
+    return np.datetime64(round(moment.timestamp() * 1e6), "us")
+
+
+def expected_of(settings: Settings) -> Expected | None:
+    """Targets and units of the trainer's model; None if its store is not here: then the trainer checks alone."""
+    try:
+        return Expected.of(settings, Store(settings.store))
+    except TamisError:
+        return None
+
+
+def labels_of_file(
+    path: Path, key: str | None, encoding: str | None, units: Mapping[str, str], which: Which, expected: Expected | None
+) -> tuple[list[Label], list[str]]:
+    """A laboratory's export, read as `tamis fit --laboratory` reads it; and sentences about it.
+
+    Columns `line`, `instrument`, `time` count before the options. A unit may stand in the header, 'fat (g/kg)'.
+
+    Raises:
+        BadFile: there is no column of names, or none of values.
+    """
+    targets = list(expected.targets) if expected is not None else []
+    values = read_laboratory(path, encoding, [*targets, *([key] if key else [])])
+    names = values.cells[_key_column(values, key)]
+    columns = _target_columns(values, targets)
+    texts = {name: find_name(values.cells, name) for name in ("line", "instrument")}
+    times = find_name(values.cells, *_TIME_COLUMNS)
+    read = {name: numbers(values.cells[name].tolist(), values.decimal) for name in columns}
+    notes, labels = list(values.notes), []
+    for at, (name, row) in enumerate(zip(names.tolist(), values.row.tolist(), strict=True)):
+        found = {target: float(read[column].values[at]) for column, (target, _) in columns.items()}
+        found = {target: value for target, value in found.items() if np.isfinite(value)}
+        said = {each: str(values.cells[column][at]) for each, column in texts.items() if column}
+        when = which.time
+        if times and values.cells[times][at]:
+            try:
+                when = local_time(str(values.cells[times][at]))
+            except BadSettings as error:
+                raise BadFile(f"{path}: line {row}: {times}: {error}") from error
+        if found and not name:
+            raise BadFile(f"{path}: line {row}: expected the spectrum_id of these values, got none")
+        if found:
+            unit = {target: given or units.get(target, "") for target, given in columns.values()}
+            unit = {target: text for target, text in unit.items() if text and target in found}
+            line, instrument = said.get("line") or which.line, said.get("instrument") or which.instrument
+            labels.append(Label(name, found, when, line=line, instrument=instrument, units=unit))
+    notes += [f"{path}: {note}" for name in columns if (note := read[name].note(name))]
+    return labels, notes
+
+
+def _key_column(values: Values, key: str | None) -> str:
+    found = find_name(values.cells, key) if key else find_name(values.cells, *KEYS)
+    if found is None:
+        wanted = f"no column {key!r}" if key else "no column of names, such as spectrum_id or sample"
+        raise BadFile(f"{values.path}: {wanted}: name it with --key; available: {', '.join(values.cells)}")
+    return found
+
+
+def _target_columns(values: Values, targets: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """column -> its target, and the unit in its header."""
+    known = {plain(target): target for target in targets}
+    columns = {}
+    for name in values.cells:
+        found = _UNIT_IN_NAME.fullmatch(name)
+        for text, unit in ((name, ""), (found["name"], found["unit"]) if found else ("", "")):
+            if plain(text) in known and known[plain(text)] not in [target for target, _ in columns.values()]:
+                columns[name] = known[plain(text)], unit or values.units.get(name, "")
+                break
+    if not columns:
+        near = next(filter(None, (did_you_mean(name, targets) for name in values.cells)), "")
+        have = f"expected a column of {shown(targets)}" if targets else "the model is not here: its targets are unknown"
+        raise BadFile(f"{values.path}: {have}, got {shown(list(values.cells))}{near}")
+    return columns
+
+
+def checked(labels: Sequence[Label], expected: Expected | None) -> None:
+    """Raises BadSettings: a target or unit that the model does not know."""
+    if expected is not None and (bad := expected.read(labels)[1]):
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise BadSettings(f"{bad[0]}{more}; nothing was sent")
+
+
+def already_given(labels: Sequence[Label], expected: Expected | None, given: Sequence[GivenValue]) -> Iterator[str]:
+    """A sentence for each value that the log knows of the same spectrum."""
+    numbers_of = labels if expected is None else expected.read(labels)[0]
+    for label in numbers_of:
+        for target, value in label.values.items():
+            before = [
+                one
+                for one in given
+                if one.is_of(label.spectrum_id, target, label.line, label.instrument) and one.counts
+            ]
+            if before:
+                one = before[-1]
+                what = "already" if one.value == value else f"with another value, {one.value}, which it replaces"
+                by = f"{one.given[:19]}Z by {one.who or 'somebody'}"
+                is_held = one.value == value and one.became == "held"
+                hint = "; if it is right, confirm it: tamis labels confirm" if is_held else ""
+                yield f"{target} of {label.spectrum_id} was given {what}: {by} ({one.became}){hint}"
+
+
+def send(settings: Settings, labels: Sequence[Label], retractions: Sequence[Retraction] = ()) -> None:
+    """To `tamis.labels`, delivered when this returns. Raises BrokerAbsent, NotDelivered."""
+    topic = settings.topics.labels
+    messages: list[Message] = []
+    for start in range(0, len(labels), PER_MESSAGE):
+        messages.append(encode_labels(labels[start : start + PER_MESSAGE]))
+    if retractions:
+        messages.append(encode_retractions(retractions))
+    ensure(settings, [topic])
+    with closing(kafka_sink(settings)) as sink:
+        for value, headers in messages:
+            sink.send(topic, value, headers=headers)
+        sink.flush(settings.flush_timeout_s)
+
+
+def signed(label: Label, *, confirms: bool) -> Label:
+    return replace(label, who=who_am_i(), sent=np.datetime64("now", "us"), confirms=confirms)
+
+
+def trainer_silence(settings: Settings) -> str:
+    """Why nobody may take the values now; '' if a trainer is ready."""
+    host = "127.0.0.1" if settings.metrics.host in ("0.0.0.0", "::") else settings.metrics.host  # noqa: S104
+    url = f"http://{host}:{settings.trainer.metrics_port}"
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # noqa: S310 (http, as written above)
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"the trainer at {url} is not ready ({error.read().decode(errors='replace').strip()[:200]})"
+    except (OSError, HTTPException, ValueError):
+        return f"no trainer answers at {url}: unless one runs elsewhere, the values wait in {settings.topics.labels}"
+
+
+def became(
+    values: LabelLog, sent: Sequence[Label], seconds: float, stop: Callable[[], bool]
+) -> Iterator[tuple[Label, str, GivenValue | None]]:
+    """What became of each value, as soon as the trainer has taken it; None for those that it has not by then."""
+    left = [(label, target) for label in sent for target in label.values]
+    deadline = time.monotonic() + seconds
+    while left and time.monotonic() < deadline and not stop():
+        given = {(one.spectrum_id, one.target, one.sent): one for one in values.values()}
+        for label, target in list(left):
+            one = given.get((label.spectrum_id, target, iso(label.sent)[0] or ""))
+            if one is not None:
+                left.remove((label, target))
+                yield label, target, one
+        time.sleep(_LOOK_S)
+    yield from ((label, target, None) for label, target in left)
+
+
+def label_of_words(spectrum_id: str, words: Sequence[str], units: Mapping[str, str], which: Which) -> Label:
+    """From TARGET=VALUE; a value is read as in files. Raises BadSettings."""
+    values = {}
+    for word in words:
+        target, equals, text = word.partition("=")
+        value = float(numbers_alone([text]).values[0])
+        if not (target and equals) or not np.isfinite(value):
+            raise BadSettings(f"expected TARGET=VALUE, such as fat=10.3, got {word!r:.80}; nothing was sent")
+        values[target] = value
+    units = {target: unit for target, unit in units.items() if target in values}
+    return Label(spectrum_id, values, which.time, units=units, line=which.line, instrument=which.instrument)
+
+
+def confirmed(spectrum_id: str, words: Sequence[str], which: Which, values: LabelLog) -> Label:
+    """The label that confirms: what the words say, and the held values of the log where they give no number.
+
+    Raises:
+        BadSettings: no such value is held.
+    """
+    with_number = [word for word in words if "=" in word]
+    label = label_of_words(spectrum_id, with_number, {}, which)
+    asked = [word for word in words if "=" not in word]
+    if with_number and not asked:
+        return label
+    of_spectrum = [one for one in values.values() if one.is_of(spectrum_id, one.target, which.line, which.instrument)]
+    held = {one.target: one for one in of_spectrum if one.became == "held" and isinstance(one.value, float | int)}
+    missing = [target for target in asked if target not in held] or ([] if held else ["value"])
+    if missing:
+        state = "; ".join(f"{one.target} = {one.value}: {one.became}" for one in of_spectrum) or "it has none"
+        raise BadSettings(f"no {missing[0]} of {spectrum_id} is held in {values.path} ({state}); nothing was sent")
+    found = {target: float(one.value) for target, one in held.items() if not asked or target in asked}  # type: ignore[arg-type]
+    first = next(iter(held.values()))
+    line, instrument = which.line or first.line, which.instrument or first.instrument
+    return replace(label, values=label.values | found, line=line, instrument=instrument)

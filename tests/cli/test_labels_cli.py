@@ -1,0 +1,168 @@
+"""`tamis labels`, as somebody in a laboratory types it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis.models.model import Model
+from tamis.models.store import Store
+from tamis.streamer.messages.labels import GivenLabels, decode_labels
+from tamis.streamer.services.label_log import LabelLog
+from tamis.streamer.transport.embedded_broker import EmbeddedBroker
+
+from ..support.kafka import source
+
+Here = Callable[..., Any]
+
+
+@pytest.fixture
+def labels(
+    here: Here, tamis_broker: EmbeddedBroker, tmp_path: Path, model: Model, request: pytest.FixtureRequest
+) -> Here:
+    """`tamis labels` beside a store with a model of fat in %, with topics of its own."""
+    Store(tmp_path / "store").publish("default", replace(model, units={"fat": "%"}))
+    prefix = re.sub(r"\W", "-", request.node.name)[:60]
+
+    def call(*words: str, **more: str) -> Any:
+        own = {"TAMIS_BROKERS": tamis_broker.bootstrap, "TAMIS_TOPICS__PREFIX": prefix, "TAMIS_STORE": "store"}
+        return here("labels", *words, TAMIS_TRAINER__METRICS_PORT="9", **own, **more)
+
+    def sent(n: int) -> list[GivenLabels]:
+        found: list[GivenLabels] = []
+        with closing(source(tamis_broker, f"{prefix}.labels")) as reader:
+            while len(found) < n:
+                found += [decode_labels(record, {}, 900_000) for record in reader.poll(0.2)]
+        return found
+
+    call.sent = sent  # type: ignore[attr-defined]
+    return call
+
+
+def test_a_value_is_sent_with_who_and_when(labels: Any) -> None:
+    done = labels("add", "a1", "fat=10,3", "--line", "nir1", "--time", "2026-01-31T10:00:00Z", "--unit", "g/kg")
+    assert done.returncode == 0, done.stderr
+    assert "labels: values: 1, spectra: 1" in done.stdout
+    assert "no trainer answers at http://127.0.0.1:9: unless one runs elsewhere, the values wait in" in done.stderr
+    ((given, _, bad, _),) = labels.sent(1)
+    assert not bad
+    (label,) = given
+    assert (label.spectrum_id, label.values, label.units) == ("a1", {"fat": 10.3}, {"fat": "g/kg"})
+    assert (label.line, label.time, label.confirms) == ("nir1", np.datetime64("2026-01-31T10:00:00", "us"), False)
+    assert re.fullmatch(r".+@.+", label.who)
+    assert not np.isnat(label.sent)
+
+
+def test_a_file_of_the_laboratory_is_sent_as_it_is_read_elsewhere(labels: Any, tmp_path: Path) -> None:
+    (tmp_path / "week.csv").write_text(
+        "Probe;Fat (g/kg);line;Datum;Note\nm1;103,5;nir2;2026-01-31;\nm2;<5;;;low\nm3;98;;;\n"
+    )
+    done = labels("add", "week.csv", "--line", "nir1")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 3 cells of Fat (g/kg) are no numbers ('<5'): not measured there" in done.stderr
+    ((given, *_),) = labels.sent(1)
+    assert [(one.spectrum_id, one.values, one.units, one.line) for one in given] == [
+        ("m1", {"fat": 103.5}, {"fat": "g/kg"}, "nir2"),
+        ("m3", {"fat": 98.0}, {"fat": "g/kg"}, "nir1"),
+    ]
+
+
+def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
+    (tmp_path / "week.csv").write_text("sample,fat,ash\n,g/kg,%\nm1,103.5,1.1\nm2,98.1,1.2\nm3,97.2,1.3\n")
+    assert labels("add", "week.csv").returncode == 0
+    ((given, *_),) = labels.sent(1)
+    assert {label.units["fat"] for label in given} == {"g/kg"}
+    assert [label.values for label in given] == [{"fat": 103.5}, {"fat": 98.1}, {"fat": 97.2}]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["a1", "Fat=5"], "a1: unknown target 'Fat'; did you mean 'fat'?; known: fat; nothing was sent"),
+        (["a1", "fat=5", "--unit", "g/L"], "expected the unit '%', got 'g/L', which does not convert"),
+        (["a1", "fat=<0.5"], "expected TARGET=VALUE, such as fat=10.3, got 'fat=<0.5'; nothing was sent"),
+        (["a1", "fat"], "expected TARGET=VALUE, such as fat=10.3, got 'fat'"),
+        (["missing.csv"], "expected TARGET=VALUE after 'missing.csv', or a file of that name: there is none"),
+        (["a1", "fat=5", "--time", "31.1.2026"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
+        (["names.csv"], "no column of names, such as spectrum_id or sample: name it with --key; available: fat, x"),
+        (["other.csv"], "expected a column of 'fat', got 'sample', 'fatt'; did you mean 'fat'?"),
+    ],
+)
+def test_what_cannot_be_right_is_refused_before_it_is_sent(
+    words: list[str], text: str, labels: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "names.csv").write_text("fat,x\n5.1,u\n5.2,v\n5.3,w\n")
+    (tmp_path / "other.csv").write_text("sample,fatt\nm1,5.1\nm2,5.2\n")
+    done = labels("add", *words)
+    assert done.returncode in (1, 2)
+    assert text in done.stderr
+    assert "sent" not in done.stdout
+
+
+def history(folder: Path) -> None:
+    log = LabelLog(folder / "trainer")
+    for at, (name, value) in enumerate((("a1", 10.3), ("a2", 130.0))):
+        facts = {"label": f"g-{at}", "spectrum_id": name, "target": "fat", "value": value}
+        log.append("given", place=f"t[0]@{at}", row=0, who="ada@lab", sent="2026-01-31T10:00:00.000000Z", **facts)
+        log.append("joined", grid="g", number=at + 1, line="nir1", instrument="a", **facts)
+    log.append("learned", label="g-0", target="fat", value=10.3, version="v0002")
+    log.append("held", label="g-1", target="fat", value=130.0, reason="ten times too high: a decimal point?")
+
+
+def test_the_list_says_what_became_of_each_value(labels: Any, tmp_path: Path) -> None:
+    assert "no laboratory values in trainer/labels.jsonl, which the trainer writes" in labels("list").stdout
+    history(tmp_path)
+    assert labels("list").stdout.splitlines() == [
+        "2026-01-31T10:00:00Z\tada@lab\tnir1/a\ta1\tfat = 10.3\tlearned in v0002",
+        "2026-01-31T10:00:00Z\tada@lab\tnir1/a\ta2\tfat = 130\theld: ten times too high: a decimal point?",
+    ]
+    assert len(labels("list", "--held").stdout.splitlines()) == 1
+    assert len(labels("list", "--limit", "1").stdout.splitlines()) == 1
+
+
+def test_a_held_value_is_confirmed_and_another_is_not(labels: Any, tmp_path: Path) -> None:
+    history(tmp_path)
+    refused = labels("confirm", "a1", "fat")
+    assert refused.returncode == 2
+    assert (
+        "no fat of a1 is held in trainer/labels.jsonl (fat = 10.3: learned in v0002); nothing was sent"
+        in refused.stderr
+    )
+    done = labels("confirm", "a2")
+    assert "sent the confirmation of fat = 130 of a2 to" in done.stdout, done.stderr
+    ((given, *_),) = labels.sent(1)
+    assert [(one.spectrum_id, one.values, one.confirms, one.line) for one in given] == [
+        ("a2", {"fat": 130.0}, True, "nir1")
+    ]
+
+
+def test_a_value_that_was_given_already_is_pointed_out(labels: Any, tmp_path: Path) -> None:
+    history(tmp_path)
+    again = labels("add", "a2", "fat=130")
+    assert (
+        "fat of a2 was given already: 2026-01-31T10:00:00Z by ada@lab (held); if it is right, confirm it"
+        in again.stderr
+    )
+    other = labels("add", "a1", "fat=99", "--unit", "g/kg")
+    assert "fat of a1 was given with another value, 10.3, which it replaces" in other.stderr
+
+
+def test_a_retraction_is_sent_with_its_reason(labels: Any) -> None:
+    done = labels("retract", "a1", "fat", "--reason", "mixed up", "--line", "nir1")
+    assert done.returncode == 0, done.stderr
+    ((_, retractions, _, _),) = labels.sent(1)
+    (one,) = retractions
+    assert (one.spectrum_id, one.targets, one.reason, one.line) == ("a1", ("fat",), "mixed up", "nir1")
+
+
+def test_waiting_for_a_trainer_that_does_not_come_fails(labels: Any) -> None:
+    done = labels("add", "a1", "fat=5", "--wait", "0.3")
+    assert done.returncode == 1
+    assert "fat of a1: not taken by a trainer in 0.3 s" in done.stdout
