@@ -42,7 +42,7 @@ class Entry:
         time: when it was written. since: when it began, where that is not `time` (of "found": when `current` changed).
         action: publish, promote, rollback, stage, prune, or found.
         was, to: the version's stage before (None for a new one) and after; `to` is "deleted" after prune.
-        replaced: the version that was current before, if this one became current.
+        replaced: the version that was current before, if this one became current. parent: that when it was published.
         by: the program, such as "tamis fit". user: who ran it, on which host. why: a sentence.
         labels: ids of the laboratory values that it learned, as `Model.training["label_ids"]`.
         files: name and sha256 of each file that it was fitted on, as `Model.training["files"]`.
@@ -55,6 +55,7 @@ class Entry:
     was: str | None
     to: str
     replaced: str | None = None
+    parent: str | None = None
     by: str = ""
     user: str = ""
     why: str = ""
@@ -76,6 +77,7 @@ class Entry:
                 was=_text_or_none(raw.get("from")),
                 to=str(raw["to"]),
                 replaced=_text_or_none(raw.get("replaced")),
+                parent=_text_or_none(raw.get("parent")),
                 by=str(raw.get("by", "")),
                 user=str(raw.get("user", "")),
                 why=str(raw.get("why", "")),
@@ -222,13 +224,13 @@ def _append(handle: int, path: Path, entry: Entry) -> None:
 
 
 def user() -> str:
-    """Who runs this process, on which host: such as "anna@box", or "anna as root@box"."""
+    """Who runs this process, on which host: such as "anna@box", or with sudo "anna as tamis@box"."""
     try:
         name = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # in a container a number is enough
         name = f"uid {os.geteuid()}"
     before = os.environ.get("SUDO_USER", "")
-    before = f"{before[:64]} as " if os.geteuid() == 0 and before.isprintable() and before not in ("", name) else ""
+    before = f"{before[:64]} as " if before.isprintable() and before not in ("", name) else ""
     return f"{before}{name}@{platform.node()}"
 
 

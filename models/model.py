@@ -150,6 +150,24 @@ class Model:
         units = dict(units or {})
         return cls(pipeline, estimator, list(targets), units, quantity, training, calibration, class_of, interval)
 
+    def refitted(self, labels: Calibration, **parameters: Any) -> Self:
+        """Its recipe (kind, parameters, pre-treatment) fitted on other labeled spectra, on its grid.
+
+        `parameters` take the place of the estimator's own.
+        """
+        return self.fit(
+            labels.spectra,
+            self.grid,
+            np.array(self.classes)[labels.values.argmax(axis=1)] if self.class_of else labels.values,
+            [self.class_of] if self.class_of else self.targets,
+            pipeline=Pipeline.parse(str(self.pipeline)),
+            estimator=type(self.estimator)(**self.estimator.get_params() | parameters),
+            units=self.units,
+            quantity=self.quantity,
+            source="labels",
+            groups=labels.group,
+        )
+
     @property
     def kind(self) -> str:
         return self.estimator.kind

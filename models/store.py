@@ -27,7 +27,7 @@ import numpy as np
 from .. import BadBundle, NoModel, StoreUnusable, __version__
 from .atomic import atomic_write, remove_abandoned, sync
 from .guarded_files import explained, read_inside
-from .history import History, Log, Stage
+from .history import DELETED, History, Log, Stage
 from .model import Calibration, Model
 from .serving.compiled import ServedModel, serve
 from .tensors import packed
@@ -218,7 +218,7 @@ class Store:
             learned = {"labels": model.training.get("label_ids", ()), "files": model.training.get("files", ())}
             with self._history(name).writing() as change:
                 to = "current" if change.log.current is None else stage
-                change.note("publish", manifest["version"], to, by, why, **learned)
+                change.note("publish", manifest["version"], to, by, why, parent=parent, **learned)
                 if to == "current":
                     _point(folder, manifest["version"])
         return manifest["version"]
@@ -257,18 +257,41 @@ class Store:
 
     def rollback(self, name: str, to: str | None = None, *, by: str = "Python", why: str = "") -> str:
         """Makes an older version current: `to`, or the one that was current before this one was promoted."""
-        current = self.current(name)
-        to = to or self.log(name).before(current) or self.manifest(name, current)["parent"]
+        to = self.previous(name) if to is None else to
         if to is None:
-            raise NoModel(f"model {name!r}: {current} has no version before it to roll back to")
+            raise NoModel(f"model {name!r}: {self.current(name)} has no version before it to roll back to")
         self._make_current(name, to, "rollback", by, why, {})
         return to
+
+    def previous(self, name: str) -> str | None:
+        """The version that a rollback makes current, None if there is none; one that was deleted is passed over."""
+        version, log = self.current(name), self.log(name)
+        before = log.before(version) or self.manifest(name, version)["parent"]
+        passed = {version}
+        while before is not None and not self._version_folder(name, before).is_dir():
+            passed.add(before)
+            before = log.before(before)
+            before = None if before in passed else before
+        return before
 
     def promote(
         self, name: str, version: str, *, by: str = "Python", why: str = "", figures: Mapping[str, Any] | None = None
     ) -> None:
         """Makes any version current, after compiling it as a worker does, as a check."""
         self._make_current(name, version, "promote", by, why, figures or {})
+
+    def delete(self, name: str, version: str, *, by: str = "Python", why: str = "") -> None:
+        """Deletes a version. Raises NoModel; ValueError for the current one. `prune` says which may go."""
+        folder = self._folder(name)
+        with self._history(name).writing() as change, explained(folder / version, "write"):
+            self._exists(name, version)
+            if version == change.log.current:
+                raise ValueError(f"model {name!r}: {version} is current, and is not deleted")
+            change.note("prune", version, DELETED, by, why)
+            gone = folder / f".{uuid.uuid4().hex}.tmp"  # a kill leaves no half of a version
+            (folder / version).rename(gone)
+            sync(folder)
+            gone.unlink() if gone.is_symlink() else shutil.rmtree(gone)
 
     def _make_current(
         self, name: str, version: str, action: str, by: str, why: str, figures: Mapping[str, Any]

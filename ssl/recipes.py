@@ -133,20 +133,7 @@ def as_champion(champion: Model) -> Fit:
     """The champion's own recipe: its kind, parameters and pre-treatment, on other labels."""
 
     def fit(labels: Calibration) -> Fitted:
-        return Fitted(
-            Model.fit(
-                labels.spectra,
-                champion.grid,
-                labels.values,
-                champion.targets,
-                pipeline=Pipeline.parse(str(champion.pipeline)),
-                estimator=type(champion.estimator)(**champion.estimator.get_params()),
-                units=champion.units,
-                quantity=champion.quantity,
-                source="labels",
-                groups=labels.group,
-            )
-        )
+        return Fitted(champion.refitted(labels))
 
     return fit
 

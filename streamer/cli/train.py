@@ -41,11 +41,14 @@ def fit(
     group: Annotated[str | None, Option(help="Column that names the sample (repeats); 'row' for none.")] = None,
     unit: Annotated[list[str] | None, Option(help="TARGET=UNIT, such as glucose=g/L. May be repeated.")] = None,
     encoder: Annotated[Path | None, Option(help="From `tamis pretrain --out`, for a committee.")] = None,
+    promote: Annotated[
+        bool, Option("--promote", help="Make it current, even if the current version is better.")
+    ] = False,
     laboratory_options: LaboratoryFileOptions,
     file_options: TextFileOptions,
     store_options: StoreOptions,
 ) -> None:
-    """Fit a model on recorded spectra and publish it. The new version becomes the current one.
+    """Fit a model on recorded spectra and publish it. It becomes the current version, unless that one is better.
 
     \b
     Examples:
@@ -77,9 +80,16 @@ def fit(
             random_state=seed,
             n_components=components,
             epochs=epochs,
+            promote=promote,
         )
         done = fit_and_publish(files, options, store)
     print(f"{name} {done.version}: {done.summary()}")
+    if (compared := done.compared) is not None and not done.is_current:
+        print(f"  candidate; {compared.version} stays current: {compared.why}")
+        print(f"  to make it current all the same: tamis models promote {name} {done.version}")
+    elif compared is not None:
+        what = "current in place of" if compared.passed else "current, as --promote says, in place of the better"
+        print(f"  {what} {compared.version}: {compared.why}")
     print(f"  store: {store.root}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from .table import Table, find_name, tables, typed, untyped_tables
 
 Files = str | Path | Sequence[str | Path]
 FILE_COLUMNS = ("file", "filename")
+MANY_FILES = 100
 
 
 def expand(files: Files, without: Path | None = None) -> list[str]:
@@ -57,6 +59,22 @@ def expand(files: Files, without: Path | None = None) -> list[str]:
     if not found:
         raise BadFile("expected a file of spectra, got none")
     return found
+
+
+def fingerprints(files: Files, *others: Path | None) -> list[dict[str, str]]:
+    """Name and SHA-256 of each file as it is read by `expand`, and of others that are not None.
+
+    Of many files there is one entry, with the SHA-256 of what `sha256sum` prints for them.
+    """
+    made = []
+    for path in [*expand(files, others[0] if others else None), *(other for other in others if other is not None)]:
+        with open(path, "rb") as file:
+            made.append({"name": Path(path).name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+    if len(made) <= MANY_FILES:
+        return made
+    text = "".join(f"{one['sha256']}  {one['name']}\n" for one in made)
+    name = f"{made[0]['name']} and {len(made) - 1} more files"
+    return [{"name": name, "sha256": hashlib.sha256(text.encode()).hexdigest()}]
 
 
 def read_table(files: Files, options: ReadOptions | None = None, **given: Any) -> Table:

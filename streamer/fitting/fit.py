@@ -14,10 +14,11 @@ from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.columns import KEYS
-from ..files.many import Files
+from ..files.many import Files, fingerprints
 from ..files.options import ReadOptions
 from ..files.table import Table, find_name
 from ..messages.frame import RESERVED
+from .against_current import Comparison, compare_with_current
 from .calibration_check import Finding, Look, look, residual_findings
 from .objects import Objects, objects_of
 from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes, taken
@@ -31,7 +32,7 @@ MIN_OF_CLASS = 5  # spectra: one in each fold
 class FitResult:
     """A published model; `dropped` counts rows without a value or with a broken spectrum.
 
-    `findings`: sentences on rows that the fitted model does not suit.
+    `findings`: sentences on rows that the fitted model does not suit. `compared`: with the version that was current.
     """
 
     model: Model
@@ -40,6 +41,8 @@ class FitResult:
     dropped: int
     objects: Objects
     findings: Sequence[Finding] = ()
+    compared: Comparison | None = None
+    is_current: bool = True
 
     def summary(self) -> str:
         """Lines for the user: what was fitted, and how well it fits."""
@@ -80,6 +83,7 @@ class FitOptions:
         keep: kinds of findings that are fitted on all the same; see `calibration_check`.
         tell: gets each sentence about what was read, joined, found and left out, as soon as it is known.
         encoder: its file, for a committee whose members also use its embeddings; spectra are resampled to its grid.
+        promote: makes the new version current although the current one is better.
     """
 
     targets: Sequence[str]
@@ -97,10 +101,13 @@ class FitOptions:
     encoder: Path | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
     progress: Callable[[float, float], None] | None = None
+    promote: bool = False
 
 
 def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResult:
-    """Fits a model on the rows of files that have all the targets, and makes it the current version of its name.
+    """Fits a model on the rows of files that have all the targets, and publishes it under its name.
+
+    It becomes the current version, or a candidate if the current one is better or of another kind of line.
 
     Raises:
         BadFile: a file lacks a target, too few rows have one, or something is in doubt.
@@ -155,10 +162,21 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         source=Path(table.path).name,
         groups=objects[good].groups,
     )
+    model.training["files"] = fingerprints(files, options.laboratory.labels, options.encoder)
     metrics = calibration_metrics(model, measured, values[good])
-    version = store.publish(options.name, model, metrics)
     findings = _residuals(model, measured, values[good])
-    return FitResult(model, version, metrics, int((~good).sum()), objects[good], findings)
+    compared = compare_with_current(store, options.name, model, spectra, axis)
+    why = f"fitted on {len(measured)} spectra of {model.training['source']}"
+    if compared is not None:
+        metrics["compared"] = {"current": compared.version, "passed": compared.passed, "why": compared.why}
+        metrics["compared"]["figures"] = compared.figures
+        why += f"; {compared.why}" + ("; --promote overruled it" if options.promote and not compared.passed else "")
+    is_candidate = not options.promote and compared is not None and not compared.passed
+    version = store.publish(
+        options.name, model, metrics, stage="candidate" if is_candidate else "current", by="tamis fit", why=why
+    )
+    dropped = int((~good).sum())
+    return FitResult(model, version, metrics, dropped, objects[good], findings, compared, not is_candidate)
 
 
 def look_at(

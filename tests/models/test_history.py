@@ -17,6 +17,7 @@ from tamis import BadBundle, NoModel, StoreUnusable
 from tamis.models import history
 from tamis.models.history import HISTORY
 from tamis.models.model import Model
+from tamis.models.prune import pruning
 from tamis.models.store import Store
 
 
@@ -215,3 +216,41 @@ def test_the_log_is_not_written_through_a_link_or_into_a_pipe(store: Store, mode
         with pytest.raises(BadBundle, match="expected a file of at most"):
             call("fat")
     assert store.current("fat") == "v0001"
+
+
+def test_pruning_keeps_what_is_still_needed_and_says_why(store: Store, model: Model) -> None:
+    for _ in range(3):
+        store.publish("fat", model)
+    store.rollback("fat")  # v0002 is current, a rollback from it goes to v0001
+    store.publish("fat", model, stage="shadow")  # v0004, judged against v0002
+    for _ in range(3):
+        store.publish("fat", model, stage="candidate")
+    plan = pruning(store, "fat", 2)
+    assert list(plan.surplus) == ["v0003", "v0005"]
+    assert plan.kept == {
+        "v0001": "a rollback makes it current",
+        "v0002": "current",
+        "v0004": "in shadow",
+        "v0006": "among the newest 2",
+        "v0007": "among the newest 2",
+    }
+    on_disk = sum(path.stat().st_size for path in (store.root / "fat" / "v0003").iterdir())
+    assert plan.surplus["v0003"] == on_disk
+    with pytest.raises(ValueError, match="at least 1"):
+        pruning(store, "fat", 0)
+
+
+def test_a_deleted_version_is_gone_from_the_store_and_not_from_the_log(store: Store, model: Model) -> None:
+    for _ in range(3):
+        store.publish("fat", model)
+    with pytest.raises(ValueError, match="v0003 is current, and is not deleted"):
+        store.delete("fat", "v0003")
+    store.delete("fat", "v0002", by="tamis models prune", why="old")
+    assert store.versions("fat") == ["v0001", "v0003"]
+    assert not [*store.root.glob("fat/.*")]
+    log = store.log("fat")
+    assert (log.entries[-1].version, log.entries[-1].was, log.entries[-1].to) == ("v0002", "archived", "deleted")
+    assert log.published("v0002") is not None
+    assert store.rollback("fat") == "v0001", "what was deleted is passed over"
+    with pytest.raises(NoModel, match="no version 'v0002'"):
+        store.promote("fat", "v0002")
