@@ -149,7 +149,7 @@ def judge_served(
         errors: the served model's, and those of `before`, on values that neither has learned. moves: as in
             `judge_shadow`, from `before`. promise: None if it made none.
     """
-    n, found = len(errors.ours), _compared(errors, units, "the served model", before)
+    n, found = len(errors.ours), _compared(errors, units, "what was served", before)
     is_better = n >= LEAST_VALUES and _is_smaller(Errors(errors.others, errors.ours), margin)
     worse = odds(errors.others, errors.ours, margin)
     if is_better and worse >= ODDS:

@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 
 from ... import BadBundle, NoModel
+from ...models.axis import Axis
 from ...models.history import Entry, Log
 from ...models.model import Model
 from ...models.store import Store
@@ -29,7 +30,8 @@ log = structlog.get_logger()
 
 TRAINER = "tamis trainer"
 STREAM_SPECTRA = 200  # the newest, on which predictions of two versions are compared
-MOST_VERSIONS = 100  # of a lineage
+MOST_VERSIONS = 1_000  # of a lineage
+MODELS_KEPT = 3  # in memory: one of a local model holds its spectra
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,8 @@ class _Version(NamedTuple):
     """A version, the number of the newest value that it may have learned, and what it promised when it passed."""
 
     name: str
-    model: Model
     until: int
     promise: Promise | None
-
-    def predict(self, spectra: np.ndarray) -> np.ndarray:
-        """(n, bands) on its own grid -> (n, targets)"""
-        return (
-            self.model.predict(spectra, self.model.grid).values
-            if len(spectra)
-            else np.empty((0, len(self.model.targets)))
-        )
 
 
 class _Values(NamedTuple):
@@ -106,17 +99,14 @@ class _Values(NamedTuple):
         np.maximum.at(joined, value, scene.labels.joined[row])
         return cls(weighed.measured[kept], joined, scene.labels.all.spectra[row], value)
 
-    def predicted(self, version: _Version) -> np.ndarray:
-        """(n, targets): of a value with several spectra, their mean."""
-        return means_of(version.predict(self.spectra), self.value) if len(self.joined) else self.measured
-
 
 class Promotion:
     """The versions of one model in the store that learning has made."""
 
     def __init__(self, store: Store, name: str, meters: Metrics, *, by_hand: bool) -> None:
         self.store, self.name, self.meters, self.by_hand = store, name, meters, by_hand
-        self._models: dict[str, _Version] = {}  # read before; only for speed
+        self._models: dict[str, Model] = {}  # those read last; this and the next are only for speed
+        self._forecasts: dict[tuple[str, int], np.ndarray] = {}  # version, number of a value -> (targets,)
         self._warned: set[tuple[str, str]] = set()
 
     def is_needed(self) -> bool:
@@ -142,51 +132,75 @@ class Promotion:
         if known.current != scene.champion:
             return []
         lineage, values = self._lineage(known, scene), _Values.of(scene)
-        predicted = {one.name: values.predicted(one) for one in lineage}
-        newest = scene.process[-STREAM_SPECTRA:]
-        findings = []
-        watched = self._watch(known, scene, lineage, values, predicted, newest)
-        if watched is not None:
-            findings.append(watched)
-        shadow = shadow_of(self.store, self.name)
-        if shadow is not None and (version := self._read(shadow, scene.model)) is not None:
-            findings.append(_trial(version, scene, lineage, values, predicted, newest))
-        used = {one.name for one in lineage} | {shadow}
-        self._models = {name: one for name, one in self._models.items() if name in used}
-        return findings
+        if not lineage:
+            return []
+        served = np.full(values.measured.shape, np.nan)  # of each value, by the newest version that had not learned it
+        is_open = np.ones(len(values.joined), bool)
+        for one in lineage:
+            is_its = is_open & (values.joined > one.until)
+            served[is_its] = self._predicted(one, scene, values, is_its)
+            is_open &= ~is_its
+        found = [self._watch(known, scene, lineage, values, served), self._trial(scene, lineage, values, served)]
+        numbers = set(values.joined.tolist())
+        self._forecasts = {key: one for key, one in self._forecasts.items() if key[1] in numbers}
+        return [one for one in found if one is not None]
 
     def _watch(
-        self,
-        known: Log,
-        scene: Scene,
-        lineage: Sequence[_Version],
-        values: _Values,
-        predicted: Mapping[str, np.ndarray],
-        newest: np.ndarray,
+        self, known: Log, scene: Scene, lineage: Sequence[_Version], values: _Values, served: np.ndarray
     ) -> Finding | None:
-        """The served version against the one before it, and against the last one that a person chose."""
+        """The served version against the one before it; and all that was served against the last choice of a person.
+
+        Where each value makes a new version, none is served for long enough to be judged, but together they are.
+        """
         if len(lineage) < 2:
             return None
-        served = lineage[0]
-        made = _chosen(known, served.name)
+        now, before, chosen = lineage[0], lineage[1], lineage[-1]
+        made = _chosen(known, now.name)
         person = "" if made is None or made.by == TRAINER else f"{made.by} ({made.user})"
-        is_new = values.joined > served.until
-        found = None
-        for before in (lineage[1], *lineage[2:][-1:]):
-            errors = Errors(*(predicted[one.name][is_new] - values.measured[is_new] for one in (served, before)))
-            moves = _moves(served, before, newest if before is lineage[1] else newest[:0])
-            decision = judge_served(errors, moves, served.promise, _units(scene.model), before.name, scene.margin)
-            if found is None or (decision.act, found.decision.act) in _MORE_URGENT:
-                figures = _figures(errors, moves, scene.model, ("served", before.name))
-                found = Finding(served.name, decision, len(errors.ours), figures, before.name, person)
-        return found
+        units, is_new = _units(scene.model), values.joined > max(now.until, before.until)
+        moves, errors = self._moves(now, before, scene), self._errors(now, before, scene, values, is_new)
+        decision = judge_served(errors, moves, now.promise, units, before.name, scene.margin)
+        back_to = before
+        if decision.act != "roll back" and len(lineage) > 2:
+            is_known = (values.joined > chosen.until) & np.isfinite(served).all(axis=1)
+            measured = values.measured[is_known]
+            together = Errors(served[is_known] - measured, self._predicted(chosen, scene, values, is_known) - measured)
+            of_all = judge_served(together, moves[:0], None, units, chosen.name, scene.margin)
+            if of_all.act == "roll back":
+                decision, errors, back_to = of_all, together, chosen
+        figures = _figures(errors, moves, scene.model, ("served", back_to.name))
+        return Finding(now.name, decision, len(errors.ours), figures, back_to.name, person)
+
+    def _errors(self, one: _Version, other: _Version, scene: Scene, values: _Values, which: np.ndarray) -> Errors:
+        ours, others = (self._predicted(each, scene, values, which) for each in (one, other))
+        return Errors(ours - values.measured[which], others - values.measured[which])
+
+    def _trial(self, scene: Scene, lineage: Sequence[_Version], values: _Values, served: np.ndarray) -> Finding | None:
+        """The shadow, if there is one, against what was served."""
+        name = shadow_of(self.store, self.name)
+        shadow = None if name is None else self._read(name, scene)
+        if shadow is None:
+            return None
+        judged = (values.joined > shadow.until) & np.isfinite(served).all(axis=1)
+        ours, measured = self._predicted(shadow, scene, values, judged), values.measured[judged]
+        errors = Errors(ours - measured, served[judged] - measured)
+        moves = self._moves(shadow, lineage[0], scene)
+        promise = shadow.promise or Promise(*np.full((2, len(scene.model.targets)), np.inf))
+        decision = judge_shadow(errors, moves, promise, _units(scene.model), scene.margin)
+        if decision.act == "promote" and scene.gold:
+            models = {"candidate": self._model(shadow.name, scene), "champion": scene.model}
+            verdict = judge(gold_probes(models, scene.gold), {}, margin=scene.margin)
+            if not verdict.promoted:
+                decision = Decision("drop", f"{verdict.reason}; although {decision.why}")
+        figures = _figures(errors, moves, scene.model, ("shadow", "champion"))
+        return Finding(shadow.name, decision, len(errors.ours), figures)
 
     def _lineage(self, known: Log, scene: Scene) -> list[_Version]:
         """The served version first, then what each replaced, up to the last one that a person chose."""
         lineage: list[_Version] = []
         name = known.current
         while name is not None and name not in {one.name for one in lineage} and len(lineage) < MOST_VERSIONS:
-            version = self._read(name, scene.model)
+            version = self._read(name, scene)
             if version is None:
                 break
             lineage.append(version)
@@ -196,18 +210,43 @@ class Promotion:
             name = made.replaced
         return lineage
 
-    def _read(self, name: str, like: Model) -> _Version | None:
-        """A version that predicts the same on the same grid; None if there is no such thing any more."""
-        if name not in self._models:
-            with suppress(NoModel, BadBundle):
-                model, _ = self.store.load(self.name, name)
-                promised = self.store.manifest(self.name, name)["metrics"].get("promised")
-                promise = Promise.from_json(promised, model.targets)
-                self._models[name] = _Version(name, model, count_of(model, "labels_until"), promise)
-        version = self._models.get(name)
-        if version is None or version.model.grid != like.grid or version.model.targets != like.targets:
-            return None
-        return version
+    def _read(self, name: str, scene: Scene) -> _Version | None:
+        """None for a version that is not there any more, or predicts something else, or on another grid."""
+        with suppress(NoModel, BadBundle):
+            manifest, model = self.store.manifest(self.name, name), scene.model
+            if Axis.from_json(manifest["grid"]) == model.grid and manifest["targets"] == list(model.targets):
+                until = int(manifest["training"].get("labels_until", 0))
+                return _Version(name, until, Promise.from_json(manifest["metrics"].get("promised"), model.targets))
+        return None
+
+    def _model(self, name: str, scene: Scene) -> Model:
+        """Raises NoModel or BadBundle."""
+        if name == scene.champion:
+            return scene.model
+        model = self._models.pop(name, None) or self.store.load(self.name, name)[0]
+        self._models = dict([*self._models.items(), (name, model)][-MODELS_KEPT:])
+        return model
+
+    def _predicted(self, one: _Version, scene: Scene, values: _Values, which: np.ndarray) -> np.ndarray:
+        """(n,) bool -> (those, targets): of a value with several spectra, their mean."""
+        asked = np.flatnonzero(which)
+        new = [k for k in asked.tolist() if (one.name, int(values.joined[k])) not in self._forecasts]
+        if new:
+            rows = np.isin(values.value, new)
+            model = self._model(one.name, scene)
+            predicted = model.predict(values.spectra[rows], model.grid).values
+            each = means_of(predicted, np.searchsorted(new, values.value[rows]))
+            self._forecasts |= {(one.name, int(values.joined[k])): row for k, row in zip(new, each, strict=True)}
+        known = [self._forecasts[one.name, int(values.joined[k])] for k in asked]
+        return np.array(known).reshape(len(asked), values.measured.shape[1])
+
+    def _moves(self, one: _Version, other: _Version, scene: Scene) -> np.ndarray:
+        """(m, targets), by how much their predictions of the newest spectra differ"""
+        newest, models = scene.process[-STREAM_SPECTRA:], [self._model(each.name, scene) for each in (one, other)]
+        if not len(newest):
+            return np.empty((0, len(scene.model.targets)))
+        ours, others = (model.predict(newest, model.grid).values for model in models)
+        return ours - others
 
     def apply(self, findings: Sequence[Finding], champion: str) -> list[tuple[str, str, str]]:
         """Does what was decided: (outcome, version, reason) of each change."""
@@ -284,9 +323,6 @@ class Promotion:
                             self.meters["tamis_shadow_rmse"].labels(target, role).set(figures[role])
 
 
-_MORE_URGENT = {("roll back", "keep"), ("roll back", "warn"), ("warn", "keep")}
-
-
 def shadow_of(store: Store, name: str) -> str | None:
     """The newest version that predicts beside the champion."""
     known = store.log(name)
@@ -314,39 +350,6 @@ def _chosen(known: Log, version: str | None) -> Entry | None:
         if (one.version, one.to) == (version, "current") and (one.by, one.action) != (TRAINER, "rollback"):
             return one
     return None
-
-
-def _trial(
-    shadow: _Version,
-    scene: Scene,
-    lineage: Sequence[_Version],
-    values: _Values,
-    predicted: Mapping[str, np.ndarray],
-    newest: np.ndarray,
-) -> Finding:
-    """The shadow against what was served: of each value, the newest version that had not learned it."""
-    served = np.full(values.measured.shape, np.nan)
-    for one in reversed(lineage):
-        is_new = values.joined > one.until
-        served[is_new] = predicted[one.name][is_new]
-    judged = (values.joined > shadow.until) & np.isfinite(served).all(axis=1)
-    ours = values.predicted(shadow)
-    errors = Errors((ours - values.measured)[judged], (served - values.measured)[judged])
-    moves = _moves(shadow, lineage[0], newest)
-    promise = shadow.promise or Promise(*np.full((2, len(shadow.model.targets)), np.inf))
-    decision = judge_shadow(errors, moves, promise, _units(scene.model), scene.margin)
-    if decision.act == "promote":
-        probes = gold_probes({"candidate": shadow.model, "champion": scene.model}, scene.gold)
-        verdict = judge(probes, {}, margin=scene.margin)
-        if not verdict.promoted:
-            decision = Decision("drop", f"{verdict.reason}; although {decision.why}")
-    figures = _figures(errors, moves, scene.model, ("shadow", "champion"))
-    return Finding(shadow.name, decision, len(errors.ours), figures)
-
-
-def _moves(one: _Version, other: _Version, spectra: np.ndarray) -> np.ndarray:
-    """(n, bands) -> (n, targets), by how much their predictions differ"""
-    return one.predict(spectra) - other.predict(spectra)
 
 
 def _units(model: Model) -> dict[str, str]:

@@ -175,3 +175,18 @@ def test_a_new_fit_on_few_values_goes_to_shadow_while_the_correction_serves(
     published = line.store.log("default").published(shadow)
     assert published is not None
     assert len(published.labels) == 11, "one of the twelve is held"
+
+
+def test_small_steps_that_together_do_harm_go_back_to_what_a_person_chose(
+    tmp_path: Path, model: Model, grid: Axis
+) -> None:
+    line = Line(tmp_path, model, refit_labels=0)
+    for step in range(1, 9):
+        second = shifted(model, 0.02 * step)
+        second.training["labels_until"] = 2 * step
+        line.store.publish("default", second, PROMISED, stage="current", by=TRAINER, why="a step")
+    measured(line, grid, 18)
+    line.run()
+    made = line.store.log("default").entries[-1]
+    assert (made.action, made.version, made.replaced) == ("rollback", "v0001", "v0009")
+    assert made.why.startswith("18 new values, what was served against v0001: fat RMSE")

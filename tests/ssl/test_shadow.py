@@ -74,7 +74,7 @@ def test_one_wild_value_rolls_nothing_back() -> None:
 def test_a_served_model_that_errs_more_than_the_one_before_goes_back() -> None:
     decision = judge_served(errors(3.0, 0.4, 12), STILL, PROMISE, UNITS, "v0001")
     assert decision.act == "roll back"
-    assert "the served model against v0001" in decision.why
+    assert "what was served against v0001" in decision.why
 
 
 def test_where_both_err_more_than_promised_the_process_has_changed() -> None:
