@@ -1,4 +1,4 @@
-"""`tamis inspect`, `tamis compare` and `tamis explain`."""
+"""`tamis predict`, `tamis inspect`, `tamis compare` and `tamis explain`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from ... import BadSettings
 from .options import (
+    CameraFileOptions,
     LaboratoryFileOptions,
     StoreOptions,
     TextFileOptions,
@@ -25,6 +26,52 @@ MODELS = (
     "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well. Default: "
     "plsr, local-pls, committee; for classes pls-da, committee."
 )
+
+
+@command(app)
+def predict(
+    files: Annotated[list[Path], Argument(help="Spectra: files, folders, or patterns such as 'scans/*.spc'.")],
+    *,
+    model: Annotated[str, Option(help="Its name in the store.")] = "default",
+    version: Annotated[str | None, Option(help="Such as v0003; default: the current one.")] = None,
+    to: Annotated[
+        Path | None, Option(help="A file that ends in .csv, .parquet or .xlsx; default: CSV to stdout.")
+    ] = None,
+    csv: Annotated[bool, Option("--csv", help="Write CSV.")] = False,
+    parquet: Annotated[bool, Option("--parquet", help="Write Parquet.")] = False,
+    xlsx: Annotated[bool, Option("--xlsx", help="Write a spreadsheet.")] = False,
+    line: Annotated[str | None, Option(help="The line's name, whatever the file says.")] = None,
+    file_options: CameraFileOptions,
+    store_options: StoreOptions,
+) -> None:
+    """Predict recorded spectra: values with their 90 % intervals, and whether to trust each. Files may be larger than
+    memory.
+
+    \b
+    Examples:
+      tamis predict monday.parquet --model protein > monday.csv
+      tamis predict 'scans/*.spc' --model protein --to predictions.xlsx
+      tamis predict 2025/ 2026/ --model protein --version v0003 --to archive.parquet
+    """
+    from ..monitoring.logs import configure
+    from ..tools.predict import form_of, predict
+
+    configure()
+    if csv + parquet + xlsx > 1:
+        raise BadSettings("--csv, --parquet and --xlsx exclude each other: give one")
+    form = form_of(to, "csv" if csv else "parquet" if parquet else "xlsx" if xlsx else None)
+    notes: set[tuple[str, str]] = set()
+
+    def say(path: str, note: str) -> None:
+        if (path, note) not in notes:
+            notes.add((path, note))
+            tell(f"{path}: {note}")
+
+    reading = file_options.reading(line=line, on_note=say, on_bad_row=lambda row: tell(f"left out: {row}"))
+    done = predict(store_options.open(), model, version, files, to, form, reading)
+    left_out = f"; {done.bad_rows} rows left out" if done.bad_rows else ""
+    tell(f"{model} {done.version}: {done.spectra} spectra, {done.untrusted} not trusted{left_out}"
+         + (f"; written to {to}" if to else ""))  # fmt: skip
 
 
 @command(app, "inspect")

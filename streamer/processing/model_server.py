@@ -6,6 +6,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import Self
 
 import numpy as np
 import structlog
@@ -51,6 +52,13 @@ class ModelServer:
         self._next_look = -np.inf
         self._refused: dict[str, str] = {}
         self._loading: dict[str, tuple[str, Future[Served]]] = {}
+
+    @classmethod
+    def of(cls, store: Store, name: str, version: str | None = None) -> Self:
+        """One version, or the current one, for every line. Raises NoModel, BadBundle, StoreUnusable."""
+        server = cls(store, {"*": Line(model=name)})  # type: ignore[call-arg]
+        server.served[name] = server._load(name, version or store.current(name))
+        return server
 
     @property
     def missing(self) -> list[str]:

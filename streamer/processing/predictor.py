@@ -22,12 +22,16 @@ MAX_WATCHES = 256  # lines x instruments; above that the least recent is forgott
 
 
 class Predictor:
-    """Predictions of messages by the models that are served; remembers what is usual for each line and instrument."""
+    """Predictions of messages by the models that are served; remembers what is usual for each line and instrument.
 
-    def __init__(self, models: ModelServer, process: Process) -> None:
+    Args:
+        process: how limits are learned from the running process; None learns none.
+    """
+
+    def __init__(self, models: ModelServer, process: Process | None) -> None:
         self.models, self.process = models, process
         # line and instrument -> sensor, limits, and the version whose scores they are of
-        self._watches: dict[tuple[str, str], tuple[FrozenSensor, ProcessLimits, str]] = {}
+        self._watches: dict[tuple[str, str], tuple[FrozenSensor, ProcessLimits | None, str]] = {}
 
     def predict(self, frame: Frame, bounds: Sequence[int] | np.ndarray = ()) -> Predictions:
         """Predictions of the messages in a joined frame, the same as if each had come alone.
@@ -59,13 +63,7 @@ class Predictor:
         _log_frozen(frame, sensor)
         # Of classes, what is usual changes from object to object: only T2 and Q can be odd.
         values = result.values[:, :0] if model.class_of else result.values
-        at, parts = 0, []
-        for end in bounds[1:]:
-            if limits.learning or end == bounds[-1]:
-                rows = slice(at, end)
-                parts.append(limits.update(values[rows], result.t2[rows], result.q[rows], skip=frozen[rows]))
-                at = end
-        verdict = ProcessVerdict.joined(parts)
+        verdict = _of_the_process(limits, values, result, frozen, bounds)
         if verdict.warm_up_spectra:
             log.warning("warm-up", line=frame.line, instrument=frame.instrument, spectra=verdict.warm_up_spectra)
         # Written so that NaN, which fails every comparison, is outside.
@@ -103,9 +101,9 @@ class Predictor:
         _, served = self.models.serving(frame.line)
         return served.model.spread(frame.spectra[rows], frame.axis)
 
-    def _watch(self, frame: Frame, version: str) -> tuple[FrozenSensor, ProcessLimits]:
-        key = (frame.line, frame.instrument)
-        fresh = ProcessLimits(self.process.learn_spectra, self.process.window_spectra)
+    def _watch(self, frame: Frame, version: str) -> tuple[FrozenSensor, ProcessLimits | None]:
+        key, of = (frame.line, frame.instrument), self.process
+        fresh = None if of is None else ProcessLimits(of.learn_spectra, of.window_spectra)
         sensor, limits, seen = self._watches.pop(key, (FrozenSensor(), fresh, version))  # and put back as the newest
         if seen != version:  # another version has other scores: its limits are learned again
             limits = fresh
@@ -115,6 +113,24 @@ class Predictor:
             del self._watches[line, instrument]
             log.warning("too many lines and instruments: the oldest is forgotten", line=line, instrument=instrument)
         return sensor, limits
+
+
+def _of_the_process(
+    limits: ProcessLimits | None,
+    values: np.ndarray,
+    result: Result,
+    frozen: np.ndarray,
+    bounds: Sequence[int] | np.ndarray,
+) -> ProcessVerdict:
+    if limits is None:
+        return ProcessVerdict.unknown(len(values), 2 + values.shape[1])
+    at, parts = 0, []
+    for end in bounds[1:]:
+        if limits.learning or end == bounds[-1]:
+            rows = slice(at, end)
+            parts.append(limits.update(values[rows], result.t2[rows], result.q[rows], skip=frozen[rows]))
+            at = end
+    return ProcessVerdict.joined(parts)
 
 
 def _log_frozen(frame: Frame, sensor: FrozenSensor) -> None:

@@ -26,9 +26,8 @@ class FrozenSensor:
 
     def __init__(self) -> None:
         self._last: tuple[str, np.ndarray] | None = None
-        self.run = self.longest = (
-            0  # identical spectra in a row: up to the newest one, and the most of the latest update
-        )
+        # Identical spectra in a row: up to the newest one, and the most of the latest update.
+        self.run = self.longest = 0
         self.is_logged = False
 
     def update(
@@ -68,6 +67,12 @@ class ProcessVerdict:
     low: np.ndarray  # (n, 2 + targets) limits of T2, Q and each prediction; NaN while learning
     high: np.ndarray  # likewise
     outside: np.ndarray  # (n, 2 + targets) bool, outside these limits
+
+    @classmethod
+    def unknown(cls, n: int, columns: int) -> Self:
+        """Of n rows while nothing is known of the process; `columns`: 2 + targets."""
+        none, limits = np.zeros(n, bool), np.full((n, columns), np.nan)
+        return cls(none, none, 0, limits, limits, np.zeros((n, columns), bool))
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -136,9 +141,7 @@ class ProcessLimits:
         before = self._window if self._window is not None else rows[:0]
         self._add(rows[~skip])
         if self._window is None or len(self._window) < self.learn_spectra:
-            n, k = rows.shape
-            unknown, none = np.full((n, k), np.nan), np.zeros(n, bool)
-            return ProcessVerdict(none, none, 0, unknown, unknown, np.zeros((n, k), bool))
+            return ProcessVerdict.unknown(*rows.shape)
         self.learning = False
         self._set_limits()
         every = self._judged(np.concatenate([before, rows]), self._limits[None])

@@ -1,0 +1,103 @@
+"""`tamis predict`: files in, a table out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from openpyxl import load_workbook
+
+from tamis import BadFile, BadSettings
+from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.pls import PLSR
+from tamis.models.preprocess import Pipeline
+from tamis.models.store import Store
+from tamis.streamer.files.options import ReadOptions
+from tamis.streamer.tools import predict as tool
+from tamis.streamer.tools.predict import Summary, form_of, predict
+
+from ..support.spectra import simulate
+
+N = 700  # more than one block
+
+
+@pytest.fixture
+def store(tmp_path: Path, grid: Axis) -> Store:
+    store = Store(tmp_path / "store")
+    spectra, values = simulate(60, grid)
+    for components in (2, 3):
+        model = Model.fit(
+            spectra, grid, values, ["fat", "water"], pipeline=Pipeline(), estimator=PLSR(n_components=components)
+        )
+        store.publish("meat", model)
+    return store
+
+
+@pytest.fixture
+def file(tmp_path: Path, grid: Axis) -> Path:
+    spectra, _ = simulate(N, grid, seed=1)
+    lines = [",".join(["spectrum_id", *map(repr, grid.values.tolist())])]
+    lines += [",".join([f"=s{i}", *map(repr, row.tolist())]) for i, row in enumerate(spectra)]
+    lines.insert(5, ",".join(["broken", *["x"] * len(grid)]))
+    path = tmp_path / "monday.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def run(store: Store, file: Path, out: Path, version: str | None = None) -> Summary:
+    return predict(store, "meat", version, file, out, form_of(out, None), ReadOptions(axis_unit="nm", on_bad_row=str))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "xlsx"])
+def test_a_row_for_each_spectrum_with_what_the_model_predicts(form: str, store: Store, file: Path, grid: Axis) -> None:
+    out = file.with_name(f"out.{form}")
+    assert run(store, file, out)[::2] == (N, 1)  # the broken row is counted
+    rows: list[dict[str, Any]]
+    if form == "xlsx":
+        assert load_workbook(out).worksheets[0]["A2"].data_type == "s"  # not a formula
+        head, *body = load_workbook(out).worksheets[0].iter_rows(values_only=True)
+        rows = [dict(zip(map(str, head), row, strict=True)) for row in body]
+    else:
+        rows = (pyarrow.csv.read_csv if form == "csv" else pq.read_table)(out).to_pylist()
+    assert [row["spectrum_id"] for row in rows] == [f"=s{i}" for i in range(N)]
+    expected = store.load("meat")[0].predict(simulate(N, grid, seed=1)[0], grid).values
+    np.testing.assert_allclose([[row["fat"], row["water"]] for row in rows], expected, rtol=1e-4)
+    assert all(row["fat_low"] < row["fat"] < row["fat_high"] for row in rows)
+    assert {row["model_version"] for row in rows} == {"v0002"}
+    assert "odd" not in rows[0]  # no process runs
+
+
+def test_a_version_is_chosen(store: Store, file: Path) -> None:
+    assert run(store, file, file.with_name("out.csv"), "v0001").version == "v0001"
+
+
+def test_spectra_that_do_not_suit_the_model_are_refused_and_nothing_is_written(store: Store, file: Path) -> None:
+    out, other = file.with_name("out.csv"), file.with_name("other.csv")
+    other.write_text("spectrum_id,500,510,520\na,1,2,3\n")
+    with pytest.raises(BadFile, match=r"other\.csv: axis 500-520 nm, 3 bands does not cover"):
+        predict(store, "meat", None, [file, other], out, "csv", ReadOptions(axis_unit="nm", on_bad_row=str))
+    assert not out.exists()
+
+
+def test_a_sheet_that_would_be_too_long_is_refused(store: Store, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "MAX_SHEET_ROWS", 600)
+    out = file.with_name("out.xlsx")
+    with pytest.raises(BadFile, match="a sheet holds"):
+        run(store, file, out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "given", "message"),
+    [
+        (None, "xlsx", "--xlsx needs a file: --to predictions.xlsx"),
+        (Path("a.parquet"), "csv", "--csv does not suit --to a.parquet"),
+        (Path("a.doc"), None, "expected a file that ends in .csv, .parquet or .xlsx, got a.doc"),
+    ],
+)
+def test_forms_that_do_not_go_together(out: Path | None, given: tool.Format | None, message: str) -> None:
+    with pytest.raises(BadSettings, match=message):
+        form_of(out, given)
