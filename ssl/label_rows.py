@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .replay_file import ReplayFile
-from .replay_layout import DAY_US, MAX_TEXT, AmbiguousSpectrum, Asked, Given
+from .replay_layout import DAY_US, MAX_TEXT, AmbiguousSpectrum, Asked, Given, UnknownOrigin
 from .unlabeled import digests_of
 
 _SHOWN = 5
@@ -70,6 +70,7 @@ class LabelRows:
 
         Raises:
             AmbiguousSpectrum: there are several, and the label does not say which.
+            UnknownOrigin: the id is there, but nothing ever came from the line or instrument that the label says.
         """
         (key,) = digests_of([spectrum_id])
         names = self._conditions()
@@ -84,6 +85,11 @@ class LabelRows:
         if asked.time is not None and len({source for source, *_ in fits}) == 1:
             earlier = [one for one in fits if one[2] <= asked.time]
             fits = earlier[-1:] or fits[:1]
+        origin = asked._replace(time=None)
+        if known and not fits and not any(origin.fits(name, 0) for name in names.values()):
+            of = "/".join(filter(None, origin[:2]))
+            owners = ", ".join(sorted({names[source] for source, *_ in known})[:_SHOWN])
+            raise UnknownOrigin(f"nothing came from {of!r} yet; {spectrum_id!r} is of {owners} (LINE/INSTRUMENT)")
         if len(fits) <= 1:
             return Identity(*fits[0][:2]) if fits else None
         shown = [f"{names[source]} on {np.datetime64(day, 'D')}" for source, day, _ in fits[-_SHOWN:]]

@@ -246,6 +246,10 @@ class Asked(NamedTuple):
         return is_there and (self.time is None or time <= self.time or time // DAY_US == self.time // DAY_US)
 
 
+class UnknownOrigin(ValueError):
+    """A label of a line or instrument that never sent anything, though its id is there; the text names whose."""
+
+
 class AmbiguousSpectrum(ValueError):
     """A label that may belong to several spectra; the text names them."""
 

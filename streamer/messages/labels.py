@@ -1,5 +1,6 @@
 """Laboratory values as messages, by the id of a spectrum or with the spectrum itself; and requests for them."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from .frame import MAX_TARGETS, MAX_TEXT, RESERVED
 from .json_frames import json_time
 from .label_rejects import BadLabel
 from .record import JSON, Message, Record, arrival, iso
-from .screening import BadRow, screen
+from .screening import EARLIEST, LATEST, BadRow, screen
 
 MAX_LABELS = 10_000  # in one message
 UNKNOWN_TIME = np.datetime64("NaT", "us")
@@ -100,8 +101,8 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> GivenLabels:
     document: Any = None
     if record.headers.get("content-type", "").startswith(JSON) and len(record.value) <= most_bytes:
         try:
-            document = orjson.loads(record.value)
-        except orjson.JSONDecodeError as error:
+            document = _parsed(record.value)
+        except (ValueError, RecursionError) as error:
             raise BadMessage(f"{record.place}: expected JSON, got {error}", "not_json") from error
         if isinstance(document, dict) and ("labels" in document or "retract" in document):
             return _by_id(document, record)
@@ -118,6 +119,16 @@ def decode_labels(record: Record, axes: Axes, most_bytes: int) -> GivenLabels:
         group = frame.object_id[i] if frame.object_id else ""
         labels.append(Label(name, values, frame.time[i], group, frame.spectra[i], *shared, texts=texts, row=row))
     return GivenLabels(labels, [], [], bad)
+
+
+def _parsed(value: bytes) -> Any:
+    """NaN and Infinity, which Python writes and JSON does not allow, cost their own values and not the message."""
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in value and b"Infinity" not in value:
+            raise
+        return json.loads(value)
 
 
 def _texts(row: Mapping[str, Any]) -> dict[str, str]:
@@ -213,6 +224,9 @@ def _about(item: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"expected spectrum_id of 1 to {MAX_TEXT} characters, got {shown(name)}")
     texts = {key: _text(item, key) for key in ("line", "instrument", "who")}
     times = {key: json_time(item[key]) if item.get(key) is not None else UNKNOWN_TIME for key in ("time", "sent")}
+    for key, when in times.items():
+        if not (np.isnat(when) or EARLIEST <= when < LATEST):
+            raise ValueError(f'expected "{key}" from 1900 to 2200, got {shown(item[key])}; is it in another unit?')
     if isinstance(item.get("time"), str) and _DAY.fullmatch(item["time"]):
         times["time"] += np.timedelta64(1, "D") - np.timedelta64(1, "us")  # the whole day
     return {"spectrum_id": name, **texts, **times}

@@ -7,7 +7,7 @@ import numpy as np
 
 from .frame import MAX_TEXT, Frame
 
-_EARLIEST, _LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2200-01-01", "us")
+EARLIEST, LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2200-01-01", "us")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ def set_aside(frame: Frame, rows: Sequence[np.ndarray] | None, bad: Iterable[Bad
     lengths = np.full(len(frame), frame.spectra.shape[1]) if rows is None else np.array([len(row) for row in rows])
 
     def aside(i: int, reason: str, text: str) -> None:
-        time = frame.time[i] if _EARLIEST <= frame.time[i] < _LATEST else np.datetime64("NaT", "us")
+        time = frame.time[i] if EARLIEST <= frame.time[i] < LATEST else np.datetime64("NaT", "us")
         bad.append(BadRow(i, frame.spectrum_id[i][:MAX_TEXT], reason, text, spectra[i], time))
         keep[i] = False
 
     for i in np.flatnonzero(keep & (lengths != bands)).tolist():
         aside(i, "band_count", f"expected {bands} bands ({frame.axis}), got {lengths[i]}")
-    for i in np.flatnonzero(keep & ((frame.time < _EARLIEST) | (frame.time >= _LATEST))).tolist():
+    for i in np.flatnonzero(keep & ((frame.time < EARLIEST) | (frame.time >= LATEST))).tolist():
         since_s = frame.time[i].astype(np.int64) / 1e6
         aside(i, "time", f"expected a time from 1900 to 2200, got {since_s:.16g} s since 1970; is it in another unit?")
     for texts in filter(None, (frame.spectrum_id, frame.object_id)):

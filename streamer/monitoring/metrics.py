@@ -72,7 +72,9 @@ TABLE = (
     Metric(_C, "tamis_log_lines_dropped_total", "Lines of the log that could not be written, and are lost"),
     Metric(_G, "tamis_build_info", "1; the version of Tamis is a label", "version"),
     # The trainer's.
-    Metric(_C, "tamis_labels_total", "Laboratory values: joined with a spectrum, waiting, rejected", "outcome"),
+    Metric(
+        _C, "tamis_labels_total", "Laboratory values: joined, waiting, again (known), rejected, retracted", "outcome"
+    ),
     Metric(_C, "tamis_label_rejects_total", "Laboratory values on tamis.label-rejects, by what was wrong", "reason"),
     Metric(_G, "tamis_labels_held", "Laboratory values that are not learned until a second value agrees"),
     Metric(_G, "tamis_buffer_spectra", "Spectra in the replay buffer: window, reservoir, labeled", "part"),

@@ -12,8 +12,8 @@ import structlog
 from ... import AxisMismatch, BadMessage, TamisError
 from ...models.store import Store
 from ...ssl.replay_buffer import Buffer
-from ...ssl.replay_layout import AmbiguousSpectrum, Asked
-from ..messages.checks import Axes
+from ...ssl.replay_layout import AmbiguousSpectrum, Asked, UnknownOrigin
+from ..messages.checks import Axes, did_you_mean
 from ..messages.label_rejects import BadLabel, reject_labels
 from ..messages.labels import Label, Retraction, arrived, decode_labels
 from ..messages.record import Record
@@ -48,8 +48,9 @@ class LabelIntake:
             self.outbox.send(self._rejects, [reject_message(record, str(error), error.reason, limit)])
             self.history.unreadable(record, error)
             return 0
-        labels, bad = self._expect().read([label for label in given.labels if self._is_ours(label)])
-        bad, rows = [*given.bad, *bad], given.bad_rows
+        known, unknown = self._of_known_lines(given.labels)
+        labels, bad = self._expect().read(known)
+        bad, rows = [*given.bad, *unknown, *bad], given.bad_rows
         used = 0
         for label in labels:
             try:
@@ -57,8 +58,7 @@ class LabelIntake:
                 used += 1
             except (AxisMismatch, ValueError) as error:
                 if label.spectrum is None:
-                    reason = "ambiguous" if isinstance(error, AmbiguousSpectrum) else "label"
-                    bad.append(BadLabel(label.row, label.spectrum_id, "", reason, str(error), label.original))
+                    bad.append(BadLabel(label.row, label.spectrum_id, "", _reason(error), str(error), label.original))
                 else:
                     values = orjson.dumps(label.values).decode()
                     rows.append(
@@ -86,8 +86,8 @@ class LabelIntake:
         wrong = [target for target in one.targets if target not in self._expect().targets]
         try:
             row = None if wrong else buffer.retract(one.spectrum_id, one.targets, _asked(one), positions)
-        except AmbiguousSpectrum as error:
-            return BadLabel(one.row, one.spectrum_id, "", "ambiguous", str(error), one.original, "retract")
+        except (AmbiguousSpectrum, UnknownOrigin) as error:
+            return BadLabel(one.row, one.spectrum_id, "", _reason(error), str(error), one.original, "retract")
         if row is None:
             what = f"of {', '.join(one.targets)} " if one.targets else ""
             text = f"there is no value {what}to take out"
@@ -99,6 +99,18 @@ class LabelIntake:
         self.meters["tamis_labels_total"].labels("retracted").inc()
         self.history.retracted(record, one, row, buffer)
         return None
+
+    def _of_known_lines(self, labels: Sequence[Label]) -> tuple[list[Label], list[BadLabel]]:
+        """Those of our model's lines; and those of a line that the settings do not have."""
+        lines = self.settings.lines
+        unknown = []
+        for label in labels:
+            if label.line and self.settings.line(label.line) is None:
+                near = did_you_mean(label.line, lines)
+                text = f"unknown line {label.line[:80]!r}{near}; known: {', '.join(lines)}"
+                unknown.append(BadLabel(label.row, label.spectrum_id, "", "line", text, label.original))
+        rows = {bad.row for bad in unknown}
+        return [label for label in labels if label.row not in rows and self._is_ours(label)], unknown
 
     def _is_ours(self, label: Label | Retraction) -> bool:
         line = self.settings.line(label.line) if label.line else None
@@ -145,3 +157,7 @@ class LabelIntake:
 def _asked(one: Label | Retraction) -> Asked:
     """Which spectrum it means; of a spectrum that it carries, its time is in the spectrum."""
     return Asked(one.line, one.instrument, None if np.isnat(one.time) else int(one.time.astype(np.int64)))
+
+
+def _reason(error: Exception) -> str:
+    return {AmbiguousSpectrum: "ambiguous", UnknownOrigin: "line"}.get(type(error), "label")

@@ -183,7 +183,9 @@ class Trainer(_Table):
 
     model: str = Field("default", description="the model in the store that is kept up to date")
     group: str = Field("tamis-trainer", min_length=1, description="its consumer group")
-    folder: str = Field("trainer", description="keeps the replay buffer, the checkpoint and the verdicts")
+    folder: str = Field(
+        "trainer", description="keeps the replay buffer, the checkpoint, the verdicts and the log of laboratory values"
+    )
     buffer_max_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 40, description="limit on disk")
     promote: Literal["auto", "by-hand"] = Field("auto", description="by-hand waits for `tamis models promote`")
     gold: list[str] = Field([], description="recorded files with laboratory values, for testing only")

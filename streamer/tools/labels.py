@@ -92,6 +92,7 @@ def labels_of_file(
     times = find_name(values.cells, *_TIME_COLUMNS)
     read = {name: numbers(values.cells[name].tolist(), values.decimal) for name in columns}
     notes, labels = list(values.notes), []
+    first: dict[tuple[object, ...], float] = {}
     for at, (name, row) in enumerate(zip(names.tolist(), values.row.tolist(), strict=True)):
         found = {target: float(read[column].values[at]) for column, (target, _) in columns.items()}
         found = {target: value for target, value in found.items() if np.isfinite(value)}
@@ -106,8 +107,12 @@ def labels_of_file(
             raise BadFile(f"{path}: line {row}: expected the spectrum_id of these values, got none")
         if found:
             unit = {target: given or units.get(target, "") for target, given in columns.values()}
-            unit = {target: text for target, text in unit.items() if text and target in found}
             line, instrument = said.get("line") or which.line, said.get("instrument") or which.instrument
+            for target, value in found.items():
+                if first.setdefault((name, line, instrument, str(when), target), value) != value:
+                    more = f"{path}: line {row}: another value of {target} of {name}, {value:g}, than above it"
+                    raise BadFile(f"{more}: leave one, or their mean; nothing was sent")
+            unit = {target: text for target, text in unit.items() if text and target in found}
             labels.append(Label(name, found, when, line=line, instrument=instrument, units=unit))
     notes += [f"{path}: {note}" for name in columns if (note := read[name].note(name))]
     return labels, notes

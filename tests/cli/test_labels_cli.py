@@ -92,6 +92,7 @@ def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
         (["missing.csv"], "expected TARGET=VALUE after 'missing.csv', or a file of that name: there is none"),
         (["a1", "fat=5", "--time", "31.1.2026"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
         (["names.csv"], "no column of names, such as spectrum_id or sample: name it with --key; available: fat, x"),
+        (["twice.csv"], "line 3: another value of fat of m1, 5.6, than above it: leave one, or their mean"),
         (["other.csv"], "expected a column of 'fat', got 'sample', 'fatt'; did you mean 'fat'?"),
     ],
 )
@@ -100,6 +101,7 @@ def test_what_cannot_be_right_is_refused_before_it_is_sent(
 ) -> None:
     (tmp_path / "names.csv").write_text("fat,x\n5.1,u\n5.2,v\n5.3,w\n")
     (tmp_path / "other.csv").write_text("sample,fatt\nm1,5.1\nm2,5.2\n")
+    (tmp_path / "twice.csv").write_text("sample,fat\nm1,5.1\nm1,5.6\n")
     done = labels("add", *words)
     assert done.returncode in (1, 2)
     assert text in done.stderr

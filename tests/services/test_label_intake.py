@@ -87,6 +87,9 @@ def test_marks_and_numbers_are_read_as_in_files(line: Line) -> None:
         ({"spectrum_id": "s1", "values": {}}, "json_shape", 'expected "values"'),
         ({"spectrum_id": "", "values": {"fat": 5}}, "json_shape", "expected spectrum_id of 1 to 512 characters"),
         ({"spectrum_id": "s1", "values": {"fat": 5}, "time": "noon"}, "json_shape", 'expected "time" as ISO 8601'),
+        ({"spectrum_id": "s1", "values": {"fat": 5}, "time": 1767322000000}, "json_shape", "is it in another unit?"),
+        ({"spectrum_id": "s1", "values": {"fat": 5}, "line": "NIR1"}, "line",
+         "nothing came from 'NIR1' yet; 's1' is of nir1/a"),
         ("s1=5", "json_shape", "expected an object with spectrum_id, got 's1=5'"),
     ],
 )  # fmt: skip
@@ -97,6 +100,20 @@ def test_what_is_wrong_is_named_and_costs_no_other_value(label: Any, reason: str
     assert reject.headers["reason"] == reason
     assert text in reject.headers["error"]
     assert json.loads(reject.value) == {"labels": [label]}
+
+
+def test_not_a_number_in_json_costs_its_own_value(line: Line) -> None:
+    line.values(one("s1", fat=float("nan")), one("s2", fat=6.0), one("s3", fat=float("inf")))
+    assert learned(line) == {"s2": 6.0}
+    assert [reject.headers["spectrum_id"] for reject in line.rejects] == ["s1", "s3"]
+
+
+def test_a_line_that_the_settings_do_not_have_is_refused(line: Line) -> None:
+    lines = {"nir1": line.settings.lines["*"]}
+    line.settings = line.settings.model_copy(update={"lines": lines})
+    line.values(one("s1", fat=5.0) | {"line": "nri1"}, one("s2", fat=6.0) | {"line": "nir1"})
+    assert learned(line) == {"s2": 6.0}
+    assert "unknown line 'nri1'; did you mean 'nir1'?; known: nir1" in line.rejects[0].headers["error"]
 
 
 def test_a_value_in_another_unit_is_converted(line: Line) -> None:

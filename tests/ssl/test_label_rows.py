@@ -10,7 +10,7 @@ import pytest
 
 from tamis.models.axis import Axis
 from tamis.ssl.replay_buffer import Buffer
-from tamis.ssl.replay_layout import AmbiguousSpectrum, Asked, condition_of
+from tamis.ssl.replay_layout import AmbiguousSpectrum, Asked, UnknownOrigin, condition_of
 
 GRID = Axis(np.linspace(1000, 1600, 50), "nm")
 SIZE = 4_000_000
@@ -67,7 +67,9 @@ def test_a_label_that_may_belong_to_two_spectra_is_refused_by_their_names(buffer
         ):
             buffer.label("5", {"fat": 9.0}, MONDAY, asked=which)
     assert joined(buffer) == {1: 1.0}
-    assert not buffer.label("5", {"fat": 9.0}, MONDAY, asked=asked("nir3")).is_joined, "it waits for its line"
+    with pytest.raises(UnknownOrigin, match="nothing came from 'nir3' yet; '5' is of nir1/a, nir2/a"):
+        buffer.label("5", {"fat": 9.0}, MONDAY, asked=asked("nir3"))
+    assert not buffer.label("6", {"fat": 9.0}, MONDAY, asked=asked("nir3")).is_joined, "it waits for its line"
 
 
 def test_a_label_without_a_line_that_came_first_is_not_guessed_where_ids_collide(tmp_path: Path) -> None:

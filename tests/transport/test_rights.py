@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 from structlog.testing import capture_logs
@@ -58,8 +58,9 @@ TABLE = {
     "worker, exactly once": WORKER | {"Write on transactional id tamis-worker-box1"},
     "trainer": {
         "Read on topic tamis.spectra", "Read on topic tamis.labels", "Write on topic tamis.label-rejects",
-        "Read on group tamis-trainer",
+        "Write on topic tamis.label-requests", "Read on group tamis-trainer",
     },
+    "labels add": {"Write on topic tamis.labels"},
     "replay": {"Write on topic tamis.spectra"},
     "replay --resume": {"Write on topic tamis.spectra", "Read on topic tamis.spectra", "Read on group tamis-replay-x"},
     "replay --resume, exactly once": {
@@ -162,6 +163,15 @@ class Trial:
             out.flush(10)
         self.sent[topic] = self.sent.get(topic, 0) + 1
 
+    def end(self, topic: str) -> int:
+        """How many messages the topic has."""
+        place = TopicPartition(f"{self.name}.{topic}", 0)
+        reader = connected(KafkaConsumer, self.cluster.bootstrap, None)
+        try:
+            return reader.end_offsets([place])[place]
+        finally:
+            reader.close()
+
     def committed(self, group: str, *topics: str) -> bool:
         """Whether the group has handled all that was sent."""
         places = {TopicPartition(f"{self.name}.{topic}", 0): self.sent[topic] for topic in topics}
@@ -194,13 +204,20 @@ class Trial:
         return self.worker(**ONCE)
 
     def trainer(self) -> str:
+        """A frame, a message that is none, and a value that is held: a reject and a request."""
         for value, headers in encode(frame(self.grid, 3), ARROW, 900_000):
             self.send("spectra", value, headers)
         self.send("labels", b"junk")
-        settings = self.settings()
+        far = {"spectrum_id": "nir1-1-0", "values": {"fat": 10.0 ** (4 + self.sent["labels"])}}  # no repeat of the last
+        self.send("labels", json.dumps({"labels": [far]}).encode(), {"content-type": "application/json"})
+        settings, before = self.settings(), self.end("label-requests")
         return Running().outcome(
-            lambda stop: run_trainer(settings, stop), lambda: self.committed("trainer", "spectra", "labels")
+            lambda stop: run_trainer(settings, stop),
+            lambda: self.committed("trainer", "spectra", "labels") and self.end("label-requests") > before,
         )
+
+    def labels_add(self) -> str:
+        return self.command("labels", "add", "nir1-1-0", "fat=5")
 
     def replay(self, *words: str, **more: Any) -> str:
         return self.command("replay", "a.parquet", *words, **more)
