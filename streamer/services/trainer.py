@@ -5,6 +5,7 @@ Reading never waits for learning. A trainer that was killed resumes reading from
 
 import math
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from .source_metrics import SourceMetrics, still
 log = structlog.get_logger()
 
 SETTLE_S = 1.0  # without a new label before a refit: a laboratory sends its labels in batches
+SLICE_S = 1.0  # of taking messages, between two looks at what else there is to do
 STUCK_S = 120.0  # writing a large frame to a slow disk takes less
 
 
@@ -49,6 +51,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.table = self.settings.trainer
+        self._waiting: deque[Record] = deque()  # polled, and not taken yet
         self._turned = math.inf  # when the loop last turned; it has not begun
         self._axes = self.settings.known_axes()
         self._folder = Path(self.table.folder)
@@ -77,13 +80,13 @@ class Trainer:
         try:
             while not self.stopping:
                 self._turned = time.monotonic()
-                if not self.source.exhausted:
+                if self._waiting or not self.source.exhausted:
                     self._read()
                 self.learning.finish()
-                if not self.learning.is_busy and not self._begin() and self.source.exhausted:
+                if not self.learning.is_busy and not self._begin() and self._is_read():
                     break
                 self.observe()
-                if self.source.exhausted:
+                if self._is_read():
                     time.sleep(0.01)
         finally:
             self.stopping = True
@@ -121,23 +124,33 @@ class Trainer:
 
     def _begin(self) -> bool:
         assert self._buffer is not None
-        is_settled = self.source.exhausted or time.monotonic() - self._labeled >= SETTLE_S
+        is_settled = self._is_read() or time.monotonic() - self._labeled >= SETTLE_S
         return self.learning.begin(self._buffer, self._open, is_settled=is_settled)
 
     def _read(self) -> None:
-        """Adds new messages to the buffer, then commits; the buffer recognises spectra that are read twice."""
-        records, buffer = self.source.poll(self.settings.poll_timeout_s), self._buffer
-        if not records:
+        """Adds new messages to the buffer, then commits; the buffer recognises spectra that are read twice.
+
+        A poll may give thousands. On a busy box they take minutes, after which the watchdog would end us, nothing would
+        be committed, and the next start would meet the same thousands.
+        """
+        buffer = self._buffer
+        if not self._waiting:
+            self._waiting.extend(self.source.poll(self.settings.poll_timeout_s))
+        if not self._waiting:
             return
         assert buffer is not None
         collided = buffer.ids_collide
         axes = self._axes | {buffer.grid.id: buffer.grid}
-        for record in records:
+        until = time.monotonic() + SLICE_S
+        while self._waiting and not self.stopping:
+            record = self._waiting.popleft()
             if record.topic != self.settings.topics.labels:
                 self._take_spectra(record, buffer, axes)
             elif self.intake.take(record, buffer, axes, _position(record)):
                 self._labeled = time.monotonic()
             self.source.handled(record)
+            if time.monotonic() > until:
+                break
         self.intake.history.joined(buffer, self.intake.targets)
         if buffer.ids_collide and not collided:
             text = (
@@ -145,6 +158,12 @@ class Trainer:
             )
             log.warning(text, buffer=str(buffer.path))
         self._commit()
+        if self._waiting and self.source.poll_overdue:
+            self._waiting.clear()
+            self.source.rewind()
+
+    def _is_read(self) -> bool:
+        return self.source.exhausted and not self._waiting
 
     def _commit(self) -> None:
         """Once what these records led to is delivered; until then they are read again after a restart."""

@@ -119,6 +119,15 @@ def has_committed(consumer: Any, topic: str, timeout_s: float) -> bool:
     return any(offset is not None and offset.offset >= 0 for offset in found.values())
 
 
+def committed_and_end(consumer: Any, topics: Iterable[str], timeout_s: float) -> dict[TopicPartition, tuple[int, int]]:
+    """The group's offset (0: none) and the end of each partition, whoever reads it. Raises KafkaError."""
+    all_of = [TopicPartition(topic, n) for topic in topics for n in consumer.partitions_for_topic(topic)]
+    ask_ms = round(timeout_s * 1000)
+    found = consumer._coordinator.fetch_committed_offsets(all_of, timeout_ms=ask_ms)
+    ends = consumer.end_offsets(all_of, timeout_ms=ask_ms)
+    return {p: (max(0, found[p].offset) if found.get(p) else 0, end) for p, end in ends.items()}
+
+
 class Fetches:
     """Since when each broker owes the consumer an answer to a fetch."""
 

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import structlog
+from kafka.errors import KafkaError
 
 from . import consumer_quirks
 from .client import UNSEEN
@@ -13,6 +15,7 @@ log = structlog.get_logger()
 
 _JOINING = "the group has not assigned its partitions yet"
 _PATIENCE_S = 20.0  # longer than a killed member's session, and than a rebalance usually takes
+_LOOK_S, _UNREAD_S = 5.0, 20.0  # how often a spare looks whether the others read, and for how long they may not
 _UNSETTLED = "the group has not assigned its partitions yet: it waits for another member, or has no coordinator"
 _TAKEN = "the group gave them all to other members: it has as many as partitions, or more; asking it once more"
 
@@ -24,13 +27,17 @@ class Membership:
     read other topics, only a new assignment helps, and the group makes none until a member joins or leaves.
 
     Attributes:
-        problem: why we have no partition; '' also where the others need all of them.
+        problem: why we have no partition; '' also where the others have all of them, and read them.
     """
 
     def __init__(self, consumer: Any, group: str, topics: Collection[str]) -> None:
         self._consumer, self._group, self._topics = consumer, group, set(topics)
         self._since = time.monotonic()
         self._said: set[str] = set()  # since then
+        self._looked = float("-inf")
+        self._behind: dict[
+            Any, tuple[int, float]
+        ] = {}  # the others' offset of partitions with new messages, since when
         self.problem = _JOINING
         consumer_quirks.leave_where_unfit(consumer, self._unfit)
 
@@ -41,18 +48,37 @@ class Membership:
     def watch(self, is_away: bool) -> None:
         """To be called about every second. is_away: no broker answers, which is logged elsewhere."""
         missing = self._topics - {partition.topic for partition in self._consumer.assignment()}
-        why = self._reason(missing) if missing else ""
-        self.problem = "" if why == _TAKEN else why and f"group {self._group}: {why}"
+        why = self._reason(missing) if missing and not is_away else ""
+        if not (is_away and missing):
+            self.problem = "" if why == _TAKEN else why and f"group {self._group}: {why}"
         if is_away or not missing:
             self._since = time.monotonic()
             self._said.clear()
         elif time.monotonic() - self._since > _PATIENCE_S and why not in self._said:
             self._said.add(why)
             log.warning("no partition is ours: nothing is read", group=self._group, topics=sorted(missing), why=why)
-            if why == _TAKEN:
+            if why != _UNSETTLED:
                 consumer_quirks.ask_anew(self._consumer)
 
     def _reason(self, missing: Collection[str]) -> str:
         if unknown := consumer_quirks.unknown(self._consumer, missing):
             return f"the broker has no topic {', '.join(unknown)}; {UNSEEN}"
-        return _TAKEN if consumer_quirks.is_settled(self._consumer) else _UNSETTLED
+        if not consumer_quirks.is_settled(self._consumer):
+            return _UNSETTLED
+        return self._unread(missing) or _TAKEN
+
+    def _unread(self, topics: Collection[str]) -> str:
+        """What the others leave unread: a member that is gone, or that hangs, may have it all."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_S:
+            self._looked = now
+            with suppress(KafkaError):
+                found = consumer_quirks.committed_and_end(self._consumer, topics, _LOOK_S)
+                behind = {partition: at for partition, (at, end) in found.items() if end > at}
+                before = self._behind
+                same = {partition for partition, at in behind.items() if before.get(partition, (None,))[0] == at}
+                self._behind = {p: before[p] if p in same else (at, now) for p, at in behind.items()}
+        for partition, (at, since) in self._behind.items():
+            if now - since > _UNREAD_S:
+                return f"it gave all to others, and nobody reads {partition.topic}[{partition.partition}] on from {at}"
+        return ""

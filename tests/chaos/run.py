@@ -38,7 +38,7 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
     publish(folder)
     files = [record(folder, line, plan.frames // len(LINES)) for line in LINES]
     with ExitStack() as parts:
-        broker, address, client = _broker(plan, parts)
+        broker, address, client = broker_of(plan, parts)
         names = [f"{topics}.{role}" for role in ("spectra", "predictions", "rejects", "labels", "label-requests")]
         ensure_topics(address, names, len(LINES), create=True, client_settings=client)
         common = settings(plan, topics, address, client, folder)
@@ -47,7 +47,7 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         everyone = [*workers(plan, common, folder, found.exits), *replays, learner]
         parts.callback(lambda: [process.end() for process in everyone])
         places = send_junk(address, client, f"{topics}.spectra")
-        disturb = _Disturbance(plan, everyone, found, rng, report)
+        disturb = Disturbance(plan, everyone, found, rng, report)
         disturb.keep_until(lambda: all(process.working for process in everyone[: len(LINES)]), PATIENCE_S)
         if isinstance(broker, ApacheKafka):
             kills = parts.enter_context(BrokerKills(broker, topics, plan, disturb.kills))
@@ -67,7 +67,7 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         for process in everyone:
             if process.name == "worker":
                 process.end(signal.SIGTERM)
-        _wait_for(learner, partial(checker.unread, f"{topics}-trainer"))
+        wait_for(learner, partial(checker.unread, f"{topics}-trainer"))
         learner.end(signal.SIGTERM)
         found.buffered = buffered(folder)
         while checker.read(patience_s=3.0):  # results that were still on their way, and spectra not read yet
@@ -76,7 +76,7 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
     return found
 
 
-def _broker(plan: Plan, parts: ExitStack) -> tuple[Any, str, dict[str, Any]]:
+def broker_of(plan: Plan, parts: ExitStack) -> tuple[Any, str, dict[str, Any]]:
     """The broker, unless it is a cluster that runs already, its address, and the settings of its clients."""
     if plan.broker == "cluster":
         given = json.loads(os.environ.get("TAMIS_TEST_KAFKA_SETTINGS", "{}"))
@@ -88,7 +88,7 @@ def _broker(plan: Plan, parts: ExitStack) -> tuple[Any, str, dict[str, Any]]:
     return broker, broker.bootstrap, broker.client_settings
 
 
-def _wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
+def wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
     """Waits until the trainer has read everything, or makes no progress; it runs at the lowest priority."""
     fewest, until = unread(), time.monotonic() + PATIENCE_S
     while fewest and time.monotonic() < until:
@@ -98,7 +98,7 @@ def _wait_for(trainer: Kept, unread: Callable[[], int]) -> None:
             fewest, until = now, time.monotonic() + PATIENCE_S
 
 
-class _Disturbance:
+class Disturbance:
     """Kills processes until all kills are done."""
 
     def __init__(self, plan: Plan, everyone: list[Kept], found: Found, rng: random.Random, report: Any) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tamis import BadMessage, BadSettings
 from tamis.models.axis import Axis
 from tamis.streamer.messages.codec import ENCODERS, decode, encode
-from tamis.streamer.messages.record import ARROW, JSON, RAW
+from tamis.streamer.messages.labels import decode_labels
+from tamis.streamer.messages.record import ARROW, JSON, RAW, Record
 
 from ..support.messages import AXIS, KNOWN, frame, message, read, record, refused
 
@@ -135,3 +136,11 @@ def test_a_kafka_timestamp_in_another_unit_is_no_time(content_type: str) -> None
         kept, _ = decode(replace(sent, timestamp_s=stamp_s), KNOWN, 900_000)
         assert len(kept) == 3
         assert (content_type == RAW) == np.isnat(kept.time).all()
+
+
+@pytest.mark.parametrize("reader", [decode, decode_labels])
+def test_what_a_client_could_not_unpack_is_refused_with_its_reason(reader: Any) -> None:
+    poison = Record("t", 2, 7, None, b'{"labels": []}', {}, 0.0, unreadable="zstd: damaged", offsets=3)
+    with pytest.raises(BadMessage, match=r"^t\[2\]@7: zstd: damaged$") as said:
+        reader(poison, {}, 1000)
+    assert said.value.reason == "batch"

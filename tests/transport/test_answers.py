@@ -114,3 +114,25 @@ def test_a_spare_that_the_group_does_not_need_is_ready(tamis_kafka: Any, monkeyp
             spare.poll(0.1)
             first.poll(0.1)
         assert (spare.assignment_problem, spare.assigned()) == ("", set())
+
+
+def test_a_spare_says_where_nobody_reads_what_the_others_have(
+    tamis_kafka: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_LOOK_S", 0.2)
+    monkeypatch.setattr(membership, "_UNREAD_S", 1.0)
+    name = topic(tamis_kafka)
+    with (
+        closing(sink(tamis_kafka)) as out,
+        closing(source(tamis_kafka, name, member="box-1")) as hangs,
+        closing(source(tamis_kafka, name, member="box-2")) as spare,
+    ):
+        poll_until(hangs, lambda: assigned(hangs) == 1)
+        deadline = time.monotonic() + 20
+        while spare.assignment_problem and time.monotonic() < deadline:
+            spare.poll(0.1)
+            hangs.poll(0.1)
+        assert spare.assignment_problem == ""
+        out.send(name, b"waits")
+        out.flush(10)
+        poll_until(spare, lambda: f"nobody reads {name}[0] on from 0" in spare.assignment_problem)

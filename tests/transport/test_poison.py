@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import kafka.record.default_records
 import pytest
 from kafka import KafkaProducer
 
+from tamis.streamer.transport.apache_kafka import ApacheKafka
 from tamis.streamer.transport.client import connected
 
 from ..support.kafka import ON_KAFKA_TOO, done, read, sink, source, topic
@@ -76,3 +79,35 @@ def test_a_header_name_that_is_no_utf_8_stops_nobody(tamis_broker: Any, monkeypa
     with closing(source(tamis_broker, name)) as reader:
         one, two = read(reader, 2, 20)
     assert (one.value, one.headers, two.value) == (b"one", {"caf\ufffd": "y"}, b"two")
+
+
+def damage(raw: bytearray, at: int, how: str) -> None:
+    if how == "payload":
+        raw[at + 70] ^= 0xFF
+    elif how == "format":
+        raw[at + 16] = 9
+    elif how == "offsets":
+        struct.pack_into(">i", raw, at + 23, 1000)
+    else:
+        struct.pack_into(">i", raw, at + 8, 5)
+
+
+@pytest.mark.slow
+def test_a_log_that_was_damaged_on_the_brokers_disk_stops_no_reader() -> None:
+    """Apache Kafka checks what is sent to it, but not what it reads; past a wrong size it cannot read itself."""
+    with ApacheKafka() as broker:
+        for how in ("payload", "format", "offsets", "size"):
+            left = [0, 1] if how == "size" else [0, 1, 3, 4]
+            name = topic(broker)
+            for i in range(5):  # a batch each
+                send(broker, name, b"%d" % i * 20)
+            (path,) = Path(str(broker.folder)).glob(f"*/data/{name}-0/*.log")
+            raw, at = bytearray(path.read_bytes()), 0
+            for _ in range(2):
+                at += 12 + struct.unpack_from(">i", raw, at + 8)[0]
+            damage(raw, at, how)
+            path.write_bytes(raw)
+            with closing(source(broker, name)) as reader:
+                got = read(reader, 5, 20)
+            assert [one.offset for one in got] == [0, 1, 2, 3, 4], how
+            assert [one.offset for one in got if not one.unreadable] == left, how
