@@ -76,6 +76,9 @@ def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> Screene
     """
     if saturation is None and frame.spectra.dtype == np.uint16:
         saturation = 65535
+    with np.errstate(all="ignore"):
+        if saturation is None and np.isfinite(frame.spectra @ np.ones(frame.spectra.shape[1], np.float32)).all():
+            return frame, bad  # the sums are finite, so all numbers are: a product reads them but once
     finite = np.isfinite(frame.spectra)
     over = np.zeros_like(finite) if saturation is None else frame.spectra >= saturation
     good = np.all(finite & ~over, axis=1)

@@ -44,8 +44,9 @@ class FrozenSensor:
         # Few spectra are equal in their first band, so few are compared in all.
         pairs = np.flatnonzero(spectra[1:, 0] == spectra[:-1, 0])
         pairs = pairs[(spectra[pairs] == spectra[pairs + 1]).all(axis=1)]
-        frozen[pairs + 1] = True
-        frozen[np.setdiff1d(pairs, np.asarray(first) - 1)] = True
+        if len(pairs):
+            frozen[pairs + 1] = True
+            frozen[np.setdiff1d(pairs, np.asarray(first) - 1)] = True
         goes_on = (
             self._last is not None and self._last[0] != spectrum_id[0] and np.array_equal(self._last[1], spectra[0])
         )
@@ -122,44 +123,41 @@ class ProcessLimits:
         While `learning`, it takes one message at a time; afterwards it does not matter how rows are grouped.
         """
         rows = np.column_stack([np.cbrt(t2), np.cbrt(q), values])
-        if self.learning:
+        if self.learning or self._window is None:
             return self._learn(rows, skip)
-        ends, limits, learned, start = [], [], np.cumsum(~skip), 0
-        while start < len(rows):
-            before = learned[start - 1] if start else 0
-            end = int(np.searchsorted(learned, before + STEP - self._since)) + 1  # after the row that completes a step
-            ends.append(min(end, len(rows)) - start)
-            limits.append(self._limits)
-            self._add(rows[start:end][~skip[start:end]])
-            if self._since >= STEP:
-                self._set_limits()
-            start = end
-        return self._judged(rows, np.repeat(limits or [self._limits], ends or [0], axis=0))
+        kept = rows[~skip]
+        every = np.concatenate([self._window, kept])
+        steps = np.arange(STEP - self._since, len(kept) + 1, STEP)  # so many kept rows complete each
+        ends = np.searchsorted(np.cumsum(~skip), steps) + 1  # of the rows that the limits before it judge
+        limits = np.concatenate([self._limits[None], self._limits_at(every, len(every) - len(kept) + steps)])
+        self._since += len(kept) - STEP * len(steps)
+        self._window, self._limits = every[-self.window_spectra :], limits[-1]
+        return self._judged(rows, np.repeat(limits, np.diff(ends, prepend=0, append=len(rows)), axis=0))
 
     def _learn(self, rows: np.ndarray, skip: np.ndarray) -> ProcessVerdict:
         """The message that ends the learning is judged together with everything seen while learning."""
         before = self._window if self._window is not None else rows[:0]
-        self._add(rows[~skip])
-        if self._window is None or len(self._window) < self.learn_spectra:
+        self._window = np.concatenate([before, rows[~skip]])[-self.window_spectra :]
+        if len(self._window) < self.learn_spectra:
             return ProcessVerdict.unknown(*rows.shape)
         self.learning = False
-        self._set_limits()
+        self._limits = self._limits_at(self._window, np.array([len(self._window)]))[0]
         every = self._judged(np.concatenate([before, rows]), self._limits[None])
         own = {f.name: getattr(every, f.name)[len(before) :] for f in fields(every) if f.name != "warm_up_spectra"}
         return replace(every, **own)
 
-    def _add(self, rows: np.ndarray) -> None:
-        before = rows[:0] if self._window is None else self._window
-        self._window = np.concatenate([before, rows])[-self.window_spectra :]
-        self._since += len(rows)
-
-    def _set_limits(self) -> None:
-        assert self._window is not None
-        self._since, columns = 0, np.ascontiguousarray(self._window.T)
-        centre = _medians(columns)
-        spread = self.z * _MAD_TO_SD * _medians(np.abs(columns - centre[:, None]))
-        self._limits = np.array([centre - spread, centre + spread])
-        self._limits[0, :2] = -np.inf  # T2 and Q have upper limits only
+    def _limits_at(self, rows: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """(steps, 2, 2 + targets): low and high limits from the window of rows before each of `ends` (steps,)."""
+        columns, sizes = np.ascontiguousarray(rows.T), np.minimum(ends, self.window_spectra)
+        found = [np.empty((0, 2, rows.shape[1]))]
+        for size in sorted(set(sizes.tolist())):  # the window grows until it is full
+            windows = np.array([columns[:, end - size : end] for end in ends[sizes == size].tolist()])
+            centre = _medians(windows)
+            spread = self.z * _MAD_TO_SD * _medians(np.abs(windows - centre[..., None]))
+            found.append(np.array([centre - spread, centre + spread]).swapaxes(0, 1))
+        limits = np.concatenate(found)
+        limits[:, 0, :2] = -np.inf  # T2 and Q have upper limits only
+        return limits
 
     def _judged(self, rows: np.ndarray, limits: np.ndarray) -> ProcessVerdict:
         """`limits` (n or 1, 2, 2 + targets)"""
@@ -175,7 +173,7 @@ class ProcessLimits:
 
 
 def _medians(rows: np.ndarray) -> np.ndarray:
-    """(k, n) -> (k,): np.median in a fifth of its time."""
-    middle, is_odd = divmod(rows.shape[1], 2)
-    both = np.partition(rows, (middle - 1, middle), axis=1)
-    return both[:, middle] if is_odd else (both[:, middle - 1] + both[:, middle]) / 2
+    """(..., n) -> (...,): np.median in a tenth of its time (256 numbers are sorted in 1 us, and parted in 2)."""
+    middle, is_odd = divmod(rows.shape[-1], 2)
+    ordered = np.sort(rows, axis=-1)
+    return ordered[..., middle] if is_odd else (ordered[..., middle - 1] + ordered[..., middle]) / 2

@@ -33,6 +33,15 @@ def test_a_frame_of_another_band_count_loses_its_rows_and_none_of_their_numbers(
     assert [row.spectrum.tolist() for row in bad] == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_large_numbers_are_numbers_and_one_that_is_none_is_found() -> None:
+    """Two infinities of opposite sign, and sums that overflow, must not deceive the quick look at whole rows."""
+    spectra = np.full((4, 4), 3e38, np.float32)
+    spectra[1, 2], spectra[3, 0], spectra[3, 1] = np.nan, np.inf, -np.inf
+    got, bad = screen(frame(4, spectra=spectra), None, [])
+    assert len(got) == 2
+    assert [(row.row, row.reason) for row in bad] == [(1, "not_finite"), (3, "not_finite")]
+
+
 def test_the_second_of_a_spectrum_id_is_set_aside() -> None:
     got, bad = decode(message(frame(3, spectrum_id=["a", "b", "a"]), ARROW), {}, 900_000)
     assert (got.spectrum_id, bad[0].row, bad[0].reason) == (["a", "b"], 2, "duplicate_id")
