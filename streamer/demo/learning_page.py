@@ -125,11 +125,13 @@ def _shadows(log: Log) -> Listing:
     names = list(dict.fromkeys(entry.version for entry in log.entries if entry.to == "shadow"))
     rows = []
     for name in names:
-        last = [entry for entry in log.entries if entry.version == name][-1]
+        entries = [entry for entry in log.entries if entry.version == name]
+        last, known = entries[-1], [entry.figures for entry in entries if entry.figures]
         came = {"current": "promoted", "archived": "dropped", "shadow": "not decided"}.get(last.to, last.to)
-        figures = last.figures.get(TARGET, {})
+        of_all = known[-1] if known else {}
+        figures = of_all.get(TARGET, {})
         errors = [f"{figures[role]:.3g}" if role in figures else "–" for role in ("shadow", "champion")]
-        rows.append([name, came, str(last.figures.get("values", "–")), *errors, last.why])
+        rows.append([name, came, str(of_all.get("values", "–")), *errors, last.why])
     headings = ("version", "became", "new values", f"its RMSE, {UNIT}", f"champion's, {UNIT}", "why")
     notes = ["A new fit with few values to judge it by predicts beside the champion; nothing it says reaches the line."]
     return Listing("", headings, rows, notes)

@@ -330,12 +330,12 @@ def shadow_of(store: Store, name: str) -> str | None:
 
 
 def is_on_probation(known: Log) -> bool:
-    """Whether the trainer's last change of the current version was a rollback: nothing is promoted at once after it.
+    """Whether the last change of the current version was a rollback: nothing is promoted at once after it.
 
-    The same values would else bring the same model back. A shadow that was promoted, or a person, ends it.
+    The same values would else bring the same model back. A shadow that was promoted, or a person who promotes, ends it.
     """
     made = [one for one in known.entries if one.to == "current"]
-    return bool(made) and (made[-1].by, made[-1].action) == (TRAINER, "rollback")
+    return bool(made) and made[-1].action == "rollback"
 
 
 def count_of(model: Model, name: str) -> int:

@@ -14,7 +14,9 @@ from tamis.models.axis import Axis
 from tamis.models.corrected import LinearCorrection, corrected
 from tamis.models.model import Model
 from tamis.models.store import Store
-from tamis.ssl.gate import FEW_VALUES
+from tamis.ssl.gate import FEW_VALUES, Check, Verdict
+from tamis.ssl.recipes import Judged
+from tamis.streamer.services import learning
 from tamis.streamer.services.promotion import TRAINER
 from tamis.streamer.services.trainer import Trainer
 
@@ -190,3 +192,31 @@ def test_small_steps_that_together_do_harm_go_back_to_what_a_person_chose(
     made = line.store.log("default").entries[-1]
     assert (made.action, made.version, made.replaced) == ("rollback", "v0001", "v0009")
     assert made.why.startswith("18 new values, what was served against v0001: fat RMSE")
+
+
+def test_a_person_who_rolls_back_is_not_overruled_by_the_next_value(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model)
+    measured(line, grid, 1)
+    line.run()
+    assert line.store.current("default") == "v0002"
+    line.store.rollback("default", by="tamis models rollback")
+    measured(line, grid, 1, start=10)
+    line.run()
+    assert line.store.current("default") == "v0001"
+    assert line.verdicts[-1]["outcome"] == "shadow"
+    assert "after a rollback it must first prove itself" in line.verdicts[-1]["reason"]
+
+
+def test_an_encoder_that_few_values_can_judge_goes_to_shadow(
+    tmp_path: Path, model: Model, grid: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = Judged(shifted(model, 0.001), Verdict([Check("pairs", True, "in a test")]))
+    monkeypatch.setattr(learning, "improve", lambda *given, **named: (passed, None))
+    line = Line(tmp_path, model, refit_labels=0, pretrain_spectra=100)
+    spectra, fat = simulate(100, grid, 5)
+    ids = line.spectra(spectra, grid, object_id=[f"o{i}" for i in range(100)])
+    line.labels(ids[:5], fat[:5, 0])
+    line.run()
+    (verdict,) = line.verdicts
+    assert (verdict["outcome"], line.store.stage("default", "v0002")) == ("shadow", "shadow")
+    assert "judged on 5 values of the running process" in verdict["reason"]
