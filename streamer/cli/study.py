@@ -134,8 +134,10 @@ def compare(
     stream: Annotated[str | None, Option(help="Column whose values come one by one: test, then train.")] = None,
     json: Annotated[Path | None, Option(help="Write all results to this file.")] = None,
     html: Annotated[Path | None, Option(help="Write a page with charts to this file.")] = None,
+    publish: Annotated[str | None, Option(help="Fit the best on all rows, and publish it under this name.")] = None,
     laboratory_options: LaboratoryFileOptions,
     file_options: TextFileOptions,
+    store_options: StoreOptions,
 ) -> None:
     """Compare models on the same rows. Says which one wins, and by how much.
 
@@ -144,6 +146,7 @@ def compare(
       tamis compare meat.parquet --target fat --split split --models plsr,cnn
       tamis compare tablets.parquet --target assay --labels 30 --seeds 10
       tamis compare soil.parquet --target organic_c --html soil.html
+      tamis compare meat.parquet --target fat --publish fat
       tamis compare tablets.parquet --target assay --split split \\
         --pairs instrument --group sample_id --models plsr,fisher-gp,ds,tamis
       tamis compare plastics.parquet --target label --test campaign=2023
@@ -160,6 +163,8 @@ def compare(
     for given, option in ((split, "--split"), (pairs, "--pairs"), (unlabeled, "--unlabeled"), (html, "--html")):
         if stream is not None and given:
             raise BadSettings(f"--stream and {option} exclude each other")
+    if publish is not None and (stream is not None or len(target or []) + len(laboratory_options.classes or []) > 1):
+        raise BadSettings("--publish takes one --target, and no --stream")
     if stream is not None and len(labels or []) > 1:
         raise BadSettings("--stream takes --labels once: the number for each value of the column")
     options = CompareOptions(
@@ -182,6 +187,18 @@ def compare(
 
         write_page(comparison_page(done), html)
         print(f"page: {html}")
+    if publish is not None:
+        from ..fitting.fit import CHOSEN, FitOptions, fit_and_publish
+        from ..studies.winner import winner
+
+        store, (of, _) = store_options.open(), done.groups()[-1]
+        with refusing():
+            best = winner(done.ranked(of, max(labels for _, labels in done.groups())))
+            fitting = FitOptions(
+                targets=[of], kind=best, name=publish, preprocess=CHOSEN, laboratory=options.laboratory, group=group,
+                keep=options.keep, tell=tell, reading=options.reading,
+            )  # fmt: skip
+            print(fit_and_publish(files, fitting, store).published(publish))
 
 
 @command(app)

@@ -29,9 +29,13 @@ def fit(
     files: Annotated[list[Path], Argument(help="Spectra: files, folders, or patterns such as 'scans/*.spc'.")],
     *,
     target: Annotated[list[str] | None, Option(help="Column to predict: numbers or classes. May be repeated.")] = None,
-    model: Annotated[str, Option(help="plsr (classes: PLS-DA), local-pls, committee, cnn, spectratr.")] = "plsr",
+    model: Annotated[
+        str, Option(help="plsr (classes: PLS-DA), local-pls, committee (or auto), cnn, spectratr.")
+    ] = "plsr",
     name: Annotated[str, Option(help="The model's name in the store.")] = "default",
-    preprocess: Annotated[str | None, Option(help="Default: 'snv, savgol 15 2 1', or the model's own.")] = None,
+    preprocess: Annotated[
+        str | None, Option(help="Default: 'snv, savgol 15 2 1', or the model's own; auto: chosen.")
+    ] = None,
     components: Annotated[int | None, Option(help="Latent variables; cross-validated if not given (plsr).")] = None,
     epochs: Annotated[int | None, Option(help="At most this many epochs (cnn, spectratr).")] = None,
     seed: Annotated[int, Option(help="Random seed of folds, splits and weights.")] = 0,
@@ -41,6 +45,7 @@ def fit(
     group: Annotated[str | None, Option(help="Column that names the sample (repeats); 'row' for none.")] = None,
     unit: Annotated[list[str] | None, Option(help="TARGET=UNIT, such as glucose=g/L. May be repeated.")] = None,
     encoder: Annotated[Path | None, Option(help="From `tamis pretrain --out`, for a committee.")] = None,
+    like: Annotated[Path | None, Option(help="From `tamis compare --json`: the model that was best there.")] = None,
     promote: Annotated[
         bool, Option("--promote", help="Make it current, even if the current version is better.")
     ] = False,
@@ -62,11 +67,18 @@ def fit(
     """
     from ..fitting.fit import FitOptions, fit_and_publish
 
-    store = store_options.open()
+    store, targets = store_options.open(), laboratory_options.targets(target)
+    if like is not None:
+        from ..studies.winner import best_in
+
+        if len(targets) > 1:
+            raise BadSettings("--like takes one --target")
+        model, preprocess = best_in(like, targets[0]), "auto"
+        tell(f"{like}: {model} was the best model of {targets[0]}")
     with refusing(), progress_bar(f"fitting {model}", 1) as update:
         options = FitOptions(
-            targets=laboratory_options.targets(target),
-            kind=model,
+            targets=targets,
+            kind="committee" if model == "auto" else model,
             name=name,
             preprocess=preprocess,
             units=pairs(unit, "--unit"),
@@ -83,13 +95,7 @@ def fit(
             promote=promote,
         )
         done = fit_and_publish(files, options, store)
-    print(f"{name} {done.version}: {done.summary()}")
-    if (compared := done.compared) is not None and not done.is_current:
-        print(f"  candidate; {compared.version} stays current: {compared.why}")
-        print(f"  to make it current all the same: tamis models promote {name} {done.version}")
-    elif compared is not None:
-        what = "current in place of" if compared.passed else "current, as --promote says, in place of the better"
-        print(f"  {what} {compared.version}: {compared.why}")
+    print(done.published(name))
     print(f"  store: {store.root}")
 
 

@@ -11,6 +11,7 @@ from ... import BadFile, require_learn
 from ...models.axis import resampler
 from ...models.class_scores import UNKNOWN
 from ...models.model import CLASSIFIERS, Model, estimator_class
+from ...models.model_selection import select
 from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.columns import KEYS
@@ -24,6 +25,7 @@ from .objects import Objects, objects_of
 from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes, taken
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
+CHOSEN = "auto"  # as `tamis compare` chooses
 MAX_CLASSES = 64
 MIN_OF_CLASS = 5  # spectra: one in each fold
 
@@ -43,6 +45,17 @@ class FitResult:
     findings: Sequence[Finding] = ()
     compared: Comparison | None = None
     is_current: bool = True
+
+    def published(self, name: str) -> str:
+        """Lines for the user: the version, its summary, and whether it became the current one."""
+        lines = [f"{name} {self.version}: {self.summary()}"]
+        if (compared := self.compared) is not None and not self.is_current:
+            lines.append(f"candidate; {compared.version} stays current: {compared.why}")
+            lines.append(f"to make it current all the same: tamis models promote {name} {self.version}")
+        elif compared is not None:
+            what = "current in place of" if compared.passed else "current, as --promote says, in place of the better"
+            lines.append(f"{what} {compared.version}: {compared.why}")
+        return "\n  ".join(lines)
 
     def summary(self) -> str:
         """Lines for the user: what was fitted, and how well it fits."""
@@ -77,7 +90,8 @@ class FitOptions:
         n_components, epochs: of the estimator; None for its default.
         random_state, progress: passed on to an estimator that has them; progress, of a network, is called after each
             epoch with the share of all epochs and the held-out error.
-        preprocess: None for the usual one, or for none if the estimator has its own.
+        preprocess: None for the usual one, or for none if the estimator has its own; "auto" for what cross-validation
+            chooses, with the parameters, as in `compare`.
         laboratory: where the targets are, and which of them are classes.
         group: a column whose equal values are repeats of one sample; None decides as `objects_of` says.
         keep: kinds of findings that are fitted on all the same; see `calibration_check`.
@@ -140,8 +154,6 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
     else:
         values = np.column_stack([target_values(found.values, target, path) for target in targets])
         there = np.isfinite(values).all(axis=1)
-    parameters = {"n_components": options.n_components, "epochs": options.epochs, "encoder": encoder}
-    estimator = _estimator(kind, parameters, random_state=options.random_state, progress=options.progress)
     good: np.ndarray = there & found.rows
     if good.sum() < 5:
         raise BadFile(f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {sum(good)} of {len(table)}")
@@ -149,18 +161,29 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
     spectra, axis = measured.spectra, measured.axis
     if encoder is not None:
         spectra, axis = resampler(axis, encoder.grid).apply(spectra), encoder.grid
-    usual = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
+    groups = objects[good].groups
+    if options.preprocess == CHOSEN:
+        if len(targets) > 1:
+            raise ValueError(f"a pre-treatment is chosen for one target, got {', '.join(targets)}")
+        y = values[good] if is_classes else values[good][:, 0]
+        estimator, pipeline, chosen = select(kind, spectra, axis, y, groups, seed=options.random_state)
+        options.tell(f"chosen by cross-validation: {chosen}")
+    else:
+        usual = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
+        pipeline = Pipeline.parse(usual if options.preprocess is None else options.preprocess)
+        parameters = {"n_components": options.n_components, "epochs": options.epochs, "encoder": encoder}
+        estimator = _estimator(kind, parameters, random_state=options.random_state, progress=options.progress)
     model = Model.fit(
         spectra,
         axis,
         values[good],
         targets,
-        pipeline=Pipeline.parse(usual if options.preprocess is None else options.preprocess),
+        pipeline=pipeline,
         estimator=estimator,
         units=options.units,
         quantity=table.quantity,
         source=Path(table.path).name,
-        groups=objects[good].groups,
+        groups=groups,
     )
     model.training["files"] = fingerprints(files, options.laboratory.labels, options.encoder)
     metrics = calibration_metrics(model, measured, values[good])
