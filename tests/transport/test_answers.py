@@ -70,6 +70,7 @@ def test_one_broker_of_several_that_owes_an_answer_is_named(tamis_broker: Any, m
         (node,) = {reader._consumer._cluster.leader_for_partition(p) for p in reader._consumer.assignment()}
         monkeypatch.setattr(fetches, "unanswered", lambda: {node: time.monotonic() - 40})
         monkeypatch.setattr(fetches, "brokers", lambda: 3)
+        monkeypatch.setattr(reader._answers, "_awake", 0.0)
         said = reader._answers._silence(time.monotonic())
         assert said == f"broker {node} of {tamis_broker.bootstrap}: no answer to a fetch for 40 s"
 
@@ -136,3 +137,16 @@ def test_a_spare_says_where_nobody_reads_what_the_others_have(
         out.send(name, b"waits")
         out.flush(10)
         poll_until(spare, lambda: f"nobody reads {name}[0] on from 0" in spare.assignment_problem)
+
+
+def test_a_reader_that_slept_does_not_accuse_its_broker(tamis_broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after SIGSTOP, or on a laptop that was closed."""
+    name = topic(tamis_broker)
+    with closing(source(tamis_broker, name)) as reader:
+        poll_until(reader, lambda: reader.has_begun)
+        long_ago = time.monotonic() - 60
+        monkeypatch.setattr(reader._answers._fetches, "last_answer", lambda: long_ago)
+        monkeypatch.setattr(reader._answers._fetches, "unanswered", lambda: {0: long_ago})
+        reader._answers._checked = reader._answers._heard = long_ago
+        reader._answers.check(received=False)
+        assert reader.connection_problem == ""
