@@ -128,7 +128,10 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._polled = now
         if self._unsure and not self._look_up(timeout_s):
             return []
-        self._confirmed = {place: (at, "") for place, at in self._positions.to_keep().items()} | self._confirmed
+        begun = {
+            p: (at, "") for p, at in self._positions.to_keep().items() if p not in self._undone
+        }  # nothing has come
+        self._confirmed = begun | self._confirmed
         self._send_commit()
         consumer_quirks.keep_assignment(self._consumer)
         try:

@@ -139,3 +139,20 @@ def test_a_tool_that_only_watches_leaves_nothing_behind(tamis_broker: Any, monke
         reader.poll(0.1)
         assert chosen(logs) == []
         assert reader.committed(name, 0) == 0
+
+
+def test_a_chosen_position_is_not_committed_once_messages_have_come(
+    cluster_or: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could arrive after the commit of a transaction with these messages, and take the group back."""
+    broker = cluster_or("latest")
+    name = topic(broker)
+    send(broker, name, b"1", b"2")
+    with closing(source(broker, name, auto_offset_reset="latest")) as reader:
+        until_begun(reader)
+        send(broker, name, b"3")
+        assert [one.value for one in read(reader, 1, 20)] == [b"3"]
+        monkeypatch.setattr(positions, "_KEEP_AFTER_S", 0.0)
+        for _ in range(5):
+            reader.poll(0.1)
+        assert reader.committed(name, 0) == 0
