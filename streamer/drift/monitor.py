@@ -174,7 +174,7 @@ class LineMonitor:
         if len(self._waiting) > 1:
             rows = [np.concatenate(parts) for parts in zip(*self._waiting, strict=True)]
         whole = waiting // n * n
-        self._waiting = [[part[whole:] for part in rows]]
+        self._waiting = [[part[whole:] for part in rows]] if whole < waiting else []  # else the next are copied to none
         for start in range(0, whole, n):
             spectra, *results = (part[start : start + n] for part in rows)
             yield spectra, Result(*results)
