@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tamis.streamer.settings.load import load
 from tamis.streamer.settings.tables import Settings, Trainer
 
 from ..support.paths import ROOT
@@ -165,3 +166,15 @@ def test_prometheus_has_the_same_jobs_in_compose_as_on_a_box() -> None:
     assert jobs[0] == jobs[1]
     ports = [job["dns_sd_configs"][0]["port"] for job in compose["scrape_configs"]]
     assert ports == [Settings().metrics.port, Trainer().metrics_port]  # type: ignore[call-arg]
+
+
+def test_commands_on_the_box_find_the_folders_of_its_services(tmp_path: Path) -> None:
+    """By the settings alone: a person at the box does not have the environment of a unit."""
+    (edit,) = re.findall(r"sudo (sed -i -E '.*') /etc/tamis/line.toml", (ROOT / "docs" / "deploy.md").read_text())
+    shutil.copy(DEPLOY / "line.toml", tmp_path / "line.toml")
+    subprocess.run(["bash", "-c", f"{edit} line.toml"], cwd=tmp_path, check=True)
+    settings = load(tmp_path / "line.toml")
+    folders = (settings.store, settings.drift.folder, settings.trainer.folder)
+    assert folders == ("/var/lib/tamis/store", "/var/lib/tamis/drift", "/var/lib/tamis/trainer")
+    for unit in UNITS:
+        assert not re.findall(r"^Environment=.*TAMIS_", unit.read_text(), re.M), "settings are in the file alone"
