@@ -235,9 +235,9 @@ class Model:
             pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             about = {name: manifest[name] for name in ("targets", "units", "quantity", "training")}
-            interval = PredictionInterval.from_arrays(arrays, len(manifest["targets"]))
-            model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""), interval=interval)
+            model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""))
             try_out(model, model.grid, manifest)
+            model.interval = PredictionInterval.from_arrays(arrays, len(model.targets))
         return model
 
 

@@ -44,7 +44,7 @@ def serve(
     with parts_of_a_model(arrays):
         pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
         parts = Parts(manifest, arrays, pipeline)
-        _ = parts.validation, parts.interval  # raise if their arrays do not belong together
+        _ = parts.validation  # raises if its arrays do not belong together
         if parts.kind not in (*NETWORKS, "plsr", "pls-da", "committee"):  # served as it is
             model = Model.from_parts(manifest, arrays)
             return ServedModel(parts, model, Report(NUMPY[1], 0.0))
@@ -52,6 +52,7 @@ def serve(
         probes = _probes(parts, calibration)
         expected = reference.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
         check_result(expected, manifest, limits)
+        _ = parts.interval  # raises likewise
     typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
     refused = []
     for backend in _backends(parts):
