@@ -50,6 +50,13 @@ TABLE = (
     Metric(_G, "tamis_trusted_ratio", "Share of trusted predictions in the newest frame", "line"),
     Metric(_G, "tamis_frozen_spectra", "Frozen spectra in the newest frame", "line"),
     Metric(_G, "tamis_prediction", "5 %, 50 %, 95 % quantile of the newest frame", "line target share", "the target's"),
+    Metric(
+        _G,
+        "tamis_clock_skew_seconds",
+        "How far the times of spectra are ahead of their arrival; of all instruments, the largest",
+        "line",
+        "s",
+    ),
     Metric(_C, "tamis_decisions_total", "Objects decided, by action", "line action"),
     Metric(_C, "tamis_decisions_late_total", "Decisions sent after their deadline", "line"),
     Metric(_H, "tamis_decision_latency_seconds", "From an object's last spectrum to decision", "line", "s", _LATENCY),

@@ -1,8 +1,8 @@
 """From predictions to a decision on each object: its spectra are pooled, and the first rule that applies decides.
 
 Spectra with the same object_id are one object; without one, each spectrum is an object. It is decided once no more of
-it is expected: at the end of its message, or once spectra arrive that are `close_s` later than its last. If nothing
-arrives at all, the transport may be late: then it waits as long as its deadline allows.
+it is expected: at the end of its message, or once spectra of its instrument arrive that are `close_s` later than its
+last. If none arrive at all, the transport may be late: then it waits as long as its deadline allows.
 """
 
 import time
@@ -17,6 +17,7 @@ from ..messages.decisions import Decision
 from ..messages.predictions import Predictions
 from ..settings.tables import Decide
 from .camera import ScreenedFrame
+from .clocks import Clocks
 from .line_rules import LineRules, PooledObject
 from .segmentation import by_code, reaches
 
@@ -30,7 +31,8 @@ Key = tuple[str, str]  # instrument and object_id
 class Decider:
     """The open objects of all lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, clocks: Clocks | None = None) -> None:
+        self._clocks = clocks or Clocks(np.inf)
         self._bound: dict[str, tuple[ServedModel, LineRules]] = {}
         self._open: dict[str, dict[Key, PooledObject]] = {}
 
@@ -68,17 +70,18 @@ class Decider:
         Raises:
             BadSettings: the rules do not suit the model, and no version before it did.
         """
-        line, now = seen.frame.line, np.datetime64("NaT", "us")
+        line, instrument, now = seen.frame.line, seen.frame.instrument, np.datetime64("NaT", "us")
         for source_id, predictions in predicted.items():
             self.bind(table, line, predictions.model, model, predictions.model_version)
-            now = np.max(predictions.time)
+            now = np.fmax(now, np.fmax.reduce(predictions.time))
             opened = self._open.setdefault(line, {})
             for part in _pooled(seen, predictions, model.class_of, source_id, clock):
                 if (before := opened.setdefault((part.instrument, part.object_id), part)) is not part:
                     before.absorb(part)
         yield from self.close_objects(seen)
         opened = self._open[line]
-        whole = [key for key, pooled in opened.items() if pooled.is_whole(table, now, clock)]
+        # Each instrument has a clock of its own: `now` says nothing about the objects of another.
+        whole = [key for key, one in opened.items() if key[0] == instrument and one.is_whole(table, now, clock)]
         yield from self._decide(line, whole)
         yield from self._decide(line, list(opened)[: max(0, len(opened) - MAX_OPEN)])
 
@@ -126,7 +129,8 @@ class Decider:
         for pooled in sorted(whole, key=lambda pooled: (np.isnat(pooled.reach.last), pooled.reach.last)):
             facts, last = rules.facts(pooled), pooled.reach.last
             action, number, reason = rules.decide(facts)
-            late = bool(np.datetime64(time.time_ns() // 1000, "us") > last + ahead)  # NaT is never late
+            off = np.timedelta64(round(self._clocks.off_s(line, pooled.instrument) * 1e6), "us")
+            late = bool(np.datetime64(time.time_ns() // 1000, "us") > last - off + ahead)  # NaT is never late
             yield Decision(
                 line, pooled.object_id, pooled.instrument, action, number, reason, facts, last, last + ahead, late,
                 rules.name, rules.version, pooled.source_id,

@@ -24,6 +24,7 @@ from ..messages.rejects import MAX_FOREIGN, reject_message, reject_rows
 from ..settings.tables import Settings
 from .camera import ScreenedFrame
 from .cameras import Cameras
+from .clocks import Clocks
 from .decider import Decider
 from .label_requests import LabelRequester
 from .message_batch import MessageBatch
@@ -92,10 +93,12 @@ class Inspection:
     models: ModelServer
     cameras: Cameras = field(default_factory=Cameras)
     drift: DriftMonitor | None = None  # None: references are kept in memory only
+    instruments: Clocks | None = None  # None: judged as the settings say
 
     def __post_init__(self) -> None:
         self.predictor = Predictor(self.models, self.settings.process)
-        self.decider = Decider()
+        self.clocks = self.instruments or Clocks(self.settings.clock_skew_max_s)
+        self.decider = Decider(self.clocks)
         self.monitor = self.drift or DriftMonitor(self.settings.drift)
         self.requester = LabelRequester(self.settings.requests.per_hour)
         self._encoding = _ENCODINGS[self.settings.predictions.encoding]
@@ -123,6 +126,7 @@ class Inspection:
             yield self._reject(first, "", str(error), error.reason)
             return
         line = self.settings.line(frame.line)
+        self.clocks.measure(frame[int(batch.first[-1]) :], batch.records[-1])
         try:
             screened = self.cameras.take(frame, line, batch.bad, batch.first)
         except BadMessage as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from ..drift.monitor import DriftMonitor
 from ..files.options import ReadOptions
 from ..monitoring.watchdog import watchdog
 from ..processing.cameras import Cameras
+from ..processing.clocks import Clocks
 from ..processing.inspection import Inspection
 from ..processing.model_server import ModelServer
 from ..settings.tables import Settings
@@ -28,6 +30,7 @@ from ..transport.client import BrokerSilent
 from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..transport.protocols import Sink, Source
 from ..transport.recorded import FileSink, FileSource
+from .blas import usable_cores
 from .outbox import Outbox
 from .place import Place
 from .stop import Stop
@@ -66,7 +69,9 @@ def run_worker(
         # From a recorded file results must be reproducible: a new version is loaded in the foreground.
         loader = parts.enter_context(ThreadPoolExecutor(1, "load")) if live else None
         models = ModelServer(
-            *(Store(settings.store), settings.lines, settings.reload_s), loader=loader, threads=settings.predict_threads
+            *(Store(settings.store), settings.lines, settings.reload_s),
+            loader=loader,
+            threads=settings.predict_threads or usable_cores(),
         )
         if needed:
             log.info("connecting to the broker", brokers=settings.brokers, group=settings.group)
@@ -90,7 +95,8 @@ def run_worker(
         # Decisions go out at once: they wait for no round of results.
         apart = settings.decides and write_to is None
         decisions = parts.enter_context(closing(connect(lambda: kafka_sink(settings)))) if apart else None
-        inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader))
+        clocks = Clocks(settings.clock_skew_max_s if live else math.inf)  # a recording is of then
+        inspection = Inspection(settings, models, cameras, DriftMonitor(settings.drift, folder, loader), clocks)
         worker = Worker(settings, source, sink, inspection, decisions=decisions, live=live)
         parts.enter_context(watchdog(worker.alive))
         stop.on_stop.append(worker.stop)

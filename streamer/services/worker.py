@@ -271,6 +271,8 @@ class Worker:
         self._observed = time.monotonic()
         for line in self.metrics.observe(self.source, self.inspection.models.served, warns=self.live):
             self.inspection.monitor.forget(line)
+            self.inspection.clocks.forget(line)
+        self.metrics.show_clocks(self.inspection.clocks.of_lines())
 
     def alive(self) -> str:
         """'' while the loop turns, else how long it has not: it hangs in a broker call or in a model."""

@@ -149,6 +149,11 @@ class WorkerMetrics:
             self._timely.clear()
         return forgotten
 
+    def show_clocks(self, skews_s: Mapping[str, float]) -> None:
+        """By line, how far the times of its spectra are ahead of their arrival."""
+        for line in skews_s.keys() & set(self.meters.lines()):
+            self.meters["tamis_clock_skew_seconds"].labels(self.meters.line(line)).set(skews_s[line])
+
     def came_from(self, line: str, topic: str, partition: int) -> None:
         self._places.setdefault(line, set()).add((topic, partition))
 

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime
 from typing import NamedTuple
+
+_POSIX_ZONE = re.compile(r":|<?[A-Za-z0-9+-]{3,}>?[+-]?\d")  # such as CET-1CEST,M3.5.0,M10.5.0/3, or :/etc/localtime
+
+
+def refuse_unknown_zone() -> None:
+    """Raises ValueError if TZ names no time zone: the system would take UTC for the local time, and say nothing."""
+    from zoneinfo import ZoneInfo
+
+    name = os.environ.get("TZ", "")
+    if name and not _POSIX_ZONE.match(name):
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, KeyError) as error:
+            raise ValueError(
+                f"hours are local time, but TZ = {name!r} is no time zone here; expected one such as 'Europe/Berlin'"
+            ) from error
 
 
 class Hours(NamedTuple):

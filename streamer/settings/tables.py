@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ...models.axis import MAX_BANDS, Axis
-from .hours import Hours
+from .hours import Hours, refuse_unknown_zone
 from .rule import Rule
 from .secrets import is_secret, with_files_read
 
@@ -107,6 +107,8 @@ class Line(_Table):
 
     def model_post_init(self, context: Any, /) -> None:
         self.hours()
+        if self.runs:
+            refuse_unknown_zone()
 
     def hours(self) -> Hours:
         return Hours.parse(self.runs)
@@ -236,7 +238,10 @@ class Settings(BaseSettings):
     poll_timeout_s: float = Field(1.0, gt=0, le=10, description="a stop signal takes effect within this time")
     flush_timeout_s: Seconds = Field(15.0, description="for a delivery: an election of brokers takes up to 12 s")
     reload_s: Seconds = Field(2.0, description="how often a worker looks for a new current version in the store")
-    predict_threads: int = Field(0, ge=0, le=1024, description="threads of a network in a worker; 0 uses every core")
+    predict_threads: int = Field(
+        0, ge=0, le=1024, description="threads of a network in a worker; 0: every core it may use"
+    )
+    clock_skew_max_s: float = Field(60.0, gt=0, le=10**9, description="a larger difference is a wrong clock, no delay")
     topics: Topics = Topics()  # type: ignore[call-arg]
     lines: dict[str, Line] = {"*": Line()}  # type: ignore[call-arg]
     axes: dict[str, NamedAxis] = Field({}, description="axes that raw and JSON messages can refer to")

@@ -1,5 +1,6 @@
 """`tamis replay`: recorded files sent to a line as if measured now, at a rate, in real time, or as fast as possible."""
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import structlog
 
 from ... import BadFile
 from ..files.frames import read_frames
@@ -22,6 +24,8 @@ from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..transport.kafka_source import KafkaSource
 from ..transport.protocols import Sink
+
+log = structlog.get_logger()
 
 # The producer holds unconfirmed frames: at most this many of up to a megabyte each, and none for longer than this.
 _FRAMES_IN_FLIGHT = 64
@@ -66,7 +70,8 @@ class ReplayOptions:
         loop: start again at the end; spectrum_ids get ``~2``, ``~3``, ... and times continue.
         limit: stop after this many spectra.
         resume: a name whose consumer group keeps how many spectra were sent: a replay that was killed continues there.
-            With exactly_once no spectrum is sent twice; else at most those that were in flight.
+            With exactly_once no spectrum is sent twice; else at most those that were in flight. The name belongs to its
+            files: others are sent from their beginning.
         sent_as: white or dark: the files hold that reference of the line's camera.
     """
 
@@ -87,6 +92,7 @@ class Replay:
     Args:
         progress_source: keeps the progress of a replay that can be resumed.
         before: spectra at the beginning of the files that were sent already.
+        note: kept with the progress: which files these are.
     """
 
     options: ReplayOptions
@@ -94,6 +100,7 @@ class Replay:
     max_bytes: int
     progress_source: KafkaSource | None = None
     before: int = 0
+    note: str = ""
 
     def run(
         self, paths: Sequence[Path], sink: Sink, stopping: Stopping = lambda: False, show: Show = lambda sent: None
@@ -113,7 +120,9 @@ class Replay:
         def flush() -> None:
             nonlocal waiting, flushed
             if waiting and self.progress_source is not None:
-                done = self.progress_source.progress()._replace(offsets={(self.topic, 0): self.before + sent.spectra})
+                done = self.progress_source.progress(self.note)._replace(
+                    offsets={(self.topic, 0): self.before + sent.spectra}
+                )
                 self.progress_source.commit(done, stored=sink.flush(30.0, done))
             elif waiting:
                 sink.flush(30.0)
@@ -197,12 +206,38 @@ def replay_to_kafka(settings: Settings, files: Sequence[Path], options: ReplayOp
     with ExitStack() as stack:
         # The sink first: it aborts what a replay of this name left open.
         sink = stack.enter_context(closing(kafka_sink(settings, group if once else None)))
-        source, before = None, 0
+        source, before, note = None, 0, ""
         if name:
             source = stack.enter_context(closing(kafka_source(settings, [topic], group, [0])))
-            before = source.committed(topic, 0)
+            note = fingerprint(files, options.reading)
+            before = sent_before(name, note, *source.committed(topic, 0))
         show = _progress_bar(files, options, stack) if sys.stderr.isatty() else lambda sent: None
-        return Replay(options, topic, settings.frame_max_bytes, source, before).run(files, sink, stop, show)
+        return Replay(options, topic, settings.frame_max_bytes, source, before, note).run(files, sink, stop, show)
+
+
+def fingerprint(files: Sequence[Path], reading: ReadOptions) -> str:
+    """Which files these are, by what is in them: their sizes, and the first spectrum with its name. And what they are
+    called, for people."""
+    first = next(read_frames(files[0], reading))
+    seen = hashlib.sha256(f"{[path.stat().st_size for path in files]} {first.spectrum_id[0]}".encode())
+    seen.update(np.ascontiguousarray(first.spectra[0], np.float64).tobytes())
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{seen.hexdigest()[:16]} {files[0].name[:200]}{more}"
+
+
+def sent_before(name: str, note: str, sent: int, noted: str) -> int:
+    """How many of these files' spectra the replays of this name have sent, of `sent` of the files that were `noted`."""
+    digest, _, called = noted.partition(" ")
+    if not noted or digest == note.partition(" ")[0]:  # earlier versions of Tamis noted nothing
+        return sent
+    if sent:
+        log.warning(
+            f"--resume {name}: its progress is of other files; these are sent from their beginning",
+            before=called,
+            now=note.partition(" ")[2],
+            sent_before=sent,
+        )
+    return 0
 
 
 def _progress_bar(files: Sequence[Path], options: ReplayOptions, stack: ExitStack) -> Show:

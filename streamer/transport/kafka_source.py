@@ -255,13 +255,13 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             owned = self._consumer.assignment()  # elsewhere a late commit would take another reader back
             self._confirmed = {place: at for place, at in sent.items() if place in owned} | self._confirmed
 
-    def committed(self, topic: str, partition: int) -> int:
-        """The group's next offset; 0 if it has none yet. Raises BrokerAbsent."""
+    def committed(self, topic: str, partition: int) -> tuple[int, str]:
+        """The group's next offset and the note kept with it; 0 and '' if it has none yet. Raises BrokerAbsent."""
         try:
-            return self._consumer.committed(TopicPartition(topic, partition), timeout_ms=10_000) or 0
+            found = self._committed(TopicPartition(topic, partition), 10.0)
+            return (0, "") if found is None else (found.offset, found.metadata or "")
         except errors.KafkaError as error:
-            why = reason_of(error, **self._rights)
-            raise BrokerAbsent(f"{self._brokers}: no offsets of group {self.group}: {why}") from error
+            raise BrokerAbsent(f"{self._brokers}: no offsets: {reason_of(error, **self._rights)}") from error
 
     def rewind(self) -> None:
         if self._stored_by_sink:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tamis.streamer.settings.tables import Line
+
 
 @pytest.mark.parametrize(
     ("text", "when", "runs"),
@@ -30,3 +32,20 @@ def test_invalid_hours_are_refused(text: str) -> None:
 
     with pytest.raises(ValueError, match=r"expected hours .*got"):
         Hours.parse(text)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berln", "../../etc/passwd", "GMT 1", "Europe"])
+def test_hours_under_a_zone_that_is_none_are_refused(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system takes UTC in its place, and says nothing: the line would be missed at the wrong hours."""
+    monkeypatch.setenv("TZ", zone)
+    with pytest.raises(ValueError, match="TZ = .* is no time zone here; expected one such as 'Europe/Berlin'"):
+        Line(runs="Mon-Fri 06:00-22:00")  # type: ignore[call-arg]
+    Line()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "zone", ["", "UTC", "Europe/Berlin", "CET-1CEST,M3.5.0,M10.5.0/3", ":/etc/localtime", "<+03>-3"]
+)
+def test_zones_that_the_system_knows_are_taken(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    Line(runs="06:00-22:00")  # type: ignore[call-arg]

@@ -89,6 +89,8 @@ def test_the_dockerfile_is_clean_and_copies_files_that_exist() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE):
         for name in line.split():
+            if name.startswith("--chmod="):
+                continue
             assert (ROOT / name).exists(), name
             assert f"!{name}" in (ROOT / ".dockerignore").read_text().split(), name
     assert text.index("USER 10001") < text.index("ENTRYPOINT")
@@ -124,6 +126,53 @@ def test_pods_are_unprivileged_and_the_trainer_has_one_replica(objects: list[dic
     assert deployments["tamis-trainer"]["replicas"] == 1
     assert deployments["tamis-trainer"]["strategy"]["type"] == "Recreate"
     assert "replicas" not in deployments["tamis-worker"], "KEDA sets the number"
+
+
+def test_services_that_need_a_person_are_started_again_nowhere(objects: list[dict[str, Any]]) -> None:
+    """Exit codes 2, 3 and 4: systemd knows them; in images the entrypoint holds the container, and probes let it be."""
+    for path in UNITS:
+        assert "RestartPreventExitStatus=2 3 4" in path.read_text().splitlines()
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert 'ENTRYPOINT ["hold"]' in text
+    assert "COPY --chmod=755 deploy/hold.sh /usr/local/bin/hold" in text
+    for one in objects:
+        if one["kind"] == "Deployment":
+            (container,) = one["spec"]["template"]["spec"]["containers"]
+            assert "command" not in container, "it would take the place of the entrypoint"
+            port = str(container["ports"][0]["containerPort"])
+            for probe in ("startupProbe", "livenessProbe"):
+                assert container[probe]["exec"]["command"] == ["hold", "--alive", port]
+            assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    for name in ("worker", "trainer"):
+        assert "entrypoint" not in SERVICES[name]
+
+
+def test_commands_in_a_container_find_the_settings_of_the_service(objects: list[dict[str, Any]]) -> None:
+    for one in objects:
+        if one["kind"] == "Deployment":
+            (container,) = one["spec"]["template"]["spec"]["containers"]
+            given = {each["name"]: each["value"] for each in container["env"]}
+            assert given["TAMIS_CONFIG"] == "/etc/tamis/line.toml"
+            assert given["TZ"], "hours are local time"
+
+
+def test_keda_logs_in_as_the_pods_do(tmp_path: Path) -> None:
+    shutil.copytree(DEPLOY / "k8s", tmp_path / "k8s")
+    main = tmp_path / "k8s" / "kustomization.yaml"
+    main.write_text(main.read_text().replace("# components: [login]", "components: [login]"))
+    made = list(yaml.safe_load_all(tool("kubectl", "kustomize", tmp_path / "k8s")))
+    (scaled,) = (one["spec"] for one in made if one["kind"] == "ScaledObject")
+    (login,) = (one for one in made if one["kind"] == "TriggerAuthentication")
+    assert scaled["triggers"][0]["authenticationRef"]["name"] == login["metadata"]["name"]
+    assert (
+        scaled["triggers"][0]["metadata"] | {"sasl": "scram_sha512", "tls": "enable"}
+        == scaled["triggers"][0]["metadata"]
+    )
+    pods = [one["spec"]["template"]["spec"]["containers"][0] for one in made if one["kind"] == "Deployment"]
+    secrets = {one["secretRef"]["name"] for pod in pods for one in pod["envFrom"]}
+    for given in login["spec"]["secretTargetRef"]:
+        assert given["name"] in secrets
+        assert given["key"] == f"TAMIS_KAFKA__SASL_PLAIN_{given['parameter'].upper()}"
 
 
 def test_workers_scale_with_lag_up_to_the_number_of_partitions(objects: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from tamis import BadFile
 from tamis.models.axis import Axis
@@ -16,7 +17,7 @@ from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.messages.codec import decode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import Record
-from tamis.streamer.tools.replay import Replay, ReplayOptions, Sent
+from tamis.streamer.tools.replay import Replay, ReplayOptions, Sent, fingerprint, sent_before
 from tamis.streamer.transport.memory import MemorySink
 
 AXIS = Axis(np.array([1000.0, 1100.0, 1200.0, 1300.0]), "nm")
@@ -95,3 +96,44 @@ def test_a_stopped_replay_ends_between_frames(tmp_path: Path) -> None:
     whole = Replay(ReplayOptions(reading=ReadOptions(frame_spectra=4), loop=True), "t", 900_000)
     sent = whole.run([recording(tmp_path / "a.parquet", 8)], sink, stopping=lambda: len(sink.messages["t"]) >= 5)
     assert (sent.frames, sent.spectra) == (5, 20)
+
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def noted(*paths: Path, **how: Any) -> str:
+    return fingerprint(paths, ReadOptions(**how))
+
+
+def test_progress_belongs_to_the_files_not_to_their_names(tmp_path: Path) -> None:
+    here = recording(tmp_path / "monday.parquet", 10)
+    note = noted(here)
+    moved = here.rename(tmp_path / "tuesday.parquet")
+    assert sent_before("shift", noted(moved), 5, note) == 5, "the same file under another name"
+    assert sent_before("shift", noted(moved, frame_spectra=3), 5, note) == 5, "and in other messages"
+
+
+@pytest.mark.parametrize(
+    "kind", ["another name", "the same name", "longer", "one more file", "other values", "other names"]
+)
+def test_other_files_are_sent_from_their_beginning_and_it_is_said(kind: str, tmp_path: Path) -> None:
+    note = noted(recording(tmp_path / "monday.parquet", 10))
+    other = tmp_path / ("tuesday.parquet" if kind == "another name" else "monday.parquet")
+    more: tuple[Path, ...] = ()
+    if kind in ("other values", "other names"):
+        spectra, ids = np.arange(40, dtype=np.float32).reshape(10, 4), [f"s{i}" for i in range(10)]
+        spectra[0, 0] += kind == "other values"
+        ids[0] = "t0" if kind == "other names" else "s0"
+        times = START + np.arange(10) * np.timedelta64(10, "ms")
+        write_parquet(other, [Frame("nir1", "i", AXIS, "absorbance", spectra, ids, times)])
+    else:
+        recording(other, 10 if kind == "one more file" else 11)
+        more = (recording(tmp_path / "b.parquet", 10),) if kind == "one more file" else ()
+    with capture_logs() as logs:
+        assert sent_before("shift", noted(other, *more), 5, note) == 0
+    assert [(one["before"], one["sent_before"]) for one in logs] == [("monday.parquet", 5)]
+
+
+def test_progress_that_an_earlier_version_kept_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert sent_before("shift", noted(recording(tmp_path / "a.parquet", 10)), 5, "") == 5
+    assert sent_before("new", noted(tmp_path / "a.parquet"), 0, "") == 0
