@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..services.label_log import GivenValue
     from ..settings.tables import Settings
 
-app = new_app(help="Give laboratory values, see what became of each, retract and confirm.")
+app = new_app(help="Give laboratory values by hand, and see what became of each.")
 
 SpectrumId = Annotated[str, Argument(help="As the spectrum was sent.")]
 Line = Annotated[str, Option(help="Of the spectrum: needed where ids of several lines are the same.")]

@@ -44,8 +44,8 @@ def predict(
     file_options: CameraFileOptions,
     store_options: StoreOptions,
 ) -> None:
-    """Predict recorded spectra: values with their 90 % intervals, and whether to trust each. Files may be larger than
-    memory.
+    """Predict recorded spectra. Writes values with 90 % intervals, and whether to trust each. Files may be larger
+    than memory.
 
     \b
     Examples:

@@ -17,7 +17,6 @@ import numpy as np
 from ... import require_learn
 from ...models.model import Calibration, Model
 from ...models.store import Store
-from ...ssl.recipes import as_champion
 from ..messages.frame import Frame
 from ..messages.labels import Label, encode_labels
 from ..pages.charts import write_page
@@ -205,6 +204,8 @@ def outcome(act: Act, i: int) -> str:
 
 def _add_without(act: Act, model: Model, calibration: Calibration, acts: list[Act]) -> None:
     """What a model would have predicted that is fitted anew on every value, whatever it says."""
+    from ...ssl.recipes import as_champion  # with torch
+
     fit, out, start = as_champion(model), np.empty(len(act.spectra)), 0
     earlier = [one for one in acts if one is not act]
     for i, end in enumerate([*act.due.tolist(), len(act.spectra)]):

@@ -3,14 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.models.store import Store
-from tamis.streamer.cli import app
 from tamis.streamer.studies.winner import best_in, winner
 
+from ..support.processes import tamis
 from ..support.spectra import simulate
 
 
@@ -61,7 +60,7 @@ def test_what_wins_is_published_with_the_pre_treatment_that_won(tmp_path: Path, 
         ["compare", *given, "--models", "plsr", "--publish", "one", "--json", compared],
         ["fit", *given, "--like", compared, "--name", "two"],
     ):
-        assert CliRunner().invoke(app, command).exit_code == 0
+        assert tamis(*command, cwd=tmp_path).returncode == 0
     one, two = (Store(store).load(name)[0] for name in ("one", "two"))
     assert one.kind == two.kind == "plsr"
     assert str(one.pipeline) == str(two.pipeline)
