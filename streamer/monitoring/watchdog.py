@@ -43,7 +43,7 @@ def watchdog(alive: Callable[[], str]) -> Iterator[None]:
 
 
 def _end(reason: str) -> None:
-    """The end is set before anything is told: nothing that the log does can put it off."""
+    """The end is set before anything is said: nothing that the log does can put it off."""
     try:
         threading.Timer(_TELL_S, os._exit, (EXIT_STUCK,)).start()
         log.critical("the process hangs and ends now, to be restarted", reason=reason, exit=EXIT_STUCK, stacks=stacks())

@@ -63,8 +63,8 @@ def predict(
         NoModel, BadBundle, StoreUnusable: the version cannot be served.
     """
     bad: list[BadRowInFile] = []
-    told = options.on_bad_row or (lambda row: None)
-    options = replace(options, on_bad_row=lambda row: (bad.append(row), told(row)))
+    others = options.on_bad_row or (lambda row: None)
+    options = replace(options, on_bad_row=lambda row: (bad.append(row), others(row)))
     server = ModelServer.of(store, name, version)
     spectra = untrusted = 0
     try:
