@@ -161,8 +161,14 @@ def confirm(
 
 def _units(given: list[str] | None, targets: list[str]) -> dict[str, str]:
     named = values_by_name([text for text in given or [] if "=" in text], "--unit")
-    of_all = {target: text for text in given or [] if "=" not in text for target in targets}
-    return of_all | {target: texts[-1] for target, texts in named.items()}
+    of_all = [text for text in given or [] if "=" not in text]
+    if len(of_all) > 1 or any(len(texts) > 1 for texts in named.values()):
+        raise BadSettings("--unit: expected one unit of each target; nothing was sent")
+    if targets and (strange := [name for name in named if name not in targets]):
+        raise BadSettings(
+            f"--unit names {strange[0]!r}, which has no value here ({', '.join(targets)}); nothing was sent"
+        )
+    return {target: unit for unit in of_all for target in targets} | {name: texts[0] for name, texts in named.items()}
 
 
 def _log(settings: Settings):

@@ -122,9 +122,9 @@ def when(
 
     try:
         moment = datetime.fromisoformat(time)
-    except ValueError as error:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise BadSettings(f"expected a time such as 2026-11-03T10:00, got {time[:40]!r}") from error
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if moment > datetime.now(UTC):
         raise BadSettings(f"{moment:%Y-%m-%d %H:%M} UTC is still to come")
     for line in current_at(store_options.open(), name, moment):

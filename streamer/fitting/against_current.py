@@ -79,8 +79,9 @@ def _differs(version: str, current: Model, new: Model) -> str | None:
         return f"it is for {new.quantity}, {version} for {current.quantity}"
     for target in current.targets:
         before, now = current.units.get(target, ""), new.units.get(target, "")
-        if before and now and before != now:
-            return f"it predicts {target} in {now}, {version} in {before}"
+        if before and before != now:
+            unit = f"in {now}" if now else "without a unit (--unit states it)"
+            return f"it predicts {target} {unit}, {version} in {before}"
     try:
         resampler(current.grid, new.grid)
     except AxisMismatch:

@@ -57,13 +57,13 @@ class LabelLog:
                     line = json.loads(text)
                 except ValueError:
                     continue
-                if isinstance(line, dict):
+                if isinstance(line, dict) and isinstance(line.get("event"), str) and isinstance(line.get("at"), str):
                     yield line
 
     def last_joined(self, grid: str) -> int | None:
         """The number of the last joining that is noted of a buffer; None if the log has nothing of it."""
-        numbers = [line["number"] for line in self.lines() if line["event"] == "joined" and line.get("grid") == grid]
-        return max(numbers, default=None)
+        joined = (line for line in self.lines() if line["event"] == "joined" and line.get("grid") == grid)
+        return max((line["number"] for line in joined if isinstance(line.get("number"), int)), default=None)
 
     def values(self) -> list[GivenValue]:
         """Every value that was given, in the order of arrival, with what became of it."""
@@ -72,21 +72,22 @@ class LabelLog:
         for line in self.lines():
             event, target = line["event"], line.get("target")
             if event in ("given", "again", "rejected"):
-                place = (line.get("place"), line.get("kind"), line.get("row"), target)
+                # The message was read twice, unless its topic was made anew and counts from 0 again.
+                place = tuple(map(line.get, ("place", "kind", "row", "target", "spectrum_id", "sent")))
                 if place in found:
-                    continue  # the message was read twice
+                    continue
                 one = found[place] = GivenValue.of(line)
                 if event == "rejected":
                     one.became, one.reason = "rejected", line.get("reason", "")
                     continue
-                before = current.get((line["label"], target))
-                if event == "again":
+                before = current.get((line.get("label"), target))
+                if event == "again" and before is not None:  # else a kill has cut off the line of its first giving
                     one.became = "given already"
                 else:
                     if before is not None and before.became not in ("retracted", "rejected"):
                         one.became = "joined" if before.became != "waiting" else "waiting"
                         before.became = "given again" if before.value == one.value else f"replaced by {one.value:g}"
-                    current[line["label"], target] = one
+                    current[line.get("label"), target] = one
             elif (one := current.get((line.get("label"), target))) is not None:
                 one.follow(line)
         return list(found.values())
@@ -130,7 +131,7 @@ class GivenValue:
             if self.became in ("waiting", "joined"):
                 self.became, self.reason = "joined", line.get("reason", "")
         elif line.get("value", self.value) == self.value:
-            self.became = f"learned in {line['version']}" if event == "learned" else event
+            self.became = f"learned in {line.get('version', 'an unknown version')}" if event == "learned" else event
             self.reason = line.get("reason", "")
 
     def is_of(self, spectrum_id: str, target: str, line: str, instrument: str) -> bool:

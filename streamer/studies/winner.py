@@ -13,6 +13,7 @@ import numpy as np
 from ... import BadFile
 from ...models.model import CLASSIFIERS, ESTIMATORS
 
+MAX_BYTES = 1 << 28
 SERVED = {*ESTIMATORS, *CLASSIFIERS}
 
 
@@ -34,11 +35,13 @@ def best_in(path: Path, target: str) -> str:
         BadFile: it holds no comparison of that target. ValueError: as in `winner`.
     """
     try:
-        cells = json.loads(path.read_bytes())["cells"]
+        cells = json.loads(_bytes_of(path))["cells"]
         errors: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for cell in cells:
             if cell.get("target", target) == target:
                 errors[int(cell.get("labels", 0))][str(cell["model"])].append(_error(cell))
+        if not errors:
+            raise BadFile(f"{path}: expected a comparison of {target}, got one of something else")
         of = errors[max(errors)]
         return winner(sorted(of, key=lambda name: float(np.mean(of[name]))))
     except OSError as error:
@@ -47,6 +50,12 @@ def best_in(path: Path, target: str) -> str:
         raise BadFile(f"{path}: expected what `tamis compare --target {target} --json` writes") from error
     except ValueError as error:  # of an empty comparison, or of a winner that cannot be served
         raise ValueError(f"{path}: {error}") from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        raise BadFile(f"{path}: expected a file of at most {MAX_BYTES} bytes that `tamis compare --json` wrote")
+    return path.read_bytes()
 
 
 def _error(cell: dict[str, Any]) -> float:

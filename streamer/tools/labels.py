@@ -33,6 +33,7 @@ from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_sink
 
 PER_MESSAGE = 500  # labels
+_KEY = b"labels"  # the same for all: what is sent later, such as a correction, is read later
 _LOOK_S = 0.2
 _UNIT_IN_NAME = re.compile(r"(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]\s*")
 _TIME_COLUMNS = ("time", "datetime", "date", "day")
@@ -59,11 +60,11 @@ def local_time(text: str) -> np.datetime64:
     """ISO 8601 in this machine's time zone, unless it names one; a day is all of it."""
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError as error:
+        if re.fullmatch(r"\d{4}-?\d{2}-?\d{2}([ T]00:00(:00)?)?", text.strip()):
+            moment = moment.replace(hour=23, minute=59, second=59)
+        return np.datetime64(round(moment.timestamp() * 1e6), "us")
+    except (ValueError, OverflowError, OSError) as error:
         raise BadSettings(f"expected a time such as 2026-01-31 or 2026-01-31T14:05, got {text!r:.60}") from error
-    if re.fullmatch(r"\d{4}-?\d{2}-?\d{2}([ T]00:00(:00)?)?", text.strip()):
-        moment = moment.replace(hour=23, minute=59, second=59)
-    return np.datetime64(round(moment.timestamp() * 1e6), "us")
 
 
 def expected_of(settings: Settings) -> Expected | None:
@@ -133,8 +134,11 @@ def _target_columns(values: Values, targets: Sequence[str]) -> dict[str, tuple[s
     for name in values.cells:
         found = _UNIT_IN_NAME.fullmatch(name)
         for text, unit in ((name, ""), (found["name"], found["unit"]) if found else ("", "")):
-            if plain(text) in known and known[plain(text)] not in [target for target, _ in columns.values()]:
-                columns[name] = known[plain(text)], unit or values.units.get(name, "")
+            if plain(text) in known:
+                target = known[plain(text)]
+                if first := next((column for column, (taken, _) in columns.items() if taken == target), None):
+                    raise BadFile(f"{values.path}: expected one column of {target}, got {first!r} and {name!r}")
+                columns[name] = target, unit or values.units.get(name, "")
                 break
     if not columns:
         near = next(filter(None, (did_you_mean(name, targets) for name in values.cells)), "")
@@ -180,7 +184,7 @@ def send(settings: Settings, labels: Sequence[Label], retractions: Sequence[Retr
     ensure(settings, [topic])
     with closing(kafka_sink(settings)) as sink:
         for value, headers in messages:
-            sink.send(topic, value, headers=headers)
+            sink.send(topic, value, key=_KEY, headers=headers)
         sink.flush(settings.flush_timeout_s)
 
 
@@ -204,18 +208,23 @@ def trainer_silence(settings: Settings) -> str:
 def became(
     values: LabelLog, sent: Sequence[Label], seconds: float, stop: Callable[[], bool]
 ) -> Iterator[tuple[Label, str, GivenValue | None]]:
-    """What became of each value, as soon as the trainer has taken it; None for those that it has not by then."""
+    """What became of each value, as soon as it is learned, held or rejected; None for those not taken by then."""
     left = [(label, target) for label in sent for target in label.values]
     deadline = time.monotonic() + seconds
+    found: dict[tuple[str, str, str], GivenValue] = {}
     while left and time.monotonic() < deadline and not stop():
-        given = {(one.spectrum_id, one.target, one.sent): one for one in values.values()}
+        found = {(one.spectrum_id, one.target, one.sent): one for one in values.values()}
         for label, target in list(left):
-            one = given.get((label.spectrum_id, target, iso(label.sent)[0] or ""))
-            if one is not None:
+            one = found.get(_key_of(label, target))
+            if one is not None and one.became not in ("waiting", "joined"):  # else it is not judged yet
                 left.remove((label, target))
                 yield label, target, one
         time.sleep(_LOOK_S)
-    yield from ((label, target, None) for label, target in left)
+    yield from ((label, target, found.get(_key_of(label, target))) for label, target in left)
+
+
+def _key_of(label: Label, target: str) -> tuple[str, str, str]:
+    return label.spectrum_id, target, iso(label.sent)[0] or ""
 
 
 def label_of_words(spectrum_id: str, words: Sequence[str], units: Mapping[str, str], which: Which) -> Label:
@@ -226,6 +235,8 @@ def label_of_words(spectrum_id: str, words: Sequence[str], units: Mapping[str, s
         value = float(numbers_alone([text]).values[0])
         if not (target and equals) or not np.isfinite(value):
             raise BadSettings(f"expected TARGET=VALUE, such as fat=10.3, got {word!r:.80}; nothing was sent")
+        if target in values:
+            raise BadSettings(f"expected one value of {target}, got {values[target]:g} and {value:g}; nothing was sent")
         values[target] = value
     units = {target: unit for target, unit in units.items() if target in values}
     return Label(spectrum_id, values, which.time, units=units, line=which.line, instrument=which.instrument)

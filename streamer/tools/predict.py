@@ -62,6 +62,11 @@ def predict(
         BadFile: a file cannot be read, does not suit the model, or `out` cannot be written.
         NoModel, BadBundle, StoreUnusable: the version cannot be served.
     """
+    paths = expand(files)
+    if out is not None and out.exists() and any(out.samefile(path) for path in paths):
+        raise BadFile(f"{out}: expected another file for the predictions, got one of the spectra")
+    if out is None and sys.stdout is None:
+        raise BadFile("standard output is closed: --to FILE")
     bad: list[BadRowInFile] = []
     others = options.on_bad_row or (lambda row: None)
     options = replace(options, on_bad_row=lambda row: (bad.append(row), others(row)))
@@ -71,7 +76,7 @@ def predict(
         with ExitStack() as stack:
             target: Any = sys.stdout.buffer if out is None else stack.enter_context(atomic_write(out))
             write: Callable[[pa.Table], Any] | None = None
-            for block in predictions_of(server, files, options):
+            for block in predictions_of(server, paths, options):
                 table = _table(block)
                 write = write or _writer(form, target, table.schema, stack)
                 write(table)
@@ -82,7 +87,7 @@ def predict(
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise BadFile(f"cannot write {out}: {error.strerror}") from error
+        raise BadFile(f"cannot write {out or 'to standard output'}: {error.strerror}") from error
     return Summary(spectra, untrusted, len(bad), server.served[name].version)
 
 

@@ -89,6 +89,11 @@ def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
         (["a1", "fat=5", "--unit", "g/L"], "expected the unit '%', got 'g/L', which does not convert"),
         (["a1", "fat=<0.5"], "expected TARGET=VALUE, such as fat=10.3, got 'fat=<0.5'; nothing was sent"),
         (["a1", "fat"], "expected TARGET=VALUE, such as fat=10.3, got 'fat'"),
+        (["a1", "fat=5", "fat=6"], "expected one value of fat, got 5 and 6"),
+        (["a1", "fat=5", "--unit", "fta=g/kg"], "--unit names 'fta', which has no value here (fat)"),
+        (["a1", "fat=5", "--unit", "%", "--unit", "g/kg"], "--unit: expected one unit of each target"),
+        (["a1", "fat=5", "--time", "0001-01-01"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
+        (["columns.csv"], "expected one column of fat, got 'fat' and 'Fat (g/kg)'"),
         (["missing.csv"], "expected TARGET=VALUE after 'missing.csv', or a file of that name: there is none"),
         (["a1", "fat=5", "--time", "31.1.2026"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
         (["names.csv"], "no column of names, such as spectrum_id or sample: name it with --key; available: fat, x"),
@@ -100,6 +105,7 @@ def test_what_cannot_be_right_is_refused_before_it_is_sent(
     words: list[str], text: str, labels: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "names.csv").write_text("fat,x\n5.1,u\n5.2,v\n5.3,w\n")
+    (tmp_path / "columns.csv").write_text("sample,fat,Fat (g/kg)\nm1,5.1,51\nm2,,150\n")
     (tmp_path / "other.csv").write_text("sample,fatt\nm1,5.1\nm2,5.2\n")
     (tmp_path / "twice.csv").write_text("sample,fat\nm1,5.1\nm1,5.6\n")
     done = labels("add", *words)

@@ -135,3 +135,20 @@ def test_a_line_that_was_cut_short_costs_no_other(tmp_path: Path) -> None:
         file.write(b'{"event": "joi')
     log.append("given", label="g-2", place="t[0]@2", row=0, spectrum_id="b", target="fat", value=2.0)
     assert [value.spectrum_id for value in log.values()] == ["a", "b"]
+
+
+def test_a_topic_that_counts_from_0_again_and_a_line_that_a_kill_cut_off_hide_no_value(tmp_path: Path) -> None:
+    log = LabelLog(tmp_path)
+    facts = {"place": "t[0]@0", "row": 0, "target": "fat"}
+    log.append("given", label="g-1", spectrum_id="a", value=1.0, sent="2026-01-31T10:00:00Z", **facts)
+    log.append("given", label="g-1", spectrum_id="a", value=1.0, sent="2026-01-31T10:00:00Z", **facts)  # read twice
+    log.append("given", label="g-2", spectrum_id="b", value=2.0, sent="2026-02-01T10:00:00Z", **facts)
+    log.append("again", label="g-3", spectrum_id="c", value=3.0, sent="2026-02-02T10:00:00Z", **facts)
+    log.append("joined", label="g-3", spectrum_id="c", value=3.0, grid="g", number=1, **facts)
+    log.append("odd")
+    assert [(one.spectrum_id, one.became) for one in log.values()] == [
+        ("a", "waiting"),
+        ("b", "waiting"),
+        ("c", "joined"),
+    ]
+    assert log.last_joined("g") == 1

@@ -66,3 +66,8 @@ def test_what_wins_is_published_with_the_pre_treatment_that_won(tmp_path: Path, 
     assert str(one.pipeline) == str(two.pipeline)
     (cell,) = json.loads((tmp_path / "c.json").read_text())["cells"]
     assert cell["chosen"].endswith("latent variables")
+
+
+def test_a_comparison_of_another_target_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="expected a comparison of water"):
+        best_in(saved(tmp_path / "c.json", cell("plsr", 1.0)), "water")

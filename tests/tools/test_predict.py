@@ -101,3 +101,10 @@ def test_a_sheet_that_would_be_too_long_is_refused(store: Store, file: Path, mon
 def test_forms_that_do_not_go_together(out: Path | None, given: tool.Format | None, message: str) -> None:
     with pytest.raises(BadSettings, match=message):
         form_of(out, given)
+
+
+def test_the_spectra_are_never_overwritten(store: Store, file: Path) -> None:
+    before = file.read_bytes()
+    with pytest.raises(BadFile, match="got one of the spectra"):
+        run(store, file, file)
+    assert file.read_bytes() == before
