@@ -146,6 +146,8 @@ class Trainer:
             record = self._waiting.popleft()
             if record.topic != self.settings.topics.labels:
                 self._take_spectra(record, buffer, axes)
+            elif _was_taken(record, buffer):
+                log.warning("laboratory values that were taken before come again: left as they are", place=record.place)
             elif self.intake.take(record, buffer, axes, _position(record)):
                 self._labeled = time.monotonic()
             self.source.handled(record)
@@ -220,4 +222,16 @@ class Trainer:
 
 
 def _position(record: Record) -> dict[str, int]:
-    return {f"{record.topic}:{record.partition}": record.next_offset}
+    """With the message's own time: a topic that was made anew counts its offsets from 0 again."""
+    name = f"{record.topic}:{record.partition}"
+    return {name: record.next_offset, f"{name}@ms": round(record.timestamp_s * 1e3)}
+
+
+def _was_taken(record: Record, buffer: Buffer) -> bool:
+    """Whether a later message was taken already: this one would undo what that has corrected or taken out.
+
+    That happens where the group has lost its offsets. The newest message itself may not have been taken whole.
+    """
+    name, known = f"{record.topic}:{record.partition}", buffer.positions()
+    earlier = record.next_offset < known.get(name, 0)
+    return earlier and round(record.timestamp_s * 1e3) <= known.get(f"{name}@ms", -1)

@@ -114,6 +114,7 @@ def test_other_values_for_the_same_spectra_wait_for_a_person(store: Store, grid:
     [
         ({"targets": ["water"]}, "it does not predict fat, as v0001 does"),
         ({"units": {"fat": "g/kg"}}, "it predicts fat in g/kg, v0001 in %"),
+        ({"units": {}}, "it predicts fat without a unit (--unit states it), v0001 in %"),
         ({"quantity": "reflectance"}, "it is for reflectance, v0001 for absorbance"),
     ],
 )

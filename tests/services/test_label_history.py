@@ -152,3 +152,22 @@ def test_a_topic_that_counts_from_0_again_and_a_line_that_a_kill_cut_off_hide_no
         ("c", "joined"),
     ]
     assert log.last_joined("g") == 1
+
+
+def test_messages_that_come_again_undo_no_correction_and_no_retraction(line: Line, fat: np.ndarray) -> None:
+    """As after a consumer group has lost its offsets."""
+    f = fat.tolist()
+    line.values(one("s0", f[0] + 0.1), one("s1", f[1]))
+    line.values(one("s0", f[0]))
+    line.values(retract=[{"spectrum_id": "s1"}])
+    line.values(one("s2", f[2]))
+    line.run()
+    before = fates(line)
+    line.source = MemorySource(line.source.records)
+    line.run()
+    with line.buffer() as buffer:
+        assert [(row.spectrum_id, row.values) for row in buffer.joined_since(0)] == [
+            ("s0", {"fat": f[0]}),
+            ("s2", {"fat": f[2]}),
+        ]
+    assert fates(line) == before
