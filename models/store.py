@@ -165,10 +165,12 @@ class Store:
         stage: Stage = "current",
         by: str = "Python",
         why: str = "",
+        instead_of: str | None = None,
     ) -> str:
         """Writes a new version; returns its name (v0001, v0002, ...). Workers switch to it if its stage is "current".
 
-        The first version of a name always becomes current. `by` and `why` are for the log, which also gets the lists
+        The first version of a name always becomes current. Where another version than `instead_of` is current by then,
+        it stays, and this one is a candidate. `by` and `why` are for the log, which also gets the lists
         "label_ids" and "files" (each with name and sha256) of `model.training`.
         """
         folder = self._folder(name)
@@ -218,6 +220,8 @@ class Store:
             learned = {"labels": model.training.get("label_ids", ()), "files": model.training.get("files", ())}
             with self._history(name).writing() as change:
                 to = "current" if change.log.current is None else stage
+                if to == "current" and instead_of not in (None, change.log.current):
+                    to = "candidate"
                 change.note("publish", manifest["version"], to, by, why, parent=parent, **learned)
                 if to == "current":
                     _point(folder, manifest["version"])
@@ -255,13 +259,17 @@ class Store:
                 raise ValueError(f"model {name!r}: {version} is current; promote another version, then it is archived")
             change.note("stage", version, stage, by, why, figures=figures or {})
 
-    def rollback(self, name: str, to: str | None = None, *, by: str = "Python", why: str = "") -> str:
-        """Makes an older version current: `to`, or the one that was current before this one was promoted."""
+    def rollback(
+        self, name: str, to: str | None = None, *, by: str = "Python", why: str = "", instead_of: str | None = None
+    ) -> str:
+        """Makes an older version current, `to` or the one that was current before this one was promoted; returns it.
+
+        Where another version than `instead_of` is current by then, that one stays, and is returned.
+        """
         to = self.previous(name) if to is None else to
         if to is None:
             raise NoModel(f"model {name!r}: {self.current(name)} has no version before it to roll back to")
-        self._make_current(name, to, "rollback", by, why, {})
-        return to
+        return to if self._make_current(name, to, "rollback", by, why, {}, instead_of) else self.current(name)
 
     def previous(self, name: str) -> str | None:
         """The version that a rollback makes current, None if there is none; one that was deleted is passed over."""
@@ -275,10 +283,20 @@ class Store:
         return before
 
     def promote(
-        self, name: str, version: str, *, by: str = "Python", why: str = "", figures: Mapping[str, Any] | None = None
-    ) -> None:
-        """Makes any version current, after compiling it as a worker does, as a check."""
-        self._make_current(name, version, "promote", by, why, figures or {})
+        self,
+        name: str,
+        version: str,
+        *,
+        by: str = "Python",
+        why: str = "",
+        figures: Mapping[str, Any] | None = None,
+        instead_of: str | None = None,
+    ) -> bool:
+        """Makes any version current, after compiling it as a worker does, as a check.
+
+        Returns False, and changes nothing, where another version than `instead_of` is current by then.
+        """
+        return self._make_current(name, version, "promote", by, why, figures or {}, instead_of)
 
     def delete(self, name: str, version: str, *, by: str = "Python", why: str = "") -> None:
         """Deletes a version. Raises NoModel; ValueError for the current one. `prune` says which may go."""
@@ -294,15 +312,25 @@ class Store:
             gone.unlink() if gone.is_symlink() else shutil.rmtree(gone)
 
     def _make_current(
-        self, name: str, version: str, action: str, by: str, why: str, figures: Mapping[str, Any]
-    ) -> None:
+        self,
+        name: str,
+        version: str,
+        action: str,
+        by: str,
+        why: str,
+        figures: Mapping[str, Any],
+        instead_of: str | None = None,
+    ) -> bool:
         self.serve(name, version)
         folder = self._folder(name)
         with self._history(name).writing() as change, explained(folder, "write"):
             self._exists(name, version)
+            if instead_of not in (None, change.log.current):
+                return False
             if version != change.log.current:
                 change.note(action, version, "current", by, why, figures=figures)
                 _point(folder, version)
+        return True
 
     def _exists(self, name: str, version: str) -> None:
         if not self._version_folder(name, version).is_dir():

@@ -325,7 +325,11 @@ class Learning:
         metrics: dict[str, Any] = {"gate": judged.verdict.to_json()}
         if judged.promise is not None:
             metrics["promised"] = judged.promise.to_json(targets)
-        version = self.store.publish(name, model, metrics, stage=stage, by=TRAINER, why=reason)
+        champion = job.champion.version
+        version = self.store.publish(name, model, metrics, stage=stage, by=TRAINER, why=reason, instead_of=champion)
+        if stage == "current" and self.store.stage(name, version) == "candidate":
+            log.warning("candidate waits: another version became current", version=version, champion=champion)
+            stage = "candidate"
         event, outcome = {
             "shadow": ("candidate predicts beside the champion until there is more to judge it by", "shadow"),
             "current": ("candidate promoted", "promoted"),

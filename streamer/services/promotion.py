@@ -255,7 +255,7 @@ class Promotion:
             return []
         changes = []
         for one in findings:
-            change = self._apply_watch(one) if one.back_to else self._apply_trial(one)
+            change = self._apply_watch(one) if one.back_to else self._apply_trial(one, champion)
             if change is not None:
                 changes.append(change)
             if change is not None and change[0] in ("rolled back", "promoted"):
@@ -265,7 +265,10 @@ class Promotion:
     def _apply_watch(self, one: Finding) -> tuple[str, str, str] | None:
         act, why = one.decision
         if act == "roll back" and not one.person:
-            self.store.rollback(self.name, one.back_to, by=TRAINER, why=why)
+            now = self.store.rollback(self.name, one.back_to, by=TRAINER, why=why, instead_of=one.version)
+            if now != one.back_to:
+                log.warning("not rolled back: another version became current", version=one.version, current=now)
+                return None
             log.warning("rolled back: the served version does harm", version=one.version, to=one.back_to, reason=why)
             return "rolled back", one.version, why
         if act in ("roll back", "warn") and (one.version, why) not in self._warned:
@@ -277,14 +280,17 @@ class Promotion:
             log.warning(text, version=one.version, before=one.back_to, reason=why)
         return None
 
-    def _apply_trial(self, one: Finding) -> tuple[str, str, str] | None:
+    def _apply_trial(self, one: Finding, champion: str) -> tuple[str, str, str] | None:
         act, why = one.decision
         if act == "wait":
             if one.values != _values_noted(self.store.log(self.name), one.version):
                 self._stage(one, "shadow")
             return None
         if act == "promote" and not self.by_hand:
-            self.store.promote(self.name, one.version, by=TRAINER, why=why, figures=one.figures)
+            about = {"by": TRAINER, "why": why, "figures": one.figures}
+            if not self.store.promote(self.name, one.version, **about, instead_of=champion):
+                log.warning("shadow not promoted: another version became current", version=one.version)
+                return None
             log.info("shadow promoted", version=one.version, reason=why)
             return "promoted", one.version, why
         if act == "promote":

@@ -255,3 +255,16 @@ def test_a_deleted_version_is_gone_from_the_store_and_not_from_the_log(store: St
     assert store.rollback("fat") == "v0001", "what was deleted is passed over"
     with pytest.raises(NoModel, match="no version 'v0002'"):
         store.promote("fat", "v0002")
+
+
+def test_a_version_that_a_person_promotes_meanwhile_stays(tmp_path: Path, model: Model) -> None:
+    store = Store(tmp_path)
+    for _ in range(3):
+        store.publish("meat", model)
+    assert store.publish("meat", model, instead_of="v0002") == "v0004"  # decided when v0002 was current
+    assert (store.current("meat"), store.stage("meat", "v0004")) == ("v0003", "candidate")
+    assert not store.promote("meat", "v0004", instead_of="v0002")
+    assert store.rollback("meat", "v0001", instead_of="v0002") == "v0003"
+    assert store.current("meat") == "v0003"
+    assert store.promote("meat", "v0004", instead_of="v0003")
+    assert store.current("meat") == "v0004"
