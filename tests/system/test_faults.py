@@ -313,7 +313,7 @@ def test_a_full_disk_stops_the_buffer_and_leaves_it_complete(grid: Axis, tmp_pat
 
 @pytest.mark.long(60)
 @pytest.mark.xdist_group("processes")
-@pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
+@pytest.mark.parametrize("guarantee", ["exactly_once", pytest.param("at_least_once", marks=pytest.mark.slow)])
 def test_random_kills_lose_nothing(guarantee: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The short form of `make chaos`, which kills a hundred times; here on noida, if no cluster is named."""
     broker = "cluster" if os.environ.get("TAMIS_TEST_KAFKA") else "noida"

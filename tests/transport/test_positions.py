@@ -138,7 +138,7 @@ def test_a_tool_that_only_watches_leaves_nothing_behind(tamis_broker: Any, monke
         until_begun(reader)
         reader.poll(0.1)
         assert chosen(logs) == []
-        assert reader.committed(name, 0) == 0
+        assert reader.committed(name, 0) == (0, "")
 
 
 def test_a_chosen_position_is_not_committed_once_messages_have_come(
@@ -155,4 +155,4 @@ def test_a_chosen_position_is_not_committed_once_messages_have_come(
         monkeypatch.setattr(positions, "_KEEP_AFTER_S", 0.0)
         for _ in range(5):
             reader.poll(0.1)
-        assert reader.committed(name, 0) == 0
+        assert reader.committed(name, 0) == (0, "")
