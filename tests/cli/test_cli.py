@@ -144,7 +144,7 @@ def test_fit_replay_and_worker_give_the_estimators_own_predictions(
 
 
 @pytest.mark.long(10)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_worker_that_is_stopped_in_mid_stream_loses_and_repeats_nothing(
     number: signal.Signals, meat: Path, model: Model, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:

@@ -144,7 +144,7 @@ def test_unusable_spectra_and_recipes_are_refused() -> None:
         pretrain(one, GRID, replace(RECIPE, learning_rate=1e30))
 
 
-@pytest.mark.long(12)
+@pytest.mark.slow
 def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     """Through torchrun, as on many machines: both end with the same weights, other than those of one process."""
     script = tmp_path / "both.py"
