@@ -1,5 +1,6 @@
 """The command `tamis`. Each command imports what it needs when it runs, so that `--help` is fast."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -21,14 +22,34 @@ app.add_typer(watch.drift, name="drift")
 def main() -> None:
     """Prints the errors that Tamis raises on purpose as sentences; exits with 2 for settings, 1 for the others.
 
-    Typer itself exits quietly with 1 if the reader of our output is gone, as with `| head`.
+    It exits quietly with 1 if the reader of our output is gone, as with `| head`.
     """
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what fails while Python ends cannot be explained any more
     except TamisError as error:
         for line in str(error).splitlines():
             print(f"tamis: {line}", file=sys.stderr)
         sys.exit(2 if isinstance(error, BadSettings) else 1)
+    except OSError as error:
+        if not _is_output_lost():
+            raise
+        if not isinstance(error, BrokenPipeError):
+            print(f"tamis: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _is_output_lost() -> bool:
+    """Whether standard output takes nothing more: its disk is full, or nobody reads it. Then the rest goes nowhere."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 @app.callback(invoke_without_command=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ... import AxisMismatch, BadFile, BadMessage, BadSettings
 from ...models.atomic import atomic_write
+from ...models.model import class_names
 from ...models.store import Store
 from ..files.frames import read_frames
 from ..files.many import Files, expand
@@ -92,11 +93,18 @@ def predict(
 
 
 def _table(block: Predictions) -> pa.Table:
-    """Its columns, less those that say nothing of a file: limits learned from a process."""
+    """Its columns, less those that say nothing of a file: limits learned from a process.
+
+    The probability of a class is called as in rules: p[PET].
+    """
     import pyarrow as pa
 
     left_out = ("t2_process_limit", "q_process_limit", "odd", "warm_up", "frozen")
-    columns = {name: column for name, column in block.columns().items() if name not in left_out}
+    chances = {}
+    if block.classes:
+        class_of, targets = next(iter(block.classes)), list(block.values)
+        chances = {target: f"p[{name}]" for target, name in zip(targets, class_names(class_of, targets), strict=True)}
+    columns = {chances.get(name, name): column for name, column in block.columns().items() if name not in left_out}
     columns = {"line": [block.line] * len(block), **columns}
     if columns["line"][0] == "unknown":
         del columns["line"]

@@ -180,6 +180,15 @@ def test_a_reader_that_is_gone_causes_no_traceback(word: str, tmp_path: Path) ->
     assert process.communicate(timeout=60)[1] == b""
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["models", "list"]])
+def test_a_full_disk_behind_the_output_is_a_sentence(words: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tamis.streamer.cli", *words]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, env=CLEAN, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == "tamis: cannot write to standard output: No space left on device\n"
+    assert done.returncode == 1
+
+
 def test_a_reference_of_drift_is_listed_and_forgotten(model: Model, grid: Axis, tmp_path: Path, here: Any) -> None:
     from tamis.streamer.drift.reference_file import reference_path
     from tamis.streamer.settings.tables import Drift

@@ -19,6 +19,7 @@ from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.tools import predict as tool
 from tamis.streamer.tools.predict import Summary, form_of, predict
 
+from ..support.models import classified
 from ..support.spectra import simulate
 
 N = 700  # more than one block
@@ -68,6 +69,17 @@ def test_a_row_for_each_spectrum_with_what_the_model_predicts(form: str, store: 
     assert all(row["fat_low"] < row["fat"] < row["fat_high"] for row in rows)
     assert {row["model_version"] for row in rows} == {"v0002"}
     assert "odd" not in rows[0]  # no process runs
+
+
+def test_the_probability_of_a_class_is_called_as_in_rules(store: Store, file: Path, grid: Axis) -> None:
+    store.publish("belt", classified(grid))
+    out = file.with_name("out.csv")
+    predict(store, "belt", None, file, out, "csv", ReadOptions(axis_unit="nm", on_bad_row=str))
+    table = pyarrow.csv.read_csv(out)
+    chances = [name for name in table.column_names if name.startswith("p[")]
+    assert chances == [f"p[{name}]" for name in store.load("belt")[0].classes]
+    np.testing.assert_allclose(sum(table[name].to_numpy() for name in chances), 1.0)
+    assert not any("=" in name for name in table.column_names)
 
 
 def test_a_version_is_chosen(store: Store, file: Path) -> None:
