@@ -210,8 +210,21 @@ MODEL_PAGE = [
     Panel(
         "Laboratory values",
         "By outcome",
-        {"{{outcome}}": "sum by (outcome) (tamis_labels_total)"},
+        {"{{outcome}}": "sum by (outcome) (tamis_labels_total)", "held": f"tamis_labels_held{TRAINER}"},
         width=8,
+        decimals=0,
+        least=0,
+    ),
+    Panel(
+        "Shadow",
+        "RMSE on the new values, in the target's unit, of a candidate beside the champion",
+        {"{{target}} {{role}}": "tamis_shadow_rmse"},
+        least=0,
+    ),
+    Panel(
+        "Shadow's values",
+        "So many judge it so far; 5 at least, 50 at most. 0: there is no shadow",
+        {"values": f"tamis_shadow_samples{TRAINER}"},
         decimals=0,
         least=0,
     ),

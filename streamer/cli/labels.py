@@ -109,7 +109,7 @@ def retract(
     time: Time = None,
     service_options: ServiceOptions,
 ) -> None:
-    """Take values out again. The next version is fitted without them.
+    """Take values out again. A version that has learned one of them is not served on.
 
     \b
     Example:

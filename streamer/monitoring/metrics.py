@@ -28,7 +28,8 @@ class Metric:
 
 _C, _G, _H = prometheus.Counter, prometheus.Gauge, prometheus.Histogram
 _LATENCY = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
-_OUTCOMES = "promoted, shadow, refused, held, dropped, rolled back, failed"
+OUTCOMES = ("promoted", "shadow", "refused", "held", "dropped", "rolled back", "failed")
+LABEL_OUTCOMES = ("joined", "waiting", "again", "rejected", "retracted")
 TABLE = (
     # The worker's.
     Metric(
@@ -88,7 +89,7 @@ TABLE = (
     Metric(_G, "tamis_buffer_bytes", "Size of the replay buffer on disk", unit="bytes"),
     Metric(_G, "tamis_training_step", "Current pretraining step; 0 when none runs"),
     Metric(_G, "tamis_training_loss", "Loss of the latest pretraining step"),
-    Metric(_C, "tamis_gate_total", f"Candidate models by the gate's verdict: {_OUTCOMES}", "outcome"),
+    Metric(_C, "tamis_gate_total", f"Candidate models by the gate's verdict: {', '.join(OUTCOMES)}", "outcome"),
     Metric(_G, "tamis_shadow_samples", "New laboratory values that a shadow is judged by so far; 0 without one"),
     Metric(_G, "tamis_shadow_rmse", "Of a target on them, in its unit, by shadow and champion", "target role"),
     Metric(_G, "tamis_shadow_moves", "By how much they differ on the newest spectra, root mean square", "target"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import orjson
@@ -19,7 +19,7 @@ from ..messages.labels import Label, Retraction, arrived, decode_labels
 from ..messages.record import Record
 from ..messages.rejects import reject_message, reject_rows
 from ..messages.screening import BadRow
-from ..monitoring.metrics import Metrics
+from ..monitoring.metrics import LABEL_OUTCOMES, Metrics
 from ..processing.label_values import Expected
 from ..settings.tables import Settings
 from .label_history import LabelHistory
@@ -36,6 +36,9 @@ class LabelIntake:
     ) -> None:
         self.settings, self.store, self.meters, self.outbox, self.history = settings, store, meters, outbox, history
         self._expected: Expected | None = None
+        for outcome in LABEL_OUTCOMES:  # each is shown from the start, as in `Verdicts`
+            meters["tamis_labels_total"].labels(outcome)
+        self.on_retracted: Callable[[str], object] = lambda spectrum_id: None
 
     def take(self, record: Record, buffer: Buffer, axes: Axes, positions: dict[str, int]) -> int:
         """How many labels it held that can be used."""
@@ -93,9 +96,8 @@ class LabelIntake:
             text = f"there is no value {what}to take out"
             return BadLabel(one.row, one.spectrum_id, "", "no_value", text, one.original, "retract")
         values = {"spectrum_id": one.spectrum_id, "values": row.values, "who": one.who, "reason": one.reason}
-        log.warning("laboratory value retracted: the next version is fitted without it", **values)
-        if not buffer.fill().labeled:
-            log.warning("no other value is left; `tamis models rollback` returns to the version before it")
+        log.warning("laboratory value retracted", **values)
+        self.on_retracted(one.spectrum_id)
         self.meters["tamis_labels_total"].labels("retracted").inc()
         self.history.retracted(record, one, row, buffer)
         return None

@@ -3,7 +3,6 @@
 Learning runs in a thread of its own, on a snapshot. A trainer that was killed resumes from its last checkpoint.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +33,8 @@ from ..fitting.pretrain import MIN_OBJECTS, read_gold, refuse_classes
 from ..monitoring.metrics import Metrics
 from ..settings.tables import Trainer as Table
 from .promotion import STREAM_SPECTRA, TRAINER, Finding, Promotion, Scene, count_of, is_on_probation, shadow_of
+from .retraction import unlearn
+from .verdicts import Verdicts
 from .worker_metrics import show_drift
 
 log = structlog.get_logger()
@@ -42,7 +43,6 @@ CHECKPOINT_STEPS = 100
 MIN_LABELS = 5  # to fit on
 PROCESS_SPECTRA = 1_000  # from which a correction takes its directions
 LOOK_S = 60.0  # between two looks at the stream's predictions alone
-MAX_HELD = 100  # values that a verdict names
 MAX_IDS = 10_000  # of learned values, that a manifest names
 
 
@@ -94,9 +94,10 @@ class Learning:
         self.promotion = Promotion(store, table.model, meters, by_hand=table.promote == "by-hand")
         self._label_drift: LabelDrift | None = None
         self._base: Base | None = None
-        self._verdicts: list[dict[str, Any]] = []  # not yet in the file
+        self._verdicts = Verdicts(self._folder, meters)
         self._published = ""  # the newest version that was made current here
         self._held: dict[tuple[str, str, float, str], Held] = {}  # now; they were logged
+        self.retracted: set[str] = set()  # spectra whose values were taken out since the last look
         self.on_held: Callable[[Sequence[Held]], object] = lambda held: None  # what else is done about held values
         # Called with a new version that is no shadow, and the number of its newest label.
         self.on_learned: Callable[[str, int], object] = lambda version, until: None
@@ -128,6 +129,8 @@ class Learning:
         Args:
             is_settled: no more labels are expected at the moment.
         """
+        if self.retracted:
+            self._unlearn()
         joined, added = buffer.joined, buffer.added
         until = {"labels_until": joined, "spectra_until": added}
         to_refit = is_settled and 0 < self.table.refit_labels <= joined - self._tried_labels
@@ -159,6 +162,19 @@ class Learning:
         if not resumed:
             stream.save(self._snapshot)
         return self._start(Job(champion, labels, until, buffer.process(PROCESS_SPECTRA), "spectra", stream))
+
+    def _unlearn(self) -> None:
+        """A version that has learned retracted values is not served on; the values that are left are learned again."""
+        name, ids = self.table.model, set(self.retracted)
+        self.retracted.clear()
+        try:
+            current = self.store.current(name)
+            for outcome, version, reason in unlearn(self.store, name, ids):
+                self._verdicts.note("retraction", current, outcome, reason, version)
+                self._tried_labels = min(self._tried_labels, self.promotion.until(self.store.current(name)))
+        except (NoModel, BadBundle, StoreUnusable) as error:
+            log.error("a retracted value may still be served", values=sorted(ids), error=str(error))
+        self._verdicts.write(self._held.values())
 
     def _is_watch_due(self, joined: int, added: int) -> bool:
         """Whether there is something new for a shadow, or for the served version, to be judged by."""
@@ -264,7 +280,7 @@ class Learning:
         try:
             self._finish(job, future)
         finally:
-            self._write_verdicts()
+            self._verdicts.write(self._held.values())
 
     def _finish(self, job: Job, future: Future[Learned]) -> None:
         try:
@@ -356,22 +372,10 @@ class Learning:
         self.on_held(held)
 
     def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
-        """Counts a verdict and keeps it for the file; deletes the snapshot that it is about."""
-        self.meters["tamis_gate_total"].labels(outcome).inc()
-        line: dict[str, Any] = {"time": f"{np.datetime64('now')}Z", "why": job.why, "outcome": outcome}
-        line |= {"champion": job.champion.version, "version": version, "reason": reason}
-        self._verdicts.append(line)
+        """Deletes the snapshot that it is about."""
+        self._verdicts.note(job.why, job.champion.version, outcome, reason, version)
         if job.stream is not None:
             self._snapshot.unlink(missing_ok=True)
-
-    def _write_verdicts(self) -> None:
-        """Appends those of one job at once, each with the newest values that are held."""
-        if not self._verdicts:
-            return
-        held = {one.spectrum_id: str(one) for one in list(self._held.values())[-MAX_HELD:]}
-        with open(self._folder / "verdicts.jsonl", "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line | {"held": held}) + "\n" for line in self._verdicts))
-        self._verdicts = []
 
 
 def _learned_ids(job: Job, judged: Judged) -> list[str]:

@@ -112,7 +112,7 @@ class Promotion:
     def is_needed(self) -> bool:
         """Whether there is a shadow, or a served version that something was served before."""
         known = self.store.log(self.name)
-        return shadow_of(self.store, self.name) is not None or _chosen(known, known.current) is not None
+        return shadow_of(self.store, self.name) is not None or chosen_in(known, known.current) is not None
 
     def tried_until(self) -> int:
         """The number of the newest value that a candidate has learned, whatever became of it: it is not tried again."""
@@ -155,7 +155,7 @@ class Promotion:
         if len(lineage) < 2:
             return None
         now, before, chosen = lineage[0], lineage[1], lineage[-1]
-        made = _chosen(known, now.name)
+        made = chosen_in(known, now.name)
         person = "" if made is None or made.by == TRAINER else f"{made.by} ({made.user})"
         units, is_new = _units(scene.model), values.joined > max(now.until, before.until)
         moves, errors = self._moves(now, before, scene), self._errors(now, before, scene, values, is_new)
@@ -204,7 +204,7 @@ class Promotion:
             if version is None:
                 break
             lineage.append(version)
-            made = _chosen(known, name)
+            made = chosen_in(known, name)
             if made is None or (made.by != TRAINER and len(lineage) > 1):
                 break
             name = made.replaced
@@ -350,7 +350,7 @@ def count_of(model: Model, name: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def _chosen(known: Log, version: str | None) -> Entry | None:
+def chosen_in(known: Log, version: str | None) -> Entry | None:
     """The entry that made a version current; where the trainer went back to it, the one before that."""
     for one in reversed(known.entries):
         if (one.version, one.to) == (version, "current") and (one.by, one.action) != (TRAINER, "rollback"):

@@ -61,6 +61,7 @@ class Trainer:
         self._cameras = Cameras(self._folder / "cameras")
         history = LabelHistory(LabelLog(self._folder), self.outbox, self.settings.topics.label_requests)
         self.intake = LabelIntake(self.settings, self.store, self.meters, self.outbox, history)
+        self.intake.on_retracted = self.learning.retracted.add
         self.learning.on_held = self._held
         self.learning.on_learned = self._learned
         self._of_source = SourceMetrics(self.meters)

@@ -112,6 +112,38 @@ def test_a_retracted_value_is_in_no_later_version(line: Line, fat: np.ndarray) -
     assert "there is no value to take out" in reject.headers["error"]
 
 
+def test_what_has_learned_a_retracted_value_is_not_served_on(line: Line, fat: np.ndarray) -> None:
+    """The only value, then one of three: what was served before it is served again, and the others are learned anew."""
+    line.values(one("s0", float(fat[0])))
+    line.run()
+    assert line.store.current("default") == "v0002"
+    line.values(retract=[{"spectrum_id": "s0", "reason": "mixed up"}])
+    line.run()
+    assert line.store.current("default") == "v0001", "no value is left, and nothing of it is served"
+    assert line.store.log("default").entries[-1].why == "v0002 has learned the value of s0, which was retracted"
+    assert [(one["why"], one["outcome"]) for one in line.verdicts[-1:]] == [("retraction", "rolled back")]
+    for i in (1, 2, 3):
+        line.values(one(f"s{i}", float(fat[i])))
+        line.run()
+    line.values(retract=[{"spectrum_id": "s1"}])
+    line.run()
+    training = line.store.manifest("default")["training"]
+    assert sorted(training["label_ids"]) == ["s2", "s3"]
+    assert training["labels"] == 60 + 2
+
+
+def test_a_version_that_a_person_chose_stays_though_it_has_learned_a_retracted_value(
+    line: Line, fat: np.ndarray
+) -> None:
+    line.values(one("s0", float(fat[0])))
+    line.run()
+    line.store.promote("default", "v0001", by="tamis models promote")
+    line.store.promote("default", "v0002", by="tamis models promote")
+    line.values(retract=[{"spectrum_id": "s0"}])
+    line.run()
+    assert line.store.current("default") == "v0002"
+
+
 def test_a_value_that_a_model_of_several_targets_cannot_learn_alone_says_so(tmp_path: Path, grid: Axis) -> None:
     from tamis.models.pls import PLSR
     from tamis.models.preprocess import Pipeline
