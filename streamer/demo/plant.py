@@ -25,7 +25,7 @@ from ..transport.kafka_sink import KafkaSink
 from ..transport.kafka_source import KafkaSource
 
 LINE, MODEL = "fermentation", "glucose"
-PATIENCE_S = 120.0
+PATIENCE_S = 120.0  # without any progress
 
 
 class Plant:
