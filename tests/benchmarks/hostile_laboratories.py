@@ -115,7 +115,7 @@ class Case:
         with tempfile.TemporaryDirectory() as folder, Buffer(f"{folder}/buffer", grid, 64 << 20) as buffer:
             store = Store(f"{folder}/store")
             store.publish(name, self.champion)
-            table = Trainer(model=name, folder=f"{folder}/trainer", pretrain_spectra=0)
+            table = Trainer.model_validate({"model": name, "folder": f"{folder}/trainer", "pretrain_spectra": 0})
             learning = Learning(table, store, Metrics(), lambda: False)
             learning.open(learning.champion())
             ids = [f"s{row}" for row in self.asked]
