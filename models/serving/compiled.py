@@ -60,7 +60,7 @@ def serve(
             made = Compiled(parts, backend, threads, typical, reference)
             try_out(made, pipeline.grid, manifest)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
-            error, in_domain = _errors(got, expected, limits)
+            error, in_domain = errors_of(got, expected, limits)
         except Exception as failure:  # noqa: BLE001 (after any error the next backend is tried)
             refused.append(f"{backend}: {failure!s:.200}")
             continue
@@ -95,7 +95,7 @@ def _probes(parts: Parts, calibration: Calibration | None) -> np.ndarray:
     return domain.mean + drawn + aside
 
 
-def _errors(got: Result, expected: Result, limits: Limits) -> tuple[float, float]:
+def errors_of(got: Result, expected: Result, limits: Limits) -> tuple[float, float]:
     """Root mean square error of the values over their sd; and of T2 and Q, over themselves and their limit."""
     values = expected.values
     scale = values.std(axis=0)

@@ -71,6 +71,7 @@ class Chain:
     """Pre-treatment steps for (n, bands) spectra of any numeric type -> (n, bands') of `dtype`, a new array.
 
     `resampling` leads from the spectra's own axis to the grid of `bands` bands; `typical` (bands,) is as in `Product`.
+    `parts` are the products, and the steps that are not folded.
     """
 
     def __init__(
@@ -81,29 +82,30 @@ class Chain:
         typical: np.ndarray | None = None,
         resampling: Resampler | None = None,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.bands = dtype, bands
         self.pick = None if resampling is None or resampling.is_identity else resampling.gather
-        self.steps: list[Callable[[np.ndarray], np.ndarray]] = []
+        self.parts: list[Product | Step] = []
         matrix = None if resampling is None else resampling.matrix
         treated = np.linspace(0.1, 1.0, bands) if typical is None else typical  # (bands,), step by step
         runs = [(narrow, list(run)) for narrow, run in groupby(steps, lambda step: isinstance(step, NARROW))]
         if matrix is not None:
             first = runs.pop(0)[1] if runs and runs[0][0] else []
-            self.steps.append(Product(*affine(first, matrix), None, dtype))
+            self.parts.append(Product(*affine(first, matrix), None, dtype))
             treated = through(first, treated[None])[0]
         for narrow, run in runs:
             if narrow and len(treated) <= MAX_FOLDED:
                 centre = None if typical is None else treated
-                self.steps.append(Product(*affine(run, np.eye(len(treated))), centre, dtype))
+                self.parts.append(Product(*affine(run, np.eye(len(treated))), centre, dtype))
             else:
-                self.steps += [_snv if isinstance(step, SNV) else _cast(step, dtype) for step in run]
+                self.parts += run
             treated = through(run, treated[None])[0]
         self.typical = None if typical is None else treated  # (bands',)
+        self._steps = [part if isinstance(part, Product) else _cast(part, dtype) for part in self.parts]
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         if self.pick is not None:
             spectra = spectra[:, self.pick]
-        return through(self.steps, np.ascontiguousarray(spectra, self.dtype))
+        return through(self._steps, np.ascontiguousarray(spectra, self.dtype))
 
 
 def _snv(spectra: np.ndarray) -> np.ndarray:
@@ -118,6 +120,8 @@ def _snv(spectra: np.ndarray) -> np.ndarray:
 
 def _cast(step: Step, dtype: type) -> Callable[[np.ndarray], np.ndarray]:
     """The step itself, with its learned arrays in `dtype`."""
+    if isinstance(step, SNV):
+        return _snv
     light = copy.copy(step)
     for name in step.learned:
         learned = np.asarray(getattr(step, name))

@@ -82,7 +82,8 @@ class CompiledEncoder:
         self.grid, mean = Axis.from_json(about["grid"]), own["mean"]
         scale = Autoscale.fitted(mean=mean, scale=np.broadcast_to(own["sd"], mean.shape))
         steps = [*Pipeline.from_json(about["preprocess"], self.grid, own).steps, scale]
-        self._steps = steps if step_by_step else [Chain(steps, len(self.grid), DTYPE[backend.rest])]
+        self.chains = [] if step_by_step else [Chain(steps, len(self.grid), DTYPE[backend.rest])]
+        self._steps = steps if step_by_step else self.chains
         self._network = _compiled(ENCODERS[about["kind"]], below("network.", own), len(mean), backend, threads)
 
     def embed(self, spectra: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """`tamis models`: the model store, its stages and its log."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -8,7 +9,7 @@ from typer import Argument, Option
 from ... import BadSettings, TamisError
 from .options import StoreOptions, command, new_app, refusing, tell
 
-app = new_app(help="Models: list, compare, promote, roll back, history.")
+app = new_app(help="Models: list, compare, promote, roll back, history, export.")
 
 Name = Annotated[str, Argument(help="The model's name in the store.")]
 Why = Annotated[str, Option(help="A sentence for the log.")]
@@ -168,6 +169,28 @@ def promote(
     before = store.current(name)
     store.promote(name, version, by="tamis models promote", why=why)
     print(f"{name}: {before} -> {version}")
+
+
+@command(app)
+def export(
+    name: Name,
+    version: Annotated[str | None, Option(help="Such as v0003; default: the current one.")] = None,
+    onnx: Annotated[Path | None, Option(help="An ONNX file: pre-treatment, values or classes, T2, Q.")] = None,
+    csv: Annotated[Path | None, Option(help="Regression coefficients of a linear model, with the axis.")] = None,
+    *,
+    store_options: StoreOptions,
+) -> None:
+    """Write a model for programs without Tamis.
+
+    \b
+    Examples:
+      tamis models export protein --onnx protein.onnx
+      tamis models export protein --version v0003 --csv protein.csv
+    """
+    from ..tools.export import export as write
+
+    written = " and ".join(str(path) for path in (onnx, csv) if path is not None)
+    print(f"{name} {write(store_options.open(), name, version, onnx, csv)}: written to {written}")
 
 
 @command(app)

@@ -31,6 +31,7 @@ FENCES = {
     "prometheus_client": {"monitoring", "tools/top"},
     "torch": {"ssl", "services/learning", *NETWORK_FILES},
     "lightly": {"ssl"},
+    "onnx": {"models/onnx_graph", "models/to_onnx"},
     "sqlite3": {"ssl/replay_file"},
     "starlette": {"monitoring", "tools/view"},
     "uvicorn": {"monitoring"},
