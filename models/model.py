@@ -12,8 +12,9 @@ import numpy as np
 from .. import BadBundle, NotInstalled
 from .applicability_domain import LEVELS
 from .axis import Axis, resampler
+from .instruments import Instruments
 from .prediction_interval import PredictionInterval
-from .preprocess import Pipeline
+from .preprocess import Pipeline, through
 from .rows import Rows
 
 # Each estimator by its kind. A new one is a file and a row here; its module is imported at the first use.
@@ -97,6 +98,7 @@ class Model:
         training: what it was fitted on (file, rows, fingerprint), for the manifest.
         calibration: those spectra themselves, kept beside the model in its bundle; a loaded model has none.
         interval: how far from a prediction the measured value may lie; None for classes and bundles up to 0.1.
+        instruments: whose spectra it was fitted on, and how those of others are brought to them.
     """
 
     pipeline: Pipeline
@@ -108,6 +110,7 @@ class Model:
     calibration: Calibration | None = None
     class_of: str = ""
     interval: PredictionInterval | None = None
+    instruments: Instruments = field(default_factory=Instruments)
 
     @classmethod
     def fit(
@@ -155,18 +158,20 @@ class Model:
 
         `parameters` take the place of the estimator's own.
         """
-        return self.fit(
+        made = self.fit(
             labels.spectra,
             self.grid,
             np.array(self.classes)[labels.values.argmax(axis=1)] if self.class_of else labels.values,
             [self.class_of] if self.class_of else self.targets,
-            pipeline=Pipeline.parse(str(self.pipeline)),
+            pipeline=self.pipeline.unfitted(),
             estimator=type(self.estimator)(**self.estimator.get_params() | parameters),
             units=self.units,
             quantity=self.quantity,
             source="labels",
             groups=labels.group,
         )
+        made.instruments = self.instruments
+        return made
 
     @property
     def kind(self) -> str:
@@ -186,28 +191,38 @@ class Model:
         """A committee's encoder, if it has one."""
         return getattr(self.estimator, "encoder", None)
 
-    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
-        """(n, bands) on any axis that covers the grid; raises AxisMismatch, whose text names what is missing."""
-        treated = self.pipeline.transform(spectra, axis)
+    def on_grid(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> np.ndarray:
+        """(n, bands) on any axis that covers the grid -> (n, grid's), as the master would have measured them."""
+        measured = resampler(axis, self.grid).apply(np.asarray(spectra, np.float64))
+        return self.instruments.mapped(measured, instrument)
+
+    def predict(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> Result:
+        """(n, bands) on any axis that covers the grid; raises AxisMismatch, whose text names what is missing.
+
+        `instrument`: what measured them; the master, or one that needs no map, if it is not said.
+        """
+        treated = through(self.pipeline.steps, self.on_grid(spectra, axis, instrument))
         t2, q = self.estimator.t2_q(treated)
         if self.class_of:
             verdict = self.estimator.judge(treated)
             return Result(verdict.probability, t2, q, verdict.distance)
         values = np.asarray(self.estimator.predict(treated), np.float64).reshape(len(treated), -1)
         half = None if self.interval is None else self.interval.widths(t2, q, self.limits)
-        return Result(values, t2, q, half=half)
+        of = self.instruments
+        return Result(of.in_results(values, instrument), t2, q, half=of.in_widths(half, instrument))
 
     @property
     def classes(self) -> list[str]:
         """The names of a model's classes in the order of its targets; empty for a model of values."""
         return class_names(self.class_of, self.targets)
 
-    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+    def spread(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> np.ndarray | None:
         """(n, bands) -> (n,): a committee's standard deviation over its usual error; None for other kinds."""
         usual = getattr(self.estimator, "rmsecv_", None)
         if usual is None or self.class_of or not hasattr(self.estimator, "predict_interval"):
             return None
-        _, sd = self.estimator.predict(self.pipeline.transform(spectra, axis), return_std=True)
+        treated = through(self.pipeline.steps, self.on_grid(spectra, axis, instrument))
+        _, sd = self.estimator.predict(treated, return_std=True)
         return np.max(sd.reshape(len(spectra), -1) / np.where(usual > 0, usual, 1.0), axis=1)
 
     def to_parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -225,8 +240,10 @@ class Model:
             "training": self.training,
             "limits": self.limits,
         }
+        if self.instruments:
+            manifest["instruments"] = self.instruments.to_json()
         intervals = {} if self.interval is None else self.interval.arrays()
-        return manifest, {**self.pipeline.arrays(), **self.estimator.arrays(), **intervals}
+        return manifest, {**self.pipeline.arrays(), **self.estimator.arrays(), **intervals, **self.instruments.arrays()}
 
     @classmethod
     def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
@@ -236,6 +253,7 @@ class Model:
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             about = {name: manifest[name] for name in ("targets", "units", "quantity", "training")}
             model = cls(pipeline, estimator, **about, class_of=manifest.get("class_of", ""))
+            model.instruments = Instruments.from_parts(manifest, arrays, len(model.grid))
             try_out(model, model.grid, manifest)
             model.interval = PredictionInterval.from_arrays(arrays, len(model.targets))
         return model

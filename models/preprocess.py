@@ -4,6 +4,7 @@ A pipeline is written as text, left to right: ``cut 950 1500, baseline, savgol 1
 Every step maps (n, bands) to (n, bands'); what it learns, it learns from the training spectra alone.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -250,6 +251,38 @@ class Autoscale(Step):
         return (spectra - self.mean) / self.scale
 
 
+class Affine(Step):
+    """x + x left right + offset: what objects seen by two instruments have taught, see `ssl.calibration_transfer`.
+
+    A fit on spectra leaves it as it is. left (bands, k), right (k, bands), offset (bands,).
+    """
+
+    learned = ("left", "right", "offset")
+    left: np.ndarray
+    right: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def adding(cls, offset: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None) -> Self:
+        parts = np.zeros((2, len(offset), 0)) if left is None or right is None else (left, right.T)
+        return cls.fitted(left=parts[0], right=parts[1].T, offset=offset)
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        """Raises ValueError if it has learned nothing, or on other bands."""
+        if not hasattr(self, "offset"):
+            raise ValueError("affine is learned from objects that two instruments have measured: tamis transfer")
+        if len(self.offset) != len(axis):
+            raise ValueError(f"affine was learned on {len(self.offset)} bands, got {len(axis)}")
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        if not self.left.shape[1]:
+            return spectra + self.offset
+        moved = spectra @ self.left @ self.right
+        moved += spectra
+        moved += self.offset
+        return moved
+
+
 STEPS: dict[str, type[Step]] = {step.name: step for step in Step.__subclasses__()}
 
 
@@ -290,6 +323,10 @@ class Pipeline:
     def transform(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
         """(n, bands) on any axis that covers the grid -> (n, bands'); raises AxisMismatch if it does not."""
         return through(self.steps, resampler(axis, self.grid).apply(np.asarray(spectra, np.float64)))
+
+    def unfitted(self) -> Self:
+        """The same steps, to be fitted anew."""
+        return type(self)([copy.copy(step) for step in self.steps])
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"step": step.name, **asdict(step)} for step in self.steps]

@@ -32,7 +32,7 @@ from .model import Calibration, Model
 from .serving.compiled import ServedModel, serve
 from .tensors import packed
 
-FORMAT = 1
+FORMAT = 2  # 1 where no instrument has a map: programs that know none serve it rightly
 WEIGHTS = "weights.safetensors"
 CALIBRATION = "calibration.safetensors"
 MANIFEST = "manifest.json"
@@ -90,8 +90,8 @@ class Store:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise BadBundle(f"{path}: expected a manifest with a checksum: {error}") from error
         _check(path, expected, actual)
-        if manifest.get("format") != FORMAT:
-            raise BadBundle(f"{path}: expected bundle format {FORMAT}, got {manifest.get('format')!r}")
+        if manifest.get("format") not in (1, FORMAT):
+            raise BadBundle(f"{path}: expected bundle format 1 or {FORMAT}, got {manifest.get('format')!r}")
         files = manifest.get("files")
         listed = files if isinstance(files, dict) else {}
         if WEIGHTS not in listed:
@@ -195,7 +195,7 @@ class Store:
                     _write(draft / file, raw)
                 for number in count(1 + max(map(_number, self.versions(name)), default=0)):
                     manifest = {
-                        "format": FORMAT,
+                        "format": FORMAT if model.instruments.maps or model.instruments.lines else 1,
                         "model": name,
                         "version": f"v{number:04d}",
                         "parent": parent,

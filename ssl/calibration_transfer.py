@@ -1,82 +1,66 @@
 """Calibration transfer from pairs: the same object measured under two conditions, without a laboratory value.
 
 A is the condition with labels, B another one: an instrument, optics, a grind, a moment. Row i of A and of B is one
-object. Each correction removes what differs within pairs in its own way.
+object. A correction has a map for spectra under B, which leads to those under A, and a filter for both, which damps
+what still differs within pairs. `CORRECTIONS` lists those that are offered.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
-_TINY = np.finfo(np.float64).tiny ** 0.5
+from ..models.preprocess import Affine
 
-
-class Map(NamedTuple):
-    """x -> x left right + offset, plus x itself if `on_top` is 1: (n, bands) -> (n, features).
-
-    Attributes:
-        left: (bands, k). right: (k, features). offset: (features,). on_top: 0 or 1.
-    """
-
-    left: np.ndarray
-    right: np.ndarray
-    offset: np.ndarray
-    on_top: np.ndarray
-
-    @classmethod
-    def adding(cls, offset: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None) -> Map:
-        nothing = np.zeros((len(offset), 0))
-        return cls(nothing if left is None else left, nothing.T if right is None else right, offset, np.array(1))
-
-    @classmethod
-    def onto(cls, directions: np.ndarray, mean: np.ndarray) -> Map:
-        return cls(directions, np.eye(directions.shape[1]), -mean @ directions, np.array(0))
-
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        moved = X @ self.left @ self.right + self.offset
-        return X + moved if self.on_top else moved
+RANK = 64  # of a map or filter: a product with 700 bands then takes under 2 us a spectrum
 
 
 class Correction(BaseEstimator):
-    """`transform` for spectra under condition B, `reference` for those under A; afterwards one model serves both."""
+    """`transform` for spectra under condition B, `reference` for those under A; afterwards one model serves both.
+
+    Attributes:
+        map_: for spectra under B alone. filter_: for both, after the map; None where a model of A needs no new fit.
+    """
+
+    filter_: Affine | None = None
 
     def fit(self, A: Any, B: Any) -> Self:
         """A (n, bands) and B (n, bands), row by row the same object."""
         A, B = paired(A, B)
-        return self._keep(Map.adding(np.zeros(A.shape[1])))
+        self.map_ = Affine.adding(np.zeros(A.shape[1]))
+        return self
 
     def fit_pairs(self, A: Any, B: Any) -> Self:
         """Fits any correction on pairs; `fit` of some takes objects with any number of spectra."""
         return self.fit(A, B)
 
-    def _keep(self, of_b: Map, of_a: Map | None = None) -> Self:
-        """Keeps the maps of the two conditions; `of_b` serves both if there is no other."""
-        self.of_b_, self.of_a_ = of_b, of_a or of_b
-        return self
-
     def transform(self, X: Any) -> np.ndarray:
-        """(n, bands) under condition B -> (n, features)"""
-        return self._mapped(X, "of_b_")
+        """(n, bands) under condition B -> (n, bands)"""
+        return self._filtered(self.map_(self._checked(X)))
 
     def reference(self, X: Any) -> np.ndarray:
-        """(n, bands) under condition A -> (n, features)"""
-        return self._mapped(X, "of_a_")
+        """(n, bands) under condition A -> (n, bands)"""
+        return self._filtered(self._checked(X))
 
-    def _mapped(self, X: Any, name: str) -> np.ndarray:
-        check_is_fitted(self)
-        X, bands = _spectra(X), len(self.of_b_.left)
+    def _filtered(self, X: np.ndarray) -> np.ndarray:
+        return X if self.filter_ is None else self.filter_(X)
+
+    def _checked(self, X: Any) -> np.ndarray:
+        check_is_fitted(self, "map_")
+        X, bands = _spectra(X), len(self.map_.offset)
         if X.shape[1] != bands:
             raise ValueError(f"{type(self).__name__} was fitted on {bands} bands, got {X.shape[1]}")
-        return getattr(self, name)(X)
+        return X
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything a fitted correction consists of."""
-        maps = {"a": self.of_a_, "b": self.of_b_}
-        return {f"{name}.{field}": array for name, map_ in maps.items() for field, array in map_._asdict().items()}
+    @property
+    def size(self) -> int:
+        """Fitted numbers."""
+        parts = [self.map_] if self.filter_ is None else [self.map_, self.filter_]
+        return sum(part.left.size + part.right.size + part.offset.size for part in parts)
 
 
 class MeanShift(Correction):
@@ -88,20 +72,22 @@ class MeanShift(Correction):
 
     def fit(self, A: Any, B: Any) -> Self:
         """A (n, bands), B (m, bands)."""
-        shift = _spectra(A).mean(axis=0) - _spectra(B).mean(axis=0)
-        return self._keep(Map.adding(shift), Map.adding(0 * shift))
+        self.map_ = Affine.adding(_spectra(A).mean(axis=0) - _spectra(B).mean(axis=0))
+        return self
 
 
 class DirectStandardisation(Correction):
     """Maps spectra under B onto A by ridge regression of the pairs' differences on the spectra under B.
 
-    A large penalty leaves a plain mean shift, so that few pairs suffice; the published method has no penalty.
+    A large penalty leaves a plain mean shift, so that few pairs suffice; the published method has no penalty. The rank
+    of the regression is at most `RANK`: the directions that explain most of the differences.
 
     Args:
         penalty: of the ridge, over the mean eigenvalue of the centred spectra B; above 0.
 
     References:
-        Wang, Veltkamp & Kowalski, Anal. Chem. 63 (1991) 2750-2756, doi 10.1021/ac00023a016.
+        Wang, Veltkamp & Kowalski, Anal. Chem. 63 (1991) 2750-2756, doi 10.1021/ac00023a016. Rank: Mukherjee & Zhu,
+        Stat. Anal. Data Min. 4 (2011) 612-622, doi 10.1002/sam.10138.
     """
 
     def __init__(self, penalty: float = 0.1) -> None:
@@ -113,9 +99,12 @@ class DirectStandardisation(Correction):
             raise ValueError(f"penalty must be above 0, got {self.penalty!r}")
         shift, mean = A.mean(axis=0) - B.mean(axis=0), B.mean(axis=0)
         roots, vectors = _roots((B - mean) @ (B - mean).T)
-        left = (B - mean).T @ vectors / (roots + self.penalty * roots.sum() / max(1, len(roots)))
-        right = vectors.T @ (A - B - shift)
-        return self._keep(Map.adding(shift - mean @ left @ right, left, right), Map.adding(0 * shift))
+        ridged = roots + self.penalty * roots.sum() / max(1, len(roots))
+        right = vectors.T @ (A - B - shift)  # (k, bands)
+        explained = np.linalg.svd(right * np.sqrt(roots / ridged)[:, None], full_matrices=False)[2][:RANK]
+        left = (B - mean).T @ (vectors / ridged) @ (right @ explained.T)
+        self.map_ = Affine.adding(shift - mean @ left @ explained, left, explained)
+        return self
 
 
 class ObjectCorrection(Correction):
@@ -126,99 +115,58 @@ class ObjectCorrection(Correction):
         return self.fit(np.vstack([A, B]), np.tile(np.arange(len(A)), 2))
 
 
-class EPO(ObjectCorrection):
-    """External parameter orthogonalisation: projects out the leading directions of the differences within objects.
-
-    References:
-        Roger, Chauchard & Bellon-Maurel, Chemom. Intell. Lab. Syst. 66 (2003) 191-204,
-        doi 10.1016/S0169-7439(03)00051-0.
-    """
-
-    def __init__(self, n_components: int = 1) -> None:
-        self.n_components = n_components
-
-    def fit(self, X: Any, objects: Any) -> Self:
-        _check_whole("n_components", self.n_components)
-        nuisance = _directions(_within(X, objects))[1][:, : self.n_components]
-        return self._keep(Map.adding(np.zeros(len(nuisance)), nuisance, -nuisance.T))
-
-
 class FisherWhitening(ObjectCorrection):
-    """Whitens by the covariance within objects, so that variance between objects dominates.
+    """Whitens by the covariance within objects, so that variance between objects dominates: a filter, and no map.
 
-    A share `shrinkage` of the covariance is replaced by a multiple of the identity. Directions in which the spectra of
-    an object differ are damped, where EPO projects them out.
+    A share `shrinkage` of the covariance is replaced by a multiple of the identity. The `RANK` directions in which
+    the spectra of an object differ most are damped.
 
     Args:
         shrinkage: in (0, 1]; 1 changes nothing.
-        n_components: leading directions of variance between objects to keep after whitening; None: all.
 
     References:
         Fisher, Ann. Eugenics 7 (1936) 179-188, doi 10.1111/j.1469-1809.1936.tb02137.x.
         Shrinkage: Ledoit & Wolf, J. Multivar. Anal. 88 (2004) 365-411, doi 10.1016/S0047-259X(03)00096-4.
     """
 
-    def __init__(self, shrinkage: float = 0.1, *, n_components: int | None = None) -> None:
+    def __init__(self, shrinkage: float = 0.1) -> None:
         self.shrinkage = shrinkage
-        self.n_components = n_components
 
     def fit(self, X: Any, objects: Any) -> Self:
-        _check_share("shrinkage", self.shrinkage)
+        if not 0 < self.shrinkage <= 1:
+            raise ValueError(f"shrinkage must lie above 0 and be at most 1, got {self.shrinkage!r}")
         X = _spectra(X)
         roots, nuisance = _directions(_within(X, objects))  # (k,), (bands, k)
         floor = self.shrinkage * roots.sum() / X.shape[1]
         # In units of the floor: directions that do not vary within objects keep their scale.
         gain = np.sqrt(floor / ((1 - self.shrinkage) * roots + floor)) - 1
-        self._keep(Map.adding(np.zeros(X.shape[1]), nuisance * gain, nuisance.T))
-        if self.n_components is None:
-            return self
-        _check_whole("n_components", self.n_components)
-        means = object_means(self.transform(X), np.unique(objects, return_inverse=True)[1])
-        leading = _directions(means - means.mean(axis=0))[1][:, : self.n_components]
-        return self._keep(Map.onto(self.transform(leading.T).T, np.zeros(X.shape[1])))
+        nothing = np.zeros(X.shape[1])
+        self.filter_ = Affine.adding(nothing, (nuisance * gain)[:, :RANK], nuisance.T[:RANK])
+        self.map_ = Affine.adding(nothing)
+        return self
 
 
-class CanonicalPairs(Correction):
-    """Canonical correlation of the two views, on the leading `n_components` principal components of all their spectra.
+class WhitenedStandardisation(Correction):
+    """`DirectStandardisation`, then `FisherWhitening` of what still differs within pairs."""
 
-    A score is multiplied by the root of its canonical correlation: the posterior mean of what the views share.
-
-    Args:
-        n_components: of the common basis; at least 1.
-        shrinkage: share of each view's covariance that is replaced by a multiple of the identity, in (0, 1].
-
-    References:
-        Hotelling, Biometrika 28 (1936) 321-377, doi 10.1093/biomet/28.3-4.321. Weights: Bach & Jordan, A probabilistic
-        interpretation of canonical correlation analysis, University of California, Berkeley, TR 688 (2005).
-    """
-
-    def __init__(self, n_components: int = 20, *, shrinkage: float = 1e-3) -> None:
-        self.n_components = n_components
+    def __init__(self, penalty: float = 0.1, shrinkage: float = 0.1) -> None:
+        self.penalty = penalty
         self.shrinkage = shrinkage
 
     def fit(self, A: Any, B: Any) -> Self:
         A, B = paired(A, B)
-        _check_whole("n_components", self.n_components)
-        _check_share("shrinkage", self.shrinkage)
-        mean_a, mean_b = A.mean(axis=0), B.mean(axis=0)
-        basis = _directions(np.vstack([A - mean_a, B - mean_b]))[1][:, : self.n_components]  # (bands, k)
-        scores_a, scores_b = (A - mean_a) @ basis, (B - mean_b) @ basis
-        white_a, white_b = _whitener(scores_a, self.shrinkage), _whitener(scores_b, self.shrinkage)
-        left, agreement, right = np.linalg.svd(white_a.T @ (scores_a.T @ scores_b / len(A)) @ white_b)
-        weight = np.sqrt(agreement)
-        return self._keep(
-            Map.onto(basis @ white_b @ right.T * weight, mean_b), Map.onto(basis @ white_a @ left * weight, mean_a)
-        )
+        self.map_ = DirectStandardisation(self.penalty).fit(A, B).map_
+        self.filter_ = FisherWhitening(self.shrinkage).fit_pairs(A, self.map_(B)).filter_
+        return self
 
 
-def _check_whole(name: str, value: Any) -> None:
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _check_share(name: str, value: Any) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"{name} must lie above 0 and be at most 1, got {value!r}")
+# The registry: a new correction is a class above, and a row here with the parameters to choose from.
+CORRECTIONS: dict[str, Sequence[Correction]] = {
+    "mean-shift": [MeanShift()],
+    "ds": [DirectStandardisation(p) for p in np.logspace(-4, 1, 6)],
+    "fisher": [FisherWhitening(s) for s in (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)],
+    "ds-fisher": [WhitenedStandardisation(p, s) for p in (1e-3, 1e-2, 0.1) for s in (1e-2, 0.1)],
+}
 
 
 def _spectra(X: Any) -> np.ndarray:
@@ -264,11 +212,3 @@ def _directions(D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _roots(D.T @ D)
     roots, vectors = _roots(D @ D.T)
     return roots, D.T @ vectors / np.sqrt(roots)
-
-
-def _whitener(scores: np.ndarray, shrinkage: float) -> np.ndarray:
-    """(n, k) centred -> (k, k), the inverse root of their covariance, shrunk towards its diagonal's mean."""
-    covariance = scores.T @ scores / len(scores)
-    floor = max(shrinkage * np.trace(covariance) / len(covariance), _TINY)
-    roots, vectors = np.linalg.eigh((1 - shrinkage) * covariance)
-    return vectors / np.sqrt(np.maximum(roots, 0) + floor) @ vectors.T

@@ -14,7 +14,7 @@ from ..models.committee import CommitteeRegressor
 from ..models.encoder import Encoder
 from ..models.model import Calibration, Model
 from ..models.model_selection import train
-from ..models.preprocess import Pipeline
+from ..models.preprocess import Affine, Pipeline
 from .gate import Probe, Verdict
 from .shadow import Promise
 
@@ -140,7 +140,7 @@ def as_champion(champion: Model) -> Fit:
 
 def as_committee(champion: Model, encoder: Encoder) -> Fit:
     """A committee on the encoder's embeddings, in place of a champion of any kind."""
-    pipeline = Pipeline()
+    pipeline = Pipeline([step for step in champion.pipeline.steps if isinstance(step, Affine)])
     pipeline.grid = champion.grid
     return as_champion(replace(champion, pipeline=pipeline, estimator=CommitteeRegressor(encoder=encoder)))
 

@@ -15,10 +15,12 @@ import numpy as np
 
 from .. import BadSettings, StoreUnusable
 from ..models.axis import Axis
+from ..models.instruments import Instruments
 from .label_rows import Identity, LabelRow, LabelRows, Taken
 from .replay_file import ReplayFile
 from .replay_layout import (
     DAY_US,
+    INSTRUMENT_OF_SLOTS,
     MAX_CONDITIONS,
     MAX_TEXT,
     Asked,
@@ -50,6 +52,7 @@ class Buffer(AbstractContextManager):
         window, reservoir, labels, waiting, memory: how many fit; at least `memory` ids are remembered.
         ids_collide: whether any id was seen under two conditions.
         at_once: how many spectra one transaction takes.
+        instruments: of the model that is learned from; spectra are kept as measured, and mapped as they are read.
 
     Every method raises StoreUnusable if the file is damaged.
     """
@@ -62,6 +65,7 @@ class Buffer(AbstractContextManager):
             StoreUnusable: it is damaged or no buffer, another process has it open, or it cannot be made.
         """
         self.path, self.grid, self.max_bytes = Path(path), grid, max_bytes
+        self.instruments = Instruments()
         layout = Layout.within(max_bytes, len(grid))
         if layout is None:
             raise BadSettings(f"a buffer on {grid} needs more than {max_bytes} bytes")
@@ -238,7 +242,7 @@ class Buffer(AbstractContextManager):
         """All spectra of window and reservoir."""
         kept = self._run("SELECT slot, coalesce(object, -1 - slot), condition FROM spectra ORDER BY slot")
         slot, objects, condition = columns_of(kept, 3)
-        return Unlabeled(self._read(slot), objects, condition, slot < self.window)
+        return Unlabeled(self._spectra(slot), objects, condition, slot < self.window)
 
     def labeled(self, targets: Sequence[str]) -> Labeled:
         """The labeled spectra that have a value of one of the targets."""
@@ -255,12 +259,12 @@ class Buffer(AbstractContextManager):
                 kept.append(row)
         slot, objects, time, joined = columns_of(kept, 4)
         of_targets, previous = np.array([values, before], np.float64).reshape(2, len(kept), len(targets))
-        return Labeled(self._read(slot), of_targets, ids, objects, time.astype("datetime64[us]"), joined, previous)
+        return Labeled(self._spectra(slot), of_targets, ids, objects, time.astype("datetime64[us]"), joined, previous)
 
     def process(self, most: int) -> np.ndarray:
         """(n, bands): so many unlabeled spectra at most, the newest last; a quarter are the newest, the others even."""
         (slot,) = columns_of(self._run("SELECT slot FROM spectra ORDER BY number"), 1)
-        return self._read(slot[spread_rows(len(slot), most)])
+        return self._spectra(slot[spread_rows(len(slot), most)])
 
     def beside(self, labeled: Labeled, span: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
         """Unlabeled spectra (m, bands) measured under a labeled one's condition within `span` of it, before or after.
@@ -285,7 +289,7 @@ class Buffer(AbstractContextManager):
             within = (apart > 0) & (apart <= reach)  # 0: the labeled spectrum itself
             slots.append(slot[within])
             rows.append(of[nearest[within]])
-        return self._read(np.concatenate(slots)), np.concatenate(rows)
+        return self._spectra(np.concatenate(slots)), np.concatenate(rows)
 
     @property
     def added(self) -> int:
@@ -363,6 +367,16 @@ class Buffer(AbstractContextManager):
 
     def _move(self, positions: Mapping[str, int] | None) -> None:
         self._many("REPLACE INTO positions VALUES (?, ?)", (positions or {}).items())
+
+    def _spectra(self, slots: np.ndarray) -> np.ndarray:
+        """(n,) slots -> (n, grid bands), as the master of `instruments` would have measured them"""
+        rows = self._read(slots)
+        if self.instruments.maps:
+            of = dict(self._run(INSTRUMENT_OF_SLOTS))
+            names = np.array([of.get(slot, "").partition("/")[2] for slot in slots.tolist()], object)
+            for name in set(names.tolist()):
+                rows[names == name] = self.instruments.mapped(rows[names == name], name)
+        return rows
 
     def _read(self, slots: np.ndarray) -> np.ndarray:
         """(n,) slots -> (n, grid bands)"""

@@ -51,6 +51,10 @@ CREATE TABLE conditions (code INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE positions (name TEXT PRIMARY KEY, position INTEGER)
 """
 SCHEMA = f"{_OTHER_TABLES};{TABLES_OF_SEEN};{TABLE_OF_LABELS}"
+INSTRUMENT_OF_SLOTS = """
+SELECT slot, name FROM spectra JOIN conditions ON condition = code UNION ALL
+SELECT slot, coalesce(name, '/' || instrument) FROM labels LEFT JOIN conditions ON condition = code WHERE slot NOT NULL
+"""
 MAX_CONDITIONS = 256  # lines and instruments; further ones are all called "other"
 MAX_TEXT = 512  # characters of an id or a name
 MAX_VALUES_BYTES = 1_000  # of one spectrum's laboratory values, as JSON, with those that they replaced

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # costs 1e-7 to 3e-6, except with ill-conditioned Gaussian processes. A number in bf16 has 8 bits.
 TOLERANCE = {"bf16": 2e-2, "fp32": 1e-5, "fp64": 1e-5}
 DISTANCE_SHARE = 1e-2  # a class's limit is known to a few percent: distances may err a hundred times as much
+MAP_GAIN = 4  # an instrument's map may amplify rounding, as it does the spectra's noise
 PROBES = 16  # spectra that backends are compared on: SpectraTr takes 6 ms for each in float64
 ROWS = 256  # spectra treated together: with fewer, calls take the time; more do not fit the cache
 
@@ -53,6 +54,7 @@ def serve(
         expected = reference.treated(pipeline.transform(probes, pipeline.grid) if calibration is not None else probes)
         check_result(expected, manifest, limits)
         _ = parts.interval  # raises likewise
+        _ = parts.instruments
     typical = None if calibration is None else calibration.spectra.mean(axis=0, dtype=np.float64)
     refused = []
     for backend in _backends(parts):
@@ -61,6 +63,11 @@ def serve(
             try_out(made, pipeline.grid, manifest)
             got = made.predict(probes, pipeline.grid) if calibration is not None else made.treated(probes)
             error, in_domain = errors_of(got, expected, limits)
+            if calibration is not None:
+                for name, by in parts.instruments.maps.items():
+                    mapped = reference.treated(pipeline.transform(by(probes.astype(np.float64)), pipeline.grid))
+                    errors = errors_of(made.predict(probes, pipeline.grid, name), mapped, limits)
+                    error, in_domain = max(error, errors[0] / MAP_GAIN), max(in_domain, errors[1] / MAP_GAIN)
         except Exception as failure:  # noqa: BLE001 (after any error the next backend is tried)
             refused.append(f"{backend}: {failure!s:.200}")
             continue
@@ -123,6 +130,7 @@ class Reference:
             if parts.about_encoder is not None:
                 self.estimator.encoder = CompiledEncoder(parts, NUMPY[1], 0, step_by_step=True)
             self.committee = Model(parts.pipeline, self.estimator, parts.manifest["targets"])
+            self.committee.instruments = parts.instruments
         else:
             self.estimator = NetworkValues(parts, NUMPY[1], 0) if parts.kind in NETWORKS else ScoreValues(parts)
 
@@ -161,12 +169,18 @@ class Compiled:
             self._values = FoldedCommittee(self._committee.estimator, dtype, self.encoder)
         simca = reference.simca
         self._distances = None if simca is None else ClassDistances(simca, parts, dtype, self._committee)
-        # A line keeps its axis for months, but a message may bring any.
-        self._chain = lru_cache(32)(lambda axis: Chain(steps, len(grid), dtype, typical, resampler(axis, grid)))
+        self._maps = parts.instruments.maps
 
-    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
+        def chain(axis: Axis, instrument: str | None) -> Chain:
+            first = [] if instrument is None else [self._maps[instrument]]
+            return Chain([*first, *steps], len(grid), dtype, typical, resampler(axis, grid))
+
+        # A line keeps its axis for months, but a message may bring any.
+        self._chain = lru_cache(32)(chain)
+
+    def predict(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> Result:
         """(n, bands) on an axis that covers the grid; raises AxisMismatch."""
-        chain = self._chain(axis)
+        chain = self._chain(axis, instrument if instrument in self._maps else None)
         blocks = [self._block(chain(spectra[at : at + ROWS])) for at in range(0, max(len(spectra), 1), ROWS)]
         return blocks[0] if len(blocks) == 1 else Result.joined(blocks)
 
@@ -174,9 +188,9 @@ class Compiled:
         """(n, bands') float64, already pre-treated"""
         return self._block((z - self._mean if self._centre is None else z).astype(self._dtype))
 
-    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+    def spread(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> np.ndarray | None:
         """As `model.Model.spread`."""
-        return None if self._committee is None else self._committee.spread(spectra, axis)
+        return None if self._committee is None else self._committee.spread(spectra, axis, instrument)
 
     def _block(self, z: np.ndarray) -> Result:
         """(n, bands'), centred unless the model is a committee"""
@@ -198,6 +212,7 @@ class ServedModel:
         validation: for a model of classes, its out-of-fold predictions; else None.
         error_sd: target -> root mean square error of cross-validation, if it is known.
         encoder: for a committee that has one: `grid`, and `embed` for spectra on it; else None.
+        instruments: as of `model.Model`.
         report: how it is computed.
     """
 
@@ -216,16 +231,26 @@ class ServedModel:
         # Backends are compared by the scores: probabilities near 1 would hide their differences.
         self._calibration = parts.arrays["calibration"] if self.class_of else None
         self._interval = parts.interval
+        self.instruments = parts.instruments
 
-    def predict(self, spectra: np.ndarray, axis: Axis) -> Result:
+    def predict(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> Result:
         """(n, bands) of any numeric type, on any axis that covers the grid; raises AxisMismatch."""
-        result = self._computed.predict(spectra, axis)
+        result = self._computed.predict(spectra, axis, instrument)
         if self._calibration is not None:
             return replace(result, values=probabilities(result.values, self._calibration))
+        if isinstance(self._computed, Model):  # which has done the rest
+            return result
+        of = self.instruments
         if self._interval is not None:
-            return replace(result, half=self._interval.widths(result.t2, result.q, self.limits))
-        return result
+            half = self._interval.widths(result.t2, result.q, self.limits)
+            result = replace(result, half=of.in_widths(half, instrument))
+        return replace(result, values=of.in_results(result.values, instrument)) if of.lines else result
 
-    def spread(self, spectra: np.ndarray, axis: Axis) -> np.ndarray | None:
+    def on_grid(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> np.ndarray:
+        """As `model.Model.on_grid`, float32."""
+        measured = resampler(axis, self.grid).apply(spectra)
+        return self.instruments.mapped(measured, instrument).astype(np.float32, copy=False)
+
+    def spread(self, spectra: np.ndarray, axis: Axis, instrument: str = "") -> np.ndarray | None:
         """As `model.Model.spread`."""
-        return self._computed.spread(spectra, axis)
+        return self._computed.spread(spectra, axis, instrument)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..applicability_domain import ApplicabilityDomain
 from ..class_scores import Validation
+from ..instruments import Instruments
 from ..model import class_names
 from ..prediction_interval import PredictionInterval
 from ..preprocess import Pipeline
@@ -75,6 +76,10 @@ class Parts:
     @property
     def interval(self) -> PredictionInterval | None:
         return PredictionInterval.from_arrays(self.arrays, len(self.manifest["targets"]))
+
+    @property
+    def instruments(self) -> Instruments:
+        return Instruments.from_parts(self.manifest, self.arrays, len(self.pipeline.grid))
 
     @property
     def simca(self) -> Simca | None:

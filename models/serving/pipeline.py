@@ -12,10 +12,16 @@ import numpy as np
 
 from ..axis import Resampler
 from ..convolution import BLOCK
-from ..preprocess import SNV, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Splice, Step, through
+from ..preprocess import SNV, Affine, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Splice, Step, through
 
 NARROW = (Cut, SavGol, Centre, Autoscale)  # each band depends on few others
-LINEAR = (*NARROW, Splice, Baseline, Detrend)  # these three are thin products already, and would be dense in a matrix
+LINEAR = (
+    *NARROW,
+    Splice,
+    Baseline,
+    Detrend,
+    Affine,
+)  # these four are thin products already, and would be dense in a matrix
 MAX_FOLDED = 4096  # bands: a wider matrix takes over 134 MB while it is folded
 
 
@@ -61,6 +67,23 @@ class Product:
         return made
 
 
+class LowRank:
+    """`preprocess.Affine`; the typical spectrum is subtracted first, as by `Product`."""
+
+    def __init__(self, step: Affine, typical: np.ndarray | None, dtype: type) -> None:
+        self.centre = np.zeros(len(step.offset), dtype) if typical is None else typical.astype(dtype)
+        self.left, self.right = step.left.astype(dtype), step.right.astype(dtype)
+        self.offset = step(self.centre[None].astype(np.float64))[0].astype(dtype)
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, bands), a new array"""
+        moved = spectra - self.centre
+        if self.left.shape[1]:
+            moved += moved @ self.left @ self.right
+        moved += self.offset
+        return moved
+
+
 def _span(matters: np.ndarray) -> tuple[int, int]:
     """First row in which anything matters, and the row after the last; one row if nothing does."""
     rows = np.flatnonzero(matters.any(axis=1))
@@ -84,7 +107,7 @@ class Chain:
     ) -> None:
         self.dtype, self.bands = dtype, bands
         self.pick = None if resampling is None or resampling.is_identity else resampling.gather
-        self.parts: list[Product | Step] = []
+        self.parts: list[Product | LowRank | Step] = []
         matrix = None if resampling is None else resampling.matrix
         treated = np.linspace(0.1, 1.0, bands) if typical is None else typical  # (bands,), step by step
         runs = [(narrow, list(run)) for narrow, run in groupby(steps, lambda step: isinstance(step, NARROW))]
@@ -97,10 +120,14 @@ class Chain:
                 centre = None if typical is None else treated
                 self.parts.append(Product(*affine(run, np.eye(len(treated))), centre, dtype))
             else:
-                self.parts += run
+                for step in run:
+                    usual = None if typical is None else treated
+                    self.parts.append(LowRank(step, usual, dtype) if isinstance(step, Affine) else step)
+                    treated = through([step], treated[None])[0]
+                continue
             treated = through(run, treated[None])[0]
         self.typical = None if typical is None else treated  # (bands',)
-        self._steps = [part if isinstance(part, Product) else _cast(part, dtype) for part in self.parts]
+        self._steps = [part if isinstance(part, Product | LowRank) else _cast(part, dtype) for part in self.parts]
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         if self.pick is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..model import Model
 from ..pls import PLSR
-from ..preprocess import Cut, Pipeline
+from ..preprocess import Affine, Cut, Pipeline
 from .pipeline import LINEAR, affine
 
 
@@ -32,6 +32,8 @@ def to_csv(model: Model, about: Mapping[str, str]) -> str:
     head = steps[: max((i for i, step in enumerate(steps, 1) if not isinstance(step, LINEAR)), default=0)]
     folded = steps[len(head) :]
     places, columns = np.arange(len(model.grid)), dict[str, tuple[np.ndarray, np.ndarray]]()
+    if any(isinstance(step, Affine) for step in head):
+        raise ValueError("what `tamis transfer` damps stands before a scatter correction: use --onnx")
     for step in head:
         for name in () if isinstance(step, Cut) else step.learned:
             learned = np.asarray(getattr(step, name))

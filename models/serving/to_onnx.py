@@ -22,7 +22,7 @@ from .compiled import Compiled, Reference, errors_of
 from .networks import ENCODERS, NETWORKS, Formula
 from .onnx_graph import Graph, Value
 from .parts import NUMPY, Parts
-from .pipeline import Chain, Product
+from .pipeline import Chain, LowRank, Product
 from .values import ClassDistances, NetworkValues, ScoreValues
 
 if TYPE_CHECKING:
@@ -150,6 +150,9 @@ def _chain(g: Graph, chain: Chain, x: Value) -> Value:
     for part in chain.parts:
         if isinstance(part, Product):
             x, bands = _product(g, part, x), part.width
+        elif isinstance(part, LowRank):
+            x = g.sub(x, part.centre)
+            x = g.add(g.add(x, g.matmul(g.matmul(x, part.left), part.right)), part.offset)
         else:
             x = _step(g, part, x, bands)
     return x

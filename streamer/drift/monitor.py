@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
-from ...models.axis import Axis, resampler
+from ...models.axis import Axis
 from ...models.model import Result
 from ..messages.frame import Frame
 from ..messages.predictions import Predictions
@@ -116,7 +116,7 @@ class LineMonitor:
         self._waiting = []  # a block has no gaps
 
     def _add(self, frame: Frame, predictions: Predictions, model: AnyModel) -> DriftReport | None:
-        spectra = resampler(frame.axis, model.grid).apply(frame.spectra).astype(np.float32, copy=False)
+        spectra = model.on_grid(frame.spectra, frame.axis, frame.instrument).astype(np.float32, copy=False)
         scans, is_new = np.zeros(len(frame), bool), False
         if self.table.reference_objects and frame.object_id is not None:
             scans = np.isin(np.array(frame.object_id), self.table.reference_objects)

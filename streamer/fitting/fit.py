@@ -10,14 +10,15 @@ import numpy as np
 from ... import BadFile, require_learn
 from ...models.axis import resampler
 from ...models.class_scores import UNKNOWN
+from ...models.instruments import Instruments
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.model_selection import select
 from ...models.preprocess import Pipeline
 from ...models.store import Store
 from ..files.columns import KEYS
-from ..files.many import Files, fingerprints
+from ..files.many import Files, fingerprints, texts_of
 from ..files.options import ReadOptions
-from ..files.table import Table, find_name
+from ..files.table import INSTRUMENT_COLUMNS, Table, find, find_name
 from ..messages.frame import RESERVED
 from .against_current import Comparison, compare_with_current
 from .calibration_check import Finding, Look, look, residual_findings
@@ -185,6 +186,7 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         source=Path(table.path).name,
         groups=groups,
     )
+    model.instruments = Instruments(instrument_of(measured))
     model.training["files"] = fingerprints(files, options.laboratory.labels, options.encoder)
     metrics = calibration_metrics(model, measured, values[good])
     findings = _residuals(model, measured, values[good])
@@ -224,6 +226,13 @@ def look_at(
         )
     except BadFile as error:
         raise BadFile(f"{table.path}: {error}") from error
+
+
+def instrument_of(table: Table) -> str:
+    """The one that measured all rows; '' if there are several, or the table does not say."""
+    column = find(table.columns, *INSTRUMENT_COLUMNS)
+    names = set() if column is None else set(texts_of(column).tolist())
+    return str(names.pop()) if len(names) == 1 else ""
 
 
 def names_of(table: Table) -> list[str]:

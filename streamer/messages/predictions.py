@@ -32,6 +32,7 @@ class Predictions(Rows):
         odd: unusual for the running process; warm_up: odd without a break since the line's start.
         frozen: bit-identical to a neighbour in time.
         reason: why not trusted or why odd; '' if neither.
+        foreign: whether the model was made for another instrument; not in messages.
         x, y: (n,) position on the belt, or None.
         result_id: where several messages were answered together, what `encode_predictions` calls each row's message
             alone; else None.
@@ -64,6 +65,7 @@ class Predictions(Rows):
     classes: dict[str, np.ndarray] = field(default_factory=dict)
     intervals: dict[str, np.ndarray] = field(default_factory=dict)
     result_id: list[str] | None = None
+    foreign: bool = False
 
     def __len__(self) -> int:
         return len(self.spectrum_id)

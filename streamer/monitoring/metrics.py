@@ -50,6 +50,7 @@ TABLE = (
     Metric(_G, "tamis_line_running", "1 while the line is scheduled to run, else 0", "line"),
     Metric(_G, "tamis_trusted_ratio", "Share of trusted predictions in the newest frame", "line"),
     Metric(_G, "tamis_frozen_spectra", "Frozen spectra in the newest frame", "line"),
+    Metric(_C, "tamis_foreign_spectra_total", "Spectra of instruments that the served model does not know", "line"),
     Metric(_G, "tamis_prediction", "5 %, 50 %, 95 % quantile of the newest frame", "line target share", "the target's"),
     Metric(
         _G,

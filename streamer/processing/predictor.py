@@ -7,6 +7,7 @@ import structlog
 
 from ... import BadMessage
 from ...models.class_scores import Verdict
+from ...models.instruments import UNNAMED
 from ...models.model import Result
 from ...models.serving.compiled import ServedModel
 from ..messages.frame import Frame
@@ -32,6 +33,7 @@ class Predictor:
         self.models, self.process = models, process
         # line and instrument -> sensor, limits, and the version whose scores they are of
         self._watches: dict[tuple[str, str], tuple[FrozenSensor, ProcessLimits | None, str]] = {}
+        self._foreign: set[tuple[str, str, str]] = set()  # line, instrument and version that were logged
 
     def predict(self, frame: Frame, bounds: Sequence[int] | np.ndarray = ()) -> Predictions:
         """Predictions of the messages in a joined frame, the same as if each had come alone.
@@ -51,7 +53,7 @@ class Predictor:
                 f"got {frame.quantity}",
                 "quantity",
             )
-        result = model.predict(frame.spectra, frame.axis)
+        result = model.predict(frame.spectra, frame.axis, frame.instrument)
         return self._judged(frame, name, served, result, bounds if len(bounds) else (0, len(frame)))
 
     def _judged(
@@ -69,6 +71,8 @@ class Predictor:
         # Written so that NaN, which fails every comparison, is outside.
         outside = ~((result.t2 <= model.limits["t2"][1]) & (result.q <= model.limits["q"][1]))
         outside |= ~np.isfinite(result.values).all(axis=1)
+        foreign = self._foreign_to(frame, name, served)
+        unmapped = "" if model.instruments.serves(frame.instrument) else _unmapped(model, frame.instrument)
         named, unknown, classes, of = None, np.zeros(n, bool), {}, model.class_of
         if of and result.distance is not None:
             named = Verdict(np.array(model.classes), result.values, result.distance)
@@ -87,11 +91,12 @@ class Predictor:
             q=result.q,
             t2_process_limit=verdict.high[:, 0],
             q_process_limit=verdict.high[:, 1],
-            trusted=~outside & ~frozen & ~unknown,
+            trusted=~outside & ~frozen & ~unknown & (not unmapped),
             odd=verdict.odd,
             warm_up=verdict.warm_up,
             frozen=frozen,
-            reason=_reasons(model, result, outside, frozen, verdict, named, unknown),
+            reason=_reasons(model, result, outside, frozen, verdict, named, unknown, unmapped),
+            foreign=foreign,
             classes=classes,
             intervals=interval_columns(result.values, result.half, model.targets),
         )
@@ -99,7 +104,24 @@ class Predictor:
     def spread(self, frame: Frame, rows: np.ndarray) -> np.ndarray | None:
         """(rows,): how far the members of the line's committee differ over these spectra; None for other kinds."""
         _, served = self.models.serving(frame.line)
-        return served.model.spread(frame.spectra[rows], frame.axis)
+        return served.model.spread(frame.spectra[rows], frame.axis, frame.instrument)
+
+    def _foreign_to(self, frame: Frame, name: str, served: Served) -> bool:
+        """Whether the model was fitted on another instrument than the frame's and has no map of it; logs it once."""
+        of, key = served.model.instruments, (frame.line, frame.instrument, served.version)
+        if not of.is_foreign(frame.instrument):
+            return False
+        if key not in self._foreign:
+            if len(self._foreign) >= MAX_WATCHES:
+                self._foreign.clear()
+            self._foreign.add(key)
+            log.warning(
+                "the model does not know this instrument; `tamis transfer` teaches it from objects seen by both",
+                **{"line": frame.line, "instrument": frame.instrument, "model": name, "version": served.version},
+                known=of.names,
+                trusted="by T2 and Q" if of.serves(frame.instrument) else "none",
+            )
+        return True
 
     def _watch(self, frame: Frame, version: str) -> tuple[FrozenSensor, ProcessLimits | None]:
         key, of = (frame.line, frame.instrument), self.process
@@ -148,6 +170,12 @@ def _log_frozen(frame: Frame, sensor: FrozenSensor) -> None:
         log.info("the sensor is no longer frozen", line=frame.line, instrument=frame.instrument)
 
 
+def _unmapped(model: ServedModel, instrument: str) -> str:
+    if instrument in UNNAMED:
+        return f"names no instrument, and the model corrects by instrument: {', '.join(model.instruments.names)}"
+    return f"instrument {instrument!r} is unknown to the model, which knows {', '.join(model.instruments.names)}"
+
+
 def _reasons(
     model: ServedModel,
     result: Result,
@@ -156,14 +184,15 @@ def _reasons(
     verdict: ProcessVerdict,
     named: Verdict | None,
     unknown: np.ndarray,
+    unmapped: str,
 ) -> list[str]:
     """In words, for each row: why it is not to be trusted, and what is odd about it."""
-    reasons = [""] * len(outside)
+    reasons = [unmapped] * len(outside)
     (t2_95, t2_99), (q_95, q_99) = model.limits["t2"], model.limits["q"]
     notable = outside | frozen | unknown | verdict.odd | (result.t2 > t2_95) | (result.q > q_95)
     for i in np.flatnonzero(notable).tolist():
         t2, q = result.t2[i], result.q[i]
-        parts = []
+        parts = [unmapped] if unmapped else []
         if named is not None and unknown[i]:
             k = int(named.distance[i].argmin())
             parts.append(f"unknown: nearest to {named.classes[k]}, at {named.distance[i, k]:.3g} times its limit")

@@ -145,6 +145,7 @@ class Learning:
             log.error("no champion to learn from; trying again", error=str(error))
             return False
         buffer = open_buffer(champion.model.grid)
+        buffer.instruments = champion.model.instruments
         labels = self._labels(champion, buffer)
         if to_refit:
             self._watch_labels(champion, buffer)

@@ -84,6 +84,8 @@ class WorkerMetrics:
         spectra.labels(label, "untrusted").inc(len(predictions) - trusted - frozen)
         if frozen:
             spectra.labels(label, "frozen").inc(frozen)
+        if predictions.foreign:
+            self.meters["tamis_foreign_spectra_total"].labels(label).inc(len(predictions))
         names = predictions.result_id  # of several messages, the first one has waited longest
         first = len(predictions) if names is None else names.count(names[0])
         if not np.isnat(newest := np.max(predictions.time[:first])):

@@ -5,7 +5,7 @@ Pre-treatments, parameters and weights are chosen on the labels and pairs that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,14 +19,7 @@ from ...models.model import CLASSIFIERS, Model
 from ...models.model_selection import Trained, select, train
 from ...models.pls import PLSR
 from ...models.preprocess import Pipeline
-from ...ssl.calibration_transfer import (
-    EPO,
-    CanonicalPairs,
-    Correction,
-    DirectStandardisation,
-    FisherWhitening,
-    MeanShift,
-)
+from ...ssl.calibration_transfer import CORRECTIONS
 from ...ssl.self_training import self_train
 from ...ssl.transfer_choice import Candidate, Chosen, choose, pls_head, process_head, weigh
 from ...ssl.unlabeled import Unlabeled
@@ -36,19 +29,11 @@ if TYPE_CHECKING:
     from ...models.encoder import Encoder
 
 TREATMENTS = ("snv", "savgol 15 2 1", "snv, savgol 15 2 1", "snv, savgol 15 2 1, autoscale", "savgol 25 2 2")
-CORRECTIONS: dict[str, Sequence[Correction]] = {
-    "mean-shift": [MeanShift()],
-    "epo": [EPO(n) for n in (1, 2, 3, 5, 8, 12)],
-    "ds": [DirectStandardisation(p) for p in np.logspace(-4, 1, 6)],
-    "cca": [CanonicalPairs(n, shrinkage=s) for n in (5, 10, 20, 40) for s in (1e-4, 1e-2)],
-    "fisher": [FisherWhitening(s) for s in (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3)],
-}
 # A correction and a head, by the model's name.
 CORRECTED = {
-    **{name: (name, pls_head) for name in ("mean-shift", "epo", "ds", "cca")},
+    **{name: (name, pls_head) for name in ("mean-shift", "ds", "ds-fisher")},
     "fisher-pls": ("fisher", pls_head),
     "fisher-gp": ("fisher", process_head),
-    "ds-gp": ("ds", process_head),
 }
 SELF_TRAINED = "-self"  # ends the name of a classifier that also learns from unlabeled spectra of the test's campaign
 
@@ -147,8 +132,7 @@ def _paired(name: str, samples: Samples, seed: int, context: Context) -> Correct
 
 def _corrected(name: str, X: np.ndarray, y: np.ndarray, A: np.ndarray, B: np.ndarray, seed: int):
     best = min(chosen_of(*CORRECTED[name], X, y, A, B, seed=seed), key=lambda chosen: chosen.rmse)
-    size = sum(array.size for array in best.correction.arrays().values())
-    return best.predict, f"{best.candidate.treatment}; {best.candidate.correction}", size
+    return best.predict, f"{best.candidate.treatment}; {best.candidate.correction}", best.correction.size
 
 
 def chosen_of(correction: str, head: Callable, *given: np.ndarray, seed: int) -> list[Chosen]:

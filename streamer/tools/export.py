@@ -20,6 +20,8 @@ def export(store: Store, name: str, version: str | None, onnx: Path | None, csv:
         raise BadSettings("expected --onnx FILE or --csv FILE")
     model, version = store.load(name, version)
     about = {"model": name, "version": version, "created": store.manifest(name, version)["created"]}
+    if model.instruments.maps:
+        about["instrument"] = f"{model.instruments.master or 'the master'}; not for {', '.join(model.instruments.maps)}"
     made: list[tuple[Path, bytes]] = []
     try:
         if csv is not None:

@@ -64,7 +64,7 @@ def test_multiplicative_scatter_goes(text: str, spectra: np.ndarray) -> None:
     np.testing.assert_allclose(once, twice, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", [name for name in STEPS if name != "cut"])
+@pytest.mark.parametrize("name", [name for name in STEPS if name not in ("cut", "affine")])
 def test_every_step_survives_the_bundle_and_treats_rows_alone(name: str, spectra: np.ndarray) -> None:
     pipeline = Pipeline.parse(f"cut 1050 1550, {name}" + {"savgol": " 9 2 1", "splice": " 1200 1400"}.get(name, ""))
     fitted = pipeline.fit(spectra, AXIS)

@@ -16,9 +16,10 @@ from tamis.models.model import Model, Result, estimator_class
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import to_onnx as module
 from tamis.models.serving.to_onnx import to_onnx
+from tamis.ssl.calibration_transfer import FisherWhitening
 
 from ..support.models import brief, classified
-from ..support.spectra import materials, simulate
+from ..support.spectra import instruments, materials, simulate
 
 pytest.importorskip("onnx", reason="tamis[test] installs it")
 onnxruntime: Any = pytest.importorskip("onnxruntime", reason="tamis[test] installs it")
@@ -69,6 +70,16 @@ def assert_same(outputs: dict[str, np.ndarray], expected: Result, model: Model) 
         np.testing.assert_allclose(outputs["half"], expected.half, rtol=1e-5)
     np.testing.assert_array_equal(outputs["trusted"], inside)
     assert inside.any()
+
+
+def test_what_a_transfer_damps_is_in_the_file(grid: Axis) -> None:
+    A, B, fat = instruments(60, grid, seed=1)
+    pipeline = Pipeline.parse("snv, savgol 7 2 1")
+    filter_ = FisherWhitening(1e-2).fit_pairs(A[:30], B[:30]).filter_
+    assert filter_ is not None
+    pipeline.steps.insert(0, filter_)
+    model = Model.fit(A, grid, fat, ["fat"], pipeline=pipeline, estimator=estimator_class("plsr")(4))
+    assert_same(run(model, A)[0], model.predict(A.astype(np.float32), grid), model)
 
 
 def new(axis: Axis) -> np.ndarray:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from tamis.models.axis import Axis
+from tamis.models.instruments import Instruments
 from tamis.models.model import Model
+from tamis.models.preprocess import Affine
 from tamis.models.store import Store
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.decisions import Decision
@@ -65,6 +69,32 @@ def test_a_frame_gives_predictions_and_facts_for_the_metrics(tmp_path: Path, mod
     assert len(predicted) == 5
     assert others == []
     assert [one for outcome in given for one in outcome.rejected] == [False]
+
+
+def test_instruments_are_served_by_name_and_a_foreign_one_is_reported(tmp_path: Path, model: Model, grid: Axis) -> None:
+    shift = Affine.adding(np.full(len(model.grid), 0.2))
+    made = inspection(tmp_path, replace(model, instruments=Instruments("lab", {"spectrometer-7": shift})))
+    moved = frame(grid, 5, spectra=frame(grid, 5).spectra - 0.2)
+
+    def given(sent: Frame) -> Predictions:
+        return next(fact for fact in facts(made.process(message(sent), 0.0)) if isinstance(fact, Predictions))
+
+    mapped, master = given(moved), given(replace(frame(grid, 5), instrument="lab"))
+    np.testing.assert_allclose(mapped.values["fat"], master.values["fat"], atol=1e-4)
+    assert mapped.trusted.all()
+    assert not mapped.foreign
+    assert not master.foreign
+    with structlog.testing.capture_logs() as logs:
+        for name, text in (
+            ("lamp-2", "'lamp-2' is unknown"),
+            ("lamp-2", "unknown"),
+            ("unknown", "names no instrument"),
+        ):
+            foreign = given(replace(moved, instrument=name))
+            assert foreign.foreign
+            assert not foreign.trusted.any()
+            assert all(text in reason and "lab, spectrometer-7" in reason for reason in foreign.reason)
+    assert [one["instrument"] for one in logs if "does not know" in one["event"]] == ["lamp-2", "unknown"]
 
 
 def test_decisions_are_given_before_predictions_are_written(tmp_path: Path, model: Model, grid: Axis) -> None:

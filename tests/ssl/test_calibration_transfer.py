@@ -8,26 +8,18 @@ from tamis.models.axis import Axis
 from tamis.models.evaluation import few_labels
 from tamis.models.pls import PLSR
 from tamis.ssl.calibration_transfer import (
-    EPO,
-    CanonicalPairs,
+    CORRECTIONS,
     Correction,
     DirectStandardisation,
     FisherWhitening,
     MeanShift,
+    WhitenedStandardisation,
 )
 from tamis.ssl.transfer_choice import Candidate, choose, pls_head, process_head, weigh
 from tamis.streamer.files.many import read_table
 
 from ..support.spectra import simulate
 
-CORRECTIONS: dict[str, Correction] = {
-    "mean shift": MeanShift(),
-    "ds": DirectStandardisation(1e-3),
-    "epo": EPO(2),
-    "fisher": FisherWhitening(1e-3),
-    "fisher directions": FisherWhitening(1e-3, n_components=8),
-    "cca": CanonicalPairs(10),
-}
 View = Callable[[np.ndarray], np.ndarray]
 
 
@@ -48,8 +40,9 @@ def rmse(predicted: np.ndarray, measured: np.ndarray) -> float:
     return float(np.sqrt(np.mean((predicted - measured) ** 2)))
 
 
-@pytest.mark.parametrize("correction", CORRECTIONS.values(), ids=CORRECTIONS)
-def test_a_model_of_one_instrument_reads_another(correction: Correction, grid: Axis, other: View) -> None:
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_a_model_of_one_instrument_reads_another(name: str, grid: Axis, other: View) -> None:
+    correction = CORRECTIONS[name][0]
     spectra, values = simulate(230, grid)
     A, X, test, y = spectra[:60], spectra[60:130], spectra[130:], values[:, 0]
     alone = PLSR(6).fit(X, y[60:130])
@@ -60,22 +53,14 @@ def test_a_model_of_one_instrument_reads_another(correction: Correction, grid: A
     assert rmse(model.predict(fitted.reference(test)), y[130:]) < 0.1  # its own instrument, too
 
 
-def test_epo_removes_a_known_difference_completely() -> None:
-    rng = np.random.default_rng(0)
-    spectra, nuisance = rng.normal(size=(30, 20)), rng.normal(size=(2, 20))
-    moved = spectra + rng.normal(size=(30, 2)) @ nuisance
-    epo = EPO(2).fit(np.vstack([spectra, moved]), np.tile(np.arange(30), 2))
-    np.testing.assert_allclose(epo.transform(spectra), epo.transform(moved), atol=1e-10)
-
-
 def test_whitening_takes_any_number_of_views_and_any_codes() -> None:
     rng = np.random.default_rng(0)
     objects = np.array(["c", "a", "b", "a", "c", "a", "b", "a"] * 10)
     content = {"a": 0.0, "b": 1.0, "c": 2.0}
     X = np.array([content[code] for code in objects])[:, None] * [[1.0, 0.0, 0.0]]
     X = X + rng.normal(size=(80, 1)) * [[5.0, 5.0, 0.0]] + rng.normal(0, 0.1, (80, 3))
-    Z = FisherWhitening(1e-3, n_components=1).fit(X, objects).transform(X)[:, 0]
-    assert abs(np.corrcoef(Z, [content[code] for code in objects])[0, 1]) > 0.95
+    Z = FisherWhitening(1e-3).fit(X, objects).transform(X)[:, 0]
+    assert abs(np.corrcoef(Z, [content[code] for code in objects])[0, 1]) > 0.85
     assert abs(np.corrcoef(X[:, 0], [content[code] for code in objects])[0, 1]) < 0.5
 
 
@@ -90,9 +75,10 @@ def test_the_choice_uses_pairs_and_labels_and_its_error_estimate_holds(grid: Axi
     spectra, values = simulate(300, grid)
     y = values[:, 0] + np.random.default_rng(1).normal(0, 0.05, 300)
     given = spectra[:60], y[:60], spectra[40:100], other(spectra[40:100])
-    candidates = [Candidate(MeanShift()), Candidate(EPO(1)), Candidate(EPO(2)), Candidate(EPO(2), process_head)]
-    chosen = choose([Candidate(MeanShift()), *candidates], *given)
-    assert isinstance(chosen.candidate.correction, EPO)
+    whitened = [FisherWhitening(1e-2), FisherWhitening(1e-3)]
+    candidates = [Candidate(MeanShift()), *map(Candidate, whitened), Candidate(whitened[1], process_head)]
+    chosen = choose(candidates, *given)
+    assert isinstance(chosen.candidate.correction, FisherWhitening)
     error = rmse(chosen.predict(other(spectra[100:])), y[100:])
     assert 0.6 < chosen.rmse / error < 1.6
     members = [choose([candidate], *given) for candidate in candidates]
@@ -121,9 +107,9 @@ def test_errors_say_what_was_expected() -> None:
     with pytest.raises(ValueError, match="measured twice"):
         FisherWhitening().fit(X, np.arange(6))
     with pytest.raises(ValueError, match="expected 6 object codes"):
-        EPO().fit(X, np.arange(4))
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        EPO(0).fit_pairs(X, X)
+        FisherWhitening().fit(X, np.arange(4))
+    with pytest.raises(ValueError, match="penalty must be above 0"):
+        WhitenedStandardisation(0.0).fit(X, X)
     with pytest.raises(ValueError, match="shrinkage must lie above 0"):
         FisherWhitening(0.0).fit_pairs(X, X + 1)
     with pytest.raises(ValueError, match="fitted on 5 bands, got 4"):
