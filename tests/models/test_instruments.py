@@ -46,12 +46,14 @@ def test_a_served_model_maps_each_instrument_as_the_fitted_one(kind: str, grid: 
     expected = model.predict(B, grid, "B")
     mapped = model.predict(model.instruments.maps["B"](B), grid, "A")
     np.testing.assert_allclose(expected.values, 1.1 * mapped.values - 0.2)
-    np.testing.assert_allclose(expected.q, mapped.q), "Q is that of the mapped spectrum"
+    np.testing.assert_allclose(expected.q, mapped.q, err_msg="Q is that of the mapped spectrum")
     for instrument in ("B", "A", ""):
         ours, theirs = served.predict(B.astype(np.float32), grid, instrument), model.predict(B, grid, instrument)
         assert (
             np.abs(ours.values - theirs.values).max() < 3 * allowed(served) * model.predict(B, grid).values.std() + 1e-4
         )
+        assert ours.half is not None
+        assert theirs.half is not None
         np.testing.assert_allclose(ours.half, theirs.half, rtol=1e-2)
         np.testing.assert_allclose(ours.t2, theirs.t2, rtol=1e-2)
 
