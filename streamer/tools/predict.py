@@ -78,7 +78,7 @@ def predict(
             target: Any = sys.stdout.buffer if out is None else stack.enter_context(atomic_write(out))
             write: Callable[[pa.Table], Any] | None = None
             for block in predictions_of(server, paths, options):
-                table = _table(block)
+                table = table_of(block)
                 write = write or _writer(form, target, table.schema, stack)
                 write(table)
                 spectra += len(block)
@@ -92,7 +92,7 @@ def predict(
     return Summary(spectra, untrusted, len(bad), server.served[name].version)
 
 
-def _table(block: Predictions) -> pa.Table:
+def table_of(block: Predictions) -> pa.Table:
     """Its columns, less those that say nothing of a file: limits learned from a process.
 
     The probability of a class is called as in rules: p[PET].
