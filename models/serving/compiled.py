@@ -171,7 +171,7 @@ class Compiled:
         self._distances = None if simca is None else ClassDistances(simca, parts, dtype, self._committee)
         self._maps = parts.instruments.maps
 
-        def chain(axis: Axis, instrument: str | None) -> Chain:
+        def chain(axis: Axis, instrument: str | None = None) -> Chain:
             first = [] if instrument is None else [self._maps[instrument]]
             return Chain([*first, *steps], len(grid), dtype, typical, resampler(axis, grid))
 
