@@ -154,9 +154,15 @@ class LabelRows:
         else:
             sql = (  # a first version kept no source of a spectrum that its label carried
                 f"SELECT {columns} FROM labels WHERE id = ? AND source IS NULL AND "  # noqa: S608 (fixed text)
-                "(slot IS NOT NULL OR (line = ? AND instrument = ? AND asked_time IS ?))"
+                "((slot IS NOT NULL AND since IS NULL) OR (line = ? AND instrument = ? AND asked_time IS ?))"
             )
             found = self._file.run(sql, key, *asked)
+        if not found and asked.time is None:  # a lot by its name alone: the newest
+            sql = (
+                f"SELECT {columns} FROM labels WHERE id = ? AND since IS NOT NULL "  # noqa: S608 (fixed text)
+                "AND line = iif(?2 = '', line, ?2) ORDER BY arrival DESC LIMIT 1"
+            )
+            found = self._file.run(sql, key, asked.line)
         return found[0] if found else None
 
     def _held(self, key: int, identity: Identity | None) -> Any:
@@ -182,7 +188,7 @@ class LabelRows:
         """
         waiting = self._file.run(
             "SELECT arrival, id, line, instrument, asked_time FROM labels "
-            "WHERE slot IS NULL AND id IN (SELECT value FROM json_each(?))",
+            "WHERE slot IS NULL AND since IS NULL AND id IN (SELECT value FROM json_each(?))",
             json.dumps(ids),
         )
         found = []

@@ -17,6 +17,7 @@ from .. import BadSettings, StoreUnusable
 from ..models.axis import Axis
 from ..models.instruments import Instruments
 from .label_rows import Identity, LabelRow, LabelRows, Taken
+from .lot_rows import LotRows
 from .replay_file import ReplayFile
 from .replay_layout import (
     DAY_US,
@@ -50,8 +51,7 @@ class Buffer(AbstractContextManager):
 
     Attributes:
         window, reservoir, labels, waiting, memory: how many fit; at least `memory` ids are remembered.
-        ids_collide: whether any id was seen under two conditions.
-        at_once: how many spectra one transaction takes.
+        ids_collide: whether any id was seen under two conditions. at_once: how many spectra one transaction takes.
         instruments: of the model that is learned from; spectra are kept as measured, and mapped as they are read.
 
     Every method raises StoreUnusable if the file is damaged.
@@ -77,6 +77,7 @@ class Buffer(AbstractContextManager):
         self._labels = LabelRows(
             *(self._file, self.window + self.reservoir, self.labels, self.waiting), read=self._read, write=self._write
         )
+        self.lots = LotRows(self._file, self._labels, self._read, self._spectra)
         try:
             self._check(seed)
         except BaseException:
@@ -157,8 +158,9 @@ class Buffer(AbstractContextManager):
         *,
         asked: Asked = Asked(),  # noqa: B008 (nothing of it can change)
         confirms: bool | None = None,
+        since: np.datetime64 | None = None,
     ) -> Taken:
-        """Keeps laboratory values of a spectrum; a later value of a target replaces an earlier one.
+        """Keeps laboratory values of a spectrum or lot; a later value of a target replaces an earlier one.
 
         If the spectrum is not known, the label waits for it; at most `waiting` labels do, the newest.
 
@@ -168,6 +170,7 @@ class Buffer(AbstractContextManager):
             asked: which spectrum it is, where several have that id; of a carried spectrum, its line and instrument.
             confirms: True: the values have to be those that were given before. False: the same values once more, by
                 another message, are no repeat.
+            since: the first moment of a lot, whose last one is `asked.time`; see `lot_rows`.
 
         Raises:
             AmbiguousSpectrum: it is not clear which spectrum is meant.
@@ -186,6 +189,8 @@ class Buffer(AbstractContextManager):
             taken = self._labels.keep(
                 spectrum_id, asked, values, obj, stamp, place_of(positions), with_it, confirms=confirms
             )
+            if since is not None:
+                self.lots.span(taken.arrival, _micros(since))
             self._move(positions)
         return taken
 
@@ -272,7 +277,7 @@ class Buffer(AbstractContextManager):
         Also (m,), the row of `labeled` that each belongs to: the nearest in time, the earlier of two equally near.
         """
         reach = int(np.timedelta64(span, "us").astype(np.int64))
-        known = dict(self._run("SELECT joined, condition FROM labels WHERE condition IS NOT NULL"))
+        known = dict(self._run("SELECT joined, condition FROM labels WHERE condition IS NOT NULL AND since IS NULL"))
         conditions = np.array([known.get(joined, -1) for joined in labeled.joined.tolist()])
         slots, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for condition in set(conditions.tolist()) - {-1}:

@@ -49,8 +49,10 @@ class ReplayFile:
             if not tables:
                 self._statements(SCHEMA)
                 self.run(f"PRAGMA application_id = {APPLICATION_ID}")
-            elif version < SCHEMA_VERSION:
+            elif version < 2:
                 self._from_first_version()
+            elif version < SCHEMA_VERSION:
+                self.run("ALTER TABLE labels ADD COLUMN since INTEGER")
             if version < SCHEMA_VERSION:  # nothing is written otherwise: the disk may be full
                 self.run(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return not tables

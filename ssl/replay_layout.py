@@ -19,7 +19,7 @@ LABEL_BYTES = 3_072  # of a label's id and values at most
 SEEN_BYTES = 48  # of one remembered id, with its condition and time
 FIXED_BYTES = 524_288  # schema, and the names of conditions
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 DAY_US = 86_400_000_000
 
 # A spectrum is known by its id, its condition (line and instrument) and its day.
@@ -34,11 +34,12 @@ CREATE VIEW seen AS SELECT * FROM seen_0 UNION ALL SELECT * FROM seen_1
 # line, instrument, asked_time: of its spectrum, as far as the label says. source, day: of the spectrum itself, once it
 # is known. condition: the same, unless the label carried the spectrum. place: of the message that gave the values.
 # previous: the values that these replaced. requested: the values that a repeat was asked for. learned: a version.
+# since: the first moment of a lot, whose last one is asked_time; its slot holds the mean of its spectra.
 TABLE_OF_LABELS = """
 CREATE TABLE labels (arrival INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER, spectrum_id TEXT, line TEXT DEFAULT '',
   instrument TEXT DEFAULT '', asked_time INTEGER, source INTEGER, day INTEGER, object INTEGER, condition INTEGER,
   time INTEGER, "values" TEXT, slot INTEGER UNIQUE, joined INTEGER, place INTEGER, previous TEXT, requested TEXT,
-  learned TEXT);
+  learned TEXT, since INTEGER);
 CREATE INDEX labels_by_id ON labels (id)
 """
 _OTHER_TABLES = """

@@ -28,8 +28,10 @@ Wait = Annotated[float, Option(min=0.0, max=3600.0, help="Seconds to wait for wh
 
 @command(app)
 def add(
-    spectrum_id: Annotated[str, Argument(help="As the spectrum was sent; or a file: CSV, TSV, .xlsx or Parquet.")],
-    values: Annotated[list[str] | None, Argument(help="TARGET=VALUE, such as fat=10.3.")] = None,
+    spectrum_id: Annotated[
+        str, Argument(help="As the spectrum was sent; or a lot's name; or a file: CSV, TSV, .xlsx or Parquet.")
+    ],
+    values: Annotated[list[str] | None, Argument(help="TARGET=VALUE, such as fat=10.3; of a lot CLASS=SHARE.")] = None,
     *,
     unit: Annotated[list[str] | None, Option(help="Of all values, or TARGET=UNIT. Repeatable.")] = None,
     key: Annotated[str | None, Option(help="Of a file: the column with the spectrum_ids.")] = None,
@@ -37,40 +39,46 @@ def add(
     line: Line = "",
     instrument: Instrument = "",
     time: Time = None,
+    since: Annotated[str | None, Option("--from", help="Of a lot: the first moment of its spectra.")] = None,
+    to: Annotated[str | None, Option("--to", help="Of a lot: the last one.")] = None,
     wait: Wait = 0.0,
     service_options: ServiceOptions,
 ) -> None:
-    """Send laboratory values to the trainer: one spectrum's, or a laboratory's file. Each value is sent once: a file
-    that is sent again confirms nothing.
+    """Send laboratory values to the trainer: one spectrum's, a lot's, or a laboratory's file. Each value is sent once:
+    a file that is sent again confirms nothing.
 
     \b
     Examples:
       tamis labels add a1 fat=10.3 --line nir1
       tamis labels add a1 fat=103 --unit g/kg --wait 30
       tamis labels add week-18.csv --key sample
+      tamis labels add L7 PET=30 PE=70 --line belt --from 2026-01-31T06:00 --to 2026-01-31T07:10
     """
     from ..tools import labels as tool
 
     settings = service_options.settings()
-    which = tool.Which.said(line, instrument, time)
+    which = tool.Which.said(line, instrument, time, since, to)
     expected = tool.expected_of(settings)
     if values:
         units = _units(unit, [text.partition("=")[0] for text in values])
         given = [tool.label_of_words(spectrum_id, values, units, which)]
     elif Path(spectrum_id).exists():
-        units = _units(unit, [] if expected is None else list(expected.targets))
+        units = _units(unit, [] if expected is None else list(expected.names))
         given, notes = tool.labels_of_file(Path(spectrum_id), key, encoding, units, which, expected)
         for note in notes:
             tell(note)
     else:
         raise BadSettings(f"expected TARGET=VALUE after {spectrum_id!r}, or a file of that name: there is none")
     tool.checked(given, expected)
+    given = tool.as_shares(given, expected)
     for sentence in tool.already_given(given, expected, _log(settings).values()):
         tell(sentence)
     signed = [tool.signed(label, confirms=False) for label in given]
     tool.send(settings, signed)
     count = sum(len(label.values) for label in signed)
-    print(f"sent to {settings.topics.labels}: values: {count}, spectra: {len(signed)}")
+    lots = sum(label.is_lot for label in signed)
+    of = f"lots: {lots}" if lots else f"spectra: {len(signed)}"
+    print(f"sent to {settings.topics.labels}: values: {count}, {of}")
     _report(settings, signed, wait)
 
 

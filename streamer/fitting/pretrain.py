@@ -31,11 +31,11 @@ MIN_OBJECTS = 20
 
 
 def refuse_classes(name: str, champion: Model) -> None:
-    """Raises BadSettings: laboratory values and the gate handle numbers only."""
+    """Raises BadSettings."""
     if champion.class_of:
         raise BadSettings(
-            f"model {name!r} predicts classes ({champion.class_of}); so far only models of values can be improved "
-            "from the stream. For classes, see `tamis compare` with -self, and tamis.ssl.self_training.self_train"
+            f"model {name!r} predicts classes ({champion.class_of}), and an encoder is pretrained for values alone. "
+            "The trainer teaches it from the compositions of lots: see docs/laboratory.md"
         )
 
 

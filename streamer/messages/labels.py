@@ -24,21 +24,26 @@ MAX_LABELS = 10_000  # in one message
 UNKNOWN_TIME = np.datetime64("NaT", "us")
 _DAY = re.compile(r"\s*\d{4}-?\d{2}-?\d{2}\s*")
 _COMMON = ("line", "instrument", "time", "who", "sent")  # of a label, or once for all labels of a message
-_LABEL = ("spectrum_id", "values", "object_id", "confirms", *_COMMON)
-_RETRACTION = ("spectrum_id", "targets", "reason", *_COMMON)
+_LABEL = ("spectrum_id", "lot_id", "from", "to", "values", "object_id", "confirms", *_COMMON)
+_RETRACTION = ("spectrum_id", "lot_id", "targets", "reason", *_COMMON)
+LOT = "lot "  # begins the name of a lot where others have a spectrum_id
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Laboratory values of one spectrum.
+    """Laboratory values of one spectrum, or of a lot: all spectra of a line from one moment to another.
+
+    A lot's values are means over its spectra; for a model of classes they are its composition, class -> share.
 
     Attributes:
+        spectrum_id: of a lot, "lot " and its own id.
         values: target -> value, finite. units: target -> unit, where the message says it.
         texts: target -> value as a text, not read yet: see `processing.label_values`.
         time: when the spectrum was measured, or later; NaT if the message does not say. Of `spectrum`: its own.
         spectrum: (bands,) on `axis`, or None if it is sent on the spectra topic.
         line, instrument: of the spectrum; '' if the message does not say.
         who, sent: who gave the values, and when; '' and NaT if the message does not say.
+        since: the first moment of a lot, whose last one is `time`; NaT for one spectrum.
         confirms: True: the value is right though it was held; False: the same value once more is no confirmation; None
             if the message does not say: then a value that is given again by another message is a confirmed one.
         row: its number in the message. original: as it came in JSON.
@@ -56,9 +61,14 @@ class Label:
     texts: dict[str, str] = field(default_factory=dict)
     who: str = ""
     sent: np.datetime64 = UNKNOWN_TIME
+    since: np.datetime64 = UNKNOWN_TIME
     confirms: bool | None = None
     row: int = 0
     original: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_lot(self) -> bool:
+        return not np.isnat(self.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,8 @@ class GivenLabels(NamedTuple):
 
 def decode_labels(record: Record, axes: Axes, most_bytes: int) -> GivenLabels:
     """The labels of a message: JSON ``{"labels": [{"spectrum_id": ..., "values": {...}}]}``, or any frame with targets.
+
+    A lot has ``"lot_id", "from", "to"`` and ``"line"`` in the place of a spectrum_id.
 
     One that is wrong is set aside; the others are used. ``{"retract": [{"spectrum_id": ...}]}`` takes values out.
 
@@ -152,7 +164,7 @@ def _by_id(document: Mapping[str, Any], record: Record) -> GivenLabels:
                     raise ValueError(f"expected an object with spectrum_id, got {shown(item)}")
                 read(common | item, i, given)
             except ValueError as error:
-                name = item.get("spectrum_id") if isinstance(item, dict) else ""
+                name = item.get("spectrum_id", item.get("lot_id")) if isinstance(item, dict) else ""
                 name = str(name)[:MAX_TEXT] if isinstance(name, str | int) else ""
                 given.bad.append(BadLabel(i, name, "", "json_shape", f"{where}: {error}", item, kind))
     return given
@@ -165,7 +177,7 @@ def _label(item: dict[str, Any], i: int, into: GivenLabels) -> None:
         raise ValueError(f'expected "values": {{target: number}}, 1 to {MAX_TARGETS}, got {shown(values)}')
     if not isinstance(confirms, bool | None):
         raise ValueError(f'expected "confirms": true or false, got {shown(confirms)}')
-    about = _about(item)
+    about: dict[str, Any] = {**_about(item), **_span(item)}
     numbers: dict[str, float] = {}
     units: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -216,20 +228,44 @@ def _retraction(item: dict[str, Any], i: int, into: GivenLabels) -> None:
 
 
 def _about(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Which spectrum, who and when."""
-    name = item.get("spectrum_id")
+    """Which spectrum or lot, who and when."""
+    key = "lot_id" if "lot_id" in item else "spectrum_id"
+    name = item.get(key)
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)  # as in frames
     if not (isinstance(name, str) and 0 < len(name) <= MAX_TEXT):
-        raise ValueError(f"expected spectrum_id of 1 to {MAX_TEXT} characters, got {shown(name)}")
-    texts = {key: _text(item, key) for key in ("line", "instrument", "who")}
-    times = {key: json_time(item[key]) if item.get(key) is not None else UNKNOWN_TIME for key in ("time", "sent")}
-    for key, when in times.items():
-        if not (np.isnat(when) or EARLIEST <= when < LATEST):
-            raise ValueError(f'expected "{key}" from 1900 to 2200, got {shown(item[key])}; is it in another unit?')
-    if isinstance(item.get("time"), str) and _DAY.fullmatch(item["time"]):
-        times["time"] += np.timedelta64(1, "D") - np.timedelta64(1, "us")  # the whole day
-    return {"spectrum_id": name, **texts, **times}
+        raise ValueError(f"expected {key} of 1 to {MAX_TEXT} characters, got {shown(name)}")
+    if key == "lot_id":
+        if both := [other for other in ("spectrum_id", "object_id", "time") if other in item]:
+            raise ValueError(f"expected lot_id with from and to, got {both[0]} beside it")
+        name = LOT + name
+    texts = {name: _text(item, name) for name in ("line", "instrument", "who")}
+    return {"spectrum_id": name, **texts, **{key: _moment(item, key) for key in ("time", "sent")}}
+
+
+def _span(item: Mapping[str, Any]) -> dict[str, np.datetime64]:
+    """The first and the last moment of a lot; nothing for one spectrum."""
+    if "lot_id" not in item:
+        if there := [name for name in ("from", "to") if name in item]:
+            raise ValueError(f'expected "{there[0]}" only beside lot_id: one spectrum has a time')
+        return {}
+    since, until = _moment(item, "from", whole_day=False), _moment(item, "to")
+    if not since < until:  # also where one is missing
+        raise ValueError(f'expected "from" before "to", got {shown(item.get("from"))} and {shown(item.get("to"))}')
+    if not item.get("line"):
+        raise ValueError("expected the line of the lot: its spectra are those of the line from one time to the other")
+    return {"since": since, "time": until}
+
+
+def _moment(item: Mapping[str, Any], key: str, *, whole_day: bool = True) -> np.datetime64:
+    """NaT for none; a day is its last moment if it is meant whole."""
+    given = item.get(key)
+    when = UNKNOWN_TIME if given is None else json_time(given)
+    if not (np.isnat(when) or EARLIEST <= when < LATEST):
+        raise ValueError(f'expected "{key}" from 1900 to 2200, got {shown(given)}; is it in another unit?')
+    if whole_day and key in ("time", "to") and isinstance(given, str) and _DAY.fullmatch(given):
+        when += np.timedelta64(1, "D") - np.timedelta64(1, "us")
+    return when
 
 
 def _text(item: Mapping[str, Any], key: str) -> str:
@@ -245,24 +281,32 @@ def _refuse_unknown(item: Mapping[str, Any], known: Sequence[str]) -> None:
 
 
 def encode_labels(labels: Sequence[Label]) -> Message:
-    """Labels by id, as JSON."""
+    """Labels by the id of a spectrum or lot, as JSON."""
     rows = []
     for label in labels:
         values: dict[str, Any] = {**label.values, **label.texts}
         for target, unit in label.units.items():
             values[target] = {"value": values[target], "unit": unit}
         more = {} if label.confirms is None else {"confirms": label.confirms}
-        rows.append({"spectrum_id": label.spectrum_id, "values": values, **_written(label, "object_id"), **more})
+        about = _written(label, "object_id")
+        if label.is_lot:
+            about |= {"from": iso(label.since)[0], "to": about.pop("time")}
+        rows.append({**_named(label), "values": values, **about, **more})
     return orjson.dumps({"labels": rows}), {"content-type": JSON}
 
 
 def encode_retractions(retractions: Sequence[Retraction]) -> Message:
     rows = [
-        {"spectrum_id": one.spectrum_id, **_written(one, "reason")}
-        | ({"targets": list(one.targets)} if one.targets else {})
+        {**_named(one), **_written(one, "reason")} | ({"targets": list(one.targets)} if one.targets else {})
         for one in retractions
     ]
     return orjson.dumps({"retract": rows}), {"content-type": JSON}
+
+
+def _named(one: Label | Retraction) -> dict[str, str]:
+    if one.spectrum_id.startswith(LOT):
+        return {"lot_id": one.spectrum_id.removeprefix(LOT)}
+    return {"spectrum_id": one.spectrum_id}
 
 
 def _written(one: Label | Retraction, *more: str) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from ... import TamisError
+from ...models.class_scores import UNKNOWN
+from ...models.model import class_names
 from ...models.store import Store
 from ..files.kinds import is_no_value, numbers_alone
 from ..messages.checks import did_you_mean, shown
@@ -24,12 +26,14 @@ class Expected:
 
     Attributes:
         targets: of the model. units: target -> unit, '' if it is not known.
+        class_of: for a model of classes, the column that named them: its values are the compositions of lots.
         elsewhere: targets of the other models that serve a line: their values are not ours, and not wrong.
     """
 
     targets: Sequence[str]
     units: dict[str, str] = field(default_factory=dict)
     elsewhere: frozenset[str] = frozenset()
+    class_of: str = ""
 
     @classmethod
     def of(cls, settings: Settings, store: Store) -> Self:
@@ -43,7 +47,12 @@ class Expected:
                 others.update(store.manifest(name)["targets"])
             except TamisError:
                 continue  # no such model yet: it has no values of its own
-        return cls(targets, units, frozenset(others) - set(targets))
+        return cls(targets, units, frozenset(others) - set(targets), manifest.get("class_of", ""))
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As a laboratory writes them: targets, or classes."""
+        return class_names(self.class_of, self.targets) or self.targets
 
     def read(self, labels: Sequence[Label]) -> tuple[list[Label], list[BadLabel]]:
         """Labels with numbers in the model's units; a value that cannot be used drops itself, not its label.
@@ -55,6 +64,13 @@ class Expected:
         numbers = self._numbers(labels)
         good = []
         for i, label in enumerate(labels):
+            if self.class_of:
+                given = {name: numbers.get((i, name), value) for name, value in (label.values | label.texts).items()}
+                try:
+                    good.append(replace(label, values=self._composition(label, given), units={}, texts={}))
+                except ValueError as error:
+                    bad.append(BadLabel(label.row, label.spectrum_id, "", "value", str(error), label.original))
+                continue
             values = {}
             for target, value in (label.values | label.texts).items():
                 if self._is_of_others(label, target):
@@ -67,6 +83,27 @@ class Expected:
             if values:
                 good.append(replace(label, values=values, units={}, texts={}))
         return good, bad
+
+    def _composition(self, label: Label, given: Mapping[str, Any]) -> dict[str, float]:
+        """target -> share of a lot, for every class; they sum to 1 less the share of unknown materials.
+
+        Percentages, counts and weights are alike: only their ratios count. Raises ValueError.
+        """
+        classes = dict(zip(self.names, self.targets, strict=True))
+        if not label.is_lot:
+            raise ValueError(f"the model sorts by {self.class_of}: it learns from the composition of lots; expected "
+                             "lot_id, line, from and to in the place of spectrum_id")  # fmt: skip
+        amounts = {name.removeprefix(f"{self.class_of}="): amount for name, amount in given.items()}
+        for name, amount in amounts.items():
+            if name not in classes and name != UNKNOWN:
+                near = did_you_mean(name, self.names)
+                raise ValueError(f"unknown class {name[:80]!r}{near}; known: {', '.join(self.names)}, {UNKNOWN}")
+            if not (isinstance(amount, float | int) and 0 <= amount < math.inf):
+                raise ValueError(f"{name}: expected a share of 0 or more, got {shown(amount)}")
+        total = math.fsum(amounts.values())
+        if total <= 0:
+            raise ValueError("expected a share above 0 of one class at least")
+        return {target: amounts.get(name, 0.0) / total for name, target in classes.items()}
 
     def _is_of_others(self, label: Label, target: str) -> bool:
         """Of another model's trainer; or a column beside a spectrum that is no laboratory value."""

@@ -79,6 +79,7 @@ class LabelIntake:
             *(label.spectrum_id, label.values, time, label.spectrum, label.axis, label.object_id, positions),
             asked=_asked(label),
             confirms=label.confirms,
+            since=label.since if label.is_lot else None,
         )
         outcome = "again" if taken.is_known else "joined" if taken.is_joined else "waiting"
         self.meters["tamis_labels_total"].labels(outcome).inc()

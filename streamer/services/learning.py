@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import structlog
@@ -18,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from ... import BadBundle, NoModel, StoreUnusable, TamisError
 from ...models.axis import Axis
-from ...models.model import Calibration, Model
+from ...models.model import Calibration
 from ...models.store import Store
 from ...ssl.gate import Verdict, evidence_check
 from ...ssl.pretrain import Interrupted, Recipe
@@ -29,10 +28,11 @@ from ...ssl.unlabeled import Unlabeled
 from ...ssl.weighing import Base, weigh
 from ..drift.change_points import LabelDrift
 from ..drift.monitor import DriftReport
-from ..fitting.pretrain import MIN_OBJECTS, read_gold, refuse_classes
+from ..fitting.pretrain import MIN_OBJECTS, read_gold
 from ..monitoring.metrics import Metrics
 from ..settings.tables import Trainer as Table
-from .promotion import STREAM_SPECTRA, TRAINER, Finding, Promotion, Scene, count_of, is_on_probation, shadow_of
+from .jobs import Champion, Job, Learned, class_job, learned_of_classes
+from .promotion import STREAM_SPECTRA, TRAINER, Promotion, Scene, count_of, is_on_probation, shadow_of
 from .retraction import unlearn
 from .verdicts import Verdicts
 from .worker_metrics import show_drift
@@ -44,35 +44,6 @@ MIN_LABELS = 5  # to fit on
 PROCESS_SPECTRA = 1_000  # from which a correction takes its directions
 LOOK_S = 60.0  # between two looks at the stream's predictions alone
 MAX_IDS = 10_000  # of learned values, that a manifest names
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The model that is served, and its calibration."""
-
-    model: Model
-    version: str
-    calibration: Calibration | None
-    labels_until: int  # arrival of the newest label it was fitted on
-
-
-@dataclass(frozen=True)
-class Job:
-    """One thing to learn, with a snapshot of its data: the thread shares nothing with the loop that changes."""
-
-    champion: Champion
-    labels: Labels | None
-    until: dict[str, int]  # numbers of the newest label and spectrum in it, for the model's training record
-    process: np.ndarray  # (n, bands), unlabeled spectra, the newest last
-    why: Literal["labels", "spectra", "watch"] = "labels"
-    stream: Unlabeled | None = None  # of "spectra"
-
-
-class Learned(NamedTuple):
-    """What a job has found: a candidate, unless versions that are there change first."""
-
-    judged: Judged | None = None
-    findings: Sequence[Finding] = ()
 
 
 class Learning:
@@ -117,10 +88,9 @@ class Learning:
         self._pool.shutdown(wait=True)
 
     def champion(self) -> Champion:
-        """Raises NoModel, BadBundle, StoreUnusable; BadSettings for a model of classes."""
+        """Raises NoModel, BadBundle, StoreUnusable."""
         name = self.table.model
         model, version = self.store.load(name)
-        refuse_classes(name, model)
         return Champion(model, version, self.store.calibration(name, version), count_of(model, "labels_until"))
 
     def begin(self, buffer: Buffer, open_buffer: Callable[[Axis], Buffer], *, is_settled: bool) -> bool:
@@ -146,6 +116,13 @@ class Learning:
             return False
         buffer = open_buffer(champion.model.grid)
         buffer.instruments = champion.model.instruments
+        if champion.model.class_of:
+            if to_refit:
+                self._tried_labels = joined
+            elif to_pretrain:
+                self._tried_spectra = added
+            job = class_job(champion, buffer, until, PROCESS_SPECTRA, labels=to_refit)
+            return (to_refit or to_pretrain) and job is not None and self._start(job)
         labels = self._labels(champion, buffer)
         if to_refit:
             self._watch_labels(champion, buffer)
@@ -238,6 +215,8 @@ class Learning:
     def _learn(self, job: Job) -> Learned:
         """Runs in the thread beside the loop."""
         champion, margin, labels = job.champion.model, self.table.margin, job.labels
+        if champion.class_of:
+            return Learned(learned_of_classes(job, margin))
         weighed, held, base = None, [], None
         if labels is not None and labels.new.any() and not labels.new.all():
             weighed = weigh(champion, labels, job.process, self._base)
@@ -309,7 +288,7 @@ class Learning:
         elif not (judged.verdict.promoted or judged.verdict.shadow):
             log.warning("candidate refused", why=job.why, champion=champion, reason=reason)
             self._note_verdict(job, "refused", reason)
-        elif job.labels is None:
+        elif job.labels is None and not judged.model.class_of:
             log.info("encoder passed, but there are no labels to fit heads on", reason=reason)
             self._note_verdict(job, "no labels", reason)
         elif self.store.current(self.table.model) != champion:
@@ -333,6 +312,8 @@ class Learning:
             return
         automatic = self.table.promote == "auto"
         stage = "shadow" if is_shadow else "current" if automatic else "candidate"
+        if is_shadow and judged.model.class_of:
+            stage = "candidate"  # of classes there are no single values to judge a shadow by
         model, targets = judged.model, judged.model.targets
         model.training |= job.until | {"labels": judged.learned, "why": job.why}
         model.training |= {
@@ -382,7 +363,7 @@ class Learning:
 def _learned_ids(job: Job, judged: Judged) -> list[str]:
     """Of the laboratory's values that a candidate has learned, the newest."""
     if job.labels is None:
-        return []
+        return [] if job.lots is None else list(job.lots.names)
     held = {one.spectrum_id for one in judged.held}
     names = (name for name, is_new in zip(job.labels.spectrum_id, job.labels.new, strict=False) if is_new)
     return [name for name in dict.fromkeys(names) if name not in held][-MAX_IDS:]

@@ -58,6 +58,7 @@ class Trainer:
         self._buffer: Buffer | None = None
         self.learning = Learning(self.table, self.store, self.meters, lambda: self.stopping)
         self._labeled = time.monotonic()  # when the newest label arrived
+        self._lots_due = 0.0  # when lots are next looked for in the buffer
         self._cameras = Cameras(self._folder / "cameras")
         history = LabelHistory(LabelLog(self._folder), self.outbox, self.settings.topics.label_requests)
         self.intake = LabelIntake(self.settings, self.store, self.meters, self.outbox, history)
@@ -126,6 +127,11 @@ class Trainer:
     def _begin(self) -> bool:
         assert self._buffer is not None
         is_settled = self._is_read() or time.monotonic() - self._labeled >= SETTLE_S
+        if is_settled and (self._is_read() or time.monotonic() >= self._lots_due):
+            self._lots_due = time.monotonic() + SETTLE_S
+            joined = self._buffer.lots.join(is_all_read=self._is_read())
+            self.meters["tamis_labels_total"].labels("joined").inc(joined)
+            self.intake.history.joined(self._buffer, self.intake.targets)
         return self.learning.begin(self._buffer, self._open, is_settled=is_settled)
 
     def _read(self) -> None:

@@ -25,7 +25,7 @@ from ..files.kinds import numbers, numbers_alone
 from ..files.laboratory import read_laboratory
 from ..files.table import find_name
 from ..messages.checks import did_you_mean
-from ..messages.labels import UNKNOWN_TIME, Label, Retraction, encode_labels, encode_retractions
+from ..messages.labels import LOT, UNKNOWN_TIME, Label, Retraction, encode_labels, encode_retractions
 from ..messages.record import Message, iso
 from ..processing.label_values import Expected
 from ..services.label_log import GivenValue, LabelLog
@@ -37,30 +37,52 @@ _KEY = b"labels"  # the same for all: what is sent later, such as a correction, 
 _LOOK_S = 0.2
 _UNIT_IN_NAME = re.compile(r"(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]\s*")
 _TIME_COLUMNS = ("time", "datetime", "date", "day")
+_LOT_COLUMNS = ("lot", "lot_id", "tank", "batch", "charge")
+_SPAN_COLUMNS = ("from", "start", "begin"), ("to", "until", "end")
 
 
 @dataclass(frozen=True)
 class Which:
-    """Of a spectrum, as far as the person says."""
+    """Of a spectrum, as far as the person says; of a lot from `since` to `time`."""
 
     line: str = ""
     instrument: str = ""
     time: np.datetime64 = UNKNOWN_TIME
+    since: np.datetime64 = UNKNOWN_TIME
 
     @classmethod
-    def said(cls, line: str, instrument: str, time: str | None) -> Which:
-        return cls(line, instrument, UNKNOWN_TIME if time is None else local_time(time))
+    def said(
+        cls, line: str, instrument: str, time: str | None, since: str | None = None, to: str | None = None
+    ) -> Which:
+        """Raises BadSettings for a time that is none, and a lot without its line, its begin or its end."""
+        if since is None and to is None:
+            return cls(line, instrument, UNKNOWN_TIME if time is None else local_time(time))
+        if since is None or to is None or time is not None or not line:
+            raise BadSettings("a lot needs --line, --from and --to, and no --time; nothing was sent")
+        return cls(line, instrument, *_span(since, to))
+
+    def named(self, name: str) -> str:
+        """As the label of a spectrum, or of a lot, names it."""
+        return name if np.isnat(self.since) else LOT + name
 
 
 def who_am_i() -> str:
     return f"{getpass.getuser()}@{gethostname()}"
 
 
-def local_time(text: str) -> np.datetime64:
-    """ISO 8601 in this machine's time zone, unless it names one; a day is all of it."""
+def _span(since: str, to: str) -> tuple[np.datetime64, np.datetime64]:
+    """The last moment of a lot and its first one. Raises BadSettings."""
+    first, last = local_time(since, whole_day=False), local_time(to)
+    if not first < last:
+        raise BadSettings(f"expected the begin of a lot before its end, got {since!r} and {to!r}; nothing was sent")
+    return last, first
+
+
+def local_time(text: str, *, whole_day: bool = True) -> np.datetime64:
+    """ISO 8601 in this machine's time zone, unless it names one; a day is its last second if it is meant whole."""
     try:
         moment = datetime.fromisoformat(text.strip())
-        if re.fullmatch(r"\d{4}-?\d{2}-?\d{2}([ T]00:00(:00)?)?", text.strip()):
+        if whole_day and re.fullmatch(r"\d{4}-?\d{2}-?\d{2}([ T]00:00(:00)?)?", text.strip()):
             moment = moment.replace(hour=23, minute=59, second=59)
         return np.datetime64(round(moment.timestamp() * 1e6), "us")
     except (ValueError, OverflowError, OSError) as error:
@@ -80,14 +102,17 @@ def labels_of_file(
 ) -> tuple[list[Label], list[str]]:
     """A laboratory's export, read as `tamis fit --laboratory` reads it; and sentences about it.
 
-    Columns `line`, `instrument`, `time` count before the options. A unit may stand in the header, 'fat (g/kg)'.
+    Columns `line`, `instrument`, `time` count before the options. A unit may stand in the header, 'fat (g/kg)'. A file
+    with columns `from` and `to` holds lots.
 
     Raises:
         BadFile: there is no column of names, or none of values.
     """
-    targets = list(expected.targets) if expected is not None else []
+    targets = list(expected.names) if expected is not None else []
     values = read_laboratory(path, encoding, [*targets, *([key] if key else [])])
-    names = values.cells[_key_column(values, key)]
+    spans = [find_name(values.cells, *names) for names in _SPAN_COLUMNS]
+    is_lots = all(spans)
+    names = values.cells[_key_column(values, key, *(_LOT_COLUMNS if is_lots else ()))]
     columns = _target_columns(values, targets)
     texts = {name: find_name(values.cells, name) for name in ("line", "instrument")}
     times = find_name(values.cells, *_TIME_COLUMNS)
@@ -98,8 +123,15 @@ def labels_of_file(
         found = {target: float(read[column].values[at]) for column, (target, _) in columns.items()}
         found = {target: value for target, value in found.items() if np.isfinite(value)}
         said = {each: str(values.cells[column][at]) for each, column in texts.items() if column}
-        when = which.time
-        if times and values.cells[times][at]:
+        of = which
+        if is_lots:
+            since, to = (str(values.cells[column][at]) for column in spans if column)
+            try:
+                of = Which(which.line, which.instrument, *_span(since, to))
+            except BadSettings as error:
+                raise BadFile(f"{path}: line {row}: {error}") from error
+        when = of.time
+        if not is_lots and times and values.cells[times][at]:
             try:
                 when = local_time(str(values.cells[times][at]))
             except BadSettings as error:
@@ -114,13 +146,16 @@ def labels_of_file(
                     more = f"{path}: line {row}: another value of {target} of {name}, {value:g}, than above it"
                     raise BadFile(f"{more}: leave one, or their mean; nothing was sent")
             unit = {target: text for target, text in unit.items() if text and target in found}
-            labels.append(Label(name, found, when, line=line, instrument=instrument, units=unit))
+            if is_lots and not line:
+                raise BadFile(f"{path}: line {row}: a lot needs its line: a column `line`, or --line; nothing was sent")
+            about = {"line": line, "instrument": instrument, "units": unit, "since": of.since}
+            labels.append(Label(of.named(name), found, when, **about))
     notes += [f"{path}: {note}" for name in columns if (note := read[name].note(name))]
     return labels, notes
 
 
-def _key_column(values: Values, key: str | None) -> str:
-    found = find_name(values.cells, key) if key else find_name(values.cells, *KEYS)
+def _key_column(values: Values, key: str | None, *others: str) -> str:
+    found = find_name(values.cells, key) if key else find_name(values.cells, *others, *KEYS)
     if found is None:
         wanted = f"no column {key!r}" if key else "no column of names, such as spectrum_id or sample"
         raise BadFile(f"{values.path}: {wanted}: name it with --key; available: {', '.join(values.cells)}")
@@ -152,6 +187,11 @@ def checked(labels: Sequence[Label], expected: Expected | None) -> None:
     if expected is not None and (bad := expected.read(labels)[1]):
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise BadSettings(f"{bad[0]}{more}; nothing was sent")
+
+
+def as_shares(labels: Sequence[Label], expected: Expected | None) -> Sequence[Label]:
+    """Compositions of lots as the shares of all classes, as the trainer's log has them; other values as they are."""
+    return expected.read(labels)[0] if expected is not None and expected.class_of else labels
 
 
 def already_given(labels: Sequence[Label], expected: Expected | None, given: Sequence[GivenValue]) -> Iterator[str]:
@@ -239,7 +279,8 @@ def label_of_words(spectrum_id: str, words: Sequence[str], units: Mapping[str, s
             raise BadSettings(f"expected one value of {target}, got {values[target]:g} and {value:g}; nothing was sent")
         values[target] = value
     units = {target: unit for target, unit in units.items() if target in values}
-    return Label(spectrum_id, values, which.time, units=units, line=which.line, instrument=which.instrument)
+    about = {"line": which.line, "instrument": which.instrument, "since": which.since}
+    return Label(which.named(spectrum_id), values, which.time, units=units, **about)
 
 
 def confirmed(spectrum_id: str, words: Sequence[str], which: Which, values: LabelLog) -> Label:

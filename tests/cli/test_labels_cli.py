@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.store import Store
 from tamis.streamer.messages.labels import GivenLabels, decode_labels
@@ -19,6 +20,7 @@ from tamis.streamer.services.label_log import LabelLog
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from ..support.kafka import source
+from ..support.models import classified
 
 Here = Callable[..., Any]
 
@@ -74,6 +76,34 @@ def test_a_file_of_the_laboratory_is_sent_as_it_is_read_elsewhere(labels: Any, t
     ]
 
 
+def test_lots_are_sent_by_hand_and_as_a_file(labels: Any, tmp_path: Path) -> None:
+    span = ("--from", "2026-01-31T06:00:00Z", "--to", "2026-01-31T07:10:00Z")
+    done = labels("add", "7", "fat=3,4", "--line", "nir1", *span)
+    assert done.returncode == 0, done.stderr
+    assert "labels: values: 1, lots: 1" in done.stdout
+    (tmp_path / "lots.csv").write_text(
+        "lot;from;to;fat\n8;2026-01-31T07:10:00Z;2026-01-31T08:00:00Z;3,5\n9;2026-02-01T07:10:00Z;2026-02-01T08:00:00Z;3,6\n"
+    )
+    assert labels("add", "lots.csv", "--line", "nir1").returncode == 0
+    given = [label for one in labels.sent(2) for label in one.labels]
+    assert [(one.spectrum_id, one.values, one.line) for one in given] == [
+        (f"lot {name}", {"fat": value}, "nir1") for name, value in (("7", 3.4), ("8", 3.5), ("9", 3.6))
+    ]
+    assert str(given[0].since) == "2026-01-31T06:00:00.000000"
+    assert str(given[1].time) == "2026-01-31T08:00:00.000000"
+
+
+def test_a_composition_is_sent_as_shares_of_all_classes(labels: Any, tmp_path: Path, grid: Axis) -> None:
+    Store(tmp_path / "store").publish("default", classified(grid, n=60))
+    span = ("--line", "nir1", "--from", "2026-01-31", "--to", "2026-01-31")
+    wrong = labels("add", "7", "PET=30", "PR=70", *span)
+    assert (wrong.returncode, "unknown class 'PR'" in wrong.stderr) == (2, True)
+    assert labels("add", "7", "PET=30", "PE=60", "unknown=30", *span).returncode == 0
+    ((label,), *_) = labels.sent(1)[0]
+    assert label.values == {"sort=PE": 0.5, "sort=PET": 0.25, "sort=PVC": 0.0}
+    assert label.time - label.since == np.timedelta64(86_399, "s")
+
+
 def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
     (tmp_path / "week.csv").write_text("sample,fat,ash\n,g/kg,%\nm1,103.5,1.1\nm2,98.1,1.2\nm3,97.2,1.3\n")
     assert labels("add", "week.csv").returncode == 0
@@ -91,6 +121,9 @@ def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
         (["a1", "fat"], "expected TARGET=VALUE, such as fat=10.3, got 'fat'"),
         (["a1", "fat=5", "fat=6"], "expected one value of fat, got 5 and 6"),
         (["a1", "fat=5", "--unit", "fta=g/kg"], "--unit names 'fta', which has no value here (fat)"),
+        (["7", "fat=5", "--from", "2026-01-31", "--line", "nir1"], "a lot needs --line, --from and --to"),
+        (["7", "fat=5", "--from", "2026-02-01", "--to", "2026-01-31", "--line", "a"], "the begin of a lot before"),
+        (["lots.csv"], "line 2: a lot needs its line: a column `line`, or --line; nothing was sent"),
         (["a1", "fat=5", "--unit", "%", "--unit", "g/kg"], "--unit: expected one unit of each target"),
         (["a1", "fat=5", "--time", "0001-01-01"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
         (["columns.csv"], "expected one column of fat, got 'fat' and 'Fat (g/kg)'"),
@@ -104,6 +137,7 @@ def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
 def test_what_cannot_be_right_is_refused_before_it_is_sent(
     words: list[str], text: str, labels: Any, tmp_path: Path
 ) -> None:
+    (tmp_path / "lots.csv").write_text("lot,from,to,fat\n1,2026-01-31,2026-01-31,5.1\n2,2026-02-01,2026-02-01,5.2\n")
     (tmp_path / "names.csv").write_text("fat,x\n5.1,u\n5.2,v\n5.3,w\n")
     (tmp_path / "columns.csv").write_text("sample,fat,Fat (g/kg)\nm1,5.1,51\nm2,,150\n")
     (tmp_path / "other.csv").write_text("sample,fatt\nm1,5.1\nm2,5.2\n")

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tamis import BadSettings
 from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
@@ -37,7 +36,6 @@ from tamis.streamer.transport.from_settings import kafka_sink
 from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
-from ..support.models import classified
 from ..support.spectra import instruments, simulate
 from ..support.trainer import START, Line
 
@@ -319,8 +317,3 @@ def is_ours(environ: Path, address: str) -> bool:
         return b"TAMIS_TRAINER__METRICS_PORT=" + port + b"\0" in environ.read_bytes()
     except OSError:
         return False
-
-
-def test_a_model_of_classes_is_refused_by_name(tmp_path: Path, grid: Axis) -> None:
-    with pytest.raises(BadSettings, match=r"model 'default' predicts classes \(sort\); so far only models of values"):
-        Line(tmp_path, classified(grid)).run()

@@ -17,6 +17,7 @@ import pytest
 from tamis import AxisMismatch, BadSettings, StoreUnusable
 from tamis.models.axis import Axis
 from tamis.ssl.replay_buffer import Buffer
+from tamis.ssl.replay_layout import Asked
 from tamis.ssl.unlabeled import Unlabeled
 
 GRID = Axis(np.linspace(1000, 1600, 50), "nm")
@@ -267,9 +268,22 @@ def test_a_file_of_an_earlier_version_is_opened_and_continued(tmp_path: Path) ->
         buffer.add(numbered(7, 1), GRID, ["waits"], None, "i1", np.array([NOON]))
         assert buffer.labeled(["fat"]).values.tolist() == [[3.1], [1.1], [4.0]]
     with closing(sqlite3.connect(tmp_path / "b")) as later:
-        later.execute("PRAGMA user_version = 3")
+        later.execute("PRAGMA user_version = 4")
     with pytest.raises(StoreUnusable, match="made by a later version of Tamis"):
         Buffer(tmp_path / "b", GRID, SIZE)
+
+
+def test_a_file_from_before_lots_can_hold_them(tmp_path: Path) -> None:
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        fill(buffer, 0, 3)
+        buffer.label("s1", {"fat": 3.0}, NOON)
+    with closing(sqlite3.connect(tmp_path / "b")) as old:
+        old.executescript("ALTER TABLE labels DROP COLUMN since; PRAGMA user_version = 2")
+    with Buffer(tmp_path / "b", GRID, SIZE) as buffer:
+        asked = Asked("i1", "", int(NOON.astype(np.int64)))
+        buffer.label("lot 1", {"fat": 4.0}, NOON, asked=asked, since=NOON - np.timedelta64(1, "h"))
+        buffer.lots.join(is_all_read=True)
+        assert buffer.labeled(["fat"]).values.tolist() == [[3.0], [4.0]]
 
 
 def test_the_process_is_the_newest_spectra_and_an_even_share_of_the_others(tmp_path: Path) -> None:
