@@ -14,7 +14,7 @@ from ..preprocess import Affine, Cut, Pipeline
 from .pipeline import LINEAR, affine
 
 
-def to_csv(model: Model, about: Mapping[str, str]) -> str:
+def to_csv(model: Model, about: Mapping[str, str], instrument: str = "") -> str:
     """value = intercept + sum of coefficient x spectrum, with the spectrum on the model's grid and pre-treated.
 
     Linear pre-treatments at the end are folded into the coefficients; what is left to do first, such as `snv`, stands
@@ -22,18 +22,20 @@ def to_csv(model: Model, about: Mapping[str, str]) -> str:
 
     Args:
         about: facts for the first lines, such as the model's name and version.
+        instrument: whose spectra it will get, as of `Model.predict`.
 
     Raises ValueError for a model that is no linear regression.
     """
     pls = model.estimator
     if not isinstance(pls, PLSR):
         raise ValueError(f"a model of kind {model.kind} has no regression coefficients; plsr has; --onnx takes more")
-    steps = model.pipeline.steps
+    first = model.instruments.maps.get(instrument)
+    steps = [*([] if first is None else [first]), *model.pipeline.steps]
     head = steps[: max((i for i, step in enumerate(steps, 1) if not isinstance(step, LINEAR)), default=0)]
     folded = steps[len(head) :]
     places, columns = np.arange(len(model.grid)), dict[str, tuple[np.ndarray, np.ndarray]]()
     if any(isinstance(step, Affine) for step in head):
-        raise ValueError("what `tamis transfer` damps stands before a scatter correction: use --onnx")
+        raise ValueError("a correction of the instrument stands before a scatter correction: use --onnx")
     for step in head:
         for name in () if isinstance(step, Cut) else step.learned:
             learned = np.asarray(getattr(step, name))
@@ -42,6 +44,8 @@ def to_csv(model: Model, about: Mapping[str, str]) -> str:
         places = places[step.keep] if isinstance(step, Cut) else places
     matrix, shift = affine(folded, np.eye(len(places)))
     coef, intercept = matrix @ pls.coef_, pls.y_mean_ + (shift - pls.x_mean_) @ pls.coef_
+    if (line := model.instruments.lines.get(instrument)) is not None:
+        coef, intercept = coef * line.slope, intercept * line.slope + line.bias
     columns = {name: (places, column) for name, column in zip(model.targets, coef.T, strict=True)} | columns
     facts = {
         **about,

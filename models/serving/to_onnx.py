@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ TOLERANCE = 1e-5  # sd of the values; and of T2 and Q, over themselves and their
 _TINY = np.finfo(np.float64).tiny
 
 
-def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, str]) -> bytes:
+def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, str], instrument: str = "") -> bytes:
     """An ONNX file, compared with the model in float64 before it is returned.
 
     Input: `spectra` (n, bands) float32, on the model's grid. Outputs: `values` (n, targets) in the targets' units, with
@@ -43,6 +44,7 @@ def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, s
     Args:
         calibration: spectra that it is compared on; made-up ones if None.
         about: facts for the metadata, such as the model's name and version.
+        instrument: whose spectra it will get, as of `Model.predict`.
 
     Raises:
         ValueError: a model of this kind, or one of its pre-treatments, has no ONNX form; or the graph does not agree.
@@ -56,7 +58,7 @@ def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, s
     compiled = Compiled(parts, NUMPY[1], 0, None, reference)
     g, k = Graph(), len(model.targets)
     x = g.input("spectra", len(model.grid), f"{model.quantity} at the bands of tamis.axis, in this order")
-    values, t2, q, distance = _block(g, parts, compiled, x)
+    values, t2, q, distance = _block(g, parts, compiled, x, instrument)
     inside = g.op("And", *(g.op("LessOrEqual", one, model.limits[name][1]) for one, name in ((t2, "t2"), (q, "q"))))
     if model.class_of:
         calibrated = arrays["calibration"]
@@ -67,9 +69,12 @@ def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, s
         g.output("probability", values, [k], f"of {', '.join(model.classes)}")
         g.output("distance", distance, [k], "from each class over its limit; above 1 for all: unknown")
     else:
+        line = model.instruments.lines.get(instrument)
+        values = values if line is None else g.add(g.mul(values, line.slope), line.bias)
         g.output("values", values, [k], ", ".join(_in_units(model)))
         if model.interval is not None:
             half = _half(g, model.interval, t2, q, model.limits)
+            half = half if line is None else g.mul(half, np.abs(line.slope))
             g.output("half", half, [k], f"half the width of each {INTERVAL_LEVEL:.0%} interval")
     g.output("t2", t2, [], "Hotelling's T2")
     g.output("q", q, [], "squared residual")
@@ -77,7 +82,7 @@ def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, s
     raw = g.to_bytes("tamis", "Spectra to values, T2 and Q; resample to tamis.axis first.", _metadata(model) | {
         f"tamis.{name}": text for name, text in about.items()
     })  # fmt: skip
-    _check(raw, model, reference, calibration)
+    _check(raw, model, reference, calibration, instrument)
     return raw
 
 
@@ -106,7 +111,7 @@ def _metadata(model: Model) -> dict[str, str]:
     }
 
 
-def _check(raw: bytes, model: Model, reference: Reference, calibration: Calibration | None) -> None:
+def _check(raw: bytes, model: Model, reference: Reference, calibration: Calibration | None, instrument: str) -> None:
     """Raises ValueError where the graph, run by onnx's own slow evaluator, is not the model."""
     from onnx.reference import ReferenceEvaluator  # pyright: ignore[reportMissingImports]
 
@@ -114,7 +119,9 @@ def _check(raw: bytes, model: Model, reference: Reference, calibration: Calibrat
     probes = made_up if calibration is None else calibration.spectra[:: max(1, len(calibration) // 8)][:8]
     names = ["probability" if model.class_of else "values", "t2", "q", *(["distance"] if model.class_of else [])]
     got = Result(*ReferenceEvaluator(raw).run(names, {"spectra": probes}))
-    expected = reference.treated(model.pipeline.transform(probes, model.grid))
+    mapped = model.instruments.mapped(probes.astype(np.float64), instrument)
+    expected = reference.treated(model.pipeline.transform(mapped, model.grid))
+    expected = replace(expected, values=model.instruments.in_results(expected.values, instrument))
     if model.class_of:
         expected = Result(
             probabilities(expected.values, model.estimator.calibration_), expected.t2, expected.q, expected.distance
@@ -127,9 +134,11 @@ def _check(raw: bytes, model: Model, reference: Reference, calibration: Calibrat
         )
 
 
-def _block(g: Graph, parts: Parts, compiled: Compiled, x: Value) -> tuple[Value, Value, Value, Value | None]:
+def _block(
+    g: Graph, parts: Parts, compiled: Compiled, x: Value, instrument: str
+) -> tuple[Value, Value, Value, Value | None]:
     """As `Compiled.predict`: values or scores of classes (n, targets), T2 (n,), Q (n,), distances (n, classes)."""
-    z = _chain(g, compiled._chain(parts.pipeline.grid), x)
+    z = _chain(g, compiled._chain(parts.pipeline.grid, instrument if instrument in parts.instruments.maps else None), x)
     centred = z if compiled._centre is None else _chain(g, compiled._centre, z)
     scores = g.matmul(centred, compiled._rotations)
     of = compiled._values

@@ -177,6 +177,7 @@ def export(
     version: Annotated[str | None, Option(help="Such as v0003; default: the current one.")] = None,
     onnx: Annotated[Path | None, Option(help="An ONNX file: pre-treatment, values or classes, T2, Q.")] = None,
     csv: Annotated[Path | None, Option(help="Regression coefficients of a linear model, with the axis.")] = None,
+    instrument: Annotated[str, Option(help="Whose spectra it will get; default: those it was fitted on.")] = "",
     *,
     store_options: StoreOptions,
 ) -> None:
@@ -190,7 +191,7 @@ def export(
     from ..tools.export import export as write
 
     written = " and ".join(str(path) for path in (onnx, csv) if path is not None)
-    print(f"{name} {write(store_options.open(), name, version, onnx, csv)}: written to {written}")
+    print(f"{name} {write(store_options.open(), name, version, onnx, csv, instrument)}: written to {written}")
 
 
 @command(app)

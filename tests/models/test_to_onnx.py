@@ -12,12 +12,13 @@ from tamis.models.axis import Axis
 from tamis.models.committee import CommitteeRegressor
 from tamis.models.corrected import LinearCorrection, corrected
 from tamis.models.encoder import Encoder
+from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Model, Result, estimator_class
 from tamis.models.pls import LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import to_onnx as module
 from tamis.models.serving.to_onnx import to_onnx
-from tamis.ssl.calibration_transfer import FisherWhitening
+from tamis.ssl.calibration_transfer import DirectStandardisation, FisherWhitening
 
 from ..support.models import brief, classified
 from ..support.spectra import instruments, materials, simulate
@@ -49,9 +50,12 @@ def fitted(kind: str, axis: Axis, chain: str = "snv, savgol 7 2 1", **parameters
     )  # fmt: skip
 
 
-def run(model: Model, spectra: np.ndarray, /, **about: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def run(
+    model: Model, spectra: np.ndarray, /, instrument: str = "", **about: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The outputs of its ONNX file by name, and the file's metadata."""
-    session = onnxruntime.InferenceSession(to_onnx(model, model.calibration, about), providers=["CPUExecutionProvider"])
+    raw = to_onnx(model, model.calibration, about, instrument)
+    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, {"spectra": spectra.astype(np.float32)}), strict=True))
     return outputs, session.get_modelmeta().custom_metadata_map
@@ -71,16 +75,6 @@ def assert_same(outputs: dict[str, np.ndarray], expected: Result, model: Model) 
         np.testing.assert_allclose(outputs["half"], expected.half, rtol=1e-5)
     np.testing.assert_array_equal(outputs["trusted"], inside)
     assert inside.any()
-
-
-def test_what_a_transfer_damps_is_in_the_file(grid: Axis) -> None:
-    A, B, fat = instruments(60, grid, seed=1)
-    pipeline = Pipeline.parse("snv, savgol 7 2 1")
-    filter_ = FisherWhitening(1e-2).fit_pairs(A[:30], B[:30]).filter_
-    assert filter_ is not None
-    pipeline.steps.insert(0, filter_)
-    model = Model.fit(A, grid, fat, ["fat"], pipeline=pipeline, estimator=estimator_class("plsr")(4))
-    assert_same(run(model, A)[0], model.predict(A.astype(np.float32), grid), model)
 
 
 def new(axis: Axis) -> np.ndarray:
@@ -133,6 +127,27 @@ def test_a_correction_is_in_the_file(grid: Axis) -> None:
     outputs, _ = run(model, new(grid))
     assert_same(outputs, model.predict(new(grid), grid), model)
     assert np.abs(outputs["values"] - plain.predict(new(grid), grid).values).min() > 0.1
+
+
+def test_what_a_transfer_damps_is_in_the_file(grid: Axis) -> None:
+    A, B, fat = instruments(60, grid, seed=1)
+    pipeline = Pipeline.parse("snv, savgol 7 2 1")
+    filter_ = FisherWhitening(1e-2).fit_pairs(A[:30], B[:30]).filter_
+    assert filter_ is not None
+    pipeline.steps.insert(0, filter_)
+    model = Model.fit(A, grid, fat, ["fat"], pipeline=pipeline, estimator=estimator_class("plsr")(4))
+    assert_same(run(model, A)[0], model.predict(A.astype(np.float32), grid), model)
+
+
+@pytest.mark.parametrize("instrument", ["B", ""])
+def test_each_instrument_has_its_own_file(instrument: str, grid: Axis) -> None:
+    A, B, fat = instruments(60, grid, seed=1)
+    model = Model.fit(A, grid, fat, ["fat"], pipeline=Pipeline.parse("snv"), estimator=estimator_class("plsr")(4))
+    of_b = DirectStandardisation(1e-3).fit(A[:30], B[:30]).map_
+    model.instruments = Instruments("A", {"B": of_b}, {"B": Line(np.array([1.1]), np.array([-0.2]))})
+    spectra = (B if instrument else A).astype(np.float32)
+    outputs, _ = run(model, spectra, instrument=instrument)
+    assert_same(outputs, model.predict(spectra, grid, instrument), model)
 
 
 def test_the_file_says_what_it_needs_and_what_it_gives(grid: Axis) -> None:

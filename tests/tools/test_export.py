@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from tamis.models.axis import Axis
+from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
+from tamis.ssl.calibration_transfer import DirectStandardisation
 
 from ..support.models import classified
-from ..support.spectra import simulate
+from ..support.spectra import instruments, simulate
 
 
 def publish(folder: Path, grid: Axis, chain: str) -> Model:
@@ -72,6 +74,21 @@ def test_what_a_pretreatment_has_learned_is_in_the_table(grid: Axis, tmp_path: P
     treated = (spectra - offset[:, None]) / slope[:, None]
     got = float(table["fat"][0]) + treated @ np.array(table["fat"][1:], float)
     np.testing.assert_allclose(got, model.predict(spectra, grid).values[:, 0], rtol=1e-7)
+
+
+def test_the_coefficients_of_another_instrument(grid: Axis, tmp_path: Path, here: Any) -> None:
+    A, B, fat = instruments(60, grid, seed=1)
+    model = Model.fit(A, grid, fat, ["fat"], pipeline=Pipeline.parse("savgol 7 2 1"), estimator=PLSR(4))
+    of_b = DirectStandardisation(1e-3).fit(A[:30], B[:30]).map_
+    model.instruments = Instruments("A", {"B": of_b}, {"B": Line(np.array([1.1]), np.array([-0.2]))})
+    Store(tmp_path / "store").publish("meat", model)
+    here("models", "export", "meat", "--csv", "meat.csv", "--instrument", "B", "--store", "store")
+    facts, table = read(tmp_path / "meat.csv")
+    assert facts["instrument"] == "B"
+    got = float(table["fat"][0]) + B @ np.array(table["fat"][1:], float)
+    np.testing.assert_allclose(got, model.predict(B, grid, "B").values[:, 0], rtol=1e-9)
+    wrong = here("models", "export", "meat", "--csv", "meat.csv", "--instrument", "C", "--store", "store")
+    assert "meat v0001 knows no instrument 'C'; known: A, B" in wrong.stderr
 
 
 def test_what_has_no_coefficients_is_refused_and_nothing_is_written(grid: Axis, tmp_path: Path, here: Any) -> None:
