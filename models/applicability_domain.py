@@ -52,7 +52,7 @@ class ApplicabilityDomain:
         score_sd = scores.std(axis=0, ddof=1)
         # A constant score (all spectra equal) would divide by zero; any deviation from it is now far outside.
         score_sd = np.where(score_sd > 0, score_sd, np.finfo(np.float64).tiny ** 0.25)
-        return cls(mean, rotations, loadings, score_sd, _t2_limits(*scores.shape), _moment_limits(q))
+        return cls(mean, rotations, loadings, score_sd, hotelling_limits(*scores.shape), _moment_limits(q))
 
     @classmethod
     def principal(cls, spectra: np.ndarray, explained: float = 0.99, most: int = 15) -> Self:
@@ -134,7 +134,8 @@ def _scores_and_q(
     return scores, q
 
 
-def _t2_limits(n: int, components: int) -> np.ndarray:
+def hotelling_limits(n: int, components: int) -> np.ndarray:
+    """(2,): T2 of a new spectrum at 95 % and 99 %, by n calibration spectra (Tracy, Young & Mason 1992)."""
     from scipy.special import fdtri
 
     if n <= components:  # no degree of freedom is left for the spread

@@ -64,10 +64,13 @@ class Estimator(BaseEstimator):
 
         Raises ValueError for fewer than 2 groups.
         """
-        groups = None if groups is None else groups[rows]
-        t2, q = unseen_t2_q(self.outlier_space(X[rows]), Y[rows], groups, self._subspace)
+        t2, q = self.unseen_t2_q(X[rows], Y[rows], None if groups is None else groups[rows])
         self.domain_ = self.domain_.limited(t2, q)
         return t2, q
+
+    def unseen_t2_q(self, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """T2 (n,) and Q (n,) of (n, bands) with (n, targets), each by a subspace of others. As `limit_domain`."""
+        return unseen_t2_q(self.outlier_space(X), Y, groups, self._subspace)
 
     def _subspace(self, X: np.ndarray, Y: np.ndarray) -> Subspace:
         """Of (n, bands) spectra, as that of `domain_`."""

@@ -5,30 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .absorptions import absorptions
 from .axis import Axis
 from .model import Model
 
-# Where bonds absorb in the near infrared, nm. After Workman & Weyer, Practical Guide and Spectral Atlas for
-# Interpretive Near-Infrared Spectroscopy (2012), and Burns & Ciurczak, Handbook of Near-Infrared Analysis (2008).
-ABSORPTIONS = (
-    (960, 990, "O-H second overtone, water"),
-    (1120, 1160, "C-H second overtone, aromatic"),
-    (1160, 1230, "C-H second overtone, CH3 and CH2"),
-    (1380, 1430, "C-H combination, CH3 and CH2"),
-    (1430, 1470, "O-H first overtone, water"),
-    (1470, 1540, "N-H first overtone"),
-    (1540, 1600, "O-H first overtone, bound; starch and cellulose"),
-    (1640, 1690, "C-H first overtone, aromatic"),
-    (1690, 1715, "C-H first overtone, CH3"),
-    (1715, 1780, "C-H first overtone, CH2"),
-    (1880, 1920, "C=O second overtone"),
-    (1920, 1960, "O-H combination, water"),
-    (2040, 2075, "N-H combination, amide"),
-    (2080, 2120, "O-H and C-O combination, starch"),
-    (2160, 2200, "amide, protein"),
-    (2290, 2330, "C-H combination, CH3 and CH2"),
-    (2330, 2365, "C-H combination, CH2; fat"),
-)
 WINDOW = 0.04  # share of the axis that is hidden at a time
 _BLOCK = 4096  # spectra predicted together
 
@@ -41,12 +21,13 @@ class Peak(NamedTuple):
     known: str
 
 
-def known_absorption(position_nm: float) -> str:
-    """
-    >>> known_absorption(1212.0)
+def known_absorption(position: float, axis: Axis) -> str:
+    """At a position in the axis's unit, '' if none is known.
+
+    >>> known_absorption(1212.0, Axis(np.array([1100.0, 1300.0]), "nm"))
     'C-H second overtone, CH3 and CH2'
     """
-    return next((what for low, high, what in ABSORPTIONS if low <= position_nm <= high), "")
+    return next((one.what for one in absorptions(axis) if one.low <= position <= one.high), "")
 
 
 def peaks(absorbance: np.ndarray, axis: Axis, most: int = 12) -> list[Peak]:
@@ -55,9 +36,8 @@ def peaks(absorbance: np.ndarray, axis: Axis, most: int = 12) -> list[Peak]:
 
     found, about = find_peaks(absorbance, prominence=0.01 * np.ptp(absorbance))
     order = np.sort(np.argsort(-about["prominences"], kind="stable")[:most])
-    nm = np.full(len(axis), np.nan) if axis.unit not in ("nm", "cm-1") else axis.to("nm").values
     at = found[order]
-    known = map(known_absorption, nm[at].tolist())
+    known = (known_absorption(position, axis) for position in axis.values[at].tolist())
     return list(map(Peak, axis.values[at].tolist(), about["prominences"][order].tolist(), known))
 
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import importlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -69,17 +70,31 @@ class Calibration(Rows):
     spectra: np.ndarray  # (n, bands) float32
     values: np.ndarray  # (n, targets)
     group: np.ndarray  # (n,) codes, equal for repeats of one sample
+    unseen: np.ndarray = None  # type: ignore[assignment]  # (n, targets), predicted out of fold; NaN if not known
+    name: list[str] = field(default_factory=list)  # of each row, for a person; '' if not known
+
+    def __post_init__(self) -> None:
+        if self.unseen is None:
+            object.__setattr__(self, "unseen", np.full(self.values.shape, np.nan))
+        if not self.name:
+            object.__setattr__(self, "name", [""] * len(self.spectra))
 
     def __len__(self) -> int:
         return len(self.spectra)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {**vars(self), "name": np.frombuffer(json.dumps(self.name).encode(), np.uint8)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], bands: int, targets: int) -> Self:
         """Raises BadBundle if the arrays do not belong together, or to such a model."""
         try:
-            made = cls(*(arrays[name] for name in ("spectra", "values", "group")))
+            name = json.loads(arrays["name"].tobytes()) if "name" in arrays else []  # bundles up to 0.2 hold none
+            spectra, values, group = (arrays[part] for part in ("spectra", "values", "group"))
+            made = cls(spectra, values, group, arrays.get("unseen"), name)  # type: ignore[arg-type]
             n = len(made)
             fits = (made.spectra.shape, made.values.shape, made.group.shape) == ((n, bands), (n, targets), (n,))
+            fits &= made.unseen.shape == (n, targets) and len(made.name) == n and _all_texts(made.name)
             if not (fits and np.isfinite(made.spectra).all() and np.isfinite(made.values).all()):
                 raise ValueError(f"expected finite spectra of {bands} bands, each with {targets} values and a group")
         except (LookupError, TypeError, ValueError) as error:
@@ -145,11 +160,11 @@ class Model:
             values = np.asarray(values, np.float64).reshape(len(spectra), -1)
             estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
         group = None if groups is None else np.asarray(groups)
-        interval = _limited(estimator, treated, values, group, is_class=bool(class_of))
+        interval, unseen = _limited(estimator, treated, values, group, is_class=bool(class_of))
         training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
         measured = resampler(axis, pipeline.grid).apply(np.asarray(spectra)).astype(np.float32)
         group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
-        calibration = Calibration(measured, values, group)
+        calibration = Calibration(measured, values, group, unseen)
         units = dict(units or {})
         return cls(pipeline, estimator, list(targets), units, quantity, training, calibration, class_of, interval)
 
@@ -171,6 +186,8 @@ class Model:
             groups=labels.group,
         )
         made.instruments = self.instruments
+        assert made.calibration is not None
+        made.calibration = replace(made.calibration, name=labels.name)
         return made
 
     @property
@@ -261,21 +278,23 @@ class Model:
 
 def _limited(
     estimator: Any, X: np.ndarray, Y: np.ndarray, groups: np.ndarray | None, *, is_class: bool
-) -> PredictionInterval | None:
+) -> tuple[PredictionInterval | None, np.ndarray]:
     """Sets the limits of T2 and Q, and makes intervals, by rows of the calibration that were not seen.
 
-    Of (n, bands) pre-treated spectra with (n, targets) values, or indicators of classes.
+    Of (n, bands) pre-treated spectra with (n, targets) values, or indicators of classes. Also returns (n, targets),
+    what is predicted out of fold; NaN where it is not known, and for classes.
     """
+    unseen = np.full(Y.shape, np.nan)
     if len(X if groups is None else np.unique(groups)) < LEAST_UNSEEN:
-        return None
+        return None, unseen
     rows = np.arange(len(X))
     if len(X) > MOST_UNSEEN:
         rows = np.sort(np.random.default_rng(0).permutation(len(X))[:MOST_UNSEEN])
     t2, q = estimator.limit_domain(X, Y, groups, rows)
     if is_class:
-        return None
-    residual = estimator.unseen(X, Y, groups, rows) - Y[rows]
-    return PredictionInterval.of(residual, t2, q, estimator.domain_.limits)
+        return None, unseen
+    unseen[rows] = estimator.unseen(X, Y, groups, rows)
+    return PredictionInterval.of((unseen - Y)[rows], t2, q, estimator.domain_.limits), unseen
 
 
 def class_names(class_of: str, targets: Sequence[str]) -> list[str]:

@@ -181,7 +181,7 @@ class Store:
                 libraries[library] = package_version(library)
         files = {WEIGHTS: packed(arrays)}
         if model.calibration is not None:
-            files[CALIBRATION] = packed(vars(model.calibration))
+            files[CALIBRATION] = packed(model.calibration.arrays())
         parent: str | None = None
         with suppress(NoModel):
             parent = self.current(name)

@@ -49,6 +49,7 @@ def fit(
     promote: Annotated[
         bool, Option("--promote", help="Make it current, even if the current version is better.")
     ] = False,
+    report: Annotated[Path | None, Option(help="Write a page about the fitted model to this file.")] = None,
     laboratory_options: LaboratoryFileOptions,
     file_options: TextFileOptions,
     store_options: StoreOptions,
@@ -57,7 +58,7 @@ def fit(
 
     \b
     Examples:
-      tamis fit tablets.parquet --target assay --where instrument=1
+      tamis fit tablets.parquet --target assay --where instrument=1 --report assay.html
       tamis fit meat.csv --axis-unit nm --target fat --preprocess 'snv, detrend 2'
       tamis fit soil.parquet --target organic_c --model cnn --seed 1
       tamis fit plastics.parquet --target label --group item --name polymers
@@ -66,7 +67,9 @@ def fit(
         --encoder tablets.safetensors
     """
     from ..fitting.fit import FitOptions, fit_and_publish
+    from ..pages.charts import refuse_unwritable, write_page
 
+    refuse_unwritable(report)
     store, targets = store_options.open(), laboratory_options.targets(target)
     if like is not None:
         from ..studies.winner import best_in
@@ -97,6 +100,11 @@ def fit(
         done = fit_and_publish(files, options, store)
     print(done.published(name))
     print(f"  store: {store.root}")
+    if report is not None:
+        from ..pages.model_page import model_page
+
+        write_page(model_page(f"{name} {done.version}", done.model, done.columns), report)
+        print(f"  page: {report}")
 
 
 @command(app)

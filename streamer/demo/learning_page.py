@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...models.history import Log
-from ..pages.charts import CROSS, DISC, Chart, Figure, Kind, page_of
-from ..studies.pages import TEMPLATE, Section
-from ..studies.tables import Listing
+from ..pages.charts import CROSS, DISC, Chart, Figure, Kind, Listing, Section, page_of
+from ..studies.pages import TEMPLATE
 from .fermentation import TARGET, UNIT
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ class FitResult:
     """A published model; `dropped` counts rows without a value or with a broken spectrum.
 
     `findings`: sentences on rows that the fitted model does not suit. `compared`: with the version that was current.
+    `columns`: the other columns of its rows, (n,) each.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class FitResult:
     findings: Sequence[Finding] = ()
     compared: Comparison | None = None
     is_current: bool = True
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def published(self, name: str) -> str:
         """Lines for the user: the version, its summary, and whether it became the current one."""
@@ -187,6 +189,8 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         groups=groups,
     )
     model.instruments = Instruments(instrument_of(measured))
+    assert model.calibration is not None
+    model.calibration = replace(model.calibration, name=_names_with_objects(measured, objects[good]))
     model.training["files"] = fingerprints(files, options.laboratory.labels, options.encoder)
     metrics = calibration_metrics(model, measured, values[good])
     findings = _residuals(model, measured, values[good])
@@ -201,7 +205,8 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         options.name, model, metrics, stage="candidate" if is_candidate else "current", by="tamis fit", why=why
     )
     dropped = int((~good).sum())
-    return FitResult(model, version, metrics, dropped, objects[good], findings, compared, not is_candidate)
+    others = {key: column for key, column in measured.columns.items() if key not in targets}
+    return FitResult(model, version, metrics, dropped, objects[good], findings, compared, not is_candidate, others)
 
 
 def look_at(
@@ -246,6 +251,15 @@ def names_of(table: Table) -> list[str]:
     stem, ids = Path(table.path).name.split(".")[0], table.spectrum_id.tolist()
     rows = map(str, table.row.tolist())
     return [row if name.startswith(f"{stem}-") else name for name, row in zip(ids, rows, strict=True)]
+
+
+def _names_with_objects(table: Table, objects: Objects) -> list[str]:
+    """As `names_of`, with the object that each row belongs to."""
+    names = [f"row {name}" if name.isdigit() else name for name in names_of(table)]
+    if objects.column is None:
+        return names
+    of = texts_of(table.columns[objects.column]).tolist()
+    return [name if name == one else f"{name}, {objects.column} {one}" for name, one in zip(names, of, strict=True)]
 
 
 def _residuals(model: Model, table: Table, values: np.ndarray) -> list[Finding]:

@@ -44,6 +44,24 @@ class Kind(NamedTuple):
     rows: np.ndarray
 
 
+class Listing(NamedTuple):
+    """A table with its title, and notes below it."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+class Section(NamedTuple):
+    """A part of a page of study.html.j2: a sentence, tables, then charts side by side. Texts are escaped."""
+
+    title: str
+    listings: Sequence[Listing] = ()
+    figures: Sequence[object] = ()
+    note: str = ""
+
+
 def page_of(
     title: str,
     sections: Iterable[object] = (),
@@ -52,19 +70,22 @@ def page_of(
     *,
     figures: Mapping[str, str] | None = None,
     template: str = "page.html.j2",
+    library: Sequence[str] = (),
     **values: Any,
 ) -> str:
-    """A whole HTML page. Every value is escaped but `script`, and sections that are Markup or a Figure.
+    """A whole HTML page. Every value is escaped but the scripts, and sections that are Markup, a Figure or a Plot.
 
     Args:
-        script: the only one that the browser may run; it may read from the page's own server.
+        script: of a page that reads from its own server. The browser runs no other than it and the `library`.
+        library: `plots.scripts()` of a page with plots.
         subtitle: stands with the title at the head of the page; None leaves both out.
         figures: the numbers below them, 'RMSEP' -> '3.99 g/L'.
         template: one that extends page.html.j2; it gets the other `values`.
     """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    head = {"title": title, "subtitle": subtitle, "figures": figures, "script": script, "digest": digest}
-    return render(template, **head, sections=list(sections), **values)
+    scripts = [*library, *([script] if script else [])]
+    head = {"title": title, "subtitle": subtitle, "figures": figures, "script": script, "scripts": scripts}
+    head |= {"library": library, "sections": list(sections)}
+    return render(template, **head, **values)
 
 
 def render(template: str, **values: Any) -> str:
@@ -84,6 +105,7 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["numeric_columns"] = _numeric_columns
+    made.filters["digest"] = lambda script: base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return made
 
 
@@ -130,11 +152,11 @@ class Chart:
         self.width, self.height, self.log = width, height, log
         self.x_span, self.y_span = _span(xs, log=False), _span(ys, log=log)
         self.parts: list[dict[str, str]] = []  # paths and texts, the last one on top
-        axis, ticks = height - self.bottom, _ticks(*self.x_span, log=False)
+        axis, ticks = height - self.bottom, ticks_of(*self.x_span, log=False)
         for x, tick in zip(self._x(np.array(ticks)), ticks, strict=True):
             self._path("grid", f"M{x:.1f} {self.top}V{axis}")
             self._text(x, axis, number(tick), "middle", "1.25em")
-        ticks = _ticks(*self.y_span, log=log)
+        ticks = ticks_of(*self.y_span, log=log)
         plain = not log or (ticks[0] >= 1e-3 and ticks[-1] < 1e6)
         for y, tick in zip(self._y(np.array(ticks)), ticks, strict=True):
             self._path("grid", f"M{self.left} {y:.1f}H{width - self.right}")
@@ -234,10 +256,10 @@ def _span(columns: list, *, log: bool) -> tuple[float, float]:
     return low - room if low else 0.0, high + room  # what starts at zero is drawn from zero
 
 
-def _ticks(low: float, high: float, *, log: bool, most: int = 7) -> list[float]:
+def ticks_of(low: float, high: float, *, log: bool, most: int = 7) -> list[float]:
     """Round numbers between low and high: steps of 1, 2 or 5; on a log axis decades, and 2 and 5 where they are few.
 
-    >>> _ticks(0.0, 33.9, log=False), _ticks(8.0, 300.0, log=True)
+    >>> ticks_of(0.0, 33.9, log=False), ticks_of(8.0, 300.0, log=True)
     ([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0], [10.0, 20.0, 50.0, 100.0, 200.0])
     """
     if log:

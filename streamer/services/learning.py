@@ -204,8 +204,8 @@ class Learning:
         order = order[np.isfinite(labeled.values[of[order]]).all(axis=1)]
         of = of[order]
         _, first, code = np.unique(labeled.object, return_index=True, return_inverse=True)
-        later = Calibration(spectra[order], labeled.values[of], first[code][of])
         names = [labeled.spectrum_id[i] for i in of.tolist()]
+        later = Calibration(spectra[order], labeled.values[of], first[code][of], name=names)
         unseen = labeled.joined[of] > champion.labels_until
         labels = Labels.join(
             champion.calibration or later[:0], later, unseen, names, labeled.previous[of], labeled.joined[of]

@@ -9,7 +9,7 @@ from ...models.axis import resampler
 from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ...models.model import Model
 from ..files.table import Table
-from .tables import Listing
+from ..pages.charts import Listing
 
 MAX_SPECTRA, MAX_REGIONS = 64, 6
 
@@ -35,13 +35,12 @@ class Explained:
     def regions(self, title: str = "") -> Listing:
         """Where it rests most: position, its share by each method, and what is known to absorb there."""
         grid, left, found = self.model.grid, self.shares["occlusion"].copy(), []
-        nm = grid.to("nm").values if grid.unit in ("nm", "cm-1") else np.full(len(grid), np.nan)
         reach = max(1, round(0.03 * len(left)))
         while len(found) < MAX_REGIONS and left.max() > 0:
             top = int(left.argmax())
             near = slice(max(top - reach, 0), top + reach + 1)
             shares = [float(share[near].sum()) for share in self.shares.values()]
-            found.append((shares, f"{grid.values[top]:.4g}", known_absorption(float(nm[top])) or "-"))
+            found.append((shares, f"{grid.values[top]:.4g}", known_absorption(float(grid.values[top]), grid) or "-"))
             left[near] = 0
         found.sort(key=lambda region: -region[0][0])
         rows = [(position, *(f"{share:.1%}" for share in shares), known) for shares, position, known in found]

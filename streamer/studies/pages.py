@@ -1,28 +1,19 @@
 """Comparisons and explanations as HTML pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ..pages.charts import DISC, Chart, Figure, Kind, page_of
+from ..pages.charts import DISC, Chart, Figure, Kind, Listing, Section, page_of
 from .comparison import Comparison
 from .explain import Explained
-from .tables import Listing, by_class, summary
+from .tables import by_class, summary
 from .tasks import ClassTask
 
 SHADES = ("lab", "in", "odd", "warm", "frozen", "process", "left")  # of the page's style, one for each model
 CHOSEN = "Parameters were chosen on training rows alone."
 TEMPLATE = "study.html.j2"
-
-
-class Section(NamedTuple):
-    """A part of a page: its tables, then its charts side by side."""
-
-    title: str
-    listings: Sequence[Listing] = ()
-    figures: Sequence[Figure] = ()
 
 
 def comparison_page(done: Comparison) -> str:

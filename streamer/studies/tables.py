@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ... import __version__
 from ...models.class_scores import UNKNOWN
+from ..pages.charts import Listing
 from .comparison import Comparison
 from .prequential import Course, StreamTask
 from .tasks import LEVEL, ClassCell, ClassTask, Shares, ValueCell
@@ -23,15 +24,6 @@ CLASS_HEADINGS = (
 STREAM_HEADINGS = (
     *("model", "prequential RMSEP", "over static", "backward transfer", "forgetting", "promoted", "refused"),
 )
-
-
-class Listing(NamedTuple):
-    """A table with its title, and notes below it."""
-
-    title: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 def summary(done: Comparison, target: str, labels: int) -> Listing:

@@ -7,9 +7,8 @@ import hashlib
 
 import numpy as np
 
-from tamis.streamer.pages.charts import DOT, Chart, Figure, Kind, page_of
-from tamis.streamer.studies.pages import TEMPLATE, Section
-from tamis.streamer.studies.tables import Listing
+from tamis.streamer.pages.charts import DOT, Chart, Figure, Kind, Listing, Section, page_of
+from tamis.streamer.studies.pages import TEMPLATE
 
 from ..support.html import HOSTILE, Page
 

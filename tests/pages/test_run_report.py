@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from tamis import BadFile
 from tamis.streamer.pages.charts import MAX_MARKS, write_page
 from tamis.streamer.pages.run_report import Finding, Run, page
 
+from ..support.browser import needs_browser, shown
 from ..support.html import HOSTILE, Page
-from ..support.paths import CHROMIUM
 
 CHARTS = 5
 
@@ -204,16 +203,10 @@ def test_it_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.html", "new"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+@needs_browser
 def test_a_browser_draws_every_chart_without_an_error(tmp_path: Path) -> None:
     write_page(page(replace(a_run(), title=HOSTILE)), tmp_path / "report.html")
-    quiet = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
-    command = [str(CHROMIUM), "--headless", *(f"--{flag}" for flag in quiet.split()), "--disable-sync"]
-    command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run([*command, (tmp_path / "report.html").as_uri()], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "CONSOLE" not in done.stderr
-    drawn = Page(done.stdout)
+    drawn = Page(shown((tmp_path / "report.html").as_uri(), tmp_path))
     assert drawn.count("svg", "chart") == CHARTS
     assert drawn.count("path", "out") == 3 * 2  # the marks and their key, in each chart over time
     assert drawn.count("script") == drawn.count("img") == 0

@@ -83,7 +83,7 @@ def test_peaks_are_found_and_named() -> None:
     (peak,) = peaks(np.exp(-0.5 * ((1e7 / wave.values - 1450) / 20) ** 2), wave)
     assert abs(1e7 / peak.position - 1450) < 5
     assert "water" in peak.known
-    assert known_absorption(500.0) == ""
+    assert known_absorption(500.0, axis) == ""
     assert peaks(np.linspace(0, 1, 61), Axis(np.arange(61.0), "index")) == []
 
 

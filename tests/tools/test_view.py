@@ -28,7 +28,8 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_sink import KafkaSink
 
 from ..support.belt_messages import HEADERS, picture, rgb, rows
-from ..support.paths import CHROMIUM
+from ..support.browser import needs_browser
+from ..support.browser import shown as in_browser
 from ..support.spectra import frame
 
 
@@ -123,7 +124,7 @@ def test_a_report_is_of_the_line_that_is_replayed(
 
 
 @pytest.mark.long(20)
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+@needs_browser
 def test_a_browser_shows_the_belt_while_it_runs(
     belts: tuple[Model, Simulated],
     tamis_broker_with: Callable[..., EmbeddedBroker],
@@ -147,15 +148,10 @@ def test_a_browser_shows_the_belt_while_it_runs(
             while 'class="box b' not in (html := urllib.request.urlopen(f"{url[0]}/belt", timeout=10).read().decode()):
                 assert time.monotonic() < deadline, html[:2_000]
                 time.sleep(0.2)
-            quiet = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-sync"
-            command = [str(CHROMIUM), "--headless", *(f"--{flag}" for flag in quiet.split())]
-            command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-            command += ["--virtual-time-budget=3000", "--dump-dom", url[0]]
-            drawn = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            drawn = in_browser(url[0], tmp_path, "virtual-time-budget=3000")
         finally:
             shown.terminate()
             assert shown.wait(30) == 0
-    assert "CONSOLE" not in drawn.stderr
-    assert 'class="box b' in drawn.stdout, "the page's own script has put it there"
-    assert "Line belt is running" in drawn.stdout or "no messages for" in drawn.stdout
-    assert "material" in drawn.stdout
+    assert 'class="box b' in drawn, "the page's own script has put it there"
+    assert "Line belt is running" in drawn or "no messages for" in drawn
+    assert "material" in drawn
