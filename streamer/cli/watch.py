@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from ... import BadSettings
 from ..services.stop import Stop
-from .options import BrokerOptions, ConfigOptions, command, new_app
+from .options import BrokerOptions, ConfigOptions, ServiceOptions, command, new_app
 
 app = new_app()
 drift = new_app(help="List the drift references of lines, and forget one.")
@@ -79,16 +79,17 @@ def view(
     lines: Annotated[int, Option(min=50, max=12_000, help="Number of scan lines to show.")] = 900,
     host: Annotated[str, Option(help="Loopback by default: the page reveals much about a plant.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="0 takes any free port.")] = 9110,
-    broker_options: BrokerOptions,
+    service_options: ServiceOptions,
 ) -> None:
-    """Show the belt in a browser while it runs. Its objects, the decisions about them, and how late these are.
+    """Show the belt in a browser while it runs, and a page about each version in the store. Of the belt: its objects,
+    the decisions about them, and how late these are.
 
     \b
     Example:
       tamis view --line belt
     """
     stop = Stop()
-    settings = broker_options.settings()
+    settings = service_options.settings()
     from ..tools.view import run_view
 
     run_view(settings, stop, line, lines, host, port)

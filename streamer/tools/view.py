@@ -1,4 +1,4 @@
-"""Follow a belt while it runs: the live page of `tamis view`, and the report of a replay."""
+"""Follow a belt while it runs: the live page of `tamis view`, and the report of a replay; the pages of the models."""
 
 import threading
 import time
@@ -8,12 +8,15 @@ from contextlib import closing, contextmanager
 
 import structlog
 
+from ... import TamisError
+from ...models.store import Store
 from ..monitoring.http_server import WebServer
 from ..pages.belt_map import BeltMap
 from ..pages.charts import page_of, render
 from ..services.stop import Stop
 from ..settings.tables import Settings
 from ..transport.from_settings import ensure, kafka_source
+from .model_pages import overview, version_page
 
 log = structlog.get_logger()
 
@@ -63,10 +66,11 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
 
 def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host: str, port: int) -> None:
     """Serves the page until stopped. Raises TamisError: no broker answers, or the port cannot be bound."""
+    from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse, Response
+    from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-    belt = BeltMap(line, lines)
+    belt, store = BeltMap(line, lines), Store(settings.store)
     with following(settings, belt) as trouble:
 
         async def whole_page(request: Request) -> Response:
@@ -77,7 +81,17 @@ def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host:
         async def fragment(request: Request) -> Response:
             return HTMLResponse(belt.html(trouble() or _state(belt)).encode("utf-8", "replace"))
 
-        with WebServer(host, port, {"/": whole_page, "/belt": fragment}, "view") as server:
+        async def models(request: Request) -> Response:
+            return HTMLResponse(await run_in_threadpool(overview, store))
+
+        async def version(request: Request) -> Response:
+            try:
+                return HTMLResponse(await run_in_threadpool(version_page, store, **request.path_params))
+            except TamisError as error:
+                return PlainTextResponse(f"{error}\n", 404)
+
+        pages = {"/": whole_page, "/belt": fragment, "/models": models, "/models/{name}/{version}": version}
+        with WebServer(host, port, pages, "view") as server:
             print(f"{server.url} shows the belt; stop with Ctrl-C", flush=True)
             stop.wait(lambda: True)
 

@@ -141,6 +141,10 @@ def test_a_browser_shows_the_belt_while_it_runs(
             assert url
             with urllib.request.urlopen(f"{url[0]}/belt", timeout=10) as answer:
                 assert "Waiting for predictions" in answer.read().decode()
+            with urllib.request.urlopen(f"{url[0]}/models", timeout=20) as answer:
+                assert 'href="models/default/v0001"' in answer.read().decode()
+            with urllib.request.urlopen(f"{url[0]}/models/default/v0001", timeout=20) as answer:
+                assert "balanced accuracy, out of fold" in answer.read().decode()
             words = ["--seconds", "6", "--pixels", "80", "--lines", "60", "--objects", "3", "--size", "14", "--whole"]
             sent = subprocess.run([*cli, "simulate", *words, "--batch", "5"], env=environment, timeout=60)
             assert sent.returncode == 0
