@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from .model import Model
+from .model import ESTIMATORS, Model
 from .pls import PLSR
 
 NOT_COUNTED = 1e100  # the sd of a score that T2 must not count
@@ -30,7 +31,7 @@ class LinearCorrection:
 
 def is_correctable(model: Model) -> tuple[bool, bool]:
     """Whether a slope can be folded into a model of this kind, and whether a direction can."""
-    return model.kind != "local-pls", model.kind == "plsr"
+    return model.kind in ESTIMATORS and model.kind != "local-pls", model.kind == "plsr"
 
 
 def corrected(model: Model, correction: LinearCorrection, spread: np.ndarray | None = None) -> Model:
@@ -48,6 +49,8 @@ def corrected(model: Model, correction: LinearCorrection, spread: np.ndarray | N
     estimator = copy.copy(model.estimator)
     if model.kind == "local-pls":
         estimator._Y = estimator._Y + shift
+    elif model.kind not in ESTIMATORS:
+        _shift(estimator, shift, model.kind)
     else:
         estimator.y_mean_ = estimator.y_mean_ * (1 + slope) + shift
         if model.kind == "plsr":
@@ -60,6 +63,16 @@ def corrected(model: Model, correction: LinearCorrection, spread: np.ndarray | N
     if interval is not None:
         interval = interval.scaled((1 + slope) * (1.0 if spread is None else spread))
     return replace(model, estimator=estimator, training=dict(model.training), interval=interval)
+
+
+def _shift(estimator: Any, shift: np.ndarray, kind: str) -> None:
+    """Of a plug-in's estimator, whose predictions add its `y_mean_`. Raises ValueError where they do not."""
+    somewhere = estimator.domain_.mean[None]
+    before = np.reshape(estimator.predict(somewhere), -1)
+    if hasattr(estimator, "y_mean_"):
+        estimator.y_mean_ = estimator.y_mean_ + shift
+    if not np.allclose(np.reshape(estimator.predict(somewhere), -1), before + shift):
+        raise ValueError(f"a model of kind {kind} cannot hold a correction: its predictions do not add y_mean_")
 
 
 def _turn(pls: PLSR, correction: LinearCorrection) -> None:

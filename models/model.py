@@ -11,11 +11,12 @@ from typing import Any, Self
 import numpy as np
 
 from .. import BadBundle, NotInstalled
+from . import plugins
 from .applicability_domain import LEVELS
 from .axis import Axis, resampler
 from .instruments import Instruments
 from .prediction_interval import PredictionInterval
-from .preprocess import Pipeline, through
+from .preprocess import STEPS, Pipeline, through
 from .rows import Rows
 
 # Each estimator by its kind. A new one is a file and a row here; its module is imported at the first use.
@@ -41,10 +42,12 @@ Limits = Mapping[str, tuple[float, ...]]  # of t2 and q, at 95 % and 99 %
 
 
 def estimator_class(kind: str) -> Any:
-    """Raises ValueError, naming the known kinds."""
-    if kind not in ESTIMATORS:
-        raise ValueError(f"unknown model kind {kind!r}; known: {', '.join(ESTIMATORS)}")
-    return getattr(importlib.import_module(__package__ or ""), ESTIMATORS[kind])
+    """Of this package, or a plug-in's. Raises ValueError, naming the known kinds; BadSettings for a broken plug-in."""
+    if kind in ESTIMATORS:
+        return getattr(importlib.import_module(__package__ or ""), ESTIMATORS[kind])
+    from .estimator import Estimator
+
+    return plugins.find(plugins.MODELS, kind, ESTIMATORS, "model kind", Estimator, "kind")
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,10 @@ class Model:
             "training": self.training,
             "limits": self.limits,
         }
+        steps = [step.name for step in self.pipeline.steps if step.name not in STEPS]
+        kinds = [self.kind] if self.kind not in ESTIMATORS else []
+        if outside := plugins.used({plugins.MODELS: kinds, plugins.PRETREATMENTS: steps}):
+            manifest["plugins"] = outside
         if self.instruments:
             manifest["instruments"] = self.instruments.to_json()
         intervals = {} if self.interval is None else self.interval.arrays()
@@ -266,6 +273,7 @@ class Model:
     def from_parts(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Raises BadBundle if the parts do not make a model that can predict."""
         with parts_of_a_model(arrays):
+            plugins.require(manifest.get("plugins", {}))
             pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
             estimator = estimator_class(manifest["kind"]).from_arrays(manifest["parameters"], arrays)
             about = {name: manifest[name] for name in ("targets", "units", "quantity", "training")}
@@ -313,7 +321,7 @@ def parts_of_a_model(arrays: Mapping[str, np.ndarray]) -> Iterator[None]:
         if broken:
             raise ValueError(f"{', '.join(broken[:3])}: expected numbers, got NaN")
         yield
-    except NotInstalled:
+    except (NotInstalled, BadBundle):
         raise
     except Exception as error:
         raise BadBundle(f"the bundle's parts make no model: {type(error).__name__}: {error!s:.500}") from error

@@ -67,9 +67,9 @@ def select(
     make = estimator_class(kind)
     if kind.startswith("committee"):  # it chooses inside its own fit
         return make(random_state=seed), Pipeline(), "its members' pre-treatments"
-    if kind in CLASSIFIERS.values():
+    if kind in CLASSIFIERS.values() or np.asarray(y).dtype.kind in "OU":
         text = choose_class_pretreatment(spectra, axis, y, groups, seed)
-        return make(random_state=seed), Pipeline.parse(text), text
+        return _seeded(make, seed), Pipeline.parse(text), text
     text, components, _ = choose_pretreatment(spectra, axis, y, groups, seed)
     pipeline = Pipeline.parse(text)
     if kind == "plsr":
@@ -78,7 +78,13 @@ def select(
         estimator = _local_pls(pipeline.fit(spectra, axis), y, groups, seed)
         chosen = f"{estimator.n_components} latent variables, k {estimator.n_neighbors}, h {estimator.h:g}"
         return estimator, pipeline, f"{text}; {chosen}"
-    return make(random_state=seed), pipeline, text
+    return _seeded(make, seed), pipeline, text
+
+
+def _seeded(make: Any, seed: int) -> Any:
+    """A plug-in's estimator may have no seed."""
+    made = make()
+    return made.set_params(random_state=seed) if "random_state" in made.get_params() else made
 
 
 def train(

@@ -8,11 +8,13 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import takewhile
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from . import plugins
 from .axis import MAX_BANDS, Axis, resampler
 from .convolution import Convolution
 
@@ -284,6 +286,7 @@ class Affine(Step):
 
 
 STEPS: dict[str, type[Step]] = {step.name: step for step in Step.__subclasses__()}
+_class = partial(plugins.find, plugins.PRETREATMENTS, own=STEPS, what="pre-treatment", base=Step, attribute="name")
 
 
 class Pipeline:
@@ -362,9 +365,7 @@ def through(steps: Iterable[Callable[[np.ndarray], np.ndarray]], spectra: np.nda
 
 def _parse_step(text: str) -> Step:
     name, *numbers = text.split()
-    kind = STEPS.get(name.lower())
-    if kind is None:
-        raise ValueError(f"unknown pre-treatment {name!r}; known: {', '.join(STEPS)}")
+    kind = _class(name.lower())
     names = [f.name for f in fields(kind)]
     if len(numbers) > len(names):
         raise ValueError(f"{name} takes {len(names)} numbers ({', '.join(names) or 'none'}), got {len(numbers)}")
@@ -379,8 +380,8 @@ def _parse_step(text: str) -> Step:
 
 
 def _step(spec: dict[str, Any]) -> Step:
-    kind = STEPS[spec.pop("step")]
-    whole = {f.name for f in fields(kind) if f.type is int}
+    kind = _class(spec.pop("step"))
+    whole = {f.name for f in fields(kind) if f.type in (int, "int")}
     return kind(**{key: int(value) if key in whole else value for key, value in spec.items()})
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import BadBundle
+from .. import plugins
 from ..axis import Axis, resampler
 from ..class_scores import probabilities
 from ..model import Calibration, Limits, Model, Result, check_result, estimator_class, parts_of_a_model, try_out
@@ -43,6 +44,7 @@ def serve(
     make no model that can predict, or if no backend computes it correctly.
     """
     with parts_of_a_model(arrays):
+        plugins.require(manifest.get("plugins", {}))
         pipeline = Pipeline.from_json(manifest["preprocessing"], Axis.from_json(manifest["grid"]), arrays)
         parts = Parts(manifest, arrays, pipeline)
         _ = parts.validation  # raises if its arrays do not belong together

@@ -4,11 +4,13 @@ A block is some hundred spectra of one line in order of time. Each detector's sc
 thresholds follow from how blocks of the reference differ, so that chance passes them about once in a million blocks.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import structlog
 
+from ...models import plugins
 from ...models.model import Model, Result
 from ...models.serving.compiled import ServedModel
 from .change_points import Levels
@@ -16,6 +18,9 @@ from .reading import FLOOR, Level, Reading, Z
 from .spectral_features import FeatureExtractor, SpectralFeatures
 
 AnyModel = Model | ServedModel
+OWN = ("t2", "q", "mean-shift", "psi", "mmd", "gain", "offset", "slope", "shift", "noise", "labels", "residual")
+
+log = structlog.get_logger()
 
 
 class Detector(Protocol):
@@ -186,6 +191,33 @@ class MMD:
         return [Reading("mmd", score, self.threshold, f"the spectra's distribution changed (MMD2 {score:.3g})")]
 
 
+class Outside:
+    """A plug-in's detector, under its entry point's name. One that raises is logged and left out: the line goes on."""
+
+    def __init__(self, name: str, make: Callable[..., Detector], seen: SpectralFeatures, distinct: int) -> None:
+        self.name = name
+        self._detector = self._guarded(lambda: make(seen, distinct))
+
+    def read(self, seen: SpectralFeatures) -> list[Reading]:
+        made = self._detector
+        readings = None if made is None else self._guarded(lambda: list(made.read(seen)))
+        if readings is None:
+            self._detector = None
+        return [reading._replace(detector=self.name) for reading in readings or []]
+
+    def _guarded(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except Exception:
+            log.exception("drift: a plug-in's detector is left out", detector=self.name)
+            return None
+
+
+def outside_detectors() -> dict[str, Callable[..., Detector]]:
+    """Those of plug-ins by name, called with features and `distinct`. Raises BadSettings for a broken plug-in."""
+    return {name: plugins.load(plugins.DETECTORS, name, OWN) for name in plugins.names(plugins.DETECTORS)}
+
+
 def _tail(seen: np.ndarray, least: tuple[float, float], p: float = 1e-6) -> np.ndarray:
     """(blocks, k) of a positive statistic -> (k,), passed with probability p: g chi2(h) with its mean and variance.
 
@@ -213,7 +245,7 @@ def detectors(model: AnyModel, spectra: np.ndarray, block: int) -> tuple[Feature
     in_blocks, *of_blocks = (part.reshape(-1, block, *part.shape[1:]) for part in parts)
     seen = extract(in_blocks, Result(*of_blocks))
     distinct = len({row.tobytes() for row in spectra})
-    return extract, [
+    own: list[Detector] = [
         Exceedance(seen, distinct, "t2", model.limits["t2"][1]),
         Exceedance(seen, distinct, "q", model.limits["q"][1]),
         MeanShift(seen, distinct, extract.regions),
@@ -223,3 +255,4 @@ def detectors(model: AnyModel, spectra: np.ndarray, block: int) -> tuple[Feature
         Noise(seen, distinct),
         Levels(seen, distinct, model.targets),
     ]
+    return extract, own + [Outside(name, make, seen, distinct) for name, make in outside_detectors().items()]

@@ -17,7 +17,7 @@ from ..messages.frame import Frame
 from ..messages.predictions import Predictions
 from ..messages.record import Record
 from ..settings.tables import Drift as Table
-from .detectors import AnyModel, Detector, detectors
+from .detectors import AnyModel, Detector, detectors, outside_detectors
 from .reading import Reading
 from .reference_file import Offsets, load_reference, reference_path, save_reference
 from .reference_scan import ReferenceScan
@@ -260,9 +260,13 @@ class LineMonitor:
 
 
 class DriftMonitor:
-    """All lines of a worker; `folder` keeps their references over restarts, None in memory only."""
+    """All lines of a worker; `folder` keeps their references over restarts, None in memory only.
+
+    Raises BadSettings for a plug-in's detector that cannot be imported.
+    """
 
     def __init__(self, table: Table, folder: Path | None = None, pool: Executor | None = None) -> None:
+        outside_detectors()  # a broken one is found at the start, not once a reference is learned
         self.table, self.folder, self.pool = table, folder, pool
         self.lines: dict[str, LineMonitor] = {}
         self._has_warned = False

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from ... import BadFile, require_learn
+from ...models import plugins
 from ...models.axis import resampler
 from ...models.class_scores import UNKNOWN
+from ...models.classifier import Classifier
 from ...models.instruments import Instruments
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.model_selection import select
@@ -301,6 +303,8 @@ def calibration_metrics(model: Model, table: Table, values: np.ndarray) -> dict[
 
 def classifier_kind(kind: str, path: Path, target: str) -> str:
     """Raises ValueError if the kind has no classifier."""
+    if kind in plugins.names(plugins.MODELS) and issubclass(estimator_class(kind), Classifier):
+        return kind
     if kind not in CLASSIFIERS and kind not in CLASSIFIERS.values():
         raise ValueError(
             f"{path}: column {target!r} holds classes, and {kind} cannot learn them; use {', '.join(CLASSIFIERS)}"

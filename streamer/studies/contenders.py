@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ... import require_learn
+from ...models import plugins
 from ...models.axis import Axis, resampler
 from ...models.committee import CommitteeRegressor
 from ...models.model import CLASSIFIERS, Model
@@ -85,9 +86,12 @@ Contender = Callable[[Samples, int, Context], Trained | Corrected]  # fits on la
 
 def contender(of: str, name: str) -> Contender:
     """Raises ValueError: there is no such model; the text names the known ones. NotInstalled: it needs torch."""
+    outside = plugins.names(plugins.MODELS) if name not in CONTENDERS[of] and of != "stream" else []
+    if name in outside:
+        return partial(_plain, name)
     if name not in CONTENDERS[of]:
         kind = "" if of == "values" else f" of {of}"
-        raise ValueError(f"unknown model {name!r}{kind}; known: {', '.join(CONTENDERS[of])}")
+        raise ValueError(f"unknown model {name!r}{kind}; known: {', '.join([*CONTENDERS[of], *outside])}")
     if name.startswith(("cnn", "spectratr", "tamis")):
         require_learn(name)
     return CONTENDERS[of][name]

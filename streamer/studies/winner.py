@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ... import BadFile
+from ...models import plugins
 from ...models.model import CLASSIFIERS, ESTIMATORS
 
 MAX_BYTES = 1 << 28
@@ -19,8 +20,8 @@ SERVED = {*ESTIMATORS, *CLASSIFIERS}
 
 def winner(ranked: Sequence[str]) -> str:
     """The first of models, the best first. Raises ValueError where it can only be compared, not served."""
-    best, servable = ranked[0], [name for name in ranked if name in SERVED]
-    if best in SERVED:
+    best, servable = ranked[0], [name for name in ranked if name in SERVED or name in plugins.names(plugins.MODELS)]
+    if best in servable:
         return best
     other = (
         f"the best of those that can is {servable[0]}: `tamis fit --model {servable[0]}`" if servable else "none can"
