@@ -23,7 +23,7 @@ app = new_app()
 MODELS = (
     "Separated by commas: plsr, local-pls, committee, cnn, spectratr; tamis, tamis-random (committees with encoders); "
     "with --pairs mean-shift, ds, ds-fisher, fisher-pls, fisher-gp, weighed, cnn-pairs; for classes pls-da, "
-    "committee, cnn, spectratr, each with -self to learn from unlabeled spectra as well. Default: "
+    "committee, cnn, spectratr. Default: "
     "plsr, local-pls, committee; for classes pls-da, committee."
 )
 

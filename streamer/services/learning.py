@@ -167,7 +167,7 @@ class Learning:
             return False
 
     def _start(self, job: Job) -> bool:
-        labels = 0 if job.labels is None else len(job.labels.all)
+        labels = len(job.labels.all) if job.labels else len(job.lots.share) if job.lots else 0
         if job.why != "watch":
             log.info("learning", why=job.why, champion=job.champion.version, labels=labels)
         self._running = job, self._pool.submit(self._learn, job)

@@ -17,11 +17,10 @@ from ...models import plugins
 from ...models.axis import Axis, resampler
 from ...models.committee import CommitteeRegressor
 from ...models.model import CLASSIFIERS, Model
-from ...models.model_selection import Trained, select, train
+from ...models.model_selection import Trained, train
 from ...models.pls import PLSR
 from ...models.preprocess import Pipeline
 from ...ssl.calibration_transfer import CORRECTIONS
-from ...ssl.self_training import self_train
 from ...ssl.transfer_choice import Candidate, Chosen, choose, pls_head, process_head, weigh
 from ...ssl.unlabeled import Unlabeled
 from ..fitting.fit import USUAL_PREPROCESS
@@ -36,7 +35,6 @@ CORRECTED = {
     "fisher-pls": ("fisher", pls_head),
     "fisher-gp": ("fisher", process_head),
 }
-SELF_TRAINED = "-self"  # ends the name of a classifier that also learns from unlabeled spectra of the test's campaign
 
 
 class Samples(NamedTuple):
@@ -61,7 +59,6 @@ class Context:
 
     unlabeled: tuple[Unlabeled, Axis] | None = None  # for an encoder
     pairs: tuple[np.ndarray, np.ndarray] | None = None
-    campaign: np.ndarray | None = None  # (m, bands) unlabeled spectra of the test's campaign
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,6 @@ def contender(of: str, name: str) -> Contender:
 
 def _plain(kind: str, samples: Samples, seed: int, _context: Context) -> Trained:
     return train(kind, *samples, seed=seed)
-
-
-def _self_trained(kind: str, samples: Samples, seed: int, context: Context) -> Trained:
-    spectra, axis, names, groups = samples
-    assert context.campaign is not None
-    estimator, pipeline, chosen = select(kind, *samples, seed=seed)
-    treated = pipeline.fit(spectra, axis)
-    estimator = self_train(estimator, treated, names, pipeline.transform(context.campaign, axis), groups)
-    return Trained(Model(pipeline, estimator, [f"y={name}" for name in estimator.classes_], class_of="y"), chosen)
 
 
 def _encoded(name: str, samples: Samples, seed: int, context: Context) -> Trained:
@@ -193,12 +181,7 @@ _VALUES: dict[str, Contender] = {
 }
 CONTENDERS: dict[str, dict[str, Contender]] = {
     "values": _VALUES,
-    "classes": {
-        f"{name}{ending}": partial(make, kind)
-        for ending, make in (("", _plain), (SELF_TRAINED, _self_trained))
-        for usual, kind in CLASSIFIERS.items()
-        for name in (usual, kind)
-    },
+    "classes": {name: partial(_plain, kind) for usual, kind in CLASSIFIERS.items() for name in (usual, kind)},
     "stream": {
         **_VALUES,
         **dict.fromkeys(("tamis", "tamis-static"), _VALUES["committee"]),

@@ -29,7 +29,7 @@ from ..fitting.fit import class_values, target_values
 from ..fitting.objects import column_of, objects_of
 from ..fitting.training_data import LaboratoryOptions
 from ..settings.tables import Decide
-from .contenders import SELF_TRAINED, Context, Samples, contender
+from .contenders import Context, Samples, contender
 
 LEVEL = 0.9  # of the prediction intervals whose coverage is reported
 AMBIGUOUS = 0.5  # the second class is less than twice as far
@@ -233,9 +233,6 @@ class ClassTask(Task):
         rows = np.flatnonzero(there & np.isfinite(table.spectra).all(axis=1))
         hidden = np.isin(names[rows], list(options.hide))
         train, test, split = _split(table, rows[~hidden], samples.group, options)
-        if any(name.endswith(SELF_TRAINED) for name in options.models):
-            test, unlabeled = _halves(test, samples.group)
-            context = replace(context, campaign=samples.spectra[unlabeled])
         counts = dict(zip(*np.unique(names[train], return_counts=True), strict=True))
         train = train[[counts[name] >= CLASS_FOLDS for name in names[train]]]
         classes = np.unique(names[train])
@@ -334,14 +331,6 @@ def _is(there: np.ndarray, value: str) -> np.ndarray:
     """(n,) bool: which texts are the value; '1.0' is the number 1 where no text is written so."""
     same = np.array(there == value, bool)
     return same if same.any() else np.array([number(text) == number(value) for text in there.tolist()], bool)
-
-
-def _halves(rows: np.ndarray, group: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """By objects: one half for the test, one half to learn from without its classes."""
-    objects = rows if group is None else group[rows]
-    drawn = np.random.default_rng(0).permutation(np.unique(objects))
-    is_test = np.isin(objects, drawn[::2])
-    return rows[is_test], rows[~is_test]
 
 
 def _across(
