@@ -26,24 +26,43 @@ STREAM_HEADINGS = (
 )
 
 
-def summary(done: Comparison, target: str, labels: int) -> Listing:
-    """One row for each model, the best first: the mean of each figure, and its spread over the draws."""
+def summary(done: Comparison, target: str, labels: int, *, on_page: bool = False) -> Listing:
+    """One row for each model, the best first: the mean of each figure, and its spread over the draws.
+
+    `on_page`: the verdicts stand in the table, and not below it.
+    """
     task, ranked = done.tasks[target], done.ranked(target, labels)
     cells = {model: done.of(target, model, labels) for model in ranked}
     if isinstance(task, StreamTask):
         title = f"{target}: test, then train, over {len(task.experiences)} values of {task.stream}"
         return Listing(title, STREAM_HEADINGS, [(model, *_stream_row(model, cells)) for model in ranked])
     tested = f"{len(task.test)} test rows ({task.split})"
-    notes = _verdicts(done, target, labels)
+    notes = [] if on_page else _verdicts(done, target, labels)
     if isinstance(task, ClassTask):
         notes.append(f"a spectrum called {UNKNOWN} counts as wrong here; `tamis fit` leaves it out of its figures")
         rows = [(model, *_class_row(cells[model])) for model in ranked]
-        return Listing(f"{target}: {labels} training, {tested}", CLASS_HEADINGS, rows, notes)
+        listing = Listing(f"{target}: {labels} training, {tested}", CLASS_HEADINGS, rows, notes)
+        return _with_verdicts(listing, done, target, labels) if on_page else listing
     for model in ranked:
         if held := [cell.coverage for cell in cells[model] if cell.coverage is not None]:
             notes.append(f"{model}: its {LEVEL:.0%} prediction intervals hold {np.mean(held):.0%} of the test rows")
     rows = [(model, *_value_row(cells[model])) for model in ranked]
-    return Listing(f"{target}: {labels} labels, {tested}", VALUE_HEADINGS, rows, notes)
+    listing = Listing(f"{target}: {labels} labels, {tested}", VALUE_HEADINGS, rows, notes)
+    return _with_verdicts(listing, done, target, labels) if on_page else listing
+
+
+def _with_verdicts(listing: Listing, done: Comparison, target: str, labels: int) -> Listing:
+    """With a column that says how each model compares with the best one, and how sure that is (95 %)."""
+    (best, *others), task = done.ranked(target, labels), done.tasks[target]
+    form = "+.3f" if isinstance(task, ClassTask) else "+.3g"
+    verdicts = ["best"]
+    for other in others:
+        by, low, high = done.against(target, labels, other, best)
+        sure = "worse" if low * high > 0 else "no clear difference"
+        verdicts.append(f"{sure}: {by:{form}} ({low:{form}} to {high:{form}})")
+    rows = [(model, verdict, *figures) for (model, *figures), verdict in zip(listing.rows, verdicts, strict=True)]
+    model, *headings = listing.headings
+    return listing._replace(headings=(model, f"against {best}, {task.figure}", *headings), rows=rows)
 
 
 def _verdicts(done: Comparison, target: str, labels: int) -> list[str]:

@@ -25,7 +25,7 @@ from ..files.kinds import number
 from ..files.many import texts_of
 from ..files.options import ReadOptions
 from ..files.table import Table
-from ..fitting.fit import class_values, target_values
+from ..fitting.fit import class_values, names_of, target_values
 from ..fitting.objects import column_of, objects_of
 from ..fitting.training_data import LaboratoryOptions
 from ..settings.tables import Decide
@@ -173,6 +173,7 @@ class Task:
 class ValueTask(Task):
     of: ClassVar = "values"
     figure: ClassVar = "RMSEP"
+    names: Sequence[str]  # of every row of the file
 
     @property
     def measured(self) -> np.ndarray:
@@ -197,7 +198,10 @@ class ValueTask(Task):
         if context.unlabeled is None:
             context = replace(context, unlabeled=(_own(table, samples.group, options.pairs, test), table.axis))
         counts = list(dict.fromkeys(min(n, len(train)) for n in options.labels or [len(train)]))
-        return cls(target=target, samples=samples, counts=counts, train=train, test=test, split=split, context=context)
+        return cls(
+            target=target, samples=samples, counts=counts, train=train, test=test, split=split, context=context,
+            names=[f"row {name}" if name.isdigit() else name for name in names_of(table)],
+        )  # fmt: skip
 
     def run(self, name: str, labels: int, seed: int) -> ValueCell:
         trained, about = self.fit(name, labels, seed)

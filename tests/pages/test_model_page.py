@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from tamis.streamer.pages.model_page import model_page
 from tamis.streamer.pages.plots import COLOURS
 
 from ..support.browser import needs_browser, shown
-from ..support.html import HOSTILE, Page
+from ..support.html import HOSTILE, Page, plots
 from ..support.models import classified
 from ..support.spectra import simulate
 
@@ -42,12 +41,6 @@ def named(model: Model, names: list[str] | None = None) -> Model:
     names = names or [f"tank {row}" for row in range(len(model.calibration))]
     model.calibration = replace(model.calibration, name=names)
     return model
-
-
-def plots(page: str) -> dict[str, Any]:
-    """Title -> views and layout."""
-    found = re.findall(r"<h3>(.*?)</h3>.*?<script type=\"application/json\">(.*?)</script>", page, re.S)
-    return {html.unescape(title): json.loads(spec) for title, spec in found}
 
 
 def names_in(spec: Any) -> set[str]:

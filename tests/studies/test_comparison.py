@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tamis.models.axis import Axis
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.frame import Frame
 
+from ..support.html import Page, plots
 from ..support.spectra import frame, materials, simulate
 
 QUICK = ["plsr", "local-pls"]
@@ -43,6 +45,16 @@ def test_compare_gives_table_json_and_page(tmp_path: Path, grid: Axis) -> None:
     assert "Learning curve: fat" in page
     assert "&lt;b&gt;water" in page
     assert "<b>water" not in page
+    drawn = plots(page)
+    traces = [trace for plot in drawn.values() for trace in plot["views"][0]["data"] if trace.get("name") in QUICK]
+    colours = {(one["name"], one.get("marker", {}).get("color") or one["line"]["color"]) for one in traces}
+    assert len(colours) == len(QUICK), "a model keeps its colour on the whole page"
+    (dots,) = (one for one in drawn["Predicted against measured"]["views"][0]["data"] if one.get("name") == "plsr")
+    assert len(dots["text"]) == 30
+    assert all(re.fullmatch(r"s\d+", name) for name in dots["text"]), "a point has its spectrum's name"
+    text = Page(page).text
+    assert re.search(r"against (plsr|local-pls), RMSEP", text)
+    assert re.search(r"(worse|no clear difference): [+-][\d.e-]+ \(", text), "the verdict stands in the table"
 
 
 @pytest.mark.parametrize(

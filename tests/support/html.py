@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from html.parser import HTMLParser
+from typing import Any
 
 HOSTILE = "</title></svg><script>alert('x')</script><img src=\"http://evil/\" onerror=alert(1)>&amp;"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 # HTML allows leaving out these end tags.
 OPTIONAL = {"li", "tr", "td", "th", "p", "thead", "tbody"}
+
+
+def plots(page: str) -> dict[str, Any]:
+    """Of a page that plotly.js draws: title -> views and layout."""
+    found = re.findall(r"<h3>(.*?)</h3>.*?<script type=\"application/json\">(.*?)</script>", page, re.S)
+    return {html.unescape(title): json.loads(spec) for title, spec in found}
 
 
 class Page(HTMLParser):
