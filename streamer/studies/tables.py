@@ -162,7 +162,7 @@ def _class_cell(cell: ClassCell) -> dict[str, Any]:
         "strange": {other: shares._asdict() for other, shares in cell.strange.items()},
         "balanced_accuracy": cell.scores.balanced_accuracy,
         **{name: getattr(cell.scores, name).tolist() for name in ("purity", "recovery", "confusion")},
-        "told": cell.predicted.tolist(),
+        "predicted": cell.predicted.tolist(),
     }
 
 
