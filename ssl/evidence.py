@@ -25,6 +25,7 @@ CONSISTENT, CONSISTENT_WITHIN = 3, 6
 CHANGED = 1.5  # times as wide: the spectra's T2 or Q are over twice their limits
 ALIKE = 3.0  # the largest of consistent errors over the smallest
 MANY = 6  # in a row that are far off, this way or that: then the model is less exact than its calibration says
+NORMAL_MAD = 1.4826  # sd of a normal distribution over its median absolute deviation
 STUCK_VALUES, STUCK_SD = 3, 3.0  # so many equal values in a row, while predictions differ by so much
 FEW_VALUES, LOWEST = 5, 0.1  # a detection limit is among the lowest tenth of at least so many values
 SWAPPED_WITHIN = 20  # values: samples are swapped on one tray
@@ -138,16 +139,24 @@ def assess(
         suspects = [*suspects, i] if reason[i] in RELEASABLE else []
         is_outside = bool(suspects) and np.median(spread[suspects[-CONSISTENT:]]) >= CHANGED * noise
         enough = CONSISTENT if is_outside else CONSISTENT_WITHIN
-        row = suspects[-enough:]
-        if len(suspects) >= MANY:
-            row = suspects
-        elif len(row) < enough or not _is_consistent((measured - expected)[row]):
+        agreeing = _agreeing(suspects, measured - expected, sd)
+        row = agreeing if len(suspects) >= MANY else agreeing[-enough:]
+        if len(suspects) < MANY and (len(row) < enough or not _is_consistent((measured - expected)[row])):
             continue
         jump = float((measured - expected)[row].mean())
         for known in row:
             learn(known, (measured[known] - expected[known] - jump) / spread[known], is_certain=True)
         suspects = []
     return Assessment(accepted, reason, expected, sd, learner)
+
+
+def _agreeing(suspects: Sequence[int], errors: np.ndarray, sd: np.ndarray) -> list[int]:
+    """Those whose errors are plausible about their median: a gross error is not released with its neighbours."""
+    if not suspects:
+        return []
+    apart = np.abs(errors[suspects] - np.median(errors[suspects]))
+    usual = np.maximum(sd[suspects], NORMAL_MAD * np.median(apart))
+    return [i for i, is_near in zip(suspects, apart <= PLAUSIBLE_SD * usual, strict=True) if is_near]
 
 
 def _is_consistent(errors: np.ndarray) -> bool:

@@ -82,6 +82,15 @@ def test_a_true_change_is_believed_sooner_where_the_spectra_have_changed_too(noi
     assert [one.sum() for one in found] == [0, 0, enough, 20]
 
 
+@pytest.mark.parametrize("noise", [SPREAD / 2, SPREAD], ids=["outside", "within"])
+def test_a_gross_error_is_not_released_with_the_values_around_it(noise: float) -> None:
+    predicted, measured = laboratory()
+    measured += 3.0
+    measured[2] += 9.0
+    found = weighed(measured, predicted, noise=noise)
+    assert np.flatnonzero(~found.accepted).tolist() == [2]
+
+
 def test_one_analysts_values_between_good_ones_are_no_change() -> None:
     predicted, measured = laboratory(30)
     measured[::3] += 3.0
