@@ -14,7 +14,7 @@ from .recipes import Judged
 NEWEST = 500  # spectra of the process
 USUAL = 0.75  # of the calibration's spectra, which half of the process may be as far away as
 MOST = 3.0  # times as wide as the calibration's: beyond it a line shows other materials, not another day
-LEAST_CHANGE = 1.1
+LEAST_CHANGE = 1.25  # of the limits, that is worth a new version
 
 
 def widened(model: Model, process: np.ndarray) -> Judged | None:

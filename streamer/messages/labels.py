@@ -249,6 +249,8 @@ def _span(item: Mapping[str, Any]) -> dict[str, np.datetime64]:
         if there := [name for name in ("from", "to") if name in item]:
             raise ValueError(f'expected "{there[0]}" only beside lot_id: one spectrum has a time')
         return {}
+    if item.get("confirms") is True and not ("from" in item or "to" in item):
+        return {}  # of the newest lot of that name
     since, until = _moment(item, "from", whole_day=False), _moment(item, "to")
     if not since < until:  # also where one is missing
         raise ValueError(f'expected "from" before "to", got {shown(item.get("from"))} and {shown(item.get("to"))}')

@@ -150,6 +150,18 @@ def test_a_lot_waits_for_spectra_after_its_end(tmp_path: Path, model: Model, gri
         assert len(buffer.lots.joined(["fat"])[0].spectra) == 30
 
 
+def test_a_lot_that_is_held_is_confirmed_by_its_name(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = Line(tmp_path, model)
+    line.spectra(simulate(30, grid, 5)[0], grid)
+    line.values(lot("7", 0, 9, fat=90.0))
+    line.run()
+    assert became(line) == {("lot 7", "fat"): "held"}
+    line.values({"lot_id": "7", "line": "nir1", "values": {"fat": 90.0}, "confirms": True})
+    line.run()
+    assert not line.rejects
+    assert [one.became for one in LabelLog(line.folder).values()] != ["held"]
+
+
 def test_a_lot_is_retracted_by_its_name(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = Line(tmp_path, model, refit_labels=0)
     line.spectra(simulate(30, grid, 5)[0], grid)
