@@ -12,10 +12,14 @@ UNNAMED = ("", "unknown")  # what frames say whose producer names no instrument
 
 
 class Line(NamedTuple):
-    """value = bias + slope * prediction; both (targets,), the bias in the targets' units."""
+    """value = bias + slope * prediction; all (targets,), the bias in the targets' units.
+
+    `spread`: by how much wider its intervals are than the master's.
+    """
 
     slope: np.ndarray
     bias: np.ndarray
+    spread: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +63,9 @@ class Instruments:
         return values if of is None else values * of.slope + of.bias
 
     def in_widths(self, half: np.ndarray | None, instrument: str) -> np.ndarray | None:
-        """(n, targets) half widths of intervals, with the instrument's slope."""
+        """(n, targets) half widths of intervals, with the instrument's slope and spread."""
         of = self.lines.get(instrument)
-        return half if of is None or half is None else half * np.abs(of.slope)
+        return half if of is None or half is None else half * np.abs(of.slope) * of.spread
 
     def to_json(self) -> dict[str, Any]:
         return {"master": self.master, "maps": list(self.maps), "lines": list(self.lines)}
@@ -90,5 +94,5 @@ class Instruments:
             lines[name] = Line(*(arrays[f"instrument.line.{i}.{part}"] for part in Line._fields))
             n = len(manifest["targets"])
             if any(part.shape != (n,) for part in lines[name]):
-                raise ValueError(f"expected slope and bias of {n} targets for instrument {name!r}")
+                raise ValueError(f"expected slope, bias and spread of {n} targets for instrument {name!r}")
         return cls(about["master"], maps, lines)

@@ -41,6 +41,7 @@ def predict(
     parquet: Annotated[bool, Option("--parquet", help="Write Parquet.")] = False,
     xlsx: Annotated[bool, Option("--xlsx", help="Write a spreadsheet.")] = False,
     line: Annotated[str | None, Option(help="The line's name, whatever the file says.")] = None,
+    instrument: Annotated[str | None, Option(help="The instrument's name, whatever the file says.")] = None,
     file_options: CameraFileOptions,
     store_options: StoreOptions,
 ) -> None:
@@ -67,7 +68,9 @@ def predict(
             notes.add((path, note))
             tell(f"{path}: {note}")
 
-    reading = file_options.reading(line=line, on_note=say, on_bad_row=lambda row: tell(f"left out: {row}"))
+    reading = file_options.reading(
+        line=line, instrument=instrument, on_note=say, on_bad_row=lambda row: tell(f"left out: {row}")
+    )
     done = predict(store_options.open(), model, version, files, to, form, reading)
     left_out = f"; {done.bad_rows} rows left out" if done.bad_rows else ""
     tell(f"{model} {done.version}: {done.spectra} spectra, {done.untrusted} not trusted{left_out}"

@@ -1,4 +1,4 @@
-"""`tamis fit` and `tamis pretrain`."""
+"""`tamis fit`, `tamis transfer` and `tamis pretrain`."""
 
 import os
 from pathlib import Path
@@ -105,6 +105,56 @@ def fit(
 
         write_page(model_page(f"{name} {done.version}", done.model, done.columns), report)
         print(f"  page: {report}")
+
+
+@command(app)
+def transfer(
+    files: Annotated[
+        list[Path] | None, Argument(help="Objects measured by both: one file, or one of --from and one of --to.")
+    ] = None,
+    *,
+    name: Annotated[str, Option(help="The model's name in the store.")] = "default",
+    master: Annotated[str | None, Option("--from", help="The instrument that the model was fitted on.")] = None,
+    other: Annotated[str | None, Option("--to", help="The instrument that it is to serve as well.")] = None,
+    column: Annotated[str | None, Option(help="Column that names the instrument; default: instrument.")] = None,
+    group: Annotated[str | None, Option(help="Column that names the object; default: object_id or sample_id.")] = None,
+    check: Annotated[list[Path] | None, Option("--check", help="Samples with laboratory values: test them.")] = None,
+    instrument: Annotated[str | None, Option(help="With --check: the instrument that measured them.")] = None,
+    laboratory: Annotated[Path | None, Option(help="With --check: file of laboratory values, joined by names.")] = None,
+    publish: Annotated[bool, Option("--publish", help="With --check: publish the slope and bias advised.")] = False,
+    laboratory_options: LaboratoryFileOptions,
+    file_options: TextFileOptions,
+    store_options: StoreOptions,
+) -> None:
+    """Let a model serve another instrument, from objects that both have measured. They need no laboratory values.
+
+    Tries all corrections, and publishes a version with the one of the least expected error. --check tests slope and
+    bias of an instrument's results against the laboratory, as ISO 12099 does.
+
+    \b
+    Examples:
+      tamis transfer pairs.parquet --from lab --to handheld --name protein
+      tamis transfer lab.csv handheld.csv --from lab --to handheld --name protein
+      tamis transfer --check june.csv --instrument handheld --name protein --publish
+    """
+    from ..fitting import transfer as of
+
+    store, reading = store_options.open(), file_options.reading()
+    with refusing():
+        if check:
+            if files or master or other or instrument is None:
+                raise BadSettings("--check FILE goes with --instrument NAME, and without pairs, --from and --to")
+            options = laboratory_options.of(laboratory)
+            print(of.check(store, name, check, instrument, reading=reading, laboratory=options, group=group,
+                           publish=publish, tell=tell))  # fmt: skip
+            return
+        if not files or master is None or other is None:
+            raise BadSettings(
+                "expected FILE --from INSTRUMENT --to INSTRUMENT, or --check FILE --instrument INSTRUMENT"
+            )
+        print(of.transfer_and_publish(store, name, files, (master, other), reading=reading, column=column,
+                                      group=group, tell=tell))  # fmt: skip
+        print(f"  store: {store.root}")
 
 
 @command(app)

@@ -82,6 +82,10 @@ def _differs(version: str, current: Model, new: Model) -> str | None:
         if before and before != now:
             unit = f"in {now}" if now else "without a unit (--unit states it)"
             return f"it predicts {target} {unit}, {version} in {before}"
+    if lost := [
+        name for name in current.instruments.maps if not new.instruments.serves(name) or not new.instruments.maps
+    ]:
+        return f"it has no map for {', '.join(lost)}, which {version} serves; run `tamis transfer` on it"
     try:
         resampler(current.grid, new.grid)
     except AxisMismatch:

@@ -34,7 +34,9 @@ def served_by(grid: Axis, estimator: Any, text: str = "snv, savgol 7 2 1", *, fi
     pipeline = Pipeline.parse(text)
     pipeline.steps[:0] = [whitened.filter_] if filtered and whitened.filter_ else []
     model = Model.fit(A, grid, fat, ["fat"], pipeline=pipeline, estimator=estimator)
-    model.instruments = Instruments("A", {"B": made.map_}, {"B": Line(np.array([1.1]), np.array([-0.2]))})
+    model.instruments = Instruments(
+        "A", {"B": made.map_}, {"B": Line(np.array([1.1]), np.array([-0.2]), np.array([1.5]))}
+    )
     return model
 
 

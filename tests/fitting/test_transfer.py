@@ -1,0 +1,147 @@
+"""`tamis transfer` as a user types it, and the worker that serves what it has published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tamis import BadFile, BadSettings
+from tamis.models.axis import Axis
+from tamis.models.store import Store
+from tamis.streamer.files.frames import read_frames
+from tamis.streamer.files.options import ReadOptions
+from tamis.streamer.fitting.fit import FitOptions, fit_and_publish
+from tamis.streamer.fitting.slope_bias import slope_bias
+from tamis.streamer.fitting.training_data import LaboratoryOptions
+from tamis.streamer.fitting.transfer import check, transfer_and_publish
+from tamis.streamer.testing import FakeLine
+from tamis.streamer.tools.predict import predict
+
+from ..support.spectra import instruments
+
+READING = ReadOptions(axis_unit="nm", on_note=lambda path, note: None)
+
+
+def table(path: Path, grid: Axis, seed: int, n: int = 40, *, only: str = "", value: bool = False) -> Path:
+    """n objects, each measured by lab and by handheld; or by one of them."""
+    *both, fat = instruments(n, grid, seed)
+    lines = [",".join(["sample_id", "instrument", "fat", *map(repr, grid.values.tolist())])]
+    for name, spectra in zip(("lab", "handheld"), both, strict=True):
+        if only in ("", name):
+            rows = enumerate(zip(spectra, fat, strict=True))
+            lines += [",".join([f"s{seed}-{i}", name, f"{y}" * value, *map(repr, x.tolist())]) for i, (x, y) in rows]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, grid: Axis) -> Store:
+    store = Store(tmp_path / "store")
+    file = table(tmp_path / "calibration.csv", grid, 1, 60, only="lab", value=True)
+    fit_and_publish(file, FitOptions(targets=["fat"], name="m", n_components=4, reading=READING), store)
+    return store
+
+
+def test_what_is_transferred_is_served_and_predicted(
+    store: Store, tmp_path: Path, grid: Axis, tamis_line: Callable[..., FakeLine]
+) -> None:
+    assert store.load("m")[0].instruments.master == "lab", "from the file's column"
+    pairs, new = table(tmp_path / "pairs.csv", grid, 2), table(tmp_path / "new.csv", grid, 3, 30)
+    text = transfer_and_publish(store, "m", pairs, ("lab", "handheld"), reading=READING)
+    assert "plsr, none" in text
+    assert "m v0002: serves handheld by" in text
+    assert "40 pairs with lab" in text
+    out = tmp_path / "out.parquet"
+    done = predict(store, "m", None, new, out, "parquet", READING)
+    rows = pq.read_table(out).to_pylist()
+    *_, fat = instruments(30, grid, 3)
+    errors = np.reshape([row["fat"] for row in rows], (2, 30)) - fat
+    assert np.sqrt(np.mean(errors**2, axis=1)).max() < 0.6, "each instrument, of values from 1 to 5"
+    assert done.untrusted < 6
+    line = tamis_line()
+    line.publish(replace(store.load("m")[0], calibration=store.calibration("m", "v0002")))
+    line.arrives(*read_frames(new, READING))
+    line.run()
+    served = {(one["spectrum_id"]): one["fat"] for one in line.predictions}
+    assert len(served) == 60
+    assert all(abs(served[row["spectrum_id"]] - row["fat"]) < 1e-4 for row in rows)
+
+
+def test_two_files_and_a_bundle_without_calibration(store: Store, tmp_path: Path, grid: Axis) -> None:
+    files = [table(tmp_path / f"{name}.csv", grid, 2, only=name) for name in ("lab", "handheld")]
+    assert "40 pairs" in transfer_and_publish(store, "m", files, ("lab", "handheld"), reading=READING)
+    store.publish("m", store.load("m")[0])
+    with pytest.raises(BadSettings, match="keeps no calibration"):
+        transfer_and_publish(store, "m", files, ("lab", "handheld"), reading=READING)
+
+
+def test_pairs_that_do_not_match_are_refused(store: Store, tmp_path: Path, grid: Axis) -> None:
+    files = [table(tmp_path / "a.csv", grid, 2, only="lab"), table(tmp_path / "b.csv", grid, 3, only="handheld")]
+    with pytest.raises(BadFile, match=r"both measured, got 0; lab has 40 objects \('s2-0'"):
+        transfer_and_publish(store, "m", files, ("lab", "handheld"), reading=READING)
+    with pytest.raises(BadFile, match="no spectrum of instrument 'probe'; there are 'lab'"):
+        transfer_and_publish(store, "m", files, ("lab", "probe"), reading=READING)
+    with pytest.raises(BadSettings, match="was fitted on instrument 'lab'"):
+        transfer_and_publish(store, "m", files, ("handheld", "lab"), reading=READING)
+    few = table(tmp_path / "few.csv", grid, 2, 4)
+    with pytest.raises(ValueError, match="at least 5 objects"):
+        transfer_and_publish(store, "m", few, ("lab", "handheld"), reading=READING)
+
+
+def test_a_new_fit_does_not_take_a_transferred_instrument_away(store: Store, tmp_path: Path, grid: Axis) -> None:
+    transfer_and_publish(store, "m", table(tmp_path / "pairs.csv", grid, 2), ("lab", "handheld"), reading=READING)
+    file = tmp_path / "calibration.csv"
+    done = fit_and_publish(file, FitOptions(targets=["fat"], name="m", n_components=4, reading=READING), store)
+    assert not done.is_current
+    assert "no map for handheld, which v0002 serves" in done.published("m")
+
+
+def test_a_bias_is_found_and_taken_out_and_only_where_it_is_there(store: Store, tmp_path: Path, grid: Axis) -> None:
+    transfer_and_publish(store, "m", table(tmp_path / "pairs.csv", grid, 2), ("lab", "handheld"), reading=READING)
+    samples = table(tmp_path / "samples.csv", grid, 4, 25, only="handheld", value=True)
+    given = {"reading": READING, "laboratory": LaboratoryOptions()}
+    known = store.load("m")[0].predict(*_measured(samples), "handheld").values[:, 0]
+    text = samples.read_text().splitlines()
+    for i, value in enumerate(known):  # the laboratory reads 0.5 lower
+        cells = text[1 + i].split(",")
+        text[1 + i] = ",".join([*cells[:2], f"{value - 0.5 + 0.1 * (-1) ** i}", *cells[3:]])
+    samples.write_text("\n".join(text))
+    said = check(store, "m", samples, "handheld", **given)
+    assert "bias +0.49" in said
+    assert "advised: bias -0.49" in said
+    assert store.current("m") == "v0002"
+    assert "v0003: slope and bias of handheld" in check(store, "m", samples, "handheld", publish=True, **given)
+    moved = store.serve("m", "v0003").predict(*_measured(samples), "handheld").values[:, 0]
+    np.testing.assert_allclose(moved, known - 0.5, atol=0.01)
+    assert "stays as it is" in check(store, "m", samples, "handheld", publish=True, **given)
+    with pytest.raises(BadSettings, match="does not know instrument 'probe'"):
+        check(store, "m", samples, "probe", **given)
+
+
+def _measured(path: Path) -> tuple[np.ndarray, Axis]:
+    (frame,) = read_frames(path, READING)
+    return frame.spectra, frame.axis
+
+
+def test_the_limits_are_those_of_the_standard() -> None:
+    """By hand: t(.975, 19) = 2.093, and 2.093 * .2 / sqrt(20) = .0936; F(.95; 19, 98) = 1.69."""
+    rng = np.random.default_rng(0)
+    measured = np.linspace(1, 10, 20)
+    noise = rng.normal(size=20)
+    noise = 0.2 * (noise - noise.mean()) / noise.std(ddof=1)
+    found = slope_bias(measured, measured + 0.3 + noise, 0.15, 100)
+    assert (found.bias, found.sep) == (pytest.approx(0.3), pytest.approx(0.2))
+    assert found.bias_limit == pytest.approx(0.0936, abs=1e-4)
+    assert found.sep_limit == pytest.approx(0.15 * 1.69**0.5, abs=1e-3)
+    assert found.biased
+    assert not found.sloped
+    steep = slope_bias(1.2 * measured, measured + noise / 4)
+    assert steep.sloped
+    assert steep.advice.startswith("slope 1.2")
+    with pytest.raises(BadFile, match="at least 5 samples"):
+        slope_bias(measured[:4], measured[:4])
