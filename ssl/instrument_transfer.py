@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
@@ -250,7 +250,8 @@ def _fitted(
 
     Without `kept` it is a whole one, with limits and intervals.
     """
-    correction = clone(way.correction).fit_pairs(*pairs)
+    fresh: Any = clone(way.correction)
+    correction: Correction = fresh.fit_pairs(*pairs)
     base = replace(way.base, instruments=Instruments())
     if correction.filter_ is None and not way.also:
         if base.kind in NETWORKS or (kept is None and hasattr(base.estimator, "domain_")):
@@ -275,7 +276,8 @@ def _refit(base: Model, calibration: Calibration, filter_: Affine | None = None)
     treated = pipeline.fit(calibration.spectra, base.grid)
     wanted, most = getattr(base.estimator, "n_components", None), len(np.unique(calibration.group)) - 1
     fewer = {"n_components": most} if isinstance(wanted, int) and wanted > most else {}
-    estimator = clone(base.estimator).set_params(**fewer)
+    estimator: Any = clone(base.estimator)
+    estimator.set_params(**fewer)
     together = {"groups": calibration.group} if has_fit_parameter(estimator, "groups") else {}
     values = calibration.values[:, 0] if calibration.values.shape[1] == 1 else calibration.values
     if base.class_of:
