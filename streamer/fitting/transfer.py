@@ -168,7 +168,7 @@ def check(
     rows = np.isfinite(table.spectra).all(axis=1)
     if column is not None and (named := texts_of(table.columns[column]) == instrument).any():
         rows &= named
-    table = table[rows]
+    table = table[np.flatnonzero(rows)]
     values = np.column_stack([np.asarray(table.columns[target], np.float64) for target in targets])
     predicted = model.predict(table.spectra, table.axis, instrument).values
     codes = objects_of(table, group, targets, joined_by).codes
@@ -210,7 +210,7 @@ def _means(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
 def _read(path: str, reading: ReadOptions, column: str | None, group: str | None, model: Model, tell: Tell) -> Table:
     table = read_training([path], reading, LaboratoryOptions(), [], tell, [column, group]).table
     _suits(model, table)
-    return table[np.isfinite(table.spectra).all(axis=1)]
+    return table[np.flatnonzero(np.isfinite(table.spectra).all(axis=1))]
 
 
 def _suits(model: Model, table: Table) -> None:
