@@ -179,7 +179,7 @@ def compare(
     )  # fmt: skip
     refuse_unwritable(json, html)
     with refusing(), progress_bar("reading") as update:
-        done = compare(options, lambda text: update(description=text), tell)
+        done = compare(options, lambda text, fits, of: update(description=text, completed=fits, total=of), tell)
     tables.show(tables.listings(done, more_on_page=html is not None))
     if json is not None:
         import orjson

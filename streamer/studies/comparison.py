@@ -12,6 +12,7 @@ from ..fitting.objects import EACH_ROW, objects_of
 from ..fitting.pretrain import read_unlabeled
 from ..fitting.training_data import Tell, is_class, read_training, refuse_doubtful_classes, taken
 from .contenders import Context, contender
+from .forecast import forecast
 from .prequential import StreamTask
 from .tasks import ClassTask, CompareOptions, ValueTask
 
@@ -50,12 +51,13 @@ class Comparison:
 
 def compare(
     options: CompareOptions,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Callable[[str, int, int], None] = lambda text, done, of: None,
     tell: Tell = lambda text: None,
 ) -> Comparison:
     """Fits every model on the same training rows, parameters chosen inside them, and predicts the same test rows.
 
-    `tell` gets sentences about what was read, found and left out.
+    `tell` gets sentences about what was read, found and left out, and how long it will take. `progress` is called
+    before each fit, with a text, the fits that are done, and the number of all.
 
     Raises BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks
     the pairs it needs; or options that do not go together.
@@ -91,8 +93,13 @@ def compare(
         context = Context(read_unlabeled(options.unlabeled, options.group, table.axis, reading, tell))
     options = replace(options, group=objects.column or EACH_ROW)
     done = Comparison(options, {name: kind.make(table, name, options, context) for name in options.targets}, [])
-    for target, task in done.tasks.items():
-        for labels, seed, name in product(task.counts, range(options.seeds), options.models):
-            progress(f"{target}, {labels or 'all'} labels, draw {seed + 1}: {name}")
-            done.cells.append(task.run(name, labels, seed))
+    tell(forecast(done.tasks, options.models, options.seeds))
+    cells = [
+        (task, labels, seed, name)
+        for task in done.tasks.values()
+        for labels, seed, name in product(task.counts, range(options.seeds), options.models)
+    ]
+    for task, labels, seed, name in cells:
+        progress(f"{task.target}, {labels or 'all'} labels, draw {seed + 1}: {name}", len(done.cells), len(cells))
+        done.cells.append(task.run(name, labels, seed))
     return done

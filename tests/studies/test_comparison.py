@@ -38,6 +38,7 @@ def test_compare_gives_table_json_and_page(tmp_path: Path, grid: Axis) -> None:
     assert done.returncode == 0, done.stderr
     assert "fat: 20 labels, 30 test rows (a third of the rows, drawn once)" in done.stdout
     assert "in RMSEP, 95 % interval" in done.stdout
+    assert re.search(r"16 fits; by a timing on 90 rows at most, this takes [\da].* (s|second|min|h)\n", done.stderr)
     cells = json.loads((tmp_path / "out.json").read_text())["cells"]
     assert len(cells) == 2 * 2 * 2 * len(QUICK)
     assert all(cell["scores"]["r2"] > 0.9 for cell in cells)
