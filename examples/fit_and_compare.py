@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from pyarrow.csv import read_csv
 
 from tamis.streamer.cli import app
 
@@ -67,9 +68,9 @@ tamis("fit meat.csv --axis-unit nm --target fat --unit fat=% --name fat --store 
 
 # %%
 tamis("predict new.csv --axis-unit nm --model fat --store store --to predicted.csv")
-predicted = np.genfromtxt("predicted.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
-error = predicted["fat"] - table[110:, 0]
-inside = (predicted["fat_low"] <= table[110:, 0]) & (table[110:, 0] <= predicted["fat_high"])
+predicted = read_csv("predicted.csv")
+value, low, high = (predicted[name].to_numpy() for name in ("fat", "fat_low", "fat_high"))
+error, inside = value - table[110:, 0], (low <= table[110:, 0]) & (table[110:, 0] <= high)
 rmsep = float(np.sqrt(np.mean(error**2)))
 print(f"RMSEP {rmsep:.2f} % fat; {inside.mean():.0%} of the values lie in their 90 % interval")
 assert rmsep < 0.8
@@ -89,5 +90,5 @@ coefficients = np.array([float(row[1]) for row in rows])
 spectra = table[110:, 1:]
 snv = (spectra - spectra.mean(axis=1, keepdims=True)) / spectra.std(axis=1, ddof=1, keepdims=True)
 by_hand = float(intercept[1]) + snv @ coefficients
-print(f"by hand and by Tamis they differ by {np.abs(by_hand - predicted['fat']).max():.1e} % fat at most")
-assert np.allclose(by_hand, predicted["fat"], atol=1e-3)
+print(f"by hand and by Tamis they differ by {np.abs(by_hand - value).max():.1e} % fat at most")
+assert np.allclose(by_hand, value, atol=1e-3)

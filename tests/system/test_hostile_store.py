@@ -127,7 +127,7 @@ def edited(store: Store, change: Callable[[dict[str, Any], dict[str, np.ndarray]
         (("preprocessing", 0, "window"), 10**9 + 1, "savgol takes a window of at most"),
         (("preprocessing", 0, "window"), float("inf"), "make no model: OverflowError"),
         (("preprocessing", 0, "order"), 10**9, "savgol takes a window of at most"),
-        (("preprocessing",), [{"step": "../../etc"}], "make no model: KeyError"),
+        (("preprocessing",), [{"step": "../../etc"}], "make no model: ValueError: unknown pre-treatment"),
         (("preprocessing",), [{"step": "snv"}] * 3 + [{}], "make no model"),
         (("grid", "values"), list(range(1, 20_000)), "2 to 16384 bands"),
         (("grid", "values"), [float("nan"), 1.0], "not finite"),
