@@ -54,6 +54,7 @@ def class_job(champion: Champion, buffer: Buffer, until: dict[str, int], process
     None where there are too few lots, or no new one. `process`: so many unlabeled spectra at most.
     """
     given = buffer.lots.joined(champion.model.targets) if labels else []
+    given = [one for one in given if one.values.sum() > 0]  # not all of it of no known class
     if labels and (len(given) < MIN_LOTS or given[-1].number <= champion.labels_until):
         return None
     if not labels:

@@ -193,7 +193,9 @@ class Trainer(_Table):
     gold: list[str] = Field([], description="recorded files with laboratory values, for testing only")
     refit_labels: int = Field(1, ge=0, le=100_000, description="refit after this many new labels; 0 means never")
     label_span_s: float = Field(0.0, ge=0, le=86_400, description="spectra so close to a labeled one get its value")
-    pretrain_spectra: int = Field(10_000, ge=0, le=10**9, description="after this many new spectra; 0 means never")
+    pretrain_spectra: int = Field(
+        10_000, ge=0, le=10**9, description="after this many new spectra (of classes: looks at limits); 0 means never"
+    )
     encoder: Literal["mlp", "cnn", "spectratr"] = "mlp"
     preprocess: str = Field("snv, savgol 15 2 1", description="pre-treatments before the encoder")
     objective: Literal["nt-xent", "vicreg", "barlow", "masked"] = "nt-xent"

@@ -2,14 +2,15 @@
 
     python -m tests.benchmarks.campaigns [limits] [lots] [means] [--models pls-da,committee-da] [--draws N]
 
-Protocol, written down before the figures were seen:
+Protocol, written down before the figures were seen; the rule of limits by the stream was then chosen among nine on
+these splits, so that its own figures are somewhat optimistic. That of lots is the first that was tried:
 - Plastics (921 spectra, four campaigns): HDPE, PET, PP and PS are known, all other materials strange. A split names the
   campaigns that are fitted on and those that are new. Half of the new campaign's items, drawn by the seed, run over the
   line and may be learned from; the other half are tested. An item's spectra are on one side.
-- limits: each campaign left out in turn, and all left out but the largest. The stream has known and strange materials
-  as they are in the file, no labels. The price: each of the four polymers left out of the calibration, and all
-  other materials: the share of the strange test spectra that is called unknown. Fresh meats (120 spectra, runs A and
-  B): each run left out, and each species left out of run A.
+- limits (of the first model named): each campaign left out in turn, and all left out but the largest. The stream has
+  known and strange materials as they are in the file, no labels. The price: each of the four polymers left out of the
+  calibration, and all other materials: the share of the strange test spectra that is called unknown. Fresh meats (120
+  spectra, runs A and B): each run left out, and each species left out of run A.
 - lots: fitted on campaign 2023-04, the new ones are the three others. The stream's known items are parted into so many
   lots: of each polymer, a Dirichlet(1) draw says which share of its items goes to which lot; no spectrum is in two.
   "off": each share times a lognormal factor of sd 0.2, then scaled to 1. Ten seeds.
@@ -235,8 +236,9 @@ def main() -> None:
     plastics = Set.read(given.data / "plastics_scanner_nir.parquet", ["item"], "campaign")
     meat = Set.read(given.data / "fresh_meats_mir.parquet", ["label", "sample"], "run")
     text = []
-    for kind in given.models.split(","):
-        if "limits" in given.parts:
+    for i, kind in enumerate(given.models.split(",")):
+        draws = given.draws if kind == "pls-da" else max(1, given.draws * 3 // 10)  # others take far longer
+        if "limits" in given.parts and i == 0:
             rows = []
             for of, make in ((plastics, splits), (meat, splits_of_meat)):
                 for split in make(of):
@@ -248,11 +250,11 @@ def main() -> None:
                         rows.append([split.name, name, _figure(accuracy), *map(_figure, others)])
             text += [f"**Limits, {kind}**, {fewer} draws:", markdown(["new campaign", "", HEADS[0], *HEADS[2:]], rows)]
         if "lots" in given.parts:
-            found = kept(f"lots | {kind} | {given.draws}", lambda kind=kind: lots(plastics, kind, given.draws))
+            found = kept(f"lots | {kind} | {draws}", lambda kind=kind, draws=draws: lots(plastics, kind, draws))
             rows = [[name, *map(_figure, figures[:-1])] for name, *figures in means(found)]
             passed = [row["passed"] for row in found if "passed" in row]
             gate = f" The gate passed {sum(passed)} of {len(passed)} candidates." if passed else ""
-            text += [f"**Lots, {kind}**, {given.draws} draws.{gate}", markdown(["learned from", *HEADS[:-1]], rows)]
+            text += [f"**Lots, {kind}**, {draws} draws.{gate}", markdown(["learned from", *HEADS[:-1]], rows)]
     if "means" in given.parts:
         file = given.data / "tablets_idrc2002_2instruments.parquet"
         found = kept(f"means | {fewer}", lambda: tanks(file, fewer))
@@ -262,7 +264,7 @@ def main() -> None:
             if (each := [row["rmsep"] for row in found if row["row"] == name])
         ]
         text += [f"**Tanks**, {fewer} draws:", markdown(["learned from", "RMSEP, mg", "worst draw"], rows)]
-    put("campaigns", "\n\n".join(["## Classes on another day", *text]))
+    put("campaigns", "\n\n".join(["## Classes on another day", INTRODUCTION, *text]))
 
 
 HEADS = (
@@ -272,6 +274,14 @@ HEADS = (
     "known called unknown",
     "strange called unknown",
     "limits times",
+)
+
+
+INTRODUCTION = (
+    "`python -m tests.benchmarks.campaigns`; the protocol is in its docstring. Unknown counts as wrong; possible: with "
+    "unknown\nswitched off. What limits by the stream gain among known classes they lose among strange materials; "
+    "least from a calibration\nof several campaigns, fitted with `--group campaign`. Their rule was chosen among nine "
+    "on these splits. Lots, of known materials\nalone, do about as well as a label for each of their items."
 )
 
 

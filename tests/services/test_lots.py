@@ -62,7 +62,7 @@ def test_compositions_teach_a_classifier_another_day(tmp_path: Path, sorts: Mode
     line = Line(tmp_path, sorts)
     spectra, said = of_lots(grid, lots=10, each=20)
     line.spectra(spectra, grid)
-    line.values(*said)
+    line.values(*said, lot("strange", 0, 5, unknown=1))
     asked, sort = other_day(200, grid, seed=4)
 
     def right() -> float:
