@@ -150,7 +150,8 @@ class Learner:
         return made * self.noise
 
     def __str__(self) -> str:
-        """The members that matter, such as '62 % bias, 30 % none'."""
+        """The members that matter, such as '62% bias, 30% no correction'."""
         shares = {name: float(self.shares[[own == name for own in self._names]].sum()) for name in set(self._names)}
         most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{share:.0%} {name}" for name, share in most if share >= 0.1)
+        words = {"none": "no correction"}
+        return ", ".join(f"{share:.0%} {words.get(name, name)}" for name, share in most if share >= 0.1)

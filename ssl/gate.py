@@ -113,7 +113,9 @@ def judge(
     if moved is not None:
         by, error = moved
         allowed = MAX_MOVE * (error + disagreement.get("champion", 0.0) ** 0.5)
-        finding = f"its predictions would move by {by:.3g} sd, with no label to explain it; allowed {allowed:.3g}"
+        finding = (
+            f"its predictions would move by {by:.3g} sd, though no laboratory value says so; allowed {allowed:.3g}"
+        )
         checks.append(Check("stream", by <= allowed, finding))
     if health is not None:
         least = MIN_RANK * champion_health.rankme if champion_health else 2.0
@@ -164,7 +166,7 @@ def stream_check(target: str, unit: str, moves: np.ndarray, known: np.ndarray, e
     by, most = float(np.sqrt(np.mean(moves**2))), float(np.abs(moves).max(initial=0.0))
     allowed = allowed_move(known, error)
     what = f"predictions of the newest {len(moves)} spectra move by {by:.3g} {unit}".rstrip()
-    finding = f"{what}, {most:.3g} at most; new values, {len(known)}, explain {allowed:.3g}"
+    finding = f"{what}, {most:.3g} at most; by the {len(known)} new values, {allowed:.3g} is allowed"
     return Check(f"{target}, stream", by <= allowed and most <= MAX_MOVE * allowed, finding)
 
 

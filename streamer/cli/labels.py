@@ -89,7 +89,7 @@ def list_values(
     limit: Annotated[int, Option(min=1, help="So many of the newest.")] = 20,
     service_options: ServiceOptions,
 ) -> None:
-    """List the newest laboratory values and what became of each. Separated by tabs, the newest last.
+    """List the newest laboratory values and what became of each. Separated by tabs below their names, the newest last.
 
     \b
     Examples:
@@ -102,6 +102,8 @@ def list_values(
     if not found:
         what = "held values" if held else "laboratory values"
         print(f"no {what} in {values.path}, which the trainer writes (trainer.folder)")
+    else:
+        print("\t".join(LISTED))
     for one in found[-limit:]:
         print(_line(one))
 
@@ -183,6 +185,9 @@ def _log(settings: Settings):
     from ..services.label_log import LabelLog
 
     return LabelLog(Path(settings.trainer.folder))
+
+
+LISTED = ("given", "by", "line", "spectrum", "value", "what became of it")
 
 
 def _line(one: GivenValue) -> str:

@@ -25,6 +25,30 @@ _DIFFERING = {
     "metrics": "figure",
     "libraries": "library",
 }  # what a manifest holds, in the order in which differences are named
+_WORDS = {
+    "balanced_accuracy": "balanced accuracy",
+    "fingerprint": "fingerprint of its values",
+    "folds": "folds of the cross-validation",
+    "held": "values held back",
+    "label_ids": "laboratory values learned",
+    "labels": "number of laboratory values learned",
+    "labels_until": "laboratory values, up to number",
+    "latent_variables": "latent variables",
+    "max_components": "latent variables at most",
+    "member": "made by",
+    "n_components": "latent variables",
+    "out_of_fold": "out of fold,",
+    "promised": "promised error,",
+    "q": "Q",
+    "random_state": "random seed",
+    "rmsec": "RMSEC of",
+    "rmsecv": "RMSECV of",
+    "source": "from",
+    "spectra_until": "unlabeled spectra, up to number",
+    "t2": "T²",
+    "why": "made for the sake of",
+}  # names in a manifest that say little to a person
+_VALUES = {"cv": "by cross-validation"}
 
 
 def history(store: Store, name: str) -> Iterator[str]:
@@ -86,7 +110,7 @@ def differences(store: Store, name: str, one: str, other: str) -> list[str]:
         of_part = [key for key in (*before, *(key for key in after if key not in before)) if key[0] == part]
         for key in of_part:
             if before.get(key) != after.get(key):
-                what = " ".join((word, *key[1:]))
+                what = " ".join((word, *(_WORDS.get(name, name) for name in key[1:])))
                 lines.append(f"{what}: {_change(before.get(key), after.get(key))}")
     old, new = (set(_label_ids(log, store, name, version)) for version in (one, other))
     for ids, word in ((new - old, "more"), (old - new, "fewer")):
@@ -210,7 +234,7 @@ def _number(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(map(_number, value)) or "none"
-    return "none" if value in (None, "") else str(value)
+    return "none" if value in (None, "") else _VALUES.get(value, str(value)) if isinstance(value, str) else str(value)
 
 
 def _label_ids(log: Log, store: Store, name: str, version: str) -> Sequence[str]:

@@ -162,11 +162,12 @@ def test_the_list_says_what_became_of_each_value(labels: Any, tmp_path: Path) ->
     assert "no laboratory values in trainer/labels.jsonl, which the trainer writes" in labels("list").stdout
     history(tmp_path)
     assert labels("list").stdout.splitlines() == [
+        "given\tby\tline\tspectrum\tvalue\twhat became of it",
         "2026-01-31T10:00:00Z\tada@lab\tnir1/a\ta1\tfat = 10.3\tlearned in v0002",
         "2026-01-31T10:00:00Z\tada@lab\tnir1/a\ta2\tfat = 130\theld: ten times too high: a decimal point?",
     ]
-    assert len(labels("list", "--held").stdout.splitlines()) == 1
-    assert len(labels("list", "--limit", "1").stdout.splitlines()) == 1
+    assert len(labels("list", "--held").stdout.splitlines()) == 2
+    assert len(labels("list", "--limit", "1").stdout.splitlines()) == 2
 
 
 def test_a_held_value_is_confirmed_and_another_is_not(labels: Any, tmp_path: Path) -> None:
