@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -67,7 +67,7 @@ def learned_of_classes(job: Job, margin: float) -> Judged | None:
     """None where nothing has to change. Raises ValueError for a calibration that its recipe cannot be fitted on."""
     model, calibration = job.champion.model, job.champion.calibration
     if job.lots is None:
-        return widened(model, job.process)
+        return widened(replace(model, calibration=calibration), job.process)
     if calibration is None:
         finding = "the bundle holds no calibration; publish the model again with `tamis fit`"
         return Judged(model, Verdict([Check("calibration", False, finding)]))

@@ -362,8 +362,8 @@ class Learning:
 
 def _learned_ids(job: Job, judged: Judged) -> list[str]:
     """Of the laboratory's values that a candidate has learned, the newest."""
-    if job.labels is None:
-        return [] if job.lots is None else list(job.lots.names)
+    if job.labels is None:  # of classes: wider limits change nothing that was learned
+        return list(job.lots.names if job.lots else job.champion.model.training.get("label_ids", []))
     held = {one.spectrum_id for one in judged.held}
     names = (name for name, is_new in zip(job.labels.spectrum_id, job.labels.new, strict=False) if is_new)
     return [name for name in dict.fromkeys(names) if name not in held][-MAX_IDS:]

@@ -190,6 +190,7 @@ def test_limits_follow_the_stream_and_come_back(tmp_path: Path, sorts: Model, gr
     assert unknown(moved + noise) < before / 2, (before, unknown(moved + noise), line.verdicts)
     assert unknown(strangers(100, grid)) > 0.9
     assert "times as wide as the calibration's" in line.verdicts[-1]["reason"]
+    assert line.store.calibration("default", "v0002") is not None, "later lots are learned beside it"
     line.spectra(materials(3000, grid, seed=9)[0], grid, start=600)
     line.run()
     model, _ = line.store.load("default")
