@@ -20,7 +20,7 @@ from .calibration_transfer import CORRECTIONS, Correction
 
 FOLDS = 5
 MIN_PAIRS = 5
-MIN_KNOWN = 20  # pairs with a laboratory value, from which the error is measured and not put together
+MIN_KNOWN = 60  # pairs with a laboratory value, from which the error is measured: fewer say less than all labels
 LEAST_GAIN = 0.03  # of the error without a correction: less is chance among so many
 AS_GOOD = 1.01  # a correction that changes less is taken if its error is not larger by more
 ALSO = ("", "moved copies", "pairs")

@@ -126,9 +126,9 @@ def transfer(
     file_options: TextFileOptions,
     store_options: StoreOptions,
 ) -> None:
-    """Let a model serve another instrument, from objects that both have measured. They need no laboratory values.
+    """Let a model serve another instrument.
 
-    Tries all corrections, and publishes a version with the one of the least expected error. --check tests slope and
+    It learns from objects that both have measured, which need no laboratory values. Tries all corrections, and publishes a version with the one of the least expected error. --check tests slope and
     bias of an instrument's results against the laboratory, as ISO 12099 does.
 
     \b

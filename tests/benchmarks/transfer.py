@@ -33,7 +33,9 @@ from tamis.models.axis import Axis
 from tamis.models.committee_members import ridge_path
 from tamis.models.evaluation import few_labels, split_rows
 from tamis.models.model_selection import train
+from tamis.models.serving.compiled import serve
 from tamis.ssl.calibration_transfer import Correction
+from tamis.ssl.instrument_transfer import Pairs, transfer
 from tamis.ssl.transfer_choice import Candidate, Predict, choose
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.files.many import read_table
@@ -138,6 +140,22 @@ def encoded(pretrained: bool) -> Row:
     return row
 
 
+def served(kind: str) -> Row:
+    """What `tamis fit --model KIND` and `tamis transfer` publish, computed as a worker does, by instrument name."""
+
+    def row(X, y, A, B, X_test, seed):
+        axis = Axis(np.arange(X.shape[1]), "index")
+        model = train(kind, X, axis, y, seed=seed).model
+        assert model.calibration is not None
+        try:
+            model = transfer(model, model.calibration, Pairs(A, B), ("A", "B")).model
+        except ValueError as error:  # refused: the model stays as it is
+            print(f"  {error}", flush=True)
+        return serve(*model.to_parts(), model.calibration).predict(X_test, axis, "B").values[:, 0]
+
+    return row
+
+
 _contexts: dict[bytes, Context] = {}
 
 
@@ -153,6 +171,7 @@ def context_of(A, B) -> Context:
 
 ROWS: dict[str, Row] = {
     **{name: row_of(name) for name in ("plsr", *CORRECTED, "weighed", "cnn-pairs")},
+    **{f"served-{kind}": served(kind) for kind in ("plsr", "committee")},
     "average": mean_of("fisher-pls", "fisher-gp", "ds"),
     "tamis": encoded(True),
     "tamis-random": encoded(False),
