@@ -128,8 +128,9 @@ def transfer(
 ) -> None:
     """Let a model serve another instrument.
 
-    It learns from objects that both have measured, which need no laboratory values. Tries all corrections, and publishes a version with the one of the least expected error. --check tests slope and
-    bias of an instrument's results against the laboratory, as ISO 12099 does.
+    It learns from objects that both have measured, which need no laboratory values. All corrections are tried, and the
+    one of the least expected error is published. --check tests slope and bias of an instrument's results against the
+    laboratory, as ISO 12099 does.
 
     \b
     Examples:
