@@ -14,8 +14,9 @@ from ...models.outliers import Residuals
 from .charts import number
 from .plots import SCALE, Trace, by_category, points
 
-MOST_ROWS = 1_000  # points in a chart
+MOST_ROWS = 900  # points in a chart
 MOST_CATEGORIES = 8  # of a column, to colour by
+MOST_COLOURINGS = 4  # of one chart
 MOST_LETTERS = 16  # beside a point
 
 
@@ -116,12 +117,12 @@ class Fitted:
         if model.class_of:
             found = {model.class_of: (self.Y.argmax(axis=1), model.classes)}
         else:
-            found = {target: (self.Y[:, t], []) for t, target in enumerate(model.targets[:4])}
+            found = {target: (self.Y[:, t], []) for t, target in enumerate(model.targets[:MOST_COLOURINGS])}
         for name, values in self._columns.items():
             is_number = values.dtype.kind == "f"
             texts = np.array([number(v) if is_number else str(v) for v in values.tolist()])
             kinds, codes = np.unique(texts, return_inverse=True)
-            if name not in found and 2 <= len(kinds) <= MOST_CATEGORIES and len(found) < 6:
+            if name not in found and 2 <= len(kinds) <= MOST_CATEGORIES and len(found) < MOST_COLOURINGS:
                 found[name] = codes, [f"{name} {kind}" if is_number else kind or "(none)" for kind in kinds.tolist()]
         return found
 

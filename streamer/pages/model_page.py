@@ -17,7 +17,8 @@ from .fitted import Fitted
 from .plots import Plot, Trace, coloured, curve, known, level, logarithmic, note_at, points, scripts
 
 MOST_SPECTRA = 40  # lines in a chart
-MOST_BANDS = 700  # points of a line
+MOST_BANDS = 700  # points of a line; of a spectrum, of which there are many, MOST_OF_MANY
+MOST_OF_MANY = 400
 MOST_LOADINGS = 6
 NAMED = 5  # rows with a word beside their point
 MOST_WRONG = 30  # rows in the table of wrong classes
@@ -40,7 +41,8 @@ def model_page(title: str, model: Model, columns: Mapping[str, np.ndarray] | Non
         raise BadBundle("its bundle keeps no calibration, or one of fewer than 3 samples: there is nothing to draw")
     fitted = Fitted(model, model.calibration, columns or {})
     what = ", ".join(model.targets) if not model.class_of else f"{model.class_of} ({len(model.classes)} classes)"
-    about = f"{model.kind} for {what}; {model.training.get('source', '')}; {model.grid}; {fitted.treatment}."
+    parts = (f"{model.kind} for {what}", str(model.training.get("source", "")), str(model.grid), fitted.treatment)
+    about = f"{'; '.join(filter(None, parts))}."
     if len(fitted.rows) < fitted.of:
         about += f" {len(fitted.rows):,} of {fitted.of:,} spectra are drawn, and figures are of these."
     sections = [
@@ -184,7 +186,7 @@ def _spectra(fitted: Fitted) -> list[Plot]:
         ("As measured", fitted.spectra, model.grid, "value" if model.quantity == "unknown" else model.quantity),
         (f"Treated: {fitted.treatment}", fitted.treated, fitted.treated_axis, "treated"),
     ):
-        step = -(-len(axis) // MOST_BANDS)
+        step = -(-len(axis) // MOST_OF_MANY)
         lines = []
         for row in rows:
             width = 2.2 if row in fitted.worst[:NAMED] else 1
