@@ -74,7 +74,7 @@ def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, s
         g.output("values", values, [k], ", ".join(_in_units(model)))
         if model.interval is not None:
             half = _half(g, model.interval, t2, q, model.limits)
-            half = half if line is None else g.mul(half, np.abs(line.slope))
+            half = half if line is None else g.mul(half, np.abs(line.slope) * line.spread)
             g.output("half", half, [k], f"half the width of each {INTERVAL_LEVEL:.0%} interval")
     g.output("t2", t2, [], "Hotelling's T2")
     g.output("q", q, [], "squared residual")
@@ -117,8 +117,10 @@ def _check(raw: bytes, model: Model, reference: Reference, calibration: Calibrat
 
     made_up = np.linspace(0.1, 1.0, 3 * len(model.grid), dtype=np.float32).reshape(3, -1)
     probes = made_up if calibration is None else calibration.spectra[:: max(1, len(calibration) // 8)][:8]
-    names = ["probability" if model.class_of else "values", "t2", "q", *(["distance"] if model.class_of else [])]
-    got = Result(*ReferenceEvaluator(raw).run(names, {"spectra": probes}))
+    names = ["probability", "t2", "q", "distance"] if model.class_of else ["values", "t2", "q"]
+    names += ["half"] if model.interval is not None else []
+    outputs = dict(zip(names, ReferenceEvaluator(raw).run(names, {"spectra": probes}), strict=True))
+    got = Result(outputs[names[0]], outputs["t2"], outputs["q"], outputs.get("distance"))
     mapped = model.instruments.mapped(probes.astype(np.float64), instrument)
     expected = reference.treated(model.pipeline.transform(mapped, model.grid))
     expected = replace(expected, values=model.instruments.in_results(expected.values, instrument))
@@ -127,10 +129,14 @@ def _check(raw: bytes, model: Model, reference: Reference, calibration: Calibrat
             probabilities(expected.values, model.estimator.calibration_), expected.t2, expected.q, expected.distance
         )
     error, in_domain = errors_of(got, expected, model.limits)
+    if model.interval is not None:
+        half = model.interval.widths(expected.t2, expected.q, model.limits)
+        half = np.asarray(model.instruments.in_widths(half, instrument))
+        in_domain = max(in_domain, float(np.max(np.abs(outputs["half"] - half) / np.maximum(half, _TINY))))
     if not (error <= TOLERANCE and in_domain <= TOLERANCE):
         raise ValueError(
-            f"the ONNX graph does not agree with the model: values off by {error:.1e} sd, T2 and Q by {in_domain:.1e}, "
-            f"{TOLERANCE:.0e} allowed"
+            f"the ONNX graph does not agree with the model: values off by {error:.1e} sd, T2, Q and intervals by "
+            f"{in_domain:.1e}, {TOLERANCE:.0e} allowed"
         )
 
 

@@ -144,7 +144,7 @@ def test_each_instrument_has_its_own_file(instrument: str, grid: Axis) -> None:
     A, B, fat = instruments(60, grid, seed=1)
     model = Model.fit(A, grid, fat, ["fat"], pipeline=Pipeline.parse("snv"), estimator=estimator_class("plsr")(4))
     of_b = DirectStandardisation(1e-3).fit(A[:30], B[:30]).map_
-    model.instruments = Instruments("A", {"B": of_b}, {"B": Line(np.array([1.1]), np.array([-0.2]))})
+    model.instruments = Instruments("A", {"B": of_b}, {"B": Line(np.array([1.1]), np.array([-0.2]), np.array([1.5]))})
     spectra = (B if instrument else A).astype(np.float32)
     outputs, _ = run(model, spectra, instrument=instrument)
     assert_same(outputs, model.predict(spectra, grid, instrument), model)

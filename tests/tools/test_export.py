@@ -80,7 +80,7 @@ def test_the_coefficients_of_another_instrument(grid: Axis, tmp_path: Path, here
     A, B, fat = instruments(60, grid, seed=1)
     model = Model.fit(A, grid, fat, ["fat"], pipeline=Pipeline.parse("savgol 7 2 1"), estimator=PLSR(4))
     of_b = DirectStandardisation(1e-3).fit(A[:30], B[:30]).map_
-    model.instruments = Instruments("A", {"B": of_b}, {"B": Line(np.array([1.1]), np.array([-0.2]))})
+    model.instruments = Instruments("A", {"B": of_b}, {"B": Line(np.array([1.1]), np.array([-0.2]), np.array([1.5]))})
     Store(tmp_path / "store").publish("meat", model)
     here("models", "export", "meat", "--csv", "meat.csv", "--instrument", "B", "--store", "store")
     facts, table = read(tmp_path / "meat.csv")
