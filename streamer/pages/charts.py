@@ -1,8 +1,8 @@
 """What all pages share: the HTML frame, tables and charts. Each page is one file that needs no network.
 
-The charts are SVG from our own templates: their colours are the page's CSS variables (light, dark and print), their
-text stays text, and 1,629 spectra take about 100 KB. The templates escape every value. In addition, a policy in the
-page's head forbids the browser to load or run anything from outside the page.
+The charts here are SVG from our own templates: their colours are the page's CSS variables (light, dark and print),
+their text stays text, and 1,629 spectra take about 100 KB. Those that answer a mouse are in `plots`. The templates
+escape every value. In addition, a policy in the page's head forbids the browser to load or run anything from outside.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Plot(NamedTuple):
     Attributes:
         views: label -> traces; with several the reader chooses one.
         x, y: what the axes show. shared_x: (n,) of traces without an own x. layout: what differs from the page's.
-        height: in pixels. wide: that it takes the whole width.
+        height: in pixels.
     """
 
     title: str
