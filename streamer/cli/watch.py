@@ -81,8 +81,8 @@ def view(
     port: Annotated[int, Option(min=0, max=65535, help="0 takes any free port.")] = 9110,
     service_options: ServiceOptions,
 ) -> None:
-    """Show the belt in a browser while it runs, and a page about each version in the store. Of the belt: its objects,
-    the decisions about them, and how late these are.
+    """Show the belt and the models in a browser. Of the belt: its objects, the decisions about them, and how late these
+    are. Of each version in the store: the page of `tamis fit --report`.
 
     \b
     Example:
