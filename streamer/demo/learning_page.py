@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...models.history import Log
 from ..pages.charts import CROSS, DISC, Chart, Figure, Kind, Listing, Section, page_of
 from ..studies.pages import TEMPLATE
+from .acts import DELAY_H, Act, outcome
 from .fermentation import TARGET, UNIT
-
-if TYPE_CHECKING:
-    from .learning import Act
 
 
 class Story(NamedTuple):
@@ -106,8 +104,6 @@ def _erring(act: Act, story: Story) -> Figure:
 
 
 def _values(act: Act, served: np.ndarray) -> Listing:
-    from .learning import DELAY_H, outcome
-
     rows = []
     for i in range(len(act.verdicts)):
         at = int(act.nearest[i])
@@ -137,8 +133,6 @@ def _shadows(log: Log) -> Listing:
 
 
 def _verdicts(act: Act) -> Listing:
-    from .learning import DELAY_H
-
     rows = [
         [
             f"{act.sampled[i] + DELAY_H:.1f}",

@@ -15,7 +15,7 @@ import pytest
 
 from tamis.models.axis import Axis
 from tamis.models.history import Entry, Log
-from tamis.streamer.demo.learning import Act, second_act
+from tamis.streamer.demo.acts import Act, second_act
 from tamis.streamer.demo.learning_page import Story
 from tamis.streamer.demo.learning_page import page as learning_page
 
