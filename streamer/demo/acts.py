@@ -1,4 +1,4 @@
-"""An act of `tamis demo --learn`: a fermentation, its samples, what the laboratory says, and what became of each value."""
+"""An act of `tamis demo --learn`: a fermentation, its samples, what the laboratory says, what became of each value."""
 
 from __future__ import annotations
 
