@@ -119,7 +119,7 @@ def _check(raw: bytes, model: Model, reference: Reference, calibration: Calibrat
     probes = made_up if calibration is None else calibration.spectra[:: max(1, len(calibration) // 8)][:8]
     names = ["probability", "t2", "q", "distance"] if model.class_of else ["values", "t2", "q"]
     names += ["half"] if model.interval is not None else []
-    outputs = dict(zip(names, ReferenceEvaluator(raw).run(names, {"spectra": probes}), strict=True))
+    outputs: dict[str, Any] = dict(zip(names, ReferenceEvaluator(raw).run(names, {"spectra": probes}), strict=True))
     got = Result(outputs[names[0]], outputs["t2"], outputs["q"], outputs.get("distance"))
     mapped = model.instruments.mapped(probes.astype(np.float64), instrument)
     expected = reference.treated(model.pipeline.transform(mapped, model.grid))
