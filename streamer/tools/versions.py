@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from ... import NoModel, TamisError
 from ...models.history import Entry, Log
+from ...models.instruments import Line
 from ...models.store import Store
 
 _SHOWN = 12  # labels in a line
@@ -31,7 +34,7 @@ _WORDS = {
     "folds": "folds of the cross-validation",
     "held": "values held back",
     "label_ids": "laboratory values learned",
-    "labels": "number of laboratory values learned",
+    "labels": "samples with laboratory values, with those of the calibration",
     "labels_until": "laboratory values, up to number",
     "latent_variables": "latent variables",
     "max_components": "latent variables at most",
@@ -46,6 +49,7 @@ _WORDS = {
     "source": "from",
     "spectra_until": "unlabeled spectra, up to number",
     "t2": "T²",
+    "transferred": "of tamis transfer, the way chosen",
     "why": "made for the sake of",
 }  # names in a manifest that say little to a person
 _VALUES = {"cv": "by cross-validation"}
@@ -112,6 +116,7 @@ def differences(store: Store, name: str, one: str, other: str) -> list[str]:
             if before.get(key) != after.get(key):
                 what = " ".join((word, *(_WORDS.get(name, name) for name in key[1:])))
                 lines.append(f"{what}: {_change(before.get(key), after.get(key))}")
+    lines += _of_instruments(store, name, one, other)
     old, new = (set(_label_ids(log, store, name, version)) for version in (one, other))
     for ids, word in ((new - old, "more"), (old - new, "fewer")):
         if ids:
@@ -187,11 +192,64 @@ def _figures(figures: Mapping[str, Any]) -> list[str]:
     return [line for line in shown if line]
 
 
+def _of_instruments(store: Store, name: str, one: str, other: str) -> list[str]:
+    """Which instruments are served, and whose map, slope or bias differ: these are arrays, not in a manifest."""
+    if not any(store.manifest(name, version).get("instruments") for version in (one, other)):
+        return []
+    try:
+        (old, _), (new, _) = (store.load(name, version) for version in (one, other))
+        calibration = store.calibration(name, other)
+    except TamisError as error:  # such as a network without torch
+        return [f"instruments: whether they are served alike cannot be said here: {error}"]
+    before, after = old.instruments, new.instruments
+    typical = None
+    if calibration is not None and old.grid == new.grid:
+        typical = calibration.spectra.mean(axis=0, dtype=np.float64, keepdims=True)
+    lines = []
+    if before.master != after.master:
+        lines.append(f"instrument of the calibration: {_change(before.master, after.master)}")
+    for of in dict.fromkeys((*before.maps, *after.maps)):
+        if _same([vars(each.maps[of]) if of in each.maps else {} for each in (before, after)]):
+            continue
+        ranks = [f"of rank {each.maps[of].left.shape[1]}" if of in each.maps else None for each in (before, after)]
+        text = f"another one, {ranks[0]} -> {ranks[1]}" if all(ranks) else _change(*ranks)
+        if typical is not None:
+            moved = np.abs(after.mapped(typical, of) - before.mapped(typical, of))[0]
+            at = f"{new.grid.values[moved.argmax()]:g} {new.grid.unit}"
+            text += f"; it changes the mean spectrum by up to {moved.max():.2g}, at {at}"
+        lines.append(f"map of instrument {of}: {text}")
+    for of in dict.fromkeys((*before.lines, *after.lines)):
+        if not _same([each.lines[of]._asdict() if of in each.lines else {} for each in (before, after)]):
+            shown = (_line(each.lines.get(of), model.targets) for each, model in ((before, old), (after, new)))
+            lines.append(f"slope and bias of instrument {of}: {_change(*shown)}")
+    if not lines:
+        return []
+    served = [", ".join(each.names) or "not named" for each in (before, after)]
+    return [f"instruments served: {served[0] + ' by both' if served[0] == served[1] else ' -> '.join(served)}", *lines]
+
+
+def _same(arrays: Sequence[Mapping[str, np.ndarray]]) -> bool:
+    one, other = arrays
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def _line(line: Line | None, targets: Sequence[str]) -> str:
+    """Slope and bias of each target."""
+    found = []
+    for target, slope, bias, spread in () if line is None else zip(targets, *line, strict=True):
+        wider = f", intervals {spread:.3g} times as wide" if spread != 1 else ""
+        found.append(f"{target} slope {slope:.4g}, bias {bias:.4g}{wider}")
+    return "; ".join(found)
+
+
 def _flat(manifest: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
     """(part, name, name) -> value of what a person may compare."""
     training = {key: value for key, value in manifest["training"].items() if key != "label_ids"}
     training["files"] = [f"{one['name']} (sha256 {one['sha256'][:12]})" for one in training.get("files", ())]
-    metrics = {key: value for key, value in manifest.get("metrics", {}).items() if key not in ("gate", "compared")}
+    hidden = ("gate", "compared", "transfer")
+    metrics = {key: value for key, value in manifest.get("metrics", {}).items() if key not in hidden}
+    if moved := manifest.get("metrics", {}).get("transfer"):  # which names all ways that were tried, too
+        metrics["transferred"] = moved.get("chosen")
     parts = {**manifest, "training": training, "metrics": metrics, "targets": ", ".join(manifest["targets"])}
     parts |= {"preprocessing": _treated(manifest), "grid": axis(manifest)}
     found: dict[tuple[str, ...], Any] = {}

@@ -13,7 +13,9 @@ import pytest
 
 from tamis.models.axis import Axis
 from tamis.models.history import HISTORY
+from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Model
+from tamis.models.preprocess import Affine
 from tamis.models.store import Store
 
 from ..support.spectra import simulate
@@ -77,6 +79,42 @@ def test_a_worse_model_waits_and_everything_can_be_read_afterwards(files: Path, 
     assert "training spectra: 60 -> 7" in differing
     assert "unit fat: none -> %" in differing
     assert differing[-1].startswith("the same: kind of model, pre-treatment, ")
+
+
+def test_a_difference_of_maps_and_of_slope_and_bias_is_said(model: Model, tmp_path: Path, here: Any) -> None:
+    """The manifest holds the names of instruments alone."""
+    store, bands = Store(tmp_path / "store"), len(model.grid)
+    flat, bump = np.zeros(bands), np.zeros(bands)
+    bump[3] = 0.25
+    narrow = Affine.adding(bump, np.ones((bands, 1)) / bands, np.zeros((1, bands)))
+    one, n = np.ones(len(model.targets)), len(model.targets)
+    lines = {"B": Line(1.1 * one, -0.2 * one, one)}
+    for maps, slopes in (
+        ({}, {}), ({"B": Affine.adding(flat)}, {}), ({"B": narrow}, lines), ({"B": narrow, "C": narrow}, lines)
+    ):  # fmt: skip
+        model.instruments = Instruments("A" if maps else "", maps, slopes)
+        tried = [{"way": "plsr, ds", "error": [0.3] * n}]
+        store.publish("fat", model, {"transfer": {"tried": tried, "chosen": "plsr, ds"}} if maps else {})
+
+    def diff(*versions: str) -> list[str]:
+        return here("models", "diff", "fat", *versions, *STORE).stdout.splitlines()[1:-1]
+
+    assert diff("v0001", "v0002") == [
+        "figure of tamis transfer, the way chosen: none -> plsr, ds",
+        "instruments served: not named -> A, B",
+        "instrument of the calibration: none -> A",
+        "map of instrument B: none -> of rank 0; it changes the mean spectrum by up to 0, at "
+        f"{model.grid.values[0]:g} nm",
+    ]
+    served, of_map, of_line = diff("v0002", "v0003")
+    assert served == "instruments served: A, B by both"
+    assert of_map == (
+        "map of instrument B: another one, of rank 0 -> of rank 1; it changes the mean spectrum by up to 0.25, at "
+        f"{model.grid.values[3]:g} nm"
+    )
+    assert of_line.startswith(f"slope and bias of instrument B: none -> {model.targets[0]} slope 1.1, bias -0.2")
+    assert [line.split(":")[0] for line in diff("v0003", "v0004")] == ["instruments served", "map of instrument C"]
+    assert diff("v0004", "v0004") == []
 
 
 def test_which_version_was_current_on_a_day_and_the_labels_it_learned(model: Model, tmp_path: Path, here: Any) -> None:
