@@ -7,7 +7,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,10 +18,11 @@ from socket import gethostname
 import numpy as np
 
 from ... import BadFile, BadSettings, TamisError
+from ...models.class_scores import UNKNOWN
 from ...models.store import Store
 from ..files.columns import KEYS, plain, shown
 from ..files.joins import Values
-from ..files.kinds import numbers, numbers_alone
+from ..files.kinds import is_no_value, numbers, numbers_alone
 from ..files.laboratory import read_laboratory
 from ..files.table import find_name
 from ..messages.checks import did_you_mean
@@ -39,6 +40,7 @@ _UNIT_IN_NAME = re.compile(r"(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]\s*")
 _TIME_COLUMNS = ("time", "datetime", "date", "day")
 _LOT_COLUMNS = ("lot", "lot_id", "tank", "batch", "charge")
 _SPAN_COLUMNS = ("from", "start", "begin"), ("to", "until", "end")
+_NOTE_COLUMNS = ("note", "notes", "comment", "comments", "remark", "remarks", "operator")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Which:
     def said(
         cls, line: str, instrument: str, time: str | None, since: str | None = None, to: str | None = None
     ) -> Which:
-        """Raises BadSettings for a time that is none, and a lot without its line, its begin or its end."""
+        """Raises BadSettings for a time that is none, and a lot without its line, its start or its end."""
         if since is None and to is None:
             return cls(line, instrument, UNKNOWN_TIME if time is None else local_time(time))
         if since is None or to is None or time is not None or not line:
@@ -74,7 +76,7 @@ def _span(since: str, to: str) -> tuple[np.datetime64, np.datetime64]:
     """The last moment of a lot and its first one. Raises BadSettings."""
     first, last = local_time(since, whole_day=False), local_time(to)
     if not first < last:
-        raise BadSettings(f"expected the begin of a lot before its end, got {since!r} and {to!r}; nothing was sent")
+        raise BadSettings(f"expected the start of a lot before its end, got {since!r} and {to!r}; nothing was sent")
     return last, first
 
 
@@ -103,19 +105,24 @@ def labels_of_file(
     """A laboratory's export, read as `tamis fit --laboratory` reads it; and sentences about it.
 
     Columns `line`, `instrument`, `time` count before the options. A unit may stand in the header, 'fat (g/kg)'. A file
-    with columns `from` and `to` holds lots.
+    with columns `from` and `to` holds lots. In a file of compositions each column has to be known: one that is left out
+    would change the shares of the others.
 
     Raises:
-        BadFile: there is no column of names, or none of values.
+        BadFile: there is no column of names, or none of values; a composition has an unknown class, or no shares.
     """
-    targets = list(expected.names) if expected is not None else []
+    of_classes = expected is not None and bool(expected.class_of)
+    targets = [*(expected.names if expected is not None else []), *([UNKNOWN] if of_classes else [])]
     values = read_laboratory(path, encoding, [*targets, *([key] if key else [])])
     spans = [find_name(values.cells, *names) for names in _SPAN_COLUMNS]
     is_lots = all(spans)
-    names = values.cells[_key_column(values, key, *(_LOT_COLUMNS if is_lots else ()))]
+    names_column = _key_column(values, key, *(_LOT_COLUMNS if is_lots else ()))
+    names = values.cells[names_column]
     columns = _target_columns(values, targets)
     texts = {name: find_name(values.cells, name) for name in ("line", "instrument")}
     times = find_name(values.cells, *_TIME_COLUMNS)
+    if is_lots and of_classes:
+        _refuse_unknown_classes(values, {names_column, *spans, *columns}, targets)
     read = {name: numbers(values.cells[name].tolist(), values.decimal) for name in columns}
     notes, labels = list(values.notes), []
     first: dict[tuple[object, ...], float] = {}
@@ -136,6 +143,15 @@ def labels_of_file(
                 when = local_time(str(values.cells[times][at]))
             except BadSettings as error:
                 raise BadFile(f"{path}: line {row}: {times}: {error}") from error
+        if is_lots and of_classes:
+            wrong = [column for column in columns if not is_no_value(cell := str(values.cells[column][at]))
+                     and not np.isfinite(read[column].values[at])]  # fmt: skip
+            if wrong:
+                cell = str(values.cells[wrong[0]][at])
+                raise BadFile(f"{path}: line {row}: {wrong[0]}: expected a share, got {cell!r:.60}; nothing was sent")
+            if not found:
+                raise BadFile(f"{path}: line {row}: lot {name} has no shares: fill them in, or leave the line out; "
+                              "nothing was sent")  # fmt: skip
         if found and not name:
             raise BadFile(f"{path}: line {row}: expected the spectrum_id of these values, got none")
         if found:
@@ -151,6 +167,8 @@ def labels_of_file(
             about = {"line": line, "instrument": instrument, "units": unit, "since": of.since}
             labels.append(Label(of.named(name), found, when, **about))
     notes += [f"{path}: {note}" for name in columns if (note := read[name].note(name))]
+    if not labels:
+        raise BadFile(f"{path}: expected laboratory values in {shown(list(columns))}, got none; nothing was sent")
     return labels, notes
 
 
@@ -162,6 +180,16 @@ def _key_column(values: Values, key: str | None, *others: str) -> str:
     return found
 
 
+def _refuse_unknown_classes(values: Values, known: Collection[str | None], classes: Sequence[str]) -> None:
+    beside = {plain(name) for name in (*KEYS, *_LOT_COLUMNS, *_TIME_COLUMNS, *_NOTE_COLUMNS, "line", "instrument")}
+    for name in values.cells:
+        if name not in known and plain(name) not in beside:
+            found = _UNIT_IN_NAME.fullmatch(name)
+            near = did_you_mean(found["name"] if found else name, classes)
+            raise BadFile(f"{values.path}: unknown class {name[:80]!r}{near}; known: {', '.join(classes)}; a column "
+                          "that is no class has to be named note, comment or operator; nothing was sent")  # fmt: skip
+
+
 def _target_columns(values: Values, targets: Sequence[str]) -> dict[str, tuple[str, str]]:
     """column -> its target, and the unit in its header."""
     known = {plain(target): target for target in targets}
@@ -170,7 +198,7 @@ def _target_columns(values: Values, targets: Sequence[str]) -> dict[str, tuple[s
         found = _UNIT_IN_NAME.fullmatch(name)
         for text, unit in ((name, ""), (found["name"], found["unit"]) if found else ("", "")):
             if plain(text) in known:
-                target = known[plain(text)]
+                target = text if text in targets else known[plain(text)]
                 if first := next((column for column, (taken, _) in columns.items() if taken == target), None):
                     raise BadFile(f"{values.path}: expected one column of {target}, got {first!r} and {name!r}")
                 columns[name] = target, unit or values.units.get(name, "")

@@ -104,6 +104,43 @@ def test_a_composition_is_sent_as_shares_of_all_classes(labels: Any, tmp_path: P
     assert label.time - label.since == np.timedelta64(86_399, "s")
 
 
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("PETT,PE\n5,40", "unknown class 'PETT'; did you mean 'PET'?; known: PE, PET, PVC, unknown; a column that"),
+        ("PETT (%),PE\n5,40", "unknown class 'PETT (%)'; did you mean 'PET'?"),
+        ("PET,supplier\n5,40", "unknown class 'supplier'; known: PE, PET, PVC, unknown; a column that is no class"),
+        ("PET,PE\n,", "lots.csv: line 2: lot L1 has no shares: fill them in, or leave the line out"),
+        ("PET,PE\n3O,70", "lots.csv: line 2: PET: expected a share, got '3O'"),
+    ],
+)
+def test_a_composition_in_a_file_is_whole_or_refused(
+    table: str, text: str, labels: Any, tmp_path: Path, grid: Axis
+) -> None:
+    """A class that is left out would be learned as a share of nothing, and the others as too much."""
+    Store(tmp_path / "store").publish("default", classified(grid, n=60))
+    header, shares = table.split("\n")
+    span = "2026-01-31T06:00:00Z,2026-01-31T07:00:00Z"
+    (tmp_path / "lots.csv").write_text(f"lot,from,to,{header}\nL1,{span},{shares}\n")
+    done = labels("add", "lots.csv", "--line", "nir1")
+    assert done.returncode in (1, 2)
+    assert text in done.stderr
+    assert "nothing was sent" in done.stderr
+    assert "sent" not in done.stdout
+
+
+def test_a_composition_in_a_file_may_have_unknown_materials_and_notes(labels: Any, tmp_path: Path, grid: Axis) -> None:
+    Store(tmp_path / "store").publish("default", classified(grid, n=60))
+    (tmp_path / "lots.csv").write_text(
+        "lot,from,to,line,date,Note,pet,PE (%),unknown\n"
+        "L1,2026-01-31T06:00,2026-01-31T07:00,nir2,2026-01-31,wet,30,60,30\n"
+    )
+    done = labels("add", "lots.csv")
+    assert done.returncode == 0, done.stderr
+    ((label,), *_) = labels.sent(1)[0]
+    assert (label.line, label.values) == ("nir2", {"sort=PE": 0.5, "sort=PET": 0.25, "sort=PVC": 0.0})
+
+
 def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
     (tmp_path / "week.csv").write_text("sample,fat,ash\n,g/kg,%\nm1,103.5,1.1\nm2,98.1,1.2\nm3,97.2,1.3\n")
     assert labels("add", "week.csv").returncode == 0
@@ -122,7 +159,7 @@ def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
         (["a1", "fat=5", "fat=6"], "expected one value of fat, got 5 and 6"),
         (["a1", "fat=5", "--unit", "fta=g/kg"], "--unit names 'fta', which has no value here (fat)"),
         (["7", "fat=5", "--from", "2026-01-31", "--line", "nir1"], "a lot needs --line, --from and --to"),
-        (["7", "fat=5", "--from", "2026-02-01", "--to", "2026-01-31", "--line", "a"], "the begin of a lot before"),
+        (["7", "fat=5", "--from", "2026-02-01", "--to", "2026-01-31", "--line", "a"], "the start of a lot before"),
         (["lots.csv"], "line 2: a lot needs its line: a column `line`, or --line; nothing was sent"),
         (["a1", "fat=5", "--unit", "%", "--unit", "g/kg"], "--unit: expected one unit of each target"),
         (["a1", "fat=5", "--time", "0001-01-01"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
@@ -131,6 +168,7 @@ def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
         (["a1", "fat=5", "--time", "31.1.2026"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
         (["names.csv"], "no column of names, such as spectrum_id or sample: name it with --key; available: fat, x"),
         (["twice.csv"], "line 3: another value of fat of m1, 5.6, than above it: leave one, or their mean"),
+        (["none.csv"], "none.csv: expected laboratory values in 'fat', got none; nothing was sent"),
         (["other.csv"], "expected a column of 'fat', got 'sample', 'fatt'; did you mean 'fat'?"),
     ],
 )
@@ -141,6 +179,7 @@ def test_what_cannot_be_right_is_refused_before_it_is_sent(
     (tmp_path / "names.csv").write_text("fat,x\n5.1,u\n5.2,v\n5.3,w\n")
     (tmp_path / "columns.csv").write_text("sample,fat,Fat (g/kg)\nm1,5.1,51\nm2,,150\n")
     (tmp_path / "other.csv").write_text("sample,fatt\nm1,5.1\nm2,5.2\n")
+    (tmp_path / "none.csv").write_text("lot,from,to,line,fat\n1,2026-01-31,2026-01-31,nir1,\n")
     (tmp_path / "twice.csv").write_text("sample,fat\nm1,5.1\nm1,5.6\n")
     done = labels("add", *words)
     assert done.returncode in (1, 2)
