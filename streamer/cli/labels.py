@@ -61,7 +61,7 @@ def add(
     expected = tool.expected_of(settings)
     if values:
         units = _units(unit, [text.partition("=")[0] for text in values])
-        given = [tool.label_of_words(spectrum_id, values, units, which)]
+        given = [tool.label_of_words(spectrum_id, values, units, which, expected)]
     elif Path(spectrum_id).exists():
         units = _units(unit, [] if expected is None else list(expected.names))
         given, notes = tool.labels_of_file(Path(spectrum_id), key, encoding, units, which, expected)
@@ -119,11 +119,13 @@ def retract(
     time: Time = None,
     service_options: ServiceOptions,
 ) -> None:
-    """Take values out again. A version that has learned one of them is not served on.
+    """Take values out again. A version that has learned one of them is no longer served. A lot is named as in the
+    list: 'lot L7'.
 
     \b
-    Example:
+    Examples:
       tamis labels retract a1 fat --reason 'sample mixed up'
+      tamis labels retract 'lot L7' --line belt
     """
     import numpy as np
 
@@ -191,8 +193,11 @@ LISTED = ("given", "by", "line", "spectrum", "value", "what became of it")
 
 
 def _line(one: GivenValue) -> str:
+    from ..messages.labels import LOT
+
     where = "/".join(filter(None, (one.line, one.instrument))) or "-"
-    value = f"{one.value:g}" if isinstance(one.value, float | int) else str(one.value or "-")
+    digits = 3 if one.spectrum_id.startswith(LOT) and "=" in one.target else 6  # a share of a class
+    value = f"{one.value:.{digits}g}" if isinstance(one.value, float | int) else str(one.value or "-")
     what = f"{one.target} = {value}" if one.target else "-"
     became = f"{one.became}: {one.reason}" if one.reason else one.became
     return "\t".join((f"{one.given[:19]}Z", one.who or "-", where, one.spectrum_id or "-", what, became))

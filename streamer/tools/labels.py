@@ -111,6 +111,8 @@ def labels_of_file(
     Raises:
         BadFile: there is no column of names, or none of values; a composition has an unknown class, or no shares.
     """
+    if path.is_file() and not path.stat().st_size:
+        raise BadFile(f"{path}: expected laboratory values, got an empty file")
     of_classes = expected is not None and bool(expected.class_of)
     targets = [*(expected.names if expected is not None else []), *([UNKNOWN] if of_classes else [])]
     values = read_laboratory(path, encoding, [*targets, *([key] if key else [])])
@@ -295,14 +297,27 @@ def _key_of(label: Label, target: str) -> tuple[str, str, str]:
     return label.spectrum_id, target, iso(label.sent)[0] or ""
 
 
-def label_of_words(spectrum_id: str, words: Sequence[str], units: Mapping[str, str], which: Which) -> Label:
-    """From TARGET=VALUE; a value is read as in files. Raises BadSettings."""
+def label_of_words(
+    spectrum_id: str, words: Sequence[str], units: Mapping[str, str], which: Which, expected: Expected | None = None
+) -> Label:
+    """From TARGET=VALUE, or CLASS=SHARE of a lot; a value is read as in files. Raises BadSettings."""
+    form = "TARGET=VALUE, such as fat=10.3"
+    if expected is not None and expected.class_of:
+        first, *others = expected.names
+        form = f"CLASS=SHARE, such as {first}=30"
+        if np.isnat(which.since):
+            shares = " ".join([f"'{first}=30'", *(f"'{name}=70'" for name in others[:1])])
+            raise BadSettings(
+                f"this model predicts classes ({expected.class_of}) and learns from the compositions of lots only, for "
+                f"example: tamis labels add L7 {shares} --line belt --from 2026-01-31T06:00 "
+                "--to 2026-01-31T07:10; nothing was sent"
+            )
     values = {}
     for word in words:
         target, equals, text = word.partition("=")
         value = float(numbers_alone([text]).values[0])
         if not (target and equals) or not np.isfinite(value):
-            raise BadSettings(f"expected TARGET=VALUE, such as fat=10.3, got {word!r:.80}; nothing was sent")
+            raise BadSettings(f"expected {form}, got {word!r:.80}; nothing was sent")
         if target in values:
             raise BadSettings(f"expected one value of {target}, got {values[target]:g} and {value:g}; nothing was sent")
         values[target] = value

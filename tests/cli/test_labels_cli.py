@@ -104,6 +104,17 @@ def test_a_composition_is_sent_as_shares_of_all_classes(labels: Any, tmp_path: P
     assert label.time - label.since == np.timedelta64(86_399, "s")
 
 
+def test_a_model_of_classes_asks_for_lots(labels: Any, tmp_path: Path, grid: Axis) -> None:
+    Store(tmp_path / "store").publish("default", classified(grid, n=60))
+    for words in (["a1", "sort=PET"], ["a1", "PET=1"]):
+        done = labels("add", *words)
+        assert done.returncode == 2
+        assert "this model predicts classes (sort) and learns from the compositions of lots only" in done.stderr
+        assert "tamis labels add L7 'PE=30' 'PET=70' --line belt --from 2026-01-31T06:00 --to" in done.stderr
+    done = labels("add", "L7", "sort=PET", "--line", "a", "--from", "2026-01-31", "--to", "2026-01-31")
+    assert "expected CLASS=SHARE, such as PE=30, got 'sort=PET'" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("table", "text"),
     [
@@ -168,6 +179,7 @@ def test_a_row_of_units_counts(labels: Any, tmp_path: Path) -> None:
         (["a1", "fat=5", "--time", "31.1.2026"], "expected a time such as 2026-01-31 or 2026-01-31T14:05"),
         (["names.csv"], "no column of names, such as spectrum_id or sample: name it with --key; available: fat, x"),
         (["twice.csv"], "line 3: another value of fat of m1, 5.6, than above it: leave one, or their mean"),
+        (["empty.csv"], "empty.csv: expected laboratory values, got an empty file"),
         (["none.csv"], "none.csv: expected laboratory values in 'fat', got none; nothing was sent"),
         (["other.csv"], "expected a column of 'fat', got 'sample', 'fatt'; did you mean 'fat'?"),
     ],
@@ -180,6 +192,7 @@ def test_what_cannot_be_right_is_refused_before_it_is_sent(
     (tmp_path / "columns.csv").write_text("sample,fat,Fat (g/kg)\nm1,5.1,51\nm2,,150\n")
     (tmp_path / "other.csv").write_text("sample,fatt\nm1,5.1\nm2,5.2\n")
     (tmp_path / "none.csv").write_text("lot,from,to,line,fat\n1,2026-01-31,2026-01-31,nir1,\n")
+    (tmp_path / "empty.csv").touch()
     (tmp_path / "twice.csv").write_text("sample,fat\nm1,5.1\nm1,5.6\n")
     done = labels("add", *words)
     assert done.returncode in (1, 2)
@@ -207,6 +220,20 @@ def test_the_list_says_what_became_of_each_value(labels: Any, tmp_path: Path) ->
     ]
     assert len(labels("list", "--held").stdout.splitlines()) == 2
     assert len(labels("list", "--limit", "1").stdout.splitlines()) == 2
+
+
+def test_the_list_shows_shares_of_a_lot_with_three_digits(labels: Any, tmp_path: Path) -> None:
+    log = LabelLog(tmp_path / "trainer")
+    for at, (name, target) in enumerate((("lot L7", "sort=PE"), ("a1", "fat"))):
+        facts = {"label": f"g-{at}", "spectrum_id": name, "target": target, "value": 5 / 52}
+        log.append("given", place=f"t[0]@{at}", row=0, sent="2026-01-31T10:00:00.000000Z", **facts)
+    shown = [line.split("\t")[4] for line in labels("list").stdout.splitlines()[1:]]
+    assert shown == ["sort=PE = 0.0962", "fat = 0.0961538"]
+
+
+def test_retract_says_how_a_lot_is_named(labels: Any) -> None:
+    said = " ".join(labels("retract", "--help").stdout.split())
+    assert "is no longer served. A lot is named as in the list: 'lot L7'." in said
 
 
 def test_a_held_value_is_confirmed_and_another_is_not(labels: Any, tmp_path: Path) -> None:
