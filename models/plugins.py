@@ -99,5 +99,5 @@ def require(needed: Mapping[str, str]) -> None:
         group, _, name = key.partition(":")
         if name not in _declared(group):
             raise BadBundle(
-                f"it needs {name!r} in {group}, from {package}, not installed here: pip install {package.split()[0]}"
+                f"it needs {name!r} in {group}, not installed here: install the package it came from, {package}"
             )

@@ -12,6 +12,7 @@ from ..model import Model
 from ..pls import PLSR
 from ..preprocess import Affine, Cut, Pipeline
 from .pipeline import LINEAR, affine
+from .to_onnx import EXPORTED
 
 
 def to_csv(model: Model, about: Mapping[str, str], instrument: str = "") -> str:
@@ -28,7 +29,8 @@ def to_csv(model: Model, about: Mapping[str, str], instrument: str = "") -> str:
     """
     pls = model.estimator
     if not isinstance(pls, PLSR):
-        raise ValueError(f"a model of kind {model.kind} has no regression coefficients; plsr has; --onnx takes more")
+        others = "; --onnx takes it" if {model.kind, model.kind.removesuffix("-da")} & {*EXPORTED} else ""
+        raise ValueError(f"a model of kind {model.kind} has no regression coefficients; plsr has{others}")
     first = model.instruments.maps.get(instrument)
     steps = [*([] if first is None else [first]), *model.pipeline.steps]
     head = steps[: max((i for i, step in enumerate(steps, 1) if not isinstance(step, LINEAR)), default=0)]

@@ -47,6 +47,7 @@ def model_page(title: str, model: Model, columns: Mapping[str, np.ndarray] | Non
         about += f" {len(fitted.rows):,} of {fitted.of:,} spectra are drawn, and figures are of these."
     sections = [
         Section("Classes" if model.class_of else "Errors", *_errors(fitted)),
+        *_instruments(model),
         Section("Spectra", figures=_spectra(fitted)),
         *_latent(fitted),
         Section("Rows far away", figures=[_distances(fitted), *_leverage(fitted)]),
@@ -149,6 +150,24 @@ def _error_curve(fitted: Fitted) -> list[Plot]:
     if fitted.estimator.n_components == "cv":
         note += " The fewest within one standard error of the best are used."
     return [Plot("Error by latent variables", views, "latent variables", "RMSE", note, layout=layout, height=420)]
+
+
+def _instruments(model: Model) -> list[Section]:
+    """Which instruments it serves, and how; nothing where it knows of none."""
+    of, rows = model.instruments, []
+    targets = [] if model.class_of else model.targets
+    for name in dict.fromkeys((*of.names, *of.lines)):
+        if name == of.master:
+            how = "it was fitted on these"
+        else:
+            how = f"a map of rank {of.maps[name].left.shape[1]}" if name in of.maps else "as they are"
+        shown = ["none"] * len(targets)
+        if (line := of.lines.get(name)) is not None:
+            units = [model.units.get(target, "") for target in targets]
+            shown = [f"{line.slope[t]:.4g}, {line.bias[t]:.4g} {unit}".rstrip() for t, unit in enumerate(units)]
+        rows.append((name, how, *shown))
+    headings = ("instrument", "its spectra", *(f"{target}: slope, bias" for target in targets))
+    return [Section("Instruments served", [Listing("", headings, rows)])] if rows else []
 
 
 def _classes(fitted: Fitted) -> list[Listing]:

@@ -15,10 +15,11 @@ import pytest
 from tamis import BadBundle
 from tamis.models.axis import Axis
 from tamis.models.committee import CommitteeRegressor
+from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Calibration, Model
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.plsda import PLSDA
-from tamis.models.preprocess import Pipeline
+from tamis.models.preprocess import Affine, Pipeline
 from tamis.models.store import Store
 from tamis.streamer.pages.charts import write_page
 from tamis.streamer.pages.model_page import model_page
@@ -96,6 +97,20 @@ def test_kinds_without_latent_variables_say_so(grid: Axis) -> None:
         assert {"Predicted against measured", "T² and Q", "As measured"} <= drawn.keys()
         assert not {"Loadings", "Regression vector", "Leverage and residual"} & drawn.keys()
         assert ("weight for fat" in page) == (estimator is committee)
+
+
+def test_the_instruments_that_it_serves_are_listed_with_how(grid: Axis) -> None:
+    model = fitted(grid)
+    assert "Instruments served" not in model_page("fat", model)
+    offset, one = Affine.adding(np.zeros(len(grid))), np.ones(1)
+    model.units = {"fat": "%"}
+    model.instruments = Instruments("A", {"B<i>": offset}, {"B<i>": Line(1.1 * one, -0.25 * one, one)})
+    page = model_page("fat", model)
+    table = page[page.index("Instruments served") :].split("</table>")[0]
+    assert [html.unescape(cell) for cell in re.findall(r"<td[^>]*>([^<]*)", table)] == [
+        *("A", "it was fitted on these", "none"),
+        *("B<i>", "a map of rank 0", "1.1, -0.25 %"),
+    ]
 
 
 def test_classes_have_their_confusion_and_a_colour_each(grid: Axis) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Model
-from tamis.models.pls import PLSR
+from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.ssl.calibration_transfer import DirectStandardisation
@@ -95,7 +95,12 @@ def test_what_has_no_coefficients_is_refused_and_nothing_is_written(grid: Axis, 
     Store(tmp_path / "store").publish("belt", classified(grid))
     done = here("models", "export", "belt", "--csv", "belt.csv", "--store", "store")
     assert (done.returncode, (tmp_path / "belt.csv").exists()) == (2, False)
-    assert "belt v0001: a model of kind pls-da has no regression coefficients; plsr has; --onnx" in done.stderr
+    assert "v0001: a model of kind pls-da has no regression coefficients; plsr has; --onnx takes it\n" in done.stderr
+    spectra, values = simulate(60, grid)
+    local = Model.fit(spectra, grid, values[:, 0], ["fat"], pipeline=Pipeline(), estimator=LocalPLS(3, 20))
+    Store(tmp_path / "store").publish("meat", local)
+    refused = here("models", "export", "meat", "--csv", "meat.csv", "--store", "store").stderr
+    assert "kind local-pls has no regression coefficients; plsr has\n" in refused, "nor has it an ONNX form"
     assert "expected --onnx FILE or --csv FILE" in here("models", "export", "belt", "--store", "store").stderr
 
 
