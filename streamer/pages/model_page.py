@@ -10,6 +10,7 @@ import numpy as np
 from ... import BadBundle
 from ...models.applicability_domain import hotelling_limits
 from ...models.class_scores import UNKNOWN, ClassScores
+from ...models.estimator import UNSEEN_FOLDS
 from ...models.evaluation import Scores
 from ...models.model import Model
 from .charts import Listing, Section, fixed, number, page_of
@@ -128,6 +129,8 @@ def _errors(fitted: Fitted) -> tuple[list[Listing], list[Plot]]:
     note = "Each row is predicted by a model that has not seen its sample"
     note += " (a network: only rows held out from its training)" if model.kind in ("cnn", "spectratr") else ""
     note += ", with its 90 % interval. Diamonds lie beyond the limits of T² or Q."
+    if not hasattr(fitted.estimator, "members_") and model.kind not in ("cnn", "spectratr"):
+        note += f" By up to {UNSEEN_FOLDS} folds; tamis fit compares versions by fewer, and so names another error."
     found = [Plot("Predicted against measured", views, "measured", "predicted", note, layout=layout, height=420)]
     return [], [*found, *_error_curve(fitted)]
 

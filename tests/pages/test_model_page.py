@@ -97,6 +97,7 @@ def test_kinds_without_latent_variables_say_so(grid: Axis) -> None:
         assert {"Predicted against measured", "T² and Q", "As measured"} <= drawn.keys()
         assert not {"Loadings", "Regression vector", "Leverage and residual"} & drawn.keys()
         assert ("weight for fat" in page) == (estimator is committee)
+        assert ("By up to 10 folds; tamis fit compares versions by fewer" in page) == (estimator is not committee)
 
 
 def test_the_instruments_that_it_serves_are_listed_with_how(grid: Axis) -> None:
