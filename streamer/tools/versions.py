@@ -222,10 +222,9 @@ def _of_instruments(store: Store, name: str, one: str, other: str) -> list[str]:
         if not _same([each.lines[of]._asdict() if of in each.lines else {} for each in (before, after)]):
             shown = (_line(each.lines.get(of), model.targets) for each, model in ((before, old), (after, new)))
             lines.append(f"slope and bias of instrument {of}: {_change(*shown)}")
-    if not lines:
-        return []
     served = [", ".join(each.names) or "not named" for each in (before, after)]
-    return [f"instruments served: {served[0] + ' by both' if served[0] == served[1] else ' -> '.join(served)}", *lines]
+    both = f"{served[0]} by both{'' if lines else ', in the same way'}"
+    return [f"instruments served: {both if served[0] == served[1] else ' -> '.join(served)}", *lines]
 
 
 def _same(arrays: Sequence[Mapping[str, np.ndarray]]) -> bool:

@@ -114,7 +114,11 @@ def test_a_difference_of_maps_and_of_slope_and_bias_is_said(model: Model, tmp_pa
     )
     assert of_line.startswith(f"slope and bias of instrument B: none -> {model.targets[0]} slope 1.1, bias -0.2")
     assert [line.split(":")[0] for line in diff("v0003", "v0004")] == ["instruments served", "map of instrument C"]
-    assert diff("v0004", "v0004") == []
+    assert diff("v0004", "v0004") == ["instruments served: A, B, C by both, in the same way"]
+    (store.root / "fat" / "v0003" / "weights.safetensors").write_bytes(b"")
+    unsure = diff("v0002", "v0003")[-1]
+    assert unsure.startswith("instruments: whether they are served alike cannot be said here: ")
+    assert "wrong checksum" in unsure
 
 
 def test_which_version_was_current_on_a_day_and_the_labels_it_learned(model: Model, tmp_path: Path, here: Any) -> None:
