@@ -15,11 +15,12 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ..models.instruments import Instruments, Line
 from ..models.model import Calibration, Model, estimator_class
-from ..models.preprocess import Affine, Cut, Pipeline
+from ..models.preprocess import Affine, Cut, Pipeline, through
 from .calibration_transfer import CORRECTIONS, Correction
 
 FOLDS = 5
 MIN_PAIRS = 5
+PERMUTATIONS, MATCHED = 999, 0.05  # pairs of objects by chance are so seldom as alike
 MIN_KNOWN = 60  # pairs with a laboratory value, from which the error is measured: fewer say less than all labels
 LEAST_GAIN = 0.03  # of the error without a correction: less is chance among so many
 AS_GOOD = 1.01  # a correction that changes less is taken if its error is not larger by more
@@ -86,6 +87,23 @@ class Transferred:
     tried: Sequence[Tried]
     chosen: Tried
     known: int
+
+
+def is_matched(pairs: Pairs, model: Model) -> bool:
+    """Whether the spectra of an object are more alike than those of different objects: a test by permuted pairs.
+
+    Treated as the model does, or as measured: scatter may hide it in one of the two. True of fewer than `MIN_PAIRS`.
+    """
+    n, rng = len(pairs.master), np.random.default_rng(0)
+    if n < MIN_PAIRS:
+        return True
+    for steps in (model.pipeline.steps, []):
+        one, two = (through(steps, side.astype(np.float64)) for side in (pairs.master, pairs.other))
+        alike = (one - one.mean(axis=0)) @ (two - two.mean(axis=0)).T
+        chance = [alike[np.arange(n), rng.permutation(n)].sum() for _ in range(PERMUTATIONS)]
+        if np.mean(np.array(chance) >= np.trace(alike)) <= MATCHED:
+            return True
+    return False
 
 
 def transfer(

@@ -14,7 +14,7 @@ from ...models.instruments import Instruments, Line
 from ...models.model import Model
 from ...models.store import Store
 from ...ssl.calibration_transfer import object_means
-from ...ssl.instrument_transfer import MIN_KNOWN, Pairs, Transferred, transfer
+from ...ssl.instrument_transfer import MIN_KNOWN, MIN_PAIRS, Pairs, Transferred, is_matched, transfer
 from ..files.columns import shown
 from ..files.many import Files, expand, texts_of
 from ..files.options import ReadOptions
@@ -77,11 +77,17 @@ def transfer_and_publish(
     both = [object_ for object_ in one.names if object_ in set(two.names)]
     if len(both) < 2:
         raise BadFile(
-            f"expected objects that {master} and {other} have both measured, got {len(both)}; {master} has "
-            f"{len(one.names)} objects ({shown(one.names[:3])}), {other} {len(two.names)} ({shown(two.names[:3])})"
+            f"expected at least {MIN_PAIRS} objects that {master} and {other} have both measured, got {len(both)}; "
+            f"of {master}: {len(one.names)} ({shown(one.names[:3])}), of {other}: {len(two.names)} "
+            f"({shown(two.names[:3])})"
         )
     tell(f"{len(both)} objects measured by both {master} and {other}")
     pairs = Pairs(*(side.spectra[[side.names.index(object_) for object_ in both]] for side in (one, two)))
+    if not is_matched(pairs, model):
+        raise BadFile(
+            f"{both[0]}, {both[1]}, ...: the two spectra of an object are no more alike than those of different "
+            f"objects. Do the names mean the same objects for {master} and {other}?"
+        )
     done = transfer(model, calibration, pairs, instruments, tell)
     error, none = done.chosen.error, done.tried[0].error
     figures = "; ".join(
@@ -99,7 +105,7 @@ def _notes(done: Transferred, before: Model, other: str) -> list[str]:
     if done.model.kind != before.kind:
         notes.append(f"  it is {done.model.kind} now, which is expected to err less on {other} than {before.kind}")
     elif done.model.estimator is not before.estimator:
-        notes.append("  it was fitted anew; its values for the master change a little")
+        notes.append("  it was fitted anew, so its values for the master change too: see the column `master`")
     if done.known < MIN_KNOWN:
         notes.append(
             f"  the error is put together from that of the master and what changes within pairs; check it with values "
@@ -166,8 +172,12 @@ def check(
     _suits(model, table)
     column = find_name(table.columns, *INSTRUMENT_COLUMNS)
     rows = np.isfinite(table.spectra).all(axis=1)
-    if column is not None and (named := texts_of(table.columns[column]) == instrument).any():
-        rows &= named
+    if column is not None and (names := texts_of(table.columns[column])).astype(bool).any():
+        rows &= names == instrument
+        if not (names == instrument).any():
+            raise BadFile(
+                f"{table.path}: no spectrum of instrument {instrument!r}; there are {shown([*set(names)][:8])}"
+            )
     table = table[np.flatnonzero(rows)]
     values = np.column_stack([np.asarray(table.columns[target], np.float64) for target in targets])
     predicted = model.predict(table.spectra, table.axis, instrument).values
@@ -210,7 +220,10 @@ def _means(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
 def _read(path: str, reading: ReadOptions, column: str | None, group: str | None, model: Model, tell: Tell) -> Table:
     table = read_training([path], reading, LaboratoryOptions(), [], tell, [column, group]).table
     _suits(model, table)
-    return table[np.flatnonzero(np.isfinite(table.spectra).all(axis=1))]
+    whole = np.isfinite(table.spectra).all(axis=1)
+    if not whole.all():
+        tell(f"{table.path}: {np.sum(~whole)} spectra are not finite, and left out")
+    return table[np.flatnonzero(whole)]
 
 
 def _suits(model: Model, table: Table) -> None:

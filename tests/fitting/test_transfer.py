@@ -82,7 +82,7 @@ def test_two_files_and_a_bundle_without_calibration(store: Store, tmp_path: Path
 
 def test_pairs_that_do_not_match_are_refused(store: Store, tmp_path: Path, grid: Axis) -> None:
     files = [table(tmp_path / "a.csv", grid, 2, only="lab"), table(tmp_path / "b.csv", grid, 3, only="handheld")]
-    with pytest.raises(BadFile, match=r"both measured, got 0; lab has 40 objects \('s2-0'"):
+    with pytest.raises(BadFile, match=r"both measured, got 0; of lab: 40 \('s2-0'"):
         transfer_and_publish(store, "m", files, ("lab", "handheld"), reading=READING)
     with pytest.raises(BadFile, match="no spectrum of instrument 'probe'; there are 'lab'"):
         transfer_and_publish(store, "m", files, ("lab", "probe"), reading=READING)
@@ -91,6 +91,16 @@ def test_pairs_that_do_not_match_are_refused(store: Store, tmp_path: Path, grid:
     few = table(tmp_path / "few.csv", grid, 2, 4)
     with pytest.raises(ValueError, match="at least 5 objects"):
         transfer_and_publish(store, "m", few, ("lab", "handheld"), reading=READING)
+
+
+def test_names_that_mean_other_objects_are_noticed(store: Store, tmp_path: Path, grid: Axis) -> None:
+    pairs = table(tmp_path / "pairs.csv", grid, 2)
+    lines = pairs.read_text().splitlines()
+    ids = [line.split(",", 1)[0] for line in lines[41:]]
+    mixed = [f"{name},{line.split(',', 1)[1]}" for name, line in zip(ids[7:] + ids[:7], lines[41:], strict=True)]
+    pairs.write_text("\n".join([*lines[:41], *mixed]))
+    with pytest.raises(BadFile, match="no more alike than those of different objects"):
+        transfer_and_publish(store, "m", pairs, ("lab", "handheld"), reading=READING)
 
 
 def test_a_new_fit_does_not_take_a_transferred_instrument_away(store: Store, tmp_path: Path, grid: Axis) -> None:
@@ -121,6 +131,8 @@ def test_a_bias_is_found_and_taken_out_and_only_where_it_is_there(store: Store, 
     assert "stays as it is" in check(store, "m", samples, "handheld", publish=True, **given)
     with pytest.raises(BadSettings, match="does not know instrument 'probe'"):
         check(store, "m", samples, "probe", **given)
+    with pytest.raises(BadFile, match="no spectrum of instrument 'lab'; there are 'handheld'"):
+        check(store, "m", samples, "lab", **given)
 
 
 def _measured(path: Path) -> tuple[np.ndarray, Axis]:
@@ -145,3 +157,20 @@ def test_the_limits_are_those_of_the_standard() -> None:
     assert steep.advice.startswith("slope 1.2")
     with pytest.raises(BadFile, match="at least 5 samples"):
         slope_bias(measured[:4], measured[:4])
+    with pytest.raises(BadFile, match="20 equal laboratory values, 1"):
+        slope_bias(np.ones(20), measured)
+
+
+def test_a_days_production_is_no_reason_for_a_slope() -> None:
+    """Values that differ less than predictions err: their slope on the predictions is near 0 for the best of models."""
+    rng = np.random.default_rng(0)
+    measured = 195 + 2 * rng.normal(size=40)
+    found = slope_bias(measured, measured + 4.7 * rng.normal(size=40), 4.5, 100)
+    assert found.slope_t > found.slope_limit
+    assert (found.advice, found.sloped) == ("", False)
+    assert "take samples from the whole range" in found.report("mg")
+    wide = np.linspace(100, 300, 40)
+    unexplained = slope_bias(1.2 * wide, wide + 9 * rng.normal(size=40), 2.0, 100)
+    assert unexplained.slope_t > unexplained.slope_limit
+    assert not unexplained.sloped
+    assert "neither slope nor bias explains that" in unexplained.report("mg")

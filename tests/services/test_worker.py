@@ -269,7 +269,7 @@ def test_predictions_that_are_not_finite_are_not_trusted(line: FakeLine, model: 
     """A model whose T2 or values are NaN: no comparison with a limit holds, and trust must not follow from that."""
     line.arrives(frame(grid))
 
-    def broken(self: ServedModel, spectra: np.ndarray, axis: Axis) -> Result:
+    def broken(self: ServedModel, spectra: np.ndarray, *where: object) -> Result:
         nan = np.full(len(spectra), np.nan)
         return Result(nan[:, None], nan, nan)
 
