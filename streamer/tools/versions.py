@@ -11,6 +11,7 @@ import numpy as np
 from ... import NoModel, TamisError
 from ...models.history import Entry, Log
 from ...models.instruments import Line
+from ...models.preprocess import Affine
 from ...models.store import Store
 
 _SHOWN = 12  # labels in a line
@@ -215,9 +216,12 @@ def _of_instruments(store: Store, name: str, one: str, other: str) -> list[str]:
         text = f"another one, {ranks[0]} -> {ranks[1]}" if all(ranks) else _change(*ranks)
         if typical is not None:
             moved = np.abs(after.mapped(typical, of) - before.mapped(typical, of))[0]
-            at = f"{new.grid.values[moved.argmax()]:g} {new.grid.unit}"
-            text += f"; it changes the mean spectrum by up to {moved.max():.2g}, at {at}"
+            at = f"by up to {moved.max():.2g}, at {new.grid.values[moved.argmax()]:g} {new.grid.unit}"
+            text += f"; it changes the mean spectrum {at}" if moved.max() else "; the mean spectrum stays as it is"
         lines.append(f"map of instrument {of}: {text}")
+    filters = [[vars(step) for step in each.pipeline.steps if isinstance(step, Affine)] for each in (old, new)]
+    if len(filters[0]) == len(filters[1]) and not all(map(_same, zip(*filters, strict=True))):
+        lines.append("pre-treatment affine, the filter of what differs between instruments: another one")
     for of in dict.fromkeys((*before.lines, *after.lines)):
         if not _same([each.lines[of]._asdict() if of in each.lines else {} for each in (before, after)]):
             shown = (_line(each.lines.get(of), model.targets) for each, model in ((before, old), (after, new)))
@@ -236,7 +240,7 @@ def _line(line: Line | None, targets: Sequence[str]) -> str:
     """Slope and bias of each target."""
     found = []
     for target, slope, bias, spread in () if line is None else zip(targets, *line, strict=True):
-        wider = f", intervals {spread:.3g} times as wide" if spread != 1 else ""
+        wider = "" if f"{spread:.3g}" == "1" else f", intervals {spread:.3g} times as wide"
         found.append(f"{target} slope {slope:.4g}, bias {bias:.4g}{wider}")
     return "; ".join(found)
 
