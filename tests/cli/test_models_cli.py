@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from datetime import UTC, datetime
@@ -83,6 +84,7 @@ def test_a_worse_model_waits_and_everything_can_be_read_afterwards(files: Path, 
 
 def test_a_difference_of_maps_and_of_slope_and_bias_is_said(model: Model, tmp_path: Path, here: Any) -> None:
     """The manifest holds the names of instruments alone."""
+    model = copy.deepcopy(model)  # the fixture serves other tests, too
     store, bands = Store(tmp_path / "store"), len(model.grid)
     flat, bump = np.zeros(bands), np.zeros(bands)
     bump[3] = 0.25
