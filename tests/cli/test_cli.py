@@ -239,6 +239,7 @@ def test_a_foreign_client_sends_json_and_reads_json(
     assert all(answer["model_version"] == "v0001" for answer in answers)
 
 
+@pytest.mark.slow
 @pytest.mark.long(8)
 def test_tablets_through_the_line_are_the_estimators_own(
     shared_data: Path, tmp_path: Path, tamis_broker: EmbeddedBroker

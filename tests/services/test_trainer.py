@@ -183,6 +183,7 @@ def test_an_encoder_is_pretrained_on_the_stream_and_judged(tmp_path: Path, shy: 
     assert not (line.folder / "snapshot.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.long(6)
 def test_stopped_pretraining_resumes_to_the_same_result(tmp_path: Path, shy: Model, grid: Axis) -> None:
     one, other, _ = instruments(80, grid, 2)

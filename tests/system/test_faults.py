@@ -177,6 +177,7 @@ def test_abandoned_messages_are_never_read(tamis_broker_with: Callable[..., Embe
         assert again.commit_notes() == ["a note"], "kept with the offset that the transaction committed"
 
 
+@pytest.mark.slow
 @pytest.mark.long(40)
 @pytest.mark.xdist_group("processes")
 def test_another_member_of_the_group_takes_over(tmp_path: Path) -> None:

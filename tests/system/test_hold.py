@@ -28,10 +28,20 @@ def start(tmp_path: Path) -> Start:
         tool.chmod(0o755)
         environment = os.environ | {"PATH": f"{tool.parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
         return subprocess.Popen(
-            ["sh", str(HOLD), *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ["sh", str(HOLD), *words],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=with_ctrl_c,
         )
 
     return call
+
+
+def with_ctrl_c() -> None:
+    """Where the tests themselves run in the background, their shell ignores Ctrl-C, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(done: Callable[[], bool]) -> None:

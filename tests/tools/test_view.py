@@ -99,6 +99,7 @@ def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
     assert html.count('class="box b') >= len(truth)
 
 
+@pytest.mark.slow
 def test_a_report_is_of_the_line_that_is_replayed(
     grid: Axis, tamis_broker_with: Callable[..., EmbeddedBroker], tmp_path: Path
 ) -> None:
