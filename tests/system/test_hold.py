@@ -40,7 +40,7 @@ def start(tmp_path: Path) -> Start:
 
 
 def with_ctrl_c() -> None:
-    """Where the tests themselves run in the background, their shell ignores Ctrl-C, and so would all that they start."""
+    """Where the tests run in the background, their shell ignores Ctrl-C, and all that they start would too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
