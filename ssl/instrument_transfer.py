@@ -74,6 +74,10 @@ class Tried:
     own: np.ndarray
     apart: np.ndarray
 
+    @property
+    def name(self) -> str:
+        return f"{self.way.base.kind}, {self.way}"
+
 
 @dataclass(frozen=True)
 class Transferred:
@@ -88,11 +92,28 @@ class Transferred:
     chosen: Tried
     known: int
 
+    def expected(self) -> str:
+        """The errors under the other instrument, with and without the correction, in words."""
+        errors = zip(self.model.targets, self.chosen.error, self.tried[0].error, strict=True)
+        return "; ".join(
+            f"{target}: expected error {ours:.4g} {self.model.units.get(target, '')}".rstrip() + f", {none:.4g} without"
+            for target, ours, none in errors
+        )
 
-def is_matched(pairs: Pairs, model: Model) -> bool:
+    def to_json(self) -> dict[str, Any]:
+        """All ways that were tried, and the chosen one, for the figures in a manifest."""
+        tried = [
+            {"way": one.name} | {key: getattr(one, key).tolist() for key in ("error", "own", "apart")}
+            for one in self.tried
+        ]
+        return {"tried": tried, "chosen": self.chosen.name}
+
+
+def is_matched(pairs: Pairs, model: Model, chance: float = MATCHED) -> bool:
     """Whether the spectra of an object are more alike than those of different objects: a test by permuted pairs.
 
     Treated as the model does, or as measured: scatter may hide it in one of the two. True of fewer than `MIN_PAIRS`.
+    `chance`: how often other objects may be taken for the same ones, by each of the two.
     """
     n, rng = len(pairs.master), np.random.default_rng(0)
     if n < MIN_PAIRS:
@@ -100,8 +121,8 @@ def is_matched(pairs: Pairs, model: Model) -> bool:
     for steps in (model.pipeline.steps, []):
         one, two = (through(steps, side.astype(np.float64)) for side in (pairs.master, pairs.other))
         alike = (one - one.mean(axis=0)) @ (two - two.mean(axis=0)).T
-        chance = [alike[np.arange(n), rng.permutation(n)].sum() for _ in range(PERMUTATIONS)]
-        if np.mean(np.array(chance) >= np.trace(alike)) <= MATCHED:
+        others = [alike[np.arange(n), rng.permutation(n)].sum() for _ in range(PERMUTATIONS)]
+        if (1 + np.sum(np.array(others) >= np.trace(alike))) / (1 + PERMUTATIONS) <= chance:
             return True
     return False
 
@@ -112,6 +133,8 @@ def transfer(
     pairs: Pairs,
     names: tuple[str, str],
     progress: Callable[[str], None] = lambda text: None,
+    *,
+    anew: bool = True,
 ) -> Transferred:
     """The champion, or its recipe fitted anew, with a map for another instrument.
 
@@ -121,6 +144,7 @@ def transfer(
 
     Args:
         pairs: of any objects, labeled or not. names: of the master and of the other instrument.
+        anew: False tries only what leaves the champion as it is.
 
     Raises:
         ValueError: fewer than `MIN_PAIRS` pairs or calibration samples, or no correction is better than none.
@@ -133,7 +157,7 @@ def transfer(
         )
     folds = _Folds(calibration, pairs)
     tried = [_try(Way("none", Correction(), "", champion), calibration, pairs, folds)]
-    for way in _ways(champion, calibration, pairs, folds):
+    for way in _ways(champion, calibration, pairs, folds, anew=anew):
         progress(str(way))
         tried.append(_try(way, calibration, pairs, folds))
     scale = np.where((sd := calibration.values.std(axis=0)) > 0, sd, 1.0)
@@ -171,22 +195,21 @@ def _made(chosen: Tried, champion: Model, calibration: Calibration, pairs: Pairs
     )
 
 
-def _ways(champion: Model, calibration: Calibration, pairs: Pairs, folds: _Folds) -> Iterator[Way]:
+def _ways(champion: Model, calibration: Calibration, pairs: Pairs, folds: _Folds, *, anew: bool) -> Iterator[Way]:
     """What leaves the model as it is comes first."""
-    is_network = champion.kind in NETWORKS
-    pls = _as_pls(champion)
-    best = {name: _best(name, ways, pls, calibration, pairs, folds) for name, ways in _offered(champion).items()}
-    bases = [champion] if is_network or pls.kind == champion.kind else [champion, pls]
-    for base in bases:
-        for also in ("",) if is_network else ALSO:
+    anew = anew and champion.kind not in NETWORKS
+    pls, offered = _as_pls(champion), _offered(champion, anew=anew)
+    best = {name: _best(name, ways, pls, calibration, pairs, folds) for name, ways in offered.items()}
+    for base in [champion, pls] if anew and pls.kind != champion.kind else [champion]:
+        for also in ALSO if anew else ("",):
             for name, correction in best.items():
                 yield Way(name, correction, also, base)
 
 
-def _offered(champion: Model) -> dict[str, Sequence[Correction]]:
-    """Those with a filter are fitted anew, and would undo that of another instrument."""
-    others = champion.kind in NETWORKS or any(isinstance(step, Affine) for step in champion.pipeline.steps)
-    return {name: ways for name, ways in CORRECTIONS.items() if not (others and "fisher" in name)}
+def _offered(champion: Model, *, anew: bool) -> dict[str, Sequence[Correction]]:
+    """With a filter a model is fitted anew, and that of another instrument would be undone."""
+    filters = anew and not any(isinstance(step, Affine) for step in champion.pipeline.steps)
+    return {name: ways for name, ways in CORRECTIONS.items() if filters or "fisher" not in name}
 
 
 def _as_pls(champion: Model) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,6 +118,7 @@ class Judged(NamedTuple):
         learned: samples that it was fitted on, with the calibration's.
         promise: what it is held to, once it is published.
         beside: another candidate, that has too little to be judged by and may predict beside the champion.
+        metrics: figures for its manifest, beside those of the gate.
     """
 
     model: Model
@@ -127,6 +128,7 @@ class Judged(NamedTuple):
     learned: int = 0
     promise: Promise | None = None
     beside: Judged | None = None
+    metrics: Mapping[str, Any] = MappingProxyType({})
 
 
 def as_champion(champion: Model) -> Fit:

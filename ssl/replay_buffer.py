@@ -18,6 +18,7 @@ from ..models.axis import Axis
 from ..models.instruments import Instruments
 from .label_rows import Identity, LabelRow, LabelRows, Taken
 from .lot_rows import LotRows
+from .object_pairs import ObjectPairs
 from .replay_file import ReplayFile
 from .replay_layout import (
     DAY_US,
@@ -31,6 +32,7 @@ from .replay_layout import (
     Slots,
     columns_of,
     condition_of,
+    micros,
     place_of,
     reservoir_places,
     spread_rows,
@@ -78,6 +80,7 @@ class Buffer(AbstractContextManager):
             *(self._file, self.window + self.reservoir, self.labels, self.waiting), read=self._read, write=self._write
         )
         self.lots = LotRows(self._file, self._labels, self._read, self._spectra)
+        self.pairs = ObjectPairs(self._file, self._read)
         try:
             self._check(seed)
         except BaseException:
@@ -183,14 +186,14 @@ class Buffer(AbstractContextManager):
             raise ValueError(f"the label of {spectrum_id!r} carries a spectrum without its axis")
         carried = None if spectrum is None or axis is None else on_grid(np.atleast_2d(spectrum), axis, self.grid)
         (obj,) = digests_of([object_id])
-        stamp = _micros(time)
+        stamp = micros(time)
         with self._transaction():
             with_it = None if carried is None else (carried, self._identity_of_carried(spectrum_id, asked, stamp))
             taken = self._labels.keep(
                 spectrum_id, asked, values, obj, stamp, place_of(positions), with_it, confirms=confirms
             )
             if since is not None:
-                self.lots.span(taken.arrival, _micros(since))
+                self.lots.span(taken.arrival, micros(since))
             self._move(positions)
         return taken
 
@@ -394,7 +397,3 @@ class Buffer(AbstractContextManager):
     def _write(self, slots: np.ndarray, rows: np.ndarray) -> None:
         with self._file.explained():
             self._slots.write(slots, rows)
-
-
-def _micros(time: np.datetime64) -> int:
-    return int(np.asarray(time).astype("datetime64[us]").astype(np.int64))

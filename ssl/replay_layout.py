@@ -267,3 +267,8 @@ def place_of(positions: Mapping[str, int] | None) -> int | None:
 def columns_of(rows: Sequence[Sequence[int]], n: int) -> np.ndarray:
     """m rows of n whole numbers -> (n, m)"""
     return np.array(rows, dtype=np.int64).reshape(-1, n).T
+
+
+def micros(time: np.datetime64) -> int:
+    """Since 1970"""
+    return int(np.asarray(time).astype("datetime64[us]").astype(np.int64))

@@ -89,12 +89,7 @@ def transfer_and_publish(
             f"objects. Do the names mean the same objects for {master} and {other}?"
         )
     done = transfer(model, calibration, pairs, instruments, tell)
-    error, none = done.chosen.error, done.tried[0].error
-    figures = "; ".join(
-        f"{target}: expected error {ours:.4g} {model.units.get(target, '')}".rstrip() + f", {without:.4g} without"
-        for target, ours, without in zip(model.targets, error, none, strict=True)
-    )
-    why = f"serves {other} by {done.chosen.way}, from {len(both)} pairs with {master}; {figures}"
+    why = f"serves {other} by {done.chosen.way}, from {len(both)} pairs with {master}; {done.expected()}"
     metrics = _metrics(store.manifest(name, version)["metrics"], model, done)
     new = store.publish(name, done.model, metrics, by=BY, why=why, instead_of=version)
     return "\n".join([table_of(done), f"{name} {new}: {why}", *_notes(done, model, other)])
@@ -117,14 +112,12 @@ def _notes(done: Transferred, before: Model, other: str) -> list[str]:
 def table_of(done: Transferred) -> str:
     """All ways that were tried, the chosen one marked, with errors as root mean squares."""
     lines, targets = [], done.model.targets
-    width = max(len(f"{one.way.base.kind}, {one.way}") for one in done.tried)
+    width = max(len(one.name) for one in done.tried)
     for i, target in enumerate(targets):
         lines.append(f"{target + ', expected error':<{width + 2}}  other   master  within pairs")
         for one in done.tried:
             figures = "  ".join(f"{figure[i]:>6.4g}" for figure in (one.error, one.own, one.apart))
-            lines.append(
-                f"{'*' if one is done.chosen else ' '} {f'{one.way.base.kind}, {one.way}':<{width}}  {figures}"
-            )
+            lines.append(f"{'*' if one is done.chosen else ' '} {one.name:<{width}}  {figures}")
     return "\n".join(lines)
 
 
@@ -135,12 +128,7 @@ def _metrics(before: dict[str, Any], model: Model, done: Transferred) -> dict[st
         kept = {}
         if (validated := getattr(made, "rmsecv_", None)) is not None and not model.class_of:
             kept["rmsecv"] = dict(zip(model.targets, np.asarray(validated).tolist(), strict=True))
-    tried = [
-        {"way": f"{one.way.base.kind}, {one.way}"}
-        | {key: getattr(one, key).tolist() for key in ("error", "own", "apart")}
-        for one in done.tried
-    ]
-    return kept | {"transfer": {"tried": tried, "chosen": f"{done.chosen.way.base.kind}, {done.chosen.way}"}}
+    return kept | {"transfer": done.to_json()}
 
 
 def check(

@@ -12,10 +12,11 @@ from ...models.model import Calibration, Model
 from ...ssl.gate import Check, Verdict
 from ...ssl.limits_of_classes import widened
 from ...ssl.lots import MIN_LOTS, Lots, learn_lots
-from ...ssl.recipes import Judged, Labels
+from ...ssl.maps_from_pairs import Seen, learn_maps
+from ...ssl.recipes import Gold, Judged, Labels
 from ...ssl.replay_buffer import Buffer
 from ...ssl.unlabeled import Unlabeled
-from .promotion import Finding
+from .promotion import Finding, count_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Job:
     labels: Labels | None
     until: dict[str, int]  # numbers of the newest label and spectrum in it, for the model's training record
     process: np.ndarray  # (n, bands), unlabeled spectra, the newest last
-    why: Literal["labels", "spectra", "watch"] = "labels"
+    why: Literal["labels", "spectra", "transfer", "watch"] = "labels"
     stream: Unlabeled | None = None  # of "spectra"
+    seen: Seen | None = None  # of "transfer"
     lots: Lots | None = None  # of a model of classes, where there are enough
 
 
@@ -69,6 +71,19 @@ def learned_of_classes(job: Job, margin: float) -> Judged | None:
     if job.lots is None:
         return widened(replace(model, calibration=calibration), job.process)
     if calibration is None:
-        finding = "the bundle holds no calibration; publish the model again with `tamis fit`"
-        return Judged(model, Verdict([Check("calibration", False, finding)]))
+        return _without_calibration(model)
     return learn_lots(model, calibration, job.lots, margin)
+
+
+def learned_of_pairs(job: Job, gold: Sequence[Gold], margin: float) -> Judged:
+    champion, seen = job.champion, job.seen
+    assert seen is not None
+    if champion.calibration is None:
+        return _without_calibration(champion.model)
+    judged = learn_maps(champion.model, champion.calibration, seen, gold, margin)
+    return judged._replace(learned=count_of(champion.model, "labels"))
+
+
+def _without_calibration(model: Model) -> Judged:
+    finding = "the bundle holds no calibration; publish the model again with `tamis fit`"
+    return Judged(model, Verdict([Check("calibration", False, finding)]))

@@ -31,9 +31,10 @@ from ..drift.monitor import DriftReport
 from ..fitting.pretrain import MIN_OBJECTS, read_gold
 from ..monitoring.metrics import Metrics
 from ..settings.tables import Trainer as Table
-from .jobs import Champion, Job, Learned, class_job, learned_of_classes
+from .jobs import Champion, Job, Learned, class_job, learned_of_classes, learned_of_pairs
 from .promotion import STREAM_SPECTRA, TRAINER, Promotion, Scene, count_of, is_on_probation, shadow_of
 from .retraction import unlearn
+from .transfers import Transfers
 from .verdicts import Verdicts
 from .worker_metrics import show_drift
 
@@ -66,6 +67,7 @@ class Learning:
         self._label_drift: LabelDrift | None = None
         self._base: Base | None = None
         self._verdicts = Verdicts(self._folder, meters)
+        self._transfers = Transfers(self._folder, store, table.model, table.transfer_objects)
         self._published = ""  # the newest version that was made current here
         self._held: dict[tuple[str, str, float, str], Held] = {}  # now; they were logged
         self.retracted: set[str] = set()  # spectra whose values were taken out since the last look
@@ -107,7 +109,8 @@ class Learning:
         resumed = self.table.pretrain_spectra > 0 and self._snapshot.exists()
         to_pretrain = resumed or 0 < self.table.pretrain_spectra <= added - self._tried_spectra
         to_watch = is_settled and self._is_watch_due(joined, added)
-        if not (to_refit or to_pretrain or to_watch):
+        to_transfer = is_settled and not (to_refit or to_watch) and self._transfers.is_due(added)
+        if not (to_refit or to_pretrain or to_watch or to_transfer):
             return False
         try:
             champion = self.champion()
@@ -116,6 +119,8 @@ class Learning:
             return False
         buffer = open_buffer(champion.model.grid)
         buffer.instruments = champion.model.instruments
+        if to_transfer and (job := self._transfers.job(champion, buffer)) is not None:
+            return self._start(job)
         if champion.model.class_of:
             if to_refit:
                 self._tried_labels = joined
@@ -169,7 +174,8 @@ class Learning:
     def _start(self, job: Job) -> bool:
         labels = len(job.labels.all) if job.labels else len(job.lots.share) if job.lots else 0
         if job.why != "watch":
-            log.info("learning", why=job.why, champion=job.champion.version, labels=labels)
+            objects = {} if job.seen is None else {"objects": dict(job.seen.objects)}
+            log.info("learning", why=job.why, champion=job.champion.version, labels=labels, **objects)
         self._running = job, self._pool.submit(self._learn, job)
         return True
 
@@ -215,6 +221,8 @@ class Learning:
     def _learn(self, job: Job) -> Learned:
         """Runs in the thread beside the loop."""
         champion, margin, labels = job.champion.model, self.table.margin, job.labels
+        if job.seen is not None:
+            return Learned(learned_of_pairs(job, self.gold, margin))
         if champion.class_of:
             return Learned(learned_of_classes(job, margin))
         weighed, held, base = None, [], None
@@ -282,13 +290,14 @@ class Learning:
     def _decide(self, job: Job, judged: Judged) -> None:
         champion, reason = job.champion.version, judged.verdict.reason
         self._base = judged.base or self._base
-        self._note_held(judged.held)
+        if job.seen is None:  # else nothing was held against anything
+            self._note_held(judged.held)
         if [check.name for check in judged.verdict.checks] == ["evidence"]:
             self._note_verdict(job, "held", reason)
         elif not (judged.verdict.promoted or judged.verdict.shadow):
             log.warning("candidate refused", why=job.why, champion=champion, reason=reason)
             self._note_verdict(job, "refused", reason)
-        elif job.labels is None and not judged.model.class_of:
+        elif job.labels is None and job.stream is not None:
             log.info("encoder passed, but there are no labels to fit heads on", reason=reason)
             self._note_verdict(job, "no labels", reason)
         elif self.store.current(self.table.model) != champion:
@@ -320,7 +329,9 @@ class Learning:
             "label_ids": _learned_ids(job, judged),
             "files": job.champion.model.training.get("files", []),
         }
-        metrics: dict[str, Any] = {"gate": judged.verdict.to_json()}
+        metrics: dict[str, Any] = {"gate": judged.verdict.to_json(), **judged.metrics}
+        if job.seen is not None:  # as its predictions, the figures of the champion stay
+            metrics = self.store.manifest(name, job.champion.version)["metrics"] | metrics
         if judged.promise is not None:
             metrics["promised"] = judged.promise.to_json(targets)
         champion = job.champion.version
@@ -335,7 +346,7 @@ class Learning:
         }[stage]
         log.info(event, version=version, why=job.why, champion=job.champion.version, reason=reason)
         self._note_verdict(job, outcome, reason, version)
-        if stage != "shadow":
+        if stage != "shadow" and job.seen is None:
             self.on_learned(version, job.until["labels_until"])
         if stage == "current":
             self._published = version
@@ -356,13 +367,14 @@ class Learning:
     def _note_verdict(self, job: Job, outcome: str, reason: str, version: str | None = None) -> None:
         """Deletes the snapshot that it is about."""
         self._verdicts.note(job.why, job.champion.version, outcome, reason, version)
+        self._transfers.note(job, outcome)
         if job.stream is not None:
             self._snapshot.unlink(missing_ok=True)
 
 
 def _learned_ids(job: Job, judged: Judged) -> list[str]:
     """Of the laboratory's values that a candidate has learned, the newest."""
-    if job.labels is None:  # of classes: wider limits change nothing that was learned
+    if job.labels is None:  # wider limits of classes, or a map, change nothing that was learned
         return list(job.lots.names if job.lots else job.champion.model.training.get("label_ids", []))
     held = {one.spectrum_id for one in judged.held}
     names = (name for name, is_new in zip(job.labels.spectrum_id, job.labels.new, strict=False) if is_new)

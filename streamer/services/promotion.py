@@ -192,6 +192,9 @@ class Promotion:
             verdict = judge(gold_probes(models, scene.gold), {}, margin=scene.margin)
             if not verdict.promoted:
                 decision = Decision("drop", f"{verdict.reason}; although {decision.why}")
+        maps = self._model(shadow.name, scene).instruments.maps
+        if lost := [instrument for instrument in scene.model.instruments.maps if instrument not in maps]:
+            decision = Decision("drop", f"it has no map for {', '.join(lost)}, which {scene.champion} serves")
         figures = _figures(errors, moves, scene.model, ("shadow", "champion"))
         return Finding(shadow.name, decision, len(errors.ours), figures)
 

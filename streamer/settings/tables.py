@@ -196,6 +196,9 @@ class Trainer(_Table):
     pretrain_spectra: int = Field(
         10_000, ge=0, le=10**9, description="after this many new spectra (of classes: looks at limits); 0 means never"
     )
+    transfer_objects: int = Field(
+        20, ge=0, le=100_000, description="seen by its master and by another instrument, lets it serve that; 0: never"
+    )
     encoder: Literal["mlp", "cnn", "spectratr"] = "mlp"
     preprocess: str = Field("snv, savgol 15 2 1", description="pre-treatments before the encoder")
     objective: Literal["nt-xent", "vicreg", "barlow", "masked"] = "nt-xent"
