@@ -350,6 +350,7 @@ class Learning:
             self.on_learned(version, job.until["labels_until"])
         if stage == "current":
             self._published = version
+        if stage == "current" and job.seen is None:
             self.promotion.overtaken(version, model.training.get("member"))
 
     def _note_held(self, held: Sequence[Held]) -> None:

@@ -292,3 +292,25 @@ def test_the_process_is_the_newest_spectra_and_an_even_share_of_the_others(tmp_p
         fill(buffer, 0, 100)
         assert buffer.process(8)[:, 0].tolist() == [0, 19, 38, 58, 77, 97, 98, 99]
         assert len(buffer.process(1000)) == 100
+
+
+def test_objects_that_two_instruments_have_seen(tmp_path: Path) -> None:
+    """By any line, as measured and with repeats averaged, the newest object first."""
+    day = np.timedelta64(1, "D")
+    with Buffer(tmp_path / "b.sqlite", GRID, SIZE) as buffer:
+
+        def sees(condition: str, level: float, *objects: str, time: np.datetime64 = NOON) -> None:
+            n = len(objects)
+            ids = [f"{condition}{level}{i}" for i in range(n)]
+            buffer.add(np.full((n, len(GRID)), level), GRID, ids, objects, condition, np.full(n, time))
+
+        sees("nir1/lab", 1.0, "a", "b", "c", "")
+        sees("nir2/lab", 3.0, "a")
+        sees("nir1/lab", 1.5, "d")
+        sees("nir1/lab", 9.0, "d", time=NOON + day)  # it may be another object of the same name
+        sees("nir1/belt", 5.0, "c", "a", "", "e", "d")
+        assert buffer.pairs.newest(5) == {"belt": 5}
+        objects = buffer.pairs.objects("lab", "belt")
+        assert (len(objects), buffer.pairs.objects("lab", "probe")) == (2, [])
+        lab, belt = buffer.pairs.spectra(objects, "lab", "belt")
+        assert (lab[:, 0].tolist(), belt[:, 0].tolist()) == ([2.0, 1.0], [5.0, 5.0]), "a, then c"
