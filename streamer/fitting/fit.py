@@ -190,7 +190,10 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         source=Path(table.path).name,
         groups=groups,
     )
-    model.instruments = Instruments(instrument_of(measured))
+    instruments = instruments_of(measured)
+    model.instruments = Instruments(instruments[0] if len(instruments) == 1 else "")
+    if len(instruments) > 1:
+        model.training["instruments"] = [name for name in instruments if name]
     assert model.calibration is not None
     model.calibration = replace(model.calibration, name=_names_with_objects(measured, objects[good]))
     model.training["files"] = fingerprints(files, options.laboratory.labels, options.encoder)
@@ -235,11 +238,10 @@ def look_at(
         raise BadFile(f"{table.path}: {error}") from error
 
 
-def instrument_of(table: Table) -> str:
-    """The one that measured all rows; '' if there are several, or the table does not say."""
+def instruments_of(table: Table) -> list[str]:
+    """Those that measured the rows, by name; none if the table does not say."""
     column = find(table.columns, *INSTRUMENT_COLUMNS)
-    names = set() if column is None else set(texts_of(column).tolist())
-    return str(names.pop()) if len(names) == 1 else ""
+    return [] if column is None else sorted(set(map(str, texts_of(column).tolist())))
 
 
 def names_of(table: Table) -> list[str]:

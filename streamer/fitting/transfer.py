@@ -101,11 +101,19 @@ def _notes(done: Transferred, before: Model, other: str) -> list[str]:
         notes.append(f"  it is {done.model.kind} now, which is expected to err less on {other} than {before.kind}")
     elif done.model.estimator is not before.estimator:
         notes.append("  it was fitted anew, so its values for the master change too: see the column `master`")
-    if done.known < MIN_KNOWN:
+    fitted_on = before.training.get("instruments", [])
+    if other in fitted_on:
+        master = done.model.instruments.master
         notes.append(
-            f"  the error is put together from that of the master and what changes within pairs; check it with values "
-            f"of the laboratory: tamis transfer --check FILE --instrument {other}"
+            f"  it was fitted on {', '.join(fitted_on)} alike; a model of {master} alone may be the better start"
         )
+    if lost := [name for name in fitted_on if not done.model.instruments.serves(name)]:
+        notes.append(f"  it was fitted on {', '.join(lost)} as well, which is not trusted from now on without a map")
+    put_together = "  the error is put together from that of the master and what changes within pairs; check it with "
+    if done.known < MIN_KNOWN and before.class_of:
+        notes.append(f"{put_together}items of known classes: tamis predict FILE --instrument {other}")
+    elif done.known < MIN_KNOWN:
+        notes.append(f"{put_together}values of the laboratory: tamis transfer --check FILE --instrument {other}")
     return notes
 
 

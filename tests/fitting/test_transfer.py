@@ -12,6 +12,9 @@ import pytest
 
 from tamis import BadFile, BadSettings
 from tamis.models.axis import Axis
+from tamis.models.model import Model
+from tamis.models.plsda import PLSDA
+from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.options import ReadOptions
@@ -22,7 +25,7 @@ from tamis.streamer.fitting.transfer import check, transfer_and_publish
 from tamis.streamer.testing import FakeLine
 from tamis.streamer.tools.predict import predict
 
-from ..support.spectra import instruments
+from ..support.spectra import instruments, materials
 
 READING = ReadOptions(axis_unit="nm", on_note=lambda path, note: None)
 
@@ -174,3 +177,23 @@ def test_a_days_production_is_no_reason_for_a_slope() -> None:
     assert unexplained.slope_t > unexplained.slope_limit
     assert not unexplained.sloped
     assert "neither slope nor bias explains that" in unexplained.report("mg")
+
+
+def test_what_was_fitted_on_both_says_so(store: Store, tmp_path: Path, grid: Axis) -> None:
+    both = table(tmp_path / "both.csv", grid, 1, 40, value=True)
+    fit_and_publish(both, FitOptions(targets=["fat"], name="two", n_components=2, reading=READING), store)
+    assert "fitted on handheld, lab alike" in transfer_and_publish(
+        store, "two", table(tmp_path / "pairs.csv", grid, 2), ("lab", "handheld"), reading=READING
+    )
+
+
+def test_of_classes_no_check_of_slope_and_bias_is_advised(
+    tmp_path: Path, grid: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tamis.ssl.instrument_transfer.ALSO", ("",))  # fewer ways, which take less time
+    store, spectra, kinds = Store(tmp_path / "store"), *materials(40, grid, 1)
+    store.publish("kinds", Model.fit(spectra, grid, kinds, ["kind"], pipeline=Pipeline([]), estimator=PLSDA(2)))
+    pairs = table(tmp_path / "pairs.csv", grid, 2, 15)
+    text = transfer_and_publish(store, "kinds", pairs, ("lab", "handheld"), reading=READING)
+    assert "check it with items of known classes: tamis predict FILE --instrument handheld" in text
+    assert "--check" not in text
