@@ -34,7 +34,9 @@ class Transfers:
 
     def is_due(self, added: int) -> bool:
         """Whether to look for objects among so many spectra."""
-        if not self._least or added <= self._looked:
+        if added < self._looked:  # another buffer: the model is on another grid
+            self._looked = 0
+        if not self._least or added == self._looked:
             return False
         many = max(self._least, self._looked // MANY)
         return added - self._looked >= many or time.monotonic() - self._looked_s >= LOOK_S
