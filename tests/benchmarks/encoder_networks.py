@@ -8,28 +8,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tamis.models.axis import Axis
+from tamis.models.cnn import initialise_as_keras
 from tamis.models.committee_members import KINDS
-from tamis.models.encoder import Encoder
-from tamis.models.network_training import average, mixed, torch_randomness
+from tamis.models.network_training import average, mixed, torch_randomness, warm_up_then_cosine
 from tamis.models.weighted_pls import weighted_pls
 from tamis.ssl.augment import Differences
-from tamis.ssl.pretrain import Recipe, pretrain
-from tamis.ssl.unlabeled import Unlabeled
+from tamis.ssl.objectives import TEMPERATURE
 
 SCORES = 48  # principal components of the mapped spectra
 VARIABLES = 15  # PLS scores, in designs 2 and 3
-STEPS = 400  # of pretraining
+STEPS, BATCH, RATE = 200, 128, 3e-3  # of pretraining
 WHITENED = 0.5  # power of a score's sd by which it is divided before a network
-HIDDEN = 64  # of design 3
-EMBEDDED = 32  # principal components of an embedding
+HIDDEN = 64
+WIDTH = 32  # of an embedding
 WEIGHTS = (0.0, 0.3, 1.0, 3.0)  # of the embedding beside the scores, which have variance 1 in all
 CHANGES = (0.0, 0.3, 1.0, 3.0)  # of the mean squared change within pairs; 1: as much as an error
 PENALTIES = np.logspace(-8, 0, 17)
-UPDATES = (0, 50, 100, 200, 400)
+UPDATES = (0, 25, 50, 100, 200)
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of a learned change
 
 Predict = Callable[[np.ndarray], np.ndarray]  # (n, k) -> (n, steps)
@@ -58,31 +56,80 @@ def components(known: np.ndarray, most: int = SCORES) -> Predict:
     return lambda rows: (rows - mean) @ directions[:most].T / size
 
 
+class Encoder(nn.Module):
+    """(B, k) -> (B, WIDTH); inputs less their mean and over one scale, as in `models.encoder`."""
+
+    def __init__(self, known: np.ndarray) -> None:
+        super().__init__()
+        self.mean = torch.from_numpy(known.mean(axis=0)).float()
+        self.scale = float(np.sqrt(known.var(axis=0).mean())) or 1.0
+        self.body = nn.Sequential(nn.Linear(known.shape[1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, WIDTH))
+        self.body.apply(initialise_as_keras)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.body((rows - self.mean) / self.scale)
+
+    @torch.inference_mode()
+    def embed(self, rows: np.ndarray) -> np.ndarray:
+        return self(torch.from_numpy(rows).float()).double().numpy()
+
+
+def nt_xent(one: Tensor, other: Tensor) -> Tensor:
+    """On the embeddings themselves, which the head uses: there is no projection between."""
+    unit = F.normalize(torch.cat([one, other]))
+    alike = (unit @ unit.T / TEMPERATURE).fill_diagonal_(-torch.inf)
+    return F.cross_entropy(alike, torch.arange(len(unit)).roll(len(one)))
+
+
+def variance_invariance_covariance(one: Tensor, other: Tensor) -> Tensor:
+    """Weights as published: 25, 25, 1."""
+    loss = 25 * F.mse_loss(one, other)
+    for side in (one, other):
+        centred = side - side.mean(dim=0)
+        covariance = centred.T @ centred / (len(side) - 1)
+        variance = covariance.diagonal()
+        repeated = (covariance.square().sum() - variance.square().sum()) / WIDTH
+        loss = loss + 12.5 * F.relu(1 - (variance + 1e-4).sqrt()).mean() + repeated / 2
+    return loss
+
+
+OBJECTIVES = {"nt-xent": nt_xent, "vicreg": variance_invariance_covariance}
 _encoders: dict[tuple, Encoder] = {}
 
 
 def encoder_of(U: np.ndarray, V: np.ndarray, seed: int, trained: bool, objective: str = "nt-xent") -> Encoder:
     """Of scores: pretrained on pairs, with differences within pairs added; or with its first weights."""
     key = U.tobytes(), V.tobytes(), seed, trained, objective
-    if key not in _encoders:
-        while len(_encoders) > 60:
-            _encoders.pop(next(iter(_encoders)))
-        both, m = np.vstack([U, V]).astype(np.float32), len(U)
-        grid = Axis(np.arange(both.shape[1]), "index")
-        recipe = Recipe(preprocess="", objective=objective, steps=STEPS, seed=seed)
-        pairs = Unlabeled(both, np.tile(np.arange(m), 2), np.repeat([0, 1], m), np.ones(2 * m, bool))
-        if trained:
-            _encoders[key] = pretrain(pairs, grid, recipe, device="cpu")[0]
-        else:
-            _encoders[key] = Encoder(recipe.encoder, "", seed).learn(both.astype(np.float64), grid)
+    if key in _encoders:
+        return _encoders[key]
+    while len(_encoders) > 60:
+        _encoders.pop(next(iter(_encoders)))
+    noise = Differences.learn(both := np.vstack([U, V]), np.tile(np.arange(len(U)), 2))
+    sides = [torch.from_numpy(side).float() for side in (U, V)]
+    generator = torch.Generator().manual_seed(seed)
+    with torch_randomness(seed, torch.device("cpu")):
+        encoder = Encoder(both)
+        averaged = copy.deepcopy(encoder)
+        optimizer = torch.optim.AdamW(encoder.parameters(), RATE, weight_decay=1e-4, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(STEPS))
+        for step in range(STEPS if trained else 0):
+            rows = torch.randperm(len(U))[:BATCH]
+            views = [side[rows] + noise.sample(len(rows), generator) for side in sides]
+            loss = OBJECTIVES[objective](*encoder(torch.cat(views)).chunk(2))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            average(averaged, encoder, step)
+    _encoders[key] = averaged.eval()
     return _encoders[key]
 
 
 def embedding(part: Part, trained: bool, objective: str = "nt-xent", to: Predict | None = None) -> Predict:
-    """(n, k) -> (n, EMBEDDED): components of what an encoder makes of scores, first carried over by `to`."""
+    """(n, k) -> (n, WIDTH), with variance 1 in all: what an encoder makes of scores, first carried over by `to`."""
     before = to or whitened(part)
     encoder = encoder_of(before(part.U), before(part.V), part.seed, trained, objective)
-    last = components(encoder.embed(before(np.vstack([part.Z, part.U, part.V]))), EMBEDDED)
+    last = components(encoder.embed(before(np.vstack([part.Z, part.U, part.V]))), WIDTH)
     return lambda rows: last(encoder.embed(before(rows)))
 
 
@@ -126,15 +173,15 @@ def latent(part: Part) -> Predict:
     return lambda rows: (rows - fit.x_mean) @ fit.rotations / np.where(sd > 0, sd, 1.0)
 
 
-def contrast(part: Part, trained: bool) -> Fitted:
+def contrast(trained: bool, part: Part) -> Fitted:
     return pairs_ridge(part, embedding(part, trained))
 
 
-def vicreg(part: Part, trained: bool) -> Fitted:
+def vicreg(trained: bool, part: Part) -> Fitted:
     return pairs_ridge(part, embedding(part, trained, "vicreg", latent(part)))
 
 
-def kernel(part: Part, trained: bool) -> Fitted:
+def kernel(trained: bool, part: Part) -> Fitted:
     embed, size, middle = embedding(part, trained), part.y.std() or 1.0, part.y.mean()
 
     def features(rows: np.ndarray) -> list[np.ndarray]:
@@ -151,7 +198,7 @@ def kernel(part: Part, trained: bool) -> Fitted:
     return Fitted(predict, predict)
 
 
-def residual_map(part: Part, trained: bool) -> Fitted:
+def residual_map(trained: bool, part: Part) -> Fitted:
     """Untrained: the hidden layer keeps its first weights, the output layer is trained."""
     to, wide = latent(part), whitened(part)
     head = pairs_ridge(Part(to(part.Z), part.y, to(part.U), to(part.V), part.seed))
@@ -160,8 +207,8 @@ def residual_map(part: Part, trained: bool) -> Fitted:
     k = V.shape[1]
     factor, carried = (torch.from_numpy(one).float() for one in (wide(np.eye(k)), to(np.eye(k)) - to(np.zeros((1, k)))))
     with torch_randomness(part.seed, torch.device("cpu")):
-        network = nn.Sequential(nn.Linear(k, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, change.shape[1]))
-        last: nn.Linear = network[2]
+        last = nn.Linear(HIDDEN, change.shape[1])
+        network = nn.Sequential(nn.Linear(k, HIDDEN), nn.GELU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         optimizer = torch.optim.AdamW((network if trained else last).parameters(), 2e-3, weight_decay=0.05)
@@ -184,35 +231,31 @@ def residual_map(part: Part, trained: bool) -> Fitted:
 
 
 class Tuned(nn.Module):
-    def __init__(self, encoder: Encoder, bands: int) -> None:
+    def __init__(self, encoder: Encoder, k: int) -> None:
         super().__init__()
-        self.body, self.linear, self.head = (
-            copy.deepcopy(encoder.network),
-            nn.Linear(bands, 1),
-            nn.Linear(encoder.width, 1),
-        )
+        self.encoder, self.linear, self.head = copy.deepcopy(encoder), nn.Linear(k, 1), nn.Linear(WIDTH, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.linear(x) + self.head(self.body(x)))[:, 0]
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.linear((rows - self.encoder.mean) / self.encoder.scale) + self.head(self.encoder(rows))
 
 
-def tuned(part: Part, trained: bool) -> Fitted:
+def tuned(trained: bool, part: Part) -> Fitted:
     """One step for each number of updates."""
     wide, middle, size = whitened(part), part.y.mean(), part.y.std() or 1.0
     encoder = encoder_of(wide(part.U), wide(part.V), part.seed, trained)
-    Z, U, V = (encoder.inputs(wide(rows)) for rows in (part.Z, part.U, part.V))
-    y = torch.from_numpy((part.y - middle) / size).float()
-    C, D = Z - Z.mean(dim=0), V - U
+    Z, U, V = (torch.from_numpy(wide(rows)).float() for rows in (part.Z, part.U, part.V))
+    y = torch.from_numpy((part.y - middle) / size).float()[:, None]
+    C, D = (Z - Z.mean(dim=0)) / encoder.scale, (V - U) / encoder.scale
     inner = C.T @ C / len(C)
     ridged = inner + D.T @ D / len(D) + 1e-4 * inner.trace() * torch.eye(len(inner))
     made = []
     with torch_randomness(part.seed, torch.device("cpu")):
         network = Tuned(encoder, Z.shape[1])
         with torch.no_grad():
-            network.linear.weight[0] = torch.linalg.solve(ridged, C.T @ y / len(C))
-            network.linear.bias[0] = -network.linear.weight[0] @ Z.mean(dim=0)
+            network.linear.weight[0] = torch.linalg.solve(ridged, C.T @ y / len(C))[:, 0]
+            network.linear.bias[0] = -network.linear.weight[0] @ (Z.mean(dim=0) - encoder.mean) / encoder.scale
         averaged = copy.deepcopy(network)
         optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
         for update in range(UPDATES[-1] + 1):
@@ -230,13 +273,13 @@ def tuned(part: Part, trained: bool) -> Fitted:
 
     @torch.inference_mode()
     def predict(rows: np.ndarray) -> np.ndarray:
-        x = encoder.inputs(wide(rows))
-        return np.column_stack([one(x).double().numpy() for one in made]) * size + middle
+        x = torch.from_numpy(wide(rows)).float()
+        return np.hstack([one(x).double().numpy() for one in made]) * size + middle
 
     return Fitted(predict, predict)
 
 
-DESIGNS: dict[str, Callable[[Part, bool], Fitted]] = {
+DESIGNS: dict[str, Callable[[bool, Part], Fitted]] = {
     "contrast": contrast,
     "vicreg": vicreg,
     "map": residual_map,
