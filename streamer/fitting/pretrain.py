@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import BadFile, BadSettings, NoModel
 from ...models.axis import Axis, resampler
+from ...models.instruments import Instruments
 from ...models.model import Model
 from ...models.store import Store
 from ...ssl.unlabeled import Unlabeled
@@ -40,13 +41,19 @@ def refuse_classes(name: str, champion: Model) -> None:
 
 
 def read_unlabeled(
-    files: Sequence[Path], group: str | None, grid: Axis | None, reading: ReadOptions, tell: Tell = lambda text: None
+    files: Sequence[Path],
+    group: str | None,
+    grid: Axis | None,
+    reading: ReadOptions,
+    tell: Tell = lambda text: None,
+    instruments: Instruments = Instruments(),  # noqa: B008 (frozen)
 ) -> tuple[Unlabeled, Axis]:
     """All finite spectra of the files, on the given grid or on the first file's axis.
 
     Args:
         group: a column whose equal values are one object, whatever file they are in; None decides as `objects_of` says.
         tell: gets a sentence about the objects.
+        instruments: of the model that learns; a spectrum by the name of one of them is mapped, as it is when served.
 
     Raises:
         BadFile: no such column, or fewer than 20 objects. AxisMismatch: a file does not cover the grid.
@@ -64,13 +71,17 @@ def read_unlabeled(
             raise BadFile(f"{path}: no column {group!r} to group by; available: {available}")
         good: np.ndarray = np.all(np.isfinite(table.spectra), axis=1)
         left_out += int((~good).sum())
-        spectra.append(resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32))
+        rows = resampler(table.axis, grid).apply(table.spectra[good]).astype(np.float32)
         names.append({plain(name): texts_of(values[good]) for name, values in table.columns.items()})
         spelling = {plain(name): name for name in table.columns} | spelling
         instrument = find_name(table.columns, *INSTRUMENT_COLUMNS)
-        conditions += (
-            [""] * int(good.sum()) if instrument is None else texts_of(table.columns[instrument])[good].tolist()
+        measured_by = (
+            np.full(len(rows), "", object) if instrument is None else texts_of(table.columns[instrument])[good]
         )
+        for name in instruments.maps:
+            rows[measured_by == name] = instruments.mapped(rows[measured_by == name], name)
+        spectra.append(rows)
+        conditions += measured_by.tolist()
     assert grid is not None
     columns = {
         called: np.concatenate(
@@ -140,7 +151,7 @@ def improve_model(
     calibration = store.calibration(name, before)
     if calibration is None:
         raise NoModel(f"model {name!r}: {before} holds no calibration to fit heads on; run `tamis fit` again")
-    unlabeled, _ = read_unlabeled(files, group, champion.grid, reading, tell)
+    unlabeled, _ = read_unlabeled(files, group, champion.grid, reading, tell, champion.instruments)
     none = np.zeros(len(calibration), bool)
     labels = Labels(calibration, none, none)
     of_gold = replace(reading, where=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,13 +13,19 @@ import pytest
 
 from tamis import BadFile, BadSettings
 from tamis.models.axis import Axis
+from tamis.models.instruments import Instruments
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
-from tamis.models.preprocess import Pipeline
+from tamis.models.preprocess import Affine, Pipeline
 from tamis.models.store import Store
+from tamis.ssl.gate import Check, Verdict
+from tamis.ssl.pretrain import Recipe
+from tamis.ssl.recipes import Judged, Labels
+from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.files.frames import read_frames
 from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.fitting.fit import FitOptions, fit_and_publish
+from tamis.streamer.fitting.pretrain import improve_model
 from tamis.streamer.fitting.slope_bias import slope_bias
 from tamis.streamer.fitting.training_data import LaboratoryOptions
 from tamis.streamer.fitting.transfer import check, transfer_and_publish
@@ -73,6 +80,26 @@ def test_what_is_transferred_is_served_and_predicted(
     served = {(one["spectrum_id"]): one["fat"] for one in line.predictions}
     assert len(served) == 60
     assert all(abs(served[row["spectrum_id"]] - row["fat"]) < 1e-4 for row in rows)
+
+
+def test_an_encoder_learns_and_is_judged_on_spectra_as_they_are_served(
+    store: Store, tmp_path: Path, grid: Axis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, version = store.load("m")
+    handheld = Instruments("lab", {"handheld": Affine.adding(np.linspace(0, 1, len(model.grid)))})
+    model = replace(model, instruments=handheld, calibration=store.calibration("m", version))
+    store.publish("m", model)
+    pairs, streams = table(tmp_path / "pairs.csv", grid, 2), list[Unlabeled]()
+
+    def improve(champion: Model, labels: Labels, stream: Unlabeled, *_: Any) -> tuple[Judged, None]:
+        streams.append(stream)
+        return Judged(champion, Verdict([Check("stub", False, "")])), None
+
+    monkeypatch.setattr("tamis.ssl.refit.improve", improve)
+    improve_model(store, "m", [pairs], None, [], Recipe(), READING)
+    read, measured = streams[0].spectra.reshape(2, 40, -1), instruments(40, grid, 2)[:2]
+    for name, rows, as_measured in zip(("lab", "handheld"), read, measured, strict=True):
+        np.testing.assert_allclose(rows, model.on_grid(as_measured, grid, name), atol=1e-6)
 
 
 def test_two_files_and_a_bundle_without_calibration(store: Store, tmp_path: Path, grid: Axis) -> None:
