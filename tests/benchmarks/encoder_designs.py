@@ -13,7 +13,7 @@ Protocol, written down before the first test figure was seen:
   `fisher-pls`, `fisher-gp`, `weighed` and `average` of `transfer`: chosen after the fact, a bar no method that must
   choose beforehand is sure to reach. `linear` is what can be served: those five, stacked as the designs are.
 - A design maps pairs and labels first, by the linear correction (with PLS) that cross-validation chooses, and puts a
-  network on the mapped spectra. Everything it chooses (weight of the network, 0 allowed; penalties; updates) has the
+  network on the mapped spectra. Everything it chooses (weight of the network; penalties; updates) has the
   least expected error by five folds of labels and pairs held out together, encoder included: under B, on pairs with a
   laboratory value, if they are 40 or more; else under A, with the change within pairs added as squares. Then it is one
   more member beside the linear ones, weighted by the same folds.
@@ -21,12 +21,14 @@ Protocol, written down before the first test figure was seen:
   it is linear, and what it gains is no encoder's merit.
 - Goal: never worse than the best linear row by over 2 %, at least 5 % better in half of the cells.
 
-Designs:
-1. contrast: NT-Xent on mapped pairs, with differences within pairs added; ridge on mapped scores and embeddings, with
-   the mean squared change within pairs as a penalty (the pair-consistency term, in closed form).
-2. vicreg: VICReg in the space of the PLS scores, where the head works; the same head.
+Designs (after the development; before it, networks were smaller and worked in the space that the head had chosen, often
+autoscaled: there the embedding had weight 0 in nearly all cells):
+1. contrast: NT-Xent on mapped pairs (direct standardisation), with differences within pairs added and no projection
+   before the loss; ridge on the embedding alone, with the mean squared change within pairs as a penalty (the
+   pair-consistency term, in closed form).
+2. vicreg: VICReg in the space of the PLS scores, where the head works; the same head, on scores and embedding.
 3. map: what is left of a pair's difference in PLS scores, learned from the mapped scores by a network.
-4. kernel: NT-Xent on three pre-treatments of the committee at once; a Gaussian process on scores and embeddings.
+4. kernel: a Gaussian process on mapped scores and the embedding of 1.
 5. tuned: the encoder of 1, then trained on labels (mixtures, differences added) and on the agreement of pairs, beside a
    linear part that starts at the ridge solution.
 """
@@ -49,7 +51,7 @@ from tamis.models.committee_members import member_weights, weights_by_error
 from tamis.models.evaluation import few_labels
 from tamis.models.model_selection import train
 from tamis.models.preprocess import Pipeline
-from tamis.ssl.calibration_transfer import CORRECTIONS, Correction
+from tamis.ssl.calibration_transfer import CORRECTIONS, Correction, DirectStandardisation
 from tamis.ssl.transfer_choice import Candidate, Chosen, _folds, pls_head, weigh
 from tamis.streamer.studies.contenders import CORRECTED, chosen_of
 
@@ -58,7 +60,7 @@ from .page import ROOT, put
 from .transfer import LABELS, Task, tasks
 
 MIN_KNOWN = 40
-VIEWS = ("snv, savgol 15 2 1", "savgol 25 2 2, autoscale", "snv, detrend 2")
+NETWORKS = DirectStandardisation(0.1), "snv, savgol 15 2 1"  # the spectra that networks learn from
 ROWS = ("mean-shift", "ds", "ds-fisher", "fisher-pls", "fisher-gp", "weighed", "average")
 
 
@@ -130,18 +132,18 @@ def linear(given: Given) -> tuple[dict[str, np.ndarray], dict[str, Member], Cand
 # --- scores, and cross-fitting
 
 
-def scores(given: Given, correction: Correction, treatments: Sequence[str]) -> list[list[np.ndarray]]:
+def scores(given: Given, spaces: Sequence[tuple[Correction, str]]) -> list[list[np.ndarray]]:
     """For each fold, and for all: X, A, B and Q as scores, by maps and components that have not seen the fold."""
     of_x, of_pair = _folds(given.X, given.A, given.seed)
     axis, found = Axis(np.arange(given.X.shape[1]), "index"), []
     treated = []
-    for text in treatments:
+    for _, text in spaces:
         pipeline = Pipeline.parse(text)
         pipeline.fit(given.X, axis)
         treated.append([pipeline.transform(S, axis) for S in (given.X, given.A, given.B, given.Q)])
     for k in [*np.unique(of_x), -1]:
         label, pair, views = of_x != k, of_pair != k, []
-        for Z, U, V, Q in treated:
+        for (correction, _), (Z, U, V, Q) in zip(spaces, treated, strict=True):
             made: Any = clone(correction)
             made.fit_pairs(U[pair], V[pair])
             sides = [made.reference(Z), made.reference(U), made.transform(V), made.transform(Q)]
@@ -194,15 +196,14 @@ def measured(name: str, given: Given, truth: np.ndarray, designs: Sequence[str])
     rows, members, start = linear_kept(name, given)
     judge, beside = Judge(given), list(members.values())
     rows["linear"] = judge.stacked(beside)
-    one, three = (scores(given, start.correction, views) for views in ([start.treatment], VIEWS))
-    head = cross_fit(pairs_ridge, one, given, judge)
+    made = scores(given, [(start.correction, start.treatment), NETWORKS])
+    head = cross_fit(pairs_ridge, made, given, judge)
     rows["pairs-ridge"], rows["pairs-ridge alone"] = judge.stacked([*beside, head]), head.predicted
     for design in designs:
         for trained in (True, False):
-            fit = partial(DESIGNS[design], trained)
-            made = cross_fit(fit, three if design == "kernel" else one, given, judge)
+            member = cross_fit(partial(DESIGNS[design], trained), made, given, judge)
             text = design if trained else f"{design}, untrained"
-            rows[text], rows[f"{text} alone"] = judge.stacked([*beside, made]), made.predicted
+            rows[text], rows[f"{text} alone"] = judge.stacked([*beside, member]), member.predicted
     return {name: float(np.sqrt(np.mean((predicted - truth) ** 2))) for name, predicted in rows.items()}
 
 

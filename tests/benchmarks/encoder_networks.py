@@ -20,27 +20,41 @@ from tamis.ssl.objectives import TEMPERATURE
 
 SCORES = 48  # principal components of the mapped spectra
 VARIABLES = 15  # PLS scores, in designs 2 and 3
-STEPS, BATCH, RATE = 200, 128, 3e-3  # of pretraining
-WHITENED = 0.5  # power of a score's sd by which it is divided before a network
-HIDDEN = 64
-WIDTH = 32  # of an embedding
+BATCH, RATE = 128, 3e-3  # of pretraining
+LARGE, SMALL = (256, 128, 400), (64, 32, 100)  # hidden units, width of an embedding, steps of pretraining
 WEIGHTS = (0.0, 0.3, 1.0, 3.0)  # of the embedding beside the scores, which have variance 1 in all
 CHANGES = (0.0, 0.3, 1.0, 3.0)  # of the mean squared change within pairs; 1: as much as an error
 PENALTIES = np.logspace(-8, 0, 17)
-UPDATES = (0, 25, 50, 100, 200)
+START = 1e-5  # penalty of the linear part of design 5
+UPDATES = (0, 25, 50, 100)
 SHARES = (0.0, 0.25, 0.5, 1.0)  # of a learned change
 
 Predict = Callable[[np.ndarray], np.ndarray]  # (n, k) -> (n, steps)
 
 
 class Part(NamedTuple):
-    """Mapped, treated spectra as scores: what a design learns from. Z (n, k), y (n,), U and V (m, k): pairs."""
+    """Mapped, treated spectra as scores: what a design learns from. Z (n, k), y (n,), U and V (m, k): pairs.
+
+    The first `SCORES` columns are for heads: by the correction and the pre-treatment with the least expected error. The
+    others are for networks, whose space does not depend on the laboratory values.
+    """
 
     Z: np.ndarray
     y: np.ndarray
     U: np.ndarray
     V: np.ndarray
     seed: int
+
+    def through(self, to: Predict) -> Part:
+        return Part(to(self.Z), self.y, to(self.U), to(self.V), self.seed)
+
+
+def of_heads(rows: np.ndarray) -> np.ndarray:
+    return rows[:, :SCORES]
+
+
+def of_networks(rows: np.ndarray) -> np.ndarray:
+    return rows[:, SCORES:]
 
 
 class Fitted(NamedTuple):
@@ -57,13 +71,14 @@ def components(known: np.ndarray, most: int = SCORES) -> Predict:
 
 
 class Encoder(nn.Module):
-    """(B, k) -> (B, WIDTH); inputs less their mean and over one scale, as in `models.encoder`."""
+    """(B, k) -> (B, width); inputs less their mean and over one scale, as in `models.encoder`."""
 
-    def __init__(self, known: np.ndarray) -> None:
+    def __init__(self, known: np.ndarray, hidden: int, width: int) -> None:
         super().__init__()
+        self.width = width
         self.mean = torch.from_numpy(known.mean(axis=0)).float()
         self.scale = float(np.sqrt(known.var(axis=0).mean())) or 1.0
-        self.body = nn.Sequential(nn.Linear(known.shape[1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, WIDTH))
+        self.body = nn.Sequential(nn.Linear(known.shape[1], hidden), nn.GELU(), nn.Linear(hidden, width))
         self.body.apply(initialise_as_keras)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -88,7 +103,7 @@ def variance_invariance_covariance(one: Tensor, other: Tensor) -> Tensor:
         centred = side - side.mean(dim=0)
         covariance = centred.T @ centred / (len(side) - 1)
         variance = covariance.diagonal()
-        repeated = (covariance.square().sum() - variance.square().sum()) / WIDTH
+        repeated = (covariance.square().sum() - variance.square().sum()) / one.shape[1]
         loss = loss + 12.5 * F.relu(1 - (variance + 1e-4).sqrt()).mean() + repeated / 2
     return loss
 
@@ -97,22 +112,22 @@ OBJECTIVES = {"nt-xent": nt_xent, "vicreg": variance_invariance_covariance}
 _encoders: dict[tuple, Encoder] = {}
 
 
-def encoder_of(U: np.ndarray, V: np.ndarray, seed: int, trained: bool, objective: str = "nt-xent") -> Encoder:
-    """Of scores: pretrained on pairs, with differences within pairs added; or with its first weights."""
+def encoder_of(part: Part, trained: bool, objective: str, size: tuple[int, int, int]) -> Encoder:
+    """Pretrained on pairs, with differences within pairs added; or with its first weights."""
+    U, V, seed = part.U, part.V, part.seed
     key = U.tobytes(), V.tobytes(), seed, trained, objective
     if key in _encoders:
         return _encoders[key]
-    while len(_encoders) > 60:
-        _encoders.pop(next(iter(_encoders)))
+    hidden, width, steps = size
     noise = Differences.learn(both := np.vstack([U, V]), np.tile(np.arange(len(U)), 2))
     sides = [torch.from_numpy(side).float() for side in (U, V)]
     generator = torch.Generator().manual_seed(seed)
     with torch_randomness(seed, torch.device("cpu")):
-        encoder = Encoder(both)
+        encoder = Encoder(both, hidden, width)
         averaged = copy.deepcopy(encoder)
         optimizer = torch.optim.AdamW(encoder.parameters(), RATE, weight_decay=1e-4, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(STEPS))
-        for step in range(STEPS if trained else 0):
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(steps))
+        for step in range(steps if trained else 0):
             rows = torch.randperm(len(U))[:BATCH]
             views = [side[rows] + noise.sample(len(rows), generator) for side in sides]
             loss = OBJECTIVES[objective](*encoder(torch.cat(views)).chunk(2))
@@ -125,23 +140,15 @@ def encoder_of(U: np.ndarray, V: np.ndarray, seed: int, trained: bool, objective
     return _encoders[key]
 
 
-def embedding(part: Part, trained: bool, objective: str = "nt-xent", to: Predict | None = None) -> Predict:
-    """(n, k) -> (n, WIDTH), with variance 1 in all: what an encoder makes of scores, first carried over by `to`."""
-    before = to or whitened(part)
-    encoder = encoder_of(before(part.U), before(part.V), part.seed, trained, objective)
-    last = components(encoder.embed(before(np.vstack([part.Z, part.U, part.V]))), WIDTH)
-    return lambda rows: last(encoder.embed(before(rows)))
+def embedding(part: Part, trained: bool, objective: str = "nt-xent", size: tuple[int, int, int] = LARGE) -> Predict:
+    """(n, k) -> (n, width), with variance 1 in all"""
+    encoder = encoder_of(part, trained, objective, size)
+    last = components(encoder.embed(np.vstack([part.Z, part.U, part.V])), encoder.width)
+    return lambda rows: last(encoder.embed(rows))
 
 
-def whitened(part: Part) -> Predict:
-    """In part, so that a network does not learn from the first components alone."""
-    sd = np.vstack([part.Z, part.U, part.V]).std(axis=0)
-    factor = np.where(sd > 0, sd, 1.0) ** -WHITENED
-    return lambda rows: rows * factor
-
-
-def pairs_ridge(part: Part, embed: Predict | None = None) -> Fitted:
-    """Ridge on scores and embeddings; a step for each weight, size of the pair-consistency term, and penalty."""
+def ridge(part: Part, embed: Predict | None = None) -> Fitted:
+    """On scores and embeddings; a step for each weight, size of the pair-consistency term, and penalty."""
     weights, y_mean = WEIGHTS if embed else (0.0,), part.y.mean()
 
     def features(rows: np.ndarray) -> list[np.ndarray]:
@@ -173,20 +180,32 @@ def latent(part: Part) -> Predict:
     return lambda rows: (rows - fit.x_mean) @ fit.rotations / np.where(sd > 0, sd, 1.0)
 
 
+def on(fitted: Fitted, to: Predict) -> Fitted:
+    return Fitted(lambda rows: fitted.a(to(rows)), lambda rows: fitted.b(to(rows)))
+
+
+def pairs_ridge(part: Part) -> Fitted:
+    return on(ridge(part.through(of_heads)), of_heads)
+
+
 def contrast(trained: bool, part: Part) -> Fitted:
-    return pairs_ridge(part, embedding(part, trained))
+    embed = embedding(part.through(of_networks), trained)
+    return on(ridge(part.through(lambda rows: embed(of_networks(rows)))), lambda rows: embed(of_networks(rows)))
 
 
 def vicreg(trained: bool, part: Part) -> Fitted:
-    return pairs_ridge(part, embedding(part, trained, "vicreg", latent(part)))
+    part = part.through(of_heads)
+    to = latent(part)
+    embed = embedding(part.through(to), trained, "vicreg", SMALL)
+    return on(ridge(part, lambda rows: embed(to(rows))), of_heads)
 
 
 def kernel(trained: bool, part: Part) -> Fitted:
-    embed, size, middle = embedding(part, trained), part.y.std() or 1.0, part.y.mean()
+    embed, size, middle = embedding(part.through(of_networks), trained), part.y.std() or 1.0, part.y.mean()
 
     def features(rows: np.ndarray) -> list[np.ndarray]:
-        more = embed(rows)
-        return [np.hstack([rows, weight * more]) for weight in WEIGHTS]
+        more = embed(of_networks(rows))
+        return [np.hstack([of_heads(rows), weight * more]) for weight in WEIGHTS]
 
     y, order = (part.y - middle) / size, np.arange(len(part.y))
     made = [KINDS["gp"](Z, y, [], order)[0] for Z in features(part.Z)]
@@ -200,40 +219,41 @@ def kernel(trained: bool, part: Part) -> Fitted:
 
 def residual_map(trained: bool, part: Part) -> Fitted:
     """Untrained: the hidden layer keeps its first weights, the output layer is trained."""
-    to, wide = latent(part), whitened(part)
-    head = pairs_ridge(Part(to(part.Z), part.y, to(part.U), to(part.V), part.seed))
+    part = part.through(of_heads)
+    to = latent(part)
+    head = ridge(part.through(to))
     noise = Differences.learn(np.vstack([part.U, part.V]), np.tile(np.arange(len(part.U)), 2))
     V, change = torch.from_numpy(part.V).float(), torch.from_numpy(to(part.U) - to(part.V)).float()
-    k = V.shape[1]
-    factor, carried = (torch.from_numpy(one).float() for one in (wide(np.eye(k)), to(np.eye(k)) - to(np.zeros((1, k)))))
+    k, scale = V.shape[1], float(part.V.std())
+    carried = torch.from_numpy(to(np.eye(k)) - to(np.zeros((1, k)))).float()
     with torch_randomness(part.seed, torch.device("cpu")):
-        last = nn.Linear(HIDDEN, change.shape[1])
-        network = nn.Sequential(nn.Linear(k, HIDDEN), nn.GELU(), last)
+        last = nn.Linear(SMALL[0], change.shape[1])
+        network = nn.Sequential(nn.Linear(k, SMALL[0]), nn.GELU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         optimizer = torch.optim.AdamW((network if trained else last).parameters(), 2e-3, weight_decay=0.05)
         generator = torch.Generator().manual_seed(part.seed)
-        for _ in range(UPDATES[-1]):
+        for _ in range(2 * UPDATES[-1]):
             moved = noise.sample(len(V), generator) * torch.rand(len(V), 1, generator=generator)
-            loss = F.mse_loss(network((V + moved) @ factor), change - moved @ carried)
+            loss = F.mse_loss(network((V + moved) / scale), change - moved @ carried)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
     @torch.inference_mode()
     def learned(rows: np.ndarray) -> np.ndarray:
-        return network(torch.from_numpy(rows).float() @ factor).double().numpy()
+        return network(torch.from_numpy(rows).float() / scale).double().numpy()
 
-    return Fitted(
-        lambda rows: np.tile(head.a(to(rows)), len(SHARES)),
-        lambda rows: np.hstack([head.b(to(rows) + share * learned(rows)) for share in SHARES]),
-    )
+    def b(rows: np.ndarray) -> np.ndarray:
+        return np.hstack([head.b(to(rows) + share * learned(rows)) for share in SHARES])
+
+    return on(Fitted(lambda rows: np.tile(head.a(to(rows)), len(SHARES)), b), of_heads)
 
 
 class Tuned(nn.Module):
     def __init__(self, encoder: Encoder, k: int) -> None:
         super().__init__()
-        self.encoder, self.linear, self.head = copy.deepcopy(encoder), nn.Linear(k, 1), nn.Linear(WIDTH, 1)
+        self.encoder, self.linear, self.head = copy.deepcopy(encoder), nn.Linear(k, 1), nn.Linear(encoder.width, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -243,13 +263,13 @@ class Tuned(nn.Module):
 
 def tuned(trained: bool, part: Part) -> Fitted:
     """One step for each number of updates."""
-    wide, middle, size = whitened(part), part.y.mean(), part.y.std() or 1.0
-    encoder = encoder_of(wide(part.U), wide(part.V), part.seed, trained)
-    Z, U, V = (torch.from_numpy(wide(rows)).float() for rows in (part.Z, part.U, part.V))
+    part, middle, size = part.through(of_networks), part.y.mean(), part.y.std() or 1.0
+    encoder = encoder_of(part, trained, "nt-xent", LARGE)
+    Z, U, V = (torch.from_numpy(rows).float() for rows in (part.Z, part.U, part.V))
     y = torch.from_numpy((part.y - middle) / size).float()[:, None]
     C, D = (Z - Z.mean(dim=0)) / encoder.scale, (V - U) / encoder.scale
     inner = C.T @ C / len(C)
-    ridged = inner + D.T @ D / len(D) + 1e-4 * inner.trace() * torch.eye(len(inner))
+    ridged = inner + D.T @ D / len(D) + START * inner.trace() * torch.eye(len(inner))
     made = []
     with torch_randomness(part.seed, torch.device("cpu")):
         network = Tuned(encoder, Z.shape[1])
@@ -273,10 +293,10 @@ def tuned(trained: bool, part: Part) -> Fitted:
 
     @torch.inference_mode()
     def predict(rows: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(wide(rows)).float()
+        x = torch.from_numpy(rows).float()
         return np.hstack([one(x).double().numpy() for one in made]) * size + middle
 
-    return Fitted(predict, predict)
+    return on(Fitted(predict, predict), of_networks)
 
 
 DESIGNS: dict[str, Callable[[bool, Part], Fitted]] = {
