@@ -208,20 +208,20 @@ def measured(name: str, given: Given, truth: np.ndarray, designs: Sequence[str])
 
 
 def cells(develop: bool) -> Iterator[tuple[Task, int | None, int]]:
-    """Task, number of pairs and draw."""
+    """Task, number of pairs and draw; draw by draw, so that a run that is stopped has measured all tasks."""
+    every: list[tuple[Task, int | None]] = []
     for task in tasks():
-        if task.is_test is not None:
-            if develop:
-                kept = ~task.is_test
-                task = Task("training tablets", task.A[kept], task.B[kept], task.value_a[kept], task.value_b[kept])
-            counts: Sequence[int | None] = (None, 40) if develop else (None, 40, 10)
-        elif develop and "mp5" not in task.name:
-            continue
+        if task.is_test is None:
+            if not develop or "mp5" in task.name:
+                every.append((task, None))
+        elif develop:
+            kept = ~task.is_test
+            task = Task("training tablets", task.A[kept], task.B[kept], task.value_a[kept], task.value_b[kept])
+            every += [(task, None), (task, 40)]
         else:
-            counts = (None,)
-        for n in counts:
-            for draw in (100, 101) if develop else (0, 1, 2):
-                yield task, n, draw
+            every += [(task, None), (task, 40), (task, 10)]
+    for draw in (100, 101) if develop else (0, 1, 2):
+        yield from ((task, n, draw) for task, n in every)
 
 
 def run(develop: bool, designs: Sequence[str], only: str) -> dict[str, dict[str, list[float]]]:
