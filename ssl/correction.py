@@ -28,6 +28,7 @@ PRIOR_SD = (0.5, 1.0)  # of each coefficient, in the champion's own errors
 MEMORY_LABELS = (8.0, 32.0, np.inf)  # after so many later values one counts for 1/e
 PRICE = 15.0  # each further column must make the values so many times as likely, within the calibration
 TAILS = 4.0  # degrees of freedom of the predictive distributions: a single wild value must not decide
+OFF_SHARE, OFF_SD, OFF_PRICE = 0.2, 3.0, 5.0
 
 
 class Directions(NamedTuple):
@@ -74,6 +75,34 @@ class _Member:
         return cls(list(columns), prior, np.exp(-1 / memory), np.zeros_like(prior), empty)
 
 
+@dataclass
+class _SomeAreOff:
+    """The champion is right, but some of the values are off, all of them by about the same: one analyst among several.
+
+    weight and towards: of the errors of those, by how probably each is one of them.
+    """
+
+    weight: float = 0.0
+    towards: float = 0.0
+
+    def log_likelihood(self, z: float) -> tuple[float, float]:
+        """Of an error in units of the noise, and how probable it is that the value is off."""
+        precision = self.weight + 1 / OFF_SD**2
+        sd = np.sqrt(1 + 1 / precision)
+        off = OFF_SHARE / sd * _student((z - self.towards / precision) / sd)
+        both = off + (1 - OFF_SHARE) * _student(z)
+        return float(np.log(both)), float(off / both)
+
+    def learn(self, z: float, share: float) -> None:
+        self.weight += share
+        self.towards += share * z
+
+
+def _student(z: float) -> float:
+    """The density of Student's t but for a constant."""
+    return float((1 + z**2 / TAILS) ** (-(TAILS + 1) / 2))
+
+
 class Learner:
     """Learns the champion's errors in one target, value after value, and averages the members by their forecasts.
 
@@ -98,9 +127,12 @@ class Learner:
         usable = {name: columns for name, columns in MEMBERS.items() if not columns or columns[-1] < width}
         self._members = {name: _Member.of(columns) for name, columns in usable.items() if columns}
         self._names = ["none", *(name for name, one in self._members.items() for _ in one.keep)]
-        price = {name: len(columns) * np.log(max(PRICE / outside**2, 1.0)) for name, columns in usable.items()}
+        column = np.log(max(PRICE / outside**2, 1.0))
         alike = len(PRIOR_SD) * len(MEMORY_LABELS)
-        self._log_share = np.array([-price[name] - np.log(1 if name == "none" else alike) for name in self._names])
+        shares = [-len(usable[name]) * column - np.log(1 if name == "none" else alike) for name in self._names]
+        self._some_are_off = _SomeAreOff()
+        self._names.append("none, some values are off")
+        self._log_share = np.array([*shares, -np.log(OFF_PRICE)])
 
     def _forecasts(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(width,) -> each member's mean and sd of an error there, in units of the noise"""
@@ -111,7 +143,7 @@ class Learner:
             solved = np.linalg.solve(precision, sides)
             means.append(solved[:, :, 0] @ own)
             variances.append(1 + solved[:, :, 1] @ own)
-        return np.concatenate(means), np.sqrt(np.concatenate(variances))
+        return np.concatenate([*means, [0.0]]), np.sqrt(np.concatenate([*variances, [1.0]]))
 
     @property
     def shares(self) -> np.ndarray:
@@ -131,7 +163,10 @@ class Learner:
         means, sds = self._forecasts(row)
         z = (error / self.noise - means) / sds
         weight = np.ones(len(z)) if is_certain else np.minimum(1.0, (TAILS + 1) / (TAILS + z**2))
-        self._log_share += -np.log(sds) - (TAILS + 1) / 2 * np.log1p(z**2 / TAILS)
+        likelihood = -np.log(sds) - (TAILS + 1) / 2 * np.log1p(z**2 / TAILS)
+        likelihood[-1], is_off = self._some_are_off.log_likelihood(z[-1])
+        self._some_are_off.learn(z[-1], is_off)
+        self._log_share += likelihood
         at = 1
         for one in self._members.values():
             own, counts = row[one.columns], weight[at : at + len(one.keep), None]

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import time
-import urllib.request
-import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,20 +12,10 @@ from tamis.models.axis import Axis
 from tamis.models.model import Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
-from tamis.models.store import Store
-from tamis.ssl.replay_buffer import Buffer
-from tamis.streamer.demo.plant import running
 from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.frame import Frame
-from tamis.streamer.messages.labels import Label, encode_labels
-from tamis.streamer.messages.predictions import decode_predictions
 from tamis.streamer.messages.record import ARROW
 from tamis.streamer.services.trainer import Trainer
-from tamis.streamer.settings.tables import Settings, Topics
-from tamis.streamer.transport.client import ensure_topics
-from tamis.streamer.transport.embedded_broker import EmbeddedBroker
-from tamis.streamer.transport.from_settings import kafka_sink
-from tamis.streamer.transport.kafka_source import KafkaSource
 from tamis.streamer.transport.memory import MemorySource
 
 from ..support.spectra import instruments, simulate
@@ -223,98 +205,3 @@ def test_a_poisoned_stream_changes_nothing(tmp_path: Path, shy: Model, grid: Axi
     line.run()
     assert line.store.versions("default") == ["v0001"], line.verdicts
     assert line.verdicts[0]["outcome"] in ("refused", "failed")
-
-
-@pytest.mark.long(30)
-@pytest.mark.xdist_group("processes")
-def test_worker_and_trainer_meet_at_broker_and_store_and_nothing_is_lost(
-    tmp_path: Path, model: Model, grid: Axis, tamis_broker: EmbeddedBroker
-) -> None:
-    """Real processes: frames go on while the trainer learns and is killed; each prediction names its version."""
-    prefix = f"learn-{uuid.uuid4().hex[:8]}"
-    store = Store(tmp_path / "store")
-    store.publish("glucose", model)
-    settings = Settings(
-        brokers=tamis_broker.bootstrap,
-        store=str(store.root),
-        topics=Topics(prefix=prefix, partitions=1),  # type: ignore[call-arg]
-        kafka=dict(tamis_broker.client_settings),
-    )
-    topics = settings.topics
-    names = [topics.spectra, topics.predictions, topics.rejects, topics.labels]
-    ensure_topics(settings.brokers, names, 1, create=True, client_settings=settings.kafka)
-    table = {
-        "model": "glucose",
-        "folder": str(tmp_path / "trainer"),
-        "buffer_max_bytes": 8 << 20,
-        "pretrain_spectra": 0,
-    }
-    more = {"TAMIS_TOPICS__PREFIX": prefix, "TAMIS_RELOAD_S": "0.1", "TAMIS_TRAINER": json.dumps(table)}
-    spectra, fat = season(60, grid, 5)
-    rows: list[dict[str, Any]] = []
-    source = KafkaSource(settings.brokers, [topics.predictions], f"{prefix}-t", client_settings=settings.kafka)
-    with (
-        running("worker", settings, tmp_path / "worker.log", more),
-        closing(kafka_sink(settings)) as sink,
-        closing(source),
-    ):
-
-        def send(start: int) -> None:
-            ids = [f"s{i}" for i in range(start, start + 20)]
-            part = spectra[start : start + 20].astype(np.float32)
-            frame = Frame("fermentation", "a", grid, "absorbance", part, ids, np.full(20, START))
-            for value, headers in encode(frame, ARROW, 900_000):
-                sink.send(topics.spectra, value, key=b"nir1", headers=headers)
-
-        def until(done: Any, what: str) -> None:
-            deadline = time.monotonic() + 90
-            while not done():
-                for record in source.poll(0.1):
-                    rows.extend(decode_predictions(record.value, record.headers))
-                assert time.monotonic() < deadline, f"{what}: {[p.read_text()[-800:] for p in tmp_path.glob('*.log')]}"
-
-        def metrics() -> str:
-            return urllib.request.urlopen(f"{address}/metrics").read().decode()
-
-        with running("trainer", settings, tmp_path / "killed.log", more) as address:
-            send(0)
-            given = [Label(f"s{i}", {"fat": float(fat[i])}, START) for i in range(12)]
-            value, headers = encode_labels(given[:6])
-            sink.send(topics.labels, value, headers=headers)
-            sink.flush(10)
-            until(lambda: '{outcome="joined"} 6.0' in metrics(), "6 joined")
-            pid = next(int(p.parent.name) for p in Path("/proc").glob("[0-9]*/environ") if is_ours(p, address))
-            os.kill(pid, signal.SIGKILL)
-        send(20)
-        with running("trainer", settings, tmp_path / "trainer.log", more) as address:
-            value, headers = encode_labels(given[6:])
-            sink.send(topics.labels, value, headers=headers)
-            sink.flush(10)
-            until(lambda: learned(store) >= 60 + 6, "six labels learned")
-            until(lambda: len(rows) == 40, "two frames predicted")
-            served = store.current("glucose")
-            time.sleep(0.5)  # the worker looks into the store ten times a second
-            send(40)
-            sink.flush(10)
-            until(lambda: len(rows) == 60, "three frames predicted")
-            # Killed, the first trainer keeps its partitions until its session ends: the second may read much later.
-            until(lambda: 'part="labeled"} 12.0' in metrics() and 'part="window"} 60.0' in metrics(), "all kept")
-    (kept,) = (tmp_path / "trainer").glob("buffer-*.sqlite")
-    with Buffer(kept, model.grid, 8 << 20) as buffer:
-        assert (buffer.fill().labeled, buffer.fill().window) == (12, 60), "everything read before the kill is there"
-    assert sorted(row["spectrum_id"] for row in rows) == sorted(f"s{i}" for i in range(60))
-    assert "v0001" < served <= rows[-1]["model_version"] <= store.current("glucose"), "the trainer goes on learning"
-    assert rows[0]["model_version"] == "v0001"
-
-
-def learned(store: Store) -> int:
-    return int(store.manifest("glucose")["training"].get("labels", 0))
-
-
-def is_ours(environ: Path, address: str) -> bool:
-    """Whether a process's environment is that of the trainer which listens at the address."""
-    port = address.rpartition(":")[2].encode()
-    try:
-        return b"TAMIS_TRAINER__METRICS_PORT=" + port + b"\0" in environ.read_bytes()
-    except OSError:
-        return False
