@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .. import BadBundle, BadSettings
+from .near_names import did_you_mean
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -71,7 +72,8 @@ def find(group: str, name: str, own: Mapping[str, Any], what: str, base: type, a
     if name in own:
         return own[name]
     if name not in _declared(group):
-        raise ValueError(f"unknown {what} {name!r}; known: {', '.join([*own, *_declared(group)])}")
+        known = [*own, *_declared(group)]
+        raise ValueError(f"unknown {what} {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
     made = load(group, name, own)
     is_class = isinstance(made, type) and issubclass(made, base)
     if not is_class or getattr(made, attribute, None) != name:

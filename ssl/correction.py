@@ -16,7 +16,6 @@ import numpy as np
 
 # The columns that a member uses: 0 the constant, 1 the champion's prediction, 2 and on the principal components.
 MEMBERS = {
-    "none": (),
     "bias": (0,),
     "bias and slope": (0, 1),
     "bias and 1 component": (0, 2),
@@ -28,7 +27,10 @@ PRIOR_SD = (0.5, 1.0)  # of each coefficient, in the champion's own errors
 MEMORY_LABELS = (8.0, 32.0, np.inf)  # after so many later values one counts for 1/e
 PRICE = 15.0  # each further column must make the values so many times as likely, within the calibration
 TAILS = 4.0  # degrees of freedom of the predictive distributions: a single wild value must not decide
-OFF_SHARE, OFF_SD, OFF_PRICE = 0.2, 3.0, 5.0
+WIDER = 2.0  # times the noise
+OFF_SHARE, OFF_SD = 0.2, 3.0  # of the values, where some are off, and by how much of the noise these may be
+# Explanations without a correction, and their price, as that of a column.
+NO_CORRECTION = {"no correction": 1.0, "no correction, wider errors": 2.0, "no correction, some values off": 2.0}
 
 
 class Directions(NamedTuple):
@@ -76,31 +78,37 @@ class _Member:
 
 
 @dataclass
-class _SomeAreOff:
-    """The champion is right, but some of the values are off, all of them by about the same: one analyst among several.
+class _Uncorrected:
+    """What else may explain errors, while the champion is right: nothing has to be corrected then.
 
-    weight and towards: of the errors of those, by how probably each is one of them.
+    Three explanations: errors are as in the calibration; they are wider; or some of the values are off, all by about
+    the same, as those of one analyst among several.
+
+    Attributes:
+        weight, towards: of the errors of values that are off, by how probably each is one of them.
     """
 
     weight: float = 0.0
     towards: float = 0.0
 
-    def log_likelihood(self, z: float) -> tuple[float, float]:
-        """Of an error in units of the noise, and how probable it is that the value is off."""
+    def learn(self, z: float, *, is_certain: bool) -> np.ndarray:
+        """An error in units of the noise -> the log likelihood of each explanation before it, (3,).
+
+        A value that `is_certain` is not off.
+        """
+        if is_certain:
+            return np.log([_density(z), _density(z, WIDER), _density(z)])
         precision = self.weight + 1 / OFF_SD**2
-        sd = np.sqrt(1 + 1 / precision)
-        off = OFF_SHARE / sd * _student((z - self.towards / precision) / sd)
-        both = off + (1 - OFF_SHARE) * _student(z)
-        return float(np.log(both)), float(off / both)
-
-    def learn(self, z: float, share: float) -> None:
-        self.weight += share
-        self.towards += share * z
+        off = OFF_SHARE * _density(z - self.towards / precision, np.sqrt(1 + 1 / precision))
+        some = off + (1 - OFF_SHARE) * _density(z)
+        self.weight += off / some
+        self.towards += off / some * z
+        return np.log([_density(z), _density(z, WIDER), some])
 
 
-def _student(z: float) -> float:
-    """The density of Student's t but for a constant."""
-    return float((1 + z**2 / TAILS) ** (-(TAILS + 1) / 2))
+def _density(z: float, sd: float = 1.0) -> float:
+    """Student's, but for a constant."""
+    return float((1 + (z / sd) ** 2 / TAILS) ** (-(TAILS + 1) / 2) / sd)
 
 
 class Learner:
@@ -124,26 +132,25 @@ class Learner:
 
     def __init__(self, width: int, noise: float, outside: float = 1.0) -> None:
         self.width, self.noise, self.learned = width, noise, 0
-        usable = {name: columns for name, columns in MEMBERS.items() if not columns or columns[-1] < width}
-        self._members = {name: _Member.of(columns) for name, columns in usable.items() if columns}
-        self._names = ["none", *(name for name, one in self._members.items() for _ in one.keep)]
+        usable = {name: columns for name, columns in MEMBERS.items() if columns[-1] < width}
+        self._uncorrected = _Uncorrected()
+        self._members = {name: _Member.of(columns) for name, columns in usable.items()}
+        self._names = [*NO_CORRECTION, *(name for name, one in self._members.items() for _ in one.keep)]
         column = np.log(max(PRICE / outside**2, 1.0))
         alike = len(PRIOR_SD) * len(MEMORY_LABELS)
-        shares = [-len(usable[name]) * column - np.log(1 if name == "none" else alike) for name in self._names]
-        self._some_are_off = _SomeAreOff()
-        self._names.append("none, some values are off")
-        self._log_share = np.array([*shares, -np.log(OFF_PRICE)])
+        each = np.repeat([-len(columns) * column - np.log(alike) for columns in usable.values()], alike)
+        self._log_share = np.concatenate([-np.log(list(NO_CORRECTION.values())), each])
 
     def _forecasts(self, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(width,) -> each member's mean and sd of an error there, in units of the noise"""
-        means, variances = [np.zeros(1)], [np.ones(1)]
+        means, variances = [np.zeros(len(NO_CORRECTION))], [np.ones(len(NO_CORRECTION))]
         for one in self._members.values():
             own, precision = row[one.columns], one.precision + one.prior
             sides = np.stack([one.towards, np.broadcast_to(own, one.towards.shape)], axis=2)  # (m, c, 2)
             solved = np.linalg.solve(precision, sides)
             means.append(solved[:, :, 0] @ own)
             variances.append(1 + solved[:, :, 1] @ own)
-        return np.concatenate([*means, [0.0]]), np.sqrt(np.concatenate([*variances, [1.0]]))
+        return np.concatenate(means), np.sqrt(np.concatenate(variances))
 
     @property
     def shares(self) -> np.ndarray:
@@ -164,10 +171,9 @@ class Learner:
         z = (error / self.noise - means) / sds
         weight = np.ones(len(z)) if is_certain else np.minimum(1.0, (TAILS + 1) / (TAILS + z**2))
         likelihood = -np.log(sds) - (TAILS + 1) / 2 * np.log1p(z**2 / TAILS)
-        likelihood[-1], is_off = self._some_are_off.log_likelihood(z[-1])
-        self._some_are_off.learn(z[-1], is_off)
+        likelihood[: len(NO_CORRECTION)] = self._uncorrected.learn(float(z[0]), is_certain=is_certain)
         self._log_share += likelihood
-        at = 1
+        at = len(NO_CORRECTION)
         for one in self._members.values():
             own, counts = row[one.columns], weight[at : at + len(one.keep), None]
             one.precision = one.keep[:, None, None] * one.precision + counts[:, :, None] * np.outer(own, own)
@@ -177,7 +183,7 @@ class Learner:
 
     def coefficients(self) -> np.ndarray:
         """(width,), in the target's unit: the correction is design @ coefficients."""
-        shares, made, at = self.shares, np.zeros(self.width), 1
+        shares, made, at = self.shares, np.zeros(self.width), len(NO_CORRECTION)
         for one in self._members.values():
             each = np.linalg.solve(one.precision + one.prior, one.towards[:, :, None])[:, :, 0]
             made[one.columns] += shares[at : at + len(each)] @ each
@@ -188,5 +194,4 @@ class Learner:
         """The members that matter, such as '62% bias, 30% no correction'."""
         shares = {name: float(self.shares[[own == name for own in self._names]].sum()) for name in set(self._names)}
         most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-        words = {"none": "no correction"}
-        return ", ".join(f"{share:.0%} {words.get(name, name)}" for name, share in most if share >= 0.1)
+        return ", ".join(f"{share:.0%} {name}" for name, share in most if share >= 0.1)

@@ -1,7 +1,6 @@
 """Checks that the wire formats share: axes, names, counts and short quotations for errors."""
 
-from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeGuard
 
@@ -38,17 +37,6 @@ def shown(value: Any) -> str:
     if isinstance(value, list | dict):
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     return f"{value!r:.60}"
-
-
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The known name that is spelt most like this one, as the end of an error; '' if none is.
-
-    >>> did_you_mean("Fat ", ["fat", "water"])
-    "; did you mean 'fat'?"
-    """
-    plain = {one.lower(): one for one in reversed(list(known))}
-    near = get_close_matches(name.strip().lower()[:80], plain, 1)
-    return f"; did you mean {plain[near[0]]!r}?" if near else ""
 
 
 def known_axis(given: Any, unit: str | None, axes: Axes) -> Axis:

@@ -12,7 +12,8 @@ import orjson
 
 from ... import BadMessage
 from ...models.axis import Axis
-from .checks import Axes, did_you_mean, is_json_number, shown
+from ...models.near_names import did_you_mean
+from .checks import Axes, is_json_number, shown
 from .codec import decode
 from .frame import MAX_TARGETS, MAX_TEXT, RESERVED
 from .json_frames import json_time

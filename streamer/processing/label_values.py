@@ -11,9 +11,10 @@ from typing import Any, Self
 from ... import TamisError
 from ...models.class_scores import UNKNOWN
 from ...models.model import class_names
+from ...models.near_names import did_you_mean
 from ...models.store import Store
 from ..files.kinds import is_no_value, numbers_alone
-from ..messages.checks import did_you_mean, shown
+from ..messages.checks import shown
 from ..messages.label_rejects import BadLabel
 from ..messages.labels import Label
 from ..settings.tables import Settings

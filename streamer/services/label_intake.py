@@ -10,10 +10,11 @@ import orjson
 import structlog
 
 from ... import AxisMismatch, BadMessage, TamisError
+from ...models.near_names import did_you_mean
 from ...models.store import Store
 from ...ssl.replay_buffer import Buffer
 from ...ssl.replay_layout import AmbiguousSpectrum, Asked, UnknownOrigin
-from ..messages.checks import Axes, did_you_mean
+from ..messages.checks import Axes
 from ..messages.label_rejects import BadLabel, reject_labels
 from ..messages.labels import Label, Retraction, arrived, decode_labels
 from ..messages.record import Record

@@ -18,6 +18,7 @@ from ...models.axis import Axis, resampler
 from ...models.committee import CommitteeRegressor
 from ...models.model import CLASSIFIERS, Model
 from ...models.model_selection import Trained, train
+from ...models.near_names import did_you_mean
 from ...models.pls import PLSR
 from ...models.preprocess import Pipeline
 from ...ssl.calibration_transfer import CORRECTIONS
@@ -88,7 +89,8 @@ def contender(of: str, name: str) -> Contender:
         return partial(_plain, name)
     if name not in CONTENDERS[of]:
         kind = "" if of == "values" else f" of {of}"
-        raise ValueError(f"unknown model {name!r}{kind}; known: {', '.join([*CONTENDERS[of], *outside])}")
+        known = [*CONTENDERS[of], *outside]
+        raise ValueError(f"unknown model {name!r}{kind}{did_you_mean(name, known)}; known: {', '.join(known)}")
     if name.startswith(("cnn", "spectratr", "tamis")):
         require_learn(name)
     return CONTENDERS[of][name]

@@ -19,13 +19,13 @@ import numpy as np
 
 from ... import BadFile, BadSettings, TamisError
 from ...models.class_scores import UNKNOWN
+from ...models.near_names import did_you_mean
 from ...models.store import Store
 from ..files.columns import KEYS, plain, shown
 from ..files.joins import Values
 from ..files.kinds import is_no_value, numbers, numbers_alone
 from ..files.laboratory import read_laboratory
 from ..files.table import find_name
-from ..messages.checks import did_you_mean
 from ..messages.labels import LOT, UNKNOWN_TIME, Label, Retraction, encode_labels, encode_retractions
 from ..messages.record import Message, iso
 from ..processing.label_values import Expected
@@ -121,12 +121,15 @@ def labels_of_file(
     names_column = _key_column(values, key, *(_LOT_COLUMNS if is_lots else ()))
     names = values.cells[names_column]
     columns = _target_columns(values, targets)
+    notes = list(values.notes)
+    if expected is not None and not of_classes:
+        notes += _left_out(values, columns, targets)
     texts = {name: find_name(values.cells, name) for name in ("line", "instrument")}
     times = find_name(values.cells, *_TIME_COLUMNS)
     if is_lots and of_classes:
         _refuse_unknown_classes(values, {names_column, *spans, *columns}, targets)
     read = {name: numbers(values.cells[name].tolist(), values.decimal) for name in columns}
-    notes, labels = list(values.notes), []
+    labels = []
     first: dict[tuple[object, ...], float] = {}
     for at, (name, row) in enumerate(zip(names.tolist(), values.row.tolist(), strict=True)):
         found = {target: float(read[column].values[at]) for column, (target, _) in columns.items()}
@@ -210,6 +213,23 @@ def _target_columns(values: Values, targets: Sequence[str]) -> dict[str, tuple[s
         have = f"expected a column of {shown(targets)}" if targets else "the model is not here: its targets are unknown"
         raise BadFile(f"{values.path}: {have}, got {shown(list(values.cells))}{near}")
     return columns
+
+
+def _left_out(values: Values, columns: Mapping[str, tuple[str, str]], targets: Sequence[str]) -> list[str]:
+    """A sentence about columns of numbers that are no target. Raises BadFile: one is a target that is misspelt."""
+    left = [target for target in targets if target not in {taken for taken, _ in columns.values()}]
+    others = []
+    for name in values.cells:
+        beside = {plain(text) for text in (*KEYS, *_TIME_COLUMNS, *_NOTE_COLUMNS, *sum(_SPAN_COLUMNS, ()))}
+        is_number = np.isfinite(numbers(values.cells[name].tolist(), values.decimal).values).any()
+        if name in columns or plain(name) in beside or not is_number:
+            continue
+        found = _UNIT_IN_NAME.fullmatch(name)
+        if near := did_you_mean(found["name"] if found else name, left):
+            raise BadFile(f"{values.path}: unknown target {name[:80]!r}{near}; rename the column, or take it out; "
+                          "nothing was sent")  # fmt: skip
+        others.append(name)
+    return [f"{values.path}: left out, since the model does not predict it: {shown(others)}"] if others else []
 
 
 def checked(labels: Sequence[Label], expected: Expected | None) -> None:

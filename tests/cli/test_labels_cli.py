@@ -14,6 +14,8 @@ import pytest
 
 from tamis.models.axis import Axis
 from tamis.models.model import Model
+from tamis.models.pls import PLSR
+from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.messages.labels import GivenLabels, decode_labels
 from tamis.streamer.services.label_log import LabelLog
@@ -21,6 +23,7 @@ from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from ..support.kafka import source
 from ..support.models import classified
+from ..support.spectra import simulate
 
 Here = Callable[..., Any]
 
@@ -198,6 +201,25 @@ def test_what_cannot_be_right_is_refused_before_it_is_sent(
     assert done.returncode in (1, 2)
     assert text in done.stderr
     assert "sent" not in done.stdout
+
+
+def test_a_misspelt_target_beside_a_right_one_is_refused_and_other_columns_are_named(
+    labels: Any, tmp_path: Path, grid: Axis
+) -> None:
+    spectra, values = simulate(40, grid)
+    model = Model.fit(spectra, grid, values, ["fat", "protein"], pipeline=Pipeline(), estimator=PLSR(2))
+    Store(tmp_path / "store").publish("default", model)
+    (tmp_path / "week.csv").write_text("sample,fat,protien (%),ash,date,remark\nm1,5.1,12.1,1.1,2026-01-31,wet\n")
+    wrong = labels("add", "week.csv")
+    assert wrong.returncode in (1, 2)
+    assert "unknown target 'protien (%)'; did you mean 'protein'?; rename the column" in wrong.stderr
+    assert "sent" not in wrong.stdout
+    (tmp_path / "week.csv").write_text("sample,fat,protein,ash,date,remark\nm1,5.1,12.1,1.1,2026-01-31,wet\n")
+    right = labels("add", "week.csv")
+    assert right.returncode == 0, right.stderr
+    assert "week.csv: left out, since the model does not predict it: 'ash'\n" in right.stderr
+    ((label,), *_) = labels.sent(1)[0]
+    assert label.values == {"fat": 5.1, "protein": 12.1}
 
 
 def history(folder: Path) -> None:

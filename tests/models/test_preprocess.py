@@ -93,7 +93,7 @@ def test_a_later_cut_takes_the_edges_of_a_derivative_off(spectra: np.ndarray) ->
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("snw", "unknown pre-treatment 'snw'; known: cut, absorbance, snv"),
+        ("snw", r"unknown pre-treatment 'snw'; did you mean 'snv'\?; known: cut, absorbance, snv"),
         ("cut 1000", "cut needs low, high"),
         ("savgol 4 2 1", "odd window"),
         ("savgol 5 2 3", "deriv <= order < window"),

@@ -121,7 +121,7 @@ def test_the_command_line_takes_it(example: Path, grid: Axis, tmp_path: Path, he
     compared = here("compare", *meat, "--models", "ridge,plsr", "--labels", 30, "--seeds", 1)
     assert "ridge" in compared.stdout, compared.stderr
     unknown = here("fit", *meat, "--model", "rigde").stderr
-    assert "unknown model kind 'rigde'; known: plsr, local-pls, " in unknown
+    assert "unknown model kind 'rigde'; did you mean 'ridge'?; known: plsr, local-pls, " in unknown
     assert ", ridge" in unknown
 
 
