@@ -27,6 +27,7 @@ ALIKE = 3.0  # the largest of consistent errors over the smallest
 MANY = 6  # in a row that are far off, this way or that: then the model is less exact than its calibration says
 NORMAL_MAD = 1.4826  # sd of a normal distribution over its median absolute deviation
 STUCK_VALUES, STUCK_SD = 3, 3.0  # so many equal values in a row, while predictions differ by so much
+STUCK_CHANCE = 1e-4  # or by so much that a laboratory gives equal values so seldom
 FEW_VALUES, LOWEST = 5, 0.1  # a detection limit is among the lowest tenth of at least so many values
 SWAPPED_WITHIN = 20  # values: samples are swapped on one tray
 REPEATED = 0.02  # two determinations of one sample agree within 2 %, or within the model's own error
@@ -85,6 +86,7 @@ def assess(
     noise: float | None = None,
     design: np.ndarray | None = None,
     span: tuple[float, float] = (-np.inf, np.inf),
+    tie: float = np.inf,
     outside: float = 1.0,
     previous: np.ndarray | None = None,
     sample: Sequence[int] | np.ndarray | None = None,
@@ -97,7 +99,7 @@ def assess(
         noise: the sd of cross-validation; the smallest spread if None. A larger spread is that of a spectrum outside
             the calibration.
         design: (n, k), of `correction.design`, for the correction that is learned on the way; a constant alone if None.
-        span: lowest and highest value of the calibration.
+        span: lowest and highest value of the calibration. tie: of `ties`, for its values.
         outside: of `correction.Learner`.
         previous: (n,), the value of the same spectrum that was given before, NaN for none.
         sample: (n,) codes, equal for spectra of one object; all different if None.
@@ -111,7 +113,7 @@ def assess(
     rows, (low, high) = np.ones((n, 1)) if design is None else design, span
     learner = Learner(rows.shape[1], noise, outside)
     is_confirmed = _confirmed(measured, noise, previous, np.arange(n) if sample is None else np.asarray(sample))
-    is_stuck = _stuck(measured, predicted, noise)
+    is_stuck = _stuck(measured, predicted, noise, tie)
     accepted, reason, expected, sd = np.zeros(n, bool), [""] * n, np.empty(n), np.empty(n)
     suspects: list[int] = []  # the latest in a row that later values may release
     squares, count = PRIOR_VALUES, PRIOR_VALUES  # of recent errors, in spreads
@@ -202,15 +204,31 @@ def _confirmed(measured: np.ndarray, noise: float, previous: np.ndarray | None, 
     return again
 
 
-def _stuck(measured: np.ndarray, predicted: np.ndarray, noise: float) -> np.ndarray:
+def ties(values: np.ndarray) -> float:
+    """The chance that two of (n,) values are equal, times their sd: by so much a laboratory's values are rounded.
+
+    >>> rounded = ties(np.arange(100) // 10)
+    >>> ties(np.arange(100.0)) < rounded
+    True
+    """
+    share = np.unique(values, return_counts=True)[1] / len(values)
+    return float(np.sum(share**2) * values.std())
+
+
+def _stuck(measured: np.ndarray, predicted: np.ndarray, noise: float, tie: float) -> np.ndarray:
     """(n,) whether a value is one of a run of equal ones, after the first, over which the predictions differ.
 
-    A run of one of the lowest values of a line is its detection limit.
+    By more than the model errs; or by so much that equal values would be a rare chance, half of the model's error
+    being no difference, but noise of the spectra. A run of one of the lowest values of a line is its detection limit.
     """
     stuck = np.zeros(len(measured), bool)
     ends = [*(np.flatnonzero(measured[1:] != measured[:-1]) + 1).tolist(), len(measured)]
     for start, end in zip([0, *ends], ends, strict=False):
-        if end - start < STUCK_VALUES or np.ptp(predicted[start:end]) <= STUCK_SD * noise:
+        run = predicted[start:end]
+        if len(run) < STUCK_VALUES:
+            continue
+        differ = np.sqrt(max(run.var() - (noise / 2) ** 2, 0.0))
+        if np.ptp(run) <= STUCK_SD * noise and tie >= STUCK_CHANCE ** (1 / (len(run) - 1)) * differ:
             continue
         is_limit = start >= FEW_VALUES and measured[start] <= np.quantile(measured[:start], LOWEST)
         stuck[start + 1 : end] = not is_limit

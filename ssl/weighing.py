@@ -10,7 +10,7 @@ from ..models.corrected import LinearCorrection, is_correctable
 from ..models.cross_validation import folds_of
 from ..models.model import Calibration, Model, Result, fingerprint
 from .correction import Directions, design
-from .evidence import PRIOR_VALUES, RECENT_VALUES, Assessment, assess, widened
+from .evidence import PRIOR_VALUES, RECENT_VALUES, Assessment, assess, ties, widened
 from .recipes import FOLDS, Held, Labels, as_champion
 
 OBJECTS = ("encoder", "progress")  # parameters that are no plain values
@@ -126,6 +126,7 @@ def weigh(champion: Model, labels: Labels, process: np.ndarray | None = None, kn
         one = assess(
             labels.all.values[first, t], mean[:, t], widened(error, mean[:, -2], mean[:, -1]),
             noise=error, design=rows if can_slope else rows[:, :1], span=(float(low), float(high)), outside=outside,
+            tie=ties(calibration.values[:, t]),
             previous=None if labels.previous is None else labels.previous[first, t], sample=labels.all.group[first],
         )  # fmt: skip
         found = np.zeros(rows.shape[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tamis.ssl.evidence import FAR, OUTSIDE, STUCK, SWAPPED, Assessment, assess
+from tamis.ssl.evidence import FAR, OUTSIDE, STUCK, SWAPPED, Assessment, assess, ties
 
 SPREAD, SPAN = 0.2, (4.0, 16.0)
 
@@ -54,6 +54,17 @@ def test_swapped_values_are_recognised_by_each_others_spectra() -> None:
     measured[[3, 5]] = measured[[5, 3]]
     found = weighed(measured, predicted)
     assert (found.reason[3], found.reason[5], (~found.accepted).sum()) == (SWAPPED, SWAPPED, 2)
+
+
+def test_equal_values_of_a_weak_model_are_stuck_where_the_laboratory_hardly_ever_gives_two_alike() -> None:
+    predicted = np.random.default_rng(1).normal(10.0, 0.3, 12)  # all within three errors of the model
+    measured = np.concatenate([predicted[:4] + 0.1, np.full(8, 10.2)])
+    known = np.random.default_rng(2).normal(10.0, 0.4, 50)
+    fine, coarse = ties(known.round(2)), ties(known.round(0))
+    assert weighed(measured, predicted, tie=fine).reason[5:] == [STUCK] * 7
+    assert STUCK not in weighed(measured, predicted, tie=coarse).reason
+    steady = 10.0 + (predicted - 10.0) / 4
+    assert STUCK not in weighed(measured, steady, tie=fine).reason, "the process may stand still"
 
 
 def test_a_stuck_value_is_recognised_and_a_detection_limit_is_not() -> None:
