@@ -30,7 +30,8 @@ TAILS = 4.0  # degrees of freedom of the predictive distributions: a single wild
 WIDER = 2.0  # times the noise
 OFF_SHARE, OFF_SD = 0.2, 3.0  # of the values, where some are off, and by how much of the noise these may be
 # Explanations without a correction, and their price, as that of a column.
-NO_CORRECTION = {"no correction": 1.0, "no correction, wider errors": 2.0, "no correction, some values off": 2.0}
+SOME_OFF = "no correction, some values off"
+NO_CORRECTION = {"no correction": 1.0, "no correction, wider errors": 2.0, SOME_OFF: 2.0}
 
 
 class Directions(NamedTuple):
@@ -91,6 +92,11 @@ class _Uncorrected:
     weight: float = 0.0
     towards: float = 0.0
 
+    @property
+    def off(self) -> float:
+        """By how much the values are off that are."""
+        return self.towards / (self.weight + OFF_SD**-2)
+
     def learn(self, z: float, *, is_certain: bool) -> np.ndarray:
         """An error in units of the noise -> the log likelihood of each explanation before it, (3,).
 
@@ -98,8 +104,7 @@ class _Uncorrected:
         """
         if is_certain:
             return np.log([_density(z), _density(z, WIDER), _density(z)])
-        precision = self.weight + 1 / OFF_SD**2
-        off = OFF_SHARE * _density(z - self.towards / precision, np.sqrt(1 + 1 / precision))
+        off = OFF_SHARE * _density(z - self.off, np.sqrt(1 + 1 / (self.weight + OFF_SD**-2)))
         some = off + (1 - OFF_SHARE) * _density(z)
         self.weight += off / some
         self.towards += off / some * z
@@ -158,6 +163,11 @@ class Learner:
         share = np.exp(self._log_share - self._log_share.max())
         return share / share.sum()
 
+    @property
+    def doubt(self) -> float:
+        """How probable it is that some of the values are off, all by about the same, and the champion is right."""
+        return float(self.shares[self._names.index(SOME_OFF)])
+
     def expect(self, row: np.ndarray) -> float:
         """The champion's error, measured less predicted, that is expected at (width,)."""
         return float(self.shares @ self._forecasts(row)[0]) * self.noise
@@ -194,4 +204,5 @@ class Learner:
         """The members that matter, such as '62% bias, 30% no correction'."""
         shares = {name: float(self.shares[[own == name for own in self._names]].sum()) for name in set(self._names)}
         most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
-        return ", ".join(f"{share:.0%} {name}" for name, share in most if share >= 0.1)
+        off = {SOME_OFF: f" by about {self._uncorrected.off * self.noise:+.2g}"}
+        return ", ".join(f"{share:.0%} {name}{off.get(name, '')}" for name, share in most if share >= 0.1)

@@ -48,6 +48,7 @@ from .unlabeled import Unlabeled
 from .weighing import Base, Weighed, means_of, weigh
 
 MIN_NEWEST = 3  # labels: fewer cannot judge a recipe
+MAX_DOUBT = 0.5
 MIN_FULL = 5  # values from which a new fit of everything may be better than a correction
 CONFIDENCE = 0.8  # that it is better
 NEWEST_SPECTRA = 100  # of the process, whose predictions must not move for no reason
@@ -114,10 +115,10 @@ def refit(
 def _full(champion: Model, labels: Labels, weighed: Weighed) -> tuple[Model, np.ndarray] | None:
     """The champion's recipe on everything believed, and its forward predictions (n, targets), NaN where there is none.
 
-    None where a correction predicts as well.
+    None where a correction predicts as well, or where some of the values are probably off: a new fit learns them all.
     """
     accepted = np.flatnonzero(weighed.accepted)
-    if len(accepted) < MIN_FULL:
+    if len(accepted) < MIN_FULL or weighed.doubt > MAX_DOUBT:
         return None
     recipe, old = as_champion(champion), np.flatnonzero(~labels.new)
     forward = np.full(weighed.expected.shape, np.nan)

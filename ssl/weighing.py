@@ -81,6 +81,11 @@ class Weighed:
         return np.column_stack([one.expected for one in self.of_targets])
 
     @property
+    def doubt(self) -> float:
+        """How probable it is that some of the values are off, of the target where that is most so."""
+        return max(one.learner.doubt for one in self.of_targets)
+
+    @property
     def members(self) -> str:
         """Of the correction, in words."""
         return "; ".join(str(one.learner) for one in self.of_targets)

@@ -48,6 +48,18 @@ def test_errors_within_those_of_the_calibration_teach_next_to_nothing(seed: int)
         assert np.sqrt(np.mean((rows @ learner.coefficients()) ** 2)) < 0.45, n
 
 
+@pytest.mark.parametrize("off", [2.5, -2.5, 4.0])
+def test_values_of_one_analyst_that_are_all_off_are_no_error_of_the_champion(off: float) -> None:
+    rows, errors = rows_of(24), np.random.default_rng(3).normal(0, 1, 24)
+    errors[1::3] += off
+    learner = taught(rows, errors)
+    assert learner.doubt > 0.5
+    assert f"some values off by about {learner._uncorrected.off:+.2g}" in str(learner)
+    assert abs(learner._uncorrected.off - off) < 1.0
+    assert np.sqrt(np.mean((rows @ learner.coefficients()) ** 2)) < 0.3
+    assert taught(rows, errors - errors.mean() + off).doubt < 0.2, "a change of the process moves all of them"
+
+
 def test_a_change_is_followed_and_the_old_errors_forgotten() -> None:
     rows = np.column_stack([np.ones(80), np.zeros(80)])
     learner = taught(rows, np.r_[np.full(40, 3.0), np.full(40, -3.0)])

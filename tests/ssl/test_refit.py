@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tamis.models.axis import resampler
-from tamis.models.model import Calibration
+from tamis.models.axis import Axis, resampler
+from tamis.models.model import Calibration, Model
 from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
@@ -16,6 +16,8 @@ from tamis.ssl.refit import contend, refit
 from tamis.ssl.unlabeled import Unlabeled
 from tamis.streamer.demo.fermentation import STEP_S, at_samples, data, fit_calibration, scores
 from tamis.streamer.files.many import read_table
+
+from ..support.spectra import simulate
 
 SPAN_H = 1 / 6  # spectra that share a value, as in the demo
 
@@ -96,6 +98,26 @@ def corrected(line: Line, correction: Correction) -> Fit:
         return Corrected()
 
     return fit
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_one_of_three_analysts_who_is_off_makes_a_weak_model_no_worse(grid: Axis, seed: int) -> None:
+    """Nor does a new fit on all of the values, which predicts those of that analyst better."""
+    rng = np.random.default_rng(seed)
+    spectra, values = simulate(400, grid, seed)
+    true = values[:, :1] / values[:, 0].std()
+    noisy = true + rng.normal(0, 0.7, true.shape)
+    champion = Model.fit(spectra[:80], grid, noisy[:80], ["fat"], pipeline=Pipeline(), estimator=PLSR(2))
+    assert champion.calibration is not None
+    given = noisy[80:110].copy()
+    given[1::3] += 2.0
+    labels = Labels.join(champion.calibration, Calibration(spectra[80:110], given, np.arange(30)), np.ones(30, bool))
+    made = refit(champion, labels, process=spectra[80:200]).model
+
+    def rmse(model: Model) -> float:
+        return float(np.sqrt(np.mean((model.predict(spectra[200:], grid).values - true[200:]) ** 2 + 0.7**2)))
+
+    assert rmse(made) <= 1.05 * rmse(champion)
 
 
 @pytest.mark.parametrize("labels", [0, 12])
