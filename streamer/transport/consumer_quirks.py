@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kafka.errors import CoordinatorNotAvailableError
 from kafka.future import Future
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
 from kafka.structs import TopicPartition
@@ -28,6 +29,23 @@ def keep_assignment(consumer: Any) -> None:
 
         coordinator.request_rejoin()
         coordinator._manager.call_soon(give)
+
+
+def rest_between_lookups(consumer: Any) -> None:
+    """From now on: a coordinator that is down, but not yet replaced, counts as not found, and is asked for again later.
+
+    It would ask the other brokers some hundred times a second, until Kafka has noticed.
+    """
+    coordinator = consumer._coordinator
+    ask = coordinator._send_group_coordinator_request
+
+    async def found() -> Any:
+        node = await ask()
+        if coordinator.coordinator_unknown():
+            raise CoordinatorNotAvailableError(f"{node} cannot be reached")
+        return node
+
+    coordinator._send_group_coordinator_request = found
 
 
 def ask_for_missing(consumer: Any, topics: Iterable[str]) -> None:

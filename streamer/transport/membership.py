@@ -40,6 +40,7 @@ class Membership:
         ] = {}  # the others' offset of partitions with new messages, since when
         self.problem = _JOINING
         consumer_quirks.leave_where_unfit(consumer, self._unfit)
+        consumer_quirks.rest_between_lookups(consumer)
 
     def _unfit(self, given: Collection[str]) -> None:
         what = "the group gave us partitions of topics that we do not read; joining it as a new member"

@@ -147,3 +147,31 @@ def test_a_transaction_outlives_its_coordinator(tamis_kafka: Any) -> None:
             kafka.kill(int(coordinator.removeprefix("coordinator-")))
             assert out.flush(30, reader.progress()), "a new coordinator is there after 9 to 12 s"
         assert committed(kafka, name) == [b"before", b"while"]
+
+
+@pytest.mark.slow
+def test_a_group_whose_coordinator_is_gone_does_not_keep_the_other_brokers_busy(
+    tamis_kafka: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kafka-python asks who the coordinator is as fast as it can, until Kafka itself has noticed that it is gone."""
+    asked: list[Any] = []
+    with ApacheKafka(3) as kafka:
+        name = topic(kafka)
+        with closing(sink(kafka)) as out, closing(source(kafka, name, member="box-1")) as reader:
+            while not assigned(reader):
+                reader.poll(0.1)
+            coordinator = reader._consumer._coordinator
+            answered = coordinator._handle_find_coordinator_response
+            monkeypatch.setattr(
+                coordinator,
+                "_handle_find_coordinator_response",
+                lambda answer: asked.append(answer) or answered(answer),
+            )
+            kafka.kill(int(coordinator.coordinator_id.removeprefix("coordinator-")))
+            began = time.monotonic()
+            while time.monotonic() - began < 5:
+                reader.poll(0.1)
+            assert 0 < len(asked) <= 100, "ten times a second"
+            out.send(name, b"after")
+            out.flush(30)
+            assert [record.value for record in read(reader, 1)] == [b"after"]
