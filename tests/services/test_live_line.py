@@ -21,8 +21,7 @@ from tamis.streamer.services.promotion import TRAINER
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 
 from ..support.live_line import NAME, LiveLine
-from ..support.spectra import simulate
-from .test_trainer import season
+from ..support.spectra import season, simulate
 
 
 @pytest.mark.long(30)

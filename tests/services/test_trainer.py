@@ -18,15 +18,8 @@ from tamis.streamer.messages.record import ARROW
 from tamis.streamer.services.trainer import Trainer
 from tamis.streamer.transport.memory import MemorySource
 
-from ..support.spectra import instruments, simulate
+from ..support.spectra import instruments, season, simulate
 from ..support.trainer import START, Line
-
-
-def season(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra of another season, with an interferent that the calibration does not know; and fat."""
-    spectra, values = simulate(n, axis, seed)
-    strange = np.random.default_rng(seed + 1000).uniform(0.5, 1.5, (n, 1))
-    return spectra + strange * np.exp(-0.5 * ((axis.values - 1230.0) / 60.0) ** 2), values[:, 0]
 
 
 def test_later_labels_lead_to_a_better_refit(tmp_path: Path, model: Model, grid: Axis) -> None:

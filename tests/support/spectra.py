@@ -21,6 +21,13 @@ def simulate(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return 0.2 * concentration @ bands + 0.3 + offset + rng.normal(0.0, 1e-3, (n, len(nm))), concentration
 
 
+def season(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra of another season, with an interferent that the calibration does not know; and fat."""
+    spectra, values = simulate(n, axis, seed)
+    strange = np.random.default_rng(seed + 1000).uniform(0.5, 1.5, (n, 1))
+    return spectra + strange * np.exp(-0.5 * ((axis.values - 1230.0) / 60.0) ** 2), values[:, 0]
+
+
 def materials(n: int, axis: Axis, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(n, bands) spectra of three classes that differ in two absorbers, and (n,) names; a tenth is of the third."""
     spectra, values = simulate(n, axis, seed)
