@@ -1,4 +1,4 @@
-"""A transformer that reads any spectral axis: its tokens are patches of log wavelength where an instrument has bands."""
+"""A transformer that reads any spectral axis: tokens are patches of log wavelength where an instrument has bands."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,8 +16,10 @@ WINDOW = 1.5  # a patch's width, in steps: neighbours share bands, so that no pe
 ORDERS = 12  # coefficients of a patch: 3 to 6 nm in the near infrared
 PERIODS = np.geomspace(4.0, 0.06, 8)  # of the Fourier features of position, in log wavelength
 WIDTH_PERIODS = np.array([40.0, 20.0])  # of those of the log of the band width, from -9 to -3: it changes them little
-TREATMENTS = ("raw", "snv", "slopes")
-POOLS = ("summary", "mean")
+TREATMENTS = ("raw", "slopes", "snv slopes")
+MIN_SD = 0.2  # of an order, as a share of the greatest: the highest orders are mostly noise
+POOLS = ("summary", "mean", "gated")
+READ = 2  # of the gated mean: features of the embedding, over the width of a token
 
 
 class Patches(NamedTuple):
@@ -86,7 +88,7 @@ def patches_of(axis: Axis, wanted: tuple[tuple[int, float], ...] | None = None, 
     if not len(number):
         raise AxisMismatch("the axis and the reference have no wavelengths in common")
     in_core = core == number[:, None]  # (P, bands)
-    centre, own = ((in_core * values).sum(axis=1) / in_core.sum(axis=1) for values in (u, width))
+    own = (in_core * width).sum(axis=1) / in_core.sum(axis=1)
     wide = np.maximum(own, [coarsest.get(one, 0.0) for one in number.tolist()])
     blur = np.sqrt(wide**2 - own**2)[:, None]  # (P, 1), full width at half maximum
     apart = np.abs(u - STEP * number[:, None])  # (P, bands), from the patch's centre
@@ -111,7 +113,7 @@ def patches_of(axis: Axis, wanted: tuple[tuple[int, float], ...] | None = None, 
         near = np.exp(-4 * np.log(2) * np.minimum(np.abs(distance) / (blur[:, None] + 1e-9), 10) ** 2)
         near = near * np.where(read, width[first], 0.0)[:, None]
         fit = np.einsum("pvw,pvk->pwk", near / (near.sum(axis=2, keepdims=True) + 1e-30), fit)
-    phases = np.hstack([centre[:, None] / PERIODS, np.log(wide)[:, None] / WIDTH_PERIODS]) * 2 * np.pi
+    phases = np.hstack([STEP * number[:, None] / PERIODS, np.log(wide)[:, None] / WIDTH_PERIODS]) * 2 * np.pi
     raman = np.full((len(number), 1), axis.unit == "raman")
     place = np.hstack([np.sin(phases), np.cos(phases), cover[:, None], raman])
     wide, cover, fit, place = (torch.from_numpy(a.astype(np.float32)) for a in (wide, cover, fit, place))
@@ -122,13 +124,14 @@ class SpectralTransformer(nn.Module):
     """(B, bands) on any axis -> (B, width): 348,576 parameters as it stands, whatever the bands.
 
     Patches lie at fixed log wavelengths, so that two instruments that see the same wavelengths have the same patches;
-    there are tokens only where an instrument has bands, and each is embedded with the position and width of its own
+    there are tokens only where an instrument has bands, and each is embedded with its position and the width of its
     bands. A patch that is covered in part weighs in attention as its part does.
 
     Args:
-        treatment: of the patches' coefficients. raw: none. snv: centred and scaled by the whole spectrum. slopes:
-            without each patch's mean, and scaled by the whole spectrum, as SNV of a derivative.
-        pool: what becomes the embedding: a summary token, or the mean of the patches' tokens.
+        treatment: of the patches' coefficients. raw: none. slopes: without each patch's mean, as a derivative.
+            snv slopes: also scaled by the whole spectrum.
+        pool: what becomes the embedding: a summary token, the mean of the patches' tokens, or (gated) the mean of a
+            linear map of them times factors of their position, so that it keeps apart what lies where.
 
     References: Vaswani et al., NeurIPS 2017, arXiv 1706.03762; Fourier features: Tancik et al., NeurIPS 2020,
         arXiv 2006.10739.
@@ -140,14 +143,20 @@ class SpectralTransformer(nn.Module):
         super().__init__()
         if treatment not in TREATMENTS or pool not in POOLS:
             raise ValueError(f"expected one of {TREATMENTS} and one of {POOLS}, got {treatment!r} and {pool!r}")
-        self.width, self.treatment, self.pool = width, treatment, pool
+        self.treatment, self.pool = treatment, pool
+        self.width = READ * width if pool == "gated" else width
         features = 2 * (len(PERIODS) + len(WIDTH_PERIODS)) + 2
         self.values = nn.Linear(ORDERS, width, bias=False)
-        self.place = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
+        # Of each place: what is added to a token, and the factors of its values and of what is read from it.
+        self.place = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, (2 + READ) * width))
         self.summary = nn.Parameter(0.02 * torch.randn(width))
         self.hidden = nn.Parameter(0.02 * torch.randn(width))  # in the place of values that are hidden
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        self.readout = nn.Linear(width, READ * width, bias=False)
+        with torch.no_grad():  # factors whose sd along the axis is about 1
+            self.place[2].weight[width:] *= 6
+            self.values.weight *= 0.03  # at first nearly linear in the spectrum
 
     def forward(self, values: Tensor, axis: Axis, reference: Reference) -> Tensor:
         """(B, bands) -> (B, width). NaN is a missing band: it is left out, as if the axis had none there.
@@ -176,10 +185,11 @@ class SpectralTransformer(nn.Module):
 
     def tokens(self, c: Tensor, patches: Patches, hidden: Tensor | None = None) -> Tensor:
         """(B, P, ORDERS) -> (B, 1 + P, width); where `hidden` (B, P) is true, the coefficients are not read."""
-        x = self.values(c)
+        added, factor, *_ = self.place(patches.place).chunk(2 + READ, dim=1)  # (P, width) each
+        x = self.values(c) * factor
         if hidden is not None:
             x = torch.where(hidden[:, :, None], self.hidden, x)
-        x = x + self.place(patches.place)  # (B, P, width)
+        x = x + added  # (B, P, width)
         x = torch.cat([self.summary.expand(len(x), 1, -1), x], dim=1)
         bias = F.pad(patches.cover.clamp_min(1e-4).log(), (1, 0))  # (1 + P,)
         for block in self.blocks:
@@ -190,7 +200,10 @@ class SpectralTransformer(nn.Module):
         """(B, 1 + P, width) -> (B, width)"""
         if self.pool == "summary":
             return x[:, 0]
-        return torch.einsum("bpd,p->bd", x[:, 1:], patches.cover / patches.cover.sum())
+        share, tokens = patches.cover / patches.cover.sum(), x[:, 1:]
+        if self.pool == "gated":
+            tokens = self.readout(tokens) * self.place(patches.place)[:, -self.width :]
+        return torch.einsum("bpd,p->bd", tokens, share)
 
     def coefficients(
         self, values: Tensor, axis: Axis, reference: Reference, kept: bytes | None = None
@@ -205,18 +218,17 @@ class SpectralTransformer(nn.Module):
         c = torch.einsum("bpw,pwk->bpk", values[:, patches.bands], patches.fit)
         if self.treatment == "raw":
             return c
-        share = (patches.cover / patches.cover.sum())[:, None]  # (P, 1)
-        level = (share * c[:, :, :1]).sum(dim=1, keepdim=True) if self.treatment == "snv" else c[:, :, :1]
-        c = torch.cat([c[:, :, :1] - level, c[:, :, 1:]], dim=2)
-        power = (share * c.square()).sum(dim=(1, 2), keepdim=True)
-        return c / (power + 1e-12).sqrt()
+        c = torch.cat([torch.zeros_like(c[:, :, :1]), c[:, :, 1:]], dim=2)
+        if self.treatment == "slopes":
+            return c
+        share = patches.cover / patches.cover.sum()
+        return c / (torch.einsum("bpk,p->b", c.square(), share) + 1e-12).sqrt()[:, None, None]
 
     @torch.no_grad()
-    def reference(self, values: Tensor, axis: Axis, *others: Axis, by_patch: bool = True) -> Reference:
+    def reference(self, values: Tensor, axis: Axis, *others: Axis) -> Reference:
         """Of (n, bands) spectra without NaN, on the patches that their axis shares with each of the others.
 
-        A patch counts as shared where each axis covers it, or half of it if there is one axis only. With `by_patch`
-        false the mean is the same for all patches: embeddings then tell materials apart, more than samples of one.
+        A patch counts as shared where each axis covers it, or half of it if there is one axis only.
 
         Raises AxisMismatch if they share no patch.
         """
@@ -230,9 +242,9 @@ class SpectralTransformer(nn.Module):
         if not shared:
             raise AxisMismatch(f"no wavelengths in common: {', '.join(map(str, (axis, *others)))}")
         c = self.treated(values, patches_of(axis, shared))
-        mean = c.mean(dim=0) if by_patch else c.mean(dim=(0, 1)).expand(len(shared), -1)
+        mean = c.mean(dim=0)
         sd = (c - mean).square().mean(dim=(0, 1)).sqrt()
-        return Reference(shared, mean, sd.clamp_min(0.02 * float(sd.max()) + 1e-12))  # high orders are mostly noise
+        return Reference(shared, mean, sd.clamp_min(MIN_SD * float(sd.max()) + 1e-12))
 
 
 class Block(nn.Module):

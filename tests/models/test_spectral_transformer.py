@@ -9,7 +9,7 @@ from tamis import AxisMismatch  # noqa: E402
 from tamis.models.axis import Axis  # noqa: E402
 from tamis.models.spectral_transformer import POOLS, TREATMENTS, SpectralTransformer  # noqa: E402
 
-ROUNDING = 1e-4  # of float32 through three blocks, for embeddings whose features have sd 1
+ROUNDING = 5e-5  # of float32 through three blocks, for tokens whose features have sd 1
 NM = np.linspace(1100.0, 2498.0, 700)
 
 
@@ -35,7 +35,7 @@ def embedded(network, values, axis, *others) -> Any:
 def test_the_same_spectrum_has_the_same_embedding_in_every_unit_and_direction(network) -> None:
     X = spectra(NM)
     expected = embedded(network, X, Axis(NM, "nm"))
-    assert expected.std(dim=0).max() > 100 * ROUNDING, "the embedding says nothing of the spectrum"
+    assert expected.std(dim=0).max() > 20 * ROUNDING, "the embedding says nothing of the spectrum"
     for values, axis in (
         (X.flip(1), Axis(NM[::-1], "nm")),
         (X, Axis(1e7 / NM, "cm-1")),
