@@ -69,14 +69,17 @@ def patches_of(axis: Axis, wanted: tuple[tuple[int, float], ...] | None = None, 
 
     A patch's coefficients are those of a smooth fit by Legendre polynomials to the bands in its window, with as many
     orders as the band width resolves: they hardly depend on how densely the spectrum was sampled. A band is as wide as
-    the distance to its nearer neighbour; recordings do not say more.
+    the distance to its neighbours; recordings do not say more.
 
     Args:
         kept: the bytes of a (bands,) bool, of the bands that are not missing.
     """
+    from scipy.ndimage import median_filter
+
     u = log_wavelength(axis)
     gaps = np.abs(np.diff(u))
-    width = np.minimum(np.append(gaps, np.inf), np.insert(gaps, 0, np.inf))
+    gaps = np.minimum(gaps, 2 * median_filter(gaps, 9, mode="nearest"))  # without the detector's cuts
+    width = (np.append(gaps, gaps[-1]) + np.insert(gaps, 0, gaps[0])) / 2
     chosen = np.arange(len(u)) if kept is None else np.flatnonzero(np.frombuffer(kept, bool))
     order = chosen[np.argsort(u[chosen])]
     u, width = u[order], width[order]
@@ -106,13 +109,14 @@ def patches_of(axis: Axis, wanted: tuple[tuple[int, float], ...] | None = None, 
     within = 2 * reach * (1 - weight.sum(axis=1)) - wide  # a sum over bands is wrong by up to one of them
     cover = 1 - np.clip(np.max([before, after, within], axis=0) / (2 * reach), 0, 1)
     penalty = 1e-3 * np.minimum(k / resolved, 10) ** 8 + 0.3 * (1 - cover[:, None]) * k**2
-    gram = np.einsum("pwk,pwl->pkl", weighted, basis) + penalty[:, None] * np.eye(ORDERS)
+    gram = weighted.swapaxes(1, 2) @ basis + penalty[:, None] * np.eye(ORDERS)
     fit = np.linalg.solve(gram, weighted.swapaxes(1, 2)).swapaxes(1, 2)  # (P, W, ORDERS)
     if blur.any():
         distance = u[first][:, :, None] - u[first][:, None]  # (P, W, W)
         near = np.exp(-4 * np.log(2) * np.minimum(np.abs(distance) / (blur[:, None] + 1e-9), 10) ** 2)
         near = near * np.where(read, width[first], 0.0)[:, None]
-        fit = np.einsum("pvw,pvk->pwk", near / (near.sum(axis=2, keepdims=True) + 1e-30), fit)
+        near /= near.sum(axis=2, keepdims=True) + 1e-30
+        fit = near.swapaxes(1, 2) @ fit
     phases = np.hstack([STEP * number[:, None] / PERIODS, np.log(wide)[:, None] / WIDTH_PERIODS]) * 2 * np.pi
     raman = np.full((len(number), 1), axis.unit == "raman")
     place = np.hstack([np.sin(phases), np.cos(phases), cover[:, None], raman])

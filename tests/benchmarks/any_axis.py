@@ -6,7 +6,7 @@
 Protocol, written down before the first figure was seen.
 
 The network is `SpectralTransformer`, pretrained without labels by `any_axis_pretraining` on all databases but those
-of its fold, 500 steps of 64 objects from a fixed seed, and frozen. Each database is judged with the fold that leaves
+of its fold, 300 steps of 64 objects from a fixed seed, and frozen. Each database is judged with the fold that leaves
 it out. The control is the same network with its random weights. Embeddings are relative to the mean spectrum of the
 labeled spectra. The head is that of the committee's two members for encoders, ridge and a Gaussian process, weighted
 as there. PLS and the committee are those of `tamis compare`. Everything is chosen on the labeled rows.

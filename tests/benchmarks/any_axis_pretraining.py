@@ -6,6 +6,7 @@ Everything is drawn from a seed. A trained network is kept in build/any_axis, by
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -50,10 +51,10 @@ SHARE_SIMULATED = 0.3  # of the steps
 # In units of a database's usual sd along the bands, except for stray light.
 NUISANCES = "scatter 0.05, offset 0.05, slope 0.05, curvature 0.02, noise 0.001"
 STRAY = "stray 0.001"
-STEPS, BATCH, LEARNING_RATE = 500, 64, 1e-3
+STEPS, BATCH, LEARNING_RATE = 300, 64, 1e-3
 REFERENCE_ROWS = 128
 HIDDEN, RUN = 0.4, 3  # share of the patches that are hidden, in runs
-MIN_PATCHES = 3
+MIN_PATCHES, TRIES = 3, 10
 
 
 @dataclass(frozen=True)
@@ -285,14 +286,12 @@ def _view(
 ) -> tuple[Tensor, Axis, Reference]:
     """The rows as a random sensor measures them, and the database's usual spectrum as that sensor could know it."""
     usual = torch.from_numpy(source.spectra.spectra[rng.choice(len(source.spectra), REFERENCE_ROWS)])
-    while True:
-        drawn = sensor(source.axis, rng)
-        try:
+    for attempt in range(TRIES + 1):  # the last one covers all of the axis
+        drawn = sensor(source.axis, rng, *((len(source.axis) // 2, 1.0) if attempt == TRIES else ()))
+        with suppress(AxisMismatch):
             reference = network.reference(usual, source.axis, drawn.axis)
-        except AxisMismatch:
-            continue
-        if len(reference.patches) >= MIN_PATCHES:
-            break
+            if len(reference.patches) >= MIN_PATCHES or attempt == TRIES:
+                break
     spectra = source.spectra.spectra[rows]
     if spectra.min() > -0.5 and spectra.max() < 3:  # absorbances, as far as stray light goes
         spectra = Augmentation.parse(STRAY)(torch.from_numpy(spectra), generator).numpy()
