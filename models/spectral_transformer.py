@@ -78,7 +78,8 @@ def patches_of(axis: Axis, wanted: tuple[tuple[int, float], ...] | None = None, 
 
     u = log_wavelength(axis)
     gaps = np.abs(np.diff(u))
-    gaps = np.minimum(gaps, 2 * median_filter(gaps, 9, mode="nearest"))  # without the detector's cuts
+    usual = median_filter(gaps, 9, mode="nearest")
+    gaps = np.where(gaps > 2 * usual, usual, gaps)  # a cut of the detector makes no wide bands
     width = (np.append(gaps, gaps[-1]) + np.insert(gaps, 0, gaps[0])) / 2
     chosen = np.arange(len(u)) if kept is None else np.flatnonzero(np.frombuffer(kept, bool))
     order = chosen[np.argsort(u[chosen])]
