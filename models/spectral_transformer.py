@@ -153,14 +153,15 @@ class SpectralTransformer(nn.Module):
         features = 2 * (len(PERIODS) + len(WIDTH_PERIODS)) + 2
         self.values = nn.Linear(ORDERS, width, bias=False)
         # Of each place: what is added to a token, and the factors of its values and of what is read from it.
-        self.place = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, (2 + READ) * width))
+        factors = nn.Linear(width, (2 + READ) * width)
+        self.place = nn.Sequential(nn.Linear(features, width), nn.GELU(), factors)
         self.summary = nn.Parameter(0.02 * torch.randn(width))
         self.hidden = nn.Parameter(0.02 * torch.randn(width))  # in the place of values that are hidden
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.readout = nn.Linear(width, READ * width, bias=False)
         with torch.no_grad():  # factors whose sd along the axis is about 1
-            self.place[2].weight[width:] *= 6
+            factors.weight[width:] *= 6
             self.values.weight *= 0.03  # at first nearly linear in the spectrum
 
     def forward(self, values: Tensor, axis: Axis, reference: Reference) -> Tensor:

@@ -72,8 +72,6 @@ DESIGNS = {
     "contrast": Design(masked=False),
     "masked": Design(contrast=False),  # what is read from the tokens stays random
     "snv": Design(treatment="snv slopes"),
-    "raw": Design(treatment="raw"),
-    "mean": Design(pool="mean"),
     "summary": Design(pool="summary"),
 }
 
@@ -200,7 +198,7 @@ def sensor(
     true = centre + rng.normal(0, 0.2) * apart
     seen = np.exp(-4 * np.log(2) * ((x[:, None] - true) / width) ** 2)  # (bands, bands')
     along = np.pi * (centre - centre[0]) / np.ptp(centre)
-    error = 0.02 * sum(rng.normal() * np.cos(k * along) for k in range(4))
+    error = 0.02 * rng.normal(size=4) @ np.cos(np.arange(4)[:, None] * along)
     return Sensor(Axis(centre, axis.unit), seen / seen.sum(axis=0), error)
 
 
@@ -287,7 +285,8 @@ def _view(
     """The rows as a random sensor measures them, and the database's usual spectrum as that sensor could know it."""
     usual = torch.from_numpy(source.spectra.spectra[rng.choice(len(source.spectra), REFERENCE_ROWS)])
     for attempt in range(TRIES + 1):  # the last one covers all of the axis
-        drawn = sensor(source.axis, rng, *((len(source.axis) // 2, 1.0) if attempt == TRIES else ()))
+        whole = {"bands": len(source.axis) // 2, "share": 1.0} if attempt == TRIES else {}
+        drawn = sensor(source.axis, rng, **whole)
         with suppress(AxisMismatch):
             reference = network.reference(usual, source.axis, drawn.axis)
             if len(reference.patches) >= MIN_PATCHES or attempt == TRIES:
