@@ -7,16 +7,18 @@ Protocol, written down before the first figure was seen.
 
 The network is `SpectralTransformer`, pretrained without labels by `any_axis_pretraining` on all databases but those
 of its fold, 300 steps of 64 objects from a fixed seed, and frozen. Each database is judged with the fold that leaves
-it out. The control is the same network with its random weights. Embeddings are relative to the mean spectrum of the
-labeled spectra. The head is that of the committee's two members for encoders, ridge and a Gaussian process, weighted
-as there. PLS and the committee are those of `tamis compare`. Everything is chosen on the labeled rows.
+it out. Controls: the same network with its random weights (`untrained`), and what its tokens are made of, without a
+network (`patches`; added when the designs were compared, before the first figure elsewhere). Embeddings are relative
+to the mean spectrum of the labeled spectra. The head is that of the committee's two members for encoders, ridge and a
+Gaussian process, weighted as there. PLS and the committee are those of `tamis compare`. Everything is chosen on the
+labeled rows.
 
 Designs: contrast and masked reconstruction together, of slopes, the embedding being what is read from all tokens with
-factors of their place (`both`); each of the two alone (`contrast`, `masked`); slopes scaled as by SNV (`snv`); a
-summary token as the embedding (`summary`). They are compared on corn alone (fold A, seed 0): four responses with 30
-labels, and another axis for protein and moisture. The design with the least geometric mean of its RMSEP over that of
-PLS in all these cells is chosen, and no other is tried on the other databases. What was tried on corn before, without
-training: how patches are fitted, scaled and read.
+factors of their place (`both`); each of the two alone (`contrast`, `masked`); untreated spectra (`raw`); a summary
+token as the embedding (`summary`); slopes scaled as by SNV (`snv`). They are compared on corn alone (fold A, seed 0):
+four responses with 30 labels, and another axis for protein and moisture. The design with the least geometric mean of
+its RMSEP over that of PLS in all these cells is chosen, and no other is tried on the other databases. What was tried
+on corn besides, without training: how patches are fitted, scaled and read.
 
 (a) Any axis. 100 labels (or all) on the instrument of the file. Test: the test rows on another axis. `handheld`: 125
 bands on the middle 80 % of the axis, 1.5 times as wide as their distance; `camera`: 80 bands on the middle 60 %, 1.2
@@ -188,8 +190,19 @@ def few(name: str, design: str, pretraining: Sequence[int] = SEEDS, with_committ
     return found
 
 
+class PatchesAlone(SpectralTransformer):
+    """The coefficients that its tokens are made of, untouched."""
+
+    def forward(self, values: torch.Tensor, axis: Axis, reference: Reference) -> torch.Tensor:
+        return self.coefficients(values, axis, reference)[0].flatten(1)
+
+
 def networks(fold: str, design: str, seed: int) -> list[tuple[str, SpectralTransformer]]:
-    return [("network", pretrained(fold, design, seed)), ("untrained", untrained(design, seed))]
+    return [
+        ("network", pretrained(fold, design, seed)),
+        ("untrained", untrained(design, seed)),
+        ("patches", PatchesAlone(layers=0, treatment=DESIGNS[design].treatment)),
+    ]
 
 
 # --- any axis ---------------------------------------------------------------------------------------------------------
@@ -307,12 +320,8 @@ instruments; over PLS with labels on that axis). `untrained` is the same network
 
 
 def _axis_part(axis: dict[str, dict[str, Found]]) -> str:
-    models = {
-        "network": "another axis",
-        "untrained": "another axis",
-        "PLS": "interpolated",
-        "committee": "interpolated",
-    }
+    models = dict.fromkeys(("network", "untrained", "patches"), "another axis")
+    models |= dict.fromkeys(("PLS", "committee"), "interpolated")
     lines, ratios, own = [], {}, {}
     for name, instruments in axis.items():
         for instrument, found in instruments.items():
@@ -341,7 +350,8 @@ Goal: the network at most 1.05: {means["network"][0]:.2f}, {_verdict(means["netw
 
 
 def _few_part(few_labels_found: dict[str, Found]) -> str:
-    rows = ["PLS", "network", "untrained", "committee", "committee and network", "committee and untrained"]
+    single = ["PLS", "network", "untrained", "patches", "committee"]
+    rows = [*single, *(f"committee and {row}" for row in ("network", "untrained", "patches"))]
     lines, cells = [], {row: [] for row in rows}
     for name, found in few_labels_found.items():
         lines.append([name, *(f"{np.mean(found[row]):.3g}" for row in rows)])

@@ -71,8 +71,9 @@ DESIGNS = {
     "both": Design(),
     "contrast": Design(masked=False),
     "masked": Design(contrast=False),  # what is read from the tokens stays random
-    "snv": Design(treatment="snv slopes"),
+    "raw": Design(treatment="raw"),
     "summary": Design(pool="summary"),
+    "snv": Design(treatment="snv slopes"),
 }
 
 
