@@ -54,11 +54,12 @@ from tamis.models.committee import CommitteeRegressor
 from tamis.models.committee_members import EMBEDDED, KINDS, member_weights, weights_by_error
 from tamis.models.cross_validation import folds_of
 from tamis.models.evaluation import few_labels, split_rows
-from tamis.models.spectral_transformer import Reference, SpectralTransformer
 from tamis.streamer.studies.contenders import Context, Samples, contender
 
+from .any_axis_page import Found, page
 from .any_axis_pretraining import DESIGNS, Sensor, absorbances, pretrained, sensor, untrained
-from .page import ROOT, put, table
+from .page import ROOT, put
+from .spectral_transformer import Reference, SpectralTransformer
 
 SEEDS = (0, 1, 2)  # of pretraining, of the three draws of labels
 FEW, MANY = 30, 100
@@ -83,7 +84,6 @@ INSTRUMENTS: dict[str, dict[str, Any]] = {
     "handheld": {"bands": 125, "share": 0.8, "wide": 1.5},
     "camera": {"bands": 80, "share": 0.6, "wide": 1.2},
 }
-Found = dict[str, list[float]]  # RMSEP of each cell, by the row's name
 
 
 @dataclass(frozen=True)
@@ -264,128 +264,29 @@ def any_axis(
     return every
 
 
-# --- figures and page -------------------------------------------------------------------------------------------------
+# --- figures -------------------------------------------------------------------------------------------------------
 
 
-def mean_ratio(cells: list[float], over: list[float]) -> float:
-    return float(np.exp(np.mean(np.log(np.array(cells) / np.array(over)))))
+def on_corn(design: str) -> dict[str, float]:
+    """The design's mean ratios to PLS, those of the untrained network, and of both kinds of cells together."""
+    cells: Found = {"few": [], "few, untrained": [], "axis": [], "axis, untrained": []}
+
+    def add(to: str, found: Found, what: str, over: str) -> None:
+        for row, suffix in (("network", ""), ("untrained", ", untrained")):
+            cells[to + suffix] += np.divide(found[row + what], found[over]).tolist()
+
+    for name in RESPONSES:
+        if name.startswith("corn"):
+            add("few", few(name, design, (0, 0, 0), with_committee=False), "", "PLS")
+        if name.startswith("corn") and name in ANY_AXIS:
+            for found in any_axis(name, design, (0,), with_committee=False).values():
+                add("axis", found, ", another axis", "PLS, native")
+    cells["all"] = cells["few"] + cells["axis"]
+    return {key: float(np.exp(np.mean(np.log(some)))) for key, some in cells.items()}
 
 
-def compare_designs(names: list[str]) -> dict[str, dict[str, float]]:
-    """On corn: for each design its mean ratios to PLS, and those of the untrained network."""
-    lines = {}
-    for design in names:
-        cells: dict[str, list[float]] = {"few": [], "few, untrained": [], "axis": [], "axis, untrained": []}
-        for name in RESPONSES:
-            if name.startswith("corn"):
-                found = few(name, design, (0, 0, 0), with_committee=False)
-                cells["few"] += np.divide(found["network"], found["PLS"]).tolist()
-                cells["few, untrained"] += np.divide(found["untrained"], found["PLS"]).tolist()
-            if name.startswith("corn") and name in ANY_AXIS:
-                for of_one in any_axis(name, design, (0,), with_committee=False).values():
-                    cells["axis"] += np.divide(of_one["network, another axis"], of_one["PLS, native"]).tolist()
-                    cells["axis, untrained"] += np.divide(
-                        of_one["untrained, another axis"], of_one["PLS, native"]
-                    ).tolist()
-        made = {key: float(np.exp(np.mean(np.log(some)))) for key, some in cells.items()}
-        made["all"] = float(np.exp(np.mean(np.log(cells["few"] + cells["axis"]))))
-        lines[design] = made
-        print(design, {key: round(value, 3) for key, value in made.items()}, flush=True)
-    return lines
-
-
-HEAD = """## One network for every axis
-
-Written by `python -m tests.benchmarks.any_axis`; the protocol is in its docstring. A transformer whose tokens are
-patches of log wavelength reads every instrument's own axis. It was pretrained without labels on other databases than
-those it is judged on, and frozen.
-"""
-
-
-def page(kept: dict[str, Any]) -> str:
-    design = kept["design"]
-    designs = [
-        [name, *(f"{of[key]:.2f}" for key in ("few", "few, untrained", "axis", "axis, untrained", "all"))]
-        for name, of in kept["designs"].items()
-    ]
-    heads = ["design", "30 labels", "untrained", "another axis", "untrained", "all cells"]
-    words = f"""### Designs, on corn
-
-Geometric means of RMSEP over that of PLS: 30 labels (four responses, three draws); another axis (two responses, two
-instruments; over PLS with labels on that axis). `untrained` is the same network without pretraining. Chosen:
-`{design}`.
-"""
-    parts = [HEAD.strip(), words, table(heads, designs), _axis_part(kept["axis"]), _few_part(kept["few"])]
-    return "\n\n".join(part.strip() for part in parts)
-
-
-def _axis_part(axis: dict[str, dict[str, Found]]) -> str:
-    models = dict.fromkeys(("network", "untrained", "patches"), "another axis")
-    models |= dict.fromkeys(("PLS", "committee"), "interpolated")
-    lines, ratios, own = [], {}, {}
-    for name, instruments in axis.items():
-        for instrument, found in instruments.items():
-            line = [f"{name}, {instrument}"]
-            for model, how in models.items():
-                native = found[f"{model}, native"]
-                some = [mean_ratio(found[f"{model}, {what}"], native) for what in (how, "re-centred")]
-                line.append(f"{np.mean(native):.3g}: {some[0]:.2f}, {some[1]:.2f}")
-                if not name.startswith("corn"):
-                    ratios.setdefault(model, []).append(some)
-                    own.setdefault(model, []).append(np.mean(found[f"{model}, {how}"]) / np.mean(found["PLS, native"]))
-            lines.append(line)
-    means = {model: np.exp(np.mean(np.log(some), axis=0)) for model, some in ratios.items()}
-    lines.append(["all but corn, ratios", *(f"{mean[0]:.2f}, {mean[1]:.2f}" for mean in means.values())])
-    lines.append(["over PLS with labels there", *(f"{np.exp(np.mean(np.log(some))):.2f}" for some in own.values())])
-    heads = ["", *(f"{model}, {how}" if how == "interpolated" else model for model, how in models.items())]
-    return f"""### Labels on one axis, predictions on another, without pairs
-
-100 labels. In each cell: RMSEP with labels on the axis of the test; then RMSEP with labels on the other axis as a ratio
-to it, as it is, and re-centred on unlabeled spectra.
-
-{table(heads, lines)}
-
-Goal: the network at most 1.05: {means["network"][0]:.2f}, {_verdict(means["network"][0] <= 1.05)}.
-"""
-
-
-def _few_part(few_labels_found: dict[str, Found]) -> str:
-    single = ["PLS", "network", "untrained", "patches", "committee"]
-    rows = [*single, *(f"committee and {row}" for row in ("network", "untrained", "patches"))]
-    lines, cells = [], {row: [] for row in rows}
-    for name, found in few_labels_found.items():
-        lines.append([name, *(f"{np.mean(found[row]):.3g}" for row in rows)])
-        if not name.startswith("corn"):
-            for row in rows:
-                cells[row] += found[row]
-    with_it, alone, control = (cells[row] for row in ("committee and network", "committee", "committee and untrained"))
-    won = float(np.mean(np.array(with_it) < np.array(alone)))
-    figures = [
-        ("the committee with the network, over the committee", mean_ratio(with_it, alone), 0.95),
-        ("the same, over the committee with the untrained network", mean_ratio(with_it, control), 0.95),
-        (
-            "the head on the network, over the head on the untrained one",
-            mean_ratio(cells["network"], cells["untrained"]),
-            1,
-        ),
-        ("the head on the network, over PLS", mean_ratio(cells["network"], cells["PLS"]), 1),
-    ]
-    said = [f"- {what}: {value:.3f}, goal {goal:g}: {_verdict(value <= goal)}" for what, value, goal in figures]
-    return f"""### 30 labels
-
-RMSEP, means of three draws of labels, each with its own seed of pretraining.
-
-{table(["", *rows], lines)}
-
-Geometric means over {len(alone)} cells, without corn:
-
-{chr(10).join(said)}
-- lower with the network than without in {won:.0%} of cells, goal 70 %: {_verdict(won >= 0.7)}
-"""
-
-
-def _verdict(is_reached: bool) -> str:
-    return "reached" if is_reached else "**missed**"
+def rounded(found: dict[str, Any]) -> dict[str, float]:
+    return {row: round(float(np.mean(cells)), 4) for row, cells in found.items()}
 
 
 def main() -> None:
@@ -404,21 +305,20 @@ def main() -> None:
     if asked.designs:
         for design in DESIGNS:
             if design not in kept["designs"]:
-                kept["designs"] |= compare_designs([design])
+                kept["designs"][design] = on_corn(design)
+                print(design, rounded(kept["designs"][design]), flush=True)
                 keep()
     if asked.design:
         kept["design"] = asked.design
         for name in RESPONSES:
             if name not in kept["few"]:
                 kept["few"][name] = few(name, asked.design)
-                print(
-                    name, {row: round(float(np.mean(cells)), 4) for row, cells in kept["few"][name].items()}, flush=True
-                )
+                print(name, rounded(kept["few"][name]), flush=True)
                 keep()
             if name in ANY_AXIS and name not in kept["axis"]:
                 kept["axis"][name] = any_axis(name, asked.design)
                 for instrument, found in kept["axis"][name].items():
-                    print(name, instrument, {row: round(float(np.mean(c)), 4) for row, c in found.items()}, flush=True)
+                    print(name, instrument, rounded(found), flush=True)
                 keep()
         put("any axis", page(kept))
 

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from tamis import AxisMismatch
 from tamis.models.axis import Axis
 from tamis.models.network_training import average, torch_randomness, warm_up_then_cosine
-from tamis.models.spectral_transformer import ORDERS, Reference, SpectralTransformer
 from tamis.ssl.augment import Augmentation
 from tamis.ssl.objectives import Objective
 from tamis.ssl.unlabeled import Unlabeled
@@ -28,6 +27,7 @@ from tamis.streamer.files.many import read_table
 from tamis.streamer.tools.materials import WATER, band_spectrum, polymers
 
 from .page import ROOT
+from .spectral_transformer import ORDERS, Reference, SpectralTransformer
 
 DATA = ROOT.parent / "shared" / "data"
 # Of each fold, the databases that are left out of pretraining: those whose responses it is judged on.

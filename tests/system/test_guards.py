@@ -24,16 +24,7 @@ FLOORS = {"tamis": 0, "models": 1, "ssl": 2, "settings": 3, "messages": 3, "file
           "testing": 8, "demo": 9, "cli": 10}  # fmt: skip
 # Only these rooms and files import these libraries.
 NETWORK_FILES = {
-    f"models/{name}"
-    for name in (
-        "cnn",
-        "spectratr",
-        "encoder",
-        "explain",
-        "network_estimators",
-        "network_training",
-        "spectral_transformer",
-    )
+    f"models/{name}" for name in ("cnn", "spectratr", "encoder", "explain", "network_estimators", "network_training")
 }
 FENCES = {
     "kafka": {"transport", "settings/secrets"},  # secrets: the names of its settings, to refuse a misspelt one

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import AxisMismatch
-from .axis import Axis
+from tamis import AxisMismatch
+from tamis.models.axis import Axis
 
 STEP = 0.03  # between the centres of patches, in log wavelength: 33 nm at 1100 nm, 75 nm at 2500 nm
 WINDOW = 1.5  # a patch's width, in steps: neighbours share bands, so that no peak lies on an edge only
