@@ -74,6 +74,7 @@ DESIGNS = {
     "raw": Design(treatment="raw"),
     "summary": Design(pool="summary"),
     "snv": Design(treatment="snv slopes"),
+    "masked raw": Design(contrast=False, treatment="raw"),
 }
 
 

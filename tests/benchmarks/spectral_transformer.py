@@ -126,7 +126,7 @@ def patches_of(axis: Axis, wanted: tuple[tuple[int, float], ...] | None = None, 
 
 
 class SpectralTransformer(nn.Module):
-    """(B, bands) on any axis -> (B, width): 348,576 parameters as it stands, whatever the bands.
+    """(B, bands) on any axis -> (B, width): 394,944 parameters, whatever the bands.
 
     Patches lie at fixed log wavelengths, so that two instruments that see the same wavelengths have the same patches;
     there are tokens only where an instrument has bands, and each is embedded with its position and the width of its
