@@ -13,7 +13,8 @@ HEAD = """## One network for every axis
 
 Written by `python -m tests.benchmarks.any_axis`; the protocol is in its docstring. A transformer whose tokens are
 patches of log wavelength reads every instrument's own axis. It was pretrained without labels on other databases than
-those it is judged on, and frozen.
+those it is judged on, and frozen. **It does not pay**, and Tamis does not have it:
+[decision 32](decisions/0032-no-transformer-for-every-axis.md).
 """
 
 
@@ -30,7 +31,8 @@ Geometric means of RMSEP over that of PLS: 30 labels (four responses, three draw
 instruments; over PLS with labels on that axis). `untrained` is the same network without pretraining. Chosen:
 `{design}`.
 """
-    parts = [HEAD.strip(), words, table(heads, designs), _axis_part(kept["axis"]), _few_part(kept["few"])]
+    parts = [HEAD.strip(), words, table(heads, designs), _axis_part(kept["axis"]), _causes_part(kept["causes"])]
+    parts.append(_few_part(kept["few"]))
     return "\n\n".join(part.strip() for part in parts)
 
 
@@ -56,11 +58,31 @@ def _axis_part(axis: dict[str, dict[str, Found]]) -> str:
     return f"""### Labels on one axis, predictions on another, without pairs
 
 100 labels. In each cell: RMSEP with labels on the axis of the test; then RMSEP with labels on the other axis as a ratio
-to it, as it is, and re-centred on unlabeled spectra.
+to it, as it is, and re-centred on unlabeled spectra. `patches` are the coefficients that tokens are made of, without a
+network.
 
 {table(heads, lines)}
 
 Goal: the network at most 1.05: {means["network"][0]:.2f}, {_verdict(means["network"][0] <= 1.05)}.
+"""
+
+
+def _causes_part(causes: dict[str, dict[str, list[float]]]) -> str:
+    lines = [
+        [
+            f"{name}, {what}",
+            *(f"{value:.3g}" for value in figures),
+            f"{figures[0] / figures[2]:.2f}, {figures[1] / figures[2]:.2f}",
+        ]
+        for name, found in causes.items()
+        for what, figures in found.items()
+    ]
+    return f"""### What is in the way
+
+Patches without a network on the simulated handheld, by what it adds to the bands; one draw of 100 labels, looked at
+after the figures above to explain them.
+
+{table(["", "as it is", "re-centred", "labels there", "ratios"], lines)}
 """
 
 
@@ -84,6 +106,12 @@ def _few_part(few_labels_found: dict[str, Found]) -> str:
             1,
         ),
         ("the head on the network, over PLS", mean_ratio(cells["network"], cells["PLS"]), 1),
+        ("the head on the patches without a network, over PLS", mean_ratio(cells["patches"], cells["PLS"]), 1),
+        (
+            "the committee with the patches, over the committee",
+            mean_ratio(cells["committee and patches"], cells["committee"]),
+            0.95,
+        ),
     ]
     said = [f"- {what}: {value:.3f}, goal {goal:g}: {_verdict(value <= goal)}" for what, value, goal in figures]
     return f"""### 30 labels

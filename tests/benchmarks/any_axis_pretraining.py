@@ -51,7 +51,7 @@ SHARE_SIMULATED = 0.3  # of the steps
 # In units of a database's usual sd along the bands, except for stray light.
 NUISANCES = "scatter 0.05, offset 0.05, slope 0.05, curvature 0.02, noise 0.001"
 STRAY = "stray 0.001"
-STEPS, BATCH, LEARNING_RATE = 300, 64, 1e-3
+BATCH, LEARNING_RATE = 64, 1e-3
 REFERENCE_ROWS = 128
 HIDDEN, RUN = 0.4, 3  # share of the patches that are hidden, in runs
 MIN_PATCHES, TRIES = 3, 10
@@ -65,6 +65,7 @@ class Design:
     masked: bool = True
     treatment: str = "slopes"
     pool: str = "gated"
+    steps: int = 300
 
 
 DESIGNS = {
@@ -75,6 +76,8 @@ DESIGNS = {
     "summary": Design(pool="summary"),
     "snv": Design(treatment="snv slopes"),
     "masked raw": Design(contrast=False, treatment="raw"),
+    "masked long": Design(contrast=False, steps=3000),
+    "contrast long": Design(masked=False, steps=1500),
 }
 
 
@@ -207,9 +210,10 @@ def sensor(
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def pretrained(fold: str, name: str, seed: int, steps: int = STEPS) -> SpectralTransformer:
+def pretrained(fold: str, name: str, seed: int) -> SpectralTransformer:
     """Trained on all databases but the fold's own; read from build/any_axis if it was trained before."""
-    kept = ROOT / "build" / "any_axis" / f"{name}-{fold}-{seed}-{steps}.safetensors"
+    design = DESIGNS[name]
+    kept = ROOT / "build" / "any_axis" / f"{name}-{fold}-{seed}-{design.steps}.safetensors"
     network = untrained(name, seed)
     if kept.exists():
         network.load_state_dict(load_file(kept))
@@ -217,9 +221,9 @@ def pretrained(fold: str, name: str, seed: int, steps: int = STEPS) -> SpectralT
     left_out = FOLDS[fold]
     names = [*OTHERS, *(name for databases in FOLDS.values() for name in databases if name not in left_out)]
     pool = [database(name) for name in names], [simulated(i) for i in range(SIMULATED)]
-    trained = _train(network, DESIGNS[name], pool, seed, steps)
+    trained = _train(network, design, pool, seed)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    save_file(trained.state_dict(), kept, metadata={key: str(value) for key, value in asdict(DESIGNS[name]).items()})
+    save_file(trained.state_dict(), kept, metadata={key: str(value) for key, value in asdict(design).items()})
     return trained.eval()
 
 
@@ -230,7 +234,7 @@ def untrained(name: str, seed: int) -> SpectralTransformer:
 
 
 def _train(
-    network: SpectralTransformer, design: Design, pool: tuple[list[Database], list[Database]], seed: int, steps: int
+    network: SpectralTransformer, design: Design, pool: tuple[list[Database], list[Database]], seed: int
 ) -> SpectralTransformer:
     rng = np.random.default_rng((seed, 1))
     generator = torch.Generator().manual_seed(seed)
@@ -240,10 +244,10 @@ def _train(
         objective, decoder = Objective("nt-xent", network.width, 0), nn.Linear(len(network.summary), ORDERS)
     parameters = [*network.parameters(), *objective.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(design.steps))
     sizes = np.sqrt([len(one.spectra) for one in pool[0]])
     losses = []
-    for step in range(steps):
+    for step in range(design.steps):
         if rng.random() < SHARE_SIMULATED:
             source = pool[1][rng.integers(len(pool[1]))]
         else:

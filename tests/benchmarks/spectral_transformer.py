@@ -18,7 +18,7 @@ PERIODS = np.geomspace(4.0, 0.06, 8)  # of the Fourier features of position, in 
 WIDTH_PERIODS = np.array([40.0, 20.0])  # of those of the log of the band width, from -9 to -3: it changes them little
 TREATMENTS = ("raw", "slopes", "snv slopes")
 MIN_SD = 0.2  # of an order, as a share of the greatest: the highest orders are mostly noise
-POOLS = ("summary", "mean", "gated")
+POOLS = ("summary", "gated")
 READ = 2  # of the gated mean: features of the embedding, over the width of a token
 
 
@@ -135,8 +135,8 @@ class SpectralTransformer(nn.Module):
     Args:
         treatment: of the patches' coefficients. raw: none. slopes: without each patch's mean, as a derivative.
             snv slopes: also scaled by the whole spectrum.
-        pool: what becomes the embedding: a summary token, the mean of the patches' tokens, or (gated) the mean of a
-            linear map of them times factors of their position, so that it keeps apart what lies where.
+        pool: what becomes the embedding: a summary token, or (gated) the mean over patches of a linear map of their
+            tokens times factors of their position, so that it keeps apart what lies where.
 
     References: Vaswani et al., NeurIPS 2017, arXiv 1706.03762; Fourier features: Tancik et al., NeurIPS 2020,
         arXiv 2006.10739.
@@ -206,10 +206,8 @@ class SpectralTransformer(nn.Module):
         """(B, 1 + P, width) -> (B, width)"""
         if self.pool == "summary":
             return x[:, 0]
-        share, tokens = patches.cover / patches.cover.sum(), x[:, 1:]
-        if self.pool == "gated":
-            tokens = self.readout(tokens) * self.place(patches.place)[:, -self.width :]
-        return torch.einsum("bpd,p->bd", tokens, share)
+        read = self.readout(x[:, 1:]) * self.place(patches.place)[:, -self.width :]
+        return torch.einsum("bpd,p->bd", read, patches.cover / patches.cover.sum())
 
     def coefficients(
         self, values: Tensor, axis: Axis, reference: Reference, kept: bytes | None = None
