@@ -85,6 +85,7 @@ def judge(
     margin: float = MARGIN,
     moved: tuple[float, float] | None = None,
     error: float | None = None,
+    mapped: float | None = None,
 ) -> Verdict:
     """Makes every check that is possible; before there are labels, pairs and health alone decide.
 
@@ -98,6 +99,8 @@ def judge(
             no correction.
         error: of the candidate, out of fold, in sd of the target: two spectra of one object may not differ by more,
             whatever the champion does.
+        mapped: as `error`, of a champion that serves other instruments by their maps: then the candidate must be better
+            than it, in squared errors and changes within pairs together.
     """
     checks = [check for probe in probes for check in _no_worse(probe, margin)]
     if {"candidate", "champion"} <= disagreement.keys():
@@ -108,6 +111,12 @@ def judge(
             finding += f"; its own error is {error:.3g}"
             passed = passed and ours**0.5 <= error
         checks.append(Check("pairs", passed, finding))
+        if error is not None and mapped is not None:
+            expected, linear = ((one**2 + change) ** 0.5 for one, change in ((error, ours), (mapped, theirs)))
+            finding = (
+                f"error expected with a map {expected:.3g} sd, of the champion {linear:.3g}; only less is published"
+            )
+            checks.append(Check("map", expected < linear, finding))
     if any("random" in probe.predicted for probe in probes):
         checks.append(_gains(probes, disagreement))
     if moved is not None:

@@ -252,8 +252,9 @@ def contend(
         error = out["champion"][old] - labels.all.values[old]
         moved = float(np.sqrt(np.mean((change / sd) ** 2))), float(np.sqrt(np.mean((error / sd) ** 2)))
     ours, theirs = (_rmse(out[name][old] - labels.all.values[old]) for name in ("candidate", "champion"))
-    error = float(np.sqrt(np.mean((ours / sd) ** 2)))
-    verdict = judge(probes, disagreement, margin=margin, moved=moved, error=error, **healths)
+    error, before = (float(np.sqrt(np.mean((one / sd) ** 2))) for one in (ours, theirs))
+    mapped = before if champion.instruments.maps else None
+    verdict = judge(probes, disagreement, margin=margin, moved=moved, error=error, mapped=mapped, **healths)
     if values >= MIN_NEWEST:
         ours = np.maximum(ours, _rmse(out["candidate"][newest] - labels.all.values[newest]))
     model = with_calibration(candidate.model, labels) if isinstance(candidate, Fitted) else champion

@@ -151,7 +151,7 @@ def compare(
       tamis compare soil.parquet --target organic_c --html soil.html
       tamis compare meat.parquet --target fat --publish fat
       tamis compare tablets.parquet --target assay --split split \\
-        --pairs instrument --group sample_id --models plsr,fisher-gp,ds,tamis
+        --pairs instrument --group sample_id --models plsr,fisher-gp,ds,weighed
       tamis compare plastics.parquet --target label --test campaign=2023
       tamis compare milk.parquet --target fat_percent --stream sensor \\
         --labels 10 --models tamis,tamis-static,plsr

@@ -11,7 +11,7 @@ from ..fitting.fit import look_at
 from ..fitting.objects import EACH_ROW, objects_of
 from ..fitting.pretrain import read_unlabeled
 from ..fitting.training_data import Tell, is_class, read_training, refuse_doubtful_classes, taken
-from .contenders import Context, contender
+from .contenders import CORRECTED, Context, contender
 from .forecast import forecast
 from .prequential import StreamTask
 from .tasks import ClassTask, CompareOptions, ValueTask
@@ -59,8 +59,8 @@ def compare(
     `tell` gets sentences about what was read, found and left out, and how long it will take. `progress` is called
     before each fit, with a text, the fits that are done, and the number of all.
 
-    Raises BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, or one that lacks
-    the pairs it needs; or options that do not go together.
+    Raises BadFile: a column is missing, or too few rows have a value. ValueError: an unknown model, one that lacks the
+    pairs it needs or cannot use them; or options that do not go together.
     """
     named = [options.group, options.split, options.pairs, options.stream, *options.test]
     table, joined_by = read_training(options.files, options.reading, options.laboratory, options.targets, tell, named)
@@ -87,8 +87,13 @@ def compare(
     options = replace(options, models=list(dict.fromkeys(options.models or usual)))
     for name in options.models:
         contender(kind.of, name)  # raises if there is none, before minutes of work
-    context = Context()
-    if options.unlabeled and any(name.startswith("tamis") for name in options.models):
+    context, encoded = Context(), [name for name in options.models if name.startswith("tamis")]
+    if options.pairs is not None and encoded:
+        known, names = ", ".join((*CORRECTED, "weighed", "cnn-pairs")), ", ".join(encoded)
+        raise ValueError(
+            f"{names}: an encoder learns no map from one condition to the other; with --pairs compare {known}"
+        )
+    if options.unlabeled and encoded:
         reading = replace(options.reading, where=None)
         context = Context(read_unlabeled(options.unlabeled, options.group, table.axis, reading, tell))
     options = replace(options, group=objects.column or EACH_ROW)

@@ -196,7 +196,7 @@ class ValueTask(Task):
         if options.pairs is not None:
             train, test, context = _across(table, options.pairs, objects.codes, train, test, context)
         if context.unlabeled is None:
-            context = replace(context, unlabeled=(_own(table, samples.group, options.pairs, test), table.axis))
+            context = replace(context, unlabeled=(_own(table, samples.group, test), table.axis))
         counts = list(dict.fromkeys(min(n, len(train)) for n in options.labels or [len(train)]))
         return cls(
             target=target, samples=samples, counts=counts, train=train, test=test, split=split, context=context,
@@ -361,14 +361,12 @@ def _across(
     return train, test, replace(context, pairs=(labeled, wanted))
 
 
-def _own(table: Table, group: np.ndarray | None, pairs: str | None, test: np.ndarray) -> Unlabeled:
-    """The file's own spectra without the test's objects, by object and condition."""
+def _own(table: Table, group: np.ndarray | None, test: np.ndarray) -> Unlabeled:
+    """The file's own spectra without the test's objects, by object."""
     objects = np.arange(len(table)) if group is None else group
-    kinds = np.zeros(len(table)) if pairs is None else texts_of(column_of(table, pairs)).astype(str)
-    condition = np.unique(kinds, return_inverse=True)[1]
     keep = np.isfinite(table.spectra).all(axis=1) & ~np.isin(objects, objects[test])
     spectra = table.spectra[keep].astype(np.float32)
-    return Unlabeled(spectra, objects[keep], condition[keep], np.ones(len(spectra), bool))
+    return Unlabeled(spectra, objects[keep], np.zeros(len(spectra), np.int64), np.ones(len(spectra), bool))
 
 
 def _microseconds(trained: Any, spectra: np.ndarray, axis: Axis) -> float:

@@ -86,6 +86,21 @@ def test_a_model_is_improved_or_kept_and_the_gate_says_why(tablets: Path, tmp_pa
             "pairs are rows of one object: --group must name its column",
         ),
         (("compare", "FILE", "--target", "fat", "--models", "ds"), "ds needs pairs to learn from: give --pairs"),
+        (
+            (
+                "compare",
+                "FILE",
+                "--target",
+                "fat",
+                "--pairs",
+                "instrument",
+                "--group",
+                "tablet",
+                "--models",
+                "ds,tamis",
+            ),
+            "tamis: an encoder learns no map from one condition to the other; with --pairs compare mean-shift, ds",
+        ),
         (("compare", "FILE", "--target", "fat", "--models", "best"), "unknown model 'best'; known: plsr"),
         (
             ("compare", "FILE", "--target", "fat", "--pairs", "tablet", "--group", "tablet"),

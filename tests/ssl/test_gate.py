@@ -72,6 +72,12 @@ def test_pairs_that_differ_by_more_than_the_models_own_error_are_refused_whateve
     assert judge([], apart, WELL, WELL, error=2.5).promoted
 
 
+def test_beside_a_linear_map_errors_and_changes_within_pairs_count_together() -> None:
+    apart = {"candidate": 0.2, "champion": 0.25}
+    assert judge([], apart, WELL, WELL, error=0.51, mapped=0.5).promoted
+    assert "map: error expected" in judge([], apart, WELL, WELL, error=0.56, mapped=0.5).reason
+
+
 def test_learning_that_has_not_helped_is_refused() -> None:
     rng = np.random.default_rng(0)
     measured = rng.normal(size=20)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tamis.models.axis import Axis, resampler
+from tamis.models.instruments import Instruments
 from tamis.models.model import Calibration, Model
 from tamis.models.pls import PLSR
-from tamis.models.preprocess import Pipeline
+from tamis.models.preprocess import Affine, Pipeline
 from tamis.models.store import Store
 from tamis.ssl.calibration_transfer import Correction, FisherWhitening
 from tamis.ssl.recipes import Fit, Judged, Labels, as_champion
@@ -133,6 +136,20 @@ def test_a_correction_that_removes_the_signal_is_refused(line: Line, correction:
     assert not judged.verdict.promoted
     reason = judged.verdict.reason
     assert "glucose, newest labels, champion" in reason if labels else ("stream" in reason or "calibration" in reason)
+
+
+def test_beside_a_linear_map_an_encoder_that_is_no_better_is_not_published(line: Line) -> None:
+    same: Fit = as_champion(line.champion)
+    pairs = Unlabeled(
+        line.spectra[:400].astype(np.float32), np.arange(400) // 2, np.zeros(400, int), np.ones(400, bool)
+    )
+    maps = Instruments("lab", {"handheld": Affine.adding(np.zeros(len(line.champion.grid)))})
+    passed = []
+    for champion in (line.champion, replace(line.champion, instruments=maps)):
+        judged = contend(champion, {"candidate": same, "champion": same}, line.labels(0), pairs)
+        passed.append({check.name: check.passed for check in judged.verdict.checks})
+    assert passed[1] == passed[0] | {"map": False}
+    assert "map" not in passed[0]
 
 
 @pytest.mark.long(6)
