@@ -253,41 +253,59 @@ def run(develop: bool, designs: Sequence[str], only: str) -> dict[str, dict[str,
     return found
 
 
-def ratios(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
-    """Mean RMSEP over that of the cell's best linear row, by row and cell."""
-    best = {cell: min(np.mean(rows[name]) for name in ROWS) for cell, rows in found.items()}
-    names = dict.fromkeys(name for rows in found.values() for name in rows)
-    return {name: {cell: float(np.mean(rows[name]) / best[cell]) for cell, rows in found.items()} for name in names}
-
-
-def summary(found: dict[str, dict[str, list[float]]]) -> str:
-    heads = "over the best linear row", "geometric mean", "worst", "5 % better in", "over 2 % worse in"
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, by_cell in ratios(found).items():
-        r = np.array(list(by_cell.values()))
-        mean, better, worse = np.exp(np.mean(np.log(r))), np.sum(r <= 0.95), np.sum(r > 1.02)
-        lines.append(f"| {name} | {mean:.3f} | {r.max():.3f} | {better} of {len(r)} | {worse} |")
-    return "\n".join(lines)
-
-
 def section(found: dict[str, dict[str, list[float]]]) -> str:
+    """A line for each cell, and one for each row over all cells."""
+    means = {cell: {name: float(np.mean(values)) for name, values in rows.items()} for cell, rows in found.items()}
+    best = {cell: min(ROWS, key=lambda name: mean[name]) for cell, mean in means.items()}
     lines = [f"| RMSEP | pls within A | plsr | best linear row | linear | pairs-ridge | {' | '.join(DESIGNS)} |"]
     lines.append("|---" * (6 + len(DESIGNS)) + "|")
-    for cell, rows in found.items():
-        mean = {name: float(np.mean(values)) for name, values in rows.items()}
-        best = min(ROWS, key=lambda name: mean[name])
+    for cell, mean in means.items():
         shown = [f"{mean[name]:.4g}" for name in ("pls within A", "plsr")]
-        shown += [f"{mean[best]:.4g} ({best})", *(f"{mean[name]:.4g}" for name in ("linear", "pairs-ridge"))]
+        shown += [
+            f"{mean[best[cell]]:.4g} ({best[cell]})",
+            *(f"{mean[name]:.4g}" for name in ("linear", "pairs-ridge")),
+        ]
         shown += [f"{mean[name]:.4g} ({mean[f'{name}, untrained']:.4g})" for name in DESIGNS]
         lines.append(f"| {cell} | {' | '.join(shown)} |")
-    return HEAD + "\n" + "\n".join(lines) + "\n\n" + summary(found)
+
+    def over(name: str, other: Callable[[str], str]) -> np.ndarray:
+        return np.array([mean[name] / mean[other(cell)] for cell, mean in means.items()])
+
+    def typical(ratios: np.ndarray) -> str:
+        return f"{np.exp(np.mean(np.log(ratios))):.3f}"
+
+    lines += ["", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    designs = [name for design in DESIGNS for name in (design, f"{design}, untrained")]
+    reached = []
+    for name in (*ROWS, "linear", "pairs-ridge", *designs):
+        ratios, better = over(name, best.__getitem__), over(name, best.__getitem__) <= 0.95
+        if name in DESIGNS and ratios.max() <= 1.02 and better.sum() >= len(better) / 2:
+            reached.append(name)
+        alone = "" if name in ROWS or name == "linear" else typical(over(f"{name} alone", best.__getitem__))
+        cells = [typical(ratios), f"{ratios.max():.3f}", f"{better.sum()} of {len(better)}", str(np.sum(ratios > 1.02))]
+        lines.append(f"| {name} | {' | '.join([*cells, typical(over(name, lambda cell: 'linear')), alone])} |")
+    lines += ["", f"Goal: {' and '.join(reached)} reached it." if reached else "Goal: **missed** by all designs."]
+    return HEAD + "\n" + "\n".join(lines)
 
 
 HEAD = """## What a contrastive encoder adds to linear corrections
 
-Written by `python -m tests.benchmarks.encoder_designs --write`; the protocol is in its docstring. Mean RMSEP of three
-draws with a seed of pretraining each; in brackets, the same design with an untrained network.
+Written by `python -m tests.benchmarks.encoder_designs --write`; protocol and designs are in its docstring. Mean RMSEP
+of three draws with a seed of pretraining each. `linear` is a stack of the five linear corrections; every design is one
+more member of it, in brackets with an untrained network. `pairs-ridge` has the head of the designs and no network. The
+best linear row is chosen on the test objects themselves; no method that has to choose beforehand is sure to reach it,
+`linear` neither. The goal was: at most 1.02 of it in every cell, and at most 0.95 of it in half of the cells. Corn on
+mp5, other draws, was used to develop the designs.
 """
+COLUMNS = (
+    "over the best linear row",
+    "geometric mean",
+    "worst cell",
+    "0.95 or less in",
+    "over 1.02 in",
+    "over `linear`",
+    "alone",
+)
 
 
 def main() -> None:
@@ -298,7 +316,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     asked = parser.parse_args()
     found = run(asked.develop, list(filter(None, asked.designs.split(","))), asked.tasks)
-    print(summary(found))
+    print(section(found))
     if asked.write:
         put("encoder designs", section(found))
 
