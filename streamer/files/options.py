@@ -38,6 +38,7 @@ class ReadOptions:
         reference: makes a camera's counts reflectance; column `x` is the pixel.
         on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
         on_note: gets each sentence about how the file was read (its path first); without it, they are logged.
+        named_objects: without a column `object_id`, another one with names, such as `sample` or `id`, is taken for it.
         frame_spectra: rows read at a time. They become one frame for each line and instrument among them.
     """
 
@@ -53,4 +54,5 @@ class ReadOptions:
     on_note: Callable[[str, str], Any] | None = None
     line: str | None = None
     instrument: str | None = None
+    named_objects: bool = False
     frame_spectra: int = 256

@@ -9,7 +9,7 @@
 Names are compared without case, blanks and marks: 'Sample ID' is `sample_id`.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from ... import BadFile
 from ...models.axis import Axis
 from ...models.rows import Rows
 from ..messages.frame import QUANTITIES
-from .columns import TEXT_COLUMNS, BadRows, Batch, Content, plain
+from .columns import KEYS, TEXT_COLUMNS, BadRows, Batch, Content, plain
 from .kinds import Numbers, numbers
 from .options import BadRowInFile, ReadOptions
 from .readers import open_content, parts, read_errors
@@ -30,6 +30,7 @@ from .readers import open_content, parts, read_errors
 log = structlog.get_logger(__name__)
 
 TIME_COLUMNS = ("time", "datetime", "timestamp")
+OBJECT_COLUMNS = ("object_id", "sample_id")
 INSTRUMENT_COLUMNS = ("instrument", "device", "sensor")
 UNKNOWN = "unknown"
 NOT_A_TIME = np.datetime64("NaT", "us")
@@ -146,7 +147,8 @@ def untyped_tables(file: str | Path, options: ReadOptions, counted: list[int] | 
                 pixels = batch.columns["x"]
                 pixels = numbers(pixels).values if pixels.dtype == object else pixels
                 batch = replace(batch, spectra=reference(batch.spectra, pixels))
-            table = _table(batch, place, content, path, stem, axis, quantity)
+            names = (*OBJECT_COLUMNS, *(name for name in KEYS if options.named_objects and name != "spectrumid"))
+            table = _table(batch, place, content, path, stem, axis, quantity, names)
             keep = np.ones(len(table), bool)
             for column, words in where.items():
                 keep &= np.any([_equals(batch.columns[column], column, word) for word in words], axis=0)
@@ -214,7 +216,16 @@ def _in_unit(path: str, values: np.ndarray, unit: str) -> Axis:
         raise BadFile(f"{path}: {error}") from error
 
 
-def _table(batch: Batch, place: np.ndarray, content: Content, path: str, stem: str, axis: Axis, quantity: str) -> Table:
+def _table(
+    batch: Batch,
+    place: np.ndarray,
+    content: Content,
+    path: str,
+    stem: str,
+    axis: Axis,
+    quantity: str,
+    object_columns: Sequence[str],
+) -> Table:
     """A batch by the rules at the top of this file."""
     n = len(batch.row)
     given = find(batch.columns, "spectrum_id")
@@ -225,7 +236,7 @@ def _table(batch: Batch, place: np.ndarray, content: Content, path: str, stem: s
     for name, others in (("line", ()), ("instrument", INSTRUMENT_COLUMNS)):
         if name in content.meta and find(columns, name, *others) is None:  # the same for all rows
             columns[name] = np.full(n, content.meta[name], object)
-    objects = find(columns, "object_id", "sample_id")
+    objects = find(columns, *object_columns)
     decimal = content.meta.get("decimal", "")
     return Table(path, axis, quantity, decimal, batch.spectra, columns, ids, times, objects, batch.row, place)
 

@@ -20,6 +20,7 @@ from ..files.frames import read_frames
 from ..files.many import Files, expand
 from ..files.options import BadRowInFile, ReadOptions
 from ..messages.predictions import Predictions
+from ..messages.screening import screen
 from ..processing.model_server import ModelServer
 from ..processing.predictor import Predictor
 
@@ -49,9 +50,12 @@ def predictions_of(server: ModelServer, files: Files, options: ReadOptions) -> I
     for path in expand(files):
         for frame in read_frames(path, options):
             try:
-                yield predictor.predict(frame)
+                block = predictor.predict(frame)
             except (AxisMismatch, BadMessage) as error:
                 raise BadFile(f"{path}: {error}") from error
+            for bad in screen(frame, None, [])[1]:
+                block.reason[bad.row] = bad.text
+            yield block
 
 
 def predict(
@@ -66,11 +70,13 @@ def predict(
     paths = expand(files)
     if out is not None and out.exists() and any(out.samefile(path) for path in paths):
         raise BadFile(f"{out}: expected another file for the predictions, got one of the spectra")
+    if out is not None and not out.parent.is_dir():
+        raise BadFile(f"{out}: there is no folder {out.parent}")
     if out is None and sys.stdout is None:
         raise BadFile("standard output is closed: --to FILE")
     bad: list[BadRowInFile] = []
     others = options.on_bad_row or (lambda row: None)
-    options = replace(options, on_bad_row=lambda row: (bad.append(row), others(row)))
+    options = replace(options, on_bad_row=lambda row: (bad.append(row), others(row)), named_objects=True)
     server = ModelServer.of(store, name, version)
     spectra = untrusted = 0
     try:

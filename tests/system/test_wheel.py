@@ -33,6 +33,7 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.long(20)
 def test_an_installed_wheel_has_every_room_and_its_command(tmp_path: Path) -> None:
     source = tmp_path / "source"

@@ -120,3 +120,24 @@ def test_the_spectra_are_never_overwritten(store: Store, file: Path) -> None:
     with pytest.raises(BadFile, match="got one of the spectra"):
         run(store, file, file)
     assert file.read_bytes() == before
+
+
+def test_a_table_of_samples_keeps_their_names_and_says_which_band_is_missing(
+    store: Store, tmp_path: Path, grid: Axis
+) -> None:
+    spectra, _ = simulate(3, grid, seed=1)
+    cells = [list(map(repr, row.tolist())) for row in spectra]
+    cells[1][3] = ""
+    lines = [",".join(["Probe", *map(repr, grid.values.tolist())])]
+    lines += [",".join([name, *row]) for name, row in zip(["P 7", "P 8", "P 7"], cells, strict=True)]
+    (tmp_path / "tuesday.csv").write_text("\n".join(lines))
+    run(store, tmp_path / "tuesday.csv", out := tmp_path / "out.parquet")
+    rows = pq.read_table(out).to_pylist()
+    assert [row["object_id"] for row in rows] == ["P 7", "P 8", "P 7"]
+    place = f"{grid.values[3]:g} nm (1 of {len(grid)} bands)"
+    assert [row["reason"] for row in rows] == ["", f"expected finite numbers, got nan at {place}", ""]
+
+
+def test_a_folder_that_is_not_there_is_named(store: Store, file: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match=f"out.csv: there is no folder {tmp_path / 'later'}"):
+        run(store, file, tmp_path / "later" / "out.csv")
