@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -112,10 +113,15 @@ OBJECTIVES = {"nt-xent": nt_xent, "vicreg": variance_invariance_covariance}
 _encoders: dict[tuple, Encoder] = {}
 
 
-def encoder_of(part: Part, trained: bool, objective: str, size: tuple[int, int, int]) -> Encoder:
-    """Pretrained on pairs, with differences within pairs added; or with its first weights."""
+def encoder_of(
+    part: Part, trained: bool, objective: str, size: tuple[int, int, int], projected: bool = False
+) -> Encoder:
+    """Pretrained on pairs, with differences within pairs added; or with its first weights.
+
+    `projected`: the loss is on what a further layer makes of the embedding, as published; the layer is then dropped.
+    """
     U, V, seed = part.U, part.V, part.seed
-    key = U.tobytes(), V.tobytes(), seed, trained, objective
+    key = U.tobytes(), V.tobytes(), seed, trained, objective, projected
     if key in _encoders:
         return _encoders[key]
     hidden, width, steps = size
@@ -124,13 +130,16 @@ def encoder_of(part: Part, trained: bool, objective: str, size: tuple[int, int, 
     generator = torch.Generator().manual_seed(seed)
     with torch_randomness(seed, torch.device("cpu")):
         encoder = Encoder(both, hidden, width)
-        averaged = copy.deepcopy(encoder)
-        optimizer = torch.optim.AdamW(encoder.parameters(), RATE, weight_decay=1e-4, fused=True)
+        averaged, before = copy.deepcopy(encoder), nn.Identity()
+        if projected:
+            before = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width // 2))
+        learned = [*encoder.parameters(), *before.parameters()]
+        optimizer = torch.optim.AdamW(learned, RATE, weight_decay=1e-4, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(steps))
         for step in range(steps if trained else 0):
             rows = torch.randperm(len(U))[:BATCH]
             views = [side[rows] + noise.sample(len(rows), generator) for side in sides]
-            loss = OBJECTIVES[objective](*encoder(torch.cat(views)).chunk(2))
+            loss = OBJECTIVES[objective](*before(encoder(torch.cat(views))).chunk(2))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -140,9 +149,15 @@ def encoder_of(part: Part, trained: bool, objective: str, size: tuple[int, int, 
     return _encoders[key]
 
 
-def embedding(part: Part, trained: bool, objective: str = "nt-xent", size: tuple[int, int, int] = LARGE) -> Predict:
+def embedding(
+    part: Part,
+    trained: bool,
+    objective: str = "nt-xent",
+    size: tuple[int, int, int] = LARGE,
+    projected: bool = False,
+) -> Predict:
     """(n, k) -> (n, width), with variance 1 in all"""
-    encoder = encoder_of(part, trained, objective, size)
+    encoder = encoder_of(part, trained, objective, size, projected)
     last = components(encoder.embed(np.vstack([part.Z, part.U, part.V])), encoder.width)
     return lambda rows: last(encoder.embed(rows))
 
@@ -188,8 +203,8 @@ def pairs_ridge(part: Part) -> Fitted:
     return on(ridge(part.through(of_heads)), of_heads)
 
 
-def contrast(trained: bool, part: Part) -> Fitted:
-    embed = embedding(part.through(of_networks), trained)
+def contrast(trained: bool, part: Part, projected: bool = False) -> Fitted:
+    embed = embedding(part.through(of_networks), trained, projected=projected)
     return on(ridge(part.through(lambda rows: embed(of_networks(rows)))), lambda rows: embed(of_networks(rows)))
 
 
@@ -201,7 +216,8 @@ def vicreg(trained: bool, part: Part) -> Fitted:
 
 
 def kernel(trained: bool, part: Part) -> Fitted:
-    embed, size, middle = embedding(part.through(of_networks), trained), part.y.std() or 1.0, part.y.mean()
+    embed = embedding(part.through(of_networks), trained)
+    size, middle = part.y.std() or 1.0, part.y.mean()
 
     def features(rows: np.ndarray) -> list[np.ndarray]:
         more = embed(of_networks(rows))
@@ -305,4 +321,5 @@ DESIGNS: dict[str, Callable[[bool, Part], Fitted]] = {
     "map": residual_map,
     "kernel": kernel,
     "tuned": tuned,
+    "projected": partial(contrast, projected=True),
 }
