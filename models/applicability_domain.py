@@ -11,6 +11,9 @@ from .cross_validation import folds_of
 LEVELS = (0.95, 0.99)
 LEAST_FOLDS = 10  # of the rows, or more where they are few: each fold's subspace must be about as good as that of all
 FEW_ROWS = 2_000  # so many rows are predicted in all by the subspaces of more folds
+# Gross outliers: so many medians away, where of chi2 with one degree of freedom one in half a million lies, and no more
+# of them than this share, or they are a kind of their own.
+GROSS, MOST_GROSS = 50.0, 0.05
 _BLOCK = 4096  # spectra
 
 Subspace = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean (bands,), rotations (bands, A), loadings (bands, A)
@@ -145,9 +148,15 @@ def hotelling_limits(n: int, components: int) -> np.ndarray:
 
 
 def _moment_limits(distances: np.ndarray, *, few: bool = False) -> np.ndarray:
-    """Of (n,) T2 or Q: g chi2(h); or, as mean and variance of a `few` are not exact, the mean times F(h, n - 1)."""
+    """Of (n,) T2 or Q: g chi2(h); or, as mean and variance of a `few` are not exact, the mean times F(h, n - 1).
+
+    Gross outliers count in neither: a single one would make the limit so wide that another instrument is within it.
+    """
     from scipy.special import chdtri, fdtri
 
+    gross = distances > GROSS * np.median(distances)
+    if gross.mean() <= MOST_GROSS:
+        distances = distances[~gross]
     mean, variance = distances.mean(), distances.var(ddof=1)
     if mean <= 0 or variance <= 0:
         return np.full(len(LEVELS), mean)

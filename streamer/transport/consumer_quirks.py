@@ -114,6 +114,13 @@ def ask_anew(consumer: Any) -> None:
             coordinator.maybe_leave_group(timeout_ms=_LEAVE_MS)
 
 
+def join_anew(consumer: Any) -> None:
+    """As a member that the group does not know, under our name: it takes over from the last one of that name."""
+    coordinator = consumer._coordinator
+    coordinator._join_task = None
+    coordinator.reset_generation()
+
+
 @contextmanager
 def _unnamed(coordinator: Any) -> Iterator[None]:
     """A named member would not leave."""

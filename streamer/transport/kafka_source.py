@@ -15,7 +15,7 @@ from ..messages.record import Record
 from . import consumer_quirks, fetch_path  # noqa: F401 (it changes how kafka-python receives)
 from .answers import Answers
 from .client import connected, fixed_partitions, reason_of, with_notes
-from .membership import Membership
+from .membership import Membership, named_twice
 from .positions import Positions
 from .protocols import MAX_POLL_RECORDS, Progress, Source
 from .record_batches import read_anything
@@ -128,9 +128,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._polled = now
         if self._unsure and not self._look_up(timeout_s):
             return []
-        begun = {
-            p: (at, "") for p, at in self._positions.to_keep().items() if p not in self._undone
-        }  # nothing has come
+        # Where nothing has come yet.
+        begun = {p: (at, "") for p, at in self._positions.to_keep().items() if p not in self._undone}
         self._confirmed = begun | self._confirmed
         self._send_commit()
         consumer_quirks.keep_assignment(self._consumer)
@@ -140,7 +139,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             self._choose(error)
             return []
         except errors.FencedInstanceIdError as error:
-            raise self._fenced() from error
+            self._refused(error)
+            batches = {}
         except errors.KafkaError as error:
             if not error.retriable:
                 why = reason_of(error, **self._rights)
@@ -148,7 +148,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             batches = {}  # before we have joined the group, poll does not wait
             time.sleep(min(timeout_s, _PAUSE_S))
         if consumer_quirks.is_fenced(self._consumer):
-            raise self._fenced()
+            self._refused()
         self._answers.check(received=bool(batches))
         self._watch(batches)
         if self._slept:  # until a heartbeat is answered, our partitions may be another member's
@@ -241,7 +241,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         try:
             self._consumer.commit_async(with_notes(self._sent), callback=self._take_answer)
         except errors.FencedInstanceIdError as error:
-            raise self._fenced() from error
+            self._confirmed, self._sent = self._sent | self._confirmed, {}
+            self._refused(error)
 
     def _take_answer(self, offsets: Any, answer: Any) -> None:
         sent, self._sent = self._sent, {}
@@ -375,12 +376,9 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             return self._consumer.position(partition, timeout_ms=100)
         return None
 
-    def _fenced(self) -> Fenced:
-        name = self._consumer.config["group_instance_id"]
-        return Fenced(
-            f"{self._brokers}: another member of group {self.group} has our name, {name!r}; "
-            "give each worker its own kafka.group_instance_id, or leave it unset"
-        )
+    def _refused(self, why: Exception | None = None) -> None:
+        if self._membership is None or not self._membership.comes_back():
+            raise Fenced(f"{self._brokers}: {named_twice(self._consumer)}") from why
 
     def close(self) -> None:
         """Makes the last commit, and leaves the group, so that others take over at once."""

@@ -15,6 +15,10 @@ log = structlog.get_logger()
 
 _JOINING = "the group has not assigned its partitions yet"
 _PATIENCE_S = 20.0  # longer than a killed member's session, and than a rebalance usually takes
+_SETTLED_S = (
+    5.0  # without a partition, while no rebalance goes on: one was to come, and its leader may have died before
+)
+_NAMESAKE_S = 30.0  # a second member of our name takes it from us again within seconds
 _LOOK_S, _UNREAD_S = 5.0, 20.0  # how often a spare looks whether the others read, and for how long they may not
 _UNSETTLED = "the group has not assigned its partitions yet: it waits for another member, or has no coordinator"
 _TAKEN = "the group gave them all to other members: it has as many as partitions, or more; asking it once more"
@@ -33,6 +37,7 @@ class Membership:
     def __init__(self, consumer: Any, group: str, topics: Collection[str]) -> None:
         self._consumer, self._group, self._topics = consumer, group, set(topics)
         self._since = time.monotonic()
+        self._refused = float("-inf")
         self._said: set[str] = set()  # since then
         self._looked = float("-inf")
         self._behind: dict[
@@ -55,11 +60,23 @@ class Membership:
         if is_away or not missing:
             self._since = time.monotonic()
             self._said.clear()
-        elif time.monotonic() - self._since > _PATIENCE_S and why not in self._said:
+        elif time.monotonic() - self._since > (_SETTLED_S if why == _TAKEN else _PATIENCE_S) and why not in self._said:
             self._said.add(why)
             log.warning("no partition is ours: nothing is read", group=self._group, topics=sorted(missing), why=why)
             if why != _UNSETTLED:
                 consumer_quirks.ask_anew(self._consumer)
+
+    def comes_back(self) -> bool:
+        """After the group has refused us, since our name is another member's: joins it anew, but not twice in a row.
+
+        If a coordinator dies after our join, its successor may know only the last one of our name.
+        """
+        refused, self._refused = self._refused, time.monotonic()
+        if self._refused - refused < _NAMESAKE_S:
+            return False
+        log.warning("the group takes our name for another member's; joining it anew", why=named_twice(self._consumer))
+        consumer_quirks.join_anew(self._consumer)
+        return True
 
     def _reason(self, missing: Collection[str]) -> str:
         if unknown := consumer_quirks.unknown(self._consumer, missing):
@@ -83,3 +100,11 @@ class Membership:
             if now - since > _UNREAD_S:
                 return f"it gave all to others, and nobody reads {partition.topic}[{partition.partition}] on from {at}"
         return ""
+
+
+def named_twice(consumer: Any) -> str:
+    group, name = (consumer.config[key] for key in ("group_id", "group_instance_id"))
+    return (
+        f"another member of group {group} has our name, {name!r}; give each worker its own kafka.group_instance_id, or "
+        "leave it unset"
+    )

@@ -10,6 +10,8 @@ from tamis.models.model import Model
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.preprocess import Pipeline
 
+from ..support.spectra import simulate
+
 
 def low_rank(n: int, rng: np.random.Generator) -> np.ndarray:
     """Spectra of four absorbers with white noise."""
@@ -79,6 +81,25 @@ def test_repeats_of_a_sample_are_held_out_together() -> None:
         for groups in (None, group)
     ]
     assert made[1]["q"][1] > 3 * made[0]["q"][1]
+
+
+def test_one_gross_spectrum_in_the_calibration_does_not_make_the_limits_blind(grid: Axis) -> None:
+    spectra, values = simulate(60, grid)
+    foreign = simulate(40, grid, 1)[0] + 0.05 * np.exp(-0.5 * ((grid.values - 1300.0) / 40.0) ** 2)
+    wrong = spectra.copy()
+    wrong[7] += np.linspace(0.0, 3.0, len(grid)) ** 2
+    for calibration in (spectra, wrong):
+        model = Model.fit(calibration, grid, values[:, :1], ["fat"], pipeline=Pipeline(), estimator=PLSR(3))
+        result, (_, t2), (_, q) = model.predict(foreign, grid), model.limits["t2"], model.limits["q"]
+        assert np.mean((result.t2 > t2) | (result.q > q)) > 0.9
+        own = model.predict(spectra, grid)
+        assert np.mean((own.t2 > t2) | (own.q > q)) < 0.1
+
+
+def test_a_second_kind_of_spectra_in_the_calibration_is_no_outlier() -> None:
+    rng = np.random.default_rng(0)
+    distances = np.concatenate([rng.chisquare(3, 90), 1_000 * rng.chisquare(3, 10)])
+    assert ApplicabilityDomain.principal(low_rank(100, rng)).limited(distances, distances).q_limits[1] > 500
 
 
 def test_limits_of_a_distance_that_does_not_vary_are_that_distance() -> None:

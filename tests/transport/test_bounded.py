@@ -121,17 +121,33 @@ def test_a_named_member_that_was_killed_takes_its_partitions_back_at_once(tamis_
         assert time.monotonic() - began < 10
 
 
-def test_the_older_of_two_members_with_one_name_ends_with_an_error(tamis_kafka: Any) -> None:
+def test_one_of_two_members_with_one_name_ends_with_an_error(tamis_kafka: Any) -> None:
     name = topic(tamis_kafka, partitions=2)
-    with closing(source(tamis_kafka, name, member="box-1")) as first:
-        while assigned(first) < 2:
+    with (
+        closing(source(tamis_kafka, name, member="box-1")) as first,
+        closing(source(tamis_kafka, name, member="box-1")) as second,
+        pytest.raises(Fenced, match=r"another member of group g-.* has our name, 'box-1'; .*kafka.group_ins"),
+    ):
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
             first.poll(0.1)
-        with closing(source(tamis_kafka, name, member="box-1")) as second:
-            while assigned(second) < 2:
-                second.poll(0.1)
-            time.sleep(1)  # for the first one's heartbeat
-            with pytest.raises(Fenced, match=r"another member of group g-.* has our name, 'box-1'; .*kafka.group_ins"):
-                first.poll(0.1)
+            second.poll(0.1)
+
+
+def test_a_member_whose_name_a_dead_one_has_taken_goes_on(tamis_kafka: Any) -> None:
+    """As after the death of a coordinator that alone knew of our join."""
+    name = topic(tamis_kafka)
+    with closing(sink(tamis_kafka)) as out, closing(source(tamis_kafka, name, member="box-1")) as reader:
+        while not assigned(reader):
+            reader.poll(0.1)
+        last = source(tamis_kafka, name, member="box-1")
+        while not assigned(last):
+            last.poll(0.1)
+        last._consumer._client.close()  # as a kill would
+        out.send(name, b"after")
+        out.flush(10)
+        time.sleep(1)  # for our heartbeat, which is refused
+        assert [record.value for record in read(reader, 1)] == [b"after"]
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_a_named_member_that_comes_back_with_one_topic_more_gets_that_too(
 def test_a_member_that_others_leave_nothing_says_so_once(
     tamis_kafka: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(membership, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(membership, "_SETTLED_S", 1.0)
     name = topic(tamis_kafka)
     with (
         closing(source(tamis_kafka, name, member="box-1")) as first,
