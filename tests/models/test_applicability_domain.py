@@ -89,7 +89,7 @@ def test_one_gross_spectrum_in_the_calibration_does_not_make_the_limits_blind(gr
     wrong = spectra.copy()
     wrong[7] += np.linspace(0.0, 3.0, len(grid)) ** 2
     for calibration in (spectra, wrong):
-        model = Model.fit(calibration, grid, values[:, :1], ["fat"], pipeline=Pipeline(), estimator=PLSR(3))
+        model = Model.fit(calibration, grid, values[:, :1], ["fat"], pipeline=Pipeline.parse("snv"), estimator=PLSR(3))
         result, (_, t2), (_, q) = model.predict(foreign, grid), model.limits["t2"], model.limits["q"]
         assert np.mean((result.t2 > t2) | (result.q > q)) > 0.9
         own = model.predict(spectra, grid)
