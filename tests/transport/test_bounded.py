@@ -123,15 +123,19 @@ def test_a_named_member_that_was_killed_takes_its_partitions_back_at_once(tamis_
 
 def test_one_of_two_members_with_one_name_ends_with_an_error(tamis_kafka: Any) -> None:
     name = topic(tamis_kafka, partitions=2)
+
+    def both() -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            first.poll(0.1)
+            second.poll(0.1)
+
     with (
         closing(source(tamis_kafka, name, member="box-1")) as first,
         closing(source(tamis_kafka, name, member="box-1")) as second,
         pytest.raises(Fenced, match=r"another member of group g-.* has our name, 'box-1'; .*kafka.group_ins"),
     ):
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            first.poll(0.1)
-            second.poll(0.1)
+        both()
 
 
 def test_a_member_whose_name_a_dead_one_has_taken_goes_on(tamis_kafka: Any) -> None:
