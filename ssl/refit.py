@@ -50,7 +50,7 @@ from .weighing import Base, Weighed, means_of, weigh
 MIN_NEWEST = 3  # labels: fewer cannot judge a recipe
 MAX_DOUBT = 0.5
 MIN_FULL = 5  # values from which a new fit of everything may be better than a correction
-CONFIDENCE = 0.8  # that it is better
+CONFIDENCE = 0.9  # that it is better: it learns whatever is wrong with the values, too
 NEWEST_SPECTRA = 100  # of the process, whose predictions must not move for no reason
 ANEW = "calibration and values fitted anew"
 SAID = 3  # held values that a verdict names, the newest
