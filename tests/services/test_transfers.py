@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +18,9 @@ from tamis.models.pls import PLSR
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
-from tamis.streamer.demo.plant import running
-from tamis.streamer.messages.codec import encode
-from tamis.streamer.messages.frame import Frame
-from tamis.streamer.messages.predictions import decode_predictions
-from tamis.streamer.messages.record import ARROW
-from tamis.streamer.settings.tables import Settings, Topics
-from tamis.streamer.transport.client import ensure_topics
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
-from tamis.streamer.transport.from_settings import kafka_sink
-from tamis.streamer.transport.kafka_source import KafkaSource
 
+from ..support.live_line import NAME, LiveLine
 from ..support.spectra import materials, simulate
 from ..support.trainer import START, Line
 
@@ -236,29 +224,6 @@ def test_a_shadow_that_would_take_a_map_away_is_dropped(tmp_path: Path, lab: Mod
     assert "no map for handheld, which v0003 serves" in plant.store.log("default").entries[-1].why
 
 
-@contextmanager
-def processes(folder: Path, model: Model, broker: EmbeddedBroker) -> Iterator[tuple[Settings, Store]]:
-    """A worker and a trainer, each with its log in the folder; line and model are those of the demo."""
-    prefix, store = f"pairs-{uuid.uuid4().hex[:8]}", Store(folder / "store")
-    store.publish("glucose", model)
-    settings = Settings(
-        brokers=broker.bootstrap,
-        store=str(store.root),
-        topics=Topics(prefix=prefix, partitions=1),  # type: ignore[call-arg]
-        kafka=dict(broker.client_settings),
-    )
-    topics = settings.topics
-    names = [topics.spectra, topics.predictions, topics.rejects, topics.labels]
-    ensure_topics(settings.brokers, names, 1, create=True, client_settings=settings.kafka)
-    table = {"model": "glucose", "folder": str(folder / "trainer"), "buffer_max_bytes": 8 << 20, "pretrain_spectra": 0}
-    more = {"TAMIS_TOPICS__PREFIX": prefix, "TAMIS_RELOAD_S": "0.1", "TAMIS_TRAINER": json.dumps(table)}
-    with (
-        running("worker", settings, folder / "worker.log", more),
-        running("trainer", settings, folder / "trainer.log", more),
-    ):
-        yield settings, store
-
-
 @pytest.mark.slow
 @pytest.mark.long(15)
 @pytest.mark.xdist_group("processes")
@@ -266,47 +231,27 @@ def test_worker_and_trainer_serve_an_instrument_that_nobody_has_transferred(
     tmp_path: Path, lab: Model, grid: Axis, tamis_broker: EmbeddedBroker
 ) -> None:
     """Real processes: at first its results are wrong; after 20 objects they are right, by the instrument's name."""
-    with processes(tmp_path, lab, tamis_broker) as (settings, store), closing(kafka_sink(settings)) as sink:
-        topics, rows = settings.topics, []
-        source = KafkaSource(
-            settings.brokers, [topics.predictions], f"{topics.prefix}-t", client_settings=settings.kafka
-        )
+    store = Store(tmp_path / "store")
+    store.publish(NAME, lab)
+    seen, later = ([f"{name}{i}" for i in range(20)] for name in "ab")
+    with LiveLine(tmp_path, store, tamis_broker) as line, line.trainer():
+        spectra, fat_seen = simulate(20, grid, 7)
+        line.spectra(spectra, grid, instrument="lab", objects=seen)
+        line.spectra(by_handheld(spectra, grid), grid, instrument="handheld", objects=seen)
+        line.until(lambda: store.current(NAME) == "v0002", "a map")
+        line.until(lambda: len(line.rows) == 40, "predictions")
+        time.sleep(0.5)  # the worker looks into the store ten times a second
+        spectra, fat_later = simulate(20, grid, 8)
+        line.spectra(by_handheld(spectra, grid), grid, instrument="handheld", objects=later)
+        line.spectra(spectra, grid, instrument="probe", objects=later)
+        line.until(lambda: len(line.rows) == 80, "more predictions")
 
-        def send(instrument: str, spectra: np.ndarray, name: str) -> None:
-            objects, n = [f"{name}{i}" for i in range(len(spectra))], len(spectra)
-            ids, part = [f"{instrument}-{one}" for one in objects], spectra.astype(np.float32)
-            frame = Frame(*("fermentation", instrument, grid, "absorbance", part, ids, np.full(n, START)), objects)
-            for value, headers in encode(frame, ARROW, 900_000):
-                sink.send(topics.spectra, value, key=b"nir1", headers=headers)
-            sink.flush(10)
+    def error(objects: list[str], fat: np.ndarray) -> float:
+        got = {row["spectrum_id"]: row["fat"] for row in line.rows}
+        return float(np.abs([got[f"handheld-{name}"] for name in objects] - fat[:, 0]).mean())
 
-        def until(is_done: Any, what: str) -> None:
-            deadline = time.monotonic() + 90
-            while not is_done():
-                for record in source.poll(0.1):
-                    rows.extend(decode_predictions(record.value, record.headers))
-                assert time.monotonic() < deadline, f"{what}: {[p.read_text()[-800:] for p in tmp_path.glob('*.log')]}"
-
-        def errors(name: str) -> np.ndarray:
-            got = {row["spectrum_id"]: row["fat"] for row in rows}
-            return np.array([got[f"handheld-{name}{i}"] for i in range(20)]) - fat[:, 0]
-
-        with closing(source):
-            spectra, fat = simulate(20, grid, 7)
-            send("lab", spectra, "a")
-            send("handheld", by_handheld(spectra, grid), "a")
-            until(lambda: store.current("glucose") == "v0002", "a map")
-            until(lambda: len(rows) == 40, "predictions")
-            time.sleep(0.5)  # the worker looks into the store ten times a second
-            spectra, fat = simulate(20, grid, 8)
-            send("handheld", by_handheld(spectra, grid), "b")
-            send("probe", spectra, "b")
-            until(lambda: len(rows) == 80, "more predictions")
-            spectra, fat = simulate(20, grid, 7)
-            before = errors("a")
-            spectra, fat = simulate(20, grid, 8)
-            assert np.abs(errors("b")).mean() < 0.2 * np.abs(before).mean()
-    of = {name: [row for row in rows if row["spectrum_id"].startswith(f"{name}-b")] for name in ("handheld", "probe")}
+    assert error(later, fat_later) < 0.2 * error(seen, fat_seen)
+    of = {n: [row for row in line.rows if row["spectrum_id"].startswith(f"{n}-b")] for n in ("handheld", "probe")}
     assert {row["model_version"] for row in of["handheld"] + of["probe"]} == {"v0002"}
     assert Counter(row["trusted"] for row in of["handheld"])[True] >= 15
     assert not any(row["trusted"] for row in of["probe"])

@@ -81,11 +81,13 @@ class LiveLine:
         """Runs one; gives the address of its metrics."""
         return running("trainer", self._settings, self.folder / f"{log}.log", self._more)
 
-    def spectra(self, spectra: np.ndarray, axis: Axis, start: int = 0) -> None:
-        """Arrive in one frame; their ids count from `start`."""
-        ids = [f"s{start + i}" for i in range(len(spectra))]
-        part = spectra.astype(np.float32)
-        frame = Frame("fermentation", "a", axis, "absorbance", part, ids, np.full(len(ids), START))
+    def spectra(
+        self, spectra: np.ndarray, axis: Axis, start: int = 0, instrument: str = "a", objects: list[str] | None = None
+    ) -> None:
+        """Arrive in one frame; their ids count from `start`, or are those of instrument and objects."""
+        n, part = len(spectra), spectra.astype(np.float32)
+        ids = [f"s{start + i}" for i in range(n)] if objects is None else [f"{instrument}-{name}" for name in objects]
+        frame = Frame("fermentation", instrument, axis, "absorbance", part, ids, np.full(n, START), objects)
         for value, headers in encode(frame, ARROW, 900_000):
             self._sink.send(self._topics.spectra, value, key=b"nir1", headers=headers)
         self._sink.flush(10)
