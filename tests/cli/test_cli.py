@@ -29,7 +29,7 @@ from tamis.streamer.tools.tail import run_tail
 from tamis.streamer.transport.embedded_broker import EmbeddedBroker
 from tamis.streamer.transport.kafka_source import KafkaSource
 
-from ..support.kafka import ON_KAFKA_TOO
+from ..support.kafka import SLOW_ON_KAFKA
 from ..support.processes import CLEAN, tamis
 from ..support.spectra import simulate
 
@@ -114,7 +114,7 @@ def consume(broker: EmbeddedBroker, topics: list[str], n: int) -> dict[str, list
 
 
 @pytest.mark.long(8)
-@ON_KAFKA_TOO
+@SLOW_ON_KAFKA
 def test_fit_replay_and_worker_give_the_estimators_own_predictions(
     meat: Path, tmp_path: Path, tamis_broker: EmbeddedBroker
 ) -> None:

@@ -87,6 +87,7 @@ def test_peaks_are_found_and_named() -> None:
     assert peaks(np.linspace(0, 1, 61), Axis(np.arange(61.0), "index")) == []
 
 
+@pytest.mark.slow
 def test_explain_as_a_user_types_it(grid: Axis, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "s").publish("fat", fitted(grid, brief(SpectraTrRegressor, epochs=3)))
     write_parquet(tmp_path / "new.parquet", [frame(grid, 20)])

@@ -42,7 +42,7 @@ SLOW_ON_KAFKA = pytest.mark.parametrize(
 EACH_GUARANTEE = pytest.mark.parametrize(
     ("guarantee", "tamis_broker_with"),
     [
-        ("at_least_once", "embedded"),
+        pytest.param("at_least_once", "embedded", marks=pytest.mark.slow),
         ("exactly_once", "embedded"),
         pytest.param("exactly_once", "kafka", marks=pytest.mark.slow),
     ],

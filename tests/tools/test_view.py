@@ -70,6 +70,7 @@ def sorting(broker: EmbeddedBroker, model: Model, folder: Path) -> Iterator[tupl
         worker.wait(30)
 
 
+@pytest.mark.slow
 @pytest.mark.long(25)
 def test_the_report_of_a_replayed_cube_shows_the_belt_with_its_decisions(
     belts: tuple[Model, Simulated],
