@@ -228,7 +228,8 @@ def _stuck(measured: np.ndarray, predicted: np.ndarray, noise: float, tie: float
         if len(run) < STUCK_VALUES:
             continue
         differ = np.sqrt(max(run.var() - (noise / 2) ** 2, 0.0))
-        if np.ptp(run) <= STUCK_SD * noise and tie >= STUCK_CHANCE ** (1 / (len(run) - 1)) * differ:
+        spread = max(STUCK_SD, 1 + np.sqrt(2 * np.log(len(run)))) * noise  # a longer run of noise spreads further
+        if np.ptp(run) <= spread and tie >= STUCK_CHANCE ** (1 / (len(run) - 1)) * differ:
             continue
         is_limit = start >= FEW_VALUES and measured[start] <= np.quantile(measured[:start], LOWEST)
         stuck[start + 1 : end] = not is_limit

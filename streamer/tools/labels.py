@@ -40,6 +40,7 @@ _UNIT_IN_NAME = re.compile(r"(?P<name>.*\S)\s*[\[(](?P<unit>[^\])]*)[\])]\s*")
 _TIME_COLUMNS = ("time", "datetime", "date", "day")
 _LOT_COLUMNS = ("lot", "lot_id", "tank", "batch", "charge")
 _SPAN_COLUMNS = ("from", "start", "begin"), ("to", "until", "end")
+_MISSPELT = 0.75  # so alike: 'fatt' or 'protien'; less is another name, such as ADF beside NDF, or No beside NO3
 _NOTE_COLUMNS = ("note", "notes", "comment", "comments", "remark", "remarks", "operator")
 
 
@@ -121,11 +122,11 @@ def labels_of_file(
     names_column = _key_column(values, key, *(_LOT_COLUMNS if is_lots else ()))
     names = values.cells[names_column]
     columns = _target_columns(values, targets)
-    notes = list(values.notes)
-    if expected is not None and not of_classes:
-        notes += _left_out(values, columns, targets)
     texts = {name: find_name(values.cells, name) for name in ("line", "instrument")}
     times = find_name(values.cells, *_TIME_COLUMNS)
+    notes = list(values.notes)
+    if expected is not None and not of_classes:
+        notes += _left_out(values, {names_column, *texts.values()}, columns, targets)
     if is_lots and of_classes:
         _refuse_unknown_classes(values, {names_column, *spans, *columns}, targets)
     read = {name: numbers(values.cells[name].tolist(), values.decimal) for name in columns}
@@ -215,17 +216,19 @@ def _target_columns(values: Values, targets: Sequence[str]) -> dict[str, tuple[s
     return columns
 
 
-def _left_out(values: Values, columns: Mapping[str, tuple[str, str]], targets: Sequence[str]) -> list[str]:
+def _left_out(
+    values: Values, known: Collection[str | None], columns: Mapping[str, tuple[str, str]], targets: Sequence[str]
+) -> list[str]:
     """A sentence about columns of numbers that are no target. Raises BadFile: one is a target that is misspelt."""
     left = [target for target in targets if target not in {taken for taken, _ in columns.values()}]
+    beside = {plain(text) for text in (*KEYS, *_LOT_COLUMNS, *_TIME_COLUMNS, *_NOTE_COLUMNS, *sum(_SPAN_COLUMNS, ()))}
     others = []
     for name in values.cells:
-        beside = {plain(text) for text in (*KEYS, *_TIME_COLUMNS, *_NOTE_COLUMNS, *sum(_SPAN_COLUMNS, ()))}
         is_number = np.isfinite(numbers(values.cells[name].tolist(), values.decimal).values).any()
-        if name in columns or plain(name) in beside or not is_number:
+        if name in columns or name in known or plain(name) in beside or not is_number:
             continue
         found = _UNIT_IN_NAME.fullmatch(name)
-        if near := did_you_mean(found["name"] if found else name, left):
+        if near := did_you_mean(found["name"] if found else name, left, _MISSPELT):
             raise BadFile(f"{values.path}: unknown target {name[:80]!r}{near}; rename the column, or take it out; "
                           "nothing was sent")  # fmt: skip
         others.append(name)

@@ -84,6 +84,8 @@ def predict(
             target: Any = sys.stdout.buffer if out is None else stack.enter_context(atomic_write(out))
             write: Callable[[pa.Table], Any] | None = None
             for block in predictions_of(server, paths, options):
+                if len(paths) > 1 and block.object_id is None:  # another file may have a column of names
+                    block = replace(block, object_id=[""] * len(block))
                 table = table_of(block)
                 write = write or _writer(form, target, table.schema, stack)
                 write(table)
@@ -123,20 +125,20 @@ def table_of(block: Predictions) -> pa.Table:
 
 def _writer(form: Format, target: Any, schema: pa.Schema, stack: ExitStack) -> Callable[[pa.Table], Any]:
     if form == "xlsx":
-        return _sheet_writer(target, schema.names, stack)
-    if form == "parquet":
+        write_rows = _sheet_writer(target, schema.names, stack)
+    elif form == "parquet":
         from pyarrow.parquet import ParquetWriter
 
-        made = stack.enter_context(ParquetWriter(target, schema, compression="zstd"))
+        write_rows = stack.enter_context(ParquetWriter(target, schema, compression="zstd")).write_table
     else:
         from pyarrow.csv import CSVWriter
 
-        made = stack.enter_context(CSVWriter(target, schema))
+        write_rows = stack.enter_context(CSVWriter(target, schema)).write_table
 
     def write(table: pa.Table) -> None:
         if table.schema != schema:
             raise BadFile(f"expected the columns {schema.names} in all files, got {table.schema.names}")
-        made.write_table(table)
+        write_rows(table)
 
     return write
 

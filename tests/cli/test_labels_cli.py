@@ -222,6 +222,20 @@ def test_a_misspelt_target_beside_a_right_one_is_refused_and_other_columns_are_n
     assert label.values == {"fat": 5.1, "protein": 12.1}
 
 
+def test_a_column_that_is_used_or_another_quantity_is_no_misspelt_target(
+    labels: Any, tmp_path: Path, grid: Axis
+) -> None:
+    spectra, values = simulate(40, grid)
+    model = Model.fit(spectra, grid, values, ["fat", "lysine"], pipeline=Pipeline(), estimator=PLSR(2))
+    Store(tmp_path / "store").publish("default", model)
+    (tmp_path / "week.csv").write_text("lys. vial,line,batch,fat,lime\n7,2,31,5.1,0.1\n8,2,31,5.2,0.1\n")
+    done = labels("add", "week.csv", "--key", "lys. vial")
+    assert done.returncode == 0, done.stderr
+    assert "week.csv: left out, since the model does not predict it: 'lime'\n" in done.stderr
+    (first, _), *_ = labels.sent(1)[0]
+    assert (first.spectrum_id, first.line, first.values) == ("7", "2", {"fat": 5.1})
+
+
 def history(folder: Path) -> None:
     log = LabelLog(folder / "trainer")
     for at, (name, value) in enumerate((("a1", 10.3), ("a2", 130.0))):

@@ -138,3 +138,11 @@ def test_it_depends_on_the_values_alone() -> None:
     assert whole.reason == again.reason
     assert whole.reason[:30] == part.reason
     assert len(weighed(measured[:0], predicted[:0]).accepted) == 0
+
+
+def test_a_long_steady_run_of_equal_rounded_values_is_not_stuck() -> None:
+    """Its predictions scatter by noise alone, and the more of them there are the further apart the extremes lie."""
+    predicted = 50 + 0.3 * np.random.default_rng(0).uniform(-1, 1, 200)
+    predicted[[20, 120]] = 49.05, 50.95
+    found = assess(np.full(200, 50.0), predicted, np.full(200, 0.6), tie=0.3)
+    assert found.accepted.all()

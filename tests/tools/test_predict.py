@@ -23,6 +23,7 @@ from ..support.models import classified
 from ..support.spectra import simulate
 
 N = 700  # more than one block
+READ = ReadOptions(axis_unit="nm", on_bad_row=str)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def file(tmp_path: Path, grid: Axis) -> Path:
 
 
 def run(store: Store, file: Path, out: Path, version: str | None = None) -> Summary:
-    return predict(store, "meat", version, file, out, form_of(out, None), ReadOptions(axis_unit="nm", on_bad_row=str))
+    return predict(store, "meat", version, file, out, form_of(out, None), READ)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "xlsx"])
@@ -141,3 +142,22 @@ def test_a_table_of_samples_keeps_their_names_and_says_which_band_is_missing(
 def test_a_folder_that_is_not_there_is_named(store: Store, file: Path, tmp_path: Path) -> None:
     with pytest.raises(BadFile, match=f"out.csv: there is no folder {tmp_path / 'later'}"):
         run(store, file, tmp_path / "later" / "out.csv")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "xlsx"])
+def test_of_several_files_some_may_name_their_samples(form: str, store: Store, tmp_path: Path, grid: Axis) -> None:
+    spectra, _ = simulate(2, grid, seed=1)
+    bands = ",".join(map(repr, grid.values.tolist()))
+    lines = [",".join(map(repr, row.tolist())) for row in spectra]
+    (tmp_path / "plain.csv").write_text("\n".join([bands, *lines]))
+    (tmp_path / "named.csv").write_text("\n".join([f"sample,{bands}", *(f"s{i},{row}" for i, row in enumerate(lines))]))
+    for names in (("plain", "named"), ("named", "plain")):
+        out = tmp_path / f"out.{form}"
+        predict(store, "meat", None, [tmp_path / f"{name}.csv" for name in names], out, form, READ)  # type: ignore[arg-type]
+        if form == "xlsx":
+            head, *rows = load_workbook(out)["predictions"].iter_rows(values_only=True)
+            found = [row[head.index("object_id")] or "" for row in rows]
+        else:
+            found = (pyarrow.csv.read_csv if form == "csv" else pq.read_table)(out)["object_id"].to_pylist()
+        of = {"plain": ["", ""], "named": ["s0", "s1"]}
+        assert found == [name for each in names for name in of[each]]
