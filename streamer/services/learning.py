@@ -284,6 +284,8 @@ class Learning:
             self._note_verdict(job, outcome, reason, version)
             if outcome == "promoted":
                 self.on_learned(version, self.promotion.until(version))
+                if judged is None and job.why == "labels":  # the values that it was judged by are learned next
+                    self._tried_labels = min(self._tried_labels, self.promotion.until(version))
         if judged is not None:
             self._decide(job, judged)
 

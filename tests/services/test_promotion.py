@@ -70,6 +70,16 @@ def test_a_shadow_that_is_better_is_promoted_with_the_figures_that_say_so(
     assert line.verdicts[-1]["outcome"] == "promoted"
 
 
+def test_values_that_promoted_a_shadow_are_learned_next(tmp_path: Path, model: Model, grid: Axis) -> None:
+    line = line_with(tmp_path, shifted(model, 0.03), shifted(model, 0.015), "shadow", refit_labels=1)
+    measured(line, grid, 20)
+    line.run()
+    made = [
+        one for one in line.store.log("default").entries if one.by == TRAINER and one.version not in ("v0001", "v0002")
+    ]
+    assert [len(one.labels) for one in made[:1]] == [20], "no further value has to come"
+
+
 def test_a_shadow_that_is_worse_is_archived(tmp_path: Path, model: Model, grid: Axis) -> None:
     line = line_with(tmp_path, model, shifted(model, 0.3), "shadow")
     measured(line, grid, 20)
