@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from .preprocess import Affine
+from .steps import Affine
 
 UNNAMED = ("", "unknown")  # what frames say whose producer names no instrument
 

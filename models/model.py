@@ -16,7 +16,7 @@ from .applicability_domain import LEVELS
 from .axis import Axis, resampler
 from .instruments import Instruments
 from .prediction_interval import PredictionInterval
-from .preprocess import STEPS, Pipeline, through
+from .preprocess import STEPS, BySensor, Pipeline, through
 from .rows import Rows
 
 # Each estimator by its kind. A new one is a file and a row here; its module is imported at the first use.
@@ -152,6 +152,8 @@ class Model:
         from sklearn.utils.validation import has_fit_parameter
 
         treated = pipeline.fit(spectra, axis)
+        if "blocks" in estimator.get_params():  # how many numbers each sensor gives
+            estimator.set_params(blocks=pipeline.sizes or None)
         together = {} if groups is None or not has_fit_parameter(estimator, "groups") else {"groups": groups}
         class_of = ""
         if np.asarray(values).dtype.kind in "OU":
@@ -260,7 +262,7 @@ class Model:
             "training": self.training,
             "limits": self.limits,
         }
-        steps = [step.name for step in self.pipeline.steps if step.name not in STEPS]
+        steps = [name for name in self.pipeline.names() if name not in (*STEPS, BySensor.name)]
         kinds = [self.kind] if self.kind not in ESTIMATORS else []
         if outside := plugins.used({plugins.MODELS: kinds, plugins.PRETREATMENTS: steps}):
             manifest["plugins"] = outside

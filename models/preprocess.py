@@ -1,288 +1,23 @@
-"""Pre-treatments of spectra, batched, as one declarative pipeline that is saved with the model.
+"""Pre-treatments as one declarative pipeline that is saved with the model.
 
-A pipeline is written as text, left to right: ``cut 950 1500, baseline, savgol 15 2 1, centre``.
-Every step maps (n, bands) to (n, bands'); what it learns, it learns from the training spectra alone.
+A pipeline is written as text, left to right: ``cut 950 1500, baseline, savgol 15 2 1, centre``. Of several sensors,
+each has its own: ``spectrum: snv, savgol 15 2 1; visible: snv; height: autoscale``.
 """
 
-import copy
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import takewhile
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
 from . import plugins
-from .axis import MAX_BANDS, Axis, resampler
-from .convolution import Convolution
-
-MAX_ORDER = 20  # of a polynomial within a window: the powers of a higher one have no digits left
-_TINY = np.finfo(np.float64).tiny
-
-
-@dataclass
-class Step:
-    """A pre-treatment: parameters as dataclass fields; `learned` names what `fit` sets, and the bundle keeps."""
-
-    name: ClassVar[str]  # in texts and bundles: the class's name in lower case
-    learned: ClassVar[tuple[str, ...]] = ()
-
-    def __init_subclass__(cls) -> None:
-        cls.name = cls.__name__.lower()
-
-    @classmethod
-    def fitted(cls, **learned: np.ndarray) -> Self:
-        """A step without parameters that has learned these arrays."""
-        made = cls()
-        vars(made).update(learned)
-        return made
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        """Learn from (n, bands) training spectra on their axis."""
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        """(n, bands) -> (n, bands')"""
-        raise NotImplementedError
-
-    def axis_after(self, axis: Axis) -> Axis:
-        return axis
-
-
-@dataclass
-class Cut(Step):
-    """Keep the bands from `low` to `high`, in the axis's own unit (both ends included)."""
-
-    low: float
-    high: float
-    learned = ("keep",)
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        self.keep = axis.within(self.low, self.high)
-        if self.keep.sum() < 2:
-            raise ValueError(f"cut {self.low:g} {self.high:g} keeps {self.keep.sum()} bands of the axis {axis}")
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        return spectra[:, self.keep]
-
-    def axis_after(self, axis: Axis) -> Axis:
-        return axis[self.keep]
-
-
-class Absorbance(Step):
-    """log10(1/R) of a reflectance; values below 1e-6 are held there, since a dark pixel has no logarithm."""
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        return -np.log10(np.maximum(spectra, 1e-6))
-
-
-class SNV(Step):
-    """Standard normal variate: each spectrum minus its mean, over its standard deviation (n - 1).
-
-    References: Barnes, Dhanoa & Lister, Appl. Spectrosc. 43 (1989) 772-777, doi 10.1366/0003702894202201.
-
-    >>> SNV()(np.array([[1.0, 2.0, 3.0]]))
-    array([[-1.,  0.,  1.]])
-    """
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        centred = spectra - spectra.mean(axis=1, keepdims=True)
-        return centred / np.maximum(spectra.std(axis=1, ddof=1, keepdims=True), _TINY)
-
-
-@dataclass
-class SavGol(Step):
-    """Savitzky-Golay smoothing or derivative, per band (not per nm); the edge values are repeated at the ends.
-
-    References: Savitzky & Golay, Anal. Chem. 36 (1964) 1627-1639, doi 10.1021/ac60214a047.
-    """
-
-    window: int
-    order: int = 2
-    deriv: int = 0
-
-    def __post_init__(self) -> None:
-        if self.window < 3 or self.window % 2 == 0:
-            raise ValueError(f"savgol needs an odd window of at least 3 bands, got {self.window}")
-        got = f"got window {self.window:.6g}, order {self.order:.6g}, deriv {self.deriv:.6g}"
-        if self.window > MAX_BANDS or self.order > MAX_ORDER:
-            raise ValueError(f"savgol takes a window of at most {MAX_BANDS} and an order of at most {MAX_ORDER}, {got}")
-        if not 0 <= self.deriv <= self.order < self.window:
-            raise ValueError(f"savgol needs 0 <= deriv <= order < window, {got}")
-        half = self.window // 2
-        # The least-squares polynomial over the window, differentiated, in its middle; on -1..1, where high powers do
-        # not swamp low ones. Not scipy's: its import takes longer than the rest of a worker's start.
-        powers = np.vander(np.arange(-half, half + 1) / half, self.order + 1, increasing=True)
-        kernel = math.factorial(self.deriv) / half**self.deriv * np.linalg.pinv(powers)[self.deriv]
-        self._filter = Convolution(kernel[None, None])
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        if self.window > len(axis):
-            raise ValueError(f"savgol window {self.window} is wider than the {len(axis)} bands of the axis {axis}")
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        half = self.window // 2
-        return self._filter(np.pad(spectra, ((0, 0), (half, half)), mode="edge"))
-
-
-@dataclass
-class Splice(Step):
-    """Take out the jumps where one detector hands over to the next, at up to two places of the axis, in its own unit.
-
-    A straight line through the last bands before a joint and one through the first bands behind it meet in its middle.
-    With two joints the middle detector stays; with one, the detector of the short end is moved to the other. As
-    `spliceCorrection` of the R package prospectr does it for ASD's instruments (joints at 1000 and 1800 nm).
-    """
-
-    first: float
-    second: float = 0.0  # none
-    learned = ("weights", "shifts")
-    edge: ClassVar[int] = 5  # bands on each side that the lines go through
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        values = axis.values
-        joints = sorted(joint for joint in (self.first, self.second) if joint)
-        self.weights = np.zeros((len(axis), len(joints)))
-        self.shifts = np.zeros((len(joints), len(axis)))
-        for number, joint in enumerate(joints):
-            below, above = np.flatnonzero(values <= joint), np.flatnonzero(values > joint)
-            near = [part[np.argsort(np.abs(values[part] - joint))[: self.edge]] for part in (below, above)]
-            if min(map(len, near)) < 2:
-                raise ValueError(f"splice {joint:g} is not within the axis {axis}")
-            middle = (values[below].max() + values[above].min()) / 2
-            for side, sign in zip(near, (-1, 1), strict=True):  # the jump: above minus below, both at the middle
-                line = np.linalg.pinv(np.column_stack([np.ones(len(side)), values[side] - middle]))[0]
-                self.weights[side, number] += sign * line
-            # Of two joints the upper one moves what is above it; the others move what is below.
-            self.shifts[number] = (
-                np.where(values > joint, -1.0, 0.0) if number == 1 else np.where(values > joint, 0.0, 1.0)
-            )
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        return spectra + (spectra @ self.weights) @ self.shifts
-
-
-class Baseline(Step):
-    """Subtract the straight line through the first and the last band.
-
-    >>> Baseline()(np.array([[1.0, 5.0, 3.0]]))
-    array([[0., 3., 0.]])
-    """
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        along = np.linspace(0.0, 1.0, spectra.shape[1])
-        return spectra - (spectra[:, :1] * (1 - along) + spectra[:, -1:] * along)
-
-
-@dataclass
-class Detrend(Step):
-    """Subtract the least-squares polynomial in the axis (order 1 is a straight line)."""
-
-    order: int = 1
-    learned = ("basis",)
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        self.basis = _polynomials(axis, self.order)  # (bands, order + 1)
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        return spectra - (spectra @ self.basis) @ self.basis.T
-
-
-class MSC(Step):
-    """Multiplicative scatter correction: regress each spectrum on the mean training spectrum, x = a + b m; (x - a) / b.
-
-    References: Geladi, MacDougall & Martens, Appl. Spectrosc. 39 (1985) 491-500, doi 10.1366/0003702854248656.
-    """
-
-    learned = ("reference",)
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        self.reference = spectra.mean(axis=0)
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        reference = self.reference - self.reference.mean()
-        centred = spectra - spectra.mean(axis=1, keepdims=True)
-        slope = centred @ reference / max(reference @ reference, _TINY)
-        return centred / _away_from_zero(slope)[:, None] + self.reference.mean()
-
-
-@dataclass
-class EMSC(Step):
-    """Extended MSC: x = b m + polynomial in the axis; the polynomial is subtracted and b divided out.
-
-    References: Martens & Stark, J. Pharm. Biomed. Anal. 9 (1991) 625-635, doi 10.1016/0731-7085(91)80188-F.
-    """
-
-    order: int = 2
-    learned = ("reference", "basis", "solve")
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        self.reference = spectra.mean(axis=0)
-        self.basis = _polynomials(axis, self.order)
-        self.solve = np.linalg.pinv(np.column_stack([self.reference, self.basis])).T  # (bands, 1 + order + 1)
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        parts = spectra @ self.solve
-        return (spectra - parts[:, 1:] @ self.basis.T) / _away_from_zero(parts[:, 0])[:, None]
-
-
-class Centre(Step):
-    """Subtract the mean training spectrum."""
-
-    learned = ("mean",)
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        self.mean = spectra.mean(axis=0)
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        return spectra - self.mean
-
-
-class Autoscale(Step):
-    """Each band minus its training mean, over its training standard deviation; a constant band becomes 0."""
-
-    learned = ("mean", "scale")
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        self.mean = spectra.mean(axis=0)
-        sd = spectra.std(axis=0, ddof=1) if len(spectra) > 1 else np.zeros_like(self.mean)
-        self.scale = np.where(sd > 0, sd, np.inf)
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        return (spectra - self.mean) / self.scale
-
-
-class Affine(Step):
-    """x + x left right + offset: what objects seen by two instruments have taught, see `ssl.calibration_transfer`.
-
-    A fit on spectra leaves it as it is. left (bands, k), right (k, bands), offset (bands,).
-    """
-
-    learned = ("left", "right", "offset")
-    left: np.ndarray
-    right: np.ndarray
-    offset: np.ndarray
-
-    @classmethod
-    def adding(cls, offset: np.ndarray, left: np.ndarray | None = None, right: np.ndarray | None = None) -> Self:
-        parts = np.zeros((2, len(offset), 0)) if left is None or right is None else (left, right.T)
-        return cls.fitted(left=parts[0], right=parts[1].T, offset=offset)
-
-    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        """Raises ValueError if it has learned nothing, or on other bands."""
-        if not hasattr(self, "offset"):
-            raise ValueError("affine is learned from objects that two instruments have measured: tamis transfer")
-        if len(self.offset) != len(axis):
-            raise ValueError(f"affine was learned on {len(self.offset)} bands, got {len(axis)}")
-
-    def __call__(self, spectra: np.ndarray) -> np.ndarray:
-        if not self.left.shape[1]:
-            return spectra + self.offset
-        moved = spectra @ self.left @ self.right
-        moved += spectra
-        moved += self.offset
-        return moved
+from .axis import Axis, Sensors, resampler
+from .steps import Cut, Step
+from .tensors import below
+
+SPECTRUM_BANDS = 30  # with fewer, a sensor gives single numbers: a colour, a height
 
 
 STEPS: dict[str, type[Step]] = {step.name: step for step in Step.__subclasses__()}
@@ -306,16 +41,31 @@ class Pipeline:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From ``name number ..., name ...``; raises ValueError, naming the known steps or a step's parameters."""
+        """From ``name number ..., name ...``, or ``sensor: name ...; sensor: ...``.
+
+        Raises ValueError, naming the known steps, or a step's parameters.
+        """
+        if ":" in text:
+            return cls([BySensor.parse(text)])
         return cls([_parse_step(part) for part in text.split(",") if part.strip()])
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> np.ndarray:
-        """Learn from (n, bands) training spectra on `axis`; returns them transformed, (n, bands')."""
+        """Learn from (n, bands) training spectra on `axis`; returns them transformed, (n, bands').
+
+        Raises ValueError where several sensors have one pre-treatment, and for what a step cannot do.
+        """
         spectra = np.asarray(spectra, np.float64)
         self.grid = axis
+        if isinstance(axis, Sensors) and not any(isinstance(step, BySensor) for step in self.steps):
+            raise ValueError(f"expected a pre-treatment for each of {axis}, as in {usual_by_sensor(axis, 'snv')!r}")
         cuts: list[Any] = list(takewhile(lambda step: isinstance(step, Cut), self.steps))
         for i, step in enumerate(self.steps):
             step.fit(spectra, axis)
+            if isinstance(step, BySensor) and step.grid != axis:  # a frame need not have the others, nor what is cut
+                if i > 0:
+                    raise ValueError(f"{step}: expected the sensors that it was learned for, {step.grid}; got {axis}")
+                spectra, axis = resampler(axis, step.grid).apply(spectra), step.grid
+                self.grid = axis
             spectra, axis = step(spectra), step.axis_after(axis)
             if i < len(cuts):
                 self.grid = axis
@@ -329,7 +79,7 @@ class Pipeline:
 
     def unfitted(self) -> Self:
         """The same steps, to be fitted anew."""
-        return type(self)([copy.copy(step) for step in self.steps])
+        return type(self)([step.unfitted() for step in self.steps])
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"step": step.name, **asdict(step)} for step in self.steps]
@@ -337,23 +87,110 @@ class Pipeline:
     def arrays(self) -> dict[str, np.ndarray]:
         """What the steps learned, by ``pipeline.<position>.<name>``."""
         return {
-            f"pipeline.{i}.{name}": np.asarray(getattr(step, name))
-            for i, step in enumerate(self.steps)
-            for name in step.learned
+            f"pipeline.{i}.{name}": array for i, step in enumerate(self.steps) for name, array in step.arrays().items()
         }
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many numbers each sensor gives; empty for a single sensor."""
+        return next((step.sizes.tolist() for step in self.steps if isinstance(step, BySensor)), [])
+
+    def names(self) -> list[str]:
+        """Of all steps, those of single sensors too."""
+        within = [one for step in self.steps if isinstance(step, BySensor) for one in step.pipelines.values()]
+        return [step.name for step in self.steps] + [name for one in within for name in one.names()]
 
     @classmethod
     def from_json(cls, spec: Sequence[dict[str, Any]], grid: Axis, arrays: dict[str, np.ndarray]) -> Self:
         pipeline = cls([_step(dict(item)) for item in spec])
-        pipeline.grid = grid
-        for i, step in enumerate(pipeline.steps):
-            vars(step).update({name: arrays[f"pipeline.{i}.{name}"] for name in step.learned})
+        pipeline.restore(arrays, grid)
         return pipeline
 
+    def restore(self, arrays: Mapping[str, np.ndarray], grid: Axis) -> None:
+        """What `arrays` gave; raises KeyError where something is missing, ValueError where it does not fit the grid."""
+        self.grid = grid
+        for i, step in enumerate(self.steps):
+            step.restore(below(f"pipeline.{i}.", arrays), grid)
+
     def __str__(self) -> str:
-        return ", ".join(
-            " ".join([step.name, *(f"{value:g}" for value in asdict(step).values())]) for step in self.steps
-        )
+        return ", ".join(map(_text, self.steps))
+
+
+@dataclass
+class BySensor(Step):
+    """Each sensor's own pre-treatment; then its numbers over the root of their variance in all: sensors weigh the same.
+
+    Sensors that are not named are left out.
+
+    References:
+        Block scaling: Westerhuis, Kourti & MacGregor, J. Chemometrics 12 (1998) 301-321,
+        doi 10.1002/(SICI)1099-128X(199809/10)12:5<301::AID-CEM515>3.0.CO;2-S.
+
+    Attributes:
+        grid: of the named sensors, without what is cut. sizes: (sensors,), how many numbers each gives.
+    """
+
+    texts: dict[str, str]  # sensor -> its pre-treatment
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise ValueError("expected a pre-treatment for at least one sensor")
+        self.pipelines = {name: Pipeline.parse(text) for name, text in self.texts.items()}
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From ``sensor: step, step; sensor: ...``; raises ValueError."""
+        texts: dict[str, str] = {}
+        for part in filter(str.strip, text.split(";")):
+            name, colon, steps = (word.strip() for word in part.partition(":"))
+            if not colon or not name or name in texts:
+                raise ValueError(f"expected each sensor once, as in 'spectrum: snv; height: autoscale'; got {text!r}")
+            texts[name] = steps
+        return cls(texts)
+
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        """Raises ValueError for a sensor that is not there."""
+        if lost := [name for name in self.texts if name not in axis.parts]:
+            raise ValueError(f"unknown sensor {lost[0]!r}; there: {', '.join(axis.parts)}")
+        treated = [
+            pipeline.fit(spectra[:, axis.spans[name]], axis.parts[name]) for name, pipeline in self.pipelines.items()
+        ]
+        self.grid = Sensors({name: pipeline.grid for name, pipeline in self.pipelines.items()})
+        self.sizes = np.array([part.shape[1] for part in treated])
+        variance = np.array([part.var(axis=0).sum() for part in treated])
+        self.weights = 1 / np.sqrt(np.where(variance > 0, variance, 1.0))
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        spans = self.grid.spans
+        parts = (through(pipeline.steps, spectra[:, spans[name]]) for name, pipeline in self.pipelines.items())
+        return np.hstack([weight * part for weight, part in zip(self.weights, parts, strict=True)])
+
+    def axis_after(self, axis: Axis) -> Axis:
+        return Axis(np.arange(self.sizes.sum()), "index")
+
+    def unfitted(self) -> Self:
+        return type(self)(self.texts)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        own = {"sizes": self.sizes, "weights": self.weights}
+        return own | {f"{k}.{key}": a for k, one in enumerate(self._parts()) for key, a in one.arrays().items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], grid: Axis) -> None:
+        """Raises ValueError if the grid is not that of its sensors."""
+        if not isinstance(grid, Sensors) or list(grid.parts) != list(self.texts):
+            raise ValueError(f"expected a grid of {', '.join(self.texts)}, got {grid}")
+        self.grid, self.sizes, self.weights = grid, arrays["sizes"], arrays["weights"]
+        for k, (pipeline, part) in enumerate(zip(self._parts(), grid.parts.values(), strict=True)):
+            pipeline.restore(below(f"{k}.", arrays), part)
+
+    def _parts(self) -> list[Pipeline]:
+        return list(self.pipelines.values())
+
+
+def usual_by_sensor(axis: Axis, usual: str) -> str:
+    """`usual` for spectra of at least 30 bands, and each number over its standard deviation for other sensors."""
+    texts = {name: usual if len(part) >= SPECTRUM_BANDS else "autoscale" for name, part in axis.parts.items()}
+    return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
 
 def through(steps: Iterable[Callable[[np.ndarray], np.ndarray]], spectra: np.ndarray) -> np.ndarray:
@@ -379,22 +216,14 @@ def _parse_step(text: str) -> Step:
         raise ValueError(f"{text.strip()!r}: {error}") from error
 
 
+def _text(step: Step) -> str:
+    if isinstance(step, BySensor):
+        return "; ".join(f"{name}: {pipeline}" for name, pipeline in step.pipelines.items())
+    return " ".join([step.name, *(f"{value:g}" for value in asdict(step).values())])
+
+
 def _step(spec: dict[str, Any]) -> Step:
-    kind = _class(spec.pop("step"))
+    name = spec.pop("step")
+    kind = BySensor if name == BySensor.name else _class(name)
     whole = {f.name for f in fields(kind) if f.type in (int, "int")}
     return kind(**{key: int(value) if key in whole else value for key, value in spec.items()})
-
-
-def _polynomials(axis: Axis, order: int) -> np.ndarray:
-    """(bands, order + 1), orthonormal, of the axis's own spacing."""
-    if not 0 <= order < len(axis):
-        raise ValueError(f"a polynomial of order {order} does not fit {len(axis)} bands")
-    low, high = axis.values.min(), axis.values.max()
-    along = 2 * (axis.values - low) / (high - low) - 1
-    basis, _ = np.linalg.qr(np.vander(along, order + 1, increasing=True))
-    return basis
-
-
-def _away_from_zero(slope: np.ndarray) -> np.ndarray:
-    """Keeps a spectrum finite that has nothing of the reference in it; its Q is then large."""
-    return np.where(np.abs(slope) < 1e-6, np.copysign(1e-6, slope), slope)

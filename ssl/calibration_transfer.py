@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from ..models.preprocess import Affine
+from ..models.steps import Affine
 
 RANK = 64  # of a map or filter: a product with 700 bands then takes under 2 us a spectrum
 

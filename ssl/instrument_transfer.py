@@ -15,7 +15,8 @@ from sklearn.utils.validation import has_fit_parameter
 
 from ..models.instruments import Instruments, Line
 from ..models.model import Calibration, Model, estimator_class
-from ..models.preprocess import Affine, Cut, Pipeline, through
+from ..models.preprocess import Pipeline, through
+from ..models.steps import Affine, Cut
 from .calibration_transfer import CORRECTIONS, Correction
 
 FOLDS = 5

@@ -14,7 +14,8 @@ from ..models.committee import CommitteeRegressor
 from ..models.encoder import Encoder
 from ..models.model import Calibration, Model
 from ..models.model_selection import train
-from ..models.preprocess import Affine, Pipeline
+from ..models.preprocess import Pipeline
+from ..models.steps import Affine
 from .gate import Probe, Verdict
 from .shadow import Promise
 

@@ -5,7 +5,8 @@ import numpy as np
 from ..committee import CommitteeRegressor
 from ..committee_members import Linear
 from ..gaussian_process import GaussianProcess
-from ..preprocess import Centre, Pipeline
+from ..preprocess import Pipeline
+from ..steps import Centre
 from .pipeline import LINEAR, Chain, affine
 from .values import CompiledEncoder
 

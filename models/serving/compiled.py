@@ -17,7 +17,8 @@ from .. import plugins
 from ..axis import Axis, resampler
 from ..class_scores import probabilities
 from ..model import Calibration, Limits, Model, Result, check_result, estimator_class, parts_of_a_model, try_out
-from ..preprocess import Centre, Pipeline
+from ..preprocess import Pipeline
+from ..steps import Centre
 from .networks import NETWORKS, precisions
 from .parts import DTYPE, NUMPY, Backend, Parts, Report
 from .pipeline import Chain

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..axis import Resampler
 from ..convolution import BLOCK
-from ..preprocess import SNV, Affine, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Splice, Step, through
+from ..preprocess import BySensor, through
+from ..steps import SNV, Affine, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Splice, Step
 
 NARROW = (Cut, SavGol, Centre, Autoscale)  # each band depends on few others
 LINEAR = (
@@ -84,6 +85,23 @@ class LowRank:
         return moved
 
 
+class Parallel:
+    """`preprocess.BySensor`: a chain for each sensor, with its weight folded in."""
+
+    def __init__(self, step: BySensor, typical: np.ndarray | None, dtype: type) -> None:
+        self.parts = []
+        for (name, span), weight, size in zip(step.grid.spans.items(), step.weights, step.sizes.tolist(), strict=True):
+            weighted = Autoscale.fitted(mean=np.zeros(size), scale=np.full(size, 1 / weight))
+            usual = None if typical is None else typical[span]
+            self.parts.append(
+                (span, Chain([*step.pipelines[name].steps, weighted], span.stop - span.start, dtype, usual))
+            )
+
+    def __call__(self, spectra: np.ndarray) -> np.ndarray:
+        """(n, bands) -> (n, bands'), a new array"""
+        return np.hstack([chain(spectra[:, span]) for span, chain in self.parts])
+
+
 def _span(matters: np.ndarray) -> tuple[int, int]:
     """First row in which anything matters, and the row after the last; one row if nothing does."""
     rows = np.flatnonzero(matters.any(axis=1))
@@ -107,7 +125,7 @@ class Chain:
     ) -> None:
         self.dtype, self.bands = dtype, bands
         self.pick = None if resampling is None or resampling.is_identity else resampling.gather
-        self.parts: list[Product | LowRank | Step] = []
+        self.parts: list[Product | LowRank | Parallel | Step] = []
         matrix = None if resampling is None else resampling.matrix
         treated = np.linspace(0.1, 1.0, bands) if typical is None else typical  # (bands,), step by step
         runs = [(narrow, list(run)) for narrow, run in groupby(steps, lambda step: isinstance(step, NARROW))]
@@ -122,17 +140,25 @@ class Chain:
             else:
                 for step in run:
                     usual = None if typical is None else treated
-                    self.parts.append(LowRank(step, usual, dtype) if isinstance(step, Affine) else step)
+                    self.parts.append(self._part(step, usual))
                     treated = through([step], treated[None])[0]
                 continue
             treated = through(run, treated[None])[0]
         self.typical = None if typical is None else treated  # (bands',)
-        self._steps = [part if isinstance(part, Product | LowRank) else _cast(part, dtype) for part in self.parts]
+        self._steps = [part if isinstance(part, _PARTS) else _cast(part, dtype) for part in self.parts]
+
+    def _part(self, step: Step, typical: np.ndarray | None) -> LowRank | Parallel | Step:
+        if isinstance(step, BySensor):
+            return Parallel(step, typical, self.dtype)
+        return LowRank(step, typical, self.dtype) if isinstance(step, Affine) else step
 
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         if self.pick is not None:
             spectra = spectra[:, self.pick]
         return through(self._steps, np.ascontiguousarray(spectra, self.dtype))
+
+
+_PARTS = Product, LowRank, Parallel
 
 
 def _snv(spectra: np.ndarray) -> np.ndarray:

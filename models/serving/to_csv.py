@@ -10,7 +10,8 @@ import numpy as np
 
 from ..model import Model
 from ..pls import PLSR
-from ..preprocess import Affine, Cut, Pipeline
+from ..preprocess import Pipeline
+from ..steps import Affine, Cut
 from .pipeline import LINEAR, affine
 from .to_onnx import EXPORTED
 

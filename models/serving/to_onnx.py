@@ -17,7 +17,7 @@ from ..class_scores import probabilities
 from ..gaussian_process import GaussianProcess
 from ..model import Calibration, Model, Result, class_names
 from ..prediction_interval import INTERVAL_LEVEL, PredictionInterval
-from ..preprocess import EMSC, MSC, SNV, Absorbance, Baseline, Detrend, Splice, Step
+from ..steps import EMSC, MSC, SNV, Absorbance, Baseline, Detrend, Splice, Step
 from ..tensors import below
 from .compiled import Compiled, Reference, errors_of
 from .networks import ENCODERS, NETWORKS, Formula

@@ -5,8 +5,9 @@ import numpy as np
 from ..axis import Axis
 from ..class_scores import log_odds
 from ..model import Model
-from ..preprocess import Autoscale, Centre, Pipeline, through
+from ..preprocess import Pipeline, through
 from ..simca import Simca
+from ..steps import Autoscale, Centre
 from ..tensors import below
 from .networks import ENCODERS, NETWORKS, Network, Numpy, Openvino, Weights
 from .parts import DTYPE, Backend, Parts

@@ -9,12 +9,13 @@ import orjson
 import pyarrow as pa
 
 from ... import BadMessage
-from ...models.axis import Axis
+from ...models.axis import Axis, Sensors
 from .arrow import arrow_bytes, column_values, is_number, read_arrow
 from .checks import Axes, check_size, common_fields, known_axis, spectrum_ids
 from .frame import RESERVED, Frame
 from .record import Message, Record, arrival
-from .screening import Screened, set_aside
+from .screening import BadRow, Screened, set_aside
+from .sensors import beside, described, main_part, sensors_of_text
 
 FRAME_VERSION = 1
 
@@ -28,40 +29,58 @@ def decode_arrow(record: Record, axes: Axes) -> Screened:
         raise BadMessage(f"expected tamis.frame version {FRAME_VERSION}, got {version!r}", "frame_version")
     name, unit = meta.get("axis"), meta.get("axis_unit")
     axis = _listed_axis(name, unit) if name and name.lstrip()[:1] == "[" else known_axis(name, unit, axes)
+    if text := meta.get("sensors"):
+        axis = sensors_of_text(axis, text)
     n = table.num_rows
     if len(set(table.column_names)) != table.num_columns:
         raise BadMessage(f"expected each column once, got {table.column_names!s:.200}", "column_names")
-    names = [name for name in table.column_names if name not in RESERVED and is_number(table[name].type)]
+    others = {*RESERVED, *axis.parts}
+    names = [name for name in table.column_names if name not in others and is_number(table[name].type)]
     check_size(n, names, record)
-    spectra, ragged = _spectra(table)
-
-    def texts(name: str) -> list[str] | None:
-        if name not in table.column_names:
-            return None
-        return ["" if value is None else str(value) for value in column_values(table[name], name)]
-
+    ids = spectrum_ids(_texts(table, "spectrum_id"), record, n)
+    bad: list[BadRow] = []
+    if isinstance(axis, Sensors):
+        columns = {name: _sensor(table, name) for name in axis.parts}
+        spectra, bad = beside(columns, axis, ids)
+        ragged = None
+    else:
+        spectra, ragged = _spectra(table, "spectrum")
     frame = Frame(
         **common_fields(meta),
         axis=axis,
         spectra=spectra,
-        spectrum_id=spectrum_ids(texts("spectrum_id"), record, n),
+        spectrum_id=ids,
         time=_times(table, record, n),
-        object_id=texts("object_id"),
+        object_id=_texts(table, "object_id"),
         **_numbers(table, ("x", "y")),
         targets=_numbers(table, names),
     )
-    return set_aside(frame, ragged)
+    return set_aside(frame, ragged, bad)
 
 
-def _spectra(table: pa.Table) -> tuple[np.ndarray, list[np.ndarray] | None]:
+def _texts(table: pa.Table, name: str) -> list[str] | None:
+    if name not in table.column_names:
+        return None
+    return ["" if value is None else str(value) for value in column_values(table[name], name)]
+
+
+def _sensor(table: pa.Table, name: str) -> np.ndarray | list[np.ndarray]:
+    """As `_spectra`, the matrix or its rows; of a single number a row, (n, 1)."""
+    if name in table.column_names and is_number(table[name].type):
+        return table[name].to_numpy().astype(np.float32)[:, None]
+    spectra, ragged = _spectra(table, name)
+    return spectra if ragged is None else ragged
+
+
+def _spectra(table: pa.Table, name: str) -> tuple[np.ndarray, list[np.ndarray] | None]:
     """The matrix, or an empty one and its rows if their lengths may differ."""
-    if "spectrum" not in table.column_names:
-        raise BadMessage(f"expected a column 'spectrum', got columns {table.column_names}", "no_spectrum")
-    column = table["spectrum"].combine_chunks()
+    if name not in table.column_names:
+        raise BadMessage(f"expected a column {name!r}, got columns {table.column_names}", "no_spectrum")
+    column = table[name].combine_chunks()
     kind = column.type
     is_fixed = pa.types.is_fixed_size_list(kind) and kind.list_size > 0
     if not (is_fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not is_number(kind.value_type):
-        raise BadMessage(f"expected column 'spectrum' to hold lists of numbers, got {kind}", "no_spectrum")
+        raise BadMessage(f"expected column {name!r} to hold lists of numbers, got {kind}", "no_spectrum")
     dtype = np.uint16 if kind.value_type == pa.uint16() else np.float32
     if is_fixed and not column.null_count and not (flat := column.flatten()).null_count:
         values = flat.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
@@ -98,10 +117,9 @@ def encode_arrow(frame: Frame) -> Message:
 
 def arrow_table(frame: Frame) -> pa.Table:
     """A row a spectrum; what all of them share is in the metadata."""
-    kind = pa.uint16() if frame.spectra.dtype == np.uint16 else pa.float32()
-    flat = pa.array(np.ascontiguousarray(frame.spectra).reshape(-1), kind)
-    columns: dict[str, Any] = {
-        "spectrum": pa.FixedSizeListArray.from_arrays(flat, len(frame.axis)),
+    sensors, main = described(frame.axis), main_part(frame.axis)
+    columns: dict[str, Any] = {name: _lists(frame.spectra[:, span]) for name, span in frame.axis.spans.items()}
+    columns |= {
         "spectrum_id": pa.array(frame.spectrum_id, pa.string()),
         "time": pa.array(frame.time, pa.timestamp("us", "UTC")),
     }
@@ -111,12 +129,20 @@ def arrow_table(frame: Frame) -> pa.Table:
         "tamis.frame": str(FRAME_VERSION),
         "line": frame.line,
         "instrument": frame.instrument,
-        "axis": orjson.dumps(frame.axis.values.tolist()),
-        "axis_unit": frame.axis.unit,
+        "axis": orjson.dumps(main.values.tolist()),
+        "axis_unit": main.unit,
         "quantity": frame.quantity,
         "reference": frame.reference,
+        **({"sensors": orjson.dumps(sensors)} if sensors else {}),
     }
     return pa.table(columns, metadata=metadata)
+
+
+def _lists(spectra: np.ndarray) -> pa.FixedSizeListArray:
+    kind = pa.uint16() if spectra.dtype == np.uint16 else pa.float32()
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(spectra).reshape(-1), kind), spectra.shape[1]
+    )
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,19 @@ MAX_TEXT = 512  # characters of an id or a name: they are repeated in results, r
 # Columns of a frame or of its predictions: no target may have such a name.
 RESERVED = frozenset(
     (
-        *("spectrum", "spectrum_id", "time", "object_id", "x", "y", "line", "instrument", "axis", "axis_unit"),
+        *(
+            "spectrum",
+            "sensors",
+            "spectrum_id",
+            "time",
+            "object_id",
+            "x",
+            "y",
+            "line",
+            "instrument",
+            "axis",
+            "axis_unit",
+        ),
         *("quantity", "t2", "q", "t2_process_limit", "q_process_limit", "trusted", "odd", "warm_up", "frozen"),
         *("reason", "model", "model_version", "error", "original"),
     )
@@ -23,7 +35,7 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Frame(Rows):
-    """Spectra of one line and instrument on one axis.
+    """Spectra of one line and instrument on one axis; of several sensors, the bands of one follow those of another.
 
     Attributes:
         spectra: (n, bands) float32 or uint16.

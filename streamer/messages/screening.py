@@ -92,7 +92,7 @@ def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> Screene
         where = ~finite[i] if not_finite else over[i]
         band = int(where.argmax())
         wanted = "finite numbers" if not_finite else f"values below saturation at {saturation:g}"
-        got = f"{frame.spectra[i, band]:g} at {frame.axis.values[band]:g} {frame.axis.unit}"
+        got = f"{frame.spectra[i, band]:g} at {frame.axis.place(band)}"
         text = f"expected {wanted}, got {got} ({where.sum()} of {len(where)} bands)"
         reason = "not_finite" if not_finite else "saturated"
         bad.append(BadRow(int(row_number[i]), frame.spectrum_id[i], reason, text, frame.spectra[i], frame.time[i]))

@@ -11,7 +11,7 @@ import numpy as np
 from ... import NoModel, TamisError
 from ...models.history import Entry, Log
 from ...models.instruments import Line
-from ...models.preprocess import Affine
+from ...models.steps import Affine
 from ...models.store import Store
 
 _SHOWN = 12  # labels in a line

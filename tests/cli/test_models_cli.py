@@ -16,7 +16,7 @@ from tamis.models.axis import Axis
 from tamis.models.history import HISTORY
 from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Model
-from tamis.models.preprocess import Affine
+from tamis.models.steps import Affine
 from tamis.models.store import Store
 
 from ..support.spectra import simulate

@@ -16,7 +16,8 @@ from tamis.models.axis import Axis
 from tamis.models.instruments import Instruments
 from tamis.models.model import Model
 from tamis.models.plsda import PLSDA
-from tamis.models.preprocess import Affine, Pipeline
+from tamis.models.preprocess import Pipeline
+from tamis.models.steps import Affine
 from tamis.models.store import Store
 from tamis.ssl.gate import Check, Verdict
 from tamis.ssl.pretrain import Recipe

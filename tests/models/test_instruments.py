@@ -15,7 +15,8 @@ from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Model
 from tamis.models.network_estimators import CNNRegressor
 from tamis.models.pls import PLSR, LocalPLS
-from tamis.models.preprocess import Affine, Pipeline
+from tamis.models.preprocess import Pipeline
+from tamis.models.steps import Affine
 from tamis.models.store import Store
 from tamis.ssl.calibration_transfer import DirectStandardisation, FisherWhitening
 from tamis.ssl.replay_buffer import Buffer

@@ -19,7 +19,8 @@ from tamis.models.instruments import Instruments, Line
 from tamis.models.model import Calibration, Model
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.plsda import PLSDA
-from tamis.models.preprocess import Affine, Pipeline
+from tamis.models.preprocess import Pipeline
+from tamis.models.steps import Affine
 from tamis.models.store import Store
 from tamis.streamer.pages.charts import write_page
 from tamis.streamer.pages.model_page import model_page

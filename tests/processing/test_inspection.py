@@ -14,7 +14,7 @@ import structlog
 from tamis.models.axis import Axis
 from tamis.models.instruments import Instruments
 from tamis.models.model import Model
-from tamis.models.preprocess import Affine
+from tamis.models.steps import Affine
 from tamis.models.store import Store
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.decisions import Decision

@@ -13,7 +13,8 @@ from tamis.models.model import Calibration, Model
 from tamis.models.network_estimators import CNNRegressor
 from tamis.models.pls import PLSR, LocalPLS
 from tamis.models.plsda import PLSDA
-from tamis.models.preprocess import Affine, Pipeline
+from tamis.models.preprocess import Pipeline
+from tamis.models.steps import Affine
 from tamis.ssl.instrument_transfer import Pairs, transfer
 
 from ..support.models import brief

@@ -11,7 +11,8 @@ from tamis.models.axis import Axis, resampler
 from tamis.models.instruments import Instruments
 from tamis.models.model import Calibration, Model
 from tamis.models.pls import PLSR
-from tamis.models.preprocess import Affine, Pipeline
+from tamis.models.preprocess import Pipeline
+from tamis.models.steps import Affine
 from tamis.models.store import Store
 from tamis.ssl.calibration_transfer import Correction, FisherWhitening
 from tamis.ssl.recipes import Fit, Judged, Labels, as_champion
