@@ -54,6 +54,7 @@ class CommitteeRegressor(Regressor):
     """
 
     kind = "committee"
+    is_of_one_sensor = True
     kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores", "y_ndim")
 
     _: KW_ONLY

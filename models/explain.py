@@ -1,6 +1,6 @@
 """Which wavelengths a prediction rests on: by occlusion for any model, by attention for SpectraTr; known bands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from .absorptions import absorptions
 from .axis import Axis
 from .model import Model
+from .preprocess import SPECTRUM_BANDS
 
 WINDOW = 0.04  # share of the axis that is hidden at a time
 _BLOCK = 4096  # spectra predicted together
@@ -41,24 +42,40 @@ def peaks(absorbance: np.ndarray, axis: Axis, most: int = 12) -> list[Peak]:
     return list(map(Peak, axis.values[at].tolist(), about["prominences"][order].tolist(), known))
 
 
-def occlusion(predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, window: float = WINDOW) -> np.ndarray:
+def occlusion(
+    predict: Callable[[np.ndarray], np.ndarray],
+    spectra: np.ndarray,
+    window: float = WINDOW,
+    spans: Sequence[slice] = (),
+) -> np.ndarray:
     """(n, bands) -> (n, bands): the absolute change of a prediction, in its unit, where a window at a band is hidden.
 
-    A straight line bridges the window, as if nothing absorbed there. Occlusion: Zeiler & Fergus, ECCV 2014, arXiv
-    1311.2901.
+    A straight line bridges the window, as if nothing absorbed there. Of a sensor with few bands, such as a height, each
+    number is replaced by its mean over the spectra. Occlusion: Zeiler & Fergus, ECCV 2014, arXiv 1311.2901.
 
     Args:
-        predict: (m, bands) -> (m,).
+        predict: (m, bands) -> (m,). spans: the bands of each sensor, if there are several.
     """
-    n, bands = spectra.shape
+    parts = [_occlusion(predict, spectra, window, span) for span in spans or [slice(0, spectra.shape[1])]]
+    return np.hstack(parts)
+
+
+def _occlusion(
+    predict: Callable[[np.ndarray], np.ndarray], spectra: np.ndarray, window: float, span: slice
+) -> np.ndarray:
+    n, first, bands = len(spectra), span.start, span.stop - span.start
+    is_short = bands < SPECTRUM_BANDS and bands < spectra.shape[1]
     half = max(1, round(window * bands / 2))
-    middles = np.arange(0, bands, max(1, half // 2))
+    middles = np.arange(0, bands, 1 if is_short else max(1, half // 2))
     hidden = np.repeat(spectra[None], len(middles), axis=0)  # (windows, n, bands)
     for i, middle in enumerate(middles):
-        low, high = max(middle - half, 0), min(middle + half, bands - 1)
+        low, high = first + max(middle - half, 0), first + min(middle + half, bands - 1)
         across = np.linspace(0, 1, high - low + 1)
-        hidden[i, :, low : high + 1] = spectra[:, low, None] * (1 - across) + spectra[:, high, None] * across
-    flat = hidden.reshape(-1, bands)
+        if is_short:
+            hidden[i, :, first + middle] = spectra[:, first + middle].mean()
+        else:
+            hidden[i, :, low : high + 1] = spectra[:, low, None] * (1 - across) + spectra[:, high, None] * across
+    flat = hidden.reshape(-1, spectra.shape[1])
     predicted = np.concatenate([predict(flat[at : at + _BLOCK]) for at in range(0, len(flat), _BLOCK)])
     change = np.abs(predicted.reshape(len(middles), n) - predict(spectra))  # (windows, n)
     return np.array([np.interp(np.arange(bands), middles, change[:, i]) for i in range(n)])

@@ -13,7 +13,7 @@ import numpy as np
 from .. import BadBundle, NotInstalled
 from . import plugins
 from .applicability_domain import LEVELS
-from .axis import Axis, resampler
+from .axis import Axis, Sensors, resampler
 from .instruments import Instruments
 from .prediction_interval import PredictionInterval
 from .preprocess import STEPS, BySensor, Pipeline, through
@@ -89,9 +89,10 @@ class Calibration(Rows):
         return {**vars(self), "name": np.frombuffer(json.dumps(self.name).encode(), np.uint8)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], bands: int, targets: int) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> Self:
         """Raises BadBundle if the arrays do not belong together, or to such a model."""
         try:
+            bands, targets = len(Axis.from_json(manifest["grid"])), len(manifest["targets"])
             name = json.loads(arrays["name"].tobytes()) if "name" in arrays else []  # bundles up to 0.2 hold none
             spectra, values, group = (arrays[part] for part in ("spectra", "values", "group"))
             made = cls(spectra, values, group, arrays.get("unseen"), name)  # type: ignore[arg-type]
@@ -147,10 +148,13 @@ class Model:
     ) -> Self:
         """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values, or (n,) names of classes.
 
-        `groups` (n,) keeps repeats of a sample together if the estimator validates inside.
+        `groups` (n,) keeps repeats of a sample together if the estimator validates inside. Raises ValueError for what
+        pre-treatment or estimator cannot do.
         """
         from sklearn.utils.validation import has_fit_parameter
 
+        if isinstance(axis, Sensors) and getattr(estimator, "is_of_one_sensor", False):
+            raise ValueError(f"{estimator.kind} is for the spectra of one sensor, got {axis}")
         treated = pipeline.fit(spectra, axis)
         if "blocks" in estimator.get_params():  # how many numbers each sensor gives
             estimator.set_params(blocks=pipeline.sizes or None)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from .axis import Axis
+from .axis import Axis, Sensors
 from .cross_validation import Folds, fewest_components, folds_of
 from .model import CLASSIFIERS, Model, estimator_class
 from .pls import LocalPLS
 from .plsda import PLSDA
-from .preprocess import Pipeline
+from .preprocess import Pipeline, usual_by_sensor
 from .weighted_pls import weighted_pls
 
 # What cross-validation may choose from. Autoscaling is among them: models that scale inside must not win by that.
@@ -65,6 +65,8 @@ def select(
     Raises ValueError for an unknown kind, naming the known ones.
     """
     make = estimator_class(kind)
+    if isinstance(axis, Sensors) and getattr(make, "is_of_one_sensor", False):
+        raise ValueError(f"{kind} is for the spectra of one sensor, got {axis}")
     if kind.startswith("committee"):  # it chooses inside its own fit
         return make(random_state=seed), Pipeline(), "its members' pre-treatments"
     if kind in CLASSIFIERS.values() or np.asarray(y).dtype.kind in "OU":
@@ -79,6 +81,13 @@ def select(
         chosen = f"{estimator.n_components} latent variables, k {estimator.n_neighbors}, h {estimator.h:g}"
         return estimator, pipeline, f"{text}; {chosen}"
     return _seeded(make, seed), pipeline, text
+
+
+def _treatments(axis: Axis) -> list[str]:
+    """Of several sensors, each text is for those that give spectra."""
+    if isinstance(axis, Sensors):
+        return list(dict.fromkeys(usual_by_sensor(axis, text) for text in PRETREATMENTS))
+    return list(PRETREATMENTS)
 
 
 def _seeded(make: Any, seed: int) -> Any:
@@ -117,7 +126,7 @@ def choose_class_pretreatment(
 ) -> str:
     """The pre-treatment with which PLS-DA has the least cross-validated balanced error on these rows."""
     errors = {}
-    for text in PRETREATMENTS:
+    for text in _treatments(axis):
         try:
             treated = Pipeline.parse(text).fit(spectra, axis)
         except ValueError:  # a window wider than the axis
@@ -136,7 +145,7 @@ def choose_pretreatment(
     """
     folds = folds_of(len(y), 10, seed, groups)
     errors = {}  # of each pre-treatment: (folds, A)
-    for text in PRETREATMENTS:
+    for text in _treatments(axis):
         with suppress(ValueError):  # a window wider than the axis
             errors[text] = np.array([_fold_error(text, spectra, axis, y, folds, fold) for fold in folds])
     means = {text: error.mean(axis=0) for text, error in errors.items()}

@@ -137,7 +137,7 @@ class Store:
         if CALIBRATION not in manifest["files"]:
             return None
         arrays = self._arrays(self._version_folder(name, version), manifest, CALIBRATION)
-        return Calibration.from_arrays(arrays, len(manifest["grid"]["values"]), len(manifest["targets"]))
+        return Calibration.from_arrays(arrays, manifest)
 
     def _arrays(self, folder: Path, manifest: dict[str, Any], file: str) -> dict[str, np.ndarray]:
         from safetensors import SafetensorError

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..axis import Sensors
 from ..model import Model
 from ..pls import PLSR
 from ..preprocess import Pipeline
@@ -32,6 +33,8 @@ def to_csv(model: Model, about: Mapping[str, str], instrument: str = "") -> str:
     if not isinstance(pls, PLSR):
         others = "; --onnx takes it" if {model.kind, model.kind.removesuffix("-da")} & {*EXPORTED} else ""
         raise ValueError(f"a model of kind {model.kind} has no regression coefficients; plsr has{others}")
+    if isinstance(model.grid, Sensors):
+        raise ValueError(f"only models of one sensor are exported, got {model.grid}")
     first = model.instruments.maps.get(instrument)
     steps = [*([] if first is None else [first]), *model.pipeline.steps]
     head = steps[: max((i for i, step in enumerate(steps, 1) if not isinstance(step, LINEAR)), default=0)]

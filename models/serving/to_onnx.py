@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import __version__
+from ..axis import Sensors
 from ..class_scores import probabilities
 from ..gaussian_process import GaussianProcess
 from ..model import Calibration, Model, Result, class_names
@@ -52,6 +53,8 @@ def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, s
     """
     manifest, arrays = model.to_parts()
     parts = Parts(manifest, arrays, model.pipeline)
+    if isinstance(model.grid, Sensors):
+        raise ValueError(f"only models of one sensor are exported, got {model.grid}")
     if parts.kind not in EXPORTED:
         raise ValueError(f"a model of kind {model.kind} has no ONNX form; these have: {', '.join(EXPORTED)}")
     reference = Reference(parts)

@@ -99,16 +99,20 @@ class FileOptions:
     axis_unit: Annotated[str | None, Option(help="nm, um, cm-1, raman or index, for a file that does not say.")] = None
     bands: Annotated[str | None, Option(help="Columns of the spectrum: '1100:2500' or 'nir_*'.")] = None
     quantity: Annotated[str | None, Option(help="absorbance, reflectance or counts, if the file does not say.")] = None
+    sensor: Annotated[list[str] | None, Option(help="NAME=FILE or NAME=COLUMNS: a further sensor. Repeatable.")] = None
 
     def reading(self, **more: Any) -> ReadOptions:
         from ..files.options import ReadOptions
+        from ..files.other_sensors import OtherSensors
 
         where = values_by_name(self.where, "--where")
+        sensors = pairs(self.sensor, "--sensor")
         return ReadOptions(
             axis_unit=self.axis_unit,
             bands=self.bands,
             quantity=self.quantity,
             where=where,
+            sensors=OtherSensors(sensors) if sensors else None,
             **more,
         )
 

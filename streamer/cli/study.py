@@ -235,7 +235,7 @@ def explain(
         done = explain(model, read_table(file, file_options.reading()), target)
     found = done.regions(f"{name} {version}, {done.target}: what it rests on, by {done.n} spectra")
     notes = [] if done.agreement is None else [f"attention and occlusion: rank correlation {done.agreement:+.2f}"]
-    show([found._replace(notes=notes)])
+    show([*filter(None, [done.sensors()]), found._replace(notes=notes)])
     if html is not None:
         write_page(explanation_page(done), html)
         print(f"page: {html}")

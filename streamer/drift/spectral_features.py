@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...models.axis import Axis
+from ...models.axis import Axis, Sensors
 from ...models.model import Result
 
 REGIONS = 16  # of the axis, of equally many bands
@@ -53,8 +53,8 @@ class FeatureExtractor:
         gram = signatures.T @ solved
         self.strength = np.sqrt(np.maximum(np.diag(gram), np.finfo(np.float64).tiny))
         self.overlap = gram / np.outer(self.strength, self.strength)
-        regions = np.array_split(np.arange(bands), min(REGIONS, bands))
-        self.regions = [f"{axis.values[rows[0]]:.0f}-{axis.values[rows[-1]]:.0f} {axis.unit}" for rows in regions]
+        regions = [rows for span in axis.spans.values() for rows in _regions(span, bands)]
+        self.regions = [_named(axis, rows) for rows in regions]
         averages = np.zeros((bands, len(regions)))
         for i, rows in enumerate(regions):
             averages[rows, i] = 1 / len(rows)
@@ -76,6 +76,19 @@ class FeatureExtractor:
         return SpectralFeatures(views[..., :r], views[..., r:c], noise, embedding, results)
 
 
+def _regions(span: slice, bands: int) -> list[np.ndarray]:
+    """Neighbouring bands of one sensor, which has its share of all regions."""
+    own = span.stop - span.start
+    return np.array_split(np.arange(span.start, span.stop), min(own, max(1, round(REGIONS * own / bands))))
+
+
+def _named(axis: Axis, rows: np.ndarray) -> str:
+    if isinstance(axis, Sensors):
+        name, span = next((name, span) for name, span in axis.spans.items() if rows[0] < span.stop)
+        return f"{name} {_named(axis.parts[name], rows - span.start)}"
+    return f"{axis.values[rows[0]]:.0f}-{axis.values[rows[-1]]:.0f} {axis.unit}"
+
+
 def _roughness_sums(bands: int) -> np.ndarray:
     """(bands, ROUGH): random sums of a spectrum's fourth differences; their mean square is the differences' own.
 
@@ -88,7 +101,15 @@ def _roughness_sums(bands: int) -> np.ndarray:
 
 
 def signatures_of(mean: np.ndarray, axis: Axis) -> tuple[list[tuple[str, str]], np.ndarray]:
-    """[(cause, unit)], (bands, causes): the change of the mean spectrum by one unit of each cause."""
+    """[(cause, unit)], (bands, causes): the change of the mean spectrum by one unit of each cause.
+
+    Of several sensors, the causes are those of the one with the most bands.
+    """
+    if isinstance(axis, Sensors):
+        name = max(axis.parts, key=lambda name: len(axis.parts[name]))
+        span, made = axis.spans[name], np.zeros((len(axis), 4))
+        units, made[span] = signatures_of(mean[span], axis.parts[name])
+        return units, made
     x = axis.values
     units = [("gain", "%"), ("offset", ""), ("slope", "over the axis"), ("shift", axis.unit)]
     columns = [mean / 100, np.ones(len(x)), (x - x.mean()) / np.ptp(x), -np.gradient(mean, x)]

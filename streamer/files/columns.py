@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from ..messages.arrow import is_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from ...models.axis import Axis
 
 
 # Names of spectra and samples, in the order in which two files are joined by them. Compared by `plain`.
@@ -53,6 +55,7 @@ class Content:
     meta: dict[str, str]  # axis_unit, quantity, line, instrument
     batches: Callable[[int, int, BadRows], Iterator[Batch]]  # (bands, n, bad): n rows each; bad ones go to `bad`
     notes: list[str] = field(default_factory=list)  # how the file was read, in sentences; grows while it is read
+    sensors: Mapping[str, Axis] = field(default_factory=dict)  # further ones: their bands follow those of the spectrum
 
 
 def plain(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ...models.axis import Axis
     from ...models.reflectance import Reflectance
+    from .other_sensors import OtherSensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class ReadOptions:
         on_bad_row: gets each bad row and each repeat of a spectrum_id; without it, they are logged.
         on_note: gets each sentence about how the file was read (its path first); without it, they are logged.
         named_objects: without a column `object_id`, another one with names, such as `sample` or `id`, is taken for it.
+        sensors: further sensors, of other files or columns, whose bands follow those of the spectra.
         frame_spectra: rows read at a time. They become one frame for each line and instrument among them.
     """
 
@@ -55,4 +57,5 @@ class ReadOptions:
     line: str | None = None
     instrument: str | None = None
     named_objects: bool = False
+    sensors: OtherSensors | None = None
     frame_spectra: int = 256

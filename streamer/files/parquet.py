@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import structlog
 
-from ... import BadFile
+from ... import BadFile, BadMessage
+from ...models.axis import MAIN, Axis
 from ..messages.arrow import is_number
+from ..messages.sensors import sensors_of_text
 from .band_columns import band_columns
 from .columns import BadRows, Batch, Content, values_of
 from .options import ReadOptions
@@ -26,6 +28,7 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
     # A small buffer a column: without it the whole of a column's row group is held.
     file = stack.enter_context(pq.ParquetFile(stream, buffer_size=1 << 16, pre_buffer=False))
     schema, places, notes = file.schema_arrow, [], list[str]()
+    sensors: dict[str, Axis] = {}
     beside = list(range(len(schema)))
     meta = {k.decode(errors="replace"): v.decode(errors="replace") for k, v in (schema.metadata or {}).items()}
     unit = meta.get("wavelength_unit") or meta.get("axis_unit") or ""
@@ -40,6 +43,8 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
             wavelengths = None if listed is None else np.asarray(listed, dtype=np.float64)
         except (ValueError, TypeError) as error:
             raise BadFile(f"{path}: expected wavelengths as a JSON list of numbers: {error}") from error
+        if text := meta.get("sensors"):
+            sensors = _sensors(path, text, schema)
     else:
         found = band_columns(path, schema.names, options.bands, options.axis_unit or unit or None)
         places, wavelengths, beside = found.places, found.values, found.beside
@@ -52,7 +57,7 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
     columns = []
     for place in beside:
         name, kind = schema.names[place], schema.types[place]
-        if name == "spectrum" or name.startswith("__index_level_"):  # of pandas
+        if name in ("spectrum", *sensors) or name.startswith("__index_level_"):  # of pandas
             continue
         if pt.is_nested(kind) or "binary" in str(kind):
             log.warning("column skipped: neither numbers nor texts", file=path, column=name, type=str(kind))
@@ -67,17 +72,49 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
             if places:
                 spectra = np.stack([batch.column(place).to_numpy(zero_copy_only=False) for place in places], axis=1)
             else:
-                lengths = batch.column("spectrum").value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
-                good = lengths == bands
-                if not good.any() and len(good) and lengths[0] > 0 and (lengths == lengths[0]).all():
-                    raise BadFile(f"{path}: expected spectra of {bands} bands, as its axis has; got {lengths[0]}")
-                for i in np.flatnonzero(~good).tolist():
-                    got = "no spectrum (null)" if lengths[i] < 0 else lengths[i]
-                    bad.append((int(row[i]), f"expected {bands} bands, got {got}"))
-                if not good.all():
-                    batch, row = batch.filter(pa.array(good)), row[good]
-                # a null band becomes NaN
-                spectra = batch.column("spectrum").flatten().to_numpy(zero_copy_only=False).reshape(-1, bands)
+                widths = {
+                    "spectrum": bands - sum(map(len, sensors.values())),
+                    **{s: len(a) for s, a in sensors.items()},
+                }
+                for name, width in widths.items():
+                    good = _good(path, batch.column(name), width, row, bad, "" if name == "spectrum" else f"{name}: ")
+                    if not good.all():
+                        batch, row = batch.filter(pa.array(good)), row[good]
+                parts = [
+                    # a null band becomes NaN
+                    batch.column(name).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+                    for name, width in widths.items()
+                ]
+                spectra = parts[0] if len(parts) == 1 else np.hstack(parts)
             yield Batch(row, spectra, {name: values_of(batch.column(name), name) for name in columns})
 
-    return Content(columns, wavelengths, bands, file.metadata.num_rows, meta | {"axis_unit": unit}, batches, notes)
+    meta |= {"axis_unit": unit}
+    total = None if bands is None else bands + sum(map(len, sensors.values()))
+    return Content(columns, wavelengths, total, file.metadata.num_rows, meta, batches, notes, sensors)
+
+
+def _good(path: str, column: Any, bands: int, row: np.ndarray, bad: BadRows, whose: str) -> np.ndarray:
+    """(n,) bool: which rows of a list column have so many bands; the others go to `bad`."""
+    lengths = column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False)
+    good = lengths == bands
+    if not good.any() and len(good) and lengths[0] > 0 and (lengths == lengths[0]).all():
+        raise BadFile(f"{path}: {whose}expected spectra of {bands} bands, as its axis has; got {lengths[0]}")
+    for i in np.flatnonzero(~good).tolist():
+        got = "no spectrum (null)" if lengths[i] < 0 else lengths[i]
+        bad.append((int(row[i]), f"{whose}expected {bands} bands, got {got}"))
+    return good
+
+
+def _sensors(path: str, text: str, schema: Any) -> dict[str, Axis]:
+    """The other sensors that a file of our frames has; raises BadFile."""
+    try:
+        axis = sensors_of_text(Axis(np.arange(2), "index"), text)
+    except BadMessage as error:
+        raise BadFile(f"{path}: {error}") from error
+    found = {name: part for name, part in axis.parts.items() if name != MAIN}
+    for name in found:
+        if name not in schema.names or not str(schema.field(name).type).startswith(
+            ("fixed_size_list", "list", "large")
+        ):
+            raise BadFile(f"{path}: expected a column of lists for its sensor {name!r}")
+    return found

@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 
 from ... import BadFile
-from ...models.axis import Axis
+from ...models.axis import MAIN, Axis, Sensors
 from ...models.rows import Rows
 from ..messages.frame import QUANTITIES
 from .columns import KEYS, TEXT_COLUMNS, BadRows, Batch, Content, plain
@@ -150,6 +150,10 @@ def untyped_tables(file: str | Path, options: ReadOptions, counted: list[int] | 
             names = (*OBJECT_COLUMNS, *(name for name in KEYS if options.named_objects and name != "spectrumid"))
             table = _table(batch, place, content, path, stem, axis, quantity, names)
             keep = np.ones(len(table), bool)
+            if options.sensors is not None and len(table):
+                table, missing = options.sensors.attached(table, options)
+                keep[[i for i, _ in missing]] = False
+                bad += [(int(table.row[i]), reason) for i, reason in missing]
             for column, words in where.items():
                 keep &= np.any([_equals(batch.columns[column], column, word) for word in words], axis=0)
             # Hashes, not texts: with ten million ids two collide once in 300,000 files.
@@ -202,7 +206,7 @@ def _axis(path: str, content: Content, options: ReadOptions) -> Axis:
     if content.bands not in (None, len(axis)):
         whose = "the given axis " if options.axis else ""
         raise BadFile(f"{path}: expected {len(axis)} bands ({whose}{axis}), got {content.bands}")
-    return axis
+    return axis if not content.sensors else Sensors({MAIN: axis, **content.sensors})
 
 
 def _in_unit(path: str, values: np.ndarray, unit: str) -> Axis:

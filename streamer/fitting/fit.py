@@ -9,13 +9,13 @@ import numpy as np
 
 from ... import BadFile, require_learn
 from ...models import plugins
-from ...models.axis import resampler
+from ...models.axis import MAIN, Axis, Sensors, resampler
 from ...models.class_scores import UNKNOWN
 from ...models.classifier import Classifier
 from ...models.instruments import Instruments
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.model_selection import select
-from ...models.preprocess import Pipeline
+from ...models.preprocess import SPECTRUM_BANDS, Pipeline, usual_by_sensor
 from ...models.store import Store
 from ..files.columns import KEYS
 from ..files.many import Files, fingerprints, texts_of
@@ -28,6 +28,7 @@ from .objects import Objects, objects_of
 from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes, taken
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
+OF_SPECTRA = ("empty-band", "not-finite", "no-data-spectra", "outliers")  # what is looked for in further sensors
 CHOSEN = "auto"  # as `tamis compare` chooses
 MAX_CLASSES = 64
 MIN_OF_CLASS = 5  # spectra: one in each fold
@@ -164,6 +165,8 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         raise BadFile(f"{path}: expected at least 5 spectra with {', '.join(targets)}, got {sum(good)} of {len(table)}")
     measured = replace(table, axis=table.axis[found.bands], spectra=table.spectra[:, found.bands])[good]
     spectra, axis = measured.spectra, measured.axis
+    if encoder is not None and isinstance(axis, Sensors):
+        raise ValueError(f"an encoder is of one sensor, got {axis}")
     if encoder is not None:
         spectra, axis = resampler(axis, encoder.grid).apply(spectra), encoder.grid
     groups = objects[good].groups
@@ -174,8 +177,7 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         estimator, pipeline, chosen = select(kind, spectra, axis, y, groups, seed=options.random_state)
         options.tell(f"chosen by cross-validation: {chosen}")
     else:
-        usual = "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
-        pipeline = Pipeline.parse(usual if options.preprocess is None else options.preprocess)
+        pipeline = Pipeline.parse(usual_treatment(kind, axis) if options.preprocess is None else options.preprocess)
         parameters = {"n_components": options.n_components, "epochs": options.epochs, "encoder": encoder}
         estimator = _estimator(kind, parameters, random_state=options.random_state, progress=options.progress)
     model = Model.fit(
@@ -214,6 +216,13 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
     return FitResult(model, version, metrics, dropped, objects[good], findings, compared, not is_candidate, others)
 
 
+def usual_treatment(kind: str, axis: Axis) -> str:
+    """The pre-treatment of a model of this kind, if the user says nothing."""
+    if isinstance(axis, Sensors):
+        return usual_by_sensor(axis, USUAL_PREPROCESS)
+    return "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
+
+
 def look_at(
     table: Table, targets: Sequence[str], objects: Objects, keep: Collection[str] = (), *, refuse: bool = True
 ) -> Look:
@@ -221,21 +230,33 @@ def look_at(
     for target in targets:
         if target not in table.columns:
             target_values(table.columns, target, table.path)
+    main = table.axis.spans[MAIN]
+    values = {target: table.columns[target] for target in targets}
+    others = {name: column for name, column in table.columns.items() if name not in targets}
+    about: Any = {"names": names_of(table), "keep": keep, "quantity": table.quantity}
+    codes = None if objects.column is None else objects.codes
     try:
-        return look(
-            table.spectra,
-            table.axis.values,
-            {target: table.columns[target] for target in targets},
-            names_of(table),
-            objects=None if objects.column is None else objects.codes,
-            columns={name: values for name, values in table.columns.items() if name not in targets},
-            keep=keep,
-            quantity=table.quantity,
-            unit=table.axis.unit,
-            refuse=refuse,
-        )
+        axis = table.axis.parts[MAIN]
+        found = look(table.spectra[:, main], axis.values, values, objects=codes, columns=others, unit=axis.unit,
+                     refuse=refuse, **about)  # fmt: skip
+        for name, part in table.axis.parts.items():
+            if name != MAIN:
+                found = _with_sensor(found, name, part, table.spectra[:, table.axis.spans[name]], about)
     except BadFile as error:
         raise BadFile(f"{table.path}: {error}") from error
+    return found
+
+
+def _with_sensor(found: Look, name: str, axis: Axis, spectra: np.ndarray, about: Mapping[str, Any]) -> Look:
+    """With what is found in the bands of a further sensor, which follow those that are known."""
+    if len(axis) < SPECTRUM_BANDS:
+        bands, rows, findings = np.ones(len(axis), bool), np.isfinite(spectra).all(axis=1), []
+    else:
+        seen = look(spectra, axis.values, {}, unit=axis.unit, refuse=False, **about)
+        bands, rows, findings = seen.bands, seen.rows, [one for one in seen.findings if one.kind in OF_SPECTRA]
+    findings = [replace(one, text=f"sensor {name}: {one.text}") for one in findings]
+    bands = np.concatenate([found.bands, bands])
+    return replace(found, rows=found.rows & rows, bands=bands, findings=[*found.findings, *findings])
 
 
 def instruments_of(table: Table) -> list[str]:

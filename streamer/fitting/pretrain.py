@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ... import BadFile, BadSettings, NoModel
-from ...models.axis import Axis, resampler
+from ...models.axis import Axis, Sensors, resampler
 from ...models.instruments import Instruments
 from ...models.model import Model
 from ...models.store import Store
@@ -66,6 +66,8 @@ def read_unlabeled(
     for path in expand(files):
         table = read_table(path, reading)
         grid = grid or table.axis
+        if isinstance(grid, Sensors):
+            raise BadFile(f"{path}: encoders are pretrained for one sensor alone, got {grid}")
         if group not in (None, EACH_ROW) and find_name(table.columns, str(group)) is None:
             available = ", ".join(table.columns) or "none"
             raise BadFile(f"{path}: no column {group!r} to group by; available: {available}")

@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ... import BadBundle, NoModel, StoreUnusable, TamisError
-from ...models.axis import Axis
+from ...models.axis import Axis, Sensors
 from ...models.model import Calibration
 from ...models.store import Store
 from ...ssl.gate import Verdict, evidence_check
@@ -139,6 +139,9 @@ class Learning:
         if not to_pretrain:
             return False
         self._tried_spectra = added
+        if isinstance(champion.model.grid, Sensors):
+            log.info("encoders are pretrained for one sensor alone", grid=str(champion.model.grid))
+            return False
         stream = Unlabeled.load(self._snapshot) if resumed else buffer.unlabeled()
         if stream.object.max(initial=-1) + 1 < MIN_OBJECTS:
             return False

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ... import BadFile
-from ...models.axis import resampler
+from ...models.axis import Sensors, resampler
 from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ...models.model import Model
 from ..files.table import Table
@@ -40,11 +40,30 @@ class Explained:
             top = int(left.argmax())
             near = slice(max(top - reach, 0), top + reach + 1)
             shares = [float(share[near].sum()) for share in self.shares.values()]
-            found.append((shares, f"{grid.values[top]:.4g}", known_absorption(float(grid.values[top]), grid) or "-"))
+            position, axis = grid.values[top], grid
+            if isinstance(grid, Sensors):
+                name, span = next((name, span) for name, span in grid.spans.items() if top < span.stop)
+                axis, near = grid.parts[name], slice(max(near.start, span.start), min(near.stop, span.stop))
+                shares = [float(share[near].sum()) for share in self.shares.values()]
+                position = axis.values[top - span.start]
+            where = grid.place(top) if isinstance(grid, Sensors) else f"{position:.4g}"
+            found.append((shares, where, known_absorption(float(position), axis) or "-"))
             left[near] = 0
         found.sort(key=lambda region: -region[0][0])
         rows = [(position, *(f"{share:.1%}" for share in shares), known) for shares, position, known in found]
-        return Listing(title, (grid.unit, *self.shares, "known to absorb"), rows)
+        unit = "sensor" if isinstance(grid, Sensors) else grid.unit
+        return Listing(title, (unit, *self.shares, "known to absorb"), rows)
+
+    def sensors(self) -> Listing | None:
+        """How much of it rests on each sensor; None for a single one."""
+        grid = self.model.grid
+        if not isinstance(grid, Sensors):
+            return None
+        rows = [
+            (name, *(f"{float(share[span].sum()):.1%}" for share in self.shares.values()))
+            for name, span in grid.spans.items()
+        ]
+        return Listing("What each sensor adds", ("sensor", *self.shares), rows)
 
 
 def explain(model: Model, table: Table, target: str | None) -> Explained:
@@ -63,11 +82,14 @@ def explain(model: Model, table: Table, target: str | None) -> Explained:
         raise BadFile(f"{table.path}: expected a spectrum of finite numbers, got none")
     rows = good[np.linspace(0, len(good) - 1, min(len(good), MAX_SPECTRA)).astype(int)]
     spectra = resampler(table.axis, model.grid).apply(table.spectra[rows].astype(np.float64))
-    hidden = occlusion(lambda some: model.predict(some, model.grid).values[:, at], spectra).mean(axis=0)
+    spans = list(model.grid.spans.values())
+    hidden = occlusion(lambda some: model.predict(some, model.grid).values[:, at], spectra, spans=spans).mean(axis=0)
     shares, agreement = {"occlusion": hidden / (hidden.sum() or 1.0)}, None
     if (attended := attention(model, spectra, model.grid)) is not None:
         shares["attention"] = attended.mean(axis=0)
         agreement = float(spearmanr(*shares.values()).statistic)  # pyright: ignore[reportAttributeAccessIssue]
     mean = spectra.mean(axis=0)
-    found = peaks(-mean if table.quantity == "reflectance" else mean, model.grid)
+    main = next(iter(model.grid.spans))
+    curve = mean[model.grid.spans[main]]
+    found = peaks(-curve if table.quantity == "reflectance" else curve, model.grid.parts[main])
     return Explained(model, model.targets[at], len(rows), mean, shares, agreement, found)

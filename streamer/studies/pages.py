@@ -56,7 +56,7 @@ def explanation_page(done: Explained) -> str:
                                   "Shaded: known absorptions." * bool(marks), axis.values, layout)]),
         Section("", figures=[Plot("Spectrum", {"": spectrum}, axis.unit, done.model.quantity, "",
                                   axis.values, hidden)]),
-        Section("Where it rests most", [done.regions()]),
+        Section("Where it rests most", [*filter(None, [done.sensors()]), done.regions()]),
         Section("Peaks of the spectrum", [Listing("", (axis.unit, "prominence", "known to absorb"), peaks)]),
     ]  # fmt: skip
     return page_of(title, sections, subtitle=about, template=TEMPLATE, library=scripts())

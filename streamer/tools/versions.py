@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ... import NoModel, TamisError
+from ...models.axis import Axis
 from ...models.history import Entry, Log
 from ...models.instruments import Line
 from ...models.steps import Affine
@@ -216,7 +217,7 @@ def _of_instruments(store: Store, name: str, one: str, other: str) -> list[str]:
         text = f"another one, {ranks[0]} -> {ranks[1]}" if all(ranks) else _change(*ranks)
         if typical is not None:
             moved = np.abs(after.mapped(typical, of) - before.mapped(typical, of))[0]
-            at = f"by up to {moved.max():.2g}, at {new.grid.values[moved.argmax()]:g} {new.grid.unit}"
+            at = f"by up to {moved.max():.2g}, at {new.grid.place(int(moved.argmax()))}"
             text += f"; it changes the mean spectrum {at}" if moved.max() else "; the mean spectrum stays as it is"
         lines.append(f"map of instrument {of}: {text}")
     filters = [[vars(step) for step in each.pipeline.steps if isinstance(step, Affine)] for each in (old, new)]
@@ -270,13 +271,18 @@ def _flat(manifest: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
 
 
 def axis(manifest: Mapping[str, Any]) -> str:
-    grid = manifest["grid"]["values"]
-    return f"{grid[0]:g}-{grid[-1]:g} {manifest['grid']['unit']}, {len(grid)} bands"
+    return str(Axis.from_json(manifest["grid"]))
 
 
 def _treated(manifest: Mapping[str, Any]) -> str:
-    steps = (" ".join(str(value) for value in step.values() if value is not None) for step in manifest["preprocessing"])
+    steps = map(_step, manifest["preprocessing"])
     return ", ".join(steps) or "no pre-treatment"
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    if isinstance(texts := step.get("texts"), Mapping):
+        return "; ".join(f"{name}: {text}" for name, text in texts.items())
+    return " ".join(str(value) for value in step.values() if value is not None)
 
 
 def _targets(manifest: Mapping[str, Any]) -> list[str]:

@@ -80,7 +80,7 @@ def test_a_bundle_without_names_and_values_out_of_fold_is_drawn_all_the_same(gri
     assert kept is not None
     expected = plots(model_page("fat", model))["Predicted against measured"]["views"][0]["data"][1]
     arrays = {name: array for name, array in kept.arrays().items() if name in ("spectra", "values", "group")}
-    model.calibration = Calibration.from_arrays(arrays, len(model.grid), 1)
+    model.calibration = Calibration.from_arrays(arrays, model.to_parts()[0])
     drawn = plots(model_page("fat", model))["Predicted against measured"]["views"][0]["data"][1]
     assert drawn["text"][:2] == ["row 1", "row 2"]
     again, kept_values = (np.frombuffer(base64.b64decode(one["y"]["bdata"]), "f4") for one in (drawn, expected))

@@ -1,0 +1,127 @@
+"""Further sensors beside the spectra of a file: columns of numbers in it, or another file with the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ... import BadFile
+from ...models.axis import MAIN, Axis, Sensors
+from .columns import KEYS, plain, shown
+from .kinds import numbers
+from .table import Table, find_name
+
+if TYPE_CHECKING:
+    from .options import ReadOptions
+
+Missing = list[tuple[int, str]]  # index of a row of the table, why it cannot be used
+
+
+class OtherSensors:
+    """What `--sensor NAME=FILE` and `--sensor NAME=COLUMN,COLUMN` give.
+
+    Args:
+        given: sensor -> a file of spectra whose names are those of the other file, or columns of that file.
+    """
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        if MAIN in given:
+            raise BadFile(f"{MAIN!r} is the sensor of the file itself: expected another name before '='")
+        self._given = given
+        self._read: dict[Path, Table] = {}
+
+    def attached(self, table: Table, options: ReadOptions) -> tuple[Table, Missing]:
+        """The table with the bands of all sensors, and the rows in which one of them is missing.
+
+        Raises:
+            BadFile: a column or a file is not there, or has no names in common with the table.
+        """
+        parts: dict[str, Axis] = dict(table.axis.parts)
+        blocks, missing = [table.spectra], dict[int, str]()
+        used: list[str] = []
+        for name, of in self._given.items():
+            if _is_file(of):
+                block, parts[name], lost = self._of_file(table, name, Path(of), options)
+            else:
+                columns = [_column(table, name, one.strip()) for one in of.split(",")]
+                block, lost = _of_columns(table, name, columns)
+                parts[name] = Axis(np.arange(len(columns)), "index")
+                used += columns
+            blocks.append(block)
+            missing = dict(lost) | missing
+        left = {name: values for name, values in table.columns.items() if name not in used}
+        spectra = np.hstack(blocks).astype(np.float64 if table.spectra.dtype == np.float64 else np.float32, copy=False)
+        return replace(table, axis=Sensors(parts), spectra=spectra, columns=left), sorted(missing.items())
+
+    def _of_file(self, table: Table, name: str, path: Path, options: ReadOptions) -> tuple[np.ndarray, Axis, Missing]:
+        """(n, bands) of the spectra of the same names, the mean of several of one name."""
+        if path not in self._read:
+            self._read[path] = _table_of(path, options)
+        other = self._read[path]
+        ours, theirs = _names(table), _names(other)
+        key = next((one for one in KEYS if one in ours and one in theirs), None)
+        if key is None:
+            both = f"{shown(list(table.columns))}; and {shown(list(other.columns))}"
+            text = f"{table.path} and {path} have no column of names in common, such as sample_id: {both}"
+            raise BadFile(f"sensor {name}: {text}")
+        known, code = np.unique(theirs[key].astype(str), return_inverse=True)
+        sums = np.zeros((len(known), len(other.axis)))
+        np.add.at(sums, code, other.spectra)
+        wanted = ours[key].astype(str)
+        at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        is_there = known[at] == wanted
+        if not is_there.any():
+            some = f"{shown(wanted[:3].tolist())}; and {shown(known[:3].tolist())}"
+            raise BadFile(f"sensor {name}: no name of {table.path} is in {path}: {some}")
+        lost = [
+            (i, f"sensor {name}: {str(wanted[i])!r} is not in {path.name}") for i in np.flatnonzero(~is_there).tolist()
+        ]
+        return (sums / np.bincount(code)[:, None])[at], other.axis, lost
+
+
+def _column(table: Table, name: str, column: str) -> str:
+    found = column if column in table.columns else find_name(table.columns, column)
+    if found is None:
+        there = shown(list(table.columns))
+        raise BadFile(f"{table.path}: sensor {name}: no file and no column {column!r}; columns: {there}")
+    return found
+
+
+def _of_columns(table: Table, name: str, columns: list[str]) -> tuple[np.ndarray, Missing]:
+    """(n, columns)"""
+    block = np.column_stack([_numbers(table, one) for one in columns])
+    lost = np.flatnonzero(~np.isfinite(block).all(axis=1)).tolist()
+    return block, [(i, f"sensor {name}: no number in {', '.join(columns)}") for i in lost]
+
+
+def _is_file(text: str) -> bool:
+    return Path(text).is_file() or "/" in text or "\\" in text
+
+
+def _table_of(path: Path, options: ReadOptions) -> Table:
+    from .many import read_table
+
+    own = replace(options, sensors=None, axis=None, where=None, bands=None, axis_unit=None, reference=None)
+    try:
+        return read_table(path, own)
+    except BadFile as error:  # a file that says its unit may not be given another one
+        if "--axis-unit" not in str(error) or options.axis_unit is None:
+            raise
+        return read_table(path, replace(own, axis_unit=options.axis_unit))
+
+
+def _names(table: Table) -> dict[str, np.ndarray]:
+    """Key -> (n,) names, of the columns that hold names."""
+    from .many import texts_of
+
+    named = {plain(name): texts_of(values) for name, values in table.columns.items() if plain(name) in KEYS}
+    return {key: values for key, values in named.items() if all(values.tolist())}
+
+
+def _numbers(table: Table, column: str) -> np.ndarray:
+    values = table.columns[column]
+    return values if values.dtype.kind == "f" else numbers(values, table.decimal or ".").values
