@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+FARTHEST = 10.0  # log odds: whether 1 to 20,000 or less, does not matter
 UNKNOWN = "unknown"  # the name given to a spectrum outside the limits of every class
 
 
@@ -21,9 +22,13 @@ def distances(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray) ->
     return np.cumsum(((scores @ whitening)[:, None] - centres) ** 2, axis=2)
 
 
-def log_odds(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(n, A) -> (n, classes), of normal classes that share one covariance, up to what all classes have in common."""
-    return np.sum(((scores @ whitening)[:, None] - centres) ** 2, axis=2) / -2
+def log_odds(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray, farthest: float = FARTHEST) -> np.ndarray:
+    """(n, A) -> (n, classes), of normal classes that share one covariance, against the likeliest; -`farthest` at least.
+
+    One class that is far from all others, such as black objects, would else hide the differences between these.
+    """
+    each = np.sum(((scores @ whitening)[:, None] - centres) ** 2, axis=2) / -2
+    return each if np.isinf(farthest) else np.maximum(each - each.max(axis=1, keepdims=True), -farthest)
 
 
 @dataclass(frozen=True)

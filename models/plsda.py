@@ -1,10 +1,10 @@
 """PLS discriminant analysis: classes from spectra through latent variables."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from .class_scores import distances, log_odds
+from .class_scores import FARTHEST, distances, log_odds
 from .classifier import Classifier
 from .cross_validation import checked_components, class_folds, fewest_components
 from .estimator import LatentVariables
@@ -24,7 +24,8 @@ class PLSDA(Classifier, LatentVariables):
     """
 
     kind = "pls-da"
-    kept = ("x_mean", "rotations", "loadings", "whitening", "centres")
+    kept = ("x_mean", "rotations", "loadings", "whitening", "centres", "farthest")
+    farthest_: float | np.ndarray = FARTHEST
 
     def _learn(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> None:
         is_given = self.n_components != "cv"
@@ -50,7 +51,11 @@ class PLSDA(Classifier, LatentVariables):
         return fewest_components(self.cv_error_, np.nanmean(wrong, axis=1))
 
     def _class_scores(self, X: np.ndarray) -> np.ndarray:
-        return log_odds((X - self.x_mean_) @ self.rotations_, self.whitening_, self.centres_)
+        return log_odds((X - self.x_mean_) @ self.rotations_, self.whitening_, self.centres_, float(self.farthest_))
+
+    @classmethod
+    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        return super().from_arrays(params, {"farthest": np.array(np.inf), **arrays})  # bundles up to 0.2 have none
 
 
 def discriminants(X: np.ndarray, codes: np.ndarray, classes: int, most: int) -> tuple[PLSFit, np.ndarray, np.ndarray]:

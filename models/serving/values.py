@@ -30,7 +30,8 @@ class ScoreValues:
 
     def _of_scores(self, scores: np.ndarray) -> np.ndarray:
         if self.has_classes:
-            return log_odds(scores, self.arrays["whitening"], self.arrays["centres"])
+            farthest = float(self.arrays.get("farthest", np.inf))
+            return log_odds(scores, self.arrays["whitening"], self.arrays["centres"], farthest)
         return scores @ self.arrays["y_loadings"].T + self.arrays["y_mean"]
 
 

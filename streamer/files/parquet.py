@@ -89,8 +89,7 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
             yield Batch(row, spectra, {name: values_of(batch.column(name), name) for name in columns})
 
     meta |= {"axis_unit": unit}
-    total = None if bands is None else bands + sum(map(len, sensors.values()))
-    return Content(columns, wavelengths, total, file.metadata.num_rows, meta, batches, notes, sensors)
+    return Content(columns, wavelengths, bands, file.metadata.num_rows, meta, batches, notes, sensors)
 
 
 def _good(path: str, column: Any, bands: int, row: np.ndarray, bad: BadRows, whose: str) -> np.ndarray:

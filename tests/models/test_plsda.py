@@ -84,3 +84,16 @@ def test_knows_the_polymers_of_new_items(shared_data: Path) -> None:
 def test_spectra_that_cannot_be_fitted_are_refused(params: dict, sort: list[str], message: str, grid: Axis) -> None:
     with pytest.raises(ValueError, match=message):
         PLSDA(**params).fit(simulate(30, grid)[0], sort)
+
+
+def test_one_class_far_away_does_not_hide_what_parts_the_others(grid: Axis) -> None:
+    """As black objects among coloured ones do: where they count by all their distance, the others are one class."""
+    spectra, values = simulate(120, grid)
+    sort = np.where(values[:, 0] > values[:, 1], "fat", "lean").astype("<U5")
+    sort[::3] = "black"
+    spectra[::3] += 100 * np.exp(-0.5 * ((grid.values - 1300.0) / 20.0) ** 2)
+    model = PLSDA(4).fit(spectra[:90], sort[:90])
+    assert balanced_accuracy_score(sort[90:], model.predict(spectra[90:])) > 0.9
+    arrays = {name: array for name, array in model.arrays().items() if name != "farthest"}
+    old = PLSDA.from_arrays(model.get_params(), arrays)
+    assert np.isinf(old.farthest_), "a bundle of an earlier version is served as it was fitted"

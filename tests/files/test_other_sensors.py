@@ -1,0 +1,140 @@
+"""A second sensor from another file or from columns: joined by names, and what is missing is said."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tamis import BadFile
+from tamis.models.axis import Axis, Sensors
+from tamis.models.store import Store
+from tamis.streamer.files.frames import read_frames, write_parquet
+from tamis.streamer.files.many import read_table
+from tamis.streamer.files.options import BadRowInFile, ReadOptions
+from tamis.streamer.files.other_sensors import OtherSensors
+from tamis.streamer.fitting.fit import FitOptions, fit_and_publish
+from tamis.streamer.messages.frame import Frame
+
+from ..support.two_sensors import NIR, SENSORS, VISIBLE, measured
+
+
+def write(path: Path, head: list[Any], rows: list[list[Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """nir.csv with 40 samples, their fat and height; vis.csv with 38 of them in another order, one twice."""
+    spectra, fat = measured(40)
+    names = [f"s{i:02d}" for i in range(40)]
+    rows = [[n, *x[:61].round(5), round(y, 3), round(x[92], 2)] for n, x, y in zip(names, spectra, fat, strict=True)]
+    nir = write(tmp_path / "nir.csv", ["sample_id", *NIR.values, "fat", "height"], rows)
+    order = [*np.random.default_rng(0).permutation(40)[:38].tolist()]
+    rows = [[names[i], *spectra[i, 61:92].round(3)] for i in [*order, order[0]]]
+    return nir, write(tmp_path / "vis.csv", ["Sample ID", *VISIBLE.values], rows)
+
+
+def test_a_file_and_a_column_become_sensors_of_the_same_rows(files: tuple[Path, Path]) -> None:
+    nir, visible = files
+    bad: list[BadRowInFile] = []
+    sensors = OtherSensors({"visible": str(visible), "height": "Height"})
+    table = read_table(nir, axis_unit="nm", sensors=sensors, on_bad_row=bad.append)
+    assert table.axis == SENSORS
+    spectra, _ = measured(40)
+    rows = [int(name[1:]) for name in table.columns["sample_id"].tolist()]
+    np.testing.assert_allclose(table.spectra, spectra[rows], atol=0.01)
+    assert "height" not in table.columns, "a sensor is no laboratory value"
+    assert len(rows) == 38
+    missing = sorted(set(range(40)) - set(rows))
+    assert [(one.row, one.reason) for one in bad] == [
+        (i + 2, f"sensor visible: 's{i:02d}' is not in vis.csv") for i in missing
+    ]
+
+
+def test_a_row_without_a_number_for_a_sensor_is_left_out(files: tuple[Path, Path]) -> None:
+    nir, _ = files
+    lines = nir.read_text().splitlines()
+    lines[3] = lines[3].rpartition(",")[0] + ","
+    nir.write_text("\n".join(lines))
+    bad: list[BadRowInFile] = []
+    table = read_table(nir, axis_unit="nm", sensors=OtherSensors({"height": "height"}), on_bad_row=bad.append)
+    assert (len(table), [str(one) for one in bad]) == (39, [f"{nir}:4: sensor height: no number in height"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"visible": "nowhere.csv"}, "no file and no column 'nowhere.csv'"),
+        ({"colour": "L,a"}, "no file and no column 'L'"),
+    ],
+)
+def test_what_is_no_file_and_no_column_is_refused(files: tuple[Path, Path], given: dict[str, str], said: str) -> None:
+    with pytest.raises(BadFile, match=said):
+        read_table(files[0], axis_unit="nm", sensors=OtherSensors(given))
+
+
+def test_the_own_sensor_cannot_be_given() -> None:
+    with pytest.raises(BadFile, match="the sensor of the file itself"):
+        OtherSensors({"spectrum": "vis.csv"})
+
+
+def test_files_without_names_in_common_are_refused(files: tuple[Path, Path], tmp_path: Path) -> None:
+    nir, visible = files
+    text = visible.read_text()
+    unnamed = tmp_path / "unnamed.csv"
+    unnamed.write_text("\n".join(line.partition(",")[2] for line in text.splitlines()))
+    with pytest.raises(BadFile, match="no column of names in common"):
+        read_table(nir, axis_unit="nm", sensors=OtherSensors({"visible": str(unnamed)}))
+    other = tmp_path / "other.csv"
+    other.write_text(text.replace("s", "t").replace("Tample", "Sample"))
+    with pytest.raises(BadFile, match="no name of .* is in .*other.csv: 's00'"):
+        read_table(nir, axis_unit="nm", sensors=OtherSensors({"visible": str(other)}))
+
+
+def test_a_parquet_file_keeps_its_sensors(tmp_path: Path) -> None:
+    spectra = measured(20)[0].astype(np.float32)
+    time = np.full(20, np.datetime64("2026-01-02", "us"))
+    sent = Frame("nir1", "a", SENSORS, "absorbance", spectra, [f"s{i}" for i in range(20)], time)
+    assert write_parquet(tmp_path / "both.parquet", [sent]) == 20
+    (got,) = read_frames(tmp_path / "both.parquet")
+    assert got.axis == SENSORS
+    np.testing.assert_array_equal(got.spectra, spectra)
+    assert not got.targets
+
+
+def test_fit_says_which_sensors_it_uses_and_looks_at_each(files: tuple[Path, Path], tmp_path: Path) -> None:
+    nir, visible = files
+    heard: list[str] = []
+    sensors = OtherSensors({"visible": str(visible), "height": "height"})
+    options = FitOptions(targets=["fat"], reading=ReadOptions(axis_unit="nm", sensors=sensors), tell=heard.append)
+    done = fit_and_publish(nir, options, Store(tmp_path / "store"))
+    assert "visible 400-700 nm, 31 bands + height 1 band" in done.summary()
+    assert "visible: snv, savgol 15 2 1; height: autoscale" in done.summary()
+    assert any("2 rows left out" in line and "is not in vis.csv" in line for line in heard)
+    assert isinstance(done.model.grid, Sensors)
+
+
+def test_a_band_that_one_sensor_lacks_is_left_out_and_named(files: tuple[Path, Path], tmp_path: Path) -> None:
+    nir, visible = files
+    lines = [line.split(",") for line in visible.read_text().splitlines()]
+    visible.write_text(
+        "\n".join(",".join([*cells[:5], "" if i else cells[5], *cells[6:]]) for i, cells in enumerate(lines))
+    )
+    heard: list[str] = []
+    options = FitOptions(
+        targets=["fat"],
+        reading=ReadOptions(axis_unit="nm", sensors=OtherSensors({"visible": str(visible)})),
+        tell=heard.append,
+    )
+    done = fit_and_publish(nir, options, Store(tmp_path / "store"))
+    assert any(line.startswith("sensor visible: 440 nm is empty in all 38 rows") for line in heard)
+    kept = done.model.grid.parts["visible"]
+    assert isinstance(kept, Axis)
+    assert 440.0 not in kept.values
+    assert len(kept) == 30

@@ -1,0 +1,188 @@
+"""Several sensors as one axis, each with its own pre-treatment; models on them, and their bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamis import AxisMismatch, BadBundle
+from tamis.models.axis import Axis, Sensors, resampler
+from tamis.models.committee import CommitteeRegressor
+from tamis.models.explain import occlusion
+from tamis.models.model import Model
+from tamis.models.model_selection import train
+from tamis.models.pls import PLSR
+from tamis.models.plsda import PLSDA
+from tamis.models.preprocess import Pipeline, through
+from tamis.models.serving.to_csv import to_csv
+from tamis.models.serving.to_onnx import to_onnx
+from tamis.models.store import Store
+
+from ..support.two_sensors import HEIGHT, NIR, SENSORS, TREATED, VISIBLE, measured, model_of_sensors
+
+
+def test_sensors_are_an_axis_that_says_where_each_band_lies() -> None:
+    assert len(SENSORS) == 93
+    assert str(SENSORS) == "spectrum 1000-1600 nm, 61 bands + visible 400-700 nm, 31 bands + height 1 band"
+    assert [SENSORS.place(band) for band in (0, 61, 92)] == ["spectrum 1000 nm", "visible 400 nm", "height 0"]
+    assert Axis.from_json(SENSORS.to_json()) == SENSORS
+    others = Sensors({"visible": VISIBLE, "spectrum": NIR, "height": HEIGHT})
+    assert SENSORS not in (others, Axis(np.arange(93), "index"))
+    assert str(SENSORS[np.arange(93) >= 90]) == "visible 690-700 nm, 2 bands + height 1 band"
+    with pytest.raises(AxisMismatch, match="cannot be converted"):
+        SENSORS.to("nm")
+
+
+@pytest.mark.parametrize("parts", [{}, {f"s{i}": HEIGHT for i in range(17)}])
+def test_there_are_1_to_16_sensors(parts: dict[str, Axis]) -> None:
+    with pytest.raises(ValueError, match="1 to 16 sensors"):
+        Sensors(parts)
+
+
+def test_each_sensor_is_brought_to_its_own_grid() -> None:
+    spectra, _ = measured(3)
+    fine = Axis(np.linspace(450.0, 650.0, 41), "nm")
+    wanted = Sensors({"visible": fine, "spectrum": NIR})
+    got = resampler(SENSORS, wanted).apply(spectra)
+    np.testing.assert_allclose(got[:, :41], resampler(VISIBLE, fine).apply(spectra[:, 61:92]))
+    np.testing.assert_array_equal(got[:, 41:], spectra[:, :61])
+    np.testing.assert_array_equal(resampler(SENSORS, NIR).apply(spectra), spectra[:, :61], "one sensor of several")
+    assert resampler(SENSORS, SENSORS).is_identity
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"),
+    [
+        (NIR, "without visible, height"),
+        (Sensors({"spectrum": NIR, "height": HEIGHT}), "without visible"),
+        (
+            Sensors({"spectrum": NIR, "visible": VISIBLE[VISIBLE.values < 600], "height": HEIGHT}),
+            "sensor visible: .*59",
+        ),
+        (Sensors({"spectrum": NIR, "visible": VISIBLE, "height": Axis(np.arange(2), "index")}), "sensor height"),
+    ],
+)
+def test_a_sensor_that_is_missing_or_too_short_is_named(source: Axis, missing: str) -> None:
+    with pytest.raises(AxisMismatch, match=missing):
+        resampler(source, SENSORS)
+
+
+def test_each_sensor_has_its_pretreatment_and_the_same_weight() -> None:
+    spectra, _ = measured(40)
+    pipeline = Pipeline.parse("height: autoscale; spectrum: cut 1100 1500, snv")
+    treated = pipeline.fit(spectra, SENSORS)
+    assert str(pipeline) == "height: autoscale; spectrum: cut 1100 1500, snv"
+    assert str(pipeline.grid) == "height 1 band + spectrum 1100-1500 nm, 41 bands", "what is needed, and no more"
+    assert pipeline.sizes == [1, 41]
+    np.testing.assert_allclose([treated[:, :1].var(axis=0).sum(), treated[:, 1:].var(axis=0).sum()], 1.0)
+    alone = Pipeline.parse("cut 1100 1500, snv").fit(spectra[:, :61], NIR)
+    np.testing.assert_allclose(treated[:, 1:], alone / np.sqrt(alone.var(axis=0).sum()))
+    np.testing.assert_allclose(pipeline.transform(spectra, SENSORS), treated)
+    again = Pipeline.from_json(pipeline.to_json(), pipeline.grid, pipeline.arrays())
+    np.testing.assert_array_equal(again.transform(spectra, SENSORS), pipeline.transform(spectra, SENSORS))
+    again.unfitted().fit(2 * spectra, SENSORS)
+    np.testing.assert_array_equal(again.transform(spectra, SENSORS), pipeline.transform(spectra, SENSORS))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("snv", "a pre-treatment for each of"),
+        ("", "a pre-treatment for each of"),
+        ("spectrum: snv; raman: snv", "unknown sensor 'raman'; there: spectrum, visible, height"),
+        ("spectrum: snv; spectrum: centre", "each sensor once"),
+        ("spectrum: snv; visible", "each sensor once"),
+        ("spectrum: whiten", "whiten"),
+        (": snv", "each sensor once"),
+        (";:;", "each sensor once"),
+    ],
+)
+def test_a_pretreatment_that_suits_no_sensors_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Pipeline.parse(text).fit(measured(10)[0], SENSORS)
+
+
+def test_a_model_of_three_sensors_is_stored_served_and_refitted(tmp_path: Path) -> None:
+    model, (spectra, fat) = model_of_sensors(), measured(200, seed=1)
+    predicted = model.predict(spectra, SENSORS)
+    assert np.sqrt(np.mean((predicted.values[:, 0] - fat) ** 2)) < 0.05
+    store = Store(tmp_path)
+    store.publish("fat", model)
+    served = store.serve("fat", "v0001")
+    order = ["height", "visible", "spectrum"]
+    other = Sensors({name: SENSORS.parts[name] for name in order})
+    shuffled = np.hstack([spectra[:, SENSORS.spans[name]] for name in order])
+    for axis, rows in ((SENSORS, spectra), (other, shuffled)):
+        got = served.predict(rows.astype(np.float32), axis)
+        np.testing.assert_allclose(got.values, predicted.values, atol=1e-3)
+        np.testing.assert_allclose(got.t2, predicted.t2, rtol=1e-2)
+    assert model.calibration is not None
+    again = model.refitted(model.calibration)
+    np.testing.assert_allclose(again.predict(spectra, SENSORS).values, predicted.values, atol=1e-4)
+    with pytest.raises(AxisMismatch, match="without visible, height"):
+        served.predict(spectra[:, :61], NIR)
+
+
+def test_sensors_that_see_different_classes_are_better_together() -> None:
+    rng = np.random.default_rng(0)
+    spectra, _ = measured(120)
+    names = np.array(["low", "high"])[(spectra[:, 92] > 60).astype(int)].astype("<U9")
+    names[rng.permutation(120)[:40]] = "red"
+    spectra[names == "red", 61:92] += 120 * np.exp(-0.5 * ((VISIBLE.values - 530) / 20) ** 2)
+    errors = []
+    for text in ("spectrum: savgol 7 2 1", "visible: savgol 7 2 1", TREATED):
+        model = Model.fit(spectra, SENSORS, names, ["kind"], pipeline=Pipeline.parse(text), estimator=PLSDA())
+        errors.append(1 - model.estimator.validation_.figures()["balanced_accuracy"])
+    assert errors[2] < 0.3 * min(errors[:2])
+
+
+def test_a_bundle_whose_grid_lacks_a_sensor_is_refused() -> None:
+    manifest, arrays = model_of_sensors().to_parts()
+    manifest["grid"] = {"sensors": {name: SENSORS.parts[name].to_json() for name in ("spectrum", "height")}}
+    with pytest.raises(BadBundle, match="expected a grid of spectrum, visible, height"):
+        Model.from_parts(manifest, arrays)
+
+
+def test_what_is_for_one_sensor_says_so() -> None:
+    spectra, fat = measured(40)
+    with pytest.raises(ValueError, match="committee is for the spectra of one sensor"):
+        Model.fit(spectra, SENSORS, fat, ["fat"], pipeline=Pipeline.parse(TREATED), estimator=CommitteeRegressor())
+    with pytest.raises(ValueError, match="committee is for the spectra of one sensor"):
+        train("committee", spectra, SENSORS, fat)
+    model = model_of_sensors()
+    with pytest.raises(ValueError, match="only models of one sensor are exported"):
+        to_csv(model, {})
+    with pytest.raises(ValueError, match="only models of one sensor are exported"):
+        to_onnx(model, None, {})
+
+
+def test_the_pretreatment_of_spectra_is_chosen_for_all_sensors() -> None:
+    spectra, fat = measured(60)
+    trained = train("plsr", spectra, SENSORS, fat)
+    assert trained.chosen.startswith("spectrum: ")
+    assert "height: autoscale" in trained.chosen
+    new, known = measured(100, seed=3)
+    assert np.sqrt(np.mean((trained.predict(new, SENSORS) - known) ** 2)) < 0.1
+
+
+def test_occlusion_hides_one_sensor_at_a_time() -> None:
+    spectra, _ = measured(20)
+    weights = np.zeros(93)
+    weights[92] = 1.0
+    hidden = occlusion(lambda some: some @ weights, spectra, spans=list(SENSORS.spans.values()))
+    assert (hidden[:, :92] == 0).all(), "no window reaches from one sensor to the next"
+    np.testing.assert_allclose(hidden[:, 92], np.abs(spectra[:, 92] - spectra[:, 92].mean()))
+
+
+def test_one_pretreatment_for_each_is_the_same_in_both_forms() -> None:
+    """A pipeline of sensors with a single one differs from the plain one by its weight alone."""
+    spectra, fat = measured(60)
+    plain = Pipeline.parse("snv, savgol 7 2 1")
+    single = Pipeline.parse("spectrum: snv, savgol 7 2 1")
+    a, b = plain.fit(spectra[:, :61], NIR), single.fit(spectra, SENSORS)
+    np.testing.assert_allclose(b, a / np.sqrt(a.var(axis=0).sum()))
+    ours, theirs = (PLSR(4).fit(x, fat).predict(x) for x in (a, b))
+    np.testing.assert_allclose(ours, theirs, atol=1e-8)
+    assert through(single.steps, spectra[:, :61]).shape == b.shape
