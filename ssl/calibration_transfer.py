@@ -17,6 +17,9 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from ..models.steps import Affine
 
 RANK = 64  # of a map or filter: a product with 700 bands then takes under 2 us a spectrum
+SPREAD_RANK = 40  # principal directions whose spread `MomentMatching` matches
+HALF_SPECTRA = 300  # under B: the covariance of so many counts as much as that under A
+SPREAD_FLOOR = 1e-6  # of the total variance: directions that vary less keep their spread
 
 
 class Correction(BaseEstimator):
@@ -107,6 +110,39 @@ class DirectStandardisation(Correction):
         return self
 
 
+class MomentMatching(Correction):
+    """Gives spectra under B the mean of those under A, and their covariance as far as the number of B supports it.
+
+    It needs no pairs: A and B are samples of the same kind, in groups of any size. Of all linear maps that do so it is
+    the one that changes spectra least: optimal transport between normal distributions.
+
+    References:
+        Dowson & Landau, J. Multivar. Anal. 12 (1982) 450-455, doi 10.1016/0047-259X(82)90077-X.
+        Covariances matched without pairs: Sun, Feng & Saenko (2015), arXiv 1511.05547.
+
+    >>> moved = MomentMatching().fit([[1.0, 2.0], [3.0, 5.0]], [[2.0, 3.0], [4.0, 6.0]]).transform([[0.0, 1.0]])
+    >>> (moved + 0.0).round(6)
+    array([[-1.,  0.]])
+    """
+
+    def fit(self, A: Any, B: Any, mean: np.ndarray | None = None) -> Self:
+        """A (n, bands), B (m, bands). mean: (bands,), of the samples of B under A, where it is not that of A."""
+        A, B = _spectra(A), _spectra(B)
+        if min(len(A), len(B)) < 2:
+            raise ValueError(f"a spread needs at least 2 spectra under each condition, got {len(A)} and {len(B)}")
+        sides = [(side - side.mean(axis=0)) / np.sqrt(len(side) - 1) for side in (A, B)]
+        basis = _directions(np.vstack(sides))[1][:, :SPREAD_RANK]  # (bands, k)
+        one, two = ((side @ basis).T @ (side @ basis) for side in sides)
+        share, floor = len(B) / (len(B) + HALF_SPECTRA), SPREAD_FLOOR * np.trace(one) * np.eye(len(one))
+        one, two = one + floor, share * two + (1 - share) * one + floor
+        root, inverse = _power(two, 0.5), _power(two, -0.5)
+        left = basis @ (inverse @ _power(root @ one @ root, 0.5) @ inverse - np.eye(len(one)))
+        centre = B.mean(axis=0)
+        offset = (A.mean(axis=0) if mean is None else mean) - centre - centre @ left @ basis.T
+        self.map_ = Affine.adding(offset, left, basis.T)
+        return self
+
+
 class ObjectCorrection(Correction):
     """A correction that learns from objects: `fit` takes X (n, bands) and (n,) codes, equal = the same object."""
 
@@ -160,7 +196,8 @@ class WhitenedStandardisation(Correction):
         return self
 
 
-# The registry: a new correction is a class above, and a row here with the parameters to choose from.
+# The registry: a new correction is a class above, and a row here with the parameters to choose from. All are for pairs;
+# `MomentMatching` is for instruments without any, see `unpaired`.
 CORRECTIONS: dict[str, Sequence[Correction]] = {
     "mean-shift": [MeanShift()],
     "ds": [DirectStandardisation(p) for p in np.logspace(-4, 1, 6)],
@@ -212,3 +249,9 @@ def _directions(D: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _roots(D.T @ D)
     roots, vectors = _roots(D @ D.T)
     return roots, D.T @ vectors / np.sqrt(roots)
+
+
+def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
+    """Of a symmetric positive definite matrix."""
+    roots, vectors = np.linalg.eigh(matrix)
+    return vectors * np.maximum(roots, 1e-16 * roots[-1]) ** exponent @ vectors.T

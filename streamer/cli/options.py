@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -199,3 +200,16 @@ def values_by_name(given: list[str] | None, option: str) -> dict[str, list[str]]
 def pairs(given: list[str] | None, option: str) -> dict[str, str]:
     """As `values_by_name`; the last value of a name counts."""
     return {name: values[-1] for name, values in values_by_name(given, option).items()}
+
+
+def numbers(given: list[str] | None, option: str) -> dict[str, float]:
+    """As `pairs`, of finite numbers."""
+    values = {}
+    for name, text in pairs(given, option).items():
+        try:
+            values[name] = float(text)
+        except ValueError:
+            values[name] = math.nan
+        if not math.isfinite(values[name]):
+            raise BadSettings(f"{option} expects NAME=NUMBER, got {name}={text}")
+    return values

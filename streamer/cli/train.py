@@ -15,6 +15,7 @@ from .options import (
     TextFileOptions,
     command,
     new_app,
+    numbers,
     pairs,
     progress_bar,
     refusing,
@@ -118,6 +119,12 @@ def transfer(
     other: Annotated[str | None, Option("--to", help="The instrument that it is to serve as well.")] = None,
     column: Annotated[str | None, Option(help="Column that names the instrument; default: instrument.")] = None,
     group: Annotated[str | None, Option(help="Column that names the object; default: object_id or sample_id.")] = None,
+    unlabeled: Annotated[
+        list[Path] | None, Option("--unlabeled", help="Without pairs: spectra of --to, of the calibration's kind.")
+    ] = None,
+    mean: Annotated[
+        list[str] | None, Option(help="With --unlabeled: TARGET=VALUE, their mean by the laboratory. May be repeated.")
+    ] = None,
     check: Annotated[list[Path] | None, Option("--check", help="Samples with laboratory values: test them.")] = None,
     instrument: Annotated[str | None, Option(help="With --check: the instrument that measured them.")] = None,
     laboratory: Annotated[Path | None, Option(help="With --check: file of laboratory values, joined by names.")] = None,
@@ -129,13 +136,15 @@ def transfer(
     """Let a model serve another instrument.
 
     It learns from objects that both have measured, which need no laboratory values. All corrections are tried, and the
-    one of the least expected error is published. --check tests slope and bias of an instrument's results against the
+    one of the least expected error is published. --unlabeled needs no pairs: it brings mean and spread of other samples
+    of the same kind to those of the calibration. --check tests slope and bias of an instrument's results against the
     laboratory, as ISO 12099 does.
 
     \b
     Examples:
       tamis transfer pairs.parquet --from lab --to handheld --name protein
       tamis transfer lab.csv handheld.csv --from lab --to handheld --name protein
+      tamis transfer --unlabeled new.parquet --to handheld --name protein
       tamis transfer --check june.csv --instrument handheld --name protein --publish
     """
     from ..fitting import transfer as of
@@ -143,15 +152,25 @@ def transfer(
     store, reading = store_options.open(), file_options.reading()
     with refusing():
         if check:
-            if files or master or other or instrument is None:
+            if files or master or other or unlabeled or instrument is None:
                 raise BadSettings("--check FILE goes with --instrument NAME, and without pairs, --from and --to")
             options = laboratory_options.of(laboratory)
             print(of.check(store, name, check, instrument, reading=reading, laboratory=options, group=group,
                            publish=publish, tell=tell))  # fmt: skip
             return
-        if not files or master is None or other is None:
+        if unlabeled:
+            if files or other is None:
+                raise BadSettings("--unlabeled FILE goes with --to NAME, and without pairs")
+            from ..fitting.unpaired import transfer_unpaired_and_publish
+
+            print(transfer_unpaired_and_publish(store, name, unlabeled, (master, other), reading=reading, column=column,
+                                                group=group, means=numbers(mean, "--mean"), tell=tell))  # fmt: skip
+            print(f"  store: {store.root}")
+            return
+        if not files or master is None or other is None or mean:
             raise BadSettings(
-                "expected FILE --from INSTRUMENT --to INSTRUMENT, or --check FILE --instrument INSTRUMENT"
+                "expected FILE --from INSTRUMENT --to INSTRUMENT, --unlabeled FILE --to INSTRUMENT, "
+                "or --check FILE --instrument INSTRUMENT"
             )
         print(of.transfer_and_publish(store, name, files, (master, other), reading=reading, column=column,
                                       group=group, tell=tell))  # fmt: skip

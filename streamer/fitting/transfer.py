@@ -11,7 +11,7 @@ import numpy as np
 from ... import AxisMismatch, BadFile, BadSettings
 from ...models.axis import resampler
 from ...models.instruments import Instruments, Line
-from ...models.model import Model
+from ...models.model import Calibration, Model
 from ...models.store import Store
 from ...ssl.calibration_transfer import object_means
 from ...ssl.instrument_transfer import MIN_KNOWN, MIN_PAIRS, Pairs, Transferred, is_matched, transfer
@@ -56,21 +56,9 @@ def transfer_and_publish(
         ValueError: no correction is better than none, or there are too few pairs.
     """
     master, other = instruments
-    version = store.current(name)
-    model, calibration = store.load(name, version)[0], store.calibration(name, version)
-    if calibration is None:
-        raise BadSettings(
-            f"{name} {version} keeps no calibration spectra, which a transfer needs: fit it again with `tamis fit`"
-        )
-    known = model.instruments
-    if master == other:
-        raise BadSettings(f"expected two instruments, got {master!r} twice")
-    if known.master and known.master != master:
-        raise BadSettings(
-            f"{name} {version} was fitted on instrument {known.master!r}: --from {known.master}, not {master}"
-        )
-    tables = [_read(path, reading, column, group, model, tell) for path in expand(files)]
-    if len(tables) == 2 and all(_instrument_of(table, column) is None for table in tables):
+    version, model, calibration = to_transfer(store, name, instruments)
+    tables = [read_spectra(path, reading, column, group, model, tell) for path in expand(files)]
+    if len(tables) == 2 and all(instrument_of(table, column) is None for table in tables):
         one, two = (_objects(model, table, group) for table in tables)
     else:
         one, two = (_side(model, tables, instrument, column, group) for instrument in instruments)
@@ -95,25 +83,45 @@ def transfer_and_publish(
     return "\n".join([table_of(done), f"{name} {new}: {why}", *_notes(done, model, other)])
 
 
+def to_transfer(store: Store, name: str, instruments: tuple[str, str]) -> tuple[str, Model, Calibration]:
+    """The current version, its model and calibration. Raises BadSettings if it cannot be transferred by these names."""
+    version, (master, other) = store.current(name), instruments
+    model, calibration = store.load(name, version)[0], store.calibration(name, version)
+    if calibration is None:
+        raise BadSettings(
+            f"{name} {version} keeps no calibration spectra, which a transfer needs: fit it again with `tamis fit`"
+        )
+    if master == other:
+        raise BadSettings(f"expected two instruments, got {master!r} twice")
+    if (known := model.instruments.master) and known != master:
+        raise BadSettings(f"{name} {version} was fitted on instrument {known!r}: --from {known}, not {master}")
+    return version, model, calibration
+
+
 def _notes(done: Transferred, before: Model, other: str) -> list[str]:
     notes = []
     if done.model.kind != before.kind:
         notes.append(f"  it is {done.model.kind} now, which is expected to err less on {other} than {before.kind}")
     elif done.model.estimator is not before.estimator:
         notes.append("  it was fitted anew, so its values for the master change too: see the column `master`")
-    fitted_on = before.training.get("instruments", [])
-    if other in fitted_on:
-        master = done.model.instruments.master
-        notes.append(
-            f"  it was fitted on {', '.join(fitted_on)} alike; a model of {master} alone may be the better start"
-        )
-    if lost := [name for name in fitted_on if not done.model.instruments.serves(name)]:
-        notes.append(f"  it was fitted on {', '.join(lost)} as well, which is not trusted from now on without a map")
+    notes += notes_on_instruments(done.model, before, other)
     put_together = "  the error is put together from that of the master and what changes within pairs; check it with "
     if done.known < MIN_KNOWN and before.class_of:
         notes.append(f"{put_together}items of known classes: tamis predict FILE --instrument {other}")
     elif done.known < MIN_KNOWN:
         notes.append(f"{put_together}values of the laboratory: tamis transfer --check FILE --instrument {other}")
+    return notes
+
+
+def notes_on_instruments(after: Model, before: Model, other: str) -> list[str]:
+    notes, fitted_on = [], before.training.get("instruments", [])
+    if other in fitted_on:
+        notes.append(
+            f"  it was fitted on {', '.join(fitted_on)} alike; a model of {after.instruments.master} alone may be the "
+            "better start"
+        )
+    if lost := [name for name in fitted_on if not after.instruments.serves(name)]:
+        notes.append(f"  it was fitted on {', '.join(lost)} as well, which is not trusted from now on without a map")
     return notes
 
 
@@ -165,7 +173,7 @@ def check(
         raise BadSettings(f"{name} {version} does not know instrument {instrument!r}; it knows {names}")
     targets = list(model.targets)
     table, joined_by = read_training(files, reading, laboratory, targets, tell, [group])
-    _suits(model, table)
+    suits(model, table)
     column = find_name(table.columns, *INSTRUMENT_COLUMNS)
     rows = np.isfinite(table.spectra).all(axis=1)
     if column is not None and (names := texts_of(table.columns[column])).astype(bool).any():
@@ -213,16 +221,18 @@ def _means(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.bincount(code, values) / np.bincount(code)
 
 
-def _read(path: str, reading: ReadOptions, column: str | None, group: str | None, model: Model, tell: Tell) -> Table:
+def read_spectra(
+    path: str, reading: ReadOptions, column: str | None, group: str | None, model: Model, tell: Tell
+) -> Table:
     table = read_training([path], reading, LaboratoryOptions(), [], tell, [column, group]).table
-    _suits(model, table)
+    suits(model, table)
     whole = np.isfinite(table.spectra).all(axis=1)
     if not whole.all():
         tell(f"{table.path}: {np.sum(~whole)} spectra are not finite, and left out")
     return table[np.flatnonzero(whole)]
 
 
-def _suits(model: Model, table: Table) -> None:
+def suits(model: Model, table: Table) -> None:
     """Raises BadFile where the model cannot predict such spectra."""
     if "unknown" not in (model.quantity, table.quantity) and model.quantity != table.quantity:
         raise BadFile(f"{table.path}: expected {model.quantity}, as the model was fitted on, got {table.quantity}")
@@ -232,7 +242,7 @@ def _suits(model: Model, table: Table) -> None:
         raise BadFile(f"{table.path}: {error}") from error
 
 
-def _instrument_of(table: Table, column: str | None) -> np.ndarray | None:
+def instrument_of(table: Table, column: str | None) -> np.ndarray | None:
     if column is not None:
         return texts_of(column_of(table, column))
     name = find_name(table.columns, *INSTRUMENT_COLUMNS)
@@ -257,7 +267,7 @@ def _side(model: Model, tables: Sequence[Table], instrument: str, column: str | 
     sides: list[Side] = []
     seen: dict[str, None] = {}
     for table in tables:
-        names = _instrument_of(table, column)
+        names = instrument_of(table, column)
         if names is None:
             raise BadFile(
                 f"{table.path}: no column says which instrument measured a spectrum: --column COLUMN names it; or give "

@@ -49,6 +49,14 @@ def instruments(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray, 
     return spectra, other, values[:, 0]
 
 
+def unpaired(n: int, axis: Axis, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `instruments`, but the second one differs by what it does to every object: a gain, a bend and some noise."""
+    spectra, values = simulate(n, axis, seed)
+    bend = 0.2 * np.exp(-0.5 * ((axis.values - 1250.0) / 70.0) ** 2)
+    noise = np.random.default_rng(seed + 700).normal(0, 1e-3, spectra.shape)
+    return spectra, 1.02 * spectra + bend + noise, values[:, 0]
+
+
 def frame(axis: Axis, n: int = 4, seed: int = 1, line: str = "nir1", **changes: Any) -> Frame:
     """A frame of n simulated spectra; `changes` replace its fields."""
     spectra, _ = simulate(n, axis, seed)
