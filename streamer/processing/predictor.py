@@ -116,8 +116,8 @@ class Predictor:
                 self._foreign.clear()
             self._foreign.add(key)
             log.warning(
-                "the model does not know this instrument; `tamis transfer` teaches it from objects seen by both, or with "
-                "--unlabeled from spectra of the same kind of samples",
+                "the model does not know this instrument; `tamis transfer` teaches it from objects seen by both, or, with "
+                "--unlabeled, from spectra of the same kind of samples",
                 **{"line": frame.line, "instrument": frame.instrument, "model": name, "version": served.version},
                 known=of.names,
                 trusted="by T2 and Q" if of.serves(frame.instrument) else "none",
