@@ -116,7 +116,7 @@ class Predictor:
                 self._foreign.clear()
             self._foreign.add(key)
             log.warning(
-                "the model does not know this instrument; `tamis transfer` teaches it from objects seen by both, or, with "
+                "the model does not know this instrument; `tamis transfer` teaches it from objects seen by both; with "
                 "--unlabeled, from spectra of the same kind of samples",
                 **{"line": frame.line, "instrument": frame.instrument, "model": name, "version": served.version},
                 known=of.names,
