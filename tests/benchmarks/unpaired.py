@@ -83,8 +83,8 @@ def cells() -> Iterator[Cell]:
         else:
             fit, test = known[~task.is_test[known]], known[task.is_test[known]]
         axis = Axis(600.0 + 2 * np.arange(task.A.shape[1]), "nm")
-        sides = (np.asarray(side, np.float64) for side in (task.A, task.B))
-        yield Cell(task.name, *sides, (axis, axis), (task.value_a, task.value_b), fit, test)
+        A, B = (np.asarray(side, np.float64) for side in (task.A, task.B))
+        yield Cell(task.name, A, B, (axis, axis), (task.value_a, task.value_b), fit, test)
     for name in any_axis.ANY_AXIS:
         given = any_axis.task(name)
         for instrument, there, axis in any_axis.elsewhere(name, given):
@@ -116,7 +116,7 @@ def training_cells() -> Iterator[tuple[Cell, int]]:
             fit = np.concatenate([order[:labels], unlabeled])
             yield Cell(one.name, A, B, axes, y, fit, test), draw
             if "tablets assay" in one.name or "mp6" in one.name:
-                yield Cell(f"{one.name}, back", B, A, axes[::-1], y[::-1], fit, test), draw
+                yield Cell(f"{one.name}, back", B, A, (axes[1], axes[0]), (y[1], y[0]), fit, test), draw
 
 
 class Known(NamedTuple):
@@ -165,8 +165,11 @@ def shifted(A: np.ndarray, B: np.ndarray) -> Map:
         at = band + by[0] + by[1] / len(band) * (band - band.mean())
         return CubicSpline(band, X, axis=-1)(np.clip(at, 0, band[-1]))
 
+    def slope(mean: np.ndarray) -> np.ndarray:
+        return np.asarray(savgol_filter(mean, wide, 2, deriv=1))
+
     def apart(by: np.ndarray) -> float:
-        one, two = (savgol_filter(mean, wide, 2, deriv=1) for mean in (A.mean(axis=0), moved(B.mean(axis=0), by)))
+        one, two = slope(A.mean(axis=0)), slope(moved(B.mean(axis=0), by))
         return float(np.sum((one - one @ two / (two @ two) * two) ** 2))
 
     start = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
