@@ -15,7 +15,7 @@ from scipy.special import fdtr
 
 from ..models.instruments import Instruments, Line
 from ..models.model import Calibration, Model, Result
-from ..models.preprocess import Affine
+from ..models.steps import Affine
 from .calibration_transfer import MomentMatching
 
 MIN_SAMPLES = 20  # on each side

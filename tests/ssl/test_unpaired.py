@@ -9,7 +9,8 @@ from tamis.models.axis import Axis
 from tamis.models.model import Calibration, Model
 from tamis.models.pls import PLSR
 from tamis.models.plsda import PLSDA
-from tamis.models.preprocess import Affine, Pipeline
+from tamis.models.preprocess import Pipeline
+from tamis.models.steps import Affine
 from tamis.ssl.unpaired import transfer_unpaired
 
 from ..support.spectra import materials, unpaired
