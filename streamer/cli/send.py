@@ -108,6 +108,7 @@ def simulate(
     shift: Annotated[float, Option(help="Drift of the wavelengths, nm per hour.")] = 0.0,
     whole: Annotated[bool, Option("--whole", help="Include pixels of the empty belt.")] = False,
     counts: Annotated[bool, Option("--counts", help="Write counts, NAME.white.hdr and NAME.dark.hdr.")] = False,
+    sensors: Annotated[bool, Option("--sensors", help="Colour and height too; black objects, laminates.")] = False,
     batch: Annotated[int, Option(min=1, help="Scan lines per message.")] = 8,
     truth: Annotated[Path | None, Option(help="Write the objects and their materials to this CSV.")] = None,
     line: Annotated[str, Option(help="The line's name.")] = "belt",
@@ -123,9 +124,12 @@ def simulate(
       tamis simulate belt.parquet --materials plastics.parquet --pixels 64
       tamis simulate belt.parquet --materials earthlib --label LEVEL_3
       tamis simulate cube.hdr --seconds 5 --counts
+      tamis simulate belt.parquet --seconds 20 --sensors
     """
     if counts and (out is None or out.suffix != ".hdr"):
         raise BadSettings("--counts needs a cube: name a .hdr file to write")
+    if sensors and out is not None and out.suffix == ".hdr":
+        raise BadSettings("--sensors: a cube holds one sensor; name a .parquet file to write")
     stop = Stop()
     settings = broker_options.settings()
     from ..tools.materials import spectra_of
@@ -136,7 +140,7 @@ def simulate(
         belt = SimulatedBelt(
             axis=axis, materials=spectra, pixels=pixels, lines_per_s=lines, objects_per_s=objects, size_px=size,
             new={name: float(at_s) for name, at_s in pairs(new, "--new").items()}, noise=noise, lamp_per_h=lamp,
-            shift_nm_per_h=shift, foreground=not whole, line=line, seed=seed,
+            shift_nm_per_h=shift, foreground=not whole, sensors=sensors, line=line, seed=seed,
         )  # fmt: skip
     placed, asked = len(belt.objects(seconds)), round(seconds * objects)
     if placed < 0.6 * asked:  # before the minutes that the simulation takes

@@ -114,7 +114,7 @@ def encode_json(frame: Frame) -> Message:
     optional = {"object_id": frame.object_id, "x": frame.x, "y": frame.y, **frame.targets}
     columns: dict[str, Any] = {name: values for name, values in optional.items() if values is not None}
     sensors, main = described(frame.axis), main_part(frame.axis)
-    spectra = {name: frame.spectra[:, span] for name, span in frame.axis.spans.items()}
+    spectra = {name: np.ascontiguousarray(frame.spectra[:, span]) for name, span in frame.axis.spans.items()}
     columns = {"spectrum_id": frame.spectrum_id, "time": iso(frame.time), **columns, **spectra}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     document = {

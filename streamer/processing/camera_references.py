@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from ... import BadFile, BadMessage
 from ...models.atomic import atomic_write
+from ...models.axis import MAIN, Sensors
 from ...models.reflectance import Reflectance, some_bands
 from ..files.instruments.envi import read_references
 from ..messages.frame import Frame
@@ -62,6 +63,8 @@ class CameraReferences:
         """
         if frame.quantity not in COUNTS:
             raise _unsuitable(frame, f"expected counts, as the camera has them, got {frame.quantity}")
+        if isinstance(frame.axis, Sensors):
+            raise _unsuitable(frame, f"expected the camera's bands alone, got {frame.axis}")
         shape = self.table.pixels, len(frame.axis)
         if self._first is not None and shape != (before := self._first.white.shape):
             raise _unsuitable(frame, f"expected {before[1]} bands, as the white one has, got {shape[1]}")
@@ -106,7 +109,8 @@ class CameraReferences:
         """(n,) mean of some bands, as reflectance if possible; (n,) whether the pixel is blind"""
         reflectance = self._for(frame)
         if reflectance is None:
-            return frame.spectra[:, some_bands(len(frame.axis))].mean(axis=1, dtype=np.float32), np.zeros(len(x), bool)
+            main = frame.spectra[:, frame.axis.spans[MAIN]]
+            return main[:, some_bands(main.shape[1])].mean(axis=1, dtype=np.float32), np.zeros(len(x), bool)
         return reflectance.brightness(frame.spectra, x), reflectance.blind[x]
 
     def corrected(self, frame: Frame) -> Frame:

@@ -20,6 +20,7 @@ from ..files.frames import write_parquet
 from ..files.instruments.envi import write_envi
 from ..messages.frame import Frame
 from ..pages.charts import write_page
+from .belt_sensors import Look, all_sensors, beside, look
 from .materials import DEFAULT_AXIS, WATER, band_spectrum, polymers
 
 BELT = 1.1  # absorbance of the clean, black belt
@@ -38,6 +39,7 @@ class SimulatedBelt:
         noise: sd of reflectance. moisture: mean amount of water, in units of `WATER`. dirt: share of the belt.
         lamp_per_h: share of its light that the lamp loses per hour, more at short wavelengths.
         shift_nm_per_h: drift of the wavelengths. foreground: only pixels at least partly covered by an object.
+        sensors: colour and height beside the camera, and among the objects black ones and laminates.
 
     Raises:
         ValueError: a number out of range, an unknown material in `new`, or no material from the start.
@@ -56,6 +58,7 @@ class SimulatedBelt:
     lamp_per_h: float = 0.0
     shift_nm_per_h: float = 0.0
     foreground: bool = True
+    sensors: bool = False
     line: str = "belt"
     seed: int = 0
 
@@ -106,7 +109,7 @@ class SimulatedBelt:
         names = [name for name in self.library if self.new.get(name, 0.0) <= at_s]
         material = names[rng.integers(len(names))]
         half_x, half_y = 0.5 * self.size_px * np.exp(rng.normal(0, 0.25, 2))
-        return Thing(
+        made = Thing(
             number=number,
             material=material,
             shape=_SHAPES[rng.integers(2)],
@@ -121,6 +124,10 @@ class SimulatedBelt:
             offset=rng.normal(0.25, 0.08),
             slope=rng.normal(0, 0.05),
         )
+        if not self.sensors:
+            return made
+        seen = look(material, made.spectrum, self.library, rng)
+        return replace(made, material=seen.material, spectrum=seen.spectrum, look=seen)
 
     def _frame(self, rows: np.ndarray, things: list[Thing], start: np.datetime64, rng: np.random.Generator) -> Frame:
         x, y = np.meshgrid(np.arange(self.pixels), rows)
@@ -143,6 +150,8 @@ class SimulatedBelt:
             thing, own = things[k], np.flatnonzero(owner == k)
             shade = 1 + 0.1 * rng.normal(size=(len(own), 1))  # an uneven surface changes path length and scatter
             pure = thing.thickness * (thing.spectrum + thing.moisture * water) * np.maximum(shade, 0.3)
+            if thing.look is not None and thing.look.veil < 1:  # carbon black
+                pure = thing.look.veil * pure + BELT - thing.offset
             absorbance = pure + thing.offset + 0.03 * rng.normal(size=(len(own), 1)) + thing.slope * tilt
             share = cover[own, None]
             reflectance[own] = share * 10.0**-absorbance + (1 - share) * reflectance[own]
@@ -153,8 +162,12 @@ class SimulatedBelt:
             reflectance += hours * self.shift_nm_per_h * np.gradient(reflectance, nm, axis=1)
         reflectance += self.noise * rng.normal(size=reflectance.shape)
         at = start + (y / self.lines_per_s * 1e6).astype("timedelta64[us]")
+        axis = self.axis
+        if self.sensors:
+            others = beside([thing.look for thing in things if thing.look is not None], owner, cover, rng)
+            reflectance, axis = np.hstack([reflectance, *others]), all_sensors(axis)
         return Frame(
-            self.line, "camera", self.axis, "reflectance", reflectance.astype(np.float32),
+            self.line, "camera", axis, "reflectance", reflectance.astype(np.float32),
             [f"{j}-{i}" for j, i in zip(y.tolist(), x.tolist(), strict=True)], at,
             object_id=[things[k].number if k >= 0 else "" for k in owner.tolist()],
             x=x.astype(np.float64), y=y.astype(np.float64), targets={"coverage": cover},
@@ -178,6 +191,7 @@ class Thing:
     moisture: float
     offset: float
     slope: float
+    look: Look | None = None  # where there are other sensors
 
     @property
     def reach(self) -> float:
