@@ -1,6 +1,7 @@
 """The committee: PLS, ridge and Gaussian processes under several pre-treatments, for when labels are few."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Self
@@ -17,6 +18,7 @@ from .cross_validation import Folds, folds_of
 from .estimator import Regressor
 from .gaussian_process import MIN_VARIANCE, GaussianProcess
 from .preprocess import Pipeline, through
+from .several_sensors import OF_ALL, SHARED, TOGETHER, sensors_axis, spans, treatment
 from .tensors import below
 
 OUTLIER_TREATMENT = "snv, savgol 15 2 1"  # the members' pre-treatment in which T2, Q, distances from a class are taken
@@ -36,8 +38,14 @@ class CommitteeRegressor(Regressor):
     A prediction's sd joins the processes' variance with the disagreement of the members, scaled so that the
     standardised out-of-fold errors have a mean square of 1.
 
+    Of several sensors, each has all members; others use the sensors' numbers side by side, and what they have in
+    common.
+
     Args:
         encoder: an `encoder.Encoder` pretrained on the grid of these spectra; it adds members that use its embeddings.
+        blocks: of several sensors, how many bands each has, one after the other in a row; None for a single one.
+        shared: what `several_sensors.learn_shared` learned of them from unlabeled spectra; if it is None, the spectra
+            that the committee is fitted on must do.
         folds: of the cross-validation; samples that share a `group` stay in one fold.
         random_state: of the folds, and of which spectra a process keeps where there are more than 1,000.
 
@@ -54,11 +62,12 @@ class CommitteeRegressor(Regressor):
     """
 
     kind = "committee"
-    is_of_one_sensor = True
     kept = ("weights_", "rmsecv_", "y_mean_", "y_sd_", "fold", "spreads", "scores", "y_ndim")
 
     _: KW_ONLY
     encoder: Any = None
+    blocks: Sequence[int] | None = None
+    shared: dict[str, Pipeline] | None = None
     folds: int = 10
     random_state: int = 0
 
@@ -98,16 +107,34 @@ class CommitteeRegressor(Regressor):
 
     def _fit_treatments(self, X: np.ndarray) -> None:
         """Fits the pre-treatments that these bands allow, and lists the members."""
-        axis = Axis(np.arange(X.shape[1]), "index")  # an estimator does not know its columns' wavelengths
         self._treatments: dict[str, Pipeline] = {}
-        for text in dict.fromkeys(member.treatment for member in MEMBERS):
-            if X.shape[1] >= MIN_SPECTRAL_BANDS or text == "autoscale":
-                pipeline = Pipeline.parse(text)
+        every = list(MEMBERS)
+        if self.blocks:
+            every = [Member(kind, f"{k}: {text}") for k in range(len(self.blocks)) for kind, text in MEMBERS]
+            every += [Member(kind, text) for text in OF_ALL for kind in ("ridge", "gp")]
+            sizes = [span.stop - span.start for span in spans(self.blocks, X.shape[1])]
+        for text in dict.fromkeys(member.treatment for member in every):
+            sensor, colon, steps = text.rpartition(": ")
+            bands = sizes[int(sensor)] if colon else X.shape[1]
+            if bands >= MIN_SPECTRAL_BANDS or steps in ("autoscale", *OF_ALL):
+                pipeline = self._treatment(text)
                 with suppress(ValueError):  # a window wider than the spectrum
-                    pipeline.fit(X, axis)
+                    if text not in (self.shared or {}):
+                        pipeline.fit(X, self._axis(text, X.shape[1]))
                     self._treatments[text] = pipeline
         embedded = EMBEDDED if self.encoder is not None else ()
-        self.members_ = [*(member for member in MEMBERS if member.treatment in self._treatments), *embedded]
+        self.members_ = [*(member for member in every if member.treatment in self._treatments), *embedded]
+
+    def _treatment(self, text: str) -> Pipeline:
+        """That of a member, not yet fitted, unless it was learned apart."""
+        if self.shared is not None and text in self.shared:
+            return self.shared[text]
+        return treatment(text, self.blocks, OUTLIER_TREATMENT) if self.blocks else Pipeline.parse(text)
+
+    def _axis(self, text: str, bands: int) -> Axis:
+        """For a treatment; an estimator does not know its columns' wavelengths."""
+        is_of_all = self.blocks and text in OF_ALL
+        return sensors_axis(self.blocks or ()) if is_of_all else Axis(np.arange(bands), "index")
 
     def _treated(self, X: np.ndarray) -> dict[str, np.ndarray]:
         """(n, bands) -> (n, bands') of each pre-treatment, and the encoder's embeddings"""
@@ -165,7 +192,7 @@ class CommitteeRegressor(Regressor):
     @property
     def outlier_treatment(self) -> Pipeline:
         """The pre-treatment in which distances are taken; it is empty where bands are too few."""
-        return self._treatments.get(OUTLIER_TREATMENT, Pipeline())
+        return self._treatments.get(TOGETHER if self.blocks else OUTLIER_TREATMENT, Pipeline())
 
     def outlier_space(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, bands), with `outlier_treatment`"""
@@ -189,6 +216,8 @@ class CommitteeRegressor(Regressor):
                 made |= {f"member.{t}.{m}.{f.name}": getattr(model, f.name) for f in fields(model)}
         if self.examples_ is not None:
             made["domain.examples"] = self.examples_
+        if self.shared is not None:
+            made["learned_apart"] = np.array(True)
         return {**super().arrays(), **made, **({} if self.encoder is None else self.encoder.arrays())}
 
     @classmethod
@@ -204,12 +233,13 @@ class CommitteeRegressor(Regressor):
         model.n_features_in_ = int(arrays["bands"])
         if model.n_features_in_ > MAX_BANDS:
             raise ValueError(f"expected at most {MAX_BANDS} bands, got {model.n_features_in_}")
-        grid = Axis(np.arange(model.n_features_in_), "index")
         model._treatments = {}
         texts = dict.fromkeys(member.treatment for member in model.members_ if member not in EMBEDDED)
         for i, text in enumerate(texts):
-            spec, learned = Pipeline.parse(text).to_json(), below(f"treatment.{i}.", arrays)
-            model._treatments[text] = Pipeline.from_json(spec, grid, learned)
+            model._treatments[text] = model._treatment(text)
+            model._treatments[text].restore(below(f"treatment.{i}.", arrays), model._axis(text, model.n_features_in_))
+        if "learned_apart" in arrays:
+            model.shared = {text: model._treatments[text] for text in SHARED}
         shapes = [Linear if member.kind in ("pls", "ridge") else GaussianProcess.of for member in model.members_]
         model._models = [
             [shape(**below(f"member.{t}.{m}.", arrays)) for m, shape in enumerate(shapes)]

@@ -13,7 +13,7 @@ from .correction import Directions, design
 from .evidence import PRIOR_VALUES, RECENT_VALUES, Assessment, assess, ties, widened
 from .recipes import FOLDS, Held, Labels, as_champion
 
-OBJECTS = ("encoder", "progress")  # parameters that are no plain values
+OBJECTS = ("encoder", "shared", "progress")  # parameters that are no plain values
 NORMAL_90 = 1.645  # sd: half the width of a normal distribution's 90 % interval
 LEAST_ERROR = 1e-3  # sd of the target: a model that fits its calibration exactly is not so exact
 

@@ -5,7 +5,7 @@ import numpy as np
 from ..committee import CommitteeRegressor
 from ..committee_members import Linear
 from ..gaussian_process import GaussianProcess
-from ..preprocess import Pipeline
+from ..preprocess import BySensor, Pipeline
 from ..steps import Centre
 from .pipeline import LINEAR, Chain, affine
 from .values import CompiledEncoder
@@ -29,9 +29,11 @@ class FoldedCommittee:
         self.treat: dict[str, tuple[str, Chain]] = {}  # for the processes: the scatter correction, and the other steps
         for text, pipeline in committee._treatments.items():
             first = max((i for i, step in enumerate(pipeline.steps, 1) if not isinstance(step, LINEAR)), default=0)
-            scatter, linear = str(Pipeline(pipeline.steps[:first])), pipeline.steps[first:]
+            nonlinear, linear = pipeline.steps[:first], pipeline.steps[first:]
+            learns = any(isinstance(step, BySensor) for step in nonlinear)  # others are the same for all members
+            scatter = text if learns else str(Pipeline(nonlinear))
             if scatter not in self.scatter:
-                self.scatter[scatter] = Chain(pipeline.steps[:first], len(mean), dtype, mean)
+                self.scatter[scatter] = Chain(nonlinear, len(mean), dtype, mean)
             usual = self.scatter[scatter].typical
             assert usual is not None
             matrix, shift = affine(linear, np.eye(len(usual)))

@@ -13,16 +13,18 @@ import numpy as np
 from ..axis import Resampler
 from ..convolution import BLOCK
 from ..preprocess import BySensor, through
+from ..several_sensors import Bands, Canonical
 from ..steps import SNV, Affine, Autoscale, Baseline, Centre, Cut, Detrend, SavGol, Splice, Step
 
-NARROW = (Cut, SavGol, Centre, Autoscale)  # each band depends on few others
+NARROW = (Bands, Cut, SavGol, Centre, Autoscale)  # each band depends on few others
 LINEAR = (
     *NARROW,
     Splice,
     Baseline,
     Detrend,
     Affine,
-)  # these four are thin products already, and would be dense in a matrix
+    Canonical,
+)  # these five are thin products already, and would be dense in a matrix
 MAX_FOLDED = 4096  # bands: a wider matrix takes over 134 MB while it is folded
 
 
