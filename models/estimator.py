@@ -23,7 +23,6 @@ class Estimator(BaseEstimator):
     """
 
     kind: ClassVar[str]
-    is_of_one_sensor: ClassVar[bool] = False  # it treats spectra inside, as those of one sensor
     kept: ClassVar[tuple[str, ...]] = ()  # a bundle's fitted arrays; the attribute `x_mean_` keeps x_mean, or x_mean_
     n_features_in_: int
     domain_: ApplicabilityDomain

@@ -13,7 +13,7 @@ import numpy as np
 from .. import BadBundle, NotInstalled
 from . import plugins
 from .applicability_domain import LEVELS
-from .axis import Axis, Sensors, resampler
+from .axis import Axis, resampler
 from .instruments import Instruments
 from .prediction_interval import PredictionInterval
 from .preprocess import STEPS, BySensor, Pipeline, through
@@ -153,8 +153,6 @@ class Model:
         """
         from sklearn.utils.validation import has_fit_parameter
 
-        if isinstance(axis, Sensors) and getattr(estimator, "is_of_one_sensor", False):
-            raise ValueError(f"{estimator.kind} is for the spectra of one sensor, got {axis}")
         treated = pipeline.fit(spectra, axis)
         if "blocks" in estimator.get_params():  # how many numbers each sensor gives
             estimator.set_params(blocks=pipeline.sizes or None)

@@ -13,6 +13,7 @@ from .model import CLASSIFIERS, Model, estimator_class
 from .pls import LocalPLS
 from .plsda import PLSDA
 from .preprocess import Pipeline, usual_by_sensor
+from .several_sensors import untreated
 from .weighted_pls import weighted_pls
 
 # What cross-validation may choose from. Autoscaling is among them: models that scale inside must not win by that.
@@ -65,10 +66,8 @@ def select(
     Raises ValueError for an unknown kind, naming the known ones.
     """
     make = estimator_class(kind)
-    if isinstance(axis, Sensors) and getattr(make, "is_of_one_sensor", False):
-        raise ValueError(f"{kind} is for the spectra of one sensor, got {axis}")
     if kind.startswith("committee"):  # it chooses inside its own fit
-        return make(random_state=seed), Pipeline(), "its members' pre-treatments"
+        return make(random_state=seed), Pipeline.parse(untreated(axis)), "its members' pre-treatments"
     if kind in CLASSIFIERS.values() or np.asarray(y).dtype.kind in "OU":
         text = choose_class_pretreatment(spectra, axis, y, groups, seed)
         return _seeded(make, seed), Pipeline.parse(text), text

@@ -144,6 +144,15 @@ def _agreement(
     return np.clip(shared / np.maximum(alone, _TINY), 0.0, 1.0)
 
 
+def untreated(axis: Axis) -> str:
+    """The text of a pipeline for models that treat spectra inside.
+
+    >>> untreated(sensors_axis([2, 1]))
+    '0: ; 1: '
+    """
+    return "; ".join(f"{name}: " for name in axis.parts) if isinstance(axis, Sensors) else ""
+
+
 def sensors_axis(blocks: Sequence[int]) -> Sensors:
     """Of sensors whose wavelengths are not known, named 0, 1, ..."""
     return Sensors({str(k): Axis(np.arange(size), "index") for k, size in enumerate(blocks)})

@@ -16,6 +16,7 @@ from ...models.instruments import Instruments
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.model_selection import select
 from ...models.preprocess import SPECTRUM_BANDS, Pipeline, usual_by_sensor
+from ...models.several_sensors import learn_shared, untreated
 from ...models.store import Store
 from ..files.columns import KEYS
 from ..files.many import Files, fingerprints, texts_of
@@ -30,6 +31,7 @@ from .training_data import LaboratoryOptions, Tell, is_class, read_training, ref
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
 OF_SPECTRA = ("empty-band", "not-finite", "no-data-spectra", "outliers")  # what is looked for in further sensors
 CHOSEN = "auto"  # as `tamis compare` chooses
+MOST_UNLABELED = 2_000  # spectra that what sensors have in common is learned from: more take long and change little
 MAX_CLASSES = 64
 MIN_OF_CLASS = 5  # spectra: one in each fold
 
@@ -180,6 +182,8 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         pipeline = Pipeline.parse(usual_treatment(kind, axis) if options.preprocess is None else options.preprocess)
         parameters = {"n_components": options.n_components, "epochs": options.epochs, "encoder": encoder}
         estimator = _estimator(kind, parameters, random_state=options.random_state, progress=options.progress)
+    usable = replace(table, axis=axis, spectra=table.spectra[:, found.bands])[found.rows]
+    _teach(estimator, pipeline, usable, good[found.rows], options.tell)
     model = Model.fit(
         spectra,
         axis,
@@ -218,9 +222,24 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
 
 def usual_treatment(kind: str, axis: Axis) -> str:
     """The pre-treatment of a model of this kind, if the user says nothing."""
-    if isinstance(axis, Sensors):
-        return usual_by_sensor(axis, USUAL_PREPROCESS)
-    return "" if kind in ("committee", "committee-da") else USUAL_PREPROCESS
+    if kind in ("committee", "committee-da"):
+        return untreated(axis)
+    return usual_by_sensor(axis, USUAL_PREPROCESS) if isinstance(axis, Sensors) else USUAL_PREPROCESS
+
+
+def _teach(estimator: Any, pipeline: Pipeline, usable: Table, good: np.ndarray, tell: Tell) -> None:
+    """What several sensors have in common, from all spectra: those without laboratory values too.
+
+    Args:
+        usable: the spectra that can be used. good: (n,) bool, which of them have values.
+    """
+    if good.all() or "shared" not in estimator.get_params() or len(usable.axis.parts) < 2:
+        return
+    pipeline.fit(usable.spectra[good], usable.axis)
+    rows = np.sort(np.random.default_rng(0).permutation(len(usable))[:MOST_UNLABELED])
+    estimator.shared = learn_shared(pipeline.transform(usable.spectra[rows], usable.axis), pipeline.sizes)
+    there = " and ".join(usable.axis.parts)
+    tell(f"what {there} have in common is learned from {len(rows)} spectra, {good.sum()} of them with values")
 
 
 def look_at(

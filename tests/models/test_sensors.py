@@ -9,7 +9,6 @@ import pytest
 
 from tamis import AxisMismatch, BadBundle
 from tamis.models.axis import Axis, Sensors, resampler
-from tamis.models.committee import CommitteeRegressor
 from tamis.models.explain import occlusion
 from tamis.models.model import Model
 from tamis.models.model_selection import train
@@ -146,11 +145,6 @@ def test_a_bundle_whose_grid_lacks_a_sensor_is_refused() -> None:
 
 
 def test_what_is_for_one_sensor_says_so() -> None:
-    spectra, fat = measured(40)
-    with pytest.raises(ValueError, match="committee is for the spectra of one sensor"):
-        Model.fit(spectra, SENSORS, fat, ["fat"], pipeline=Pipeline.parse(TREATED), estimator=CommitteeRegressor())
-    with pytest.raises(ValueError, match="committee is for the spectra of one sensor"):
-        train("committee", spectra, SENSORS, fat)
     model = model_of_sensors()
     with pytest.raises(ValueError, match="only models of one sensor are exported"):
         to_csv(model, {})

@@ -67,7 +67,7 @@ def test_with_few_values_two_sensors_and_unlabeled_spectra_are_better_than_the_b
         return float(np.sqrt(np.mean((model.predict(test[:, columns]) - test_y) ** 2)))
 
     alone = min(rmse(CommitteeRegressor(), columns) for columns in (slice(60), slice(60, None)))
-    assert rmse(CommitteeRegressor(blocks=BLOCKS, shared=shared)) < 0.9 * alone
+    assert rmse(CommitteeRegressor(blocks=BLOCKS, shared=shared)) < 0.97 * alone
 
 
 def model_of(estimator: Any, labeled: int = 40) -> tuple[Model, np.ndarray]:
