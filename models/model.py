@@ -254,7 +254,9 @@ class Model:
         parameters = self.estimator.get_params()
         manifest = {
             "kind": self.kind,
-            "parameters": {name: value for name, value in parameters.items() if name not in ("encoder", "shared", "progress")},
+            "parameters": {
+                name: value for name, value in parameters.items() if name not in ("encoder", "shared", "progress")
+            },
             "targets": self.targets,
             "class_of": self.class_of,
             "units": self.units,

@@ -77,7 +77,7 @@ class Canonical(Step):
         parts = [_whitened(spectra[rows], of) for rows, _ in folds]
         found = [_agreement(spectra, of, folds, parts, by) for by in SHRINKAGES]
         # The mutual information of Gaussian variables.
-        best = int(np.argmax([-np.log1p(-np.minimum(one, 0.9999) ** 2).sum() for one in found]))
+        best = int(np.argmax([-np.log1p(-(np.minimum(one, 0.9999) ** 2)).sum() for one in found]))
         whole = _Whitened.directions(_whitened(spectra, of), SHRINKAGES[best])
         width = min(len(found[best]), whole.shape[1])
         self.mean, self.correlation = spectra.mean(axis=0), found[best][:width]
@@ -131,7 +131,7 @@ def _agreement(
     parts: list[list[_Whitened]],
     shrinkage: float,
 ) -> np.ndarray:
-    """(variables,): correlations between the sensors, of rows that the variables were not learned from; none below 0."""
+    """(variables,): correlations between the sensors in rows that were not learned from; none below 0."""
     between, within = [], []
     for (rows, held_out), sensors in zip(folds, parts, strict=True):
         directions = _Whitened.directions(sensors, shrinkage)
@@ -159,7 +159,7 @@ def sensors_axis(blocks: Sequence[int]) -> Sensors:
 
 
 def treatment(name: str, blocks: Sequence[int], usual: str) -> Pipeline:
-    """Not yet fitted: one of `OF_ALL`, of which `TOGETHER` treats spectra as `usual`; or ``k: step, ...`` of sensor k."""
+    """Not yet fitted: of `OF_ALL`, where `TOGETHER` treats spectra as `usual`; or ``k: step, ...``, of sensor k."""
     if name in OF_ALL:
         by_sensor = BySensor.parse(usual_by_sensor(sensors_axis(blocks), SHARED.get(name, usual)))
         return Pipeline([by_sensor, Canonical(tuple(blocks))] if name in SHARED else [by_sensor])

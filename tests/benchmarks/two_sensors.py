@@ -278,7 +278,12 @@ def main() -> None:
         }
         won = {name: np.mean([one[name][0] < 1 for one in every]) for name in means}
         rows = [[name, *pair, f"{won[name]:.0%}"] for name, pair in means.items()]
-        heads = [f"{KINDS[kind]}, {len(every)} responses", "over the one chosen", "over hindsight", "better than chosen"]
+        heads = [
+            f"{KINDS[kind]}, {len(every)} responses",
+            "over the one chosen",
+            "over hindsight",
+            "better than chosen",
+        ]
         parts.append(table(heads, rows))
         print(parts[-1], flush=True)
     if not asked.no_page:

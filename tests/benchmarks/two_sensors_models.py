@@ -6,7 +6,7 @@ References:
     doi 10.1002/(SICI)1099-128X(199809/10)12:5<301::AID-CEM515>3.0.CO;2-S.
     Stacking: Breiman, Machine Learning 24 (1996) 49-64, doi 10.1007/BF00117832.
     Canonical correlation: Hotelling, Biometrika 28 (1936) 321-377, doi 10.1093/biomet/28.3-4.321; for regression with
-    few labels: Kakade & Foster, COLT 2007, 82-96, doi 10.1007/978-3-540-72927-3_8. The PLS-SVD of two blocks: Streissguth,
+    few labels: Kakade & Foster, COLT 2007, 82-96, doi 10.1007/978-3-540-72927-3_8. PLS-SVD of two blocks: Streissguth,
     Bookstein, Sampson & Barr, The Enduring Effects of Prenatal Alcohol Exposure (1993); Wegelin, Univ. of Washington
     TR 371 (2000).
 """
