@@ -24,6 +24,7 @@ from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.instruments.envi import read_references
 from tamis.streamer.files.many import read_table
+from tamis.streamer.tools.belt_sensors import all_sensors
 from tamis.streamer.tools.materials import WATER, band_spectrum
 from tamis.streamer.tools.simulate import BELT, SimulatedBelt
 from tamis.streamer.transport.client import ensure_topics
@@ -93,6 +94,28 @@ def test_objects_do_not_touch_and_a_new_material_comes_when_it_is_due() -> None:
     pvc = [thing.y / belt.lines_per_s for thing in things if thing.material == "PVC"]
     assert pvc
     assert min(pvc) >= 10
+
+
+def test_black_objects_and_laminates_need_the_other_sensors() -> None:
+    belt = SimulatedBelt(**SMALL, sensors=True, seed=6)  # type: ignore[arg-type]
+    axis, seen = all_sensors(belt.axis), pixels(belt, 40)
+    assert seen["spectra"].shape[1] == len(axis) == 160 + 15 + 1
+    whole = seen["coverage"] == 1
+    mean = {
+        thing.number: seen["spectra"][whole & (seen["object"] == thing.number)].mean(axis=0)
+        for thing in belt.objects(40)
+    }
+    of = {thing.number: thing.material for thing in belt.objects(40)}
+    contrast = {number: np.ptp(row[:160]) for number, row in mean.items()}
+    colour, height = axis.spans["colour"], axis.spans["height"]
+    black = [number for number, material in of.items() if material == "black"]
+    others = [number for number, material in of.items() if material not in ("black", "laminate")]
+    laminates = [number for number, material in of.items() if material == "laminate"]
+    assert min(map(len, (black, laminates))) >= 5
+    assert max(contrast[n] for n in black) < min(contrast[n] for n in others)
+    assert max(mean[n][colour].max() for n in black) < 0.12
+    assert max(mean[n][height][0] for n in laminates) < 3, "mm"
+    assert any(mean[n][height][0] < 3 for n in others), "films of one layer are flat as well"
 
 
 def test_the_lamp_fades_and_the_wavelengths_move_as_asked() -> None:
