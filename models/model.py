@@ -145,11 +145,16 @@ class Model:
         quantity: str = "unknown",
         source: str = "",
         groups: np.ndarray | None = None,
+        limited: bool = True,
     ) -> Self:
         """Fits pre-treatment and estimator on (n, bands) spectra and (n, targets) values, or (n,) names of classes.
 
-        `groups` (n,) keeps repeats of a sample together if the estimator validates inside. Raises ValueError for what
-        pre-treatment or estimator cannot do.
+        Args:
+            groups: (n,), keeps repeats of a sample together if the estimator validates inside.
+            limited: whether limits and intervals come from spectra that were held out, which takes several fits more.
+                A model whose predictions alone matter needs none.
+
+        Raises ValueError for what pre-treatment or estimator cannot do.
         """
         from sklearn.utils.validation import has_fit_parameter
 
@@ -167,7 +172,9 @@ class Model:
             values = np.asarray(values, np.float64).reshape(len(spectra), -1)
             estimator.fit(treated, values[:, 0] if values.shape[1] == 1 else values, **together)
         group = None if groups is None else np.asarray(groups)
-        interval, unseen = _limited(estimator, treated, values, group, is_class=bool(class_of))
+        interval, unseen = None, np.full(values.shape, np.nan)
+        if limited:
+            interval, unseen = _limited(estimator, treated, values, group, is_class=bool(class_of))
         training = {"source": source, "spectra": len(spectra), "fingerprint": fingerprint(spectra, values)}
         measured = resampler(axis, pipeline.grid).apply(np.asarray(spectra)).astype(np.float32)
         group = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -175,10 +182,10 @@ class Model:
         units = dict(units or {})
         return cls(pipeline, estimator, list(targets), units, quantity, training, calibration, class_of, interval)
 
-    def refitted(self, labels: Calibration, **parameters: Any) -> Self:
+    def refitted(self, labels: Calibration, *, limited: bool = True, **parameters: Any) -> Self:
         """Its recipe (kind, parameters, pre-treatment) fitted on other labeled spectra, on its grid.
 
-        `parameters` take the place of the estimator's own.
+        `parameters` take the place of the estimator's own; `limited` as in `fit`.
         """
         made = self.fit(
             labels.spectra,
@@ -191,6 +198,7 @@ class Model:
             quantity=self.quantity,
             source="labels",
             groups=labels.group,
+            limited=limited,
         )
         made.instruments = self.instruments
         assert made.calibration is not None

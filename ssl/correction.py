@@ -3,7 +3,8 @@
 A handful of values says little about hundreds of bands. So the correction knows few directions: a constant, the
 champion's own prediction, and the principal components of the running process. Each member of the family is a Bayesian
 linear regression of the champion's errors; the members are averaged by how well each predicted every value so far from
-the values before it. With no evidence the correction is zero.
+the values before it. With no evidence the correction is zero; and while the champion may yet be right, it stays small
+enough to do little harm in that case.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ TAILS = 4.0  # degrees of freedom of the predictive distributions: a single wild
 WIDER = 2.0  # times the noise
 OFF_SHARE, OFF_SD = 0.2, 3.0  # of the values, where some are off, and by how much of the noise these may be
 # Explanations without a correction, and their price, as that of a column.
-SOME_OFF = "no correction, some values off"
-NO_CORRECTION = {"no correction": 1.0, "no correction, wider errors": 2.0, SOME_OFF: 2.0}
+SOME_OFF, WIDER_ERRORS = "no correction, some values off", "no correction, wider errors"
+NO_CORRECTION = {"no correction": 1.0, WIDER_ERRORS: 2.0, SOME_OFF: 2.0}
+HARM = 0.05  # of the champion's error: what a correction may be expected to cost, in case one of these is right
 
 
 class Directions(NamedTuple):
@@ -136,7 +138,7 @@ class Learner:
     """
 
     def __init__(self, width: int, noise: float, outside: float = 1.0) -> None:
-        self.width, self.noise, self.learned = width, noise, 0
+        self.width, self.noise, self.learned, self._outside = width, noise, 0, outside
         usable = {name: columns for name, columns in MEMBERS.items() if columns[-1] < width}
         self._uncorrected = _Uncorrected()
         self._members = {name: _Member.of(columns) for name, columns in usable.items()}
@@ -170,7 +172,7 @@ class Learner:
 
     def expect(self, row: np.ndarray) -> float:
         """The champion's error, measured less predicted, that is expected at (width,)."""
-        return float(self.shares @ self._forecasts(row)[0]) * self.noise
+        return float(self.coefficients() @ row)
 
     def learn(self, row: np.ndarray, error: float, *, is_certain: bool = False) -> None:
         """An error at (width,), in the target's unit.
@@ -198,7 +200,18 @@ class Learner:
             each = np.linalg.solve(one.precision + one.prior, one.towards[:, :, None])[:, :, 0]
             made[one.columns] += shares[at : at + len(each)] @ each
             at += len(each)
-        return made * self.noise
+        size = np.linalg.norm(made)  # root mean square over the process, whose columns have sd 1
+        return made * (min(1.0, self._largest / size) if size > 0 else 1.0) * self.noise
+
+    @property
+    def _largest(self) -> float:
+        """How large a correction may be, in units of the noise, for the harm to be expected to stay below `HARM`.
+
+        If the champion is right, a correction adds its own square to the champion's squared error.
+        """
+        errors = np.where(np.array(list(NO_CORRECTION)) == WIDER_ERRORS, WIDER, 1.0) * self._outside
+        cost = float(np.sum(self.shares[: len(NO_CORRECTION)] / errors**2))  # of a correction of size 1, as a share
+        return float(np.sqrt(((1 + HARM) ** 2 - 1) / max(cost, np.finfo(float).tiny)))
 
     def __str__(self) -> str:
         """The members that matter, such as '62% bias, 30% no correction'."""

@@ -132,11 +132,11 @@ class Judged(NamedTuple):
     metrics: Mapping[str, Any] = MappingProxyType({})
 
 
-def as_champion(champion: Model) -> Fit:
-    """The champion's own recipe: its kind, parameters and pre-treatment, on other labels."""
+def as_champion(champion: Model, *, limited: bool = True) -> Fit:
+    """The champion's own recipe: its kind, parameters and pre-treatment, on other labels. `limited`: of `Model.fit`."""
 
     def fit(labels: Calibration) -> Fitted:
-        return Fitted(champion.refitted(labels))
+        return Fitted(champion.refitted(labels, limited=limited))
 
     return fit
 

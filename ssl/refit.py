@@ -120,7 +120,7 @@ def _full(champion: Model, labels: Labels, weighed: Weighed) -> tuple[Model, np.
     accepted = np.flatnonzero(weighed.accepted)
     if len(accepted) < MIN_FULL or weighed.doubt > MAX_DOUBT:
         return None
-    recipe, old = as_champion(champion), np.flatnonzero(~labels.new)
+    recipe, old = as_champion(champion, limited=False), np.flatnonzero(~labels.new)
     forward = np.full(weighed.expected.shape, np.nan)
     for block in blocks(np.arange(len(weighed.accepted)), accepted):
         before = accepted[accepted < block[0]]
@@ -134,7 +134,7 @@ def _full(champion: Model, labels: Labels, weighed: Weighed) -> tuple[Model, np.
     _, _, high = paired_difference(true, ours, corrections, confidence=2 * CONFIDENCE - 1)
     if high >= 0:
         return None
-    return recipe(labels.all[weighed.believed(labels)]).model, forward
+    return as_champion(champion)(labels.all[weighed.believed(labels)]).model, forward
 
 
 def _update_checks(

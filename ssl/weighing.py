@@ -40,8 +40,7 @@ class Base:
         key = f"{recipe} {fingerprint(calibration.spectra, calibration.values)}"
         if known is not None and known.key == key:
             return known
-        fit = as_champion(champion)
-        model = fit(calibration).model
+        fit, model = as_champion(champion, limited=False), as_champion(champion)(calibration).model
         error = getattr(model.estimator, "rmsecv_", None)
         if error is None:
             squares = np.zeros(calibration.values.shape[1])
