@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2_000  # of the paired bootstrap
+DRAWN_AT_ONCE = 1_000_000  # samples: 8 MB
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def paired_difference(
     """
     squares = np.column_stack([(one - measured) ** 2, (other - measured) ** 2])
     drawn = [np.sqrt(times @ squares / len(squares)) @ [1, -1] for times in _resamples(len(squares), seed)]
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.sqrt(squares.mean(axis=0)) @ [1, -1]), float(low), float(high)
 
 
@@ -85,7 +86,7 @@ def paired_accuracy(
     np.add.at(cells[0], (owner, code), 1.0)
     np.add.at(cells[1], (owner, code), (one == true) * 1.0 - (other == true))
     drawn = []
-    for times in _resamples(cells.shape[1], seed):
+    for times in np.concatenate(list(_resamples(cells.shape[1], seed))):
         rows, more = times @ cells
         drawn.append(np.mean((more / np.maximum(rows, 1))[rows > 0]))  # over the classes that were drawn
     low, high = np.quantile(drawn, [0.025, 0.975])
@@ -94,10 +95,13 @@ def paired_accuracy(
 
 
 def _resamples(n: int, seed: int) -> Iterator[np.ndarray]:
-    """How many times each of n samples is drawn, (n,), for each bootstrap resample."""
-    rng = np.random.default_rng(seed)
-    for _ in range(RESAMPLES):
-        yield np.bincount(rng.integers(n, size=n), minlength=n)
+    """How many times each of n samples is drawn, (some, n), for some of the bootstrap resamples at a time."""
+    rng, left = np.random.default_rng(seed), RESAMPLES
+    while left:
+        some = min(left, max(1, DRAWN_AT_ONCE // n))
+        drawn = rng.integers(n, size=(some, n)) + n * np.arange(some)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=some * n).reshape(some, n)
+        left -= some
 
 
 def split_rows(

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -184,12 +184,10 @@ def once() -> Iterator[None]:
     made, fit = {}, Model.refitted
 
     def refitted(self: Model, labels: Calibration, *, limited: bool = True, **parameters: Any) -> Model:
-        if limited:  # may become a candidate, which is changed
-            return fit(self, labels, limited=limited, **parameters)
-        key = fingerprint(labels.spectra, labels.values, labels.group)
+        key = limited, fingerprint(labels.spectra, labels.values, labels.group)
         if key not in made:
             made[key] = fit(self, labels, limited=limited, **parameters)
-        return made[key]
+        return replace(made[key], training=dict(made[key].training))  # a candidate's is written to
 
     with patch.object(Model, "refitted", refitted):
         yield
