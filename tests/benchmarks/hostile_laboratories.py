@@ -8,7 +8,7 @@ arrive in random order; the first 20 of them get values, one after the other, an
 half are held-out truth. `worst` is the largest RMSE of the served version on them after any step, over the champion's;
 `end` the last. Hostile laboratories err from the fourth value on. For an honest laboratory, the gain of a plain refit
 on calibration and values is given too. The thresholds of `ssl.evidence` and `ssl.correction` were chosen on the
-fermentation and on seeds 0 and 1 of these sets, so the sets flatter them: the seeds here begin at 10.
+fermentation and on seeds 0 to 9 of these sets, so the sets flatter them: the seeds here begin at 10.
 """
 
 from __future__ import annotations
