@@ -203,11 +203,15 @@ def _spectra(fitted: Fitted) -> list[Plot]:
     rows = [*sorted(some - set(fitted.worst[:NAMED])), *fitted.worst[:NAMED]]
     colouring = model.class_of or model.targets[0]
     note = f"{len(rows)} of {fitted.of:,}, coloured by {colouring}; the farthest of all in bold."
-    found = []
-    for title, spectra, axis, quantity in (
-        ("As measured", fitted.spectra, model.grid, "value" if model.quantity == "unknown" else model.quantity),
-        (f"Treated: {fitted.treatment}", fitted.treated, fitted.treated_axis, "treated"),
-    ):
+    found, quantity = [], "value" if model.quantity == "unknown" else model.quantity
+    parts, spans = model.grid.parts, model.grid.spans
+    measured = [
+        (f"As measured: {name}" if len(parts) > 1 else "As measured", fitted.spectra[:, spans[name]], part, quantity)
+        for name, part in parts.items()
+        if len(part) > 1  # a single number is no curve
+    ]
+    treated = (f"Treated: {fitted.treatment}", fitted.treated, fitted.treated_axis, "treated")
+    for title, spectra, axis, quantity in (*measured, treated):
         step = -(-len(axis) // MOST_OF_MANY)
         lines = []
         for row in rows:
