@@ -35,7 +35,7 @@ class Unpaired:
         mean: (targets,) of the calibration, or that the laboratory knows. known: targets of which it does.
         error: (targets,) standard error of the difference of two means of so many samples; 0 where the mean is known.
         beyond: the share of those spectra beyond the limits of T2 and Q, without and with the map.
-        narrow: targets whose results vary much less than the calibration's.
+        narrow: targets whose mean is not known, and whose results vary much less than the calibration's.
     """
 
     model: Model
@@ -113,6 +113,7 @@ def transfer_unpaired(
             "measure pairs"
         )
     narrow = [] if champion.class_of else _narrow(calibration, bare.values, samples, champion.targets)
+    narrow = [target for target in narrow if target not in known]
     return Unpaired(model, len(spectra), samples, before, after, mean, list(known), error, beyond, narrow)
 
 

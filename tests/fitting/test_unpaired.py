@@ -83,6 +83,7 @@ def test_from_the_command_line_with_a_mean_by_the_laboratory(store: Store, tmp_p
     known = tamis(*words, "--mean", f"fat={fat[fat > np.median(fat)].mean()}", cwd=tmp_path).stdout
     assert "(laboratory)" in known
     assert "its error is not known" not in known
+    assert "warning" not in known
     assert "it takes the place of the map that handheld had" in known
     models = [store.load("m", version)[0] for version in ("v0002", "v0003")]
     bias = [np.mean(model.predict(spectra, grid, "handheld").values[:, 0] - fat) for model in models]
