@@ -31,6 +31,7 @@ from ..transport.from_settings import ensure, kafka_sink, kafka_source
 from ..transport.protocols import Sink, Source
 from ..transport.recorded import FileSink, FileSource
 from .blas import usable_cores
+from .late_sink import LateSink
 from .outbox import Outbox
 from .place import Place
 from .stop import Stop
@@ -82,8 +83,9 @@ def run_worker(
         if settings.exactly_once and live and write_to is None:
             member = settings.transactions.slot or member  # a worker that was given a name has it in its group as well
             slot = f"{settings.group}-{member or gethostname()}"
-        # The sink first: it aborts a transaction that our slot left open, before the source asks where to continue.
-        sink: Sink = FileSink(write_to) if write_to is not None else connect(lambda: kafka_sink(settings, slot))
+        # It ends a transaction that our slot left open; the worker waits for that before it asks where to continue.
+        late = partial(connect, lambda: kafka_sink(settings, slot))
+        sink: Sink = FileSink(write_to) if write_to is not None else LateSink(late) if live else late()
         parts.enter_context(closing(sink))
         if read_from is not None:
             source: Source = FileSource(read_from, settings.frame_max_bytes, reading)

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 RETRY_S = 0.2  # after a batch that the broker did not confirm
 OBSERVE_S = 0.5
+JOIN_S = 0.02  # how soon the first message is read once the sink is ready
 LOOK_S = 0.005  # how soon a delivered round is committed while no messages come
 
 
@@ -55,6 +56,7 @@ class Worker:
         self._round, self._begun = Round(), float("-inf")  # since the last delivery began, and when
         self._delivery = Delivery(self.settings.flush_timeout_s)
         self._failure: Exception | None = None  # of a delivery within the source's poll
+        self._waits = ""  # for what, before the first message may be read
         self._rejected: deque[bool] = deque(maxlen=self.settings.rejects.window_frames)  # of the newest messages
 
     def run(self) -> None:
@@ -68,6 +70,7 @@ class Worker:
         self.wait_for_models()
         self.source.before_revoked = self._hand_over
         try:
+            self._join()
             self._loop()
             while not self.deliver() and not self.stopping:
                 self._loop()
@@ -75,6 +78,20 @@ class Worker:
         finally:
             self.source.before_revoked = lambda: None
             self._delivery.close()
+
+    def _join(self) -> None:
+        """Joins the group while the sink may still end the transaction of our predecessor.
+
+        Only then is it known where to go on: what the source knew before is asked for again.
+        """
+        if self.sink.is_ready:
+            return
+        self._waits = "waiting for the broker: results cannot be sent yet"
+        while not (self.sink.is_ready or self.stopping):
+            self._turned = time.monotonic()
+            self.source.join(JOIN_S)
+        self.source.rewind()
+        self._waits = ""
 
     def _loop(self) -> None:
         """Until stopped, or until the source is exhausted."""
@@ -287,7 +304,7 @@ class Worker:
             return f"waiting for models: {', '.join(missing)}"
         if self.stopping:
             return "stopping"
-        return still(self._turned) or self.source.connection_problem or self.source.assignment_problem
+        return self._waits or still(self._turned) or self.source.connection_problem or self.source.assignment_problem
 
     def _tick(self) -> float:
         """The clock of decisions. Time during which the worker was blocked does not count as silence."""

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 # How long a message may wait for its topic's partitions or for room, and a new producer for its transactions.
 _BLOCK_S = 5.0
+# The first one waits as long as Kafka needs to replace a coordinator that died just before: another try costs time.
+_START_S = 10.0
 # A transaction that begins while the last one is still being completed is refused, and tried again after so long. Each
 # of ours does; kafka-python's own 100 ms were most of its time.
 _RETRY_MS = 20
@@ -66,10 +68,10 @@ class KafkaSink(Sink):
         self._settings = dict(client_settings or {})
         self._most = max_message_bytes
         self._pending: list[tuple[str, Any]] = []  # topic, and its future or why there is none
-        self._producer: Any = self._connect()
+        self._producer: Any = self._connect(_START_S)
         self._broken: Exception | None = None  # why nothing can be sent until the next flush
 
-    def _connect(self, **limits: Any) -> Any:
+    def _connect(self, begin_s: float = _BLOCK_S, **limits: Any) -> Any:
         # A frame's predictions take some 20 kB: several go in one request, and none waits long for others.
         ours = {"acks": "all", "linger_ms": 5, "batch_size": 1 << 18, "max_block_ms": round(_BLOCK_S * 1000)}
         ours |= limits
@@ -80,7 +82,7 @@ class KafkaSink(Sink):
         ours |= {"transaction_timeout_ms": round(self._transaction_s * 1000), "retry_backoff_ms": _RETRY_MS}
         producer = connected(KafkaProducer, self._brokers, self._settings, **ours)
         try:
-            producer.init_transactions()
+            _init_transactions(producer, begin_s)
         except Exception as error:  # whatever kafka-python raises, there are no transactions
             _closed(producer, 0)
             why = reason_of(error, TransactionalId=f"Write on transactional id {self.transactional_id}")
@@ -216,6 +218,17 @@ class KafkaSink(Sink):
     def close(self, timeout_s: float = 5) -> None:
         if self._producer is not None:
             _closed(self._producer, timeout_s)
+
+
+def _init_transactions(producer: Any, timeout_s: float) -> None:
+    """After a time-out kafka-python goes on with the same request. Raises KafkaError."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return producer.init_transactions()
+        except KafkaTimeoutError:
+            if time.monotonic() >= deadline:
+                raise
 
 
 def _flush(producer: Any, deadline: float) -> None:

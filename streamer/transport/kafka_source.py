@@ -88,14 +88,13 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._confirmed: dict[Any, tuple[int, str]] = {}  # offsets to commit, with their notes, that are not sent yet
         self._sent: dict[Any, tuple[int, str]] = {}  # the commit under way
         self._sent_at, self._commit_fails = 0.0, False
-        self._stored_by_sink = stored_by_sink
+        self._stored_by_sink, self._stall_s = stored_by_sink, stall_s
         self._unsure: set[Any] = set()  # partitions to look up the committed offset of, before any more is read
         self._lost = False
         self._fresh: set[Any] = set()  # partitions whose notes are not read yet
         self._still: dict[Any, float] = {}  # by partition, since when messages are waiting and none arrives
         self.group, self._brokers, self._topics = group, brokers, list(topics)
         self._rights = {"Topic": "Read on topic", "Group": f"Read on group {group}"}
-        self._stall_s = stall_s
         self._polled = self._watched = time.monotonic()
         self._answers = Answers(self._consumer, brokers)
         self._positions = Positions(self._consumer, group, auto_offset_reset, is_kept=is_kept)
@@ -128,9 +127,8 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         self._polled = now
         if self._unsure and not self._look_up(timeout_s):
             return []
-        # Where nothing has come yet.
-        begun = {p: (at, "") for p, at in self._positions.to_keep().items() if p not in self._undone}
-        self._confirmed = begun | self._confirmed
+        begun = self._positions.to_keep().items()  # where nothing has come yet
+        self._confirmed = {p: (at, "") for p, at in begun if p not in self._undone} | self._confirmed
         self._send_commit()
         consumer_quirks.keep_assignment(self._consumer)
         try:
@@ -151,15 +149,18 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             self._refused()
         self._answers.check(received=bool(batches))
         self._watch(batches)
+        self._slept &= consumer_quirks.has_expired(self._consumer)
         if self._slept:  # until a heartbeat is answered, our partitions may be another member's
-            self._slept = consumer_quirks.has_expired(self._consumer)
-        if self._slept:
             for partition, messages in batches.items():
                 self._consumer.seek(partition, messages[0].offset)
             return []
         for partition, messages in batches.items():
             self._undone.setdefault(partition, messages[0].offset)
         return [record for messages in batches.values() for record in messages]
+
+    def join(self, timeout_s: float) -> None:
+        self._consumer.pause(*self._consumer.assignment())
+        self.poll(timeout_s)  # what comes right after an assignment is read again
 
     def _watch(self, batches: Mapping[Any, Any]) -> None:
         """A reader that hangs looks like a quiet line, except that messages are waiting."""
@@ -175,7 +176,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
         if not self.connection_problem:
             with suppress(errors.KafkaError):
                 self._drop(self._positions.recreated())
-        lags = {} if self.connection_problem else self.lag_records()
+        lags = {} if self.connection_problem or self._consumer.paused() else self.lag_records()
         self._still = {p: self._still.get(p, now) for p, lag in lags.items() if lag > 0 and p not in batches}
         for partition, since in self._still.items():
             if now - since > self._stall_s:
@@ -265,6 +266,7 @@ class KafkaSource(Source, ConsumerRebalanceListener):
             raise BrokerAbsent(f"{self._brokers}: no offsets: {reason_of(error, **self._rights)}") from error
 
     def rewind(self) -> None:
+        self._consumer.resume(*self._consumer.paused())
         if self._stored_by_sink:
             self._unsure = self._consumer.assignment()
         else:  # from our own records: they are ahead of the broker's, which may just have failed

@@ -91,7 +91,9 @@ class Positions:
         return anew
 
     def to_keep(self) -> dict[Any, int]:
-        """Positions that are to be committed now."""
+        """Positions that are to be committed now; none while we only join, for our predecessor's may still come."""
+        if self._consumer.paused():
+            return {}
         now, owned = time.monotonic(), self._consumer.assignment()
         due = {p: at for p, (at, since) in self._unkept.items() if now - since >= _KEEP_AFTER_S}
         for partition in due:

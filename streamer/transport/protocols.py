@@ -1,5 +1,6 @@
 """What a source of messages and a sink for results must do. Most methods have defaults."""
 
+import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -60,6 +61,10 @@ class Source(Protocol):
     def poll(self, timeout_s: float) -> list[Record]:
         """The next messages; waits up to `timeout_s` for the first of them."""
 
+    def join(self, timeout_s: float) -> None:
+        """Takes its place among the readers, before anything may be read; `rewind` ends that."""
+        time.sleep(timeout_s)
+
     def handled(self, record: Record) -> None:
         """This record is processed, but not committed."""
 
@@ -99,6 +104,8 @@ class Source(Protocol):
 
 class Sink(Protocol):
     """Where results go. A new sink is `send` and `flush`; one thread may send while another flushes."""
+
+    is_ready: bool = True  # False: it is still being opened; a property raises why that has failed
 
     @abstractmethod
     def send(self, topic: str, value: bytes, *, key: bytes | None = None, headers: Headers | None = None) -> None:

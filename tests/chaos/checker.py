@@ -106,10 +106,11 @@ class Checker:
         found.duplicated += sum(n - 1 for n in self.rejects.values())
         found.unequal = sum(len(set(ids)) > self.sent[name] for name, ids in self.results.items())
         found.standstills = standstills(
-            found.faults, self._times("spectra", self.sent_at), self._times("predictions", self.came_at)
+            found.faults, self.times("spectra", self.sent_at), self.times("predictions", self.came_at)
         )
 
-    def _times(self, role: str, found: dict[str, tuple[int, int, float]]) -> dict[str, float]:
+    def times(self, role: str, found: dict[str, tuple[int, int, float]]) -> dict[str, float]:
+        """When each spectrum of `sent_at` or `came_at` could be read, by the clock of time.time()."""
         if self._log is None:
             return {name: time_s for name, (_, _, time_s) in found.items()}
         since = [readable_since(self._log / f"{self._topics}.{role}-{i}") for i in range(len(LINES))]

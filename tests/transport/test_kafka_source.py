@@ -55,6 +55,36 @@ def test_a_group_goes_on_where_it_committed(broker: Any) -> None:
             assert [record.value for record in read(reader, 1)] == [b"new"]
 
 
+@ON_KAFKA_TOO
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_reader_that_only_joins_goes_on_where_the_last_one_has_committed_meanwhile(
+    tamis_broker_with: Callable[..., Any], commits: bool
+) -> None:
+    """As a worker that joins before its sink has ended the transaction of its predecessor."""
+    broker = tamis_broker_with("transactions")
+    name, results, fixed = topic(broker), topic(broker), {"partitions": [0], "stored_by_sink": True}
+    with (
+        closing(sink(broker)) as out,
+        closing(sink(broker, transactional_id=f"slot-{name}")) as last,
+        closing(source(broker, name, **fixed)) as reader,
+    ):
+        for i in range(3):
+            out.send(name, b"%d" % i)
+        out.flush(10)
+        for record in read(reader, 3)[:2]:
+            last.send(results, record.value)
+            reader.handled(record)
+        with closing(source(broker, name, **fixed)) as new:
+            for _ in range(20):
+                new.join(0.1)
+            if commits:
+                last.flush(10, reader.progress())
+            else:
+                last.abandon()
+            new.rewind()
+            assert read(new, 1)[0].value == (b"2" if commits else b"0")
+
+
 def test_rewind_reads_again_what_was_not_committed(broker: Any) -> None:
     name = topic(broker)
     with closing(sink(broker)) as out, closing(source(broker, name)) as reader:
