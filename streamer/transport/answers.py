@@ -29,6 +29,7 @@ class Answers:
         self._heard = self._checked = self._awake = time.monotonic()
         self._limit_s = _ANSWER_S + consumer.config["fetch_max_wait_ms"] / 1000
         self._fetches = consumer_quirks.Fetches(consumer)
+        consumer_quirks.rest_between_fetches(consumer)
 
     def check(self, received: bool) -> None:
         """After each poll. received: whether it gave messages."""

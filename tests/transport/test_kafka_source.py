@@ -55,6 +55,24 @@ def test_a_group_goes_on_where_it_committed(broker: Any) -> None:
             assert [record.value for record in read(reader, 1)] == [b"new"]
 
 
+def test_a_broker_that_answers_an_empty_fetch_at_once_is_not_asked_all_the_time(broker: Any) -> None:
+    """noida does so; an idle worker took half a core."""
+    name, asked = topic(broker), []
+    with closing(sink(broker)) as out, closing(source(broker, name, partitions=[0])) as reader:
+        out.send(name, b"first")
+        out.flush(10)
+        assert len(read(reader, 1)) == 1
+        create = reader._consumer._fetcher._create_fetch_requests
+        reader._consumer._fetcher._create_fetch_requests = lambda: asked.append(1) or create()
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert not reader.poll(0.1)
+        assert 0 < len(asked) <= 200, "some 500 without a rest"
+        out.send(name, b"second")
+        out.flush(10)
+        assert [record.value for record in read(reader, 1)] == [b"second"]
+
+
 @ON_KAFKA_TOO
 @pytest.mark.parametrize("commits", [True, False])
 def test_a_reader_that_only_joins_goes_on_where_the_last_one_has_committed_meanwhile(
