@@ -84,14 +84,14 @@ class Worker:
 
         Only then is it known where to go on: what the source knew before is asked for again.
         """
-        if self.sink.is_ready:
-            return
-        self._waits = "waiting for the broker: results cannot be sent yet"
-        while not (self.sink.is_ready or self.stopping):
-            self._turned = time.monotonic()
-            self.source.join(JOIN_S)
-        self.source.rewind()
-        self._waits = ""
+        if not self.sink.is_ready:
+            self._waits = "waiting for the broker: results cannot be sent yet"
+            while not (self.sink.is_ready or self.stopping):
+                self._turned = time.monotonic()
+                self.source.join(JOIN_S)
+            self.source.rewind()
+            self._waits = ""
+        log.info("reading begins")
 
     def _loop(self) -> None:
         """Until stopped, or until the source is exhausted."""

@@ -73,13 +73,13 @@ class Kept:
 
     @property
     def working(self) -> bool:
-        """Whether it has its model, and has joined its group."""
+        """Whether it has its model and its sink, and has joined its group."""
         if not self.running:
             return False
         with open(self.log, "rb") as log:
             log.seek(self.begun)
             text = log.read()
-        return b"model loaded" in text and ("TAMIS_PARTITIONS" in self.environment or b"partitions assigned" in text)
+        return b"reading begins" in text and ("TAMIS_PARTITIONS" in self.environment or b"partitions assigned" in text)
 
     def send(self, how: signal.Signals) -> bool:
         """Sends a signal; False if the process is not running."""
