@@ -67,6 +67,8 @@ def run(plan: Plan, folder: Path, report: Callable[[str], None] = lambda text: N
         for process in everyone:
             if process.name == "worker":
                 process.end(signal.SIGTERM)
+        if plan.broker == "noida":
+            checker.again()
         while checker.read(patience_s=3.0):  # results that were still on their way, and spectra not read yet
             pass
         wait_for(learner, partial(checker.unread, f"{topics}-trainer"))
