@@ -13,12 +13,12 @@ from .. import require_learn
 from .applicability_domain import ApplicabilityDomain
 from .axis import MAX_BANDS, Axis
 from .classifier import Indicators
-from .committee_members import EMBEDDED, KINDS, MEMBERS, Linear, Member, member_weights, weights_by_error
+from .committee_members import EMBEDDED, KINDS, MEMBERS, Fitted, Linear, Member, member_weights, weights_by_error
 from .cross_validation import Folds, folds_of
 from .estimator import Regressor
-from .gaussian_process import MIN_VARIANCE, GaussianProcess
+from .gaussian_process import MIN_VARIANCE, GaussianProcess, fit_segments
 from .preprocess import Pipeline, through
-from .several_sensors import OF_ALL, SHARED, TOGETHER, sensors_axis, spans, treatment
+from .several_sensors import OF_ALL, OUTLIERS, SHARED, TOGETHER, sensors_axis, spans, treatment
 from .tensors import below
 
 OUTLIER_TREATMENT = "snv, savgol 15 2 1"  # the members' pre-treatment in which T2, Q, distances from a class are taken
@@ -90,7 +90,9 @@ class CommitteeRegressor(Regressor):
         self._models: list[list[Linear | GaussianProcess]] = []  # of each target, of each member
         of_targets = []
         for target in ((Y - self.y_mean_) / self.y_sd_).T:
-            fitted = [KINDS[m.kind](treated[m.treatment], target, folds, order) for m in self.members_]
+            fitted = [
+                self._fit_member(member, treated[member.treatment], target, folds, order) for member in self.members_
+            ]
             self._models.append([model for model, _, _ in fitted])
             out = np.column_stack([predicted for _, predicted, _ in fitted])  # (n, members)
             weights = member_weights(out, target, weights_by_error(out, target))
@@ -111,7 +113,8 @@ class CommitteeRegressor(Regressor):
         every = list(MEMBERS)
         if self.blocks:
             every = [Member(kind, f"{k}: {text}") for k in range(len(self.blocks)) for kind, text in MEMBERS]
-            every += [Member(kind, text) for text in OF_ALL for kind in ("ridge", "gp")]
+            every += [Member(kind, text) for text in TOGETHER for kind in ("ridge", "gp", "segments")]
+            every += [Member(kind, text) for text in SHARED for kind in ("ridge", "gp")]
             sizes = [span.stop - span.start for span in spans(self.blocks, X.shape[1])]
         for text in dict.fromkeys(member.treatment for member in every):
             sensor, colon, steps = text.rpartition(": ")
@@ -125,11 +128,16 @@ class CommitteeRegressor(Regressor):
         embedded = EMBEDDED if self.encoder is not None else ()
         self.members_ = [*(member for member in every if member.treatment in self._treatments), *embedded]
 
+    def _fit_member(self, member: Member, Z: np.ndarray, y: np.ndarray, folds: Folds, order: np.ndarray) -> Fitted:
+        if member.kind == "segments" and member.treatment in TOGETHER:
+            return fit_segments(Z, y, folds, order, self.blocks)
+        return KINDS[member.kind](Z, y, folds, order)
+
     def _treatment(self, text: str) -> Pipeline:
         """That of a member, not yet fitted, unless it was learned apart."""
         if self.shared is not None and text in self.shared:
             return self.shared[text]
-        return treatment(text, self.blocks, OUTLIER_TREATMENT) if self.blocks else Pipeline.parse(text)
+        return treatment(text, self.blocks) if self.blocks else Pipeline.parse(text)
 
     def _axis(self, text: str, bands: int) -> Axis:
         """For a treatment; an estimator does not know its columns' wavelengths."""
@@ -192,7 +200,7 @@ class CommitteeRegressor(Regressor):
     @property
     def outlier_treatment(self) -> Pipeline:
         """The pre-treatment in which distances are taken; it is empty where bands are too few."""
-        return self._treatments.get(TOGETHER if self.blocks else OUTLIER_TREATMENT, Pipeline())
+        return self._treatments.get(OUTLIERS if self.blocks else OUTLIER_TREATMENT, Pipeline())
 
     def outlier_space(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, bands), with `outlier_treatment`"""

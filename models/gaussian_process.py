@@ -1,5 +1,6 @@
 """Gaussian processes as the committee's members: one kernel over the whole spectrum, or weights for its segments."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Self
@@ -95,24 +96,27 @@ def fit_process(Z: np.ndarray, y: np.ndarray, folds: Folds, order: np.ndarray) -
     )
 
 
-def fit_segments(Z: np.ndarray, y: np.ndarray, folds: Folds, order: np.ndarray) -> Fitted:
+def fit_segments(
+    Z: np.ndarray, y: np.ndarray, folds: Folds, order: np.ndarray, sizes: Sequence[int] | None = None
+) -> Fitted:
     """A linear and a radial weight for each of eight parts of the spectrum, so that parts without use fade out.
 
     Weights and noise have the greatest posterior, from the marginal likelihood and a wide log-normal prior. Calls as
-    `fit_process`.
+    `fit_process`; `sizes`, of the parts, if they are those of several sensors.
 
     References: Rasmussen & Williams (2006), 5.1 (automatic relevance determination) and 5.4.1.
     """
     centre = Z.mean(axis=0)
-    parts = [part for part in np.array_split(np.arange(Z.shape[1]), SEGMENTS) if len(part)]
-    sizes = np.array([1 / _rms((Z - centre)[:, part]) for part in parts])
+    cuts = SEGMENTS if sizes is None else np.cumsum(sizes)[:-1]
+    parts = [part for part in np.array_split(np.arange(Z.shape[1]), cuts) if len(part)]
+    scales = np.array([1 / _rms((Z - centre)[:, part]) for part in parts])
     some = order[:MAX_FOR_LIKELIHOOD]
     linear, radial, noise, signal = _segment_weights(
-        [(Z[some][:, part] - centre[part]) * size for part, size in zip(parts, sizes, strict=True)], y[some]
+        [(Z[some][:, part] - centre[part]) * size for part, size in zip(parts, scales, strict=True)], y[some]
     )
     of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     kernel = np.array([OFFSET / signal, noise / signal, signal])
-    return _fitted(Z, y, folds, order, centre, (sizes * np.sqrt(radial))[of], (linear / radial / signal)[of], kernel)
+    return _fitted(Z, y, folds, order, centre, (scales * np.sqrt(radial))[of], (linear / radial / signal)[of], kernel)
 
 
 def _fitted(

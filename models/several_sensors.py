@@ -10,10 +10,12 @@ from .cross_validation import folds_of
 from .preprocess import BySensor, Pipeline, usual_by_sensor
 from .steps import Step
 
-TOGETHER = "sensors"  # the treatment that puts all sensors' numbers side by side
-# What the sensors have in common, with scatter taken out and with scatter left in; fewer than 30 bands are no spectrum.
+# All sensors' numbers side by side, and what they have in common, with scatter taken out and with scatter left in. Fewer
+# than 30 bands are no spectrum: they are scaled.
+TOGETHER = {"sensors": "snv, savgol 15 2 1", "sensors with scatter": "savgol 15 2 1, autoscale"}
 SHARED = {"shared": "snv, savgol 15 2 1", "shared with scatter": "savgol 15 2 1, autoscale"}
-OF_ALL = (TOGETHER, *SHARED)
+OUTLIERS = "sensors"  # in which T2, Q and distances from a class are taken
+OF_ALL = {**TOGETHER, **SHARED}
 COMPONENTS = 20  # principal components of each sensor, at most
 # Of their variances, over the mean: directions of noise are not made as large as signals.
 SHRINKAGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -158,10 +160,10 @@ def sensors_axis(blocks: Sequence[int]) -> Sensors:
     return Sensors({str(k): Axis(np.arange(size), "index") for k, size in enumerate(blocks)})
 
 
-def treatment(name: str, blocks: Sequence[int], usual: str) -> Pipeline:
-    """Not yet fitted: of `OF_ALL`, where `TOGETHER` treats spectra as `usual`; or ``k: step, ...``, of sensor k."""
+def treatment(name: str, blocks: Sequence[int]) -> Pipeline:
+    """Not yet fitted: one of `OF_ALL`, or ``k: step, ...``, of sensor k."""
     if name in OF_ALL:
-        by_sensor = BySensor.parse(usual_by_sensor(sensors_axis(blocks), SHARED.get(name, usual)))
+        by_sensor = BySensor.parse(usual_by_sensor(sensors_axis(blocks), OF_ALL[name]))
         return Pipeline([by_sensor, Canonical(tuple(blocks))] if name in SHARED else [by_sensor])
     sensor, _, text = name.partition(":")
     span = spans(blocks, sum(blocks))[int(sensor)]
@@ -173,7 +175,7 @@ def learn_shared(spectra: np.ndarray, blocks: Sequence[int]) -> dict[str, Pipeli
 
     Raises ValueError for fewer than two sensors or six spectra, or fewer bands than a pre-treatment needs.
     """
-    made = {name: treatment(name, blocks, "") for name in SHARED}
+    made = {name: treatment(name, blocks) for name in SHARED}
     for pipeline in made.values():
         pipeline.fit(spectra, sensors_axis(blocks))
     return made

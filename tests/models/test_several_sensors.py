@@ -122,3 +122,18 @@ def test_a_sensor_of_one_number_is_one_of_several() -> None:
     model = CommitteeRegressor(blocks=(60, 1)).fit(np.hstack([spectra[:, :60], height])[:30], y[:30])
     error = model.predict(np.hstack([spectra[:, :60], height])[30:]) - y[30:]
     assert np.sqrt(np.mean(error**2)) < 0.05
+
+
+def test_a_class_that_only_two_sensors_together_tell_is_learned() -> None:
+    """Dark objects and the dark belt look alike to NIR, low objects and the belt are alike in height."""
+    rng = np.random.default_rng(0)
+    names = np.array(["belt", "black", "plastic"])[rng.integers(0, 3, 400)]
+    band = np.exp(-0.5 * ((np.linspace(0, 1, 40) - 0.5) / 0.1) ** 2)
+    nir = np.where((names == "plastic")[:, None], band * rng.uniform(0.5, 1.5, (400, 1)), 0.0)
+    nir += rng.normal(0, 0.02, nir.shape)
+    height_mm = np.where(names == "belt", 0.0, rng.lognormal(2, 0.7, 400))[:, None] + rng.normal(0, 0.3, (400, 1))
+    both = np.hstack([nir, height_mm])
+    model = CommitteeClassifier(blocks=(40, 1)).fit(both[:30], names[:30])
+    assert np.mean(model.predict(both[30:]) == names[30:]) > 0.95
+    alone = CommitteeClassifier().fit(nir[:30], names[:30])
+    assert np.mean(alone.predict(nir[30:]) == names[30:]) < 0.8
