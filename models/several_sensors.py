@@ -10,8 +10,8 @@ from .cross_validation import folds_of
 from .preprocess import BySensor, Pipeline, usual_by_sensor
 from .steps import Step
 
-# All sensors' numbers side by side, and what they have in common, with scatter taken out and with scatter left in. Fewer
-# than 30 bands are no spectrum: they are scaled.
+# All sensors' numbers side by side, and what they have in common, with scatter taken out and with scatter left in.
+# Fewer than 30 bands are no spectrum: they are scaled.
 TOGETHER = {"sensors": "snv, savgol 15 2 1", "sensors with scatter": "savgol 15 2 1, autoscale"}
 SHARED = {"shared": "snv, savgol 15 2 1", "shared with scatter": "savgol 15 2 1, autoscale"}
 OUTLIERS = "sensors"  # in which T2, Q and distances from a class are taken

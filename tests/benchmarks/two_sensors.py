@@ -26,10 +26,10 @@ held-out spectra, were chosen on other data: six pairs of eight handheld spectro
 sugarcane (Chaix, 2020, doi 10.17632/rnvvftvmh7.1), and a simulation with other constants. Some of the rows were also
 tried before on tablets and corn, with 3 draws from their training rows; never on test rows.
 
-After a first run the product's committee got one more kind of member, a Gaussian process with weights for each sensor,
-since on the belt it was behind a committee on all numbers side by side (.43 and .50 of the best sensor, against .16 and
-.19). It was chosen on belts of other seeds, on the sugarcane and on the other simulation; only the rows of the product's
-committee were computed anew.
+After a first run the product's committee got one more kind of member, a Gaussian process with weights for each
+sensor, since on the belt it was behind a committee on all numbers side by side (.43 and .50 of the best sensor, against
+.16 and .19). It was chosen on belts of other seeds, on the sugarcane and on the other simulation; only the rows of the
+product's committee were computed anew.
 
 References: two_sensors_models.py.
 """
