@@ -149,12 +149,15 @@ class BySensor(Step):
         return cls(texts)
 
     def fit(self, spectra: np.ndarray, axis: Axis) -> None:
-        """Raises ValueError for a sensor that is not there."""
+        """Raises ValueError for a sensor that is not there, and for what a step cannot do with it."""
         if lost := [name for name in self.texts if name not in axis.parts]:
             raise ValueError(f"unknown sensor {lost[0]!r}; there: {', '.join(axis.parts)}")
-        treated = [
-            pipeline.fit(spectra[:, axis.spans[name]], axis.parts[name]) for name, pipeline in self.pipelines.items()
-        ]
+        treated = []
+        for name, pipeline in self.pipelines.items():
+            try:
+                treated.append(pipeline.fit(spectra[:, axis.spans[name]], axis.parts[name]))
+            except ValueError as error:
+                raise ValueError(f"sensor {name}: {error}") from error
         self.grid = Sensors({name: pipeline.grid for name, pipeline in self.pipelines.items()})
         self.sizes = np.array([part.shape[1] for part in treated])
         variance = np.array([part.var(axis=0).sum() for part in treated])

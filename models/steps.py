@@ -94,6 +94,11 @@ class SNV(Step):
     array([[-1.,  0.,  1.]])
     """
 
+    def fit(self, spectra: np.ndarray, axis: Axis) -> None:
+        """Raises ValueError for a single number, which has no standard deviation."""
+        if len(axis) < 2:
+            raise ValueError(f"snv needs at least 2 bands, got {axis}; autoscale suits single numbers")
+
     def __call__(self, spectra: np.ndarray) -> np.ndarray:
         centred = spectra - spectra.mean(axis=1, keepdims=True)
         return centred / np.maximum(spectra.std(axis=1, ddof=1, keepdims=True), _TINY)

@@ -107,13 +107,15 @@ class FileOptions:
         from ..files.other_sensors import OtherSensors
 
         where = values_by_name(self.where, "--where")
-        sensors = pairs(self.sensor, "--sensor")
+        sensors = values_by_name(self.sensor, "--sensor")
+        if twice := [name for name, given in sensors.items() if len(given) > 1]:
+            raise BadSettings(f"--sensor expects each name once, got {twice[0]} twice")
         return ReadOptions(
             axis_unit=self.axis_unit,
             bands=self.bands,
             quantity=self.quantity,
             where=where,
-            sensors=OtherSensors(sensors) if sensors else None,
+            sensors=OtherSensors({name: of for name, (of,) in sensors.items()}) if sensors else None,
             **more,
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import BadFile
 from ...models.axis import MAIN, Axis, Sensors
+from ..messages.sensors import is_name
 from .columns import KEYS, plain, shown
 from .kinds import numbers
 from .table import Table, find_name
@@ -31,16 +32,23 @@ class OtherSensors:
     def __init__(self, given: Mapping[str, str]) -> None:
         if MAIN in given:
             raise BadFile(f"{MAIN!r} is the sensor of the file itself: expected another name before '='")
+        if wrong := [name for name in given if not is_name(name)]:
+            raise BadFile(f"expected another name for a sensor than {wrong[0]!r:.80}: a column of results or of frames "
+                          "has it, or a pre-treatment cannot be written for it (':', ';')")  # fmt: skip
         self._given = given
         self._read: dict[Path, Table] = {}
+        self._keys: dict[tuple[str, Path], str] = {}  # file, other file -> the column of names that joins them
 
     def attached(self, table: Table, options: ReadOptions) -> tuple[Table, Missing]:
         """The table with the bands of all sensors, and the rows in which one of them is missing.
 
         Raises:
-            BadFile: a column or a file is not there, or has no names in common with the table.
+            BadFile: a column or a file is not there, or has no names in common with the table; or the file has a
+                sensor or another column of such a name already.
         """
         parts: dict[str, Axis] = dict(table.axis.parts)
+        if twice := [name for name in self._given if name in parts]:
+            raise BadFile(f"{table.path}: sensor {twice[0]}: the file has a sensor of this name already")
         blocks, missing = [table.spectra], dict[int, str]()
         used: list[str] = []
         for name, of in self._given.items():
@@ -54,33 +62,51 @@ class OtherSensors:
             blocks.append(block)
             missing = dict(lost) | missing
         left = {name: values for name, values in table.columns.items() if name not in used}
+        if twice := [name for name in self._given if name in left]:
+            raise BadFile(f"{table.path}: sensor {twice[0]}: a column has this name as well; rename one of them")
         spectra = np.hstack(blocks).astype(np.float64 if table.spectra.dtype == np.float64 else np.float32, copy=False)
         return replace(table, axis=Sensors(parts), spectra=spectra, columns=left), sorted(missing.items())
 
     def _of_file(self, table: Table, name: str, path: Path, options: ReadOptions) -> tuple[np.ndarray, Axis, Missing]:
         """(n, bands) of the spectra of the same names, the mean of several of one name."""
         if path not in self._read:
-            self._read[path] = _table_of(path, options)
+            try:
+                self._read[path] = _table_of(path, options)
+            except BadFile as error:
+                raise BadFile(f"sensor {name}: {error}") from error
+        other = self._read[path]
+        wanted, theirs = self._joining(table, name, path)
+        known, code = np.unique(theirs, return_inverse=True)
+        sums = np.zeros((len(known), len(other.axis)))
+        np.add.at(sums, code, other.spectra)
+        at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        is_there = (known[at] == wanted) & (wanted != "")
+        # Of a long file, other rows may have their names there.
+        if not is_there.any() and (table.path, path) not in self._keys and len(table) < options.frame_spectra:
+            some = f"{shown(wanted[:3].tolist())}; and {shown(known[:3].tolist())}"
+            raise BadFile(f"sensor {name}: no name of {table.path} is in {path}: {some}")
+        lost = []
+        for i in np.flatnonzero(~is_there).tolist():
+            what = f"{str(wanted[i])!r} is not in {path.name}" if wanted[i] else "no name to join by"
+            lost.append((i, f"sensor {name}: {what}"))
+        return (sums / np.bincount(code)[:, None])[at], other.axis, lost
+
+    def _joining(self, table: Table, name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        """The names in both files, of the column by which most rows are joined; '' where there is none."""
         other = self._read[path]
         ours, theirs = _names(table), _names(other)
-        key = next((one for one in KEYS if one in ours and one in theirs), None)
-        if key is None:
+        shared = [key for key in KEYS if key in ours and key in theirs]
+        if not shared:
             both = f"{shown(list(table.columns))}; and {shown(list(other.columns))}"
             text = f"{table.path} and {path} have no column of names in common, such as sample_id: {both}"
             raise BadFile(f"sensor {name}: {text}")
-        known, code = np.unique(theirs[key].astype(str), return_inverse=True)
-        sums = np.zeros((len(known), len(other.axis)))
-        np.add.at(sums, code, other.spectra)
-        wanted = ours[key].astype(str)
-        at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        is_there = known[at] == wanted
-        if not is_there.any():
-            some = f"{shown(wanted[:3].tolist())}; and {shown(known[:3].tolist())}"
-            raise BadFile(f"sensor {name}: no name of {table.path} is in {path}: {some}")
-        lost = [
-            (i, f"sensor {name}: {str(wanted[i])!r} is not in {path.name}") for i in np.flatnonzero(~is_there).tolist()
-        ]
-        return (sums / np.bincount(code)[:, None])[at], other.axis, lost
+        key = self._keys.get((table.path, path))
+        if key is None:
+            joined = {key: np.sum(np.isin(ours[key], theirs[key]) & (ours[key] != "")) for key in shared}
+            key = max(shared, key=lambda one: joined[one])
+            if joined[key]:
+                self._keys[table.path, path] = key
+        return ours[key], theirs[key]
 
 
 def _column(table: Table, name: str, column: str) -> str:
@@ -119,7 +145,7 @@ def _names(table: Table) -> dict[str, np.ndarray]:
     from .many import texts_of
 
     named = {plain(name): texts_of(values) for name, values in table.columns.items() if plain(name) in KEYS}
-    return {key: values for key, values in named.items() if all(values.tolist())}
+    return {key: values.astype(str) for key, values in named.items() if any(values.tolist())}
 
 
 def _numbers(table: Table, column: str) -> np.ndarray:

@@ -34,8 +34,7 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
     unit = meta.get("wavelength_unit") or meta.get("axis_unit") or ""
     if "spectrum" in schema.names:
         kind = schema.field("spectrum").type
-        is_list = pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)
-        if not is_list or not is_number(kind.value_type):
+        if not _is_list_of_numbers(kind):
             raise BadFile(f"{path}: expected column 'spectrum' to hold lists of numbers, got {kind}")
         bands = kind.list_size if pt.is_fixed_size_list(kind) else None
         try:
@@ -77,12 +76,14 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
                     **{s: len(a) for s, a in sensors.items()},
                 }
                 for name, width in widths.items():
+                    if is_number(batch.column(name).type):  # of a sensor that gives one
+                        continue
                     good = _good(path, batch.column(name), width, row, bad, "" if name == "spectrum" else f"{name}: ")
                     if not good.all():
                         batch, row = batch.filter(pa.array(good)), row[good]
                 parts = [
                     # a null band becomes NaN
-                    batch.column(name).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+                    _flat(batch.column(name)).to_numpy(zero_copy_only=False).reshape(-1, width)
                     for name, width in widths.items()
                 ]
                 spectra = parts[0] if len(parts) == 1 else np.hstack(parts)
@@ -90,6 +91,17 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
 
     meta |= {"axis_unit": unit}
     return Content(columns, wavelengths, bands, file.metadata.num_rows, meta, batches, notes, sensors)
+
+
+def _is_list_of_numbers(kind: Any) -> bool:
+    import pyarrow.types as pt
+
+    is_list = kind is not None and (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
+    return is_list and is_number(kind.value_type)
+
+
+def _flat(column: Any) -> Any:
+    return column if is_number(column.type) else column.flatten()
 
 
 def _good(path: str, column: Any, bands: int, row: np.ndarray, bad: BadRows, whose: str) -> np.ndarray:
@@ -112,8 +124,8 @@ def _sensors(path: str, text: str, schema: Any) -> dict[str, Axis]:
         raise BadFile(f"{path}: {error}") from error
     found = {name: part for name, part in axis.parts.items() if name != MAIN}
     for name in found:
-        if name not in schema.names or not str(schema.field(name).type).startswith(
-            ("fixed_size_list", "list", "large")
-        ):
-            raise BadFile(f"{path}: expected a column of lists for its sensor {name!r}")
+        kind = schema.field(name).type if name in schema.names else None
+        is_one = kind is not None and is_number(kind) and len(found[name]) == 1
+        if not is_one and not _is_list_of_numbers(kind):
+            raise BadFile(f"{path}: expected a column of lists of numbers for its sensor {name!r}, got {kind}")
     return found

@@ -37,13 +37,18 @@ def all_sensors(main: Axis, given: Any, axes: Axes) -> Axis:
         raise BadMessage(f'expected "sensors": {{name: its axis}}, got {shown(given)}', "sensors")
     parts = {MAIN: main}
     for name, about in given.items():
-        if not name or len(name) > MAX_TEXT or name in RESERVED:
+        if not is_name(name):
             raise BadMessage(f"expected another name for a sensor than {name!r:.80}", "sensors")
         parts[name] = _axis(name, about, axes)
     try:
         return Sensors(parts)
     except ValueError as error:
         raise BadMessage(f"expected sensors: {error}", "sensors") from error
+
+
+def is_name(name: str) -> bool:
+    """Whether a sensor may have this name: no other column has it, and a pre-treatment can be written for it."""
+    return 0 < len(name) <= MAX_TEXT and name not in RESERVED and name == name.strip() and not set(name) & set(":;")
 
 
 def _axis(name: str, about: Any, axes: Axes) -> Axis:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tamis import BadFile
+from tamis import BadFile, BadSettings
 from tamis.models.axis import Axis, Sensors
 from tamis.models.store import Store
+from tamis.streamer.cli.options import FileOptions
 from tamis.streamer.files.frames import read_frames, write_parquet
 from tamis.streamer.files.many import read_table
 from tamis.streamer.files.options import BadRowInFile, ReadOptions
@@ -138,3 +139,75 @@ def test_a_band_that_one_sensor_lacks_is_left_out_and_named(files: tuple[Path, P
     assert isinstance(kept, Axis)
     assert 440.0 not in kept.values
     assert len(kept) == 30
+
+
+def test_rows_without_a_name_do_not_hide_the_others(files: tuple[Path, Path]) -> None:
+    """One empty cell once made the column no column of names, and the file was refused."""
+    nir, visible = files
+    for path in (nir, visible):
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:4], "," + lines[4].partition(",")[2], *lines[5:]]))
+    bad: list[BadRowInFile] = []
+    sensors = OtherSensors({"visible": str(visible)})
+    table = read_table(nir, axis_unit="nm", sensors=sensors, on_bad_row=bad.append)
+    assert len(table) + len(bad) == 40
+    assert len(table) >= 36
+    assert "sensor visible: no name to join by" in [one.reason for one in bad]
+
+
+def test_files_are_joined_by_the_names_that_most_rows_share(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each instrument counts its own scans: `spectrum_id` is in both files, and joins nothing."""
+    paths = []
+    for path in files:
+        lines = path.read_text().splitlines()
+        scans = [f"{path.stem}{i},{line}" for i, line in enumerate(lines[1:])]
+        paths.append(tmp_path / f"{path.stem}_scans.csv")
+        paths[-1].write_text("\n".join(["spectrum_id," + lines[0], *scans]))
+    table = read_table(paths[0], axis_unit="nm", sensors=OtherSensors({"visible": str(paths[1])}))
+    assert len(table) == 38
+
+
+def test_a_long_file_may_have_frames_without_any_name_of_the_other(files: tuple[Path, Path]) -> None:
+    nir, visible = files
+    lines = visible.read_text().splitlines()
+    first = [line for line in lines[1:] if line < "s10"]
+    visible.write_text("\n".join([lines[0], *first]))
+    sensors = OtherSensors({"visible": str(visible)})
+    frames = list(read_frames(nir, axis_unit="nm", sensors=sensors, frame_spectra=12, on_bad_row=lambda _: None))
+    assert sum(map(len, frames)) == len({line[:3] for line in first})
+
+
+@pytest.mark.parametrize("name", ["time", "trusted", "a;b", "a: b", " height", "x" * 600])
+def test_a_sensor_that_could_not_be_sent_or_treated_is_refused_by_its_name(name: str) -> None:
+    with pytest.raises(BadFile, match="expected another name for a sensor"):
+        OtherSensors({name: "height"})
+
+
+def test_a_sensor_is_not_mistaken_for_another_of_its_name(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """A column of laboratory values would stand in its place in messages and Parquet files."""
+    nir, visible = files
+    with pytest.raises(BadFile, match="a column has this name as well"):
+        read_table(nir, axis_unit="nm", sensors=OtherSensors({"fat": str(visible)}))
+    both = tmp_path / "both.parquet"
+    write_parquet(both, read_frames(nir, axis_unit="nm", sensors=OtherSensors({"height": "height"})))
+    with pytest.raises(BadFile, match="has a sensor of this name already"):
+        read_table(both, sensors=OtherSensors({"height": "fat"}))
+
+
+def test_a_parquet_file_may_have_a_column_of_numbers_for_a_sensor_that_gives_one(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    meta = {"axis": "[1000, 1100]", "axis_unit": "nm", "sensors": '{"height": 1}'}
+    spectra = pa.array([[0.1, 0.2], [0.3, 0.4]])
+    path = tmp_path / "own.parquet"
+    pq.write_table(pa.table({"spectrum": spectra, "height": [31.5, 7.0]}, metadata=meta), path)
+    assert read_table(path).spectra[:, 2].tolist() == [31.5, 7.0]
+    pq.write_table(pa.table({"spectrum": spectra, "height": [["31,5"], ["7"]]}, metadata=meta), path)
+    with pytest.raises(BadFile, match="a column of lists of numbers for its sensor 'height'"):
+        read_table(path)
+
+
+def test_a_sensor_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(BadSettings, match="each name once, got height twice"):
+        FileOptions(sensor=["height=a.csv", "height=b.csv"]).reading()

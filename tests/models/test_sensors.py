@@ -96,6 +96,8 @@ def test_each_sensor_has_its_pretreatment_and_the_same_weight() -> None:
         ("spectrum: whiten", "whiten"),
         (": snv", "each sensor once"),
         (";:;", "each sensor once"),
+        ("spectrum: snv; height: snv", "sensor height: snv needs at least 2 bands"),
+        ("spectrum: snv; height: savgol 5 2 1", "sensor height: savgol window 5 is wider"),
     ],
 )
 def test_a_pretreatment_that_suits_no_sensors_is_refused(text: str, said: str) -> None:
