@@ -67,7 +67,8 @@ def _texts(table: pa.Table, name: str) -> list[str] | None:
 def _sensor(table: pa.Table, name: str) -> np.ndarray | list[np.ndarray]:
     """As `_spectra`, the matrix or its rows; of a single number a row, (n, 1)."""
     if name in table.column_names and is_number(table[name].type):
-        return table[name].to_numpy().astype(np.float32)[:, None]
+        with np.errstate(over="ignore"):  # too large for float32 becomes inf, which the screening reports
+            return table[name].to_numpy().astype(np.float32)[:, None]
     spectra, ragged = _spectra(table, name)
     return spectra if ragged is None else ragged
 

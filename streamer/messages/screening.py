@@ -7,6 +7,7 @@ import numpy as np
 
 from .frame import MAX_TEXT, Frame
 
+SATURATED = 65535  # of 16-bit counts
 EARLIEST, LATEST = np.datetime64("1900-01-01", "us"), np.datetime64("2200-01-01", "us")
 
 
@@ -75,7 +76,7 @@ def screen(frame: Frame, saturation: float | None, bad: list[BadRow]) -> Screene
     `saturation` is in the frame's own quantity; without one, 16-bit counts saturate at 65535.
     """
     if saturation is None and frame.spectra.dtype == np.uint16:
-        saturation = 65535
+        saturation = SATURATED
     with np.errstate(all="ignore"):
         if saturation is None and np.isfinite(frame.spectra @ np.ones(frame.spectra.shape[1], np.float32)).all():
             return frame, bad  # the sums are finite, so all numbers are: a product reads them but once

@@ -15,7 +15,7 @@ from ... import BadMessage
 from ...models.axis import MAIN, MAX_BANDS, Axis, Sensors
 from .checks import Axes, known_axis, shown
 from .frame import MAX_TEXT, RESERVED
-from .screening import BadRow
+from .screening import SATURATED, BadRow
 
 Rows = Sequence[np.ndarray]
 
@@ -97,17 +97,27 @@ def beside(
         columns: name -> (n, bands) or n rows; in a bad row all of it stands that came.
     """
     n, bad = len(ids), dict[int, BadRow]()
-    made = np.zeros((n, len(axis)), np.float32)
+    is_counts = {name: isinstance(column, np.ndarray) and column.dtype == np.uint16 for name, column in columns.items()}
+    made = np.zeros((n, len(axis)), np.uint16 if all(is_counts.values()) else np.float32)
     for name, span in axis.spans.items():
         column, bands = columns[name], span.stop - span.start
         if isinstance(column, np.ndarray) and column.shape[1:] == (bands,):
             made[:, span] = column
+            full = column.max(axis=1, initial=0) >= SATURATED if is_counts[name] and made.dtype != np.uint16 else ()
+            for i in np.flatnonzero(
+                full
+            ).tolist():  # as numbers beside others, they would not be seen for what they are
+                text = f"sensor {name!r}: expected counts below saturation at {SATURATED}"
+                bad.setdefault(i, BadRow(i, ids[i][:MAX_TEXT], "saturated", text, _all_of(columns, i)))
             continue
         for i, row in enumerate(column):
             if len(row) == bands:
                 made[i, span] = row
             elif i not in bad:
-                came = np.concatenate([np.asarray(part[i], np.float32) for part in columns.values()])
                 text = f"sensor {name!r}: expected {bands} bands ({axis.parts[name]}), got {len(row) or 'none'}"
-                bad[i] = BadRow(i, ids[i][:MAX_TEXT], "band_count", text, came)
+                bad[i] = BadRow(i, ids[i][:MAX_TEXT], "band_count", text, _all_of(columns, i))
     return made, list(bad.values())
+
+
+def _all_of(columns: Mapping[str, np.ndarray | Rows], row: int) -> np.ndarray:
+    return np.concatenate([np.asarray(column[row], np.float32) for column in columns.values()])

@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tamis.models.axis import Axis, Sensors
+from tamis.streamer.messages.arrow import arrow_bytes
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.frame import Frame
 from tamis.streamer.messages.record import ARROW, JSON, RAW
@@ -96,3 +98,14 @@ def test_a_sensor_may_name_a_known_axis() -> None:
     got, _ = decode(record(value, **{"content-type": JSON}), known, 900_000)
     assert isinstance(got.axis, Sensors)
     assert got.axis.parts["visible"] == known["cam"]
+
+
+@pytest.mark.parametrize("height", [pa.array([1, 2], pa.uint16()), pa.array([1.5, 2.5])])
+def test_saturated_counts_of_one_sensor_are_seen_whatever_the_others_give(height: pa.Array) -> None:
+    """Beside other numbers, counts of 16 bits become such numbers, which saturate nowhere."""
+    counts = pa.array([[7, 65535], [7, 8]], pa.list_(pa.uint16(), 2))
+    meta = {"tamis.frame": "1", "axis": "[1000, 1100]", "axis_unit": "nm", "sensors": '{"height": 1}'}
+    value = arrow_bytes(pa.table({"spectrum": counts, "height": height}, metadata=meta))
+    got, bad = screen(*read(value)[:1], None, read(value)[1])
+    assert got.spectra[:, :2].tolist() == [[7, 8]]
+    assert [(row.row, row.reason) for row in bad] == [(0, "saturated")]
