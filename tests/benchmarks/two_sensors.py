@@ -52,6 +52,7 @@ from tamis.streamer.files.many import read_table
 from .page import ROOT, put, table
 from .two_sensors_models import ONE_SENSOR, REFERENCES, Errors, classes_models, values_models
 
+GROUPS = ("tablets", "corn m5", "corn mp5", "belt", "mixtures", "earth", "plastics", "cassava", "forage")
 DATA = ROOT.parent / "shared" / "data"
 LABELS = 30
 KINDS = {
@@ -253,6 +254,10 @@ def _size(errors: np.ndarray) -> float:
     return max(float(np.sqrt(np.mean(errors[:, 1] ** 2))), 1e-3)
 
 
+def _means(every: list[dict[str, tuple[float, float]]], name: str) -> list[float]:
+    return [float(np.exp(np.mean([np.log(one[name][i]) for one in every]))) for i in (0, 1)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--draws", type=int, default=5)
@@ -262,6 +267,7 @@ def main() -> None:
     asked = parser.parse_args()
     known = json.loads(asked.to.read_text()) if asked.to and asked.to.exists() else {}
     kinds: dict[str, list[dict[str, tuple[float, float]]]] = {}
+    groups: dict[str, list[dict[str, tuple[float, float]]]] = {}
     cells = []
     for source in (tablets, belts, mixtures, corn, class_pairs, cut_pairs):
         for pair in source():
@@ -273,14 +279,13 @@ def main() -> None:
                     asked.to.write_text(json.dumps(known))
             ratios, best = over_references({name: np.array(one) for name, one in known[pair.name].items()})
             kinds.setdefault(pair.kind, []).append(ratios)
+            groups.setdefault(next(one for one in GROUPS if pair.name.startswith(one)), []).append(ratios)
             shown = {name: ratios[name][1] for name in ("the best sensor, chosen", *REFERENCES) if name in ratios}
-            cells.append([pair.name, best, *shown.values()])
+            cells.append([pair.name, best, *(shown.get(name, "") for name in ("the best sensor, chosen", *REFERENCES))])
             print(pair.name, f"{best:.4g}", {name: round(one, 2) for name, one in shown.items()}, flush=True)
     parts = []
     for kind, every in kinds.items():
-        means = {
-            name: [float(np.exp(np.mean([np.log(one[name][i]) for one in every]))) for i in (0, 1)] for name in every[0]
-        }
+        means = {name: _means(every, name) for name in every[0]}
         won = {name: np.mean([one[name][0] < 1 for one in every]) for name in means}
         rows = [[name, *pair, f"{won[name]:.0%}"] for name, pair in means.items()]
         heads = [
@@ -293,7 +298,20 @@ def main() -> None:
         print(parts[-1], flush=True)
     if not asked.no_page:
         heads = ["over hindsight", "its error", "the best sensor, chosen", *REFERENCES]
-        put("two sensors", PAGE.format(tables="\n\n".join(parts), cells=table(heads, cells), draws=asked.draws))
+        summary = [
+            [
+                group,
+                len(every),
+                *_means(every, "committee of sensors"),
+                *_means(every, "committee of sensors, unlabeled"),
+            ]
+            for group, every in groups.items()
+        ]
+        met = table(["the product's committee", "responses", "over chosen", "over hindsight", "unlabeled: over chosen",
+                     "over hindsight"], summary)  # fmt: skip
+        put(
+            "two sensors", PAGE.format(met=met, tables="\n\n".join(parts), cells=table(heads, cells), draws=asked.draws)
+        )
 
 
 PAGE = """## Two sensors on the same objects, 30 laboratory values
@@ -301,6 +319,20 @@ PAGE = """## Two sensors on the same objects, 30 laboratory values
 Written by `python -m tests.benchmarks.two_sensors`; the protocol is in its docstring, the models in
 `two_sensors_models.py`. Errors on test rows over those of the best one-sensor model: the one that cross-validation
 within the 30 chooses, and the best one by hindsight; {draws} draws of labels, geometric means over responses.
+
+{met}
+
+Goals: .85 on real pairs, .6 on the belt. The belt's is met, on a simulation of our own. That of the real pairs is
+missed: .996 over all 15 responses. Where the two instruments know about as much (tablets; corn mp5 with mp6) it is .91,
+missed by .06. Where one knows several times as much (corn m5 predicts moisture with an eighth of the others' error) and
+the 30 values show which, two sensors are 7 % worse than that one alone. Over the better sensor by hindsight, two
+instruments of a kind gain nothing; probably, since both see the same object and are judged by the same laboratory. The
+same object in two presentations (forage), or in two ranges (cassava), gains 3 to 6 % even over hindsight.
+
+Unlabeled spectra change the committee's errors of values by less than 2 %, of classes by +4 (belt) to -7 % (plastics).
+Canonical variables with shrunken variances are better than either sensor's PLSR on the mixtures, already when learned
+from the 30 (.91), and worse on the real pairs. Concatenation, SO-PLS and PLS-SVD are worse than the sensor chosen, on
+average of the real pairs.
 
 {tables}
 
