@@ -112,5 +112,9 @@ def signatures_of(mean: np.ndarray, axis: Axis) -> tuple[list[tuple[str, str]], 
         return units, made
     x = axis.values
     units = [("gain", "%"), ("offset", ""), ("slope", "over the axis"), ("shift", axis.unit)]
-    columns = [mean / 100, np.ones(len(x)), (x - x.mean()) / np.ptp(x), -np.gradient(mean, x)]
+    columns = [mean / 100, np.ones(len(x))]
+    if len(x) > 1:
+        columns += [(x - x.mean()) / np.ptp(x), -np.gradient(mean, x)]
+    else:  # a single number, such as a height
+        columns += [np.zeros(1)] * 2
     return units, np.column_stack(columns)

@@ -109,7 +109,8 @@ class CameraReferences:
         """(n,) mean of some bands, as reflectance if possible; (n,) whether the pixel is blind"""
         reflectance = self._for(frame)
         if reflectance is None:
-            main = frame.spectra[:, frame.axis.spans[MAIN]]
+            spans = frame.axis.spans  # raw frames for a model without the spectrum have none
+            main = frame.spectra[:, spans.get(MAIN) or next(iter(spans.values()))]
             return main[:, some_bands(main.shape[1])].mean(axis=1, dtype=np.float32), np.zeros(len(x), bool)
         return reflectance.brightness(frame.spectra, x), reflectance.blind[x]
 

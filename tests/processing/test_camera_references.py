@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tamis import BadMessage
-from tamis.models.axis import Axis
+from tamis.models.axis import Axis, Sensors
 from tamis.streamer.files.instruments.envi import write_envi
 
 from ..support.camera import NM, PIXELS, camera, references, shot
@@ -115,3 +115,11 @@ def test_a_reference_that_cannot_be_saved_is_still_used(tmp_path: Path, monkeypa
     one = camera(tmp_path)
     one.update_reference(shot(white, reference="white"))
     np.testing.assert_allclose(one.find_objects(shot(white)).frame.spectra, 1, atol=1e-4)
+
+
+def test_pixels_of_a_model_without_the_spectrum_have_a_brightness() -> None:
+    """Raw frames may have the axis of such a model; one once stopped the worker."""
+    frame = shot(np.full((9, 12), 7.0), axis=Sensors({"visible": NM}), quantity="reflectance")
+    brightness, blind = camera(belt=(0.0, 0.1)).references.brightness(frame, np.arange(9))
+    assert brightness.tolist() == [7.0] * 9
+    assert not blind.any()
