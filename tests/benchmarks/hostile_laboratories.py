@@ -236,8 +236,8 @@ def main() -> None:
         f"""## Laboratories that err
 
 Written by `python -m tests.benchmarks.hostile_laboratories --seeds {asked.seeds}`; the protocol is in its docstring.
-RMSE on held-out truth over the champion's: the worst after any of {VALUES} values in any of {asked.seeds} draws, and the mean
-at the end.
+RMSE on held-out truth over the champion's: the worst after any of {VALUES} values in any of {asked.seeds} draws, and
+the mean at the end.
 `gain`: by how much ten honest values lowered it, and by how much a plain refit on them did.
 
 {chr(10).join(lines)}
