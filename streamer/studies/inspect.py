@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...models.axis import Axis
+from ...models.axis import Axis, Sensors
 from ..files.many import Files
 from ..files.options import BadRowInFile, ReadOptions
 from ..files.table import Table
@@ -182,6 +182,10 @@ def spacing(axis: Axis) -> str:
     >>> spacing(Axis(np.array([1106.0, 1104, 1102, 1100, 1098, 1000]), "nm"))
     '2 to 98 nm, descending, a gap between 1098 and 1000'
     """
+    if isinstance(axis, Sensors):
+        return "; ".join(f"{name} {spacing(part)}" for name, part in axis.parts.items() if part.unit != "index") or "-"
+    if len(axis) < 2:
+        return "-"
     steps = np.abs(np.diff(axis.values))
     low, high = steps.min(), steps.max()
     text = f"{low:.4g}" if high - low <= EVEN * high else f"{low:.4g} to {high:.4g}"

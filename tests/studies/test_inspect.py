@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tamis.models.axis import Axis
+from tamis.models.axis import Axis, Sensors
 from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.pages.inspection_page import inspection_page
 from tamis.streamer.studies.inspect import aligned, inspect, spacing
@@ -111,6 +111,14 @@ def test_spacing_of_an_axis() -> None:
     assert spacing(Axis(np.append(np.arange(900.0, 1000, 5), np.arange(1100.0, 1300, 5)), "nm")) == (
         "5 to 105 nm, a gap between 995 and 1100"
     )
+
+
+def test_spacing_is_each_sensors_own() -> None:
+    nm, height = Axis(np.array([1000.0, 1010.0]), "nm"), Axis(np.zeros(1), "index")
+    assert spacing(Sensors({"spectrum": nm, "visible": Axis(np.array([450.0, 455.0]), "nm"), "height": height})) == (
+        "spectrum 10 nm; visible 5 nm"
+    )
+    assert spacing(Sensors({"height": height})) == spacing(height) == "-"
 
 
 def test_columns_of_numbers_are_aligned_at_the_right() -> None:
