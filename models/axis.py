@@ -17,6 +17,7 @@ UNITS = ("nm", "cm-1", "raman", "index")
 _SIGNED = ("raman", "index")
 MAIN = "spectrum"  # the sensor whose bands a frame of one sensor holds
 MAX_SENSORS = 16
+SPECTRUM_BANDS = 30  # with fewer, a sensor gives single numbers: a colour, a height
 MAX_BANDS = 16_384  # a resampling operator takes bands x grid x 8 bytes, and a message may have any axis
 _ALIASES = {"cm^-1": "cm-1", "cm⁻¹": "cm-1", "1/cm": "cm-1", "wavenumber": "cm-1", "nanometer": "nm", "pixel": "index"}
 
@@ -207,9 +208,11 @@ class Resampler:
             raise AxisMismatch(f"expected the sensors of the model's grid, {grid}; without {', '.join(lost)}: {source}")
         matrix, gather = np.zeros((len(source), len(grid))), []
         for name, to in grid.spans.items():
-            at = source.spans[name]
+            at, there, wanted = source.spans[name], source.parts[name], grid.parts[name]
+            if there.unit == "index" and len(there) < SPECTRUM_BANDS and len(there) != len(wanted):
+                raise AxisMismatch(f"sensor {name}: expected {len(wanted)} numbers, got {len(there)}")
             try:
-                one = resampler(source.parts[name], grid.parts[name])
+                one = resampler(there, wanted)
             except AxisMismatch as error:
                 raise AxisMismatch(f"sensor {name}: {error}") from error
             if one.gather is None:

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .absorptions import absorptions
-from .axis import Axis
+from .axis import SPECTRUM_BANDS, Axis
 from .model import Model
-from .preprocess import SPECTRUM_BANDS
 
 WINDOW = 0.04  # share of the axis that is hidden at a time
 _BLOCK = 4096  # spectra predicted together

@@ -13,12 +13,9 @@ from typing import Any, Self
 import numpy as np
 
 from . import plugins
-from .axis import Axis, Sensors, resampler
+from .axis import SPECTRUM_BANDS, Axis, Sensors, resampler
 from .steps import Cut, Step
 from .tensors import below
-
-SPECTRUM_BANDS = 30  # with fewer, a sensor gives single numbers: a colour, a height
-
 
 STEPS: dict[str, type[Step]] = {step.name: step for step in Step.__subclasses__()}
 _class = partial(plugins.find, plugins.PRETREATMENTS, own=STEPS, what="pre-treatment", base=Step, attribute="name")

@@ -9,13 +9,13 @@ import numpy as np
 
 from ... import BadFile, require_learn
 from ...models import plugins
-from ...models.axis import MAIN, Axis, Sensors, resampler
+from ...models.axis import MAIN, SPECTRUM_BANDS, Axis, Sensors, resampler
 from ...models.class_scores import UNKNOWN
 from ...models.classifier import Classifier
 from ...models.instruments import Instruments
 from ...models.model import CLASSIFIERS, Model, estimator_class
 from ...models.model_selection import select
-from ...models.preprocess import SPECTRUM_BANDS, Pipeline, usual_by_sensor
+from ...models.preprocess import Pipeline, usual_by_sensor
 from ...models.several_sensors import learn_shared, untreated
 from ...models.store import Store
 from ..files.columns import KEYS

@@ -60,7 +60,10 @@ def test_each_sensor_is_brought_to_its_own_grid() -> None:
             Sensors({"spectrum": NIR, "visible": VISIBLE[VISIBLE.values < 600], "height": HEIGHT}),
             "sensor visible: .*59",
         ),
-        (Sensors({"spectrum": NIR, "visible": VISIBLE, "height": Axis(np.arange(2), "index")}), "sensor height"),
+        (
+            Sensors({"spectrum": NIR, "visible": VISIBLE, "height": Axis(np.arange(2), "index")}),
+            "1 numbers, got 2",
+        ),
     ],
 )
 def test_a_sensor_that_is_missing_or_too_short_is_named(source: Axis, missing: str) -> None:
