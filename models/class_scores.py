@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-FARTHEST = 10.0  # log odds: whether 1 to 20,000 or less, does not matter
+FARTHEST = 30.0  # log odds: what is less likely by so much is not likely at all
 UNKNOWN = "unknown"  # the name given to a spectrum outside the limits of every class
 
 

@@ -49,7 +49,7 @@ class Classifier(ClassifierMixin, Estimator, ABC):
         folds = class_folds(codes, groups, self.cross_fits, self.random_state, self.classes_)
         self._learn(X, codes, groups)
         unseen = self._unseen_scores(X, codes, groups, folds)
-        self.calibration_ = _logistic(unseen, codes)
+        self.calibration_ = self._calibrated(unseen, codes)
         self.simca_, distance = Simca.fit(self.outlier_space(X), codes, folds)
         self.validation_ = Validation(self.classes_, codes, probabilities(unseen, self.calibration_), distance)
         return self
@@ -61,6 +61,10 @@ class Classifier(ClassifierMixin, Estimator, ABC):
     @abstractmethod
     def _class_scores(self, X: np.ndarray) -> np.ndarray:
         """(n, bands) -> (n, K)"""
+
+    def _calibrated(self, unseen: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Out-of-fold scores (n, K) and the classes' codes (n,) -> `calibration_`."""
+        return _logistic(unseen, codes)
 
     def _settled(self) -> dict[str, Any]:
         """Parameters that the fit on all spectra chose: cross-fits do not choose them again."""
@@ -116,6 +120,32 @@ def _logistic(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
     if len(coef) == 1:  # two classes: one logit is the other's negative
         coef, offset = np.vstack([-coef, coef]) / 2, np.concatenate([-offset, offset]) / 2
     return np.vstack([coef.T / sd[:, None], offset])
+
+
+def one_temperature(odds: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(n, K) log odds -> (K + 1, K): all times one factor, plus a bias for each class; every class weighing the same.
+
+    Which class is the nearest hardly changes, whatever spectra of another day look like. Guo, Pleiss, Sun & Weinberger,
+    On calibration of modern neural networks, ICML 2017, arXiv 1706.04599.
+    """
+    from scipy.optimize import minimize
+
+    n, k = odds.shape
+    weights = (1 / np.bincount(codes, minlength=k))[codes] / k
+    below = odds - odds.max(axis=1, keepdims=True)
+    unit = max(float(np.median(-np.partition(below, -2, axis=1)[:, -2])), TINY)  # usual distance to the second class
+    below, true = below / unit, np.eye(k)[codes]
+
+    def loss(p: np.ndarray) -> tuple[float, np.ndarray]:
+        """Of the logarithm of the factor and the biases: cross-entropy with a small penalty, and its gradient."""
+        factor, bias = np.exp(p[0]), p[1:]
+        chance = probabilities(below, np.vstack([factor * np.eye(k), bias]))
+        cost = -float(weights @ np.log(np.maximum(chance[np.arange(n), codes], TINY))) + float(bias @ bias) / n
+        by = weights[:, None] * (chance - true)
+        return cost, np.concatenate([[factor * np.sum(by * below)], by.sum(axis=0) + 2 * bias / n])
+
+    found: Any = minimize(loss, np.zeros(k + 1), jac=True, method="L-BFGS-B", bounds=[(-10, 10)] + [(-20, 20)] * k)
+    return np.vstack([np.exp(found.x[0]) / unit * np.eye(k), found.x[1:]])
 
 
 class Indicators(Classifier):

@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from .class_scores import FARTHEST, distances, log_odds
-from .classifier import Classifier
+from .classifier import Classifier, one_temperature
 from .cross_validation import checked_components, class_folds, fewest_components
 from .estimator import LatentVariables
 from .weighted_pls import PLSFit, weighted_pls
@@ -52,6 +52,9 @@ class PLSDA(Classifier, LatentVariables):
 
     def _class_scores(self, X: np.ndarray) -> np.ndarray:
         return log_odds((X - self.x_mean_) @ self.rotations_, self.whitening_, self.centres_, float(self.farthest_))
+
+    def _calibrated(self, unseen: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        return one_temperature(unseen, codes)
 
     @classmethod
     def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
