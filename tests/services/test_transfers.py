@@ -211,7 +211,7 @@ def test_a_model_of_classes_serves_another_instrument_as_well(tmp_path: Path, gr
         np.mean(np.array(served.classes)[served.predict(of, grid, instrument).values.argmax(axis=1)] == names)
         for of, instrument in ((spectra, "lab"), (by_handheld(spectra, grid), "handheld"))
     )
-    assert by_lab > 0.85
+    assert by_lab > 0.8
     assert by_both > by_lab - 0.02
 
 
