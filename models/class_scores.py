@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 
-FARTHEST = 30.0  # log odds: what is less likely by so much is not likely at all
 UNKNOWN = "unknown"  # the name given to a spectrum outside the limits of every class
 
 
@@ -22,13 +21,9 @@ def distances(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray) ->
     return np.cumsum(((scores @ whitening)[:, None] - centres) ** 2, axis=2)
 
 
-def log_odds(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray, farthest: float = FARTHEST) -> np.ndarray:
-    """(n, A) -> (n, classes), of normal classes that share one covariance, against the likeliest; -`farthest` at least.
-
-    One class that is far from all others, such as black objects, would else hide the differences between these.
-    """
-    each = np.sum(((scores @ whitening)[:, None] - centres) ** 2, axis=2) / -2
-    return each if np.isinf(farthest) else np.maximum(each - each.max(axis=1, keepdims=True), -farthest)
+def log_odds(scores: np.ndarray, whitening: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(n, A) -> (n, classes), of normal classes that share one covariance, up to what all classes have in common."""
+    return np.sum(((scores @ whitening)[:, None] - centres) ** 2, axis=2) / -2
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,13 @@ def _logistic(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.vstack([coef.T / sd[:, None], offset])
 
 
+def cross_entropy(scores: np.ndarray, codes: np.ndarray, calibration: np.ndarray) -> float:
+    """Of (n, K) scores with a calibration (K + 1, K), and the true classes (n,); every class weighing the same."""
+    weights = (1 / np.bincount(codes, minlength=scores.shape[1]))[codes] / scores.shape[1]
+    chance = probabilities(scores, calibration)[np.arange(len(codes)), codes]
+    return -float(weights @ np.log(np.maximum(chance, TINY)))
+
+
 def one_temperature(odds: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """(n, K) log odds -> (K + 1, K): all times one factor, plus a bias for each class; every class weighing the same.
 
@@ -140,7 +147,7 @@ def one_temperature(odds: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Of the logarithm of the factor and the biases: cross-entropy with a small penalty, and its gradient."""
         factor, bias = np.exp(p[0]), p[1:]
         chance = probabilities(below, np.vstack([factor * np.eye(k), bias]))
-        cost = -float(weights @ np.log(np.maximum(chance[np.arange(n), codes], TINY))) + float(bias @ bias) / n
+        cost = cross_entropy(below, codes, np.vstack([factor * np.eye(k), bias])) + float(bias @ bias) / n
         by = weights[:, None] * (chance - true)
         return cost, np.concatenate([[factor * np.sum(by * below)], by.sum(axis=0) + 2 * bias / n])
 

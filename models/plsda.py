@@ -1,11 +1,11 @@
 """PLS discriminant analysis: classes from spectra through latent variables."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from .class_scores import FARTHEST, distances, log_odds
-from .classifier import Classifier, one_temperature
+from .class_scores import distances, log_odds
+from .classifier import Classifier, cross_entropy, one_temperature
 from .cross_validation import checked_components, class_folds, fewest_components
 from .estimator import LatentVariables
 from .weighted_pls import PLSFit, weighted_pls
@@ -24,8 +24,7 @@ class PLSDA(Classifier, LatentVariables):
     """
 
     kind = "pls-da"
-    kept = ("x_mean", "rotations", "loadings", "whitening", "centres", "farthest")
-    farthest_: float | np.ndarray = FARTHEST
+    kept = ("x_mean", "rotations", "loadings", "whitening", "centres")
 
     def _learn(self, X: np.ndarray, codes: np.ndarray, groups: np.ndarray | None) -> None:
         is_given = self.n_components != "cv"
@@ -51,14 +50,16 @@ class PLSDA(Classifier, LatentVariables):
         return fewest_components(self.cv_error_, np.nanmean(wrong, axis=1))
 
     def _class_scores(self, X: np.ndarray) -> np.ndarray:
-        return log_odds((X - self.x_mean_) @ self.rotations_, self.whitening_, self.centres_, float(self.farthest_))
+        return log_odds((X - self.x_mean_) @ self.rotations_, self.whitening_, self.centres_)
 
     def _calibrated(self, unseen: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        return one_temperature(unseen, codes)
+        """The one of two that says more of the classes of unseen spectra.
 
-    @classmethod
-    def from_arrays(cls, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        return super().from_arrays(params, {"farthest": np.array(np.inf), **arrays})  # bundles up to 0.2 have none
+        A class that is far from all others, such as black objects, rules a logistic regression: it then does not part
+        the others.
+        """
+        both = super()._calibrated(unseen, codes), one_temperature(unseen, codes)
+        return min(both, key=lambda calibration: cross_entropy(unseen, codes, calibration))
 
 
 def discriminants(X: np.ndarray, codes: np.ndarray, classes: int, most: int) -> tuple[PLSFit, np.ndarray, np.ndarray]:

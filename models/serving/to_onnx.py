@@ -224,10 +224,7 @@ def _of_scores(g: Graph, of: ScoreValues, scores: Value) -> Value:
         return g.add(g.matmul(scores, arrays["y_loadings"].T), arrays["y_mean"])
     whitened = g.matmul(scores, arrays["whitening"])
     each = [g.squares(g.sub(whitened, centre), keep=True) for centre in arrays["centres"]]
-    odds = g.mul(g.op("Concat", *each, axis=1), -0.5)
-    if np.isinf(farthest := float(arrays.get("farthest", np.inf))):
-        return odds
-    return g.op("Max", g.sub(odds, g.op("ReduceMax", odds, g.whole(1), keepdims=1)), np.array(-farthest))
+    return g.mul(g.op("Concat", *each, axis=1), -0.5)
 
 
 def _of_networks(g: Graph, of: NetworkValues, parts: Parts, centred: Value) -> Value:

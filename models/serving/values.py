@@ -30,8 +30,7 @@ class ScoreValues:
 
     def _of_scores(self, scores: np.ndarray) -> np.ndarray:
         if self.has_classes:
-            farthest = float(self.arrays.get("farthest", np.inf))
-            return log_odds(scores, self.arrays["whitening"], self.arrays["centres"], farthest)
+            return log_odds(scores, self.arrays["whitening"], self.arrays["centres"])
         return scores @ self.arrays["y_loadings"].T + self.arrays["y_mean"]
 
 

@@ -51,7 +51,7 @@ BUNDLED = {
     "plsr": {*PLS, "y_mean", "y_loadings", "y_ndim"},
     "local-pls": {"X", "Y", "y_ndim"},
     "committee": COMMITTEE,
-    "pls-da": {*PLS, "whitening", "centres", "farthest", *CLASSES},
+    "pls-da": {*PLS, "whitening", "centres", *CLASSES},
     "committee-da": {*COMMITTEE, *CLASSES},
     "cnn": NETWORK,
 }

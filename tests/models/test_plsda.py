@@ -94,6 +94,3 @@ def test_one_class_far_away_does_not_hide_what_parts_the_others(grid: Axis) -> N
     spectra[::3] += 100 * np.exp(-0.5 * ((grid.values - 1300.0) / 20.0) ** 2)
     model = PLSDA(4).fit(spectra[:90], sort[:90])
     assert balanced_accuracy_score(sort[90:], model.predict(spectra[90:])) > 0.9
-    arrays = {name: array for name, array in model.arrays().items() if name != "farthest"}
-    old = PLSDA.from_arrays(model.get_params(), arrays)
-    assert np.isinf(old.farthest_), "a bundle of an earlier version is served as it was fitted"
