@@ -155,19 +155,21 @@ def test_every_command_is_explained_in_one_line(tmp_path: Path) -> None:
             assert re.fullmatch(r"  [a-z]+ +[A-Z].*[^.]\.", line), line
 
 
-def test_help_takes_less_than_a_third_of_a_second(tmp_path: Path) -> None:
-    probe = (
-        "import sys, time; sys.argv = ['tamis', '--help']\n"
-        "from tamis.streamer.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: print(time.process_time())"
-    )
+def test_help_takes_hardly_longer_than_the_library_of_its_options(tmp_path: Path) -> None:
+    """A quarter of a second where typer alone takes an eighth: numpy or pyarrow would double it."""
+    words = "import sys, time; sys.argv = ['tamis', '--help']\n"
+    tamis = "from tamis.streamer.cli import main\ntry: main()\nexcept SystemExit: print(time.process_time())"
+    took_s = {
+        name: min(_processor_s(words + probe, tmp_path) for _ in range(3))
+        for name, probe in {"tamis": tamis, "typer": "import typer\nprint(time.process_time())"}.items()
+    }
+    assert took_s["tamis"] < 2.5 * took_s["typer"]
+
+
+def _processor_s(probe: str, folder: Path) -> float:
+    """Of a process that prints its time last."""
     command = [sys.executable, "-c", probe]
-    took_s = [
-        float(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()[-1])
-        for _ in range(3)
-    ]
-    assert min(took_s) < 0.3, "of the processor's time: the machine may be busy"
+    return float(subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 @pytest.mark.parametrize("word", ["--help", "--version"])
