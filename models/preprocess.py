@@ -224,6 +224,6 @@ def _text(step: Step) -> str:
 
 def _step(spec: dict[str, Any]) -> Step:
     name = spec.pop("step")
-    kind = BySensor if name == BySensor.name else _class(name)
+    kind: Any = BySensor if name == BySensor.name else _class(name)
     whole = {f.name for f in fields(kind) if f.type in (int, "int")}
     return kind(**{key: int(value) if key in whole else value for key, value in spec.items()})

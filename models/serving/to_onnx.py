@@ -171,8 +171,10 @@ def _chain(g: Graph, chain: Chain, x: Value) -> Value:
         elif isinstance(part, LowRank):
             x = g.sub(x, part.centre)
             x = g.add(g.add(x, g.matmul(g.matmul(x, part.left), part.right)), part.offset)
-        else:
+        elif isinstance(part, Step):
             x = _step(g, part, x, bands)
+        else:
+            raise TypeError(f"expected a part for one sensor, got {type(part).__name__}")
     return x
 
 

@@ -96,8 +96,9 @@ def open_parquet(path: str, stream: Any, stack: ExitStack, options: ReadOptions)
 def _is_list_of_numbers(kind: Any) -> bool:
     import pyarrow.types as pt
 
-    is_list = kind is not None and (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
-    return is_list and is_number(kind.value_type)
+    if kind is None or not (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)):
+        return False
+    return is_number(kind.value_type)
 
 
 def _flat(column: Any) -> Any:

@@ -160,7 +160,7 @@ def _unseen(side: _Side, spectra: np.ndarray, groups: np.ndarray, folds: Folds) 
         if len(seen):
             rest = side.known[~np.isin(side.objects, groups[held])]
             wanted, most = getattr(side.model.estimator, "n_components", None), len(rest) - 1
-            fewer = {"n_components": most} if isinstance(wanted, int) and wanted > most else {}
+            fewer: Any = {"n_components": most} if isinstance(wanted, int) and wanted > most else {}
             again = side.model.refitted(rest, **fewer)  # without a class that is only in this fold
             predicted[seen] = _columns(
                 again.predict(spectra[seen], again.grid).values, again.targets, side.model.targets

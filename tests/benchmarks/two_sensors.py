@@ -99,7 +99,7 @@ def _spectra(file: str, by: str) -> dict[str, tuple[dict[str, int], Any]]:
     whole = read_table(DATA / file)
     columns = whole.columns
     return {
-        str(one): ({str(columns["sample_id"][row]): row for row in np.flatnonzero(columns[by] == one)}, whole)
+        str(one): ({str(columns["sample_id"][row]): int(row) for row in np.flatnonzero(columns[by] == one)}, whole)
         for one in np.unique(columns[by])
     }
 
