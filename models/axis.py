@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -132,7 +132,43 @@ class Axis:
         """Raises ValueError for values that make no axis, KeyError where they are missing."""
         if "sensors" in spec:
             return Sensors({name: Axis.from_json(of) for name, of in spec["sensors"].items()})
+        if "names" in spec:
+            return NamedNumbers(spec["names"])
         return Axis(np.asarray(spec["values"], np.float64), spec["unit"])
+
+
+class NamedNumbers(Axis):
+    """The names of a sensor's single numbers, such as L, a and b of a colour. As an axis they are an index.
+
+    Raises ValueError for no name, an empty one, or one twice.
+
+    >>> print(NamedNumbers(["L", "a", "b"]), NamedNumbers(["L", "a", "b"]).place(1), sep="; ")
+    L, a, b; a
+    """
+
+    names: tuple[str, ...]
+
+    def __init__(self, names: Sequence[str]) -> None:
+        if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"expected names of numbers, each once, got {', '.join(map(repr, names)) or 'none'}")
+        object.__setattr__(self, "names", tuple(names))
+        super().__init__(np.arange(len(names), dtype=np.float64), "index")
+
+    @cached_property
+    def id(self) -> str:
+        return hashlib.sha256("\0".join(["names", *self.names]).encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        return ", ".join([*self.names[:6], *(["..."] if len(self) > 6 else [])])
+
+    def place(self, band: int) -> str:
+        return self.names[band]
+
+    def __getitem__(self, keep: np.ndarray) -> Axis:
+        return NamedNumbers(np.array(self.names)[keep].tolist())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"names": list(self.names)}
 
 
 class Sensors(Axis):
@@ -144,7 +180,7 @@ class Sensors(Axis):
 
     >>> both = Sensors({"spectrum": Axis(np.array([900.0, 905.0]), "nm"), "height": Axis(np.zeros(1), "index")})
     >>> print(both, both.place(1), both.place(2), sep="; ")
-    spectrum 900-905 nm, 2 bands + height 1 band; spectrum 905 nm; height 0
+    spectrum 900-905 nm, 2 bands + height 1 number; spectrum 905 nm; height
     """
 
     def __init__(self, parts: Mapping[str, Axis]) -> None:
@@ -167,7 +203,8 @@ class Sensors(Axis):
 
     def place(self, band: int) -> str:
         name, span = next((name, span) for name, span in self.spans.items() if band < span.stop)
-        return f"{name} {self.parts[name].place(band - span.start)}".removesuffix(" index")
+        part = self.parts[name]
+        return name if len(part) == 1 else f"{name} {part.place(band - span.start)}".removesuffix(" index")
 
     def __getitem__(self, keep: np.ndarray) -> Axis:
         """Sensors of which no band is kept are left out; raises ValueError if none is."""
@@ -180,15 +217,19 @@ class Sensors(Axis):
 
 
 def _short(axis: Axis) -> str:
-    bands = f"{len(axis)} band{'s' * (len(axis) != 1)}"
-    return bands if axis.unit == "index" else f"{axis.values[0]:g}-{axis.values[-1]:g} {axis.unit}, {bands}"
+    if isinstance(axis, NamedNumbers):
+        return f"({axis})"
+    what = "number" if axis.unit == "index" and len(axis) < SPECTRUM_BANDS else "band"
+    count = f"{len(axis)} {what}{'s' * (len(axis) != 1)}"
+    return count if axis.unit == "index" else f"{axis.values[0]:g}-{axis.values[-1]:g} {axis.unit}, {count}"
 
 
 class Resampler:
     """One linear operator from a source axis to a grid: a gather where bands coincide, else a cubic spline.
 
     Interpolation by a spline is linear in the spectrum, so a frame is resampled by one matrix product. Of several
-    sensors, each is resampled by itself; those that the grid does not have are left out.
+    sensors, each is resampled by itself; those that the grid does not have are left out. Numbers that have names are
+    taken by them, others by their place.
     """
 
     def __init__(self, source: Axis, grid: Axis) -> None:
@@ -199,6 +240,8 @@ class Resampler:
             self.gather = np.arange(len(grid))
         elif isinstance(source, Sensors) or isinstance(grid, Sensors):
             self._join(source, grid)
+        elif isinstance(source, NamedNumbers) and isinstance(grid, NamedNumbers):
+            self._by_name(source, grid)
         else:
             self._interpolate(source, grid)
         self.is_identity = self.gather is not None and np.array_equal(self.gather, np.arange(len(source)))
@@ -209,7 +252,8 @@ class Resampler:
         matrix, gather = np.zeros((len(source), len(grid))), []
         for name, to in grid.spans.items():
             at, there, wanted = source.spans[name], source.parts[name], grid.parts[name]
-            if there.unit == "index" and len(there) < SPECTRUM_BANDS and len(there) != len(wanted):
+            named = isinstance(there, NamedNumbers) and isinstance(wanted, NamedNumbers)
+            if not named and there.unit == "index" and len(there) < SPECTRUM_BANDS and len(there) != len(wanted):
                 raise AxisMismatch(f"sensor {name}: expected {len(wanted)} numbers, got {len(there)}")
             try:
                 one = resampler(there, wanted)
@@ -224,6 +268,11 @@ class Resampler:
             self.gather = np.concatenate(gather)
         else:
             self.matrix = matrix
+
+    def _by_name(self, source: NamedNumbers, grid: NamedNumbers) -> None:
+        if lost := [name for name in grid.names if name not in source.names]:
+            raise AxisMismatch(f"expected {grid}, got {source}: {', '.join(lost)} missing")
+        self.gather = np.array([source.names.index(name) for name in grid.names])
 
     def _interpolate(self, source: Axis, grid: Axis) -> None:
         position, wanted = source.to(grid.unit).values, grid.values

@@ -92,6 +92,7 @@ class Parallel:
 
     def __init__(self, step: BySensor, typical: np.ndarray | None, dtype: type) -> None:
         self.parts = []
+        self.width = int(step.sizes.sum())
         for (name, span), weight, size in zip(step.grid.spans.items(), step.weights, step.sizes.tolist(), strict=True):
             weighted = Autoscale.fitted(mean=np.zeros(size), scale=np.full(size, 1 / weight))
             usual = None if typical is None else typical[span]

@@ -34,7 +34,7 @@ def to_csv(model: Model, about: Mapping[str, str], instrument: str = "") -> str:
         others = "; --onnx takes it" if {model.kind, model.kind.removesuffix("-da")} & {*EXPORTED} else ""
         raise ValueError(f"a model of kind {model.kind} has no regression coefficients; plsr has{others}")
     if isinstance(model.grid, Sensors):
-        raise ValueError(f"only models of one sensor are exported, got {model.grid}")
+        raise ValueError(f"only models of one sensor have coefficients in CSV, got {model.grid}; --onnx takes it")
     first = model.instruments.maps.get(instrument)
     steps = [*([] if first is None else [first]), *model.pipeline.steps]
     head = steps[: max((i for i, step in enumerate(steps, 1) if not isinstance(step, LINEAR)), default=0)]

@@ -18,13 +18,14 @@ from ..class_scores import probabilities
 from ..gaussian_process import GaussianProcess
 from ..model import Calibration, Model, Result, class_names
 from ..prediction_interval import INTERVAL_LEVEL, PredictionInterval
+from ..several_sensors import Canonical
 from ..steps import EMSC, MSC, SNV, Absorbance, Baseline, Detrend, Splice, Step
 from ..tensors import below
 from .compiled import Compiled, Reference, errors_of
 from .networks import ENCODERS, NETWORKS, Formula
 from .onnx_graph import Graph, Value
 from .parts import NUMPY, Parts
-from .pipeline import Chain, LowRank, Product
+from .pipeline import Chain, LowRank, Parallel, Product
 from .values import ClassDistances, NetworkValues, ScoreValues
 
 if TYPE_CHECKING:
@@ -53,14 +54,15 @@ def to_onnx(model: Model, calibration: Calibration | None, about: Mapping[str, s
     """
     manifest, arrays = model.to_parts()
     parts = Parts(manifest, arrays, model.pipeline)
-    if isinstance(model.grid, Sensors):
-        raise ValueError(f"only models of one sensor are exported, got {model.grid}")
     if parts.kind not in EXPORTED:
         raise ValueError(f"a model of kind {model.kind} has no ONNX form; these have: {', '.join(EXPORTED)}")
     reference = Reference(parts)
     compiled = Compiled(parts, NUMPY[1], 0, None, reference)
     g, k = Graph(), len(model.targets)
-    x = g.input("spectra", len(model.grid), f"{model.quantity} at the bands of tamis.axis, in this order")
+    where = (
+        "numbers of tamis.sensors, one after the other" if isinstance(model.grid, Sensors) else "bands of tamis.axis"
+    )
+    x = g.input("spectra", len(model.grid), f"{model.quantity} at the {where}, in this order")
     values, t2, q, distance = _block(g, parts, compiled, x, instrument)
     inside = g.op("And", *(g.op("LessOrEqual", one, model.limits[name][1]) for one, name in ((t2, "t2"), (q, "q"))))
     if model.class_of:
@@ -106,6 +108,8 @@ def _metadata(model: Model) -> dict[str, str]:
         "q_limits": model.limits["q"],
         "exported_by": f"tamis {__version__}",
     }
+    if isinstance(model.grid, Sensors):
+        facts |= model.grid.to_json()
     if model.class_of:
         facts |= {"class_of": model.class_of, "classes": class_names(model.class_of, model.targets)}
     return {
@@ -171,10 +175,11 @@ def _chain(g: Graph, chain: Chain, x: Value) -> Value:
         elif isinstance(part, LowRank):
             x = g.sub(x, part.centre)
             x = g.add(g.add(x, g.matmul(g.matmul(x, part.left), part.right)), part.offset)
-        elif isinstance(part, Step):
-            x = _step(g, part, x, bands)
+        elif isinstance(part, Parallel):
+            x = g.op("Concat", *(_chain(g, own, g.columns(x, span)) for span, own in part.parts), axis=1)
+            bands = part.width
         else:
-            raise TypeError(f"expected a part for one sensor, got {type(part).__name__}")
+            x = _step(g, part, x, bands)
     return x
 
 
@@ -207,6 +212,8 @@ def _step(g: Graph, step: Step, x: Value, bands: int) -> Value:
             return g.div(g.sub(x, g.matmul(others, step.basis.T)), _away_from_zero(g, slope))
         case Detrend():
             return g.sub(x, g.matmul(g.matmul(x, step.basis), step.basis.T))
+        case Canonical():
+            return g.matmul(g.sub(x, step.mean), step.directions)
         case Splice():
             return g.add(x, g.matmul(g.matmul(x, step.weights), step.shifts))
         case Baseline():

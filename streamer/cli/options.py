@@ -97,7 +97,10 @@ class ServiceOptions(StoreOptions, BrokerOptions):
 @dataclass(frozen=True)
 class FileOptions:
     where: Annotated[list[str] | None, Option(help="COLUMN=VALUE: only these rows. May be repeated.")] = None
-    axis_unit: Annotated[str | None, Option(help="nm, um, cm-1, raman or index, for a file that does not say.")] = None
+    axis_unit: Annotated[
+        list[str] | None,
+        Option(help="nm, um, cm-1, raman or index, for a file that does not say; SENSOR=UNIT for that of a sensor."),
+    ] = None
     bands: Annotated[str | None, Option(help="Columns of the spectrum: '1100:2500' or 'nir_*'.")] = None
     quantity: Annotated[str | None, Option(help="absorbance, reflectance or counts, if the file does not say.")] = None
     sensor: Annotated[list[str] | None, Option(help="NAME=FILE or NAME=COLUMNS: a further sensor. Repeatable.")] = None
@@ -110,12 +113,18 @@ class FileOptions:
         sensors = values_by_name(self.sensor, "--sensor")
         if twice := [name for name, given in sensors.items() if len(given) > 1]:
             raise BadSettings(f"--sensor expects each name once, got {twice[0]} twice")
+        own = [text for text in self.axis_unit or [] if "=" not in text]
+        if len(own) > 1:
+            raise BadSettings(f"--axis-unit expects one unit, and SENSOR=UNIT for a sensor; got {' and '.join(own)}")
+        units = pairs([text for text in self.axis_unit or [] if "=" in text], "--axis-unit")
+        if units and not sensors:
+            raise BadSettings(f"--axis-unit {next(iter(units))}=... is for a --sensor, and there is none")
         return ReadOptions(
-            axis_unit=self.axis_unit,
+            axis_unit=own[0] if own else None,
             bands=self.bands,
             quantity=self.quantity,
             where=where,
-            sensors=OtherSensors({name: of for name, (of,) in sensors.items()}) if sensors else None,
+            sensors=OtherSensors({name: of for name, (of,) in sensors.items()}, units) if sensors else None,
             **more,
         )
 

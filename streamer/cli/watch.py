@@ -79,20 +79,23 @@ def view(
     lines: Annotated[int, Option(min=50, max=12_000, help="Number of scan lines to show.")] = 900,
     host: Annotated[str, Option(help="Loopback by default: the page reveals much about a plant.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="0 takes any free port.")] = 9110,
+    models: Annotated[bool, Option("--models", help="The models alone: needs no broker.")] = False,
     service_options: ServiceOptions,
 ) -> None:
     """Show the belt and the models in a browser. Of the belt: its objects, the decisions about them, and how late these
     are. Of each version in the store: the page of `tamis fit --report`.
 
     \b
-    Example:
+    Examples:
       tamis view --line belt
+      tamis view --models
     """
     stop = Stop()
     settings = service_options.settings()
+    from ..pages.belt_map import BeltMap
     from ..tools.view import run_view
 
-    run_view(settings, stop, line, lines, host, port)
+    run_view(settings, stop, None if models else BeltMap(line, lines), host, port)
 
 
 @command(drift, "list")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...models.axis import Axis, Sensors
+from ...models.axis import Axis, NamedNumbers, Sensors
 from ...models.model import Result
 
 REGIONS = 16  # of the axis, of equally many bands
@@ -85,7 +85,10 @@ def _regions(span: slice, bands: int) -> list[np.ndarray]:
 def _named(axis: Axis, rows: np.ndarray) -> str:
     if isinstance(axis, Sensors):
         name, span = next((name, span) for name, span in axis.spans.items() if rows[0] < span.stop)
-        return f"{name} {_named(axis.parts[name], rows - span.start)}"
+        part = axis.parts[name]
+        return name if len(part) == 1 else f"{name} {_named(part, rows - span.start)}"
+    if isinstance(axis, NamedNumbers):
+        return ", ".join(map(axis.place, rows.tolist()))
     return f"{axis.values[rows[0]]:.0f}-{axis.values[rows[-1]]:.0f} {axis.unit}"
 
 

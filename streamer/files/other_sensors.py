@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import structlog
 
 from ... import BadFile
-from ...models.axis import MAIN, Axis, Sensors
+from ...models.axis import MAIN, SPECTRUM_BANDS, Axis, NamedNumbers, Sensors
 from ..messages.sensors import is_name
-from .columns import KEYS, plain, shown
-from .kinds import numbers
+from .columns import KEYS, TEXT_COLUMNS, plain, shown
+from .kinds import number, numbers
 from .table import Table, find_name
 
 if TYPE_CHECKING:
     from .options import ReadOptions
 
+log = structlog.get_logger(__name__)
 Missing = list[tuple[int, str]]  # index of a row of the table, why it cannot be used
+
+
+class Seen(NamedTuple):
+    """What a file of its own holds of another sensor: (n, bands), their axis, and names by key (n,)."""
+
+    spectra: np.ndarray
+    axis: Axis
+    names: dict[str, np.ndarray]
 
 
 class OtherSensors:
     """What `--sensor NAME=FILE` and `--sensor NAME=COLUMN,COLUMN` give.
 
     Args:
-        given: sensor -> a file of spectra whose names are those of the other file, or columns of that file.
+        given: sensor -> a file of spectra or of numbers whose names are those of the other file, or columns of that
+            file.
+        units: sensor -> the unit of its axis, for a file that does not say it; others have that of the other file.
     """
 
-    def __init__(self, given: Mapping[str, str]) -> None:
+    def __init__(self, given: Mapping[str, str], units: Mapping[str, str] | None = None) -> None:
         if MAIN in given:
             raise BadFile(f"{MAIN!r} is the sensor of the file itself: expected another name before '='")
         if wrong := [name for name in given if not is_name(name)]:
             raise BadFile(f"expected another name for a sensor than {wrong[0]!r:.80}: a column of results or of frames "
                           "has it, or a pre-treatment cannot be written for it (':', ';')")  # fmt: skip
+        self._units = units or {}
+        if unknown := [name for name in self._units if name not in given]:
+            raise BadFile(f"--axis-unit {unknown[0]}={self._units[unknown[0]]}: there is no --sensor {unknown[0]}")
         self._given = given
-        self._read: dict[Path, Table] = {}
+        self._read: dict[str, Seen] = {}
         self._keys: dict[tuple[str, Path], str] = {}  # file, other file -> the column of names that joins them
 
     def attached(self, table: Table, options: ReadOptions) -> tuple[Table, Missing]:
@@ -57,7 +72,7 @@ class OtherSensors:
             else:
                 columns = [_column(table, name, one.strip()) for one in of.split(",")]
                 block, lost = _of_columns(table, name, columns)
-                parts[name] = Axis(np.arange(len(columns)), "index")
+                parts[name] = _axis_of(columns)
                 used += columns
             blocks.append(block)
             missing = dict(lost) | missing
@@ -69,12 +84,12 @@ class OtherSensors:
 
     def _of_file(self, table: Table, name: str, path: Path, options: ReadOptions) -> tuple[np.ndarray, Axis, Missing]:
         """(n, bands) of the spectra of the same names, the mean of several of one name."""
-        if path not in self._read:
+        if name not in self._read:
             try:
-                self._read[path] = _table_of(path, options)
+                self._read[name] = _seen(path, name, self._units.get(name), options)
             except BadFile as error:
                 raise BadFile(f"sensor {name}: {error}") from error
-        other = self._read[path]
+        other = self._read[name]
         wanted, theirs = self._joining(table, name, path)
         known, code = np.unique(theirs, return_inverse=True)
         sums = np.zeros((len(known), len(other.axis)))
@@ -85,19 +100,22 @@ class OtherSensors:
         if not is_there.any() and (table.path, path) not in self._keys and len(table) < options.frame_spectra:
             some = f"{shown(wanted[:3].tolist())}; and {shown(known[:3].tolist())}"
             raise BadFile(f"sensor {name}: no name of {table.path} is in {path}: {some}")
-        lost = []
-        for i in np.flatnonzero(~is_there).tolist():
+        block, lost = (sums / np.bincount(code)[:, None])[at], []
+        # A band of a spectrum that was not measured may be left out later; a single number may not.
+        whole = np.isfinite(block).all(axis=1) | (len(other.axis) >= SPECTRUM_BANDS)
+        for i in np.flatnonzero(~(is_there & whole)).tolist():
             what = f"{str(wanted[i])!r} is not in {path.name}" if wanted[i] else "no name to join by"
+            if is_there[i]:
+                what = f"no number for {str(wanted[i])!r} in {path.name}"
             lost.append((i, f"sensor {name}: {what}"))
-        return (sums / np.bincount(code)[:, None])[at], other.axis, lost
+        return block, other.axis, lost
 
     def _joining(self, table: Table, name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """The names in both files, of the column by which most rows are joined; '' where there is none."""
-        other = self._read[path]
-        ours, theirs = _names(table), _names(other)
+        ours, theirs = _names(table.columns), self._read[name].names
         shared = [key for key in KEYS if key in ours and key in theirs]
         if not shared:
-            both = f"{shown(list(table.columns))}; and {shown(list(other.columns))}"
+            both = f"{shown(list(table.columns))}; and {shown(list(theirs))}"
             text = f"{table.path} and {path} have no column of names in common, such as sample_id: {both}"
             raise BadFile(f"sensor {name}: {text}")
         key = self._keys.get((table.path, path))
@@ -128,23 +146,58 @@ def _is_file(text: str) -> bool:
     return Path(text).is_file() or "/" in text or "\\" in text
 
 
-def _table_of(path: Path, options: ReadOptions) -> Table:
+def _axis_of(columns: Sequence[str]) -> Axis:
+    """Of single numbers. One needs no name beside that of its sensor."""
+    return NamedNumbers(columns) if len(columns) > 1 else Axis(np.arange(1), "index")
+
+
+def _seen(path: Path, name: str, unit: str | None, options: ReadOptions) -> Seen:
+    """A file of spectra, or a table of fewer than 30 numbers a row."""
     from .many import read_table
 
-    own = replace(options, sensors=None, axis=None, where=None, bands=None, axis_unit=None, reference=None)
+    tell = options.on_note or (lambda path, note: log.info("how a file was read", file=path, note=note))
+    own = replace(options, sensors=None, axis=None, where=None, bands=None, axis_unit=unit, reference=None)
     try:
-        return read_table(path, own)
-    except BadFile as error:  # a file that says its unit may not be given another one
-        if "--axis-unit" not in str(error) or options.axis_unit is None:
-            raise
-        return read_table(path, replace(own, axis_unit=options.axis_unit))
+        try:
+            table = read_table(path, own)
+        except BadFile as error:  # a file that says its unit may not be given another one
+            if "--axis-unit" not in str(error) or unit is not None or options.axis_unit is None:
+                raise
+            table = read_table(path, replace(own, axis_unit=options.axis_unit))
+            text = f"sensor {name}: axis in {options.axis_unit}, as --axis-unit says of the spectra"
+            tell(str(path), f"{text}; for another unit: --axis-unit {name}=UNIT")
+    except BadFile as error:
+        seen = _table_of_numbers(path, options)
+        if seen is None:
+            raise error
+        tell(str(path), f"sensor {name}: the columns {', '.join(seen[0])}")
+        return seen[1]
+    return Seen(table.spectra, table.axis, _names(table.columns))
 
 
-def _names(table: Table) -> dict[str, np.ndarray]:
+def _table_of_numbers(path: Path, options: ReadOptions) -> tuple[list[str], Seen] | None:
+    """The names of its columns of numbers, and these; None if it is no table of names and fewer than 30 numbers."""
+    from .laboratory import read_laboratory
+    from .table import TIME_COLUMNS
+
+    try:
+        read = read_laboratory(path, options.encoding)
+    except BadFile:
+        return None
+    no_numbers = {*TEXT_COLUMNS, *TIME_COLUMNS}
+    typed = {name: numbers(cells, read.decimal) for name, cells in read.cells.items() if plain(name) not in no_numbers}
+    columns = [name for name, found in typed.items() if found.is_numeric]
+    names = _names(read.cells)
+    if not names or not 1 <= len(columns) < SPECTRUM_BANDS or any(np.isfinite(number(name)) for name in columns):
+        return None
+    return columns, Seen(np.column_stack([typed[name].values for name in columns]), _axis_of(columns), names)
+
+
+def _names(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Key -> (n,) names, of the columns that hold names."""
     from .many import texts_of
 
-    named = {plain(name): texts_of(values) for name, values in table.columns.items() if plain(name) in KEYS}
+    named = {plain(name): texts_of(values) for name, values in columns.items() if plain(name) in KEYS}
     return {key: values.astype(str) for key, values in named.items() if any(values.tolist())}
 
 

@@ -1,7 +1,8 @@
 """Frames of several sensors: how a message describes them, and their bands as one matrix.
 
 In a message each sensor has a column, and one description: its `axis` with its `axis_unit`, as that of the spectrum, or
-how many numbers it gives, if they lie on no axis. In memory their bands follow one another, on `models.axis.Sensors`.
+the names of its numbers, or how many there are, if they lie on no axis. In memory their bands follow one another, on
+`models.axis.Sensors`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import orjson
 
 from ... import BadMessage
-from ...models.axis import MAIN, MAX_BANDS, Axis, Sensors
+from ...models.axis import MAIN, MAX_BANDS, Axis, NamedNumbers, Sensors
 from .checks import Axes, known_axis, shown
 from .frame import MAX_TEXT, RESERVED
 from .screening import SATURATED, BadRow
@@ -24,7 +25,8 @@ def all_sensors(main: Axis, given: Any, axes: Axes) -> Axis:
     """The axis of a frame whose message describes further sensors; `main` if it describes none.
 
     Args:
-        main: of the spectrum. given: name -> {"axis": [...], "axis_unit": "nm"}, the name of an axis, or a number.
+        main: of the spectrum.
+        given: name -> {"axis": [...], "axis_unit": "nm"}, the name of an axis, names of numbers, or how many there are.
 
     Raises:
         BadMessage: something in the description is wrong.
@@ -57,10 +59,23 @@ def _axis(name: str, about: Any, axes: Axes) -> Axis:
             if not 1 <= about <= MAX_BANDS:
                 raise BadMessage(f"expected 1 to {MAX_BANDS} numbers, got {about}")
             return Axis(np.arange(about), "index")
+        if isinstance(about, list) and about and all(isinstance(one, str) for one in about):
+            return _named_numbers(about)
         about = about if isinstance(about, Mapping) else {"axis": about}
         return known_axis(about.get("axis"), about.get("axis_unit"), axes)
     except BadMessage as error:
         raise BadMessage(f"sensor {name!r:.80}: {error}", "sensors") from error
+
+
+def _named_numbers(names: list[str]) -> Axis:
+    if len(names) == 1:  # one number needs no name beside that of its sensor
+        return Axis(np.arange(1), "index")
+    if len(names) > MAX_BANDS or max(map(len, names)) > MAX_TEXT:
+        raise BadMessage(f"expected at most {MAX_BANDS} names of at most {MAX_TEXT} characters, got {shown(names)}")
+    try:
+        return NamedNumbers(names)
+    except ValueError as error:
+        raise BadMessage(str(error)) from error
 
 
 @lru_cache(maxsize=256)
@@ -77,6 +92,9 @@ def described(axis: Axis) -> dict[str, Any]:
     """name -> the description of each sensor but the main one, as `all_sensors` reads it; empty for a plain axis."""
     found: dict[str, Any] = {}
     for name, part in axis.parts.items() if isinstance(axis, Sensors) else ():
+        if isinstance(part, NamedNumbers):
+            found[name] = list(part.names)
+            continue
         is_bare = part.unit == "index" and np.array_equal(part.values, np.arange(len(part)))
         found[name] = len(part) if is_bare else {"axis": part.values.tolist(), "axis_unit": part.unit}
     if isinstance(axis, Sensors) and found.pop(MAIN, None) is None:

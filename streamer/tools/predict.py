@@ -52,7 +52,9 @@ def predictions_of(server: ModelServer, files: Files, options: ReadOptions) -> I
             try:
                 block = predictor.predict(frame)
             except (AxisMismatch, BadMessage) as error:
-                raise BadFile(f"{path}: {error}") from error
+                sensors = {sensor for axis in server.axes().values() for sensor in axis.parts} - frame.axis.parts.keys()
+                how = f"; of a file: {' '.join(f'--sensor {one}=FILE-OR-COLUMNS' for one in sorted(sensors))}"
+                raise BadFile(f"{path}: {error}{how if sensors else ''}") from error
             for bad in screen(frame, None, [])[1]:
                 block.reason[bad.row] = bad.text
             yield block

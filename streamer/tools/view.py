@@ -4,7 +4,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
 
 import structlog
 
@@ -19,6 +20,7 @@ from ..transport.from_settings import ensure, kafka_source
 from .model_pages import overview, version_page
 
 log = structlog.get_logger()
+Pages = dict[str, Callable[[Any], Any]]  # by their paths
 
 QUIET_S = 10.0  # without messages: then the page says so
 REFRESH_MS = 500
@@ -64,36 +66,55 @@ def following(settings: Settings, belt: BeltMap) -> Iterator[Callable[[], str]]:
             reader.join(10)
 
 
-def run_view(settings: Settings, stop: Stop, line: str | None, lines: int, host: str, port: int) -> None:
-    """Serves the page until stopped. Raises TamisError: no broker answers, or the port cannot be bound."""
+def run_view(settings: Settings, stop: Stop, belt: BeltMap | None, host: str, port: int) -> None:
+    """Serves the pages until stopped; without a belt, those of the models alone.
+
+    Raises TamisError: no broker answers, which only the belt needs, or the port cannot be bound.
+    """
+    pages = _pages_of_models(Store(settings.store))
+    with ExitStack() as stack:
+        if belt is not None:
+            trouble = stack.enter_context(following(settings, belt))
+            pages |= _pages_of_belt(belt, lambda: trouble() or _state(belt))
+        server = stack.enter_context(WebServer(host, port, pages, "view"))
+        what = "the models" if belt is None else "the belt, and the models below /models"
+        print(f"{server.url} shows {what}; stop with Ctrl-C", flush=True)
+        stop.wait(lambda: True)
+
+
+def _pages_of_belt(belt: BeltMap, state: Callable[[], str]) -> Pages:
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse, Response
+
+    async def whole_page(request: Request) -> Response:
+        title = f"Belt of line {belt.line}" if belt.line else "Belt"
+        script = render("view.js", refresh_ms=REFRESH_MS)
+        return HTMLResponse(page_of(title, script=script, template="view.html.j2"))
+
+    async def fragment(request: Request) -> Response:
+        return HTMLResponse(belt.html(state()).encode("utf-8", "replace"))
+
+    return {"/": whole_page, "/belt": fragment}
+
+
+def _pages_of_models(store: Store) -> Pages:
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse, PlainTextResponse, Response
+    from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-    belt, store = BeltMap(line, lines), Store(settings.store)
-    with following(settings, belt) as trouble:
+    async def to_models(request: Request) -> Response:
+        return RedirectResponse("/models")
 
-        async def whole_page(request: Request) -> Response:
-            title = f"Belt of line {line}" if line else "Belt"
-            script = render("view.js", refresh_ms=REFRESH_MS)
-            return HTMLResponse(page_of(title, script=script, template="view.html.j2"))
+    async def models(request: Request) -> Response:
+        return HTMLResponse(await run_in_threadpool(overview, store))
 
-        async def fragment(request: Request) -> Response:
-            return HTMLResponse(belt.html(trouble() or _state(belt)).encode("utf-8", "replace"))
+    async def version(request: Request) -> Response:
+        try:
+            return HTMLResponse(await run_in_threadpool(version_page, store, **request.path_params))
+        except TamisError as error:
+            return PlainTextResponse(f"{error}\n", 404)
 
-        async def models(request: Request) -> Response:
-            return HTMLResponse(await run_in_threadpool(overview, store))
-
-        async def version(request: Request) -> Response:
-            try:
-                return HTMLResponse(await run_in_threadpool(version_page, store, **request.path_params))
-            except TamisError as error:
-                return PlainTextResponse(f"{error}\n", 404)
-
-        pages = {"/": whole_page, "/belt": fragment, "/models": models, "/models/{name}/{version}": version}
-        with WebServer(host, port, pages, "view") as server:
-            print(f"{server.url} shows the belt; stop with Ctrl-C", flush=True)
-            stop.wait(lambda: True)
+    return {"/": to_models, "/models": models, "/models/{name}/{version}": version}
 
 
 def _state(belt: BeltMap) -> str:

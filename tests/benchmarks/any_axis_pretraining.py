@@ -46,6 +46,18 @@ FULL_SCALE = {"earthlib_materials": 1.0, "forage_ibf_neospectra": 100.0, "plasti
               "milk_inline_tubes": 65_535.0}  # fmt: skip
 OBJECT = {"corn_3instruments": "instrument", "tablets_idrc2002_2instruments": "instrument",
           "forage_ibf_neospectra": "grind"}  # natural pairs: the column of the condition  # fmt: skip
+# The values of a laboratory; those of milk_inline_tubes cannot be learned from its spectra.
+VALUES = {
+    "corn_3instruments": ("moisture", "oil", "protein", "starch"),
+    "diesel_swri": ("bp50", "cn", "d4052", "flash", "freeze", "total", "visc"),
+    "cassava_ikeogu2017": ("dmc_oven", "tcc"),
+    "tablets_idrc2002_2instruments": ("assay", "weight", "hardness"),
+    "soil_wallonia_nirsoil": ("total_n", "organic_c", "cec"),
+    "dough_biscuit": ("fat", "sucrose", "flour", "water"),
+    "forage_ibf_neospectra": ("crude_protein_pct", "adf_pct", "ndf_pct", "dry_matter_pct"),
+    "tecator_meat": ("water", "fat", "protein"),
+    "tablets_escitalopram": ("active_ww",),
+}
 SIMULATED, MIXTURES = 8, 400  # simulated databases, and the spectra of each
 SHARE_SIMULATED = 0.3  # of the steps
 # In units of a database's usual sd along the bands, except for stray light.
@@ -86,19 +98,27 @@ DESIGNS = {
 
 @dataclass(frozen=True, eq=False)
 class Database:
-    """Spectra in absorbance, or what serves as such, by object. `level`: the usual sd along the bands."""
+    """Spectra in absorbance, or what serves as such, by object.
+
+    Attributes:
+        level: the usual sd along the bands. values: (n, k), of the laboratory or of the simulation; NaN where unknown.
+    """
 
     spectra: Unlabeled
     axis: Axis
     level: float
+    values: np.ndarray
 
     @classmethod
-    def of(cls, spectra: np.ndarray, axis: Axis, objects: Any = None, condition: Any = None) -> Database:
+    def of(
+        cls, spectra: np.ndarray, axis: Axis, objects: Any = None, condition: Any = None, values: Any = None
+    ) -> Database:
         n = len(spectra)
         codes = np.arange(n) if objects is None else np.unique(objects, return_inverse=True)[1]
         under = np.zeros(n, np.int64) if condition is None else np.unique(condition, return_inverse=True)[1]
         unlabeled = Unlabeled(spectra.astype(np.float32), codes, under.astype(np.int64), np.ones(n, bool))
-        return cls(unlabeled, axis, float(np.median(spectra.std(axis=1))))
+        known = np.empty((n, 0)) if values is None else np.asarray(values, np.float64)
+        return cls(unlabeled, axis, float(np.median(spectra.std(axis=1))), known)
 
 
 def absorbances(name: str, where: dict[str, str] | None = None) -> Any:
@@ -124,7 +144,8 @@ def database(name: str) -> Database:
         objects = np.array([text.split("_")[0] if "forage" in name else text for text in table.columns["sample_id"]])
         condition = table.columns[OBJECT[name]]
         objects, condition = objects[good], condition[good]
-    return Database.of(np.asarray(table.spectra)[good], table.axis, objects, condition)
+    values = np.column_stack([table.columns[column][good] for column in VALUES[name]]) if name in VALUES else None
+    return Database.of(np.asarray(table.spectra)[good], table.axis, objects, condition, values)
 
 
 @cache
@@ -152,7 +173,14 @@ def simulated(seed: int) -> Database:
     along = np.linspace(-1, 1, len(nm))
     path = np.exp(rng.normal(0, 0.1, (MIXTURES, 1)))
     tilt = rng.normal(0, 0.03, (MIXTURES, 2)) @ np.array([along, along**2])
-    return Database.of(path * spectra + rng.normal(0.2, 0.05, (MIXTURES, 1)) + tilt, axis)
+    return Database.of(path * spectra + rng.normal(0.2, 0.05, (MIXTURES, 1)) + tilt, axis, values=shares)
+
+
+def databases(fold: str) -> tuple[list[Database], list[Database]]:
+    """All recorded ones but those that the fold leaves out, and the simulated ones."""
+    left_out = FOLDS[fold]
+    names = [*OTHERS, *(name for those in FOLDS.values() for name in those if name not in left_out)]
+    return [database(name) for name in names], [simulated(i) for i in range(SIMULATED)]
 
 
 # --- sensors ----------------------------------------------------------------------------------------------------------
@@ -218,10 +246,7 @@ def pretrained(fold: str, name: str, seed: int) -> SpectralTransformer:
     if kept.exists():
         network.load_state_dict(load_file(kept))
         return network.eval()
-    left_out = FOLDS[fold]
-    names = [*OTHERS, *(name for databases in FOLDS.values() for name in databases if name not in left_out)]
-    pool = [database(name) for name in names], [simulated(i) for i in range(SIMULATED)]
-    trained = _train(network, design, pool, seed)
+    trained = _train(network, design, databases(fold), seed)
     kept.parent.mkdir(parents=True, exist_ok=True)
     save_file(trained.state_dict(), kept, metadata={key: str(value) for key, value in asdict(design).items()})
     return trained.eval()
@@ -255,7 +280,7 @@ def _train(
         objects = source.spectra.batch(BATCH, rng)
         embedded, loss = [], torch.zeros(())
         for rows in source.spectra.pair(objects, rng):
-            values, axis, reference = _view(network, design, source, rows, rng, generator)
+            values, axis, reference = view(network, source, rows, rng, generator)
             c, patches = network.coefficients(values, axis, reference)
             hidden = _hidden(len(c), c.shape[1], generator) if design.masked and not embedded else None
             x = network.tokens(c, patches, hidden)
@@ -280,9 +305,8 @@ def _train(
     return averaged
 
 
-def _view(
+def view(
     network: SpectralTransformer,
-    design: Design,
     source: Database,
     rows: np.ndarray,
     rng: np.random.Generator,

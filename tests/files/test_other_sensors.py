@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tamis import BadFile, BadSettings
+from tamis import AxisMismatch, BadFile, BadSettings
 from tamis.models.axis import Axis, Sensors
 from tamis.models.store import Store
 from tamis.streamer.cli.options import FileOptions
@@ -56,6 +56,74 @@ def test_a_file_and_a_column_become_sensors_of_the_same_rows(files: tuple[Path, 
     assert [(one.row, one.reason) for one in bad] == [
         (i + 2, f"sensor visible: 's{i:02d}' is not in vis.csv") for i in missing
     ]
+
+
+def test_a_table_of_names_and_numbers_is_a_sensor(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """As it comes from a laser over the belt: no spectrum, a time, a remark, and one value that is missing."""
+    nir, _ = files
+    rows = [[f"s{i:02d}", f"2026-01-02T00:{i:02d}", 20.5 + i, 3.25, "ok"] for i in reversed(range(39))]
+    rows[5][2] = ""
+    sizes = write(tmp_path / "laser.csv", ["sample_id", "time", "height_mm", "width_mm", "remark"], rows)
+    bad: list[BadRowInFile] = []
+    said: list[str] = []
+    options = ReadOptions(
+        axis_unit="nm",
+        sensors=OtherSensors({"size": str(sizes)}),
+        on_bad_row=bad.append,
+        on_note=lambda _, note: said.append(note),
+    )
+    table = read_table(nir, options)
+    assert str(table.axis).endswith("size (height_mm, width_mm)")
+    np.testing.assert_array_equal(table.spectra[:3, 61:], [[20.5, 3.25], [21.5, 3.25], [22.5, 3.25]])
+    assert "sensor size: the columns height_mm, width_mm" in said
+    assert [one.reason for one in bad] == [
+        "sensor size: no number for 's33' in laser.csv",
+        "sensor size: 's39' is not in laser.csv",
+    ]
+
+
+def test_columns_are_a_sensor_whose_numbers_have_names(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Predictions from a file whose colour is given in another order, or lacks one number."""
+    nir, _ = files
+    lines = [line.split(",") for line in nir.read_text().splitlines()]
+    for i, cells in enumerate(lines):
+        cells += ["L", "a", "b"] if not i else [str(50 + float(cells[-2])), str(i % 7), str(i % 5)]
+    nir.write_text("\n".join(map(",".join, lines)))
+    given = {text: OtherSensors({"colour": text}) for text in ("L,a,b", "b,L,a", "L,a")}
+    model = fit_and_publish(
+        nir, FitOptions(targets=["fat"], reading=ReadOptions(axis_unit="nm", sensors=given["L,a,b"])), Store(tmp_path)
+    ).model
+    read = {text: read_table(nir, axis_unit="nm", sensors=sensors) for text, sensors in given.items()}
+    expected, turned = (model.predict(read[text].spectra, read[text].axis).values for text in ("L,a,b", "b,L,a"))
+    np.testing.assert_array_equal(turned, expected)
+    with pytest.raises(AxisMismatch, match="colour: expected L, a, b, got L, a: b missing"):
+        model.predict(read["L,a"].spectra, read["L,a"].axis)
+
+
+def test_a_second_file_may_have_its_own_unit(files: tuple[Path, Path]) -> None:
+    nir, visible = files
+    said: list[str] = []
+    options = ReadOptions(
+        axis_unit="nm", sensors=OtherSensors({"visible": str(visible)}), on_note=lambda _, note: said.append(note)
+    )
+    assert read_table(nir, options).axis.parts["visible"].unit == "nm"
+    assert (
+        "sensor visible: axis in nm, as --axis-unit says of the spectra; for another unit: --axis-unit visible=UNIT"
+        in said
+    )
+    own = OtherSensors({"visible": str(visible)}, {"visible": "index"})
+    assert [part.unit for part in read_table(nir, axis_unit="nm", sensors=own).axis.parts.values()] == ["nm", "index"]
+    with pytest.raises(BadFile, match="there is no --sensor raman"):
+        OtherSensors({"visible": str(visible)}, {"raman": "raman"})
+
+
+def test_units_as_a_user_types_them(files: tuple[Path, Path]) -> None:
+    visible = f"visible={files[1]}"
+    reading = FileOptions(axis_unit=["nm", "visible=index"], sensor=[visible]).reading()
+    assert read_table(files[0], reading).axis.parts["visible"].unit == "index"
+    for units in (["nm", "cm-1"], ["nm", "visible=nm"]):
+        with pytest.raises(BadSettings, match="--axis-unit"):
+            FileOptions(axis_unit=units, sensor=[visible] if "cm-1" in units else None).reading()
 
 
 def test_a_row_without_a_number_for_a_sensor_is_left_out(files: tuple[Path, Path]) -> None:
@@ -115,7 +183,7 @@ def test_fit_says_which_sensors_it_uses_and_looks_at_each(files: tuple[Path, Pat
     sensors = OtherSensors({"visible": str(visible), "height": "height"})
     options = FitOptions(targets=["fat"], reading=ReadOptions(axis_unit="nm", sensors=sensors), tell=heard.append)
     done = fit_and_publish(nir, options, Store(tmp_path / "store"))
-    assert "visible 400-700 nm, 31 bands + height 1 band" in done.summary()
+    assert "visible 400-700 nm, 31 bands + height 1 number" in done.summary()
     assert "visible: snv, savgol 15 2 1; height: autoscale" in done.summary()
     assert any("2 rows left out" in line and "is not in vis.csv" in line for line in heard)
     assert isinstance(done.model.grid, Sensors)

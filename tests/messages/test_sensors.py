@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tamis.models.axis import Axis, Sensors
+from tamis.models.axis import Axis, NamedNumbers, Sensors
 from tamis.streamer.messages.arrow import arrow_bytes
 from tamis.streamer.messages.codec import decode, encode
 from tamis.streamer.messages.frame import Frame
@@ -17,7 +17,7 @@ from tamis.streamer.messages.record import ARROW, JSON, RAW
 from tamis.streamer.messages.screening import screen
 
 from ..support.messages import read, record, refused
-from ..support.two_sensors import SENSORS, measured
+from ..support.two_sensors import NIR, SENSORS, measured
 
 SMALL = {
     "axis": [1000, 1100, 1200],
@@ -44,6 +44,17 @@ def test_a_frame_of_three_sensors_comes_back(content_type: str, dtype: type) -> 
         assert got.targets.keys() == ({"fat"} if content_type != RAW else set()), "a height is no laboratory value"
 
 
+@pytest.mark.parametrize("content_type", [ARROW, JSON, RAW])
+def test_names_of_numbers_come_with_the_frame(content_type: str) -> None:
+    axis = Sensors({"spectrum": NIR, "colour": NamedNumbers(["L", "a", "b"])})
+    spectra = np.arange(128, dtype=np.float32).reshape(2, 64)
+    sent = Frame("nir1", "a", axis, "absorbance", spectra, ["p", "q"], np.full(2, np.datetime64("2026-01-02", "us")))
+    ((value, headers),) = encode(sent, content_type, 900_000)
+    got, bad = decode(record(value, **headers), {axis.id: axis}, 900_000)
+    assert (got.axis, bad) == (axis, [])
+    np.testing.assert_array_equal(got.spectra, spectra)
+
+
 def test_a_frame_over_the_cap_is_split_with_all_its_sensors() -> None:
     spectra = measured(40)[0].astype(np.float32)
     time = np.full(40, np.datetime64("2026-01-02", "us"))
@@ -55,7 +66,7 @@ def test_a_frame_over_the_cap_is_split_with_all_its_sensors() -> None:
 
 def test_json_by_hand() -> None:
     got, bad = read(small(ROW, {**ROW, "height": [7]}), content_type=JSON)
-    assert str(got.axis) == "spectrum 1000-1200 nm, 3 bands + visible 450-550 nm, 2 bands + height 1 band"
+    assert str(got.axis) == "spectrum 1000-1200 nm, 3 bands + visible 450-550 nm, 2 bands + height 1 number"
     assert got.spectra.tolist() == [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7]]
     assert not bad
 
@@ -80,6 +91,8 @@ def test_a_row_without_one_of_its_sensors_is_set_aside_with_its_reason() -> None
         ({"visible": [1, 2]}, "axis_unit"),
         ({"visible": "cam"}, "unknown axis 'cam'"),
         ({"visible": True}, "sensor 'visible'"),
+        ({"visible": ["L", "L"]}, "expected names of numbers, each once, got 'L', 'L'"),
+        ({"visible": ["L", 2]}, "sensor 'visible'"),
         ({"time": 3}, "another name for a sensor than 'time'"),
         ({"spectrum": 3}, "another name for a sensor than 'spectrum'"),
         ({f"s{i}": 1 for i in range(16)}, "1 to 16 sensors, got 17"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tamis import AxisMismatch, BadBundle
-from tamis.models.axis import Axis, Sensors, resampler
+from tamis.models.axis import Axis, NamedNumbers, Sensors, resampler
 from tamis.models.explain import occlusion
 from tamis.models.model import Model
 from tamis.models.model_selection import train
@@ -16,7 +16,6 @@ from tamis.models.pls import PLSR
 from tamis.models.plsda import PLSDA
 from tamis.models.preprocess import Pipeline, through
 from tamis.models.serving.to_csv import to_csv
-from tamis.models.serving.to_onnx import to_onnx
 from tamis.models.store import Store
 
 from ..support.two_sensors import HEIGHT, NIR, SENSORS, TREATED, VISIBLE, measured, model_of_sensors
@@ -24,14 +23,36 @@ from ..support.two_sensors import HEIGHT, NIR, SENSORS, TREATED, VISIBLE, measur
 
 def test_sensors_are_an_axis_that_says_where_each_band_lies() -> None:
     assert len(SENSORS) == 93
-    assert str(SENSORS) == "spectrum 1000-1600 nm, 61 bands + visible 400-700 nm, 31 bands + height 1 band"
-    assert [SENSORS.place(band) for band in (0, 61, 92)] == ["spectrum 1000 nm", "visible 400 nm", "height 0"]
+    assert str(SENSORS) == "spectrum 1000-1600 nm, 61 bands + visible 400-700 nm, 31 bands + height 1 number"
+    assert [SENSORS.place(band) for band in (0, 61, 92)] == ["spectrum 1000 nm", "visible 400 nm", "height"]
     assert Axis.from_json(SENSORS.to_json()) == SENSORS
     others = Sensors({"visible": VISIBLE, "spectrum": NIR, "height": HEIGHT})
     assert SENSORS not in (others, Axis(np.arange(93), "index"))
-    assert str(SENSORS[np.arange(93) >= 90]) == "visible 690-700 nm, 2 bands + height 1 band"
+    assert str(SENSORS[np.arange(93) >= 90]) == "visible 690-700 nm, 2 bands + height 1 number"
     with pytest.raises(AxisMismatch, match="cannot be converted"):
         SENSORS.to("nm")
+
+
+def colour(*names: str) -> Sensors:
+    return Sensors({"spectrum": NIR, "colour": NamedNumbers(names)})
+
+
+def test_numbers_with_names_are_taken_by_their_names() -> None:
+    grid = colour("L", "a", "b")
+    assert str(grid) == "spectrum 1000-1600 nm, 61 bands + colour (L, a, b)"
+    assert grid.place(62) == "colour a"
+    assert Axis.from_json(grid.to_json()) == grid != colour("L", "b", "a")
+    row = np.arange(65.0)[None]
+    turned = resampler(colour("b", "gloss", "a", "L"), grid).apply(row)
+    assert turned[0, 61:].tolist() == [64, 63, 61]
+    with pytest.raises(AxisMismatch, match="sensor colour: expected L, a, b, got L, a, gloss: b missing"):
+        resampler(colour("L", "a", "gloss"), grid)
+    without = Sensors({"spectrum": NIR, "colour": Axis(np.arange(3), "index")})
+    assert resampler(without, grid).apply(row[:, :64])[0, 61:].tolist() == [61, 62, 63], "by their place"
+    assert str(grid[np.array([0, 1, 63])]) == "spectrum 1000-1010 nm, 2 bands + colour (b)"
+    for wrong in ((), ("L", "L"), ("L", "")):
+        with pytest.raises(ValueError, match="expected names of numbers, each once"):
+            NamedNumbers(wrong)
 
 
 @pytest.mark.parametrize("parts", [{}, {f"s{i}": HEIGHT for i in range(17)}])
@@ -76,7 +97,7 @@ def test_each_sensor_has_its_pretreatment_and_the_same_weight() -> None:
     pipeline = Pipeline.parse("height: autoscale; spectrum: cut 1100 1500, snv")
     treated = pipeline.fit(spectra, SENSORS)
     assert str(pipeline) == "height: autoscale; spectrum: cut 1100 1500, snv"
-    assert str(pipeline.grid) == "height 1 band + spectrum 1100-1500 nm, 41 bands", "what is needed, and no more"
+    assert str(pipeline.grid) == "height 1 number + spectrum 1100-1500 nm, 41 bands", "what is needed, and no more"
     assert pipeline.sizes == [1, 41]
     np.testing.assert_allclose([treated[:, :1].var(axis=0).sum(), treated[:, 1:].var(axis=0).sum()], 1.0)
     alone = Pipeline.parse("cut 1100 1500, snv").fit(spectra[:, :61], NIR)
@@ -149,12 +170,9 @@ def test_a_bundle_whose_grid_lacks_a_sensor_is_refused() -> None:
         Model.from_parts(manifest, arrays)
 
 
-def test_what_is_for_one_sensor_says_so() -> None:
-    model = model_of_sensors()
-    with pytest.raises(ValueError, match="only models of one sensor are exported"):
-        to_csv(model, {})
-    with pytest.raises(ValueError, match="only models of one sensor are exported"):
-        to_onnx(model, None, {})
+def test_coefficients_are_for_one_sensor() -> None:
+    with pytest.raises(ValueError, match="only models of one sensor .*--onnx takes it"):
+        to_csv(model_of_sensors(), {})
 
 
 def test_the_pretreatment_of_spectra_is_chosen_for_all_sensors() -> None:

@@ -18,10 +18,12 @@ from tamis.models.pls import LocalPLS
 from tamis.models.preprocess import Pipeline
 from tamis.models.serving import to_onnx as module
 from tamis.models.serving.to_onnx import to_onnx
+from tamis.models.several_sensors import untreated
 from tamis.ssl.calibration_transfer import DirectStandardisation, FisherWhitening
 
 from ..support.models import brief, classified
 from ..support.spectra import instruments, materials, simulate
+from ..support.two_sensors import SENSORS, measured, model_of_sensors
 
 pytest.importorskip("onnx", reason="tamis[test] installs it")
 onnxruntime: Any = pytest.importorskip("onnxruntime", reason="tamis[test] installs it")
@@ -118,6 +120,21 @@ def test_a_committee_with_an_encoder(body: str, grid: Axis) -> None:
     model = Model.fit(spectra, grid, values[:, 0], ["fat"], pipeline=Pipeline(), estimator=committee)
     outputs, _ = run(model, new(grid))
     assert_same(outputs, model.predict(new(grid), grid), model)
+
+
+def test_several_sensors_are_one_row_in_the_file() -> None:
+    """Each with its pre-treatment; those of the committee also by what they have in common."""
+    spectra, fat = measured(60)
+    committee = CommitteeRegressor(blocks=[61, 31, 1])
+    treated = Pipeline.parse(untreated(SENSORS))
+    for model in (
+        model_of_sensors(),
+        Model.fit(spectra, SENSORS, fat, ["fat"], pipeline=treated, estimator=committee),
+    ):
+        rows = measured(30, seed=5)[0].astype(np.float32)
+        outputs, about = run(model, rows)
+        assert_same(outputs, model.predict(rows, SENSORS), model)
+        assert Axis.from_json({"sensors": json.loads(about["tamis.sensors"])}) == SENSORS
 
 
 def test_a_correction_is_in_the_file(grid: Axis) -> None:

@@ -21,6 +21,7 @@ from tamis.streamer.tools.predict import Summary, form_of, predict
 
 from ..support.models import classified
 from ..support.spectra import simulate
+from ..support.two_sensors import NIR, measured, model_of_sensors
 
 N = 700  # more than one block
 READ = ReadOptions(axis_unit="nm", on_bad_row=str)
@@ -93,6 +94,16 @@ def test_spectra_that_do_not_suit_the_model_are_refused_and_nothing_is_written(s
     with pytest.raises(BadFile, match=r"other\.csv: axis 500-520 nm, 3 bands does not cover"):
         predict(store, "meat", None, [file, other], out, "csv", ReadOptions(axis_unit="nm", on_bad_row=str))
     assert not out.exists()
+
+
+def test_a_file_without_the_models_sensors_is_refused_and_says_how_to_give_them(store: Store, tmp_path: Path) -> None:
+    store.publish("fat", model_of_sensors())
+    nir = tmp_path / "nir.csv"
+    spectrum = measured(1)[0][0, : len(NIR)]
+    nir.write_text(f"spectrum_id,{','.join(map(str, NIR.values))}\na,{','.join(map(str, spectrum))}\n")
+    how = "without visible, height: .*--sensor height=FILE-OR-COLUMNS --sensor visible=FILE-OR-COLUMNS$"
+    with pytest.raises(BadFile, match=how):
+        predict(store, "fat", None, nir, tmp_path / "out.csv", "csv", READ)
 
 
 def test_a_sheet_that_would_be_too_long_is_refused(store: Store, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

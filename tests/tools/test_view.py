@@ -125,6 +125,23 @@ def test_a_report_is_of_the_line_that_is_replayed(
     assert "b.html: 0 predictions" in replayed.communicate()[0]
 
 
+def test_the_models_need_no_broker(model: Model, tmp_path: Path) -> None:
+    Store(tmp_path).publish("default", model)
+    environment = os.environ | {"TAMIS_BROKERS": "127.0.0.1:1"}
+    cli = [sys.executable, "-m", "tamis.streamer.cli"]
+    words = ["view", "--models", "--port", "0", "--store", str(tmp_path)]
+    shown = subprocess.Popen([*cli, *words], env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert shown.stdout
+        url = re.search(r"http://[^\s]+(?= shows the models;)", shown.stdout.readline())
+        assert url
+        with urllib.request.urlopen(url[0], timeout=20) as answer:
+            assert 'href="models/default/v0001"' in answer.read().decode()
+    finally:
+        shown.terminate()
+        assert shown.wait(30) == 0
+
+
 @pytest.mark.long(20)
 @needs_browser
 def test_a_browser_shows_the_belt_while_it_runs(
