@@ -71,6 +71,8 @@ class OtherSensors:
                 block, parts[name], lost = self._of_file(table, name, Path(of), options)
             else:
                 columns = [_column(table, name, one.strip()) for one in of.split(",")]
+                if len(set(columns)) < len(columns):
+                    raise BadFile(f"{table.path}: sensor {name}: expected each column once, got {of}")
                 block, lost = _of_columns(table, name, columns)
                 parts[name] = _axis_of(columns)
                 used += columns

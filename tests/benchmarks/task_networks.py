@@ -24,7 +24,7 @@ from .spectral_transformer import ORDERS, PERIODS, STEP, WIDTH_PERIODS, Patches,
 WIDTH, LAYERS, HEADS = 48, 2, 4
 FEATURES = 2 * (len(PERIODS) + len(WIDTH_PERIODS)) + 2  # of a patch's place
 SUPPORT, QUERY = 30, 32  # rows that a task's head is fitted on, and rows that it predicts
-TASKS = 4  # a step
+TASKS, LEAST = 4, 36  # a step; rows of a database with fewer make no task
 PENALTIES = torch.logspace(-7, -1, 7, dtype=torch.float64)  # of ridge, over the sum of squares of the embeddings
 PLAIN = 0.5  # share of the tasks of recorded databases on their own axis, without simulated sensor and nuisances
 DIRECTIONS = (5, 25)  # principal components that a made-up value depends on
@@ -156,7 +156,19 @@ class Tasks:
         self.recorded, self.simulated, self.shares = recorded, simulated, shares
 
     def draw(self, network: SpectralTransformer, rng: np.random.Generator, generator: torch.Generator) -> Task:
-        kind = rng.choice(3, p=self.shares)
+        while True:
+            rows, source, y, kind = self._rows_and_values(rng)
+            if len(rows) >= LEAST:
+                break
+        if kind < 2 and rng.random() < PLAIN:
+            usual = rng.choice(len(source.spectra), REFERENCE_ROWS)
+            reference = network.reference(torch.from_numpy(source.spectra.spectra[usual]), source.axis)
+            return Task(torch.from_numpy(source.spectra.spectra[rows]), source.axis, reference, torch.from_numpy(y))
+        return Task(*view(network, source, rows, rng, generator), torch.from_numpy(y))
+
+    def _rows_and_values(self, rng: np.random.Generator) -> tuple[np.ndarray, Database, np.ndarray, int]:
+        """Rows of a database and their values, and which kind of values."""
+        kind = int(rng.choice(3, p=self.shares))
         source = self._source((self.labeled, self.recorded, self.simulated)[kind], rng)
         if kind == 1:
             rows = self._rows(source, np.ones(len(source.spectra), bool), rng)
@@ -165,11 +177,7 @@ class Tasks:
             y = source.values[:, rng.integers(source.values.shape[1])]
             rows = self._rows(source, np.isfinite(y), rng)
             y = y[rows]
-        if kind < 2 and rng.random() < PLAIN:
-            usual = rng.choice(len(source.spectra), REFERENCE_ROWS)
-            reference = network.reference(torch.from_numpy(source.spectra.spectra[usual]), source.axis)
-            return Task(torch.from_numpy(source.spectra.spectra[rows]), source.axis, reference, torch.from_numpy(y))
-        return Task(*view(network, source, rows, rng, generator), torch.from_numpy(y))
+        return rows, source, y, kind
 
     def _source(self, some: list[Database], rng: np.random.Generator) -> Database:
         return some[rng.integers(len(some))]
@@ -254,6 +262,7 @@ def _loss_of(
             return torch.stack(errors).add(SILENT).log().mean()
 
         return of_tasks
+    assert isinstance(network, PhysicsNetwork)
     every = [*recorded, *simulated]
     sizes = np.sqrt([len(one.spectra) for one in every])
 

@@ -141,6 +141,7 @@ def test_a_row_without_a_number_for_a_sensor_is_left_out(files: tuple[Path, Path
     [
         ({"visible": "nowhere.csv"}, "no file and no column 'nowhere.csv'"),
         ({"colour": "L,a"}, "no file and no column 'L'"),
+        ({"size": "height,Height"}, "sensor size: expected each column once, got height,Height"),
     ],
 )
 def test_what_is_no_file_and_no_column_is_refused(files: tuple[Path, Path], given: dict[str, str], said: str) -> None:
