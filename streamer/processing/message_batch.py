@@ -19,6 +19,9 @@ from ..messages.screening import BadRow
 from .camera import ScreenedFrame
 
 MAX_BYTES = 1 << 22  # of the spectra in one batch: 25 ms of work for PLSR
+# Messages that are decoded one by one, 0.3 ms each, however small they are. After a standstill the first results come,
+# and are committed, at once: with all that waits in one batch, a worker that is killed again and again gets no further.
+MAX_ALONE = 256
 
 
 @dataclass
@@ -104,7 +107,8 @@ def batches(
         more = 0 if one.frame is None else one.frame.spectra.nbytes
         if waiting:
             line = waiting[-1].frame.line if waiting[-1].frame else ""
-            if size + more > MAX_BYTES or not one.follows(waiting[-1], on_belt=on_belt(line)):
+            is_full = size + more > MAX_BYTES or len(waiting) == MAX_ALONE
+            if is_full or not one.follows(waiting[-1], on_belt=on_belt(line)):
                 yield MessageBatch.join(waiting)
                 waiting, size = [], 0
         waiting.append(one)

@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 import structlog
 
+from tamis.models.axis import Axis
 from tamis.models.model import Model
+from tamis.streamer.messages.codec import encode
 from tamis.streamer.messages.predictions import decode_predictions
+from tamis.streamer.messages.record import ARROW
+from tamis.streamer.processing.message_batch import batches
 from tamis.streamer.tools.simulate import SimulatedBelt
 
 from ..support.camera import START
+from ..support.messages import record
+from ..support.spectra import frame
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -83,3 +89,12 @@ def test_only_the_message_that_breaks_the_model_is_rejected(
     assert len(line.rejected) == 1
     assert f"tamis.spectra[0]@{inside[1]}: the model failed: ZeroDivisionError" in line.rejected[0]
     assert {row["y"] // 4 for row in line.predictions} >= {inside[0], inside[2]}
+
+
+def test_what_waits_is_taken_in_batches_however_small_its_messages_are(grid: Axis) -> None:
+    """A worker that is killed every few seconds gets further from batch to batch."""
+    ((value, headers),) = encode(frame(grid, 2), ARROW, 900_000)
+    records = [replace(record(value, **headers), offset=i) for i in range(2_500)]
+    found = list(batches(records, {}, 900_000, lambda line: False))
+    assert [len(batch.records) for batch in found] == [256] * 9 + [196]
+    assert [one.offset for batch in found for one in batch.records] == list(range(2_500))
