@@ -1,6 +1,6 @@
 """Frames as Arrow streams: one row a spectrum, the axis in the metadata."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from ... import BadMessage
 from ...models.axis import Axis, Sensors
-from .arrow import arrow_bytes, column_values, is_number, read_arrow
+from .arrow import END, arrow_bytes, column_values, is_number, lone_batch, read_arrow, schema_of
 from .checks import Axes, check_size, common_fields, known_axis, spectrum_ids
 from .frame import RESERVED, Frame
-from .record import Message, Record, arrival
+from .record import Message, Record, arrivals
 from .screening import BadRow, Screened, set_aside
 from .sensors import beside, described, main_part, sensors_of_text
 
@@ -22,6 +22,45 @@ FRAME_VERSION = 1
 
 def decode_arrow(record: Record, axes: Axes) -> Screened:
     table = read_arrow(record.value)
+    return _frame(table, [record], [table.num_rows], axes)
+
+
+@lru_cache(maxsize=64)
+def are_joinable(schema: bytes) -> bool:
+    """Whether messages that begin with this schema can be read by `decode_arrow_run`: not those of cameras."""
+    try:
+        read = pa.ipc.read_schema(pa.py_buffer(schema))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    has_words = "dictionary" in str(read.types)  # of which a later message may bring others
+    return not (has_words or "y" in read.names or (read.metadata or {}).get(b"reference"))
+
+
+def decode_arrow_run(records: Sequence[Record], axes: Axes) -> tuple[Frame, np.ndarray]:
+    """Messages with the same schema as one frame, and the row where each begins; most of the cost is per call.
+
+    Raises BadMessage where one of them is unusual in any way: then each has to be read by itself.
+    """
+    schema = schema_of(records[0].value)
+    parts = [lone_batch(record.value, len(schema)) for record in records]
+    whole = [part for part in parts if part is not None]
+    if len(whole) < len(records):
+        raise BadMessage("expected one batch in each message")
+    with pa.ipc.open_stream(b"".join([schema, *whole, END])) as stream:
+        batches = list(stream)
+    table = pa.Table.from_batches(batches, stream.schema)
+    table.validate(full=True)
+    rows = [batch.num_rows for batch in batches]
+    if len(rows) != len(records) or not all(rows):
+        raise BadMessage(f"expected {len(records)} batches with rows, got {len(rows)}")
+    frame, bad = _frame(table, records, rows, axes)
+    if bad:
+        raise BadMessage("expected good rows alone")
+    return frame, np.cumsum([0, *rows[:-1]])
+
+
+def _frame(table: pa.Table, records: Sequence[Record], rows: Sequence[int], axes: Axes) -> Screened:
+    """Of messages that have so many rows each."""
     given = (table.schema.metadata or {}).items()
     meta = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in given}
     version = meta.get("tamis.frame", str(FRAME_VERSION))
@@ -31,13 +70,13 @@ def decode_arrow(record: Record, axes: Axes) -> Screened:
     axis = _listed_axis(name, unit) if name and name.lstrip()[:1] == "[" else known_axis(name, unit, axes)
     if text := meta.get("sensors"):
         axis = sensors_of_text(axis, text)
-    n = table.num_rows
     if len(set(table.column_names)) != table.num_columns:
         raise BadMessage(f"expected each column once, got {table.column_names!s:.200}", "column_names")
     others = {*RESERVED, *axis.parts}
     names = [name for name in table.column_names if name not in others and is_number(table[name].type)]
-    check_size(n, names, record)
-    ids = spectrum_ids(_texts(table, "spectrum_id"), record, n)
+    for record, n in zip(records, rows, strict=True):
+        check_size(n, names, record)
+    ids = _ids(_texts(table, "spectrum_id"), records, rows)
     bad: list[BadRow] = []
     if isinstance(axis, Sensors):
         columns = {name: _sensor(table, name) for name in axis.parts}
@@ -50,12 +89,21 @@ def decode_arrow(record: Record, axes: Axes) -> Screened:
         axis=axis,
         spectra=spectra,
         spectrum_id=ids,
-        time=_times(table, record, n),
+        time=_times(table, np.repeat(arrivals(records), rows)),
         object_id=_texts(table, "object_id"),
         **_numbers(table, ("x", "y")),
         targets=_numbers(table, names),
     )
     return set_aside(frame, ragged, bad)
+
+
+def _ids(given: list[str] | None, records: Sequence[Record], rows: Sequence[int]) -> list[str]:
+    if given is not None and all(given):
+        return given
+    ids: list[str] = []
+    for record, n in zip(records, rows, strict=True):
+        ids += spectrum_ids(None if given is None else given[len(ids) : len(ids) + n], record, n)
+    return ids
 
 
 def _texts(table: pa.Table, name: str) -> list[str] | None:
@@ -99,9 +147,9 @@ def _numbers(table: pa.Table, names: Iterable[str]) -> dict[str, Any]:
     return {name: column.to_numpy().astype(np.float64, copy=False) for name, column in columns.items()}
 
 
-def _times(table: pa.Table, record: Record, n: int) -> np.ndarray:
+def _times(table: pa.Table, arrived: np.ndarray) -> np.ndarray:
     if "time" not in table.column_names:
-        return arrival(record, n)
+        return arrived
     column = table["time"]
     if not pa.types.is_timestamp(column.type):
         raise BadMessage(f"expected column 'time' to hold timestamps, got {column.type}", "column_type")
@@ -109,7 +157,7 @@ def _times(table: pa.Table, record: Record, n: int) -> np.ndarray:
         times = column.cast(pa.timestamp("us"), safe=False).to_numpy().astype("datetime64[us]")
     except pa.ArrowException as error:
         raise BadMessage(f"expected column 'time' to hold timestamps: {error}", "column_type") from error
-    return np.where(np.isnat(times), arrival(record, n), times)
+    return np.where(np.isnat(times), arrived, times)
 
 
 def encode_arrow(frame: Frame) -> Message:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
 from ... import BadMessage, BadSettings
-from .arrow_frames import decode_arrow, encode_arrow
+from .arrow import schema_of
+from .arrow_frames import are_joinable, decode_arrow, decode_arrow_run, encode_arrow
 from .checks import Axes, spectrum_ids
 from .frame import MAX_TEXT, Frame
 from .json_frames import decode_json, encode_json
@@ -57,18 +59,32 @@ def decode(record: Record, axes: Axes, most_bytes: int) -> Screened:
 def form(record: Record) -> tuple[object, ...]:
     """Equal for messages of a partition that `decode_alike` can read together."""
     headers = record.headers
-    if headers.get("content-type") != RAW or "y" in headers or headers.get("reference"):
+    content_type = headers.get("content-type")
+    if content_type == ARROW and (schema := schema_of(record.value)) and are_joinable(schema):
+        return record.topic, record.partition, schema, headers
+    if content_type != RAW or "y" in headers or headers.get("reference"):
         return (record.place,)
     return record.topic, record.partition, len(record.value), headers
 
 
-def decode_alike(records: Sequence[Record], axes: Axes, most_bytes: int) -> Frame:
-    """Messages of one `form` as one frame; raises BadMessage, as each of them alone would."""
+def decode_alike(records: Sequence[Record], axes: Axes, most_bytes: int) -> tuple[Frame, np.ndarray]:
+    """Messages of one `form` as one frame, and the row where each begins.
+
+    Raises BadMessage where one is not to be read so: it may be good by itself.
+    """
     frame, _ = decode(records[0], axes, most_bytes)
+    if records[0].headers["content-type"] == ARROW:
+        if max(len(record.value) for record in records) > most_bytes:
+            raise BadMessage(f"expected at most {most_bytes} bytes in each message")
+        try:
+            return decode_arrow_run(records, axes)
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise BadMessage(f"expected Arrow streams: {error!s:.200}") from error
     n, bands = frame.spectra.shape
     spectra = np.frombuffer(b"".join([record.value for record in records]), frame.spectra.dtype).reshape(-1, bands)
     names = [name for record in records for name in spectrum_ids(None, record, n)]
-    return replace(frame, spectra=spectra, spectrum_id=names, time=np.repeat(arrivals(records), n))
+    whole = replace(frame, spectra=spectra, spectrum_id=names, time=np.repeat(arrivals(records), n))
+    return whole, np.arange(0, len(whole), n)
 
 
 DECODERS: dict[str, Callable[[Record, Axes], Screened]] = {ARROW: decode_arrow, RAW: decode_raw, JSON: decode_json}

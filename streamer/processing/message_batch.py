@@ -130,8 +130,8 @@ def _read(alike: Sequence[Record], axes: Axes, most_bytes: int) -> Iterator[Mess
         if len(alike) == 1:
             yield MessageBatch(alike, *decode(alike[0], axes, most_bytes))
         else:
-            frame = decode_alike(alike, axes, most_bytes)
-            yield MessageBatch(alike, frame, first=np.arange(0, len(frame), len(frame) // len(alike)))
+            frame, first = decode_alike(alike, axes, most_bytes)
+            yield MessageBatch(alike, frame, first=first)
     except BadMessage as error:
         if len(alike) == 1:
             yield MessageBatch(alike, None, error=error)
