@@ -276,6 +276,9 @@ class Resampler:
 
     def _interpolate(self, source: Axis, grid: Axis) -> None:
         position, wanted = source.to(grid.unit).values, grid.values
+        if np.array_equal(position, wanted):  # numbers without names, in place of those with
+            self.gather = np.arange(len(grid))
+            return
         _check_cover(source, position, grid)
         if len(source) == 1 or len(grid) == 1:
             raise AxisMismatch(f"expected {grid}, got {source}: one band is not interpolated")

@@ -217,6 +217,8 @@ def _parse_step(text: str) -> Step:
 
 
 def _text(step: Step) -> str:
+    if isinstance(step, BySensor) and not any(step.texts.values()):
+        return ""
     if isinstance(step, BySensor):
         return "; ".join(f"{name}: {pipeline}" for name, pipeline in step.pipelines.items())
     return " ".join([step.name, *(f"{value:g}" for value in asdict(step).values())])

@@ -70,7 +70,7 @@ class Store:
         raw = self._read(pointer, max_bytes=64)
         if raw is None:
             known = ", ".join(self.names()) or "none"
-            raise NoModel(f"no model {name!r} in the store {self.root}; available: {known}")
+            raise NoModel(f"no model {name!r} in the store {self.root.absolute()}; available: {known}")
         text = raw.decode(errors="replace").strip()
         if not _VERSION.fullmatch(text):
             raise BadBundle(f"{pointer}: expected a version such as v0001, got {text[:40]!r}")

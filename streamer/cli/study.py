@@ -72,7 +72,7 @@ def predict(
         line=line, instrument=instrument, on_note=say, on_bad_row=lambda row: tell(f"left out: {row}")
     )
     done = predict(store_options.open(), model, version, files, to, form, reading)
-    left_out = f"; {done.bad_rows} rows left out" if done.bad_rows else ""
+    left_out = f"; {done.bad_rows} row{'s' * (done.bad_rows != 1)} left out" if done.bad_rows else ""
     tell(f"{model} {done.version}: {done.spectra} spectra, {done.untrusted} not trusted{left_out}"
          + (f"; written to {to}" if to else ""))  # fmt: skip
 
@@ -199,7 +199,7 @@ def compare(
             best = winner(done.ranked(of, max(labels for _, labels in done.groups())))
             fitting = FitOptions(
                 targets=[of], kind=best, name=publish, preprocess=CHOSEN, laboratory=options.laboratory, group=group,
-                keep=options.keep, tell=tell, reading=options.reading,
+                keep=options.keep, tell=tell, reading=options.reading, by="tamis compare",
             )  # fmt: skip
             print(fit_and_publish(files, fitting, store).published(publish))
 

@@ -64,7 +64,8 @@ def run_demo(out: Path, json_path: Path | None, rate: float, stop: Callable[[], 
     for finding in run.findings:
         say(f"{finding.level:<7} {finding.title}: {finding.text}")
     say(
-        f"RMSEP {figures['rmsep']:.2f} {UNIT}, R2 {figures['r2']:.3f} over {run.lab_used.sum()} laboratory values, "
+        f"RMSEP {figures['rmsep']:.2f} {UNIT}, R2 {figures['r2']:.3f} over {run.lab_used.sum()} of {len(run.lab_used)} "
+        "laboratory values (the first is in the warm-up, the last at the frozen end), "
         f"{figures['seconds']:.0f} s; report: {report}"
     )
     return figures["spectra_in"] == figures["predictions_out"] + figures["rejected"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import structlog
@@ -74,7 +74,7 @@ class OtherSensors:
                 if len(set(columns)) < len(columns):
                     raise BadFile(f"{table.path}: sensor {name}: expected each column once, got {of}")
                 block, lost = _of_columns(table, name, columns)
-                parts[name] = _axis_of(columns)
+                parts[name] = NamedNumbers(columns)
                 used += columns
             blocks.append(block)
             missing = dict(lost) | missing
@@ -92,7 +92,7 @@ class OtherSensors:
             except BadFile as error:
                 raise BadFile(f"sensor {name}: {error}") from error
         other = self._read[name]
-        wanted, theirs = self._joining(table, name, path)
+        wanted, theirs = self._joining(table, name, path, options)
         known, code = np.unique(theirs, return_inverse=True)
         sums = np.zeros((len(known), len(other.axis)))
         np.add.at(sums, code, other.spectra)
@@ -112,7 +112,7 @@ class OtherSensors:
             lost.append((i, f"sensor {name}: {what}"))
         return block, other.axis, lost
 
-    def _joining(self, table: Table, name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    def _joining(self, table: Table, name: str, path: Path, options: ReadOptions) -> tuple[np.ndarray, np.ndarray]:
         """The names in both files, of the column by which most rows are joined; '' where there is none."""
         ours, theirs = _names(table.columns), self._read[name].names
         shared = [key for key in KEYS if key in ours and key in theirs]
@@ -126,6 +126,10 @@ class OtherSensors:
             key = max(shared, key=lambda one: joined[one])
             if joined[key]:
                 self._keys[table.path, path] = key
+                names, count = np.unique(theirs[key][theirs[key] != ""], return_counts=True)
+                if len(again := names[count > 1]):
+                    what = f"sensor {name}: the mean of several rows is taken for {len(again)} names"
+                    _tell(options)(str(path), f"{what}, such as {again[0]!s:.80}")
         return ours[key], theirs[key]
 
 
@@ -148,16 +152,15 @@ def _is_file(text: str) -> bool:
     return Path(text).is_file() or "/" in text or "\\" in text
 
 
-def _axis_of(columns: Sequence[str]) -> Axis:
-    """Of single numbers. One needs no name beside that of its sensor."""
-    return NamedNumbers(columns) if len(columns) > 1 else Axis(np.arange(1), "index")
+def _tell(options: ReadOptions) -> Callable[[str, str], Any]:
+    return options.on_note or (lambda path, note: log.info("how a file was read", file=path, note=note))
 
 
 def _seen(path: Path, name: str, unit: str | None, options: ReadOptions) -> Seen:
     """A file of spectra, or a table of fewer than 30 numbers a row."""
     from .many import read_table
 
-    tell = options.on_note or (lambda path, note: log.info("how a file was read", file=path, note=note))
+    tell = _tell(options)
     own = replace(options, sensors=None, axis=None, where=None, bands=None, axis_unit=unit, reference=None)
     try:
         try:
@@ -192,7 +195,7 @@ def _table_of_numbers(path: Path, options: ReadOptions) -> tuple[list[str], Seen
     names = _names(read.cells)
     if not names or not 1 <= len(columns) < SPECTRUM_BANDS or any(np.isfinite(number(name)) for name in columns):
         return None
-    return columns, Seen(np.column_stack([typed[name].values for name in columns]), _axis_of(columns), names)
+    return columns, Seen(np.column_stack([typed[name].values for name in columns]), NamedNumbers(columns), names)
 
 
 def _names(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -106,6 +106,7 @@ class FitOptions:
         tell: gets each sentence about what was read, joined, found and left out, as soon as it is known.
         encoder: its file, for a committee whose members also use its embeddings; spectra are resampled to its grid.
         promote: makes the new version current although the current one is better.
+        by: the command, for the model's history.
     """
 
     targets: Sequence[str]
@@ -124,6 +125,7 @@ class FitOptions:
     reading: ReadOptions = field(default_factory=ReadOptions)
     progress: Callable[[float, float], None] | None = None
     promote: bool = False
+    by: str = "tamis fit"
 
 
 def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResult:
@@ -213,7 +215,7 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         why += f"; {compared.why}" + ("; --promote overruled it" if options.promote and not compared.passed else "")
     is_candidate = not options.promote and compared is not None and not compared.passed
     version = store.publish(
-        options.name, model, metrics, stage="candidate" if is_candidate else "current", by="tamis fit", why=why
+        options.name, model, metrics, stage="candidate" if is_candidate else "current", by=options.by, why=why
     )
     dropped = int((~good).sum())
     others = {key: column for key, column in measured.columns.items() if key not in targets}

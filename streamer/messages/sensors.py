@@ -68,8 +68,6 @@ def _axis(name: str, about: Any, axes: Axes) -> Axis:
 
 
 def _named_numbers(names: list[str]) -> Axis:
-    if len(names) == 1:  # one number needs no name beside that of its sensor
-        return Axis(np.arange(1), "index")
     if len(names) > MAX_BANDS or max(map(len, names)) > MAX_TEXT:
         raise BadMessage(f"expected at most {MAX_BANDS} names of at most {MAX_TEXT} characters, got {shown(names)}")
     try:

@@ -75,6 +75,11 @@ class Worker:
             while not self.deliver() and not self.stopping:
                 self._loop()
             self.observe()
+            if not self.live and self._rejected and all(self._rejected):
+                raise TooManyRejects(
+                    f"all of the newest {len(self._rejected)} blocks of spectra were set aside: "
+                    f"{self.settings.topics.rejects} says why"
+                )
         finally:
             self.source.before_revoked = lambda: None
             self._delivery.close()

@@ -105,6 +105,6 @@ class Membership:
 def named_twice(consumer: Any) -> str:
     group, name = (consumer.config[key] for key in ("group_id", "group_instance_id"))
     return (
-        f"another member of group {group} has our name, {name!r}; give each worker its own kafka.group_instance_id, or "
-        "leave it unset"
+        f"another member of group {group} has our name, {name!r}; give each worker its own transactions.slot or "
+        "kafka.group_instance_id, or leave both unset"
     )

@@ -9,10 +9,11 @@
 Protocol, written down before the first figure was seen.
 
 Responses, folds, splits, draws, head, PLS and committee are those of `any_axis`: 30 labels, three draws, everything
-chosen on the labeled rows. Networks are trained with seed 0: two cores had no time for more. Each network starts from the patches' coefficients (slopes),
-which are 0.89 of PLS's error there without a network, and may change them; 600 steps of four tasks. A task: 30 rows of
-one database with a value, a ridge regression on their embeddings, and the error of 32 more rows, whose gradient trains
-the network. Half of the tasks of recorded databases are seen through a random simulated sensor with scatter and noise.
+chosen on the labeled rows. Networks are trained with seed 0: two cores had no time for more. Each network starts from
+the patches' coefficients (slopes), which are 0.89 of PLS's error there without a network, and may change them; 600
+steps of four tasks. A task: 30 rows of one database with a value, a ridge regression on their embeddings, and the
+error of 32 more rows, whose gradient trains the network. Half of the tasks of recorded databases are seen through a
+random simulated sensor with scatter and noise.
 
 Designs: weights for the patches' coefficients by their place, without a transformer (`weights`); a transformer upon
 them (`tasks`), both with laboratory values of other databases, made-up values of recorded spectra (random means of

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tamis import AxisMismatch, BadFile, BadSettings
-from tamis.models.axis import Axis, Sensors
+from tamis.models.axis import Axis, Sensors, resampler
 from tamis.models.store import Store
 from tamis.streamer.cli.options import FileOptions
 from tamis.streamer.files.frames import read_frames, write_parquet
@@ -46,7 +46,8 @@ def test_a_file_and_a_column_become_sensors_of_the_same_rows(files: tuple[Path, 
     bad: list[BadRowInFile] = []
     sensors = OtherSensors({"visible": str(visible), "height": "Height"})
     table = read_table(nir, axis_unit="nm", sensors=sensors, on_bad_row=bad.append)
-    assert table.axis == SENSORS
+    assert str(table.axis) == "spectrum 1000-1600 nm, 61 bands + visible 400-700 nm, 31 bands + height (height)"
+    assert resampler(SENSORS, table.axis).is_identity, "as messages without names have it"
     spectra, _ = measured(40)
     rows = [int(name[1:]) for name in table.columns["sample_id"].tolist()]
     np.testing.assert_allclose(table.spectra, spectra[rows], atol=0.01)
@@ -184,7 +185,7 @@ def test_fit_says_which_sensors_it_uses_and_looks_at_each(files: tuple[Path, Pat
     sensors = OtherSensors({"visible": str(visible), "height": "height"})
     options = FitOptions(targets=["fat"], reading=ReadOptions(axis_unit="nm", sensors=sensors), tell=heard.append)
     done = fit_and_publish(nir, options, Store(tmp_path / "store"))
-    assert "visible 400-700 nm, 31 bands + height 1 number" in done.summary()
+    assert "visible 400-700 nm, 31 bands + height (height)" in done.summary()
     assert "visible: snv, savgol 15 2 1; height: autoscale" in done.summary()
     assert any("2 rows left out" in line and "is not in vis.csv" in line for line in heard)
     assert isinstance(done.model.grid, Sensors)

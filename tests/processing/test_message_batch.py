@@ -20,7 +20,7 @@ from tamis.streamer.tools.simulate import SimulatedBelt
 
 from ..support.camera import START
 from ..support.messages import record
-from ..support.spectra import frame
+from ..support.spectra import frame as simulated_frame
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -93,7 +93,7 @@ def test_only_the_message_that_breaks_the_model_is_rejected(
 
 def test_what_waits_is_taken_in_batches_however_small_its_messages_are(grid: Axis) -> None:
     """A worker that is killed every few seconds gets further from batch to batch."""
-    ((value, headers),) = encode(frame(grid, 2), ARROW, 900_000)
+    ((value, headers),) = encode(simulated_frame(grid, 2), ARROW, 900_000)
     records = [replace(record(value, **headers), offset=i) for i in range(2_500)]
     found = list(batches(records, {}, 900_000, lambda line: False))
     assert [len(batch.records) for batch in found] == [256] * 9 + [196]
