@@ -272,6 +272,16 @@ def test_a_file_goes_through_a_worker_without_any_broker(meat: Path, model: Mode
     assert [row["spectrum_id"] for row in rows] == [f"m{i:03d}" for i in range(120)]
 
 
+def test_a_file_of_which_nothing_can_be_predicted_is_no_success(
+    meat: Path, model: Model, tmp_path: Path, here: Any
+) -> None:
+    Store(tmp_path / "store").publish("default", model)
+    done = here("worker", "--from", meat, "--quantity", "counts", "--to", "out", "--store", "store")
+    assert done.returncode == 4
+    assert "blocks of spectra were set aside: tamis.rejects says why" in done.stderr
+    assert (tmp_path / "out" / "tamis.rejects.jsonl").read_text().count("expected absorbance") > 0
+
+
 def test_predictions_in_a_folder_are_not_overwritten(meat: Path, model: Model, tmp_path: Path, here: Any) -> None:
     Store(tmp_path / "store").publish("default", model)
     words = ("worker", "--from", meat, "--to", "out", "--store", "store")

@@ -101,6 +101,29 @@ def test_columns_are_a_sensor_whose_numbers_have_names(files: tuple[Path, Path],
         model.predict(read["L,a"].spectra, read["L,a"].axis)
 
 
+def test_a_single_number_has_a_name_too(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """A height in cm is none in mm."""
+    nir, _ = files
+    other = tmp_path / "june.csv"
+    other.write_text(nir.read_text().replace("height", "height_cm"))
+    reading = ReadOptions(axis_unit="nm", sensors=OtherSensors({"size": "height"}))
+    model = fit_and_publish(nir, FitOptions(targets=["fat"], reading=reading), Store(tmp_path / "store")).model
+    june = read_table(other, axis_unit="nm", sensors=OtherSensors({"size": "height_cm"}))
+    with pytest.raises(AxisMismatch, match="sensor size: expected height, got height_cm: height missing"):
+        model.predict(june.spectra, june.axis)
+
+
+def test_values_of_one_name_are_averaged_and_counted(files: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = [[f"s{i:02d}", 20.0 + i] for i in range(40)]
+    sizes = write(tmp_path / "laser.csv", ["sample_id", "height_mm"], [*rows, ["s00", 30.0]])
+    said: list[str] = []
+    options = ReadOptions(
+        axis_unit="nm", sensors=OtherSensors({"size": str(sizes)}), on_note=lambda _, note: said.append(note)
+    )
+    assert read_table(files[0], options).spectra[0, 61] == 25.0
+    assert "sensor size: the mean of several rows is taken for 1 names, such as s00" in said
+
+
 def test_a_second_file_may_have_its_own_unit(files: tuple[Path, Path]) -> None:
     nir, visible = files
     said: list[str] = []
