@@ -87,7 +87,7 @@ def band_columns(path: str, names: Sequence[str], bands: str | None, unit: str |
     Raises:
         BadFile: there is none, several are as likely, or the columns mix units or repeat a wavelength.
     """
-    sets = [one for one in _sets(names, bands) if len(one.places) >= (MIN_PREFIXED if one.prefix or one.suffix else 2)]
+    sets = _spectra(names, bands)
     if not sets:
         asked = "" if bands is None else f" among those of --bands {bands}"
         raise BadFile(
@@ -126,6 +126,16 @@ def band_columns(path: str, names: Sequence[str], bands: str | None, unit: str |
         notes = (*notes, f"thousands are grouped in the names of the bands: {last!r} is read as {values[-1]:g}")
     beside = sorted(set(range(len(names))) - set(best.places) - _outside(names, best, bands))
     return Bands(places, values, found_unit, beside, notes)
+
+
+def are_bands(names: Sequence[str]) -> bool:
+    """Whether columns are named by wavelengths, even if it is in doubt which, or if they cannot be read."""
+    return any(not _counts(one) for one in _spectra(names, None))
+
+
+def _spectra(names: Sequence[str], bands: str | None) -> list[_Set]:
+    sets = _sets(names, bands)
+    return [one for one in sets if len(one.places) >= (MIN_PREFIXED if one.prefix or one.suffix else 2)]
 
 
 def _sets(names: Sequence[str], bands: str | None) -> Iterator[_Set]:
@@ -208,12 +218,16 @@ def _plausible(same: list[_Set], unit: str | None) -> tuple[_Set, _Set | None]:
 
 def _refuse_counting(path: str, best: _Set, unit: str | None) -> None:
     """Raises BadFile: 'x1', 'x2', ... count the bands, but the user says that they are wavelengths."""
-    n, ordered = len(best.values), np.sort(best.values)
-    if n >= MIN_PREFIXED and unit not in (None, "index") and ordered[0] in (0, 1) and np.all(np.diff(ordered) == 1):
+    if unit not in (None, "index") and _counts(best):
         raise BadFile(
             f"{path}: the columns {best} count the bands: they are no wavelengths in {unit}; "
             "give --axis-unit index, or name the columns by their wavelengths"
         )
+
+
+def _counts(found: _Set) -> bool:
+    ordered = np.sort(found.values)
+    return len(ordered) >= MIN_PREFIXED and ordered[0] in (0, 1) and bool(np.all(np.diff(ordered) == 1))
 
 
 def _refuse_again(path: str, names: Sequence[str], best: _Set) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,9 @@ import structlog
 
 from ... import BadFile
 from ...models.axis import MAIN, SPECTRUM_BANDS, Axis, NamedNumbers, Sensors
+from ..messages.frame import MAX_TEXT
 from ..messages.sensors import is_name
+from .band_columns import are_bands
 from .columns import KEYS, TEXT_COLUMNS, plain, shown
 from .kinds import number, numbers
 from .table import Table, find_name
@@ -21,15 +24,20 @@ if TYPE_CHECKING:
     from .options import ReadOptions
 
 log = structlog.get_logger(__name__)
+_OF_SPECTRA = frozenset(("spectrum", "spectra", "nm", "cm1"))  # columns of files of spectra, compared by `plain`
 Missing = list[tuple[int, str]]  # index of a row of the table, why it cannot be used
 
 
 class Seen(NamedTuple):
-    """What a file of its own holds of another sensor: (n, bands), their axis, and names by key (n,)."""
+    """What a file of its own holds of another sensor: (n, bands), their axis, and names by key (n,).
+
+    `columns` are those of single numbers; none of a file of spectra.
+    """
 
     spectra: np.ndarray
     axis: Axis
     names: dict[str, np.ndarray]
+    columns: Sequence[str] = ()
 
 
 class OtherSensors:
@@ -50,7 +58,15 @@ class OtherSensors:
         self._units = units or {}
         if unknown := [name for name in self._units if name not in given]:
             raise BadFile(f"--axis-unit {unknown[0]}={self._units[unknown[0]]}: there is no --sensor {unknown[0]}")
+        files = {name: os.path.realpath(of) for name, of in given.items() if _is_file(of)}
+        for name, file in files.items():
+            if (first := next(one for one in files if files[one] == file)) != name:
+                raise BadFile(f"sensor {name}: expected a file of its own, got that of sensor {first}: {given[name]}")
+        if bare := [name for name in self._units if name not in files]:
+            raise _no_axis(bare[0], self._units[bare[0]], f"the columns {given[bare[0]]}")
         self._given = given
+        self._files = set(files.values())
+        self._columns: dict[str, Sequence[str]] = {}  # sensor -> those that hold its single numbers
         self._read: dict[str, Seen] = {}
         self._keys: dict[tuple[str, Path], str] = {}  # file, other file -> the column of names that joins them
 
@@ -61,6 +77,9 @@ class OtherSensors:
             BadFile: a column or a file is not there, or has no names in common with the table; or the file has a
                 sensor or another column of such a name already.
         """
+        if os.path.realpath(table.path) in self._files:
+            raise BadFile(f"{table.path}: expected another file for a sensor than that of the spectra; "
+                          "--sensor NAME=COLUMNS takes columns of it")  # fmt: skip
         parts: dict[str, Axis] = dict(table.axis.parts)
         if twice := [name for name in self._given if name in parts]:
             raise BadFile(f"{table.path}: sensor {twice[0]}: the file has a sensor of this name already")
@@ -74,7 +93,8 @@ class OtherSensors:
                 if len(set(columns)) < len(columns):
                     raise BadFile(f"{table.path}: sensor {name}: expected each column once, got {of}")
                 block, lost = _of_columns(table, name, columns)
-                parts[name] = NamedNumbers(columns)
+                parts[name] = _axis_of(table.path, columns)
+                self._columns[name] = columns
                 used += columns
             blocks.append(block)
             missing = dict(lost) | missing
@@ -84,11 +104,20 @@ class OtherSensors:
         spectra = np.hstack(blocks).astype(np.float64 if table.spectra.dtype == np.float64 else np.float32, copy=False)
         return replace(table, axis=Sensors(parts), spectra=spectra, columns=left), sorted(missing.items())
 
+    def refuse_targets(self, targets: Collection[str]) -> None:
+        """Raises BadFile where a sensor's numbers, as far as they were read, are what a model shall predict."""
+        wanted = {plain(target) for target in targets}
+        for name, columns in self._columns.items():
+            if known := [column for column in columns if plain(column) in wanted]:
+                raise BadFile(f"sensor {name}: {self._given[name]} holds the target {known[0]}: a model would be "
+                              "given what it shall predict; take that column out, or rename it")  # fmt: skip
+
     def _of_file(self, table: Table, name: str, path: Path, options: ReadOptions) -> tuple[np.ndarray, Axis, Missing]:
         """(n, bands) of the spectra of the same names, the mean of several of one name."""
         if name not in self._read:
             try:
                 self._read[name] = _seen(path, name, self._units.get(name), options)
+                self._columns[name] = self._read[name].columns
             except BadFile as error:
                 raise BadFile(f"sensor {name}: {error}") from error
         other = self._read[name]
@@ -149,19 +178,36 @@ def _of_columns(table: Table, name: str, columns: list[str]) -> tuple[np.ndarray
 
 
 def _is_file(text: str) -> bool:
-    return Path(text).is_file() or "/" in text or "\\" in text
+    try:
+        is_there = Path(text).is_file()
+    except OSError:  # longer than a path may be: the names of many columns
+        is_there = False
+    return is_there or "/" in text or "\\" in text
 
 
 def _tell(options: ReadOptions) -> Callable[[str, str], Any]:
     return options.on_note or (lambda path, note: log.info("how a file was read", file=path, note=note))
 
 
+def _no_axis(name: str, unit: str, what: str) -> BadFile:
+    return BadFile(f"--axis-unit {name}={unit}: expected a file of spectra, got single numbers, in {what}")
+
+
+def _axis_of(path: str | Path, columns: Sequence[str]) -> Axis:
+    if too_long := [name for name in columns if len(name) > MAX_TEXT]:
+        raise BadFile(f"{path}: expected names of at most {MAX_TEXT} characters, got {too_long[0]!r:.60}")
+    return NamedNumbers(columns)
+
+
 def _seen(path: Path, name: str, unit: str | None, options: ReadOptions) -> Seen:
     """A file of spectra, or a table of fewer than 30 numbers a row."""
     from .many import read_table
 
-    tell = _tell(options)
-    own = replace(options, sensors=None, axis=None, where=None, bands=None, axis_unit=unit, reference=None)
+    notes: list[str] = []
+    own = replace(options, sensors=None, axis=None, where=None, bands=None, axis_unit=unit, reference=None,
+                  on_note=lambda _, note: notes.append(note))  # fmt: skip
+    found: Seen | None = None
+    why: BadFile | None = None
     try:
         try:
             table = read_table(path, own)
@@ -170,32 +216,66 @@ def _seen(path: Path, name: str, unit: str | None, options: ReadOptions) -> Seen
                 raise
             table = read_table(path, replace(own, axis_unit=options.axis_unit))
             text = f"sensor {name}: axis in {options.axis_unit}, as --axis-unit says of the spectra"
-            tell(str(path), f"{text}; for another unit: --axis-unit {name}=UNIT")
+            notes.append(f"{text}; for another unit: --axis-unit {name}=UNIT")
+        found = Seen(table.spectra, table.axis, _names(table.columns))
     except BadFile as error:
-        seen = _table_of_numbers(path, options)
-        if seen is None:
-            raise error
-        tell(str(path), f"sensor {name}: the columns {', '.join(seen[0])}")
-        return seen[1]
-    return Seen(table.spectra, table.axis, _names(table.columns))
+        if not path.is_file():  # a folder of files
+            raise
+        why = error
+    if found is None or not found.names:  # two columns of numbers, a name and a height, look like one spectrum
+        try:
+            found, notes = _table_of_numbers(path, name, options)
+        except BadFile as other:
+            if why is not None:
+                raise _both(why, other) from other
+        else:
+            if unit is not None:
+                raise _no_axis(name, unit, str(path))
+    for note in notes:
+        _tell(options)(str(path), note)
+    assert found is not None
+    return found
 
 
-def _table_of_numbers(path: Path, options: ReadOptions) -> tuple[list[str], Seen] | None:
-    """The names of its columns of numbers, and these; None if it is no table of names and fewer than 30 numbers."""
+def _both(spectra: BadFile, numbers: BadFile) -> BadFile:
+    """Why a file is neither of spectra nor a table of numbers; the first alone if that says enough."""
+    if "columns named by their wavelengths" not in str(spectra):
+        return spectra
+    return BadFile(f"{spectra}; as a table of names and fewer than {SPECTRUM_BANDS} numbers: {numbers}")
+
+
+def _table_of_numbers(path: Path, name: str, options: ReadOptions) -> tuple[Seen, list[str]]:
+    """Names and fewer than 30 numbers a row, and sentences about how they were read; raises BadFile if it is none."""
     from .laboratory import read_laboratory
     from .table import TIME_COLUMNS
 
-    try:
-        read = read_laboratory(path, options.encoding)
-    except BadFile:
-        return None
+    read = read_laboratory(path, options.encoding)
+    if spectral := [one for one in read.cells if _is_spectral(one)]:
+        raise BadFile(f"the column {spectral[0]!r} is of spectra")
+    if are_bands(list(read.cells)):
+        raise BadFile("its columns are named like bands of a spectrum")
     no_numbers = {*TEXT_COLUMNS, *TIME_COLUMNS}
-    typed = {name: numbers(cells, read.decimal) for name, cells in read.cells.items() if plain(name) not in no_numbers}
-    columns = [name for name, found in typed.items() if found.is_numeric]
+    typed = {one: numbers(cells, read.decimal) for one, cells in read.cells.items() if plain(one) not in no_numbers}
+    columns = [one for one, found in typed.items() if found.is_numeric]
     names = _names(read.cells)
-    if not names or not 1 <= len(columns) < SPECTRUM_BANDS or any(np.isfinite(number(name)) for name in columns):
-        return None
-    return columns, Seen(np.column_stack([typed[name].values for name in columns]), NamedNumbers(columns), names)
+    if not names:
+        raise BadFile(f"no column of names, such as sample_id: {shown(list(read.cells))}")
+    if not 1 <= len(columns) < SPECTRUM_BANDS:
+        raise BadFile(f"{len(columns) or 'no'} columns of numbers")
+    notes = [note.removeprefix(f"{path}: ") for note in read.notes]
+    notes += [note for one in columns if (note := typed[one].note(one))]
+    left = [f"{one} ({shown([cell for cell in read.cells[one].tolist() if cell], 1) or 'empty'})"
+            for one in typed if one not in columns]  # fmt: skip
+    notes.append(
+        f"sensor {name}: the columns {', '.join(columns)}" + (f"; no numbers: {', '.join(left)}" if left else "")
+    )
+    values = np.column_stack([typed[one].values for one in columns])
+    return Seen(values, _axis_of(path, columns), names, columns), notes
+
+
+def _is_spectral(column: str) -> bool:
+    is_number = any(np.isfinite(number(column, mark)) for mark in ".,")
+    return is_number or plain(column) in _OF_SPECTRA or plain(column).startswith(("wavelength", "wavenumber"))
 
 
 def _names(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

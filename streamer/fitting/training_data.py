@@ -81,6 +81,8 @@ def read_training(
     finally:
         for line in summary_of(bad):
             tell(line)
+    if reading.sensors is not None:
+        reading.sensors.refuse_targets(targets)
     joined_by, where = None, table.path
     if laboratory.labels is not None:
         table, joined, notes = with_laboratory(

@@ -76,7 +76,7 @@ def test_a_table_of_names_and_numbers_is_a_sensor(files: tuple[Path, Path], tmp_
     table = read_table(nir, options)
     assert str(table.axis).endswith("size (height_mm, width_mm)")
     np.testing.assert_array_equal(table.spectra[:3, 61:], [[20.5, 3.25], [21.5, 3.25], [22.5, 3.25]])
-    assert "sensor size: the columns height_mm, width_mm" in said
+    assert "sensor size: the columns height_mm, width_mm; no numbers: remark ('ok' and 38 more)" in said
     assert [one.reason for one in bad] == [
         "sensor size: no number for 's33' in laser.csv",
         "sensor size: 's39' is not in laser.csv",
@@ -304,3 +304,97 @@ def test_a_parquet_file_may_have_a_column_of_numbers_for_a_sensor_that_gives_one
 def test_a_sensor_that_is_given_twice_is_refused() -> None:
     with pytest.raises(BadSettings, match="each name once, got height twice"):
         FileOptions(sensor=["height=a.csv", "height=b.csv"]).reading()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sample_id,height,width\ns00,1,2\ns01,1\n", "numbers: .*line 3: expected 3 cells, .*; got 2"),
+        ("sample_id,height,height\ns00,1,2\n", "expected each column once, got height more than once"),
+        ("sample_id,height\ns00,1 mm\n", "no columns of numbers"),
+        ("scan,height\ns00,1\n", "no column of names, such as sample_id: 'scan', 'height'"),
+        (f"sample_id,{'x' * 600},height\ns00,1,2\n", "names of at most 512 characters"),
+    ],
+)
+def test_why_a_file_is_no_table_of_numbers_is_said(
+    files: tuple[Path, Path], tmp_path: Path, text: str, said: str
+) -> None:
+    """It once was refused for having no wavelengths, whatever was wrong with it."""
+    path = tmp_path / "laser.csv"
+    path.write_text(text)
+    with pytest.raises(BadFile, match=said):
+        read_table(files[0], axis_unit="nm", sensors=OtherSensors({"size": str(path)}))
+
+
+def test_what_is_not_read_of_a_table_of_numbers_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:
+    rows: list[list[Any]] = [["", "mm", "mm"], *([f"s{i:02d}", i if i else "n.d.", "oops" if i % 2 else i]
+                                                 for i in range(40))]  # fmt: skip
+    sizes = write(tmp_path / "laser.csv", ["sample_id", "height", "width"], rows)
+    said: list[str] = []
+    sensors = OtherSensors({"size": str(sizes)})
+    read_table(
+        files[0], axis_unit="nm", sensors=sensors, on_bad_row=lambda _: None, on_note=lambda _, t: said.append(t)
+    )
+    assert said == [
+        "line 2 holds units ('mm', 'mm')",
+        "1 of 40 cells of height are no numbers ('n.d.'): not measured there",
+        "sensor size: the columns height; no numbers: width ('0' and 39 more)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        ["spectrum", "height"],
+        ["wavelength", "height"],
+        [*(f"X{400 + 10 * i}" for i in range(20)), "height"],
+    ],
+)
+def test_a_broken_file_of_spectra_is_not_taken_for_single_numbers(
+    files: tuple[Path, Path], tmp_path: Path, head: list[str]
+) -> None:
+    """Its one column that could be read would have been the sensor."""
+    rows = [[f"s{i:02d}", *["abc"] * (len(head) - 1), 20.5 + i] for i in range(40)]
+    broken = write(tmp_path / "broken.csv", ["sample_id", *head], rows)
+    with pytest.raises(BadFile, match="expected spectra|expected a column 'spectrum'"):
+        read_table(files[0], axis_unit="nm", sensors=OtherSensors({"size": str(broken)}), on_bad_row=lambda _: None)
+
+
+def test_samples_may_be_numbered_in_a_table_of_one_number(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two columns of numbers were once read as one spectrum, without names."""
+    nir, _ = files
+    nir.write_text(nir.read_text().replace("\ns", "\n1"))
+    sizes = write(tmp_path / "laser.csv", ["sample_id", "height_mm"], [[f"1{i:02d}", 20.5 + i] for i in range(40)])
+    table = read_table(nir, axis_unit="nm", sensors=OtherSensors({"size": str(sizes)}))
+    np.testing.assert_array_equal(table.spectra[:, 61], 20.5 + np.arange(40))
+
+
+def test_the_target_is_no_sensor(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """A table of a sensor that also holds the laboratory's values: the model would look perfect."""
+    nir, _ = files
+    both = write(tmp_path / "both.csv", ["sample_id", "height_mm", "Fat"], [[f"s{i:02d}", i, i] for i in range(40)])
+    reading = ReadOptions(axis_unit="nm", sensors=OtherSensors({"size": str(both)}))
+    with pytest.raises(BadFile, match=r"sensor size: .*both.csv holds the target Fat"):
+        fit_and_publish(nir, FitOptions(targets=["fat"], reading=reading), Store(tmp_path / "store"))
+
+
+def test_one_file_is_not_two_sensors(files: tuple[Path, Path]) -> None:
+    nir, visible = files
+    with pytest.raises(BadFile, match="sensor second: expected a file of its own, got that of sensor first"):
+        OtherSensors({"first": str(visible), "second": f"{visible.parent}/./{visible.name}"})
+    with pytest.raises(BadFile, match="expected another file for a sensor than that of the spectra"):
+        read_table(nir, axis_unit="nm", sensors=OtherSensors({"again": str(nir)}))
+
+
+def test_single_numbers_have_no_unit_of_an_axis(files: tuple[Path, Path], tmp_path: Path) -> None:
+    sizes = write(tmp_path / "laser.csv", ["sample_id", "height_mm"], [[f"s{i:02d}", i] for i in range(40)])
+    with pytest.raises(BadFile, match="--axis-unit size=nm: expected a file of spectra, got single numbers"):
+        read_table(files[0], axis_unit="nm", sensors=OtherSensors({"size": str(sizes)}, {"size": "nm"}))
+    with pytest.raises(BadFile, match="--axis-unit size=nm: .* in the columns height"):
+        OtherSensors({"size": "height"}, {"size": "nm"})
+
+
+def test_the_names_of_many_columns_may_be_longer_than_a_path(files: tuple[Path, Path]) -> None:
+    many = ",".join(f"number_{i}" for i in range(60))
+    with pytest.raises(BadFile, match="no file and no column 'number_0'"):
+        read_table(files[0], axis_unit="nm", sensors=OtherSensors({"size": many}))
