@@ -59,6 +59,8 @@ def worker(
     settings = service_options.settings(quiet=False)
     from ..services.run import run_worker
 
+    if not source and (given := [name for name, value in {"line": line, **vars(file_options)}.items() if value]):
+        raise BadSettings(f"--{given[0].replace('_', '-')} is for files: expected --from FILE as well")
     reading = file_options.reading(line=line)
     with _errors_in_the_log("worker"):
         run_worker(settings, stop, source or None, sink, reading)

@@ -70,6 +70,13 @@ class OtherSensors:
         self._read: dict[str, Seen] = {}
         self._keys: dict[tuple[str, Path], str] = {}  # file, other file -> the column of names that joins them
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the sensors were given, those in folders one by one. Raises BadFile where there is none."""
+        from .many import expand
+
+        return [Path(path) for of in self._given.values() if _is_file(of) for path in expand(Path(of))]
+
     def attached(self, table: Table, options: ReadOptions) -> tuple[Table, Missing]:
         """The table with the bands of all sensors, and the rows in which one of them is missing.
 
@@ -160,6 +167,12 @@ class OtherSensors:
                     what = f"sensor {name}: the mean of several rows is taken for {len(again)} names"
                     _tell(options)(str(path), f"{what}, such as {again[0]!s:.80}")
         return ours[key], theirs[key]
+
+
+def without_sensors(error: Exception, axis: Axis, wanted: Sequence[Axis]) -> str:
+    """Why spectra on this axis do not suit a model; which options would add the sensors that they lack."""
+    lost = sorted({sensor for one in wanted for sensor in one.parts} - axis.parts.keys())
+    return f"{error}{'; of a file:' if lost else ''}{''.join(f' --sensor {one}=FILE-OR-COLUMNS' for one in lost)}"
 
 
 def _column(table: Table, name: str, column: str) -> str:

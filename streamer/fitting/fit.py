@@ -204,7 +204,9 @@ def fit_and_publish(files: Files, options: FitOptions, store: Store) -> FitResul
         model.training["instruments"] = [name for name in instruments if name]
     assert model.calibration is not None
     model.calibration = replace(model.calibration, name=_names_with_objects(measured, objects[good]))
-    model.training["files"] = fingerprints(files, options.laboratory.labels, options.encoder)
+    sensors = options.reading.sensors
+    beside = sensors.files if sensors is not None else []
+    model.training["files"] = fingerprints(files, options.laboratory.labels, options.encoder, *beside)
     metrics = calibration_metrics(model, measured, values[good])
     findings = _residuals(model, measured, values[good])
     compared = compare_with_current(store, options.name, model, spectra, axis)

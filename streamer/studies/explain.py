@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ... import BadFile
+from ... import AxisMismatch, BadFile
 from ...models.axis import Sensors, resampler
 from ...models.explain import Peak, attention, known_absorption, occlusion, peaks
 from ...models.model import Model
+from ..files.other_sensors import without_sensors
 from ..files.table import Table
 from ..pages.charts import Listing
 
@@ -69,7 +70,7 @@ class Explained:
 def explain(model: Model, table: Table, target: str | None) -> Explained:
     """Of the first target, where none is named; of at most 64 spectra, drawn evenly from the table.
 
-    Raises BadFile: no finite spectrum. ValueError: no such target.
+    Raises BadFile: no finite spectrum, or not of the model's axis. ValueError: no such target.
     """
     from scipy.stats import spearmanr
 
@@ -81,7 +82,10 @@ def explain(model: Model, table: Table, target: str | None) -> Explained:
     if not len(good):
         raise BadFile(f"{table.path}: expected a spectrum of finite numbers, got none")
     rows = good[np.linspace(0, len(good) - 1, min(len(good), MAX_SPECTRA)).astype(int)]
-    spectra = resampler(table.axis, model.grid).apply(table.spectra[rows].astype(np.float64))
+    try:
+        spectra = resampler(table.axis, model.grid).apply(table.spectra[rows].astype(np.float64))
+    except AxisMismatch as error:
+        raise BadFile(f"{table.path}: {without_sensors(error, table.axis, [model.grid])}") from error
     spans = list(model.grid.spans.values())
     hidden = occlusion(lambda some: model.predict(some, model.grid).values[:, at], spectra, spans=spans).mean(axis=0)
     shares, agreement = {"occlusion": hidden / (hidden.sum() or 1.0)}, None

@@ -19,6 +19,7 @@ from ...models.store import Store
 from ..files.frames import read_frames
 from ..files.many import Files, expand
 from ..files.options import BadRowInFile, ReadOptions
+from ..files.other_sensors import without_sensors
 from ..messages.predictions import Predictions
 from ..messages.screening import screen
 from ..processing.model_server import ModelServer
@@ -52,9 +53,8 @@ def predictions_of(server: ModelServer, files: Files, options: ReadOptions) -> I
             try:
                 block = predictor.predict(frame)
             except (AxisMismatch, BadMessage) as error:
-                sensors = {sensor for axis in server.axes().values() for sensor in axis.parts} - frame.axis.parts.keys()
-                how = f"; of a file: {' '.join(f'--sensor {one}=FILE-OR-COLUMNS' for one in sorted(sensors))}"
-                raise BadFile(f"{path}: {error}{how if sensors else ''}") from error
+                wanted = list(server.axes().values())
+                raise BadFile(f"{path}: {without_sensors(error, frame.axis, wanted)}") from error
             for bad in screen(frame, None, [])[1]:
                 block.reason[bad.row] = bad.text
             yield block

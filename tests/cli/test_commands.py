@@ -119,6 +119,7 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_do(
         (["replay", "meat.parquet", "--rate", "5", "--realtime"], 2, "--rate and --realtime exclude each other"),
         (["models", "show", "../../etc"], 1, "expected a model name of letters"),
         (["models", "rollback", "ghost"], 1, "no model 'ghost' in the store"),
+        (["worker", "--sensor", "height=h.csv"], 2, "--sensor is for files: expected --from FILE as well"),
         (["worker", "--config", "nowhere.toml"], 2, "cannot read the settings file nowhere.toml"),
     ],
 )

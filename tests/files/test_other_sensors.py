@@ -212,6 +212,9 @@ def test_fit_says_which_sensors_it_uses_and_looks_at_each(files: tuple[Path, Pat
     assert "visible: snv, savgol 15 2 1; height: autoscale" in done.summary()
     assert any("2 rows left out" in line and "is not in vis.csv" in line for line in heard)
     assert isinstance(done.model.grid, Sensors)
+    assert [one["name"] for one in done.model.training["files"]] == ["nir.csv", "vis.csv"], (
+        "`tamis models when` says so"
+    )
 
 
 def test_a_band_that_one_sensor_lacks_is_left_out_and_named(files: tuple[Path, Path], tmp_path: Path) -> None:

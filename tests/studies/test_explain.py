@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tamis import BadFile
 from tamis.models.axis import Axis
 from tamis.models.explain import attention, known_absorption, occlusion, peaks
 from tamis.models.model import Model
@@ -17,10 +18,13 @@ from tamis.models.pls import PLSR
 from tamis.models.preprocess import Pipeline
 from tamis.models.store import Store
 from tamis.streamer.files.frames import write_parquet
+from tamis.streamer.files.many import read_table
+from tamis.streamer.studies.explain import explain
 
 from ..support.models import brief
 from ..support.processes import tamis
 from ..support.spectra import frame, simulate
+from ..support.two_sensors import NIR, model_of_sensors
 
 
 def fitted(grid: Axis, estimator: Any, column: int = 0) -> Model:
@@ -107,3 +111,9 @@ def test_explain_as_a_user_types_it(grid: Axis, tmp_path: Path, here: Any) -> No
     assert "attention" not in done.stdout, "PLS has none"
     done = here(*command, "--target", "water")
     assert (done.returncode, "no target 'water' in this model; available: fat" in done.stderr) == (2, True)
+
+
+def test_a_file_that_lacks_a_sensor_is_named_with_the_options_for_it(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "nir.parquet", [frame(NIR)])
+    with pytest.raises(BadFile, match=r"nir.parquet: .* --sensor height=FILE-OR-COLUMNS --sensor visible=FILE"):
+        explain(model_of_sensors(), read_table(tmp_path / "nir.parquet"), None)
