@@ -25,7 +25,9 @@ from ..files.table import INSTRUMENT_COLUMNS, Table, find, find_name
 from ..messages.frame import RESERVED
 from .against_current import Comparison, compare_with_current
 from .calibration_check import Finding, Look, look, residual_findings
+from .findings import number
 from .objects import Objects, objects_of
+from .spectrum_checks import MIN_ROWS
 from .training_data import LaboratoryOptions, Tell, is_class, read_training, refuse_doubtful_classes, taken
 
 USUAL_PREPROCESS = "snv, savgol 15 2 1"
@@ -273,13 +275,24 @@ def look_at(
 def _with_sensor(found: Look, name: str, axis: Axis, spectra: np.ndarray, about: Mapping[str, Any]) -> Look:
     """With what is found in the bands of a further sensor, which follow those that are known."""
     if len(axis) < SPECTRUM_BANDS:
-        bands, rows, findings = np.ones(len(axis), bool), np.isfinite(spectra).all(axis=1), []
+        bands, rows = np.ones(len(axis), bool), np.isfinite(spectra).all(axis=1)
+        findings = _constant(axis, spectra[rows])
     else:
         seen = look(spectra, axis.values, {}, unit=axis.unit, refuse=False, **about)
         bands, rows, findings = seen.bands, seen.rows, [one for one in seen.findings if one.kind in OF_SPECTRA]
     findings = [replace(one, text=f"sensor {name}: {one.text}") for one in findings]
     bands = np.concatenate([found.bands, bands])
     return replace(found, rows=found.rows & rows, bands=bands, findings=[*found.findings, *findings])
+
+
+def _constant(axis: Axis, values: np.ndarray) -> list[Finding]:
+    """Of single numbers (n, numbers), those that are the same in all rows: autoscaled, another value is not seen."""
+    found = []
+    for at in np.flatnonzero((values == values[:1]).all(axis=0)).tolist() if len(values) >= MIN_ROWS else ():
+        what = "its number" if len(axis) == 1 else axis.place(at).removesuffix(" index")
+        text = f"{what} is {number(float(values[0, at]))} in all {len(values):,} rows: a model learns nothing from it"
+        found.append(Finding("constant", f"{text}, and may not see where it is another one"))
+    return found
 
 
 def instruments_of(table: Table) -> list[str]:

@@ -18,6 +18,7 @@ from ...ssl.instrument_transfer import MIN_KNOWN, MIN_PAIRS, Pairs, Transferred,
 from ..files.columns import shown
 from ..files.many import Files, expand, texts_of
 from ..files.options import ReadOptions
+from ..files.other_sensors import without_sensors
 from ..files.table import INSTRUMENT_COLUMNS, Table, find_name
 from .objects import COLUMNS, column_of, objects_of
 from .slope_bias import SlopeBias, slope_bias
@@ -239,7 +240,7 @@ def suits(model: Model, table: Table) -> None:
     try:
         resampler(table.axis, model.grid)
     except AxisMismatch as error:
-        raise BadFile(f"{table.path}: {error}") from error
+        raise BadFile(f"{table.path}: {without_sensors(error, table.axis, [model.grid])}") from error
 
 
 def instrument_of(table: Table, column: str | None) -> np.ndarray | None:

@@ -15,12 +15,13 @@ HEADS = ("version", "stage", "kind", "out of fold", "spectra", "made, UTC")
 
 
 def overview(store: Store) -> str:
-    """Each model with its versions, the newest first. A damaged version says what is wrong with it."""
+    """Each model with its versions, the newest first. What is damaged says what is wrong with it."""
     models = {name: [(version, _row(store, name, version)) for version in reversed(store.versions(name))]
               for name in store.names()}  # fmt: skip
     return page_of(
-        "Models", subtitle=f"In the store {store.root}.", template="models.html.j2", models=models, heads=HEADS
-    )
+        "Models", subtitle=f"In the store {store.root}.", template="models.html.j2", models=models, heads=HEADS,
+        wrong={name: _wrong(store, name) for name in models},
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=8)  # a version never changes
@@ -29,6 +30,15 @@ def version_page(store: Store, name: str, version: str) -> str:
     model, _ = store.load(name, version)
     model.calibration = store.calibration(name, version)
     return model_page(f"{name} {version}", model)
+
+
+def _wrong(store: Store, name: str) -> str:
+    """Why no version of a model is served; '' where one is."""
+    try:
+        store.current(name)
+    except TamisError as error:
+        return str(error)
+    return ""
 
 
 def _row(store: Store, name: str, version: str) -> tuple[str, ...]:

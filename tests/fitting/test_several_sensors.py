@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tamis import BadFile
 from tamis.models.store import Store
+from tamis.streamer.files.many import read_table
 from tamis.streamer.files.options import ReadOptions
 from tamis.streamer.files.other_sensors import OtherSensors
 from tamis.streamer.fitting.fit import FitOptions, fit_and_publish
+from tamis.streamer.fitting.transfer import suits
 
-from ..support.two_sensors import NIR, VISIBLE, measured
+from ..support.two_sensors import NIR, VISIBLE, measured, model_of_sensors
 
 
 @pytest.fixture
@@ -46,3 +49,24 @@ def test_a_committee_learns_what_sensors_share_from_spectra_without_values(files
     served = store.serve(options.name, done.version)
     got = served.predict(fresh[:, :92], done.model.grid).values[:, 0]
     assert np.sqrt(np.mean((got - fat) ** 2)) < 0.3 * fat.std()
+
+
+def test_a_number_that_is_always_the_same_is_told(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Autoscaled, it is zero whatever a later object has: neither the value nor T2 and Q can see another one."""
+    nir, _ = files
+    lines = nir.read_text().splitlines()
+    more = [f"{line},{i},7" if i else f"{line},height,speed" for i, line in enumerate(lines)]
+    nir.write_text("\n".join(more))
+    heard: list[str] = []
+    sensors = OtherSensors({"belt": "height,speed"})
+    options = FitOptions(targets=["fat"], reading=ReadOptions(axis_unit="nm", sensors=sensors), tell=heard.append)
+    fit_and_publish(nir, options, Store(tmp_path / "store"))
+    assert [line for line in heard if "in all" in line] == [
+        "sensor belt: speed is 7 in all 120 rows: a model learns nothing from it, "
+        "and may not see where it is another one"
+    ]
+
+
+def test_a_file_that_lacks_a_sensor_does_not_suit_and_says_how_to_give_it(files: tuple[Path, Path]) -> None:
+    with pytest.raises(BadFile, match=r"nir.csv: .* --sensor height=FILE-OR-COLUMNS --sensor visible=FILE-OR-COLUMNS"):
+        suits(model_of_sensors(), read_table(files[0], axis_unit="nm"))

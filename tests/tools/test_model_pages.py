@@ -33,5 +33,9 @@ def test_each_version_has_its_page(tmp_path: Path, grid: Axis, model: Model) -> 
         version_page(store, "fat", "v0009")
     (tmp_path / "s" / "fat" / "v0002" / "manifest.json").write_text("{}")
     assert "damaged" in overview(store)
+    assert "No current version" not in overview(store)
+    (tmp_path / "s" / "fat" / "current").write_text("torn")
+    assert "No current version:" in overview(store), "no worker can serve it"
+    assert "expected a version such as v0001, got &#39;torn&#39;" in overview(store)
     with pytest.raises(BadBundle):
         version_page(store, "fat", "v0002")
