@@ -14,7 +14,7 @@ import orjson
 
 from ... import BadMessage
 from ...models.axis import MAIN, MAX_BANDS, Axis, NamedNumbers, Sensors
-from .checks import Axes, known_axis, shown
+from .checks import Axes, is_json_number, known_axis, shown
 from .frame import MAX_TEXT, RESERVED
 from .screening import SATURATED, BadRow
 
@@ -61,6 +61,9 @@ def _axis(name: str, about: Any, axes: Axes) -> Axis:
             return Axis(np.arange(about), "index")
         if isinstance(about, list) and about and all(isinstance(one, str) for one in about):
             return _named_numbers(about)
+        is_axis = isinstance(about, list) and about and all(map(is_json_number, about))
+        if not is_axis and not isinstance(about, Mapping | str):
+            raise BadMessage(f"expected an axis, names of numbers, or how many there are; got {shown(about)}")
         about = about if isinstance(about, Mapping) else {"axis": about}
         return known_axis(about.get("axis"), about.get("axis_unit"), axes)
     except BadMessage as error:
