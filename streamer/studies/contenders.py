@@ -14,7 +14,7 @@ import numpy as np
 
 from ... import require_learn
 from ...models import plugins
-from ...models.axis import Axis, resampler
+from ...models.axis import Axis, Sensors, resampler
 from ...models.committee import CommitteeRegressor
 from ...models.model import CLASSIFIERS, Model
 from ...models.model_selection import Trained, train
@@ -101,7 +101,9 @@ def _plain(kind: str, samples: Samples, seed: int, _context: Context) -> Trained
 
 
 def _encoded(name: str, samples: Samples, seed: int, context: Context) -> Trained:
-    """A committee with an encoder."""
+    """A committee with an encoder. Raises ValueError: several sensors."""
+    if isinstance(samples.axis, Sensors):
+        raise ValueError(f"{name}: an encoder is of one sensor, got {samples.axis}; committee takes several")
     encoder = encoder_of(context.unlabeled, seed, pretrained=name == "tamis")
     on_grid = resampler(samples.axis, encoder.grid).apply(samples.spectra)
     parts = {"pipeline": Pipeline(), "estimator": CommitteeRegressor(encoder=encoder, random_state=seed)}

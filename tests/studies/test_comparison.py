@@ -15,9 +15,11 @@ import pytest
 from tamis.models.axis import Axis
 from tamis.streamer.files.frames import write_parquet
 from tamis.streamer.messages.frame import Frame
+from tamis.streamer.studies.contenders import Context, Samples, contender
 
 from ..support.html import Page, plots
 from ..support.spectra import frame, materials, simulate
+from ..support.two_sensors import SENSORS, measured
 
 QUICK = ["plsr", "local-pls"]
 
@@ -139,3 +141,11 @@ def test_a_target_that_makes_no_classes_is_refused_by_name(
     done = here(command, sorts, *rest)
     assert done.returncode in (1, 2)
     assert message in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["tamis", "tamis-random"])
+def test_a_model_with_an_encoder_is_of_one_sensor(name: str) -> None:
+    """It was refused for the form of a pre-treatment that the user did not give."""
+    spectra, fat = measured(20)
+    with pytest.raises(ValueError, match=f"{name}: an encoder is of one sensor, got .* committee takes several"):
+        contender("values", name)(Samples(spectra, SENSORS, fat), 0, Context())
