@@ -19,8 +19,8 @@ from ..files.columns import plain
 from ..files.many import expand, read_table, texts_of
 from ..files.options import ReadOptions
 from ..files.table import INSTRUMENT_COLUMNS, find_name
-from .fit import target_values
 from .objects import EACH_ROW, objects_in
+from .table_look import target_values
 from .training_data import LaboratoryOptions, Tell, read_training
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..fitting.fit import look_at
 from ..fitting.objects import EACH_ROW, objects_of
 from ..fitting.pretrain import read_unlabeled
+from ..fitting.table_look import look_at
 from ..fitting.training_data import Tell, is_class, read_training, refuse_doubtful_classes, taken
 from .contenders import CORRECTED, Context, contender
 from .forecast import forecast

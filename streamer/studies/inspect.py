@@ -13,9 +13,9 @@ from ..files.many import Files
 from ..files.options import BadRowInFile, ReadOptions
 from ..files.table import Table
 from ..fitting.calibration_check import SEE_PAGE, Finding, Look
-from ..fitting.fit import look_at, names_of
 from ..fitting.objects import Objects, objects_of
 from ..fitting.replicates import names_samples
+from ..fitting.table_look import look_at, names_of
 from ..fitting.training_data import LaboratoryOptions, read_training
 from ..messages.frame import RESERVED
 from ..pages.charts import number

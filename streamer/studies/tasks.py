@@ -25,8 +25,9 @@ from ..files.kinds import number
 from ..files.many import texts_of
 from ..files.options import ReadOptions
 from ..files.table import Table
-from ..fitting.fit import class_values, names_of, target_values
+from ..fitting.fit import class_values
 from ..fitting.objects import column_of, objects_of
+from ..fitting.table_look import names_of, target_values
 from ..fitting.training_data import LaboratoryOptions
 from ..settings.tables import Decide
 from .contenders import Context, Samples, contender
