@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from .task_networks import SUPPORT, PhysicsNetwork, TaskNetwork, unexplained  # 
 NM = Axis(np.linspace(1100.0, 2498.0, 350), "nm")
 
 
-def spectra(n: int) -> "torch.Tensor":
+def spectra(n: int) -> Any:
     """Of three components with bands of about 60 nm."""
     shares = np.random.default_rng(0).uniform(0.2, 1.0, (n, 3))
     bands = np.exp(-0.5 * ((NM.values - np.array([[1210.0], [1450.0], [1730.0]])) / 60) ** 2)
