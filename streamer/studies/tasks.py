@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from ... import BadFile
-from ...models.axis import Axis
+from ...models.axis import Axis, Sensors
 from ...models.class_scores import ClassScores, Verdict
 from ...models.class_thresholds import conformal_limits
 from ...models.evaluation import Scores, few_labels, paired_accuracy, paired_difference, split_rows
@@ -342,6 +342,9 @@ def _across(
     table: Table, pairs: str, objects: np.ndarray, train: np.ndarray, test: np.ndarray, context: Context
 ) -> tuple[np.ndarray, np.ndarray, Context]:
     """Training rows of the first condition, test rows of the other, and the pairs without the test's objects."""
+    if isinstance(table.axis, Sensors):
+        raise BadFile(f"{table.path}: corrections between instruments are compared for one sensor, got {table.axis}; "
+                      "`tamis transfer` takes several")  # fmt: skip
     condition = texts_of(column_of(table, pairs))
     names = list(dict.fromkeys(condition[condition != ""]))
     if len(names) != 2:

@@ -14,13 +14,16 @@ from ..pages.model_page import model_page
 HEADS = ("version", "stage", "kind", "out of fold", "spectra", "made, UTC")
 
 
-def overview(store: Store) -> str:
-    """Each model with its versions, the newest first. What is damaged says what is wrong with it."""
+def overview(store: Store, *, beside_belt: bool = False) -> str:
+    """Each model with its versions, the newest first. What is damaged says what is wrong with it.
+
+    `beside_belt`: with a link to the page of the belt.
+    """
     models = {name: [(version, _row(store, name, version)) for version in reversed(store.versions(name))]
               for name in store.names()}  # fmt: skip
     return page_of(
         "Models", subtitle=f"In the store {store.root}.", template="models.html.j2", models=models, heads=HEADS,
-        wrong={name: _wrong(store, name) for name in models},
+        wrong={name: _wrong(store, name) for name in models}, beside_belt=beside_belt,
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def run_view(settings: Settings, stop: Stop, belt: BeltMap | None, host: str, po
 
     Raises TamisError: no broker answers, which only the belt needs, or the port cannot be bound.
     """
-    pages = _pages_of_models(Store(settings.store))
+    pages = _pages_of_models(Store(settings.store), beside_belt=belt is not None)
     with ExitStack() as stack:
         if belt is not None:
             trouble = stack.enter_context(following(settings, belt))
@@ -97,7 +97,7 @@ def _pages_of_belt(belt: BeltMap, state: Callable[[], str]) -> Pages:
     return {"/": whole_page, "/belt": fragment}
 
 
-def _pages_of_models(store: Store) -> Pages:
+def _pages_of_models(store: Store, *, beside_belt: bool) -> Pages:
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -106,7 +106,7 @@ def _pages_of_models(store: Store) -> Pages:
         return RedirectResponse("/models")
 
     async def models(request: Request) -> Response:
-        return HTMLResponse(await run_in_threadpool(overview, store))
+        return HTMLResponse(await run_in_threadpool(overview, store, beside_belt=beside_belt))
 
     async def version(request: Request) -> Response:
         try:

@@ -115,8 +115,8 @@ def page(kept: dict[str, Any]) -> str:
     return "\n".join([
         "## Few labels: an encoder trained on regressions of other databases",
         "",
-        "Written by `python -m tests.benchmarks.learned_tasks`; protocol and designs are in its docstring. **None pays**,",
-        "and Tamis has none: [decision 32](decisions/0032-no-transformer-for-every-axis.md).",
+        "Written by `python -m tests.benchmarks.learned_tasks`; protocol and designs are in its docstring.",
+        "**None pays**, and Tamis has none: [decision 32](decisions/0032-no-transformer-for-every-axis.md).",
         "",
         "Geometric means of RMSEP with 30 labels, on corn (four responses, three draws), where the design was chosen:",
         f"`{design}`.",

@@ -93,11 +93,19 @@ def sorts(grid: Axis, tmp_path: Path) -> Path:
         "item": [f"i{i // 2}" for i in range(90)],
         "day": ["mon" if i < 60 else "tue" for i in range(90)],
         "share": np.linspace(0, 1, 90).tolist(),
+        "depth": np.linspace(2, 1, 90).tolist(),
     }
     for name, values in columns.items():
         table = table.append_column(name, pa.array(list(values)))
     pq.write_table(table, path)
     return path
+
+
+def test_corrections_between_instruments_are_for_one_sensor(sorts: Path, here: Any) -> None:
+    words = ("--target", "share", "--pairs", "day", "--group", "item", "--sensor", "depth=depth", "--models", "plsr,ds")
+    done = here("compare", "sorts.parquet", *words)
+    assert done.returncode == 1
+    assert "corrections between instruments are compared for one sensor, got spectrum" in done.stderr
 
 
 def test_fit_and_compare_as_a_user_types_them(sorts: Path, tmp_path: Path, here: Any) -> None:

@@ -136,7 +136,9 @@ def test_the_models_need_no_broker(model: Model, tmp_path: Path) -> None:
         url = re.search(r"http://[^\s]+(?= shows the models;)", shown.stdout.readline())
         assert url
         with urllib.request.urlopen(url[0], timeout=20) as answer:
-            assert 'href="models/default/v0001"' in answer.read().decode()
+            page = answer.read().decode()
+        assert 'href="models/default/v0001"' in page
+        assert "The belt" not in page, "a link to a page that is not there"
     finally:
         shown.terminate()
         assert shown.wait(30) == 0
