@@ -6,6 +6,7 @@ Everything is drawn from a seed. A trained network is kept in build/any_axis, by
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -268,11 +269,9 @@ def _train(
         averaged.load_state_dict(network.state_dict())
         objective, decoder = Objective("nt-xent", network.width, 0), nn.Linear(len(network.summary), ORDERS)
     parameters = [*network.parameters(), *objective.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(design.steps))
     sizes = np.sqrt([len(one.spectra) for one in pool[0]])
-    losses = []
-    for step in range(design.steps):
+
+    def loss_of() -> Tensor:
         if rng.random() < SHARE_SIMULATED:
             source = pool[1][rng.integers(len(pool[1]))]
         else:
@@ -291,6 +290,25 @@ def _train(
                 break
         if design.contrast:
             loss = loss + objective(nn.Identity(), *embedded, torch.from_numpy(objects), generator)
+        return loss
+
+    minimise(loss_of, parameters, network, averaged, design.steps)
+    return averaged
+
+
+def minimise(
+    loss_of: Callable[[], Tensor],
+    parameters: Sequence[nn.Parameter],
+    network: nn.Module,
+    averaged: nn.Module,
+    steps: int,
+) -> None:
+    """Trains the parameters; `averaged` gets the mean of the network's last weights. Raises FloatingPointError."""
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(steps))
+    losses = []
+    for step in range(steps):
+        loss = loss_of()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -300,9 +318,8 @@ def _train(
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise FloatingPointError(f"step {step}: the loss is {losses[-1]}")
-        if (step + 1) % 50 == 0:
-            print(f"  step {step + 1}: loss {np.mean(losses[-50:]):.3f}", flush=True)
-    return averaged
+        if (step + 1) % 100 == 0:
+            print(f"  step {step + 1}: loss {np.mean(losses[-100:]):.3f}", flush=True)
 
 
 def view(

@@ -5,7 +5,6 @@ Everything is drawn from a seed. A trained network is kept in build/learned_task
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -15,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tamis.models.axis import Axis
-from tamis.models.network_training import average, torch_randomness, warm_up_then_cosine
+from tamis.models.network_training import torch_randomness
 
-from .any_axis_pretraining import REFERENCE_ROWS, Database, databases, view
+from .any_axis_pretraining import REFERENCE_ROWS, Database, databases, minimise, view
 from .page import ROOT
 from .spectral_transformer import ORDERS, PERIODS, STEP, WIDTH_PERIODS, Patches, Reference, SpectralTransformer
 
@@ -29,7 +28,7 @@ PENALTIES = torch.logspace(-7, -1, 7, dtype=torch.float64)  # of ridge, over the
 PLAIN = 0.5  # share of the tasks of recorded databases on their own axis, without simulated sensor and nuisances
 DIRECTIONS = (5, 25)  # principal components that a made-up value depends on
 LABEL_NOISE = 0.1  # sd, of a made-up value
-LEARNING_RATE, SILENT = 1e-3, 0.003  # what a task cannot explain better than this share of variance counts no more
+SILENT = 0.003  # what a task cannot explain better than this share of variance counts no more
 ABSORBERS, BATCH = 64, 64
 
 
@@ -241,8 +240,9 @@ def pretrained(fold: str, name: str, seed: int) -> SpectralTransformer:
         network.load_state_dict(load_file(kept))
         return network.eval()
     averaged = untrained(name, seed)
-    loss = _loss_of(network, design, fold)
-    _train(network, averaged, loss, design.steps, seed)
+    rng, generator = np.random.default_rng((seed, 2)), torch.Generator().manual_seed(seed)
+    loss_of = _loss_of(network, design, fold)
+    minimise(lambda: loss_of(rng, generator), list(network.parameters()), network, averaged, design.steps)
     kept.parent.mkdir(parents=True, exist_ok=True)
     save_file(averaged.state_dict(), kept, metadata={key: str(value) for key, value in asdict(design).items()})
     return averaged.eval()
@@ -272,29 +272,3 @@ def _loss_of(
         return network.error(*view(network, source, rows, rng, generator)).add(1e-4).log()
 
     return of_physics
-
-
-def _train(
-    network: nn.Module,
-    averaged: nn.Module,
-    loss_of: Callable[[np.random.Generator, torch.Generator], Tensor],
-    steps: int,
-    seed: int,
-) -> None:
-    rng, generator = np.random.default_rng((seed, 2)), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_up_then_cosine(steps))
-    losses = []
-    for step in range(steps):
-        loss = loss_of(rng, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        average(averaged, network, step)
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"step {step}: the loss is {losses[-1]}")
-        if (step + 1) % 100 == 0:
-            print(f"  step {step + 1}: loss {np.mean(losses[-100:]):.3f}", flush=True)
